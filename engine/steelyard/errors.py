@@ -1,0 +1,138 @@
+"""Every way in which Steelyard refuses or fails, and the exit code of each.
+
+    SteelyardError
+    ├── UsageError            2   the command or its configuration is wrong
+    ├── InputRefused          3   a shard or a row, before the judge is loaded
+    ├── EnvironmentFault      5   GPU, disk, engine, a missing package
+    │   ├── JudgeUnavailable
+    │   ├── EngineFailed
+    │   ├── DiskFull
+    │   └── RunLocked
+    └── IntegrityFault        6   what is on the disk is not what was written
+
+Each error says what happened, where, what it means for the user's work and what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_DONE = 0
+EXIT_USAGE = 2
+EXIT_INPUT = 3
+EXIT_ROW_ERRORS = 4
+EXIT_ENVIRONMENT = 5
+EXIT_INTEGRITY = 6
+EXIT_INTERRUPTED = 130
+
+
+def escape(value: object, limit: int = 80) -> str:
+    """Data made safe to print: control characters escaped, at most `limit` bytes of it.
+
+    Args:
+        value: anything; `str()` of it is shown.
+        limit: how many bytes of UTF-8 to keep; what is cut is marked with `...`.
+    """
+    text = str(value)
+    out: list[str] = []
+    used = 0
+    for character in text:
+        shown = character if character.isprintable() else ascii(character)[1:-1]
+        used += len(shown.encode("utf-8", "backslashreplace"))
+        if used > limit:
+            return "".join(out) + "..."
+        out.append(shown)
+    return "".join(out)
+
+
+class SteelyardError(Exception):
+    """Base of all errors that a user can meet.
+
+    Args:
+        cause: what happened, one sentence without a final stop.
+        place: where: a file, a row, an option. Optional.
+        effect: what it means for the run: what was kept, what was not done. Optional.
+        remedy: what to do next, a sentence or a command.
+    """
+
+    exit_code: ClassVar[int] = 1
+    code: ClassVar[str] = "error"
+
+    def __init__(
+        self, cause: str, *, remedy: str, place: str | None = None, effect: str | None = None
+    ) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.place = place
+        self.effect = effect
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        head = f"{self.place}: {self.cause}" if self.place else self.cause
+        lines = [f"error[{self.code}]: {head}"]
+        if self.effect:
+            lines.append(f"  effect: {self.effect}")
+        lines.append(f"  next: {self.remedy}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors cross process borders (replicas), with all that they carry."""
+        return _rebuild, (type(self), self.cause, self.place, self.effect, self.remedy)
+
+
+def _rebuild(
+    kind: type[SteelyardError], cause: str, place: str | None, effect: str | None, remedy: str
+) -> SteelyardError:
+    return kind(cause, place=place, effect=effect, remedy=remedy)
+
+
+class UsageError(SteelyardError):
+    """The command line or the configuration cannot be carried out as given."""
+
+    exit_code = EXIT_USAGE
+    code = "usage"
+
+
+class InputRefused(SteelyardError):
+    """An input cannot be scored; found before the judge is loaded."""
+
+    exit_code = EXIT_INPUT
+    code = "input"
+
+
+class EnvironmentFault(SteelyardError):
+    """The machine lacks something: a GPU, a package, room on the disk."""
+
+    exit_code = EXIT_ENVIRONMENT
+    code = "environment"
+
+
+class JudgeUnavailable(EnvironmentFault):
+    """The judge cannot be loaded: package, files or device are missing or unusable."""
+
+    code = "judge"
+
+
+class EngineFailed(EnvironmentFault):
+    """The engine died while scoring, and not because of a single prompt."""
+
+    code = "engine"
+
+
+class DiskFull(EnvironmentFault):
+    """No room to write; everything committed before is valid."""
+
+    code = "disk"
+
+
+class RunLocked(EnvironmentFault):
+    """Another process writes to this run directory."""
+
+    code = "locked"
+
+
+class IntegrityFault(SteelyardError):
+    """A file differs from what was committed, or the books do not balance."""
+
+    exit_code = EXIT_INTEGRITY
+    code = "integrity"

@@ -1,0 +1,94 @@
+"""What a judge promises. Everything above this line of the program is the same for all judges.
+
+A judge has two lives. Opened (`open_judge`), it knows its files: card, encoder, context length;
+that takes seconds and no GPU. Started, it has an engine and reads prompts.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+from steelyard.records import (
+    EngineReport,
+    JudgeCard,
+    LabelSet,
+    LabelVariant,
+    Message,
+    PromptBatch,
+    ReadBatch,
+    Workload,
+)
+
+
+class Encoder(ABC):
+    """Texts to token ids, on the two sides of the injection boundary."""
+
+    digest: str  # changes whenever any text could get other ids
+    control_ids: frozenset[int]  # ids of all special and added tokens
+
+    @abstractmethod
+    def encode_template(self, text: str, *, first: bool) -> list[int]:
+        """Ids of a template segment; control tokens in it are control tokens.
+
+        Nothing is added (no BOS, no EOS): a chat template writes its own. `first` says that the
+        segment opens the prompt; tokenizers that mark the beginning of a text do so only there.
+        """
+
+    @abstractmethod
+    def encode_data(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of data segments; never one of `control_ids`, whatever the texts hold.
+
+        Raises:
+            IntegrityFault: a control id came out all the same; nothing of it may be scored.
+        """
+
+    @abstractmethod
+    def render_chat(self, messages: Sequence[Message]) -> str:
+        """The judge's chat format of these messages up to where its answer begins.
+
+        Deterministic: no dates. Thinking is switched off where the template knows the switch.
+        A system message is folded into the first user message where the template refuses one.
+        A judge without a chat template joins the contents with empty lines, after its BOS text.
+        """
+
+    @abstractmethod
+    def label_variants(self, label: str) -> tuple[LabelVariant, ...]:
+        """All single tokens that decode to `label`, white space around it allowed.
+
+        Raises:
+            UsageError: there is none, with the tokens that the label takes instead.
+        """
+
+
+class Judge(ABC):
+    """A judge model. Not thread-safe; one owner at a time."""
+
+    card: JudgeCard
+    encoder: Encoder
+    context_length: int  # tokens of prompt + 1 of answer at most
+
+    @abstractmethod
+    def start(self, workload: Workload, labels: LabelSet) -> EngineReport:
+        """Load the engine. Called once before `read`, and again after a failed `read`.
+
+        Raises:
+            JudgeUnavailable: package, device, memory or files do not allow it.
+        """
+
+    @abstractmethod
+    def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
+        """Read prompts: pulls batches when its queue runs low, yields reads as they finish.
+
+        Every prompt pulled is yielded exactly once, in any order. Prompts are fed in the order of
+        the batches. A prompt whose log-probabilities are not finite comes back with status error.
+        Pulling may block while the next bucket is prepared.
+
+        Raises:
+            EngineFailed: the engine died. Prompts pulled and not yielded are lost; `start` may be
+                called again. The caller finds out which prompt kills it.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free engine, device memory and processes. May be called twice."""

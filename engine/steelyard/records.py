@@ -1,0 +1,223 @@
+"""Records that travel between the stages, and every Arrow schema that reaches a disk.
+
+A row's way: shard -> INTAKE -> PAIRS + TEXTS (plan) -> PromptBatch -> ReadBatch -> READS -> verdict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+KEY_BYTES = 16
+KEY = pa.binary(KEY_BYTES)
+GOLD = pa.struct([("a", pa.float64()), ("b", pa.float64()), ("tie", pa.float64())])
+TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+# What a shard's rows become at the door. `metadata` is a struct of all columns that have no role;
+# its fields differ from run to run, so the schema without it stands here.
+INTAKE = pa.schema(
+    [
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),  # 0-based within the shard
+        pa.field("pair_id", pa.string()),  # null: derived from content by the planner
+        pa.field("instruction", pa.string(), nullable=False),
+        pa.field("response_a", pa.string(), nullable=False),
+        pa.field("response_b", pa.string(), nullable=False),
+        pa.field("system", pa.string()),
+        pa.field("turns", TURNS),  # earlier turns, oldest first; roles user or assistant
+        pa.field("reference", pa.string()),
+        pa.field("model_a", pa.string()),
+        pa.field("model_b", pa.string()),
+        pa.field("gold", GOLD),  # votes for a, for b and for a tie; a label is one vote
+    ]
+)
+
+REJECTS = pa.schema(
+    [
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("pair_id", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),  # a word: null, utf8, size, gold, ...
+        pa.field("detail", pa.string(), nullable=False),  # escaped, at most 80 bytes of data
+    ]
+)
+
+# plan/pairs: the inverse index. `metadata` (a struct) follows when the shards have such columns.
+PAIRS = pa.schema(
+    [
+        pa.field("pair_id", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("bucket", pa.int32(), nullable=False),
+        pa.field("model_a", pa.string()),
+        pa.field("model_b", pa.string()),
+        pa.field("length_a", pa.int32(), nullable=False),  # characters
+        pa.field("length_b", pa.int32(), nullable=False),
+        pa.field("gold", GOLD),
+        pa.field("key_ab", KEY, nullable=False),
+        pa.field("key_ba", KEY, nullable=False),
+    ]
+)
+
+# plan/bucket: the texts of a pair, trimmed; null where the pair has no such text.
+TEXTS = pa.schema(
+    [
+        pa.field("key_ab", KEY, nullable=False),
+        pa.field("key_ba", KEY, nullable=False),
+        pa.field("instruction", pa.string(), nullable=False),
+        pa.field("response_a", pa.string(), nullable=False),
+        pa.field("response_b", pa.string(), nullable=False),
+        pa.field("system", pa.string()),
+        pa.field("conversation", pa.string()),
+        pa.field("reference", pa.string()),
+    ]
+)
+
+STATUS_OK = "ok"
+STATUS_OVERLONG = "overlong"
+STATUS_ERROR = "error"
+
+# reads: one row a unique prompt. A read that is not ok has null numbers and a reason.
+READS = pa.schema(
+    [
+        pa.field("prompt_key", KEY, nullable=False),
+        pa.field("bucket", pa.int32(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("label_logprobs", pa.list_(pa.float64())),  # natural log, in label order
+        pa.field("label_mass", pa.float64()),  # [0, 1]
+        pa.field("argmax_outside", pa.bool_()),  # the likeliest token is no label
+        pa.field("truncated", pa.bool_(), nullable=False),
+        pa.field("prompt_tokens", pa.int32(), nullable=False),
+        pa.field("cached_tokens", pa.int32(), nullable=False),
+        pa.field("error", pa.string()),
+        pa.field("read_at", pa.timestamp("ms", tz="UTC"), nullable=False),
+        pa.field("reused_from", pa.string()),  # the run it was taken from, null: read here
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message; `content` may hold slot marks (protocols/base.py)."""
+
+    role: str  # system, user or assistant
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelVariant:
+    """One token that can open the answer with a label, such as ` A` for the label A."""
+
+    token_id: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """The labels of a protocol in the judge's vocabulary.
+
+    `variants[i]` are the single-token forms of `names[i]`, at least one, disjoint between labels.
+    """
+
+    names: tuple[str, ...]
+    variants: tuple[tuple[LabelVariant, ...], ...]
+
+    @property
+    def token_ids(self) -> list[int]:
+        """All variants' token ids, label after label."""
+        return [variant.token_id for label in self.variants for variant in label]
+
+    @property
+    def starts(self) -> list[int]:
+        """Where each label's variants begin in `token_ids`."""
+        starts, at = [], 0
+        for label in self.variants:
+            starts.append(at)
+            at += len(label)
+        return starts
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeCard:
+    """What a judge is: everything that can change a log-probability, apart from the protocol.
+
+    All of it enters the judge fingerprint; `settings` that cannot change a read (memory, batch
+    sizes) do not stand here.
+    """
+
+    name: str  # what the user asked for and verdicts show
+    model: str  # hub name, folder or script
+    revision: str  # commit or "local"
+    weights: str  # digest of the weights' files
+    tokenizer: str  # digest of the tokenizer
+    dtype: str
+    quantization: str | None = None
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What the planner knows before an engine is loaded, for choosing its settings."""
+
+    prompts: int  # unique prompts at most
+    longest_prompt: int  # tokens, an upper bound
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBatch:
+    """Prompts of one bucket in feeding order; prompt i is tokens[offsets[i]:offsets[i + 1]]."""
+
+    bucket: int
+    keys: list[bytes]  # n of KEY_BYTES each
+    tokens: Int32  # flat
+    offsets: Int64  # n + 1
+    truncated: Bool  # n
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def ids(self, index: int) -> list[int]:
+        """Token ids of one prompt, as vLLM wants them."""
+        ids: list[int] = self.tokens[self.offsets[index] : self.offsets[index + 1]].tolist()
+        return ids
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBatch:
+    """Reads in the order in which they finished; columns of length n, rows are unique prompts.
+
+    `status[i]` is one of the STATUS_ words. Where it is not ok, the row's numbers mean nothing,
+    are written as nulls, and `errors[i]` says why.
+    """
+
+    keys: list[bytes]
+    buckets: Int32
+    status: list[str]
+    label_logprobs: Float64  # n x labels
+    label_mass: Float64
+    argmax_outside: Bool
+    truncated: Bool
+    prompt_tokens: Int32
+    cached_tokens: Int32
+    errors: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(slots=True)
+class EngineReport:
+    """What an engine tells of itself after loading; goes into run.json."""
+
+    settings: dict[str, Any]
+    context_length: int
+    versions: dict[str, str] = field(default_factory=dict)

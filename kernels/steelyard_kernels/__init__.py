@@ -1,0 +1,1 @@
+"""Steelyard's numerical kernels: pure functions over NumPy arrays."""
