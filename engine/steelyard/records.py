@@ -213,6 +213,22 @@ class ReadBatch:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def take(self, indices: list[int]) -> ReadBatch:
+        """The rows at these indices."""
+        at = np.asarray(indices, dtype=np.int64)
+        return ReadBatch(
+            keys=[self.keys[index] for index in indices],
+            buckets=self.buckets[at],
+            status=[self.status[index] for index in indices],
+            label_logprobs=self.label_logprobs[at],
+            label_mass=self.label_mass[at],
+            argmax_outside=self.argmax_outside[at],
+            truncated=self.truncated[at],
+            prompt_tokens=self.prompt_tokens[at],
+            cached_tokens=self.cached_tokens[at],
+            errors=[self.errors[index] for index in indices],
+        )
+
 
 @dataclass(slots=True)
 class EngineReport:

@@ -1,0 +1,34 @@
+"""Judges by the name a user gives: `demo`, `scripted[:...]`, a hub name or a folder."""
+
+from __future__ import annotations
+
+from steelyard.judge.base import Judge, JudgeSpec
+
+DEMO = "demo"
+SCRIPTED = "scripted"
+
+
+def open_judge(spec: JudgeSpec) -> Judge:
+    """Open a judge: its files are checked, its tokenizer is loaded, no engine is started.
+
+    Raises:
+        JudgeUnavailable: it cannot be had on this machine.
+        UsageError: an option of it is wrong.
+    """
+    if spec.replicas > 1:
+        from steelyard.judge.replicas import ReplicatedJudge
+
+        return ReplicatedJudge(spec, open_one)
+    return open_one(spec)
+
+
+def open_one(spec: JudgeSpec) -> Judge:
+    """Open a judge that runs in one engine; `replicas` is not looked at."""
+    kind, _, options = spec.model.partition(":")
+    if kind == SCRIPTED:
+        from steelyard.judge.scripted import ScriptedJudge
+
+        return ScriptedJudge(options)
+    from steelyard.judge.vllm import VllmJudge
+
+    return VllmJudge.open(spec)

@@ -1,0 +1,171 @@
+"""Options from TOML and the command line -> RunConfig. Unknown keys are refused."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from steelyard.errors import UsageError, escape
+
+Scalar = str | int | float | bool
+
+OVERLONG = ("reject", "truncate")
+ON_BAD_ROW = ("reject", "fail")
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """All that a user can decide about a run. The TOML file has the same names.
+
+    The last four are for tests and unusual machines, and have no option on the command line.
+    """
+
+    inputs: tuple[str, ...] = ()
+    map: dict[str, str] = field(default_factory=dict)  # role -> column
+    judge: str = "demo"  # demo, scripted[:...], a hub name or a folder
+    revision: str | None = None
+    protocol: str = "pairwise"
+    engine: dict[str, Scalar] = field(default_factory=dict)  # vLLM's own argument names
+    replicas: int = 1
+    overlong: str = "reject"
+    on_bad_row: str = "reject"
+    reuse: tuple[str, ...] = ()
+    max_row_bytes: int = 1 << 20
+    bucket_bytes: int = 32 << 20
+    part_rows: int = 20_000
+    part_seconds: float = 60.0
+
+    def validate(self) -> RunConfig:
+        """Check what one value alone can tell.
+
+        Raises:
+            UsageError: names the option and what it may be.
+        """
+        _one_of("overlong", self.overlong, OVERLONG)
+        _one_of("on_bad_row", self.on_bad_row, ON_BAD_ROW)
+        for name in ("replicas", "max_row_bytes", "bucket_bytes", "part_rows", "part_seconds"):
+            if getattr(self, name) <= 0:
+                raise UsageError(
+                    f"`{name}` must be positive, not {getattr(self, name)}",
+                    remedy=f"leave `{name}` out for its default",
+                )
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as they stand in run.json."""
+        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], place: str) -> RunConfig:
+        """A config from plain values.
+
+        Raises:
+            UsageError: a key is unknown, or a value has the wrong type; `place` says where.
+        """
+        known = {entry.name: entry for entry in fields(cls)}
+        for key in values:
+            if key not in known:
+                raise unknown_key(key, known, place)
+        defaults = cls()
+        checked = {
+            key: _typed(key, value, getattr(defaults, key), place) for key, value in values.items()
+        }
+        return replace(defaults, **checked).validate()
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """The values of a TOML file.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(
+            f"the configuration cannot be read: {escape(error)}",
+            place=str(path),
+            remedy="see docs/cli.md for an example",
+        ) from None
+
+
+def parse_pairs(option: str, values: tuple[str, ...]) -> dict[str, str]:
+    """`key=value` arguments of a repeatable option.
+
+    Raises:
+        UsageError: an argument has no `=`, or a key comes twice.
+    """
+    pairs: dict[str, str] = {}
+    for value in values:
+        key, equals, rest = value.partition("=")
+        if not equals or not key or not rest:
+            raise UsageError(
+                f"{option} takes key=value, not {escape(value)!r}",
+                remedy=f"write {option} {escape(key) or 'key'}=value",
+            )
+        if key in pairs:
+            raise UsageError(
+                f"{option} names {escape(key)!r} twice", remedy=f"keep one of the two {option}"
+            )
+        pairs[key] = rest
+    return pairs
+
+
+def scalar(text: str) -> Scalar:
+    """A value of `--engine key=value` as TOML would read it, else the text itself."""
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return value if isinstance(value, bool | int | float | str) else text
+
+
+def unknown_key(key: str, known: Mapping[str, Any] | list[str], place: str) -> UsageError:
+    """The error for a key that nobody knows, with what may have been meant."""
+    close = difflib.get_close_matches(key, list(known), n=2)
+    return UsageError(
+        f"unknown key {escape(key)!r}",
+        place=place,
+        remedy=f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}",
+    )
+
+
+def fingerprint(content: Any) -> str:  # noqa: ANN401 - any JSON value
+    """xxh3_128 of canonical JSON, 32 hex digits."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return xxhash.xxh3_128_hexdigest(text)
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(
+            f"`{option}` is {escape(value)!r}", remedy=f"choose one of: {', '.join(allowed)}"
+        )
+
+
+def _typed(key: str, value: Any, default: Any, place: str) -> Any:  # noqa: ANN401
+    kind = type(default) if default is not None else str
+    if kind is tuple and isinstance(value, str):
+        value = [value]
+    if kind is tuple and isinstance(value, list | tuple):
+        if all(isinstance(entry, str) for entry in value):
+            return tuple(value)
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif value is None and default is None:
+        return None
+    elif type(value) is kind:
+        return value
+    names = {tuple: "a list of texts", dict: "a table", str: "a text", int: "a whole number"}
+    raise UsageError(
+        f"`{key}` must be {names.get(kind, 'a number')}, not {escape(value)!r}",
+        place=place,
+        remedy="see docs/cli.md for an example",
+    )

@@ -1,0 +1,118 @@
+"""`plan`: what a run would cost, without an engine and without leaving anything behind."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from steelyard import ratebook
+from steelyard.config import RunConfig
+from steelyard.dedupe import unique_prompts
+from steelyard.feed import PromptMaker
+from steelyard.judge import open_judge
+from steelyard.plan import bucket_count
+from steelyard.planning import write_plan
+from steelyard.progress import Reporter
+from steelyard.records import PromptBatch
+from steelyard.run import judge_spec, make_passport
+from steelyard.shards import open_shards, stream
+from steelyard.store.plan_files import load_bucket
+from steelyard.store.rundir import RunDir
+
+# So many prompts are tokenised; the rest is taken to be like them.
+SAMPLE_PROMPTS = 20_000
+
+
+def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
+    """Plan shards in a temporary folder and count.
+
+    Returns:
+        rows, pairs, rejects by reason, prompts asked and unique, tokens of unique prompts, tokens
+        left when every shared prefix is computed once, the share of prompts these were counted
+        on (1: all), the longest prompt, overlong prompts, and seconds at the rate of this judge's
+        last run on this machine (None: there was none).
+    """
+    shards = open_shards(config.inputs, config.map)
+    judge = open_judge(judge_spec(config))
+    passport = make_passport(config, judge, shards)
+    with tempfile.TemporaryDirectory(prefix="steelyard-plan-") as folder:
+        run = RunDir(Path(folder))
+        run.create()
+        manifest = write_plan(
+            run,
+            stream(shards, max_row_bytes=config.max_row_bytes, on_bad_row=config.on_bad_row),
+            fingerprint=bytes.fromhex(passport["fingerprint"]),
+            buckets=bucket_count(shards.text_bytes, config.bucket_bytes),
+            metadata=shards.metadata,
+            on_progress=lambda accepted, refused: reporter.planning(accepted, refused, shards.rows),
+        )
+        reporter.done()
+        disk = sum(path.stat().st_size for path in run.plan.iterdir())
+        context = judge.context_length - 1
+        maker = PromptMaker.build(
+            judge.encoder,
+            passport["templates"],
+            context,
+            truncate=config.overlong == "truncate",
+        )
+        sample = _Sample(context)
+        for bucket in range(len(manifest.unique)):
+            if sample.prompts >= SAMPLE_PROMPTS:
+                break
+            texts = load_bucket(run, manifest, bucket)
+            unique = unique_prompts(
+                b"".join(texts["key_ab"].to_pylist()), b"".join(texts["key_ba"].to_pylist())
+            )
+            everything = np.arange(len(unique.keys))
+            for batch in maker.batches(bucket, texts, unique, everything):
+                sample.add(batch)
+                if sample.prompts >= SAMPLE_PROMPTS:
+                    break
+    share = sample.prompts / manifest.prompts if manifest.prompts else 1.0
+    shared = round(sample.floor / share) if share else 0
+    rate = ratebook.look_up(passport["fingerprint"])
+    return {
+        "rows": shards.rows,
+        "pairs": manifest.pairs,
+        "rejects": manifest.rejected,
+        "duplicate_pair_ids": manifest.duplicate_pair_ids,
+        "prompts": {"asked": 2 * manifest.pairs, "unique": manifest.prompts},
+        "tokens": round(sample.tokens / share) if share else 0,
+        "tokens_after_sharing": shared,
+        "counted_share": share,
+        "longest_prompt": sample.longest,
+        "overlong": sample.overlong,
+        "judge": judge.card.name,
+        "context_length": judge.context_length,
+        "buckets": len(manifest.unique),
+        "plan_bytes": disk,
+        "computed_tokens_per_second": rate,
+        "seconds": shared / rate if rate else None,
+    }
+
+
+class _Sample:
+    """Counts over the prompts that were tokenised, in feeding order."""
+
+    def __init__(self, context: int) -> None:
+        self.prompts = self.tokens = self.floor = self.longest = self.overlong = 0
+        self._context = context
+        self._last = np.zeros(0, dtype=np.int32)
+
+    def add(self, batch: PromptBatch) -> None:
+        """Take prompts in."""
+        for index in range(len(batch)):
+            ids = batch.tokens[batch.offsets[index] : batch.offsets[index + 1]]
+            self.prompts += 1
+            self.longest = max(self.longest, len(ids))
+            if len(ids) > self._context:
+                self.overlong += 1
+                continue
+            both = min(len(ids), len(self._last))
+            differs = np.flatnonzero(ids[:both] != self._last[:both])
+            self.tokens += len(ids)
+            self.floor += len(ids) - int(differs[0] if len(differs) else both)
+            self._last = ids

@@ -1,0 +1,200 @@
+"""A judge without a model: its log-probabilities are a fixed function of the prompt's ids.
+
+For tests, dry runs and fault injection. `scripted[:seed=0,rate=0,fail=0,nan=0]`: `rate` limits
+prompts a second (0: none), `fail` is the share of prompts that kill the engine whenever they are
+read, `nan` the share whose log-probabilities are not finite.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import xxhash
+
+from steelyard.config import parse_pairs
+from steelyard.errors import EngineFailed, UsageError
+from steelyard.judge.base import Encoder, Judge
+from steelyard.reads import merge_variants
+from steelyard.records import (
+    STATUS_ERROR,
+    STATUS_OK,
+    EngineReport,
+    Float64,
+    Int32,
+    JudgeCard,
+    LabelSet,
+    LabelVariant,
+    Message,
+    PromptBatch,
+    ReadBatch,
+    Workload,
+)
+
+CONTROL = {"<|begin|>": 256, "<|system|>": 257, "<|user|>": 258, "<|assistant|>": 259}
+CONTEXT_LENGTH = 1 << 20
+_UNIT = 2.0**-64
+
+
+class ByteEncoder(Encoder):
+    """One id a UTF-8 byte, and four control tokens that only templates can write."""
+
+    digest = "bytes-1"
+    control_ids = frozenset(CONTROL.values())
+
+    def encode_template(self, text: str, *, first: bool) -> list[int]:  # noqa: ARG002 - one form
+        """See `Encoder`."""
+        ids: list[int] = []
+        while text:
+            token = next((token for token in CONTROL if text.startswith(token)), None)
+            ids += [CONTROL[token]] if token else text[0].encode()
+            text = text[len(token) if token else 1 :]
+        return ids
+
+    def encode_data(self, texts: Sequence[str]) -> list[Int32]:
+        """See `Encoder`."""
+        return [np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int32) for text in texts]
+
+    def render_chat(self, messages: Sequence[Message]) -> str:
+        """See `Encoder`."""
+        body = "".join(f"<|{message.role}|>{message.content}" for message in messages)
+        return f"<|begin|>{body}<|assistant|>"
+
+    def label_variants(self, label: str) -> tuple[LabelVariant, ...]:
+        """See `Encoder`; only one-byte labels are single tokens."""
+        raw = label.encode()
+        if len(raw) != 1:
+            raise UsageError(
+                f"the label {label!r} is {len(raw)} tokens for the scripted judge",
+                remedy="use labels of one ASCII letter",
+            )
+        return (LabelVariant(raw[0], label),)
+
+
+class ScriptedJudge(Judge):
+    """See the module's text.
+
+    Args:
+        options: the text after `scripted:`, such as `seed=3,rate=500`.
+    """
+
+    encoder: ByteEncoder
+
+    def __init__(self, options: str = "") -> None:
+        values = _options(options)
+        self._seed = int(values["seed"])
+        self._rate, self._fail, self._nan = values["rate"], values["fail"], values["nan"]
+        # The rate changes no read, so a run may go on under another one.
+        script = f"seed={self._seed},fail={self._fail:g},nan={self._nan:g}"
+        self.card = JudgeCard(
+            name=f"scripted:{script}",
+            model="scripted",
+            revision="1",
+            weights=script,
+            tokenizer=ByteEncoder.digest,
+            dtype="float64",
+        )
+        self.encoder = ByteEncoder()
+        self.context_length = CONTEXT_LENGTH
+        self._labels: LabelSet | None = None
+
+    def start(self, workload: Workload, labels: LabelSet) -> EngineReport:  # noqa: ARG002
+        """See `Judge`."""
+        self._labels = labels
+        return EngineReport(settings={"rate": self._rate}, context_length=CONTEXT_LENGTH)
+
+    def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
+        """See `Judge`."""
+        for batch in batches:
+            step = max(1, min(len(batch), int(self._rate / 20))) if self._rate else len(batch)
+            for start in range(0, len(batch), step):
+                end = min(start + step, len(batch))
+                reads = self._read(batch, start, end)
+                if self._rate:
+                    time.sleep((end - start) / self._rate)
+                yield reads
+
+    def close(self) -> None:
+        """See `Judge`."""
+        self._labels = None
+
+    def _read(self, batch: PromptBatch, start: int, end: int) -> ReadBatch:
+        if self._labels is None:
+            raise EngineFailed("the scripted engine is not started", remedy="call start first")
+        raw = memoryview(np.ascontiguousarray(batch.tokens)).cast("B")
+        edges = (batch.offsets[start : end + 1] * batch.tokens.itemsize).tolist()
+        units = np.asarray(
+            [
+                self._units(raw[left:right])
+                for left, right in zip(edges[:-1], edges[1:], strict=True)
+            ]
+        )
+        if (units[:, 3] < self._fail).any():
+            self._labels = None
+            raise EngineFailed("the script says so", remedy="set fail=0")
+        logprobs = _logprobs(units, len(self._labels.token_ids))
+        broken = units[:, 4] < self._nan
+        logprobs[broken] = np.nan
+        merged, mass = merge_variants(logprobs, self._labels.starts)
+        lengths = np.diff(batch.offsets[start : end + 1])
+        count = end - start
+        return ReadBatch(
+            keys=batch.keys[start:end],
+            buckets=np.full(count, batch.bucket, dtype=np.int32),
+            status=[STATUS_ERROR if bad else STATUS_OK for bad in broken.tolist()],
+            label_logprobs=merged,
+            label_mass=mass,
+            argmax_outside=mass < 0.5,
+            truncated=batch.truncated[start:end],
+            prompt_tokens=lengths.astype(np.int32),
+            cached_tokens=np.zeros(count, dtype=np.int32),
+            errors=["log-probabilities are not finite" if bad else None for bad in broken.tolist()],
+        )
+
+    def _units(self, ids: memoryview) -> list[float]:
+        """Five numbers in [0, 1) that depend on the ids and the seed alone."""
+        first = xxhash.xxh3_128_intdigest(ids, seed=self._seed)
+        second = xxhash.xxh3_64_intdigest(ids, seed=self._seed + 1)
+        third = xxhash.xxh3_128_intdigest(ids, seed=self._seed + 2)
+        low = (1 << 64) - 1
+        return [
+            unit * _UNIT * (1 - 2**-53)
+            for unit in (first >> 64, first & low, second, third >> 64, third & low)
+        ]
+
+
+def _logprobs(units: Float64, variants: int) -> Float64:
+    """A normal preference logit of standard deviation 2; label mass in [0.4, 1)."""
+    radius = np.sqrt(-2.0 * np.log(1.0 - units[:, 0]))
+    logit = 2.0 * radius * np.cos(2.0 * math.pi * units[:, 1])
+    log_mass = np.log(0.4 + 0.6 * units[:, 2])
+    weights = np.outer(logit, np.linspace(0.5, -0.5, variants))
+    normal = np.logaddexp.reduce(weights, axis=1)
+    return np.asarray(weights + (log_mass - normal)[:, None])
+
+
+def _options(text: str) -> dict[str, float]:
+    values = {"seed": 0.0, "rate": 0.0, "fail": 0.0, "nan": 0.0}
+    given = parse_pairs("--judge scripted:", tuple(filter(None, text.split(","))))
+    for key, value in given.items():
+        if key not in values:
+            raise UsageError(
+                f"the scripted judge has no option {key!r}",
+                remedy=f"it knows: {', '.join(values)}",
+            )
+        try:
+            values[key] = float(value)
+        except ValueError:
+            raise UsageError(
+                f"the scripted judge's {key} must be a number, not {value!r}",
+                remedy=f"write scripted:{key}=NUMBER",
+            ) from None
+        limit = math.inf if key in {"seed", "rate"} else 1.0
+        if not 0 <= values[key] <= limit or (key == "seed" and values[key] % 1):
+            raise UsageError(
+                f"the scripted judge's {key} is out of range: {value}",
+                remedy="seed: a whole number from 0; rate: from 0; fail and nan: 0 to 1",
+            )
+    return values

@@ -1,0 +1,369 @@
+"""The one place where the stages are wired together, top to bottom.
+
+score: shards are checked -> the judge is opened -> run.json -> plan -> engine -> reads -> verdicts.
+resume: the same from wherever the run stands.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from steelyard import __version__
+from steelyard.config import RunConfig, fingerprint
+from steelyard.errors import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_ROW_ERRORS,
+    IntegrityFault,
+    UsageError,
+)
+from steelyard.feed import Ahead, PromptMaker, feed
+from steelyard.judge import open_judge
+from steelyard.judge.base import Judge, JudgeSpec
+from steelyard.plan import bucket_count
+from steelyard.planning import write_plan
+from steelyard.progress import Counts, Reporter
+from steelyard.prompt import SEGMENT_RULE, render_templates
+from steelyard.protocols import get_protocol
+from steelyard.records import LabelSet, Workload
+from steelyard.scoring import read_all
+from steelyard.shards import ShardSet, open_shards, stream
+from steelyard.store import database, parts, reuse
+from steelyard.store.journal import Part, read_journal
+from steelyard.store.plan_files import Manifest, read_manifest
+from steelyard.store.rundir import RunDir, now
+from steelyard.tally import Tally
+from steelyard.telemetry import Telemetry
+
+
+@dataclass(slots=True)
+class Context:
+    """What a run works with while it has the lock."""
+
+    run: RunDir
+    config: RunConfig
+    passport: dict[str, Any]
+    judge: Judge
+    reporter: Reporter
+    stop: threading.Event
+
+    @property
+    def labels(self) -> LabelSet:
+        """The protocol's labels in the judge's vocabulary."""
+        return label_set(self.judge, self.config.protocol)
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens a prompt may have; one is left for the answer."""
+        return int(self.passport["context_length"]) - 1
+
+
+def score(
+    config: RunConfig,
+    run: Path,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+) -> int:
+    """Score shards into a run directory; goes on with the run that is there if it is the same.
+
+    Args:
+        config: what to do.
+        run: the run directory; made if it does not exist.
+        reporter: where progress goes.
+        stop: set by the caller to end after the part in work.
+
+    Returns:
+        Exit code: 0 done, 4 done with row errors, 130 stopped.
+
+    Raises:
+        SteelyardError: see errors.py.
+    """
+    reporter, stop = reporter or Reporter(), stop or threading.Event()
+    place = RunDir(run)
+    place.check_place()
+    shards = open_shards(config.inputs, config.map)
+    judge = open_judge(judge_spec(config))
+    with closing(judge), place.lock():
+        passport = make_passport(config, judge, shards)
+        if place.passport.exists():
+            passport = _same_run(place, passport)
+            reporter.say(f"{place.root}: going on with the run that is there")
+        else:
+            place.create()
+            place.write_passport(passport)
+        return _carry_out(Context(place, config, passport, judge, reporter, stop), shards)
+
+
+def resume(run: Path, reporter: Reporter | None = None, stop: threading.Event | None = None) -> int:
+    """Go on with a run from where it stands; see `score`."""
+    reporter, stop = reporter or Reporter(), stop or threading.Event()
+    place = RunDir(run)
+    passport = place.read_passport()
+    config = RunConfig.from_mapping(passport["config"], str(place.passport))
+    planned = read_manifest(place) is not None
+    shards = None if planned else open_shards(config.inputs, config.map)
+    judge = open_judge(judge_spec(config))
+    with closing(judge), place.lock():
+        if judge_fingerprint(judge, config, passport["templates"]) != passport["fingerprint"]:
+            raise _changed(place, ["the judge's files, its labels or Steelyard's templates"])
+        if shards is not None and shards.fingerprint != passport["input"]["fingerprint"]:
+            raise _changed(place, ["the input shards"])
+        return _carry_out(Context(place, config, passport, judge, reporter, stop), shards)
+
+
+def judge_spec(config: RunConfig) -> JudgeSpec:
+    """Which judge a config asks for."""
+    return JudgeSpec(
+        name=config.judge,
+        model=config.judge,
+        revision=config.revision,
+        engine=config.engine,
+        replicas=config.replicas,
+    )
+
+
+def label_set(judge: Judge, protocol: str) -> LabelSet:
+    """The protocol's labels with their single-token forms."""
+    names = get_protocol(protocol).labels
+    return LabelSet(names, tuple(judge.encoder.label_variants(name) for name in names))
+
+
+def judge_fingerprint(judge: Judge, config: RunConfig, templates: dict[str, str]) -> str:
+    """Hash of all that can change a log-probability, 32 hex digits."""
+    card = asdict(judge.card)
+    del card["name"]
+    protocol = get_protocol(config.protocol)
+    truncate = config.overlong == "truncate"
+    return fingerprint(
+        {
+            "judge": card,
+            "protocol": [protocol.name, protocol.version],
+            "templates": templates,
+            "labels": asdict(label_set(judge, config.protocol)),
+            "context": judge.context_length if truncate else None,
+            "segments": SEGMENT_RULE,
+        }
+    )
+
+
+def make_passport(config: RunConfig, judge: Judge, shards: ShardSet) -> dict[str, Any]:
+    """The content of run.json."""
+    templates = render_templates(get_protocol(config.protocol), judge.encoder)
+    return {
+        "steelyard": __version__,
+        "run": str(uuid.uuid4()),
+        "created": now(),
+        "fingerprint": judge_fingerprint(judge, config, templates),
+        "config": config.to_json(),
+        "judge": asdict(judge.card),
+        "context_length": judge.context_length,
+        "labels": asdict(label_set(judge, config.protocol)),
+        "templates": templates,
+        "input": {
+            "fingerprint": shards.fingerprint,
+            "shards": [source.name for source in shards.sources],
+            "rows": shards.rows,
+        },
+        "machine": {
+            "host": platform.node(),
+            "system": platform.platform(),
+            "python": sys.version.split()[0],
+            **{name: metadata.version(name) for name in ("pyarrow", "duckdb", "numpy")},
+        },
+    }
+
+
+# What may differ between the command that began a run and one that goes on with it.
+_FREE = {"engine", "replicas", "reuse", "part_rows", "part_seconds", "inputs"}
+
+
+def _same_run(place: RunDir, new: dict[str, Any]) -> dict[str, Any]:
+    """The passport of the run that is there, if it is the run that is asked for."""
+    old = place.read_passport()
+    differences = [
+        f"`{key}`: {old['config'].get(key)!r} there, {value!r} now"
+        for key, value in new["config"].items()
+        if key not in _FREE and old["config"].get(key) != value and not _scripted(key, value)
+    ]
+    if old["input"]["fingerprint"] != new["input"]["fingerprint"]:
+        differences.append("the input shards")
+    if old["fingerprint"] != new["fingerprint"] and not differences:
+        differences.append("the judge's files, its labels or Steelyard's templates")
+    if differences:
+        raise _changed(place, differences)
+    return old
+
+
+def _scripted(key: str, value: Any) -> bool:  # noqa: ANN401 - a config value
+    return key == "judge" and str(value).startswith("scripted")
+
+
+def _changed(place: RunDir, differences: list[str]) -> UsageError:
+    return UsageError(
+        f"the run directory holds another run; different: {'; '.join(differences)}",
+        place=str(place.root),
+        effect="nothing was changed",
+        remedy="give a new --run folder; with `--reuse` of this one, equal prompts cost nothing",
+    )
+
+
+def _carry_out(ctx: Context, shards: ShardSet | None) -> int:
+    """From whatever state the run is in to its end."""
+    manifest = read_manifest(ctx.run) or _plan(ctx, shards)
+    intact = _recover(ctx)
+    if ctx.config.reuse and not intact:
+        _take_over(ctx)
+    if ctx.stop.is_set():
+        return _stopped(ctx)
+    _score(ctx, manifest)
+    if sum(part.rows for part in read_journal(ctx.run.root)) < manifest.prompts:
+        return _stopped(ctx)
+    database.ensure_compact(ctx.run)
+    return _exit_code(ctx, manifest)
+
+
+def _plan(ctx: Context, shards: ShardSet | None) -> Manifest:
+    if shards is None:
+        raise IntegrityFault(
+            "the plan is gone", place=str(ctx.run.plan), remedy="score into a new run directory"
+        )
+    total = shards.rows
+    manifest = write_plan(
+        ctx.run,
+        stream(shards, max_row_bytes=ctx.config.max_row_bytes, on_bad_row=ctx.config.on_bad_row),
+        fingerprint=bytes.fromhex(ctx.passport["fingerprint"]),
+        buckets=bucket_count(shards.text_bytes, ctx.config.bucket_bytes),
+        metadata=shards.metadata,
+        on_progress=lambda accepted, refused: ctx.reporter.planning(accepted, refused, total),
+    )
+    ctx.reporter.done()
+    refused = sum(manifest.rejected.values())
+    ctx.reporter.say(
+        f"planned {manifest.pairs:,} pairs, {manifest.prompts:,} unique prompts"
+        f" of {2 * manifest.pairs:,}, {refused:,} rows refused"
+    )
+    return manifest
+
+
+def _recover(ctx: Context) -> list[Part]:
+    intact, lost = parts.recover(ctx.run)
+    for name in lost:
+        ctx.reporter.warn(f"{name} is damaged: set aside, its prompts are read again")
+    if intact:
+        database.balance_pairs(ctx.run)
+    return intact
+
+
+def _take_over(ctx: Context) -> None:
+    for other in ctx.config.reuse:
+        taken = reuse.take_over(ctx.run, RunDir(Path(other)))
+        ctx.reporter.say(f"reused {taken:,} reads of {other}")
+    database.balance_pairs(ctx.run)
+
+
+def _score(ctx: Context, manifest: Manifest) -> None:
+    """Read what is not read yet; the engine is loaded only if there is something."""
+    committed = read_journal(ctx.run.root)
+    read = sum(part.rows for part in committed)
+    counts = Counts(
+        pairs_planned=manifest.pairs,
+        prompts_planned=manifest.prompts,
+        pairs=sum(part.pairs for part in committed),
+        prompts=read,
+        rejects=sum(manifest.rejected.values()),
+    )
+    if read >= manifest.prompts:
+        ctx.reporter.say(f"all {read:,} reads are there: no engine is needed")
+        return
+    maker = PromptMaker.build(
+        ctx.judge.encoder,
+        ctx.passport["templates"],
+        ctx.context_tokens,
+        truncate=ctx.config.overlong == "truncate",
+    )
+    session = uuid.uuid4().hex
+    with Telemetry(ctx.run.root, session):
+        start = _starter(ctx, manifest, maker, manifest.prompts - read, session)
+        start()
+        began = time.monotonic()
+        try:
+            _read_prompts(ctx, manifest, maker, counts, start)
+        finally:
+            ctx.reporter.done()
+            ctx.judge.close()
+            seconds = time.monotonic() - began
+            ctx.run.log_session(
+                "end", session=session, seconds=round(seconds, 3), prompts=counts.new_prompts
+            )
+
+
+def _starter(
+    ctx: Context, manifest: Manifest, maker: PromptMaker, prompts: int, session: str
+) -> Callable[[], None]:
+    longest = manifest.longest_prompt_bytes + maker.template_tokens
+    workload = Workload(prompts, min(longest, ctx.context_tokens))
+
+    def start() -> None:
+        ctx.reporter.say(f"loading {ctx.judge.card.name} ...")
+        began = time.monotonic()
+        report = ctx.judge.start(workload, ctx.labels)
+        ctx.reporter.say(f"loaded in {time.monotonic() - began:.1f} s")
+        ctx.run.log_session(
+            "start",
+            session=session,
+            load_seconds=round(time.monotonic() - began, 3),
+            settings=report.settings,
+            versions=report.versions,
+        )
+
+    return start
+
+
+def _read_prompts(
+    ctx: Context,
+    manifest: Manifest,
+    maker: PromptMaker,
+    counts: Counts,
+    restart: Callable[[], None],
+) -> None:
+    tally = Tally()
+    done = parts.done_keys(ctx.run)
+    ahead = Ahead(feed(ctx.run, manifest, maker, done, tally), ctx.stop)
+    with (
+        closing(ahead),
+        closing(
+            parts.PartWriter(ctx.run, rows=ctx.config.part_rows, seconds=ctx.config.part_seconds)
+        ) as writer,
+    ):
+        reads = read_all(ctx.judge, iter(ahead), ctx.context_tokens, restart, ctx.reporter.warn)
+        with closing(reads):
+            for batch in reads:
+                gain = tally.count(batch)
+                writer.add(batch, gain)
+                counts.add(batch, gain)
+                ctx.reporter.scoring(counts)
+
+
+def _stopped(ctx: Context) -> int:
+    ctx.reporter.say(f"stopped; go on with: steelyard resume {ctx.run.root}")
+    return EXIT_INTERRUPTED
+
+
+def _exit_code(ctx: Context, manifest: Manifest) -> int:
+    failed = sum(
+        count
+        for part in read_journal(ctx.run.root)
+        for name, count in part.counts.items()
+        if name in {"error_reads", "overlong_reads"}
+    )
+    return EXIT_ROW_ERRORS if failed or manifest.rejected else EXIT_DONE

@@ -1,0 +1,140 @@
+"""How a run stands, from its manifest, journal and telemetry; no DuckDB, no engine, no lock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from steelyard.progress import duration
+from steelyard.store.journal import read_journal
+from steelyard.store.plan_files import read_manifest
+from steelyard.store.rundir import RunDir
+from steelyard.telemetry import spent
+
+
+def run_status(root: Path) -> dict[str, Any]:
+    """Everything that `status` shows, as plain values.
+
+    `state` is planning, scoring, stopped or complete. Token counts are of prompts: `prompt` those
+    sent to the engine, of which `cached` came from its prefix cache and `computed` did not;
+    `saved_by_dedupe` and `saved_by_reuse` were never sent.
+
+    Raises:
+        UsageError: `root` is no run directory.
+        IntegrityFault: run.json or the plan's manifest is damaged.
+    """
+    run = RunDir(root)
+    passport = run.read_passport()
+    manifest = read_manifest(run)
+    parts = read_journal(root)
+    sums: Counter[str] = Counter()
+    for part in parts:
+        sums.update(part.counts)
+    read = sum(part.rows for part in parts)
+    complete = manifest is not None and read >= manifest.prompts
+    done = sum(part.pairs for part in parts)
+    used = spent(root)
+    watt_hours = used["gpu_watt_hours"]
+    return {
+        "run": str(root),
+        "state": _state(run, planned=manifest is not None, complete=complete),
+        "judge": passport["judge"]["name"],
+        "protocol": passport["config"]["protocol"],
+        "created": passport["created"],
+        "updated": parts[-1].at if parts else passport["created"],
+        "pairs": {"planned": manifest.pairs if manifest else None, "done": done},
+        "prompts": {
+            "asked": 2 * manifest.pairs if manifest else None,
+            "unique": manifest.prompts if manifest else None,
+            "read": read,
+            "ok": sums["ok_reads"],
+            "overlong": sums["overlong_reads"],
+            "error": sums["error_reads"],
+            "reused": sums["reused_reads"],
+        },
+        "tokens": {
+            "prompt": sums["prompt_tokens"],
+            "cached": sums["cached_tokens"],
+            "computed": sums["prompt_tokens"] - sums["cached_tokens"],
+            "saved_by_dedupe": sums["duplicate_tokens"],
+            "saved_by_reuse": sums["reused_tokens"],
+        },
+        "rejects": manifest.rejected if manifest else {},
+        "duplicate_pair_ids": manifest.duplicate_pair_ids if manifest else 0,
+        "parts": len(parts),
+        "bytes": _sizes(run),
+        "seconds": used["seconds"],
+        "cpu_seconds": used["cpu_seconds"],
+        "gpu_watt_hours": watt_hours,
+        "gpu_watt_hours_per_1000_verdicts": (
+            1000 * watt_hours / done if watt_hours is not None and done else None
+        ),
+    }
+
+
+def _state(run: RunDir, *, planned: bool, complete: bool) -> str:
+    if complete:
+        return "complete"
+    if not run.locked():
+        return "stopped"
+    return "scoring" if planned else "planning"
+
+
+def _sizes(run: RunDir) -> dict[str, int]:
+    """Bytes on the disk of plan, reads and database."""
+    database = run.database.stat().st_size if run.database.exists() else 0
+    return {"plan": _size(run.plan), "reads": _size(run.reads), "database": database}
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
+
+
+def draw_status(status: dict[str, Any]) -> str:
+    """The same for people."""
+    pairs, prompts, tokens = status["pairs"], status["prompts"], status["tokens"]
+    rejects = sum(status["rejects"].values())
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in status["rejects"].items())
+    rate = tokens["prompt"] / status["seconds"] if status["seconds"] else 0
+    lines = [
+        ("run", f"{status['run']} ({status['state']})"),
+        ("judge", f"{status['judge']}, protocol {status['protocol']}"),
+        ("pairs", f"{pairs['done']:,} done of {_number(pairs['planned'])}"),
+        (
+            "prompts",
+            f"{prompts['read']:,} read of {_number(prompts['unique'])} unique"
+            f" ({_number(prompts['asked'])} asked); {prompts['reused']:,} reused,"
+            f" {prompts['error']:,} errors, {prompts['overlong']:,} overlong",
+        ),
+        (
+            "tokens",
+            f"{tokens['computed']:,} computed, {tokens['cached']:,} from the prefix cache;"
+            f" never sent: {tokens['saved_by_dedupe']:,} by dedupe,"
+            f" {tokens['saved_by_reuse']:,} by reuse",
+        ),
+        ("rejects", f"{rejects:,} rows" + (f" ({reasons})" if reasons else "")),
+        (
+            "time",
+            f"{duration(status['seconds'])} with the engine, {rate:,.0f} prompt tokens/s,"
+            f" {status['cpu_seconds']:,.0f} CPU seconds",
+        ),
+        ("disk", _disk(status["bytes"])),
+    ]
+    if status["gpu_watt_hours"] is not None:
+        lines.append(("energy", _energy(status)))
+    return "\n".join(f"{name + ':':<9}{text}" for name, text in lines)
+
+
+def _energy(status: dict[str, Any]) -> str:
+    each = status["gpu_watt_hours_per_1000_verdicts"]
+    text = f"{status['gpu_watt_hours']:,.1f} Wh by the GPUs"
+    return text if each is None else f"{text}, {each:,.2f} Wh a thousand verdicts"
+
+
+def _disk(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sizes.items())
+
+
+def _number(value: int | None) -> str:
+    return "?" if value is None else f"{value:,}"

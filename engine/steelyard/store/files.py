@@ -1,0 +1,93 @@
+"""Files that are whole or not there: temporary name, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from steelyard.errors import DiskFull, EnvironmentFault
+
+TEMPORARY = ".tmp"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into errors that say what to do.
+
+    Raises:
+        DiskFull: no room, or over a quota or size limit.
+        EnvironmentFault: read-only, no permission, an input/output error.
+    """
+    try:
+        yield
+    except OSError as error:
+        number = error.errno
+        if number in _FULL or "No space left" in str(error) or "File too large" in str(error):
+            raise DiskFull(
+                "no room left to write",
+                place=str(path),
+                effect="all parts committed before are valid",
+                remedy="free some space, then run `steelyard resume` on the run directory",
+            ) from error
+        raise EnvironmentFault(
+            f"cannot write: {error.strerror or error}",
+            place=str(path),
+            effect="all parts committed before are valid",
+            remedy="check the path, its permissions and the disk, then resume",
+        ) from error
+
+
+def sync(path: Path) -> None:
+    """Force a file or folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a finished temporary file its name, durably."""
+    sync(temporary)
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file atomically."""
+    temporary = path.with_name(path.name + TEMPORARY)
+    with writing(path):
+        temporary.write_text(text, encoding="utf-8")
+        publish(temporary, path)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file atomically, with page checksums."""
+    temporary = path.with_name(path.name + TEMPORARY)
+    with writing(path):
+        try:
+            pq.write_table(table, temporary, **PARQUET)
+            publish(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+PARQUET = {"compression": "zstd", "compression_level": 1, "write_page_checksum": True}
+
+
+def file_digest(path: Path) -> str:
+    """xxh3_128 of a file's bytes, as 32 hex digits."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

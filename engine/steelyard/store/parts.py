@@ -1,0 +1,249 @@
+"""Reads become parts: gathered, written whole by a thread of their own, then committed."""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from steelyard.records import READS, STATUS_OK, ReadBatch
+from steelyard.store.files import TEMPORARY, file_digest, write_table
+from steelyard.store.journal import Part, append, damaged_lines, read_journal, rewrite
+from steelyard.store.rundir import RunDir, now
+from steelyard.tally import Gain
+
+PART_ROWS = 20_000
+PART_SECONDS = 60.0
+
+_NUMBER = re.compile(r"part-(\d+)\.parquet")
+
+
+def part_number(name: str) -> int:
+    """The number in a part's name, 0 if it has none."""
+    found = _NUMBER.search(name)
+    return int(found[1]) if found else 0
+
+
+def reads_table(batch: ReadBatch, at_ms: int) -> pa.Table:
+    """A ReadBatch as rows of READS; rows that are not ok get nulls for numbers."""
+    ok = pa.array([status == STATUS_OK for status in batch.status])
+    lost = pa.array(~np.asarray(ok))
+    labels = batch.label_logprobs.shape[1]
+    offsets = pa.array(np.arange(len(batch) + 1, dtype=np.int32) * labels)
+    logprobs = pa.ListArray.from_arrays(
+        offsets, pa.array(batch.label_logprobs.reshape(-1)), mask=lost
+    )
+    mask = np.asarray(lost)
+    columns = {
+        "prompt_key": pa.array(batch.keys, type=READS.field("prompt_key").type),
+        "bucket": pa.array(batch.buckets),
+        "status": pa.array(batch.status, type=pa.string()),
+        "label_logprobs": logprobs,
+        "label_mass": pa.array(batch.label_mass, mask=mask),
+        "argmax_outside": pa.array(batch.argmax_outside, mask=mask),
+        "truncated": pa.array(batch.truncated),
+        "prompt_tokens": pa.array(batch.prompt_tokens),
+        "cached_tokens": pa.array(batch.cached_tokens),
+        "error": pa.array(batch.errors, type=pa.string()),
+        "read_at": pa.array(np.full(len(batch), at_ms), type=READS.field("read_at").type),
+        "reused_from": pa.nulls(len(batch), pa.string()),
+    }
+    return pa.Table.from_arrays([columns[name] for name in READS.names], schema=READS)
+
+
+def count_reads(table: pa.Table) -> dict[str, int]:
+    """Sums over a part that `status` adds up: reads by status, tokens, reused reads."""
+    counts = {
+        f"{entry['values']}_reads": entry["counts"]
+        for entry in table["status"].value_counts().to_pylist()
+    }
+    reused = len(table) - table["reused_from"].null_count
+    fresh = table.filter(table["reused_from"].is_null()) if reused else table
+    for name in ("prompt_tokens", "cached_tokens"):
+        counts[name] = int(np.asarray(fresh[name]).sum())
+    counts["reused_reads"] = reused
+    counts["reused_tokens"] = int(np.asarray(table["prompt_tokens"]).sum())
+    counts["reused_tokens"] -= counts["prompt_tokens"]
+    return counts
+
+
+def commit_part(
+    run: RunDir, table: pa.Table, number: int, *, pairs: int = 0, duplicate_tokens: int = 0
+) -> Part:
+    """Write a part durably, then its line in the journal."""
+    path = run.reads / f"part-{number:08d}.parquet"
+    write_table(path, table)
+    part = Part(
+        name=f"reads/{path.name}",
+        rows=len(table),
+        bytes=path.stat().st_size,
+        digest=file_digest(path),
+        buckets=sorted(set(table["bucket"].to_pylist())),
+        at=now(),
+        pairs=pairs,
+        counts={**count_reads(table), "duplicate_tokens": duplicate_tokens},
+    )
+    append(run.root, part)
+    return part
+
+
+def recover(run: RunDir) -> tuple[list[Part], list[str]]:
+    """Bring the reads of a run into order after whatever happened to it. The writer's first act.
+
+    Files that no journal line names are removed; damaged parts are set aside under
+    `reads/damaged/` and leave the journal, so that their prompts are read again.
+
+    Returns:
+        The intact parts, and the names of those set aside.
+    """
+    parts = read_journal(run.root)
+    intact = [part for part in parts if part.intact(run.root)]
+    kept = {part.name for part in intact}
+    lost = [part.name for part in parts if part.name not in kept]
+    if lost or damaged_lines(run.root) or _torn(run.root):
+        rewrite(run.root, intact)
+    for path in run.reads.iterdir():
+        if f"reads/{path.name}" in kept or path.is_dir():
+            continue
+        if path.suffix == TEMPORARY or f"reads/{path.name}" not in lost:
+            path.unlink()
+        else:
+            _set_aside(path)
+    return intact, lost
+
+
+def done_keys(run: RunDir) -> Callable[[int], set[bytes]]:
+    """From a bucket to the keys that the journaled parts hold of it, loaded when asked for."""
+    holders: dict[int, list[Path]] = {}
+    for part in read_journal(run.root):
+        for bucket in part.buckets:
+            holders.setdefault(bucket, []).append(run.root / part.name)
+
+    def keys(bucket: int) -> set[bytes]:
+        found: set[bytes] = set()
+        for path in holders.get(bucket, ()):
+            table = pq.read_table(path, columns=["prompt_key", "bucket"], use_threads=False)
+            found.update(table.filter(pc.field("bucket") == bucket)["prompt_key"].to_pylist())
+        return found
+
+    return keys
+
+
+def _torn(root: Path) -> bool:
+    path = root / "journal.jsonl"
+    return path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
+
+
+def _set_aside(path: Path) -> None:
+    folder = path.parent / "damaged"
+    folder.mkdir(exist_ok=True)
+    path.replace(folder / f"{time.time_ns()}-{path.name}")
+
+
+class PartWriter:
+    """Takes reads from the judge's thread and commits them as parts from its own.
+
+    A part is closed at `rows` reads, or when its oldest read is `seconds` old. An error of the
+    writing thread is raised by the next call.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        next_number: int,
+        *,
+        rows: int = PART_ROWS,
+        seconds: float = PART_SECONDS,
+        on_commit: Callable[[Part], None] = lambda _: None,
+    ) -> None:
+        self._run, self._number = run, next_number
+        self._rows, self._seconds = rows, seconds
+        self._on_commit = on_commit
+        self._queue: queue.Queue[tuple[ReadBatch, Gain] | None] = queue.Queue(maxsize=256)
+        self._waiting: list[tuple[pa.Table, Gain]] = []
+        self._waiting_rows = 0
+        self._oldest = 0.0
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="part-writer", daemon=True)
+        self._thread.start()
+
+    def add(self, batch: ReadBatch, gain: Gain) -> None:
+        """Take reads, and what they bring.
+
+        Raises:
+            EnvironmentFault: an earlier part could not be written.
+        """
+        self._raise()
+        self._queue.put((batch, gain))
+
+    def close(self) -> None:
+        """Commit what is waiting and end the thread. Raises like `add`."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        try:
+            while True:
+                try:
+                    item = self._queue.get(timeout=self._patience())
+                except queue.Empty:
+                    self._commit()
+                    continue
+                if item is None:
+                    break
+                self._take(*item)
+            self._commit()
+        except BaseException as error:  # noqa: BLE001 - handed to the judge's thread, which raises it
+            self._error = error
+            while self._queue.get() is not None:  # nobody may wait for room in the queue
+                pass
+
+    def _patience(self) -> float | None:
+        if not self._waiting:
+            return None
+        return max(0.0, self._oldest + self._seconds - time.monotonic())
+
+    def _take(self, batch: ReadBatch, gain: Gain) -> None:
+        if not self._waiting:
+            self._oldest = time.monotonic()
+        for start in range(0, len(batch), self._rows):  # a batch may pass the size of a part
+            rows = (
+                batch
+                if len(batch) <= self._rows
+                else batch.take(list(range(start, min(start + self._rows, len(batch)))))
+            )
+            self._waiting.append((reads_table(rows, time.time_ns() // 1_000_000), gain))
+            gain = Gain(0, 0)
+            self._waiting_rows += len(rows)
+            if self._waiting_rows >= self._rows:
+                self._commit()
+        if self._waiting and self._patience() == 0.0:
+            self._commit()
+
+    def _commit(self) -> None:
+        if not self._waiting:
+            return
+        waiting, self._waiting, self._waiting_rows = self._waiting, [], 0
+        part = commit_part(
+            self._run,
+            pa.concat_tables([table for table, _ in waiting]),
+            self._number,
+            pairs=sum(gain.pairs for _, gain in waiting),
+            duplicate_tokens=sum(gain.duplicate_tokens for _, gain in waiting),
+        )
+        self._number += 1
+        self._on_commit(part)

@@ -1,0 +1,35 @@
+"""Reads of an earlier run become parts of this one: equal prompts cost no engine token."""
+
+from __future__ import annotations
+
+from steelyard.store import database
+from steelyard.store.journal import read_journal, require_intact
+from steelyard.store.parts import PART_ROWS, commit_part, part_number
+from steelyard.store.plan_files import load_manifest
+from steelyard.store.rundir import RunDir
+
+
+def take_over(run: RunDir, other: RunDir) -> int:
+    """Commit all good reads of `other` that this run's plan asks for and that it lacks.
+
+    Keys hold the judge fingerprint, so that reads of another judge, protocol or template never
+    match. The runs stay independent: the rows are copied.
+
+    Returns:
+        How many reads were taken.
+
+    Raises:
+        UsageError: `other` is no run directory.
+        IntegrityFault: one of its parts is damaged.
+    """
+    origin = other.read_passport()["run"]
+    theirs = read_journal(other.root)
+    require_intact(other.root, theirs)
+    manifest = load_manifest(run)
+    number = max((part_number(part.name) for part in read_journal(run.root)), default=0)
+    taken = 0
+    for table in database.matching_reads(run, manifest, other, theirs, origin, PART_ROWS):
+        number += 1
+        commit_part(run, table, number)
+        taken += len(table)
+    return taken

@@ -1,0 +1,186 @@
+"""The run directory: its paths, its passport `run.json`, and the lock of its one writer."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from steelyard.errors import IntegrityFault, RunLocked, UsageError, escape
+from steelyard.store.files import write_text, writing
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Where things are in a run directory. Creates nothing by itself."""
+
+    root: Path
+
+    @property
+    def passport(self) -> Path:
+        """run.json: config, fingerprints, versions, host; written once."""
+        return self.root / "run.json"
+
+    @property
+    def sessions(self) -> Path:
+        """sessions.jsonl: one line when an engine is loaded, one when it ends."""
+        return self.root / "sessions.jsonl"
+
+    @property
+    def plan(self) -> Path:
+        """The committed plan; it exists as a whole or not at all."""
+        return self.root / "plan"
+
+    @property
+    def reads(self) -> Path:
+        """Parts: immutable, only those in the journal count."""
+        return self.root / "reads"
+
+    @property
+    def rejects(self) -> Path:
+        """Refused rows."""
+        return self.root / "rejects"
+
+    @property
+    def database(self) -> Path:
+        """The hand-off artefact."""
+        return self.root / "verdicts.duckdb"
+
+    def check_place(self) -> None:
+        """See that a run is there, or can be made there.
+
+        Raises:
+            UsageError: the place is a file, or a folder with something else in it.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise UsageError(
+                "the run directory is a file",
+                place=str(self.root),
+                effect="nothing was written",
+                remedy="name a new folder with --run",
+            )
+        ours = {"lock", "reads", "run.json.tmp"}
+        if self.root.is_dir() and not self.passport.exists():
+            strange = [entry.name for entry in self.root.iterdir() if entry.name not in ours]
+            if strange:
+                raise UsageError(
+                    f"the folder is not a run and holds {escape(strange[0])}",
+                    place=str(self.root),
+                    effect="nothing was written",
+                    remedy="name a new or empty folder with --run",
+                )
+
+    def create(self) -> None:
+        """Make the folders of a new run."""
+        with writing(self.root):
+            self.reads.mkdir(parents=True, exist_ok=True)
+
+    def read_passport(self) -> dict[str, Any]:
+        """The content of run.json.
+
+        Raises:
+            UsageError: this is no run directory.
+            IntegrityFault: run.json is damaged.
+        """
+        try:
+            text = self.passport.read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            raise UsageError(
+                "this is not a run directory (it has no run.json)",
+                place=str(self.root),
+                remedy="name the folder that was given to `steelyard score --run`",
+            ) from None
+        except UnicodeDecodeError:
+            raise self._damaged() from None
+        try:
+            content = json.loads(text)
+        except ValueError:
+            raise self._damaged() from None
+        if not isinstance(content, dict) or "fingerprint" not in content:
+            raise self._damaged()
+        return content
+
+    def write_passport(self, content: dict[str, Any]) -> None:
+        """Write run.json, once."""
+        write_text(self.passport, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def _damaged(self) -> IntegrityFault:
+        return IntegrityFault(
+            "run.json cannot be read",
+            place=str(self.passport),
+            effect="the run cannot go on",
+            remedy="score into a new run directory; `--reuse` needs an intact run.json too",
+        )
+
+    def log_session(self, event: str, **content: Any) -> None:  # noqa: ANN401 - JSON values
+        """Append what an engine told of itself."""
+        line = {"event": event, "at": now(), "pid": os.getpid(), **content}
+        with writing(self.sessions), self.sessions.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line, default=str) + "\n")
+
+    def read_sessions(self) -> list[dict[str, Any]]:
+        """Session events in their order; a torn last line is left out."""
+        try:
+            lines = self.sessions.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        events = []
+        for line in lines:
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                continue
+        return events
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run directory as its one writer; the lock ends with the process.
+
+        Raises:
+            RunLocked: another process holds it.
+        """
+        with writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = os.pread(handle, 80, 0).decode("ascii", "replace").strip()
+                raise RunLocked(
+                    f"another process writes to this run ({escape(owner) or 'unknown'})",
+                    place=str(self.root),
+                    effect="nothing was changed",
+                    remedy="wait for it or end it; `steelyard status` shows how far it is",
+                ) from None
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} since {now()}".encode(), 0)
+            yield
+        finally:
+            os.close(handle)
+
+    def locked(self) -> bool:
+        """Whether a writer is at work now."""
+        try:
+            handle = os.open(self.root / "lock", os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(handle)
+
+
+def now() -> str:
+    """The time in UTC, to the second, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

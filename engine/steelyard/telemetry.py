@@ -1,0 +1,143 @@
+"""What the machine spent: GPU energy, utilisation, memory and temperature by NVML; CPU seconds.
+
+A thread writes a line to `telemetry.jsonl` every few seconds, so that a crash loses no more.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+NAME = "telemetry.jsonl"
+SECONDS = 5.0
+
+
+class Telemetry:
+    """Samples while it is open. A GPU that cannot be sampled is left out, never guessed."""
+
+    def __init__(self, run: Path, session: str, seconds: float = SECONDS) -> None:
+        self._path, self._session, self._seconds = run / NAME, session, seconds
+        self._gpus = open_gpus()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="telemetry", daemon=True)
+
+    def __enter__(self) -> Telemetry:
+        self._sample()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._sample()
+
+    def _work(self) -> None:
+        while not self._stop.wait(self._seconds):
+            self._sample()
+
+    def _sample(self) -> None:
+        line = {
+            "session": self._session,
+            "time": round(time.time(), 3),
+            "cpu_seconds": round(_cpu_seconds(), 3),
+            "gpus": [sample() for sample in self._gpus],
+        }
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
+        except OSError:
+            # A full disk ends the run where reads are written; telemetry does not end it first.
+            self._stop.set()
+
+
+def _cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def open_gpus() -> list[Callable[[], dict[str, Any]]]:
+    """One sampling function a GPU that NVML sees; none without NVML."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handles = [
+            pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
+        ]
+    except Exception:  # noqa: BLE001 - no library, no driver, no right: all mean "no GPU seen"
+        return []
+    return [partial(_gpu, index, handle) for index, handle in enumerate(handles)]
+
+
+def _gpu(index: int, handle: Any) -> dict[str, Any]:  # noqa: ANN401 - NVML's own handle
+    """Watts, degrees Celsius, percent, MiB, and joules since the driver was loaded."""
+    import pynvml as nvml
+
+    readings: dict[str, Callable[[], float]] = {
+        "watts": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+        "joules": lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000,
+        "percent": lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu,
+        "memory_mib": lambda: nvml.nvmlDeviceGetMemoryInfo(handle).used / 2**20,
+        "celsius": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+    }
+    values: dict[str, Any] = {"gpu": index}
+    for name, reading in readings.items():
+        try:
+            values[name] = round(reading(), 1)
+        except nvml.NVMLError:
+            values[name] = None
+    return values
+
+
+def spent(run: Path) -> dict[str, float | None]:
+    """What all sessions of a run used, from their samples.
+
+    Returns:
+        seconds and cpu_seconds with a judge loading or reading; gpu_watt_hours (None where no GPU
+        was sampled). Energy is taken from the driver's counter where it has one, else from power
+        times time between samples.
+    """
+    cpu, joules, seconds, seen = 0.0, 0.0, 0.0, False
+    last: dict[str, Any] | None = None
+    for sample in _samples(run):
+        if last is not None and last["session"] == sample["session"]:
+            seconds += sample["time"] - last["time"]
+            cpu += sample["cpu_seconds"] - last["cpu_seconds"]
+            for before, after in zip(last["gpus"], sample["gpus"], strict=False):
+                used = _joules(before, after, sample["time"] - last["time"])
+                if used is not None:
+                    joules, seen = joules + used, True
+        last = sample
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "gpu_watt_hours": joules / 3600 if seen else None,
+    }
+
+
+def _joules(before: dict[str, Any], after: dict[str, Any], seconds: float) -> float | None:
+    if before["joules"] is not None and after["joules"] is not None:
+        return float(after["joules"] - before["joules"])
+    if before["watts"] is not None and after["watts"] is not None:
+        return float((before["watts"] + after["watts"]) / 2 * seconds)
+    return None
+
+
+def _samples(run: Path) -> list[dict[str, Any]]:
+    try:
+        lines = (run / NAME).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    samples = []
+    for line in lines:
+        try:
+            samples.append(json.loads(line))
+        except ValueError:
+            continue  # torn by a crash
+    return samples
