@@ -1,0 +1,65 @@
+"""What is wrong with the rows of one batch: for each bad row the first reason found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+from ..records import REJECTS, Bool
+
+# Reject reasons, in the order in which rows are checked: a row has the first that fits.
+NULL = "null"  # a required text is absent
+UTF8 = "utf8"  # a text is not UTF-8
+EMPTY = "empty"  # a required text is nothing but white space
+SIZE = "size"  # the row is too large
+TURNS = "turns"  # an earlier turn is incomplete
+GOLD = "gold"  # the gold cannot be read
+REASONS = (NULL, UTF8, EMPTY, SIZE, TURNS, GOLD)
+
+
+class Findings:
+    """Bad rows by number. Methods mutate; a row keeps the first reason given to it."""
+
+    def __init__(self) -> None:
+        self.found: dict[int, tuple[str, str]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.found)
+
+    def add(self, bad: Bool, reason: str, detail: Callable[[int], str]) -> None:
+        """Note the rows where `bad` (length: rows of the batch) is true.
+
+        Args:
+            bad: mask.
+            reason: one of REASONS.
+            detail: row -> what is wrong, escaped, at most 80 bytes of data.
+        """
+        for row in np.flatnonzero(bad).tolist():
+            if row not in self.found:
+                self.found[row] = (reason, detail(row))
+
+    def good(self, rows: int) -> Bool:
+        """Mask of the rows without a finding."""
+        mask = np.ones(rows, dtype=np.bool_)
+        mask[list(self.found)] = False
+        return mask
+
+    def rejects(self, shard: str, first: int, pair_ids: list[str | None]) -> pa.RecordBatch:
+        """The findings as REJECTS, by row.
+
+        Args:
+            shard: name of the shard.
+            first: number of the batch's first row in the shard.
+            pair_ids: of the bad rows, in order.
+        """
+        rows = sorted(self.found)
+        columns = [
+            pa.array([shard] * len(rows), pa.string()),
+            pa.array([first + row for row in rows], pa.int64()),
+            pa.array(pair_ids, pa.string()),
+            pa.array([self.found[row][0] for row in rows], pa.string()),
+            pa.array([self.found[row][1] for row in rows], pa.string()),
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=REJECTS)

@@ -1,0 +1,128 @@
+"""Gold labels, probabilities and votes -> votes for a, for b and for a tie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from ..errors import escape
+from ..records import GOLD, Bool, Float64
+from .findings import GOLD as REASON
+from .findings import Findings
+from .problems import show
+from .roles import VOTES
+
+# Spellings after trimming and in lower case. Numbers stand for nothing: 1 is the first response
+# to some and P(a) = 1 to others.
+_SPELLINGS = (
+    ["a", "response_a", "model_a", "answer_a", "output_a", "assistant_a", "[[a]]", "a>b", "a>>b"],
+    ["b", "response_b", "model_b", "answer_b", "output_b", "assistant_b", "[[b]]", "b>a", "b>>a"],
+    ["tie", "tie (bothbad)", "tie(bothbad)", "bothbad", "both_bad", "both bad", "draw", "equal"]
+    + ["a=b", "b=a", "[[c]]"],
+)
+LABELS = {word: code for code, words in enumerate(_SPELLINGS) for word in words}
+_ABSENT, _UNKNOWN = -1, -2
+
+
+def read_gold(
+    columns: Mapping[str, pa.Array], roles: Mapping[str, str], findings: Findings
+) -> pa.Array:
+    """GOLD for each row, null where the row has none; unreadable gold goes to `findings`.
+
+    A label is one vote; a floating-point number is P(a), a vote split between a and b. Votes are
+    counts or weights: no null among them unless all are, none negative, and not all zero.
+
+    Args:
+        columns: role -> values: gold (text, float64 or GOLD) or votes_a, votes_b, votes_tie
+            (float64), or none of them.
+        roles: role -> the user's name of the column.
+        findings: bad rows are added.
+    """
+    if "votes_a" in columns:
+        named = {name[-1] if name != VOTES[2] else "tie": columns.get(name) for name in VOTES}
+        return _read_votes({k: v for k, v in named.items() if v is not None}, roles, findings)
+    values = columns["gold"]
+    if pt.is_struct(values.type):
+        return _read_votes(_fields(values), roles, findings)
+    if pt.is_floating(values.type):
+        return _read_probability(values, roles["gold"], findings)
+    return _read_labels(values, roles["gold"], findings)
+
+
+def _read_labels(values: pa.Array, column: str, findings: Findings) -> pa.Array:
+    coded = pc.dictionary_encode(values)
+    words = coded.dictionary.to_pylist()
+    code = np.array([_code(word) for word in words] + [_ABSENT], dtype=np.int8)
+    codes = code[coded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)]
+    findings.add(
+        codes == _UNKNOWN,
+        REASON,
+        lambda row: f"{show(column)} is {escape(values[row])}; known are A, B and tie",
+    )
+    return _gold([(codes == side).astype(np.float64) for side in range(3)], codes < 0)
+
+
+def _code(word: str) -> int:
+    folded = " ".join(word.split()).lower()
+    return LABELS.get(folded, _UNKNOWN) if folded else _ABSENT
+
+
+def _read_probability(values: pa.Array, column: str, findings: Findings) -> pa.Array:
+    absent = _mask(values.is_null())
+    p = _numbers(values)
+    findings.add(
+        ~absent & ~((p >= 0) & (p <= 1)),
+        REASON,
+        lambda row: f"{show(column)} is {values[row]}; a number is P(a), from 0 to 1",
+    )
+    return _gold([p, 1 - p, np.zeros(len(p))], absent)
+
+
+def _read_votes(
+    votes: Mapping[str, pa.Array], roles: Mapping[str, str], findings: Findings
+) -> pa.Array:
+    absent = np.array([_mask(values.is_null()) for values in votes.values()])
+    counts = np.array([_numbers(values) for values in votes.values()])
+    nothing = absent.all(axis=0)
+
+    def shown(row: int) -> str:
+        return ", ".join(f"{name}={values[row].as_py()}" for name, values in votes.items())
+
+    findings.add(
+        absent.any(axis=0) & ~nothing, REASON, lambda row: f"votes are incomplete: {shown(row)}"
+    )
+    wrong = ~(np.isfinite(counts) & (counts >= 0)).all(axis=0) & ~nothing
+    findings.add(wrong, REASON, lambda row: f"votes are negative or no numbers: {shown(row)}")
+    findings.add(
+        (counts.sum(axis=0) == 0) & ~nothing & ~wrong,
+        REASON,
+        lambda row: f"votes sum to zero: {shown(row)}",
+    )
+    if "tie" not in votes:
+        counts = np.vstack([counts, np.zeros((1, counts.shape[1]))])
+    return _gold(list(counts), nothing)
+
+
+def _fields(values: pa.StructArray) -> dict[str, pa.Array]:
+    return {"a": pc.struct_field(values, "a"), "b": pc.struct_field(values, "b")} | {
+        "tie": pc.struct_field(values, "tie")
+    }
+
+
+def _numbers(values: pa.Array) -> Float64:
+    numbers: Float64 = values.fill_null(0).to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _mask(values: pa.BooleanArray) -> Bool:
+    mask: Bool = values.to_numpy(zero_copy_only=False)
+    return mask
+
+
+def _gold(counts: list[Float64], absent: Bool) -> pa.Array:
+    arrays = [pa.array(column, pa.float64()) for column in counts]
+    return pa.StructArray.from_arrays(arrays, fields=list(GOLD), mask=pa.array(absent))
