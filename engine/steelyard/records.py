@@ -1,6 +1,6 @@
 """Records that travel between the stages, and every Arrow schema that reaches a disk.
 
-A row's way: shard -> INTAKE -> PAIRS + TEXTS (plan) -> PromptBatch -> ReadBatch -> READS -> verdict.
+A row's way: shard -> INTAKE -> PAIRS + TEXTS (plan) -> PromptBatch -> ReadBatch -> READS -> verdict
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pairwise comparison: which response is better, A or B? (AlpacaEval 2's read, in both orders)
+"""Pairwise comparison: which response is better, A or B? (AlpacaEval 2's read, in both orders).
 
 Raw preference = sigmoid of the mean, over both orders, of the logit of "response_a is better".
 """
