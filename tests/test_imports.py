@@ -22,10 +22,11 @@ LAYERS = {
     "ground": {"errors", "records"},
     "config": {"config"},
     "protocols": {"protocols"},
-    "stages": {"prompt", "dedupe", "plan", "reads", "calibrate", "metrics", "ratings"},
-    "edges": {"shards", "judge", "store", "telemetry", "data"},
+    "stages": {"prompt", "dedupe", "plan", "reads", "tally", "calibrate", "metrics", "ratings"},
+    "edges": {"shards", "judge", "store", "telemetry", "ratebook", "progress", "data"},
+    "flow": {"planning", "feed", "scoring"},
     "run": {"run"},
-    "surface": {"demo", "doctor", "progress"},
+    "surface": {"status", "api", "dryrun", "inspection", "demo", "doctor"},
     "cli": {"cli", "__main__"},
 }
 # Layers whose units may import each other, as long as no circle arises.

@@ -140,7 +140,7 @@ def unknown_key(key: str, known: Mapping[str, Any] | list[str], place: str) -> U
 def fingerprint(content: Any) -> str:  # noqa: ANN401 - any JSON value
     """xxh3_128 of canonical JSON, 32 hex digits."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return xxhash.xxh3_128_hexdigest(text)
+    return xxhash.xxh3_128_hexdigest(text.encode())
 
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -15,10 +15,11 @@ from steelyard.feed import PromptMaker
 from steelyard.judge import open_judge
 from steelyard.plan import bucket_count
 from steelyard.planning import write_plan
-from steelyard.progress import Reporter
+from steelyard.progress import Reporter, duration
 from steelyard.records import PromptBatch
-from steelyard.run import judge_spec, make_passport
+from steelyard.run import judge_spec, make_passport, row_limits
 from steelyard.shards import open_shards, stream
+from steelyard.store import database
 from steelyard.store.plan_files import load_bucket
 from steelyard.store.rundir import RunDir
 
@@ -43,13 +44,14 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         run.create()
         manifest = write_plan(
             run,
-            stream(shards, max_row_bytes=config.max_row_bytes, on_bad_row=config.on_bad_row),
+            stream(shards, row_limits(config)),
             fingerprint=bytes.fromhex(passport["fingerprint"]),
             buckets=bucket_count(shards.text_bytes, config.bucket_bytes),
-            metadata=shards.metadata,
+            schema=shards.schema,
             on_progress=lambda accepted, refused: reporter.planning(accepted, refused, shards.rows),
         )
         reporter.done()
+        ambiguous = database.ambiguous_pair_ids(run)
         disk = sum(path.stat().st_size for path in run.plan.iterdir())
         context = judge.context_length - 1
         maker = PromptMaker.build(
@@ -78,7 +80,7 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         "rows": shards.rows,
         "pairs": manifest.pairs,
         "rejects": manifest.rejected,
-        "duplicate_pair_ids": manifest.duplicate_pair_ids,
+        "ambiguous_pair_ids": ambiguous,
         "prompts": {"asked": 2 * manifest.pairs, "unique": manifest.prompts},
         "tokens": round(sample.tokens / share) if share else 0,
         "tokens_after_sharing": shared,
@@ -116,3 +118,40 @@ class _Sample:
             self.tokens += len(ids)
             self.floor += len(ids) - int(differs[0] if len(differs) else both)
             self._last = ids
+
+
+def draw_plan(content: dict[str, Any]) -> str:
+    """The same for people."""
+    prompts, share = content["prompts"], content["counted_share"]
+    refused = sum(content["rejects"].values())
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in content["rejects"].items())
+    about = "" if share == 1 else f" (estimated from {share:.1%} of the prompts)"
+    time = (
+        f"{duration(content['seconds'])} at {content['computed_tokens_per_second']:,.0f} tokens/s,"
+        " this judge's last rate on this machine"
+        if content["seconds"] is not None
+        else "unknown: this judge has not run on this machine yet"
+    )
+    lines = [
+        (
+            "rows",
+            f"{content['rows']:,}: {content['pairs']:,} pairs, {refused:,} rejects"
+            + (f" ({reasons})" if reasons else ""),
+        ),
+        ("prompts", f"{prompts['unique']:,} unique of {prompts['asked']:,}"),
+        (
+            "tokens",
+            f"{content['tokens']:,}, after sharing {content['tokens_after_sharing']:,}{about}",
+        ),
+        (
+            "longest",
+            f"{content['longest_prompt']:,} tokens; the judge takes"
+            f" {content['context_length'] - 1:,}; {content['overlong']:,} overlong{about}",
+        ),
+        (
+            "disk",
+            f"{content['plan_bytes'] / 1e6:,.1f} MB for the plan, {content['buckets']} buckets",
+        ),
+        ("time", time),
+    ]
+    return "\n".join(f"{name + ':':<9}{text}" for name, text in lines)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from steelyard.dedupe import Unique, unique_prompts
+from steelyard.dedupe import unique_prompts
 from steelyard.plan import prefix_order
 from steelyard.prompt import Compiled, Rows, TextEncoder, compile_template, compose
-from steelyard.records import Int32, Int64, PromptBatch
+from steelyard.records import Int32, Int64, PromptBatch, Unique
 from steelyard.store.plan_files import Manifest, load_bucket
 from steelyard.store.rundir import RunDir
 from steelyard.tally import Tally

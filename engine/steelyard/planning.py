@@ -21,7 +21,7 @@ def write_plan(
     *,
     fingerprint: bytes,
     buckets: int,
-    metadata: pa.DataType | None,
+    schema: pa.Schema,
     on_progress: Callable[[int, int], None],
 ) -> Manifest:
     """Plan accepted rows (INTAKE) and keep refused ones (REJECTS).
@@ -31,9 +31,10 @@ def write_plan(
         rows: accepted and refused rows, batch by batch.
         fingerprint: judge fingerprint, 16 bytes.
         buckets: how many.
-        metadata: type of the struct column `metadata`, None without.
+        schema: of the accepted rows: INTAKE, and the struct `metadata` where there is one.
         on_progress: told accepted and refused rows so far.
     """
+    metadata = schema.field("metadata").type if "metadata" in schema.names else None
     writer = PlanWriter(run, buckets, metadata)
     accepted = refused = 0
     try:

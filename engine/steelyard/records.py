@@ -5,6 +5,7 @@ A row's way: shard -> INTAKE -> PAIRS + TEXTS (plan) -> PromptBatch -> ReadBatch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
+TokenIds = Sequence[int] | Int32
 
 KEY_BYTES = 16
 KEY = pa.binary(KEY_BYTES)
@@ -162,6 +164,20 @@ class JudgeCard:
     dtype: str
     quantization: str | None = None
     extra: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Unique:
+    """Unique prompts among the prompts of n pairs in both orders.
+
+    Prompt j of the 2n stands for pair j % n, in order ab for j < n and ba otherwise.
+    `first[u]` is the first prompt with unique key u, `inverse[j]` the unique key of prompt j:
+    expanding `keys[inverse]` gives all 2n keys back.
+    """
+
+    keys: list[bytes]
+    first: Int64
+    inverse: Int64
 
 
 @dataclass(frozen=True, slots=True)

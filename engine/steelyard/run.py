@@ -37,7 +37,7 @@ from steelyard.prompt import SEGMENT_RULE, render_templates
 from steelyard.protocols import get_protocol
 from steelyard.records import LabelSet, Workload
 from steelyard.scoring import read_all
-from steelyard.shards import ShardSet, open_shards, stream
+from steelyard.shards import Limits, ShardSet, open_shards, stream
 from steelyard.store import database, parts, reuse
 from steelyard.store.journal import Part, read_journal
 from steelyard.store.plan_files import Manifest, read_manifest
@@ -130,6 +130,11 @@ def judge_spec(config: RunConfig) -> JudgeSpec:
         engine=config.engine,
         replicas=config.replicas,
     )
+
+
+def row_limits(config: RunConfig) -> Limits:
+    """What a row may hold."""
+    return Limits(row_bytes=config.max_row_bytes, on_bad_row=config.on_bad_row)  # type: ignore[arg-type]
 
 
 def label_set(judge: Judge, protocol: str) -> LabelSet:
@@ -240,14 +245,18 @@ def _plan(ctx: Context, shards: ShardSet | None) -> Manifest:
     total = shards.rows
     manifest = write_plan(
         ctx.run,
-        stream(shards, max_row_bytes=ctx.config.max_row_bytes, on_bad_row=ctx.config.on_bad_row),
+        stream(shards, row_limits(ctx.config)),
         fingerprint=bytes.fromhex(ctx.passport["fingerprint"]),
         buckets=bucket_count(shards.text_bytes, ctx.config.bucket_bytes),
-        metadata=shards.metadata,
+        schema=shards.schema,
         on_progress=lambda accepted, refused: ctx.reporter.planning(accepted, refused, total),
     )
     ctx.reporter.done()
     refused = sum(manifest.rejected.values())
+    if ambiguous := database.ambiguous_pair_ids(ctx.run):
+        ctx.reporter.warn(
+            f"{ambiguous:,} pair_ids stand for several different pairs: join on shard and row"
+        )
     ctx.reporter.say(
         f"planned {manifest.pairs:,} pairs, {manifest.prompts:,} unique prompts"
         f" of {2 * manifest.pairs:,}, {refused:,} rows refused"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def read_all(
     context: int,
     restart: Callable[[], object],
     on_event: Callable[[str], None],
-) -> Iterator[ReadBatch]:
+) -> Generator[ReadBatch]:
     """Reads of all prompts: the judge's, and overlong ones without it."""
     overlong: list[PromptBatch] = []
 

@@ -61,7 +61,6 @@ def run_status(root: Path) -> dict[str, Any]:
             "saved_by_reuse": sums["reused_tokens"],
         },
         "rejects": manifest.rejected if manifest else {},
-        "duplicate_pair_ids": manifest.duplicate_pair_ids if manifest else 0,
         "parts": len(parts),
         "bytes": _sizes(run),
         "seconds": used["seconds"],

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steelyard.dedupe import Unique
-from steelyard.records import Int64, ReadBatch
+from steelyard.records import Int64, ReadBatch, Unique
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -38,7 +38,7 @@ STORAGE_VERSION = "v1.5.0"
 MEMORY_LIMIT = "768MB"  # beyond it DuckDB spills into the run directory
 LOW_LABEL_MASS = 0.5
 
-Connection = duckdb.DuckDBPyConnection
+Connection: TypeAlias = duckdb.DuckDBPyConnection
 
 
 def verdict_sql(judge: str, protocol: str, *, metadata: bool) -> str:
@@ -107,8 +107,8 @@ def query(run: RunDir, sql: str) -> pa.Table:
     """
     with open_sql(run) as connection:
         try:
-            result = connection.execute(sql)
-            return result.to_arrow_table() if result.description else pa.table({})
+            relation = connection.sql(sql)
+            return pa.table({}) if relation is None else relation.to_arrow_table()
         except duckdb.Error as error:
             raise _refused(error) from None
 
@@ -154,6 +154,17 @@ def balance_pairs(run: RunDir) -> None:
         journal.rewrite(run.root, [first, *committed[1:]])
 
 
+def ambiguous_pair_ids(run: RunDir) -> int:
+    """How many pair_ids of the plan stand for pairs of different content."""
+    with _workspace(run, []) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM (SELECT pair_id FROM pairs_raw GROUP BY pair_id"
+            " HAVING min((key_ab, key_ba)) <> max((key_ab, key_ba)))"
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def matching_reads(
     run: RunDir,
     manifest: Manifest,
@@ -177,7 +188,7 @@ def matching_reads(
     with _workspace(run, journal.read_journal(run.root)) as connection:
         files = [other.root / part.name for part in theirs]
         _parquet_view(connection, "theirs", files, READS)
-        reader = connection.execute(
+        reader = connection.sql(
             f"""
             SELECT {chosen}, k.bucket, coalesce(r.reused_from, {_text(origin)}) AS reused_from
             FROM theirs r JOIN (

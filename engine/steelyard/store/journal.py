@@ -110,7 +110,7 @@ def require_intact(run: Path, parts: Iterable[Part]) -> None:
 
 def _line(part: Part) -> bytes:
     body = json.dumps(asdict(part), separators=(",", ":"), sort_keys=True)
-    check = xxhash.xxh3_64_hexdigest(body)
+    check = xxhash.xxh3_64_hexdigest(body.encode())
     return f'{{"check":"{check}","part":{body}}}\n'.encode()
 
 

@@ -120,6 +120,11 @@ def recover(run: RunDir) -> tuple[list[Part], list[str]]:
     return intact, lost
 
 
+def next_number(run: RunDir) -> int:
+    """The number of the next part."""
+    return 1 + max((part_number(part.name) for part in read_journal(run.root)), default=0)
+
+
 def done_keys(run: RunDir) -> Callable[[int], set[bytes]]:
     """From a bucket to the keys that the journaled parts hold of it, loaded when asked for."""
     holders: dict[int, list[Path]] = {}
@@ -158,13 +163,12 @@ class PartWriter:
     def __init__(
         self,
         run: RunDir,
-        next_number: int,
         *,
         rows: int = PART_ROWS,
         seconds: float = PART_SECONDS,
         on_commit: Callable[[Part], None] = lambda _: None,
     ) -> None:
-        self._run, self._number = run, next_number
+        self._run, self._number = run, next_number(run)
         self._rows, self._seconds = rows, seconds
         self._on_commit = on_commit
         self._queue: queue.Queue[tuple[ReadBatch, Gain] | None] = queue.Queue(maxsize=256)

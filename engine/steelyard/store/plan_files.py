@@ -41,7 +41,6 @@ class Manifest:
     longest_prompt_bytes: int
     metadata: list[str]
     files: dict[str, str]  # name relative to the run directory -> digest
-    duplicate_pair_ids: int = 0
 
     @property
     def prompts(self) -> int:
@@ -263,7 +262,7 @@ def _count_unique(path: Path) -> int:
 
 
 def _text_bytes(texts: pa.RecordBatch) -> int:
-    return sum(_lengths(texts[name]).sum() for name in TEXT_COLUMNS)
+    return sum(int(_lengths(texts[name]).sum()) for name in TEXT_COLUMNS)
 
 
 def _longest(texts: pa.RecordBatch) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from steelyard.store import database
 from steelyard.store.journal import read_journal, require_intact
-from steelyard.store.parts import PART_ROWS, commit_part, part_number
+from steelyard.store.parts import PART_ROWS, commit_part, next_number
 from steelyard.store.plan_files import load_manifest
 from steelyard.store.rundir import RunDir
 
@@ -26,10 +26,9 @@ def take_over(run: RunDir, other: RunDir) -> int:
     theirs = read_journal(other.root)
     require_intact(other.root, theirs)
     manifest = load_manifest(run)
-    number = max((part_number(part.name) for part in read_journal(run.root)), default=0)
-    taken = 0
-    for table in database.matching_reads(run, manifest, other, theirs, origin, PART_ROWS):
-        number += 1
+    first, taken = next_number(run), 0
+    tables = database.matching_reads(run, manifest, other, theirs, origin, PART_ROWS)
+    for number, table in enumerate(tables, first):
         commit_part(run, table, number)
         taken += len(table)
     return taken

@@ -1,0 +1,62 @@
+"""`demo`: the pairs that come with the program, the small judge that installs with it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+from steelyard.config import RunConfig
+from steelyard.errors import EXIT_INTERRUPTED, EXIT_ROW_ERRORS
+from steelyard.progress import Reporter
+from steelyard.run import score
+from steelyard.status import draw_status, run_status
+from steelyard.store import database
+from steelyard.store.rundir import RunDir
+
+VERDICTS = """\
+SELECT left(replace(instruction_of, chr(10), ' '), 44) AS instruction, model_a, model_b,
+  round(preference_ab, 3) AS ab, round(preference_ba, 3) AS ba,
+  round(raw_preference, 3) AS preference, consistent
+FROM (SELECT *, metadata.difficulty || ': ' || metadata.source AS instruction_of FROM verdicts)
+ORDER BY shard, "row" """
+
+REJECTS = 'SELECT "row", reason, detail FROM rejects ORDER BY "row"'
+
+WIN_RATES = """\
+SELECT model, count(*) AS pairs, round(avg(win), 3) AS win_rate
+FROM (
+  SELECT model_a AS model, raw_preference AS win FROM verdicts WHERE status = 'ok'
+  UNION ALL
+  SELECT model_b, 1 - raw_preference FROM verdicts WHERE status = 'ok'
+)
+GROUP BY model
+ORDER BY win_rate DESC"""
+
+
+def run_demo(
+    run: Path, reporter: Reporter, stop: threading.Event, show: Callable[[str], None]
+) -> int:
+    """Score the demonstration pairs and show verdicts, savings, rejects and one SQL query."""
+    data = resources.files("steelyard") / "data" / "demo.parquet"
+    with resources.as_file(data) as shard:
+        config = RunConfig(inputs=(str(shard),), judge="demo")
+        code = score(config, run, reporter, stop)
+    if code == EXIT_INTERRUPTED:
+        return code
+    place = RunDir(run)
+    show("\nVerdicts (ab, ba: P(response_a is better) as seen in each order)")
+    show(database.show(place, VERDICTS, 100))
+    show("\nRejected rows, with the reason")
+    show(database.show(place, REJECTS, 20))
+    show("\nWhat it took")
+    show(draw_status(run_status(run)))
+    show(f'\n$ steelyard sql {run} "{WIN_RATES}"')
+    show(database.show(place, WIN_RATES, 20))
+    show(
+        "\nThe demonstration judge has 135 million parameters: enough to show the way of a row,"
+        " too small to judge well.\nYour own data:  steelyard score SHARDS... --run RUN"
+        " --judge MODEL"
+    )
+    return 0 if code == EXIT_ROW_ERRORS else code  # the two bad rows belong to the show

@@ -1,0 +1,59 @@
+"""`judge inspect`: what a judge is, how it spells the labels, what it is shown."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from steelyard.config import RunConfig
+from steelyard.judge import open_judge
+from steelyard.prompt import compile_template, render_templates
+from steelyard.protocols import get_protocol
+from steelyard.run import judge_fingerprint, judge_spec, label_set
+
+
+def inspect_judge(name: str, revision: str | None, protocol: str) -> dict[str, Any]:
+    """Open a judge and describe it; no engine is started.
+
+    Returns:
+        card, context length, fingerprint under the default policies, labels with their token
+        variants, the rendered template of a pair without optional texts, and its tokens.
+    """
+    config = RunConfig(judge=name, revision=revision, protocol=protocol)
+    judge = open_judge(judge_spec(config))
+    templates = render_templates(get_protocol(protocol), judge.encoder)
+    labels = label_set(judge, protocol)
+    plain = templates[""]
+    return {
+        "judge": asdict(judge.card),
+        "context_length": judge.context_length,
+        "fingerprint": judge_fingerprint(judge, config, templates),
+        "protocol": protocol,
+        "labels": {
+            label: [asdict(variant) for variant in variants]
+            for label, variants in zip(labels.names, labels.variants, strict=True)
+        },
+        "control_tokens": len(judge.encoder.control_ids),
+        "template": plain,
+        "template_tokens": compile_template(plain, judge.encoder).fixed,
+    }
+
+
+def draw_judge(content: dict[str, Any]) -> str:
+    """The same for people."""
+    card = content["judge"]
+    lines = [
+        f"judge:       {card['name']}",
+        f"model:       {card['model']}, revision {card['revision']}",
+        f"weights:     {card['weights']}",
+        f"tokenizer:   {card['tokenizer']}, {content['control_tokens']} control tokens",
+        f"dtype:       {card['dtype']}, quantisation {card['quantization'] or 'none'}",
+        f"context:     {content['context_length']:,} tokens",
+        f"fingerprint: {content['fingerprint']} (protocol {content['protocol']})",
+    ]
+    for label, variants in content["labels"].items():
+        shown = ", ".join(f"{variant['text']!r} = {variant['token_id']}" for variant in variants)
+        lines.append(f"label {label}:     {shown}")
+    lines.append(f"template ({content['template_tokens']} tokens without data):")
+    lines += [f"  | {line}" for line in content["template"].split("\n")]
+    return "\n".join(lines)
