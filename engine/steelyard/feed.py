@@ -22,7 +22,9 @@ from steelyard.tally import Tally
 # A chunk of prompts is tokenised, ordered and handed over at once; its texts bound the memory.
 CHUNK_PROMPTS = 2048
 CHUNK_BYTES = 4 << 20
-AHEAD = 4  # chunks prepared in advance, across bucket boundaries
+# The judge takes prompts in small batches, so that it can stop soon: what it took, it reads.
+BATCH_PROMPTS = 32
+AHEAD = 128  # batches prepared in advance, across bucket boundaries
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +74,15 @@ class PromptMaker:
             range(len(prompts)), key=lambda at: [slots[at].get(name, "") for name in _ORDER]
         )
         for chunk in _chunks(order, slots):
-            yield self._batch(
+            yield from self._batches(
                 bucket,
                 [unique.keys[pending[at]] for at in chunk],
                 [slots[at] for at in chunk],
             )
 
-    def _batch(self, bucket: int, keys: list[bytes], slots: list[dict[str, str]]) -> PromptBatch:
+    def _batches(
+        self, bucket: int, keys: list[bytes], slots: list[dict[str, str]]
+    ) -> Iterator[PromptBatch]:
         texts = list(dict.fromkeys(text for slot in slots for text in slot.values()))
         ids = dict(
             zip(
@@ -92,7 +96,7 @@ class PromptMaker:
             ({name: ids[text] for name, text in slot.items()} for slot in slots),
             self.context if self.truncate else None,
         )
-        return _ordered(bucket, keys, rows)
+        yield from _ordered(bucket, keys, rows)
 
     def _template(self, slots: dict[str, str]) -> Compiled:
         present = sorted(name for name in ("system", "conversation") if name in slots)
@@ -133,21 +137,24 @@ def _chunks(order: list[int], slots: list[dict[str, str]]) -> Iterator[list[int]
         yield chunk
 
 
-def _ordered(bucket: int, keys: list[bytes], rows: Rows) -> PromptBatch:
+def _ordered(bucket: int, keys: list[bytes], rows: Rows) -> Iterator[PromptBatch]:
     order = prefix_order(rows.tokens, rows.offsets)
-    lengths = rows.lengths[order]
-    offsets = np.zeros(len(order) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    pieces: list[Int32] = [
-        rows.tokens[rows.offsets[at] : rows.offsets[at + 1]] for at in order.tolist()
-    ]
-    return PromptBatch(
-        bucket=bucket,
-        keys=[keys[at] for at in order.tolist()],
-        tokens=np.concatenate(pieces),
-        offsets=offsets,
-        truncated=rows.truncated[order],
-    )
+    for start in range(0, len(order), BATCH_PROMPTS):
+        at = order[start : start + BATCH_PROMPTS]
+        offsets = np.zeros(len(at) + 1, dtype=np.int64)
+        np.cumsum(rows.lengths[at], out=offsets[1:])
+        yield PromptBatch(
+            bucket=bucket,
+            keys=[keys[index] for index in at.tolist()],
+            tokens=np.concatenate(
+                [
+                    rows.tokens[rows.offsets[index] : rows.offsets[index + 1]]
+                    for index in at.tolist()
+                ]
+            ),
+            offsets=offsets,
+            truncated=rows.truncated[at],
+        )
 
 
 def feed(

@@ -6,15 +6,16 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from steelyard.records import READS, STATUS_OK, ReadBatch
+from steelyard.records import KEY, READS, STATUS_OK, ReadBatch
 from steelyard.store.files import TEMPORARY, file_digest, write_table
 from steelyard.store.journal import Part, append, damaged_lines, read_journal, rewrite
 from steelyard.store.rundir import RunDir, now
@@ -32,31 +33,53 @@ def part_number(name: str) -> int:
     return int(found[1]) if found else 0
 
 
-def reads_table(batch: ReadBatch, at_ms: int) -> pa.Table:
-    """A ReadBatch as rows of READS; rows that are not ok get nulls for numbers."""
-    ok = pa.array([status == STATUS_OK for status in batch.status])
-    lost = pa.array(~np.asarray(ok))
-    labels = batch.label_logprobs.shape[1]
-    offsets = pa.array(np.arange(len(batch) + 1, dtype=np.int32) * labels)
-    logprobs = pa.ListArray.from_arrays(
-        offsets, pa.array(batch.label_logprobs.reshape(-1)), mask=lost
-    )
-    mask = np.asarray(lost)
+def reads_table(batches: Sequence[ReadBatch], times: Sequence[int]) -> pa.Table:
+    """ReadBatches as rows of READS; rows that are not ok get nulls for numbers.
+
+    Args:
+        batches: at least one.
+        times: when each batch came, milliseconds since 1970.
+    """
+    status = [word for batch in batches for word in batch.status]
+    lost = np.asarray([word != STATUS_OK for word in status])
     columns = {
-        "prompt_key": pa.array(batch.keys, type=READS.field("prompt_key").type),
-        "bucket": pa.array(batch.buckets),
-        "status": pa.array(batch.status, type=pa.string()),
-        "label_logprobs": logprobs,
-        "label_mass": pa.array(batch.label_mass, mask=mask),
-        "argmax_outside": pa.array(batch.argmax_outside, mask=mask),
-        "truncated": pa.array(batch.truncated),
-        "prompt_tokens": pa.array(batch.prompt_tokens),
-        "cached_tokens": pa.array(batch.cached_tokens),
-        "error": pa.array(batch.errors, type=pa.string()),
-        "read_at": pa.array(np.full(len(batch), at_ms), type=READS.field("read_at").type),
-        "reused_from": pa.nulls(len(batch), pa.string()),
+        "prompt_key": pa.array([key for batch in batches for key in batch.keys], type=KEY),
+        "bucket": _column(batches, "buckets"),
+        "status": pa.array(status, type=pa.string()),
+        "label_logprobs": _label_logprobs(batches, lost),
+        "label_mass": _column(batches, "label_mass", lost),
+        "argmax_outside": _column(batches, "argmax_outside", lost),
+        "truncated": _column(batches, "truncated"),
+        "prompt_tokens": _column(batches, "prompt_tokens"),
+        "cached_tokens": _column(batches, "cached_tokens"),
+        "error": pa.array([error for batch in batches for error in batch.errors], pa.string()),
+        "read_at": pa.array(
+            np.repeat(times, [len(batch) for batch in batches]), READS.field("read_at").type
+        ),
+        "reused_from": pa.nulls(len(status), pa.string()),
     }
     return pa.Table.from_arrays([columns[name] for name in READS.names], schema=READS)
+
+
+def _column(
+    batches: Sequence[ReadBatch], name: str, mask: npt.NDArray[np.bool_] | None = None
+) -> pa.Array:
+    values = np.concatenate([getattr(batch, name) for batch in batches])
+    return pa.array(values, READS.field(_COLUMN_NAMES.get(name, name)).type, mask=mask)
+
+
+_COLUMN_NAMES = {"buckets": "bucket"}
+
+
+def _label_logprobs(batches: Sequence[ReadBatch], lost: npt.NDArray[np.bool_]) -> pa.Array:
+    """One list a row; batches that no judge read have a width of their own."""
+    widths = np.repeat(
+        [batch.label_logprobs.shape[1] for batch in batches], [len(batch) for batch in batches]
+    )
+    offsets = np.zeros(len(widths) + 1, dtype=np.int32)
+    np.cumsum(widths, out=offsets[1:])
+    values = np.concatenate([batch.label_logprobs.reshape(-1) for batch in batches])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=pa.array(lost))
 
 
 def count_reads(table: pa.Table) -> dict[str, int]:
@@ -172,7 +195,7 @@ class PartWriter:
         self._rows, self._seconds = rows, seconds
         self._on_commit = on_commit
         self._queue: queue.Queue[tuple[ReadBatch, Gain] | None] = queue.Queue(maxsize=256)
-        self._waiting: list[tuple[pa.Table, Gain]] = []
+        self._waiting: list[tuple[ReadBatch, Gain, int]] = []
         self._waiting_rows = 0
         self._oldest = 0.0
         self._error: BaseException | None = None
@@ -224,18 +247,9 @@ class PartWriter:
     def _take(self, batch: ReadBatch, gain: Gain) -> None:
         if not self._waiting:
             self._oldest = time.monotonic()
-        for start in range(0, len(batch), self._rows):  # a batch may pass the size of a part
-            rows = (
-                batch
-                if len(batch) <= self._rows
-                else batch.take(list(range(start, min(start + self._rows, len(batch)))))
-            )
-            self._waiting.append((reads_table(rows, time.time_ns() // 1_000_000), gain))
-            gain = Gain(0, 0)
-            self._waiting_rows += len(rows)
-            if self._waiting_rows >= self._rows:
-                self._commit()
-        if self._waiting and self._patience() == 0.0:
+        self._waiting.append((batch, gain, time.time_ns() // 1_000_000))
+        self._waiting_rows += len(batch)
+        if self._waiting_rows >= self._rows or self._patience() == 0.0:
             self._commit()
 
     def _commit(self) -> None:
@@ -244,10 +258,10 @@ class PartWriter:
         waiting, self._waiting, self._waiting_rows = self._waiting, [], 0
         part = commit_part(
             self._run,
-            pa.concat_tables([table for table, _ in waiting]),
+            reads_table([batch for batch, _, _ in waiting], [at for _, _, at in waiting]),
             self._number,
-            pairs=sum(gain.pairs for _, gain in waiting),
-            duplicate_tokens=sum(gain.duplicate_tokens for _, gain in waiting),
+            pairs=sum(gain.pairs for _, gain, _ in waiting),
+            duplicate_tokens=sum(gain.duplicate_tokens for _, gain, _ in waiting),
         )
         self._number += 1
         self._on_commit(part)
