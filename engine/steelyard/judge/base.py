@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from steelyard.records import (
     EngineReport,
@@ -21,11 +22,31 @@ from steelyard.records import (
 )
 
 
+EngineSetting = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeSpec:
+    """What it takes to open a judge, in this process or in another; plain data.
+
+    `name` is what the user sees and verdicts carry; `model` a folder or a hub name; `engine`
+    overrides the settings that are chosen for the machine, under vLLM's own names.
+    """
+
+    name: str
+    model: str
+    revision: str | None = None
+    engine: dict[str, EngineSetting] = field(default_factory=dict)
+    replicas: int = 1  # processes with one GPU each
+
+
 class Encoder(ABC):
     """Texts to token ids, on the two sides of the injection boundary."""
 
     digest: str  # changes whenever any text could get other ids
-    control_ids: frozenset[int]  # ids of all special and added tokens
+    # Ids of all special and added tokens. Added tokens of white space alone ("\n\n" in Gemma's
+    # vocabulary) are text unless marked as special: they control nothing, and judges expect them.
+    control_ids: frozenset[int]
 
     @abstractmethod
     def encode_template(self, text: str, *, first: bool) -> list[int]:
