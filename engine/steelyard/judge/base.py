@@ -21,7 +21,6 @@ from steelyard.records import (
     Workload,
 )
 
-
 EngineSetting = str | int | float | bool
 
 
@@ -103,7 +102,8 @@ class Judge(ABC):
 
         Every prompt pulled is yielded exactly once, in any order. Prompts are fed in the order of
         the batches. A prompt whose log-probabilities are not finite comes back with status error.
-        Pulling may block while the next bucket is prepared.
+        Pulling may block while the next bucket is prepared; an empty batch says that nothing is
+        ready yet, and the judge goes on with what it has.
 
         Raises:
             EngineFailed: the engine died. Prompts pulled and not yielded are lost; `start` may be

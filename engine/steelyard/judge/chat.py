@@ -51,7 +51,7 @@ class ChatFormat:
         for variant in (list(messages), fold_system(messages)):
             try:
                 text = self._apply(variant)
-            except Exception as error:  # noqa: BLE001 - templates raise what they like
+            except Exception as error:
                 reasons.append(escape(error, 200))
                 continue
             lost = [m.role for m in messages if m.content.strip() not in text]
