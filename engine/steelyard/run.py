@@ -145,8 +145,12 @@ def label_set(judge: Judge, protocol: str) -> LabelSet:
 
 def judge_fingerprint(judge: Judge, config: RunConfig, templates: dict[str, str]) -> str:
     """Hash of all that can change a log-probability, 32 hex digits."""
-    card = asdict(judge.card)
-    del card["name"]
+    # Where the files came from changes nothing: the digests say what they are.
+    card = {
+        key: value
+        for key, value in asdict(judge.card).items()
+        if key not in {"name", "model", "revision"}
+    }
     protocol = get_protocol(config.protocol)
     truncate = config.overlong == "truncate"
     return fingerprint(

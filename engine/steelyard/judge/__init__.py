@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+
 from steelyard.judge.base import Judge, JudgeSpec
 
 DEMO = "demo"
@@ -31,4 +34,8 @@ def open_one(spec: JudgeSpec) -> Judge:
         return ScriptedJudge(options)
     from steelyard.judge.vllm import VllmJudge
 
+    if spec.model == DEMO:
+        from steelyard.judge import embedded
+
+        spec = replace(spec, name=embedded.EMBEDDED_NAME, model=str(embedded.embedded_model()))
     return VllmJudge.open(spec)
