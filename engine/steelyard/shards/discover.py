@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import InputRefused
 from .files import driver, local_path, protocol, remote_fault
-from .problems import CONVERT, EFFECT, Problem, Refusal, refusal, show
+from .problems import CONVERT, EFFECT, Problem, RefusalError, refusal, show
 
 SUFFIX = ".parquet"
 
@@ -47,7 +47,7 @@ def discover(inputs: Sequence[str | os.PathLike[str]]) -> tuple[Source, ...]:
     for item in inputs:
         try:
             found.append(_find(os.fspath(item)))
-        except Refusal as refused:
+        except RefusalError as refused:
             problems.append(refused.problem)
     if problems:
         raise refusal(problems)
@@ -72,9 +72,9 @@ def _find(text: str) -> _Found:
 
 
 def _find_local(text: str, path: str) -> _Found:
-    if os.path.isfile(path):
-        return _Found(os.path.dirname(path), (path,))
-    if os.path.isdir(path):
+    if Path(path).is_file():
+        return _Found(str(Path(path).parent), (path,))
+    if Path(path).is_dir():
         return _Found(path, _none_is_refused(text, path, tuple(_walk(path))))
     if os.path.lexists(path):
         raise _missing(text, "is no file or folder that can be read", "name a Parquet file")
@@ -84,8 +84,8 @@ def _find_local(text: str, path: str) -> _Found:
     named = path[len(root) :]
     hidden = "/." in named or "/_" in named
     paths: list[str] = []
-    for match in sorted(glob.glob(path, recursive=True, include_hidden=hidden)):
-        if os.path.isdir(match):
+    for match in sorted(glob.glob(path, recursive=True, include_hidden=hidden)):  # noqa: PTH207 (as typed)
+        if Path(match).is_dir():
             if not named.endswith("**"):
                 paths += _walk(match)
         elif match.lower().endswith(SUFFIX) and (hidden or not _is_hidden(match[len(root) :])):
@@ -110,18 +110,16 @@ def _walk(folder: str) -> Iterator[str]:
         seen.add(real)
         for file in sorted(files):
             if file[0] not in "._" and file.lower().endswith(SUFFIX):
-                yield os.path.join(here, file)
+                yield str(Path(here, file))
 
 
 def _none_is_refused(text: str, path: str, paths: tuple[str, ...]) -> tuple[str, ...]:
     if not paths:
-        others = sorted(x for x in os.listdir(path) if x[0] not in "._")
-        holds = (
-            f"; it holds {', '.join(show(x) for x in others[:3])}" if others else "; it is empty"
-        )
+        others = sorted(x.name for x in Path(path).iterdir() if x.name[0] not in "._")
+        holds = "it holds " + ", ".join(show(x) for x in others[:3]) if others else "it is empty"
         data = any(x.lower().endswith((".jsonl", ".json", ".csv", ".jsonl.gz")) for x in others)
         remedy = CONVERT if data else f"name a folder with *{SUFFIX} files, or the files themselves"
-        raise _missing(text, f"the folder holds no *{SUFFIX} file{holds}", remedy)
+        raise _missing(text, f"the folder holds no *{SUFFIX} file; {holds}", remedy)
     return paths
 
 
@@ -132,7 +130,7 @@ def _find_remote(text: str, name: str) -> _Found:
         if glob.has_magic(path) and not fs.exists(path):
             root, paths = _static_part(path), fs.glob(path)
         elif fs.isfile(path):
-            return _Found(os.path.dirname(text), (text,))
+            return _Found(text.rpartition("/")[0], (text,))
         else:
             root, paths = path, fs.find(path)
     except Exception as error:  # drivers raise what their client libraries raise
@@ -164,15 +162,15 @@ def _static_part(pattern: str) -> str:
 
 
 def _near(path: str) -> str:
-    folder, base = os.path.split(path)
-    if not os.path.isdir(folder):
-        return f"there is no folder {show(folder)} either; check the path"
-    near = get_close_matches(base, os.listdir(folder), n=2)
+    folder, base = Path(path).parent, Path(path).name
+    if not folder.is_dir():
+        return f"there is no folder {show(str(folder))} either; check the path"
+    near = get_close_matches(base, [x.name for x in folder.iterdir()], n=2)
     return f"did you mean {' or '.join(show(x) for x in near)}?" if near else "check the path"
 
 
-def _missing(text: str, cause: str, remedy: str) -> Refusal:
-    return Refusal(Problem(show(text), cause, remedy))
+def _missing(text: str, cause: str, remedy: str) -> RefusalError:
+    return RefusalError(Problem(show(text), cause, remedy))
 
 
 def _name(found: Sequence[_Found]) -> tuple[Source, ...]:

@@ -38,7 +38,7 @@ def local_path(text: str) -> str:
 
 
 @lru_cache(maxsize=32)
-def driver(name: str) -> Any:
+def driver(name: str) -> Any:  # noqa: ANN401 (fsspec has no types)
     """The fsspec file system of a protocol.
 
     Raises:

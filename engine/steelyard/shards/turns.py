@@ -50,7 +50,7 @@ def read_turns(values: pa.Array, column: str, findings: Findings) -> pa.Array:
         ),
     )
     findings.add(
-        _any(null, row_of, rows), REASON, lambda row: f"{show(column)} has a turn without content"
+        _any(null, row_of, rows), REASON, lambda _: f"{show(column)} has a turn without content"
     )
     structs = pa.StructArray.from_arrays([speakers, contents], fields=list(TURNS.value_type.fields))
     where = pa.array(offsets, pa.int32())
