@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ..errors import InputRefused
 from .files import driver, local_path, protocol, remote_fault
@@ -130,7 +130,8 @@ def _find_remote(text: str, name: str) -> _Found:
         if glob.has_magic(path) and not fs.exists(path):
             root, paths = _static_part(path), fs.glob(path)
         elif fs.isfile(path):
-            return _Found(text.rpartition("/")[0], (text,))
+            address = fs.unstrip_protocol(path)
+            return _Found(address.rpartition("/")[0], (address,))
         else:
             root, paths = path, fs.find(path)
     except Exception as error:  # drivers raise what their client libraries raise
@@ -147,7 +148,7 @@ def _find_remote(text: str, name: str) -> _Found:
     ]
     if not chosen:
         raise _missing(text, f"no *{SUFFIX} file there", "check the address")
-    return _Found(fs.unstrip_protocol(root).rstrip("/"), tuple(chosen))
+    return _Found(fs.unstrip_protocol(root), tuple(chosen))
 
 
 def _is_hidden(relative: str) -> bool:
@@ -174,30 +175,31 @@ def _missing(text: str, cause: str, remedy: str) -> RefusalError:
 
 
 def _name(found: Sequence[_Found]) -> tuple[Source, ...]:
-    """Names relative to the inputs' common folder; whole URLs where there is none."""
-    roots: dict[str, list[str]] = {}
+    """Names relative to the inputs' common folder; whole URLs where local files are among them."""
+    roots: dict[str, list[tuple[str, ...]]] = {}
     for item in found:
-        roots.setdefault(protocol(item.root), []).append(item.root)
-    common = {name: _common(name, items) for name, items in roots.items()}
-    several = len(common) > 1
+        roots.setdefault(protocol(item.root), []).append(_segments(item.root))
+    shared = {kind: _shared(items) for kind, items in roots.items()}
     named: dict[str, str] = {}
-    for item in found:
-        for path in item.paths:
-            kind = protocol(path)
-            whole = several and kind
-            name = path if whole else path[len(common[kind]) :].lstrip("/")
-            named[name.encode("utf-8", "backslashreplace").decode()] = path
-    ordered = sorted(named, key=lambda name: PurePosixPath(name).parts)
+    for path in (path for item in found for path in item.paths):
+        kind = protocol(path)
+        whole = kind and len(roots) > 1
+        name = path if whole else "/".join(_segments(path)[shared[kind] :])
+        named[name.encode("utf-8", "backslashreplace").decode()] = path
     sources: dict[str, Source] = {}
-    for name in ordered:
+    for name in sorted(named, key=lambda name: name.split("/")):
         path = named[name]
         real = path if protocol(path) else str(Path(path).resolve())
         sources.setdefault(real, Source(name, path))
     return tuple(sources.values())
 
 
-def _common(name: str, roots: Sequence[str]) -> str:
-    if not name:
-        return os.path.commonpath(roots).rstrip("/")
-    head = f"{name}://"
-    return head + os.path.commonpath(["/" + root[len(head) :] for root in roots])[1:].rstrip("/")
+def _segments(path: str) -> tuple[str, ...]:
+    body = path.split("://", 1)[1] if protocol(path) else path
+    return tuple(part for part in body.split("/") if part)
+
+
+def _shared(paths: Sequence[tuple[str, ...]]) -> int:
+    """How many leading segments all paths have in common."""
+    same = [len(set(parts)) == 1 for parts in zip(*paths, strict=False)]
+    return same.index(False) if False in same else len(same)

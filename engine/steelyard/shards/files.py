@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -31,10 +32,13 @@ def protocol(text: str) -> str:
 
 
 def local_path(text: str) -> str:
-    """An input on this machine as an absolute path; links are kept."""
+    """An input on this machine as an absolute path without `..`; links are kept if they can be."""
     match = _URL.match(text)
-    plain = text[match.end() :] if match else text
-    return str(Path(plain).expanduser().absolute())
+    plain = Path(text[match.end() :] if match else text).expanduser().absolute()
+    short = Path(os.path.normpath(plain))
+    if ".." in plain.parts and plain.exists() and not (short.exists() and short.samefile(plain)):
+        return str(plain.resolve())
+    return str(short)
 
 
 @lru_cache(maxsize=32)
@@ -94,5 +98,5 @@ def open_file(path: str) -> pa.NativeFile:
     """
     name = protocol(path)
     if not name:
-        return pa.OSFile(path, mode="rb")
+        return pa.OSFile(os.fsencode(path), mode="rb")
     return pa.PythonFile(driver(name).open(path, "rb"), mode="r")
