@@ -6,6 +6,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+
 from steelyard.errors import EnvironmentFault, InputRefused
 from steelyard.shards import discover, open_shards
 from steelyard.shards import files as shard_files_module
@@ -71,9 +72,7 @@ def test_names_are_relative_to_what_the_inputs_share(tmp_path: Path) -> None:
     assert names(one) == ["p.parquet"]
 
 
-def test_relative_paths_home_and_file_urls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths_home_and_file_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "p.parquet")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -188,7 +187,9 @@ def test_an_unknown_protocol_is_refused() -> None:
         discover(["gopher://host/x.parquet"])
 
 
-@pytest.mark.parametrize(("url", "extra"), [("s3://b/x", "s3"), ("gs://b/x", "gs"), ("hf://d", "hf")])
+@pytest.mark.parametrize(
+    ("url", "extra"), [("s3://b/x", "s3"), ("gs://b/x", "gs"), ("hf://d", "hf")]
+)
 def test_a_missing_driver_names_its_extra(
     url: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import fsspec
 import pyarrow as pa
@@ -69,6 +69,16 @@ def driver(name: str) -> Any:  # noqa: ANN401 (fsspec has no types)
         raise remote_fault(f"{name}://", error) from error
 
 
+def disk_fault(place: str, error: OSError) -> EnvironmentFault:
+    """This machine's trouble with a file."""
+    return EnvironmentFault(
+        f"cannot be read: {os.strerror(error.errno or 0)}",
+        place=place,
+        effect="nothing of this file was scored",
+        remedy="check the disk or the mount, then start again",
+    )
+
+
 def remote_fault(place: str, error: Exception) -> SteelyardError:
     """A driver's exception, whatever its type, as one of ours."""
     if isinstance(error, SteelyardError):
@@ -85,7 +95,7 @@ def remote_fault(place: str, error: Exception) -> SteelyardError:
     )
 
 
-def is_machine_fault(error: BaseException) -> bool:
+def is_disk_fault(error: BaseException) -> TypeGuard[OSError]:
     """Whether an OSError tells of the machine, not of the file's content."""
     return isinstance(error, OSError) and error.errno in _MACHINE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import xxhash
 
 from ..errors import SteelyardError, escape
 from .discover import Source
-from .files import is_machine_fault, open_file, protocol, remote_fault
+from .files import disk_fault, is_disk_fault, open_file, protocol, remote_fault
 from .problems import CONVERT, Problem, RefusalError, show
 from .thrift import Chunk, RowGroup, row_groups
 
@@ -144,7 +145,8 @@ def _unreadable(source: Source, error: Exception) -> Exception:
         if fault.exit_code == 3:
             return _refused(source, fault.cause, fault.remedy)
         return fault
-    if is_machine_fault(error):
-        return remote_fault(show(source.name), error)
-    reason = getattr(error, "strerror", None) or escape(error)
+    if is_disk_fault(error):
+        return disk_fault(show(source.name), error)
+    number = getattr(error, "errno", None)
+    reason = os.strerror(number) if number else escape(error)
     return _refused(source, f"cannot be read: {reason}", "check the file and its permissions")

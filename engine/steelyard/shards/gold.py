@@ -18,7 +18,7 @@ from .roles import VOTES
 
 # Spellings after trimming and in lower case. Numbers stand for nothing: 1 is the first response
 # to some and P(a) = 1 to others.
-_EVEN = ("draw", "equal", "a=b", "b=a", "[[c]]")
+_EVEN = ("tie (both bad)", "draw", "equal", "a=b", "b=a", "[[c]]")
 _SPELLINGS = (
     ("a", "response_a", "model_a", "answer_a", "output_a", "assistant_a", "[[a]]", "a>b", "a>>b"),
     ("b", "response_b", "model_b", "answer_b", "output_b", "assistant_b", "[[b]]", "b>a", "b>>a"),
@@ -92,7 +92,8 @@ def _read_votes(votes: Mapping[str, pa.Array], findings: Findings) -> pa.Array:
 
     some: Bool = np.asarray(absent.any(axis=0)) & ~nothing
     findings.add(some, REASON, lambda row: f"votes are incomplete: {shown(row)}")
-    total: Float64 = np.asarray(counts.sum(axis=0))
+    with np.errstate(all="ignore"):
+        total: Float64 = np.asarray(counts.sum(axis=0))
     wrong = ~((counts >= 0).all(axis=0) & np.isfinite(total)) & ~nothing
     findings.add(wrong, REASON, lambda row: f"votes are negative or no numbers: {shown(row)}")
     findings.add(

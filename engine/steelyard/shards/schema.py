@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.types as pt
@@ -65,7 +66,7 @@ def _partitions(name: str) -> dict[str, str | None]:
     for part in name.split("/")[:-1]:
         key, equals, value = part.partition("=")
         if equals and key:
-            found[key] = None if value == _NO_PARTITION else value
+            found[unquote(key)] = None if value == _NO_PARTITION else unquote(value)
     return found
 
 

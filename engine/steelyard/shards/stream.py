@@ -10,7 +10,7 @@ import pyarrow.types as pt
 
 from ..errors import InputRefused, SteelyardError, escape
 from .columns import cast, role_type
-from .files import is_machine_fault, open_file, remote_fault
+from .files import disk_fault, is_disk_fault, open_file, remote_fault
 from .footer import DECODE_ERRORS, Footer, read_footer
 from .problems import RefusalError, refusal, show
 from .roles import VOTES
@@ -139,7 +139,9 @@ def _fault(shard: Shard, group: int, error: Exception) -> SteelyardError:
     if isinstance(error, SteelyardError):
         return error
     place = f"{show(shard.name)}, row group {group}"
-    if is_machine_fault(error) or not isinstance(error, DECODE_ERRORS):
+    if is_disk_fault(error):
+        return disk_fault(place, error)
+    if not isinstance(error, DECODE_ERRORS):
         return remote_fault(place, error)
     first = str(error).partition("\n")[0] or type(error).__name__
     return InputRefused(
