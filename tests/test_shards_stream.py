@@ -151,12 +151,13 @@ def test_damaged_bytes_anywhere_give_rows_or_a_refusal(tmp_path: Path) -> None:
 # Memory
 
 MEASURE = """
-import resource, sys
+import sys
 from steelyard.shards import Limits, open_shards, stream
 import pyarrow.parquet, pyarrow.compute
 shards = open_shards([sys.argv[1]])
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+def peak():  # not ru_maxrss, in which the parent's peak from before exec counts
+    text = open("/proc/self/status").read()
+    return int(text.split("VmHWM:")[1].split()[0]) << 10
 before, rows = peak(), 0
 for good, bad in stream(shards, Limits(batch_bytes=4 << 20)):
     rows += len(good) + len(bad)
@@ -179,9 +180,9 @@ def peak_growth(path: Path) -> tuple[int, int]:
 
 @pytest.mark.parametrize("coded", [True, False], ids=["dictionary", "plain"])
 def test_memory_does_not_grow_with_a_row_group(tmp_path: Path, coded: bool) -> None:
-    """One row group of 500 MB of texts; the growth allowed is a fifth of it."""
+    """One row group of 1 GB of texts; the growth allowed is a fifth of it."""
     path = tmp_path / "p.parquet"
-    rows, repeat = 500, 100
+    rows, repeat = 500, 200
     with pq.ParquetWriter(path, pairs(1).schema, use_dictionary=coded, compression="zstd") as out:
         chunk = pairs(
             rows,
@@ -192,7 +193,7 @@ def test_memory_does_not_grow_with_a_row_group(tmp_path: Path, coded: bool) -> N
     assert pq.read_metadata(path).num_row_groups == 1
     read_rows, grown = peak_growth(path)
     assert read_rows == rows * repeat
-    assert grown < 100 << 20
+    assert grown < 200 << 20
 
 
 def test_memory_holds_for_rows_that_are_much_larger_than_the_footer_tells(tmp_path: Path) -> None:

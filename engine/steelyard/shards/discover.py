@@ -171,7 +171,7 @@ def _near(path: str) -> str:
 
 
 def _missing(text: str, cause: str, remedy: str) -> RefusalError:
-    return RefusalError(Problem(show(text), cause, remedy))
+    return RefusalError(Problem(show(text) or "''", cause, remedy))
 
 
 def _name(found: Sequence[_Found]) -> tuple[Source, ...]:
