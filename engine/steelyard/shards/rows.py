@@ -194,7 +194,7 @@ def _intake(
     columns["shard"] = pa.repeat(pa.scalar(batch.shard, pa.string()), batch.rows)
     columns["row"] = pa.array(numbers + batch.first, pa.int64())
     if len(schema) > len(INTAKE):
-        fields = list(schema.field("metadata").type.fields)
+        fields = list(schema.field("metadata").type)
         inner = [batch.metadata[field.name] for field in fields]
         columns["metadata"] = pa.StructArray.from_arrays(inner, fields=fields)
     filled = [
