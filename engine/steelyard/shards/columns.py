@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,9 +14,11 @@ from ..records import GOLD, TURNS
 UUID_TEXT = 36
 _DASHES = (8, 12, 16, 20)
 _DEEPEST = 16
+_DIGITS = 38
+GOLD_ORDER = [field.name for field in GOLD]
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     """A type that cannot play its part; the text says why."""
 
 
@@ -45,14 +49,14 @@ def role_type(role: str, kind: pa.DataType) -> pa.DataType:
     """The type that a role's column is brought to; null stays null (all values absent).
 
     Raises:
-        Unsupported: the role cannot use such a column.
+        UnsupportedError: the role cannot use such a column.
     """
     if pt.is_null(kind):
         return kind
     if role == "pair_id":
         if is_text(kind) or pt.is_integer(kind) or is_uuid(kind):
             return pa.string()
-        raise Unsupported("has to be text or an integer")
+        raise UnsupportedError("has to be text or an integer")
     if role == "turns":
         return _turns_type(kind)
     if role == "gold":
@@ -60,12 +64,12 @@ def role_type(role: str, kind: pa.DataType) -> pa.DataType:
     if role.startswith("votes_"):
         if pt.is_integer(kind) or pt.is_floating(kind):
             return pa.float64()
-        raise Unsupported("has to be a number")
+        raise UnsupportedError("has to be a number")
     if is_text(kind):
         return pa.string()
     if pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind):
-        raise Unsupported("holds bytes that are not declared to be text")
-    raise Unsupported("has to be text")
+        raise UnsupportedError("holds bytes that are not declared to be text")
+    raise UnsupportedError("has to be text")
 
 
 def _turns_type(kind: pa.DataType) -> pa.DataType:
@@ -79,7 +83,9 @@ def _turns_type(kind: pa.DataType) -> pa.DataType:
             fields = {item.field(i).name: item.field(i).type for i in range(item.num_fields)}
             if all(name in fields and is_text(fields[name]) for name in ("role", "content")):
                 return TURNS
-    raise Unsupported("has to be a list of texts or of structs with the texts role and content")
+    raise UnsupportedError(
+        "has to be a list of texts or of structs with the texts role and content"
+    )
 
 
 def _gold_type(kind: pa.DataType) -> pa.DataType:
@@ -91,10 +97,10 @@ def _gold_type(kind: pa.DataType) -> pa.DataType:
         fields = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
         numbers = all(pt.is_integer(x) or pt.is_floating(x) for x in fields.values())
         if numbers and {"a", "b"} <= fields.keys() <= {"a", "b", "tie"}:
-            return GOLD
+            return pa.struct([(name, pa.float64()) for name in GOLD_ORDER if name in fields])
     if pt.is_integer(kind) or pt.is_boolean(kind):
-        raise Unsupported("is ambiguous: is 1 the first response, or P(a) = 1?")
-    raise Unsupported("has to be a label (A, B or tie) or P(a) as a floating-point number")
+        raise UnsupportedError("is ambiguous: is 1 the first response, or P(a) = 1?")
+    raise UnsupportedError("has to be a label (A, B or tie) or P(a) as a floating-point number")
 
 
 def metadata_type(kind: pa.DataType, depth: int = 0) -> pa.DataType:
@@ -104,43 +110,57 @@ def metadata_type(kind: pa.DataType, depth: int = 0) -> pa.DataType:
     other extension types their storage, durations their integers.
 
     Raises:
-        Unsupported: neither can keep such values.
+        UnsupportedError: neither can keep such values.
     """
     if depth > _DEEPEST:
-        raise Unsupported(f"is nested more than {_DEEPEST} deep")
+        raise UnsupportedError(f"is nested more than {_DEEPEST} deep")
+    inner = partial(metadata_type, depth=depth + 1)
     if is_text(kind) or (is_uuid(kind) and not depth):
-        return pa.string()
-    if pt.is_dictionary(kind):
-        return metadata_type(kind.value_type, depth + 1)
-    if isinstance(kind, pa.BaseExtensionType):
-        if depth:  # pyarrow 26 casts no list or struct with an extension type inside
-            raise Unsupported(f"has the extension type {kind.extension_name} inside of another")
-        return metadata_type(kind.storage_type, depth + 1)
-    if pt.is_large_binary(kind) or pt.is_binary_view(kind):
-        return pa.binary()
+        result = pa.string()
+    elif pt.is_dictionary(kind):
+        result = inner(kind.value_type)
+    elif isinstance(kind, pa.BaseExtensionType):
+        result = _extension(kind, depth)
+    elif pt.is_large_binary(kind) or pt.is_binary_view(kind):
+        result = pa.binary()
+    elif is_list(kind):
+        result = pa.list_(inner(kind.value_type))
+    elif pt.is_map(kind):
+        result = pa.map_(inner(kind.key_type), inner(kind.item_type))
+    elif pt.is_struct(kind):
+        result = _metadata_struct(kind, depth)
+    else:
+        result = _plain(kind)
+    return result
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
     if pt.is_duration(kind):
         return pa.int64()
-    if is_list(kind):
-        return pa.list_(metadata_type(kind.value_type, depth + 1))
-    if pt.is_map(kind):
-        key, item = (metadata_type(x, depth + 1) for x in (kind.key_type, kind.item_type))
-        return pa.map_(key, item)
-    if pt.is_struct(kind):
-        return _metadata_struct(kind, depth)
-    if pt.is_decimal(kind) and kind.precision > 38:
-        raise Unsupported("has more digits than DuckDB keeps (38)")
-    if pt.is_primitive(kind) or pt.is_binary(kind) or pt.is_null(kind) or pt.is_decimal(kind):
-        return kind
-    if pt.is_fixed_size_binary(kind):
-        return kind
-    raise Unsupported("is of a type that Parquet or DuckDB cannot write")
+    if pt.is_decimal(kind) and kind.precision > _DIGITS:
+        raise UnsupportedError(f"has more digits than DuckDB keeps ({_DIGITS})")
+    if pt.is_interval(kind) or not (
+        pt.is_primitive(kind)
+        or pt.is_binary(kind)
+        or pt.is_fixed_size_binary(kind)
+        or pt.is_decimal(kind)
+        or pt.is_null(kind)
+    ):
+        raise UnsupportedError("is of a type that Parquet or DuckDB cannot write")
+    return kind
+
+
+def _extension(kind: pa.BaseExtensionType, depth: int) -> pa.DataType:
+    if depth:  # pyarrow 26 casts no list or struct with an extension type inside
+        raise UnsupportedError(f"has the extension type {kind.extension_name} inside of another")
+    return metadata_type(kind.storage_type)
 
 
 def _metadata_struct(kind: pa.StructType, depth: int) -> pa.DataType:
     fields = [kind.field(i) for i in range(kind.num_fields)]
     folded = {field.name.casefold() for field in fields}
     if not fields or len(folded) < len(fields) or "" in folded:
-        raise Unsupported("has fields without a name, or whose names differ in case only")
+        raise UnsupportedError("has fields without a name, or whose names differ in case only")
     return pa.struct([(field.name, metadata_type(field.type, depth + 1)) for field in fields])
 
 

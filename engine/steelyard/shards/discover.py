@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ..errors import InputRefused
 from .files import driver, local_path, protocol, remote_fault
-from .problems import CONVERT, EFFECT, Problem, Refusal, refusal, show
+from .problems import CONVERT, EFFECT, Problem, RefusalError, refusal, show
 
 SUFFIX = ".parquet"
 
@@ -47,7 +47,7 @@ def discover(inputs: Sequence[str | os.PathLike[str]]) -> tuple[Source, ...]:
     for item in inputs:
         try:
             found.append(_find(os.fspath(item)))
-        except Refusal as refused:
+        except RefusalError as refused:
             problems.append(refused.problem)
     if problems:
         raise refusal(problems)
@@ -72,9 +72,9 @@ def _find(text: str) -> _Found:
 
 
 def _find_local(text: str, path: str) -> _Found:
-    if os.path.isfile(path):
-        return _Found(os.path.dirname(path), (path,))
-    if os.path.isdir(path):
+    if Path(path).is_file():
+        return _Found(str(Path(path).parent), (path,))
+    if Path(path).is_dir():
         return _Found(path, _none_is_refused(text, path, tuple(_walk(path))))
     if os.path.lexists(path):
         raise _missing(text, "is no file or folder that can be read", "name a Parquet file")
@@ -84,8 +84,8 @@ def _find_local(text: str, path: str) -> _Found:
     named = path[len(root) :]
     hidden = "/." in named or "/_" in named
     paths: list[str] = []
-    for match in sorted(glob.glob(path, recursive=True, include_hidden=hidden)):
-        if os.path.isdir(match):
+    for match in sorted(glob.glob(path, recursive=True, include_hidden=hidden)):  # noqa: PTH207 (as typed)
+        if Path(match).is_dir():
             if not named.endswith("**"):
                 paths += _walk(match)
         elif match.lower().endswith(SUFFIX) and (hidden or not _is_hidden(match[len(root) :])):
@@ -110,18 +110,16 @@ def _walk(folder: str) -> Iterator[str]:
         seen.add(real)
         for file in sorted(files):
             if file[0] not in "._" and file.lower().endswith(SUFFIX):
-                yield os.path.join(here, file)
+                yield str(Path(here, file))
 
 
 def _none_is_refused(text: str, path: str, paths: tuple[str, ...]) -> tuple[str, ...]:
     if not paths:
-        others = sorted(x for x in os.listdir(path) if x[0] not in "._")
-        holds = (
-            f"; it holds {', '.join(show(x) for x in others[:3])}" if others else "; it is empty"
-        )
+        others = sorted(x.name for x in Path(path).iterdir() if x.name[0] not in "._")
+        holds = "it holds " + ", ".join(show(x) for x in others[:3]) if others else "it is empty"
         data = any(x.lower().endswith((".jsonl", ".json", ".csv", ".jsonl.gz")) for x in others)
         remedy = CONVERT if data else f"name a folder with *{SUFFIX} files, or the files themselves"
-        raise _missing(text, f"the folder holds no *{SUFFIX} file{holds}", remedy)
+        raise _missing(text, f"the folder holds no *{SUFFIX} file; {holds}", remedy)
     return paths
 
 
@@ -132,7 +130,8 @@ def _find_remote(text: str, name: str) -> _Found:
         if glob.has_magic(path) and not fs.exists(path):
             root, paths = _static_part(path), fs.glob(path)
         elif fs.isfile(path):
-            return _Found(os.path.dirname(text), (text,))
+            address = fs.unstrip_protocol(path)
+            return _Found(address.rpartition("/")[0], (address,))
         else:
             root, paths = path, fs.find(path)
     except Exception as error:  # drivers raise what their client libraries raise
@@ -149,7 +148,7 @@ def _find_remote(text: str, name: str) -> _Found:
     ]
     if not chosen:
         raise _missing(text, f"no *{SUFFIX} file there", "check the address")
-    return _Found(fs.unstrip_protocol(root).rstrip("/"), tuple(chosen))
+    return _Found(fs.unstrip_protocol(root), tuple(chosen))
 
 
 def _is_hidden(relative: str) -> bool:
@@ -164,42 +163,43 @@ def _static_part(pattern: str) -> str:
 
 
 def _near(path: str) -> str:
-    folder, base = os.path.split(path)
-    if not os.path.isdir(folder):
-        return f"there is no folder {show(folder)} either; check the path"
-    near = get_close_matches(base, os.listdir(folder), n=2)
+    folder, base = Path(path).parent, Path(path).name
+    if not folder.is_dir():
+        return f"there is no folder {show(str(folder))} either; check the path"
+    near = get_close_matches(base, [x.name for x in folder.iterdir()], n=2)
     return f"did you mean {' or '.join(show(x) for x in near)}?" if near else "check the path"
 
 
-def _missing(text: str, cause: str, remedy: str) -> Refusal:
-    return Refusal(Problem(show(text), cause, remedy))
+def _missing(text: str, cause: str, remedy: str) -> RefusalError:
+    return RefusalError(Problem(show(text) or "''", cause, remedy))
 
 
 def _name(found: Sequence[_Found]) -> tuple[Source, ...]:
-    """Names relative to the inputs' common folder; whole URLs where there is none."""
-    roots: dict[str, list[str]] = {}
+    """Names relative to the inputs' common folder; whole URLs where local files are among them."""
+    roots: dict[str, list[tuple[str, ...]]] = {}
     for item in found:
-        roots.setdefault(protocol(item.root), []).append(item.root)
-    common = {name: _common(name, items) for name, items in roots.items()}
-    several = len(common) > 1
+        roots.setdefault(protocol(item.root), []).append(_segments(item.root))
+    shared = {kind: _shared(items) for kind, items in roots.items()}
     named: dict[str, str] = {}
-    for item in found:
-        for path in item.paths:
-            kind = protocol(path)
-            whole = several and kind
-            name = path if whole else path[len(common[kind]) :].lstrip("/")
-            named[name.encode("utf-8", "backslashreplace").decode()] = path
-    ordered = sorted(named, key=lambda name: PurePosixPath(name).parts)
+    for path in (path for item in found for path in item.paths):
+        kind = protocol(path)
+        whole = kind and len(roots) > 1
+        name = path if whole else "/".join(_segments(path)[shared[kind] :])
+        named[name.encode("utf-8", "backslashreplace").decode()] = path
     sources: dict[str, Source] = {}
-    for name in ordered:
+    for name in sorted(named, key=lambda name: name.split("/")):
         path = named[name]
         real = path if protocol(path) else str(Path(path).resolve())
         sources.setdefault(real, Source(name, path))
     return tuple(sources.values())
 
 
-def _common(name: str, roots: Sequence[str]) -> str:
-    if not name:
-        return os.path.commonpath(roots).rstrip("/")
-    head = f"{name}://"
-    return head + os.path.commonpath(["/" + root[len(head) :] for root in roots])[1:].rstrip("/")
+def _segments(path: str) -> tuple[str, ...]:
+    body = path.split("://", 1)[1] if protocol(path) else path
+    return tuple(part for part in body.split("/") if part)
+
+
+def _shared(paths: Sequence[tuple[str, ...]]) -> int:
+    """How many leading segments all paths have in common."""
+    same = [len(set(parts)) == 1 for parts in zip(*paths, strict=False)]
+    return same.index(False) if False in same else len(same)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import fsspec
 import pyarrow as pa
@@ -31,14 +32,17 @@ def protocol(text: str) -> str:
 
 
 def local_path(text: str) -> str:
-    """An input on this machine as an absolute path; links are kept."""
+    """An input on this machine as an absolute path without `..`; links are kept if they can be."""
     match = _URL.match(text)
-    plain = text[match.end() :] if match else text
-    return str(Path(plain).expanduser().absolute())
+    plain = Path(text[match.end() :] if match else text).expanduser().absolute()
+    short = Path(os.path.normpath(plain))
+    if ".." in plain.parts and plain.exists() and not (short.exists() and short.samefile(plain)):
+        return str(plain.resolve())
+    return str(short)
 
 
 @lru_cache(maxsize=32)
-def driver(name: str) -> Any:
+def driver(name: str) -> Any:  # noqa: ANN401 (fsspec has no types)
     """The fsspec file system of a protocol.
 
     Raises:
@@ -65,6 +69,16 @@ def driver(name: str) -> Any:
         raise remote_fault(f"{name}://", error) from error
 
 
+def disk_fault(place: str, error: OSError) -> EnvironmentFault:
+    """This machine's trouble with a file."""
+    return EnvironmentFault(
+        f"cannot be read: {os.strerror(error.errno or 0)}",
+        place=place,
+        effect="nothing of this file was scored",
+        remedy="check the disk or the mount, then start again",
+    )
+
+
 def remote_fault(place: str, error: Exception) -> SteelyardError:
     """A driver's exception, whatever its type, as one of ours."""
     if isinstance(error, SteelyardError):
@@ -81,7 +95,7 @@ def remote_fault(place: str, error: Exception) -> SteelyardError:
     )
 
 
-def is_machine_fault(error: BaseException) -> bool:
+def is_disk_fault(error: BaseException) -> TypeGuard[OSError]:
     """Whether an OSError tells of the machine, not of the file's content."""
     return isinstance(error, OSError) and error.errno in _MACHINE
 
@@ -94,5 +108,5 @@ def open_file(path: str) -> pa.NativeFile:
     """
     name = protocol(path)
     if not name:
-        return pa.OSFile(path, mode="rb")
+        return pa.OSFile(os.fsencode(path), mode="rb")
     return pa.PythonFile(driver(name).open(path, "rb"), mode="r")

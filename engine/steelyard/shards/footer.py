@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,8 +11,9 @@ import xxhash
 
 from ..errors import SteelyardError, escape
 from .discover import Source
-from .files import is_machine_fault, open_file, protocol, remote_fault
-from .problems import CONVERT, Problem, Refusal, show
+from .files import disk_fault, is_disk_fault, open_file, protocol, remote_fault
+from .problems import CONVERT, Problem, RefusalError, show
+from .thrift import Chunk, RowGroup, row_groups
 
 MAGIC = b"PAR1"
 _TAIL = 1 << 16  # most footers come with the first read
@@ -29,30 +31,26 @@ class Footer:
     digest: bytes  # xxh3_128 of size and footer: changes when the file is written anew
     metadata: pq.FileMetaData
     schema: pa.Schema  # of the file's own columns
-    raw: bytes
-
-    @property
-    def rows(self) -> int:
-        """Rows that the footer promises."""
-        return int(self.metadata.num_rows)
+    rows: int  # that the footer promises
+    groups: tuple[RowGroup, ...]
 
 
 def read_footer(source: Source) -> Footer:
     """Read and check one file's footer: two small reads.
 
     Raises:
-        Refusal: the file is no whole, plausible Parquet file.
+        RefusalError: the file is no whole, plausible Parquet file.
         EnvironmentFault: the disk or the network fails.
     """
     try:
         with open_file(source.path) as file:
             size, raw = _tail(source, file)
-    except (Refusal, SteelyardError):
+    except (RefusalError, SteelyardError):
         raise
     except Exception as error:  # drivers raise what their client libraries raise
         raise _unreadable(source, error) from error
-    metadata, schema = _parse(source, raw)
-    footer = Footer(source, size, digest(size, raw), metadata, schema, raw)
+    rows, groups, metadata, schema = _parse(source, raw)
+    footer = Footer(source, size, digest(size, raw), metadata, schema, rows, groups)
     _check(footer)
     return footer
 
@@ -88,57 +86,57 @@ def _shown(data: bytes) -> str:
     return escape(repr(data)[2:-1])
 
 
-def _parse(source: Source, raw: bytes) -> tuple[pq.FileMetaData, pa.Schema]:
+def _parse(
+    source: Source, raw: bytes
+) -> tuple[int, tuple[RowGroup, ...], pq.FileMetaData, pa.Schema]:
     try:
+        rows, groups = row_groups(raw[:-8])
         # A footer's offsets are not followed here, so a file of the footer alone will do.
         file = pq.ParquetFile(pa.BufferReader(MAGIC + raw))
         schema = file.schema_arrow
-        _ = [(field.name, str(field.type)) for field in schema]  # names that are not UTF-8 raise
-        return file.metadata, schema
+        str(schema)  # raises for names that are not UTF-8
     except DECODE_ERRORS as error:
-        first = str(error).partition("\n")[0]
-        raise _refused(
-            source, f"the Parquet footer cannot be read: {escape(first, 200)}"
-        ) from error
+        first = escape(str(error).partition("\n")[0], 200)
+        raise _refused(source, f"the Parquet footer cannot be read: {first}") from error
+    return rows, groups, file.metadata, schema
 
 
 def _check(footer: Footer) -> None:
-    metadata, source = footer.metadata, footer.source
+    source, leaves = footer.source, footer.metadata.num_columns
     total = 0
-    for group in range(metadata.num_row_groups):
-        info = metadata.row_group(group)
-        if info.num_rows < 0:
-            raise _lie(source, f"row group {group} claims {info.num_rows} rows")
-        total += info.num_rows
-        for column in range(info.num_columns):
-            _check_chunk(footer, group, info.num_rows, column)
-    if total != metadata.num_rows:
-        raise _lie(source, f"it claims {metadata.num_rows:,} rows, its row groups {total:,}")
+    for number, group in enumerate(footer.groups):
+        if group.rows < 0 or len(group.chunks) != leaves:
+            claim = f"{group.rows} rows in {len(group.chunks)} of {leaves} columns"
+            raise _lie(source, f"row group {number} has {claim}")
+        total += group.rows
+        for column, chunk in enumerate(group.chunks):
+            _check_chunk(footer, group.rows, chunk, (number, column))
+    if not total == footer.rows == footer.metadata.num_rows:
+        raise _lie(source, f"it claims {footer.rows:,} rows, its row groups {total:,}")
 
 
-def _check_chunk(footer: Footer, group: int, rows: int, column: int) -> None:
-    chunk = footer.metadata.row_group(group).column(column)
-    leaf = footer.metadata.schema.column(column)
-    where = f"row group {group}, column {show(leaf.path)}"
-    packed, values = chunk.total_compressed_size, chunk.num_values
-    start = chunk.data_page_offset
-    if chunk.has_dictionary_page and chunk.dictionary_page_offset:
-        start = min(start, chunk.dictionary_page_offset)
-    if start < 0 or packed < 0 or start + packed > footer.size:
+def _check_chunk(footer: Footer, rows: int, chunk: Chunk, at: tuple[int, int]) -> None:
+    leaf = footer.metadata.schema.column(at[1])
+    where = f"row group {at[0]}, column {show(leaf.path)}"
+    if chunk.external:
+        raise _refused(footer.source, f"{where} lies in another file")
+    if chunk.start < 0 or chunk.packed < 0 or chunk.start + chunk.packed > footer.size:
         raise _lie(footer.source, f"{where} lies outside of the file")
-    if values < rows or (leaf.max_repetition_level == 0 and values != rows):
-        raise _lie(footer.source, f"{where} has {values:,} values for {rows:,} rows")
+    flat = leaf.max_repetition_level == 0
+    if chunk.values < rows or (flat and chunk.values != rows):
+        raise _lie(footer.source, f"{where} has {chunk.values:,} values for {rows:,} rows")
     # A page header takes at least 10 bytes and counts its values in 32 bits.
-    if values > (packed // 10 + 1) << 31:
-        raise _lie(footer.source, f"{where} claims {values:,} values in {packed:,} bytes")
+    if chunk.values > (chunk.packed // 10 + 1) << 31:
+        claim = f"{chunk.values:,} values in {chunk.packed:,} bytes"
+        raise _lie(footer.source, f"{where} claims {claim}")
 
 
-def _lie(source: Source, cause: str) -> Refusal:
+def _lie(source: Source, cause: str) -> RefusalError:
     return _refused(source, f"the Parquet footer contradicts itself: {cause}")
 
 
-def _refused(source: Source, cause: str, remedy: str = _AGAIN) -> Refusal:
-    return Refusal(Problem(show(source.name), cause, remedy))
+def _refused(source: Source, cause: str, remedy: str = _AGAIN) -> RefusalError:
+    return RefusalError(Problem(show(source.name), cause, remedy))
 
 
 def _unreadable(source: Source, error: Exception) -> Exception:
@@ -147,7 +145,8 @@ def _unreadable(source: Source, error: Exception) -> Exception:
         if fault.exit_code == 3:
             return _refused(source, fault.cause, fault.remedy)
         return fault
-    if is_machine_fault(error):
-        return remote_fault(show(source.name), error)
-    reason = getattr(error, "strerror", None) or escape(error)
+    if is_disk_fault(error):
+        return disk_fault(show(source.name), error)
+    number = getattr(error, "errno", None)
+    reason = os.strerror(number) if number else escape(error)
     return _refused(source, f"cannot be read: {reason}", "check the file and its permissions")

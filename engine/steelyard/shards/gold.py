@@ -18,11 +18,11 @@ from .roles import VOTES
 
 # Spellings after trimming and in lower case. Numbers stand for nothing: 1 is the first response
 # to some and P(a) = 1 to others.
+_EVEN = ("tie (both bad)", "draw", "equal", "a=b", "b=a", "[[c]]")
 _SPELLINGS = (
-    ["a", "response_a", "model_a", "answer_a", "output_a", "assistant_a", "[[a]]", "a>b", "a>>b"],
-    ["b", "response_b", "model_b", "answer_b", "output_b", "assistant_b", "[[b]]", "b>a", "b>>a"],
-    ["tie", "tie (bothbad)", "tie(bothbad)", "bothbad", "both_bad", "both bad", "draw", "equal"]
-    + ["a=b", "b=a", "[[c]]"],
+    ("a", "response_a", "model_a", "answer_a", "output_a", "assistant_a", "[[a]]", "a>b", "a>>b"),
+    ("b", "response_b", "model_b", "answer_b", "output_b", "assistant_b", "[[b]]", "b>a", "b>>a"),
+    ("tie", "tie (bothbad)", "tie(bothbad)", "bothbad", "both_bad", "both bad", *_EVEN),
 )
 LABELS = {word: code for code, words in enumerate(_SPELLINGS) for word in words}
 _ABSENT, _UNKNOWN = -1, -2
@@ -44,10 +44,10 @@ def read_gold(
     """
     if "votes_a" in columns:
         named = {name[-1] if name != VOTES[2] else "tie": columns.get(name) for name in VOTES}
-        return _read_votes({k: v for k, v in named.items() if v is not None}, roles, findings)
+        return _read_votes({k: v for k, v in named.items() if v is not None}, findings)
     values = columns["gold"]
     if pt.is_struct(values.type):
-        return _read_votes(_fields(values), roles, findings)
+        return _read_votes(_fields(values), findings)
     if pt.is_floating(values.type):
         return _read_probability(values, roles["gold"], findings)
     return _read_labels(values, roles["gold"], findings)
@@ -82,23 +82,22 @@ def _read_probability(values: pa.Array, column: str, findings: Findings) -> pa.A
     return _gold([p, 1 - p, np.zeros(len(p))], absent)
 
 
-def _read_votes(
-    votes: Mapping[str, pa.Array], roles: Mapping[str, str], findings: Findings
-) -> pa.Array:
-    absent = np.array([_mask(values.is_null()) for values in votes.values()])
+def _read_votes(votes: Mapping[str, pa.Array], findings: Findings) -> pa.Array:
+    absent: Bool = np.array([_mask(values.is_null()) for values in votes.values()])
     counts = np.array([_numbers(values) for values in votes.values()])
-    nothing = absent.all(axis=0)
+    nothing: Bool = np.asarray(absent.all(axis=0))
 
     def shown(row: int) -> str:
         return ", ".join(f"{name}={values[row].as_py()}" for name, values in votes.items())
 
-    findings.add(
-        absent.any(axis=0) & ~nothing, REASON, lambda row: f"votes are incomplete: {shown(row)}"
-    )
-    wrong = ~(np.isfinite(counts) & (counts >= 0)).all(axis=0) & ~nothing
+    some: Bool = np.asarray(absent.any(axis=0)) & ~nothing
+    findings.add(some, REASON, lambda row: f"votes are incomplete: {shown(row)}")
+    with np.errstate(all="ignore"):
+        total: Float64 = np.asarray(counts.sum(axis=0))
+    wrong = ~((counts >= 0).all(axis=0) & np.isfinite(total)) & ~nothing
     findings.add(wrong, REASON, lambda row: f"votes are negative or no numbers: {shown(row)}")
     findings.add(
-        (counts.sum(axis=0) == 0) & ~nothing & ~wrong,
+        (total == 0) & ~nothing,
         REASON,
         lambda row: f"votes sum to zero: {shown(row)}",
     )
@@ -108,9 +107,8 @@ def _read_votes(
 
 
 def _fields(values: pa.StructArray) -> dict[str, pa.Array]:
-    return {"a": pc.struct_field(values, "a"), "b": pc.struct_field(values, "b")} | {
-        "tie": pc.struct_field(values, "tie")
-    }
+    names = [values.type.field(i).name for i in range(values.type.num_fields)]
+    return {name: pc.struct_field(values, name) for name in names}
 
 
 def _numbers(values: pa.Array) -> Float64:

@@ -26,7 +26,7 @@ class Problem:
         return "\n".join([f"{self.place}: {self.cause}", *(indent + x for x in self.lines)])
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """Carries one problem out of the code that looks at one file; never reaches a user."""
 
     def __init__(self, problem: Problem) -> None:

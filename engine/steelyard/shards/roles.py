@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 from ..errors import UsageError
-from .problems import Problem, Refusal, show
+from .problems import Problem, RefusalError, show
 
 REQUIRED = ("instruction", "response_a", "response_b")
 TEXTS = (*REQUIRED, "system", "reference", "model_a", "model_b")
@@ -38,13 +38,12 @@ def check_map(column_map: Mapping[str, str]) -> None:
     for role in column_map:
         if role not in NAMES:
             near = get_close_matches(role, NAMES, n=2) or list(NAMES)
+            known = " or ".join(filter(None, [", ".join(near[:-1]), near[-1]]))
             raise UsageError(
                 f"unknown role {show(role)}",
                 place=f"--map {show(role)}={show(column_map[role])}",
                 effect="nothing was read",
-                remedy=f"use {', '.join(near[:-1])} or {near[-1]}"
-                if near[1:]
-                else f"use {near[0]}",
+                remedy=f"use {known}",
             )
     taken: dict[str, str] = {}
     for role, column in column_map.items():
@@ -70,7 +69,7 @@ def assign(place: str, columns: Sequence[str], column_map: Mapping[str, str]) ->
         column_map: role -> column, as the user gave it; checked by `check_map`.
 
     Raises:
-        Refusal: a mapped column is not there, a required role has no column, or two.
+        RefusalError: a mapped column is not there, a required role has no column, or two.
     """
     roles: dict[str, str] = {}
     mapped = set(column_map.values())
@@ -151,5 +150,5 @@ def _listing(columns: Sequence[str]) -> str:
     return f"the columns are {shown}" + (", ..." if columns[12:] else "")
 
 
-def _refused(place: str, cause: str, remedy: str) -> Refusal:
-    return Refusal(Problem(show(place), cause, remedy))
+def _refused(place: str, cause: str, remedy: str) -> RefusalError:
+    return RefusalError(Problem(show(place), cause, remedy))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,15 +33,21 @@ class Limits:
     batch_rows: int = 2048
     batch_bytes: int = 16 << 20  # aimed at, from the rows before
     on_bad_row: Literal["reject", "fail"] = "reject"
+    # A model that answered nothing did answer: keeping it lets it lose, rejecting it hides that.
+    empty_responses: Literal["reject", "keep"] = "reject"
 
     def __post_init__(self) -> None:
         if min(self.row_bytes, self.batch_rows, self.batch_bytes) < 1:
             raise UsageError("a limit is not positive", remedy="give each limit at least 1")
-        if self.on_bad_row not in ("reject", "fail"):
-            raise UsageError(
-                f"unknown choice {escape(self.on_bad_row)} for bad rows",
-                remedy="use reject or fail",
-            )
+        _check_choice("bad rows", self.on_bad_row, ("reject", "fail"))
+        _check_choice("empty responses", self.empty_responses, ("reject", "keep"))
+
+
+def _check_choice(what: str, value: str, known: tuple[str, str]) -> None:
+    if value not in known:
+        raise UsageError(
+            f"unknown choice {escape(value)} for {what}", remedy=f"use {known[0]} or {known[1]}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ def check(
         numbers = np.flatnonzero(findings.good(batch.rows))
         clean = batch.filter(pa.array(findings.good(batch.rows)))
     later = Findings()
-    _find_empty(clean, roles, later)
+    _find_empty(clean, roles, limits, later)
     _find_large(clean, limits, later)
     derived = {}
     if "turns" in clean.columns:
@@ -117,8 +123,7 @@ def _find_nulls(batch: RawBatch, roles: Mapping[str, str], findings: Findings) -
     for role in REQUIRED:
         values = batch.columns[role]
         if values.null_count:
-            detail = f"{show(roles[role])} is null"
-            findings.add(_mask(values.is_null()), NULL, lambda _, text=detail: text)
+            findings.add(_mask(values.is_null()), NULL, _always(f"{show(roles[role])} is null"))
 
 
 def _find_invalid_utf8(batch: RawBatch, roles: Mapping[str, str], findings: Findings) -> None:
@@ -126,19 +131,25 @@ def _find_invalid_utf8(batch: RawBatch, roles: Mapping[str, str], findings: Find
     for column, values in [*named, *batch.metadata.items()]:
         bad = invalid_rows(values)
         if bad is not None:
-            findings.add(
-                bad,
-                UTF8,
-                lambda row, c=column, v=values: f"{show(c)} is not UTF-8{shown_bytes(v, row)}",
-            )
+            findings.add(bad, UTF8, _not_utf8(column, values))
 
 
-def _find_empty(batch: RawBatch, roles: Mapping[str, str], findings: Findings) -> None:
-    for role in REQUIRED:
+def _not_utf8(column: str, values: pa.Array) -> Callable[[int], str]:
+    return lambda row: f"{show(column)} is not UTF-8{shown_bytes(values, row)}"
+
+
+def _find_empty(
+    batch: RawBatch, roles: Mapping[str, str], limits: Limits, findings: Findings
+) -> None:
+    for role in REQUIRED[:1] if limits.empty_responses == "keep" else REQUIRED:
         blank = _blank(batch.columns[role])
         if blank is not None:
             detail = f"{show(roles[role])} is empty or white space only"
-            findings.add(blank, EMPTY, lambda _, text=detail: text)
+            findings.add(blank, EMPTY, _always(detail))
+
+
+def _always(detail: str) -> Callable[[int], str]:
+    return lambda _: detail
 
 
 def _blank(values: pa.StringArray) -> Bool | None:
@@ -149,7 +160,7 @@ def _blank(values: pa.StringArray) -> Bool | None:
     if data is None or not len(values):
         return np.ones(len(values), dtype=np.bool_) if len(values) else None
     raw = np.frombuffer(data, np.uint8)
-    empty = offsets[:-1] == offsets[1:]
+    empty: Bool = np.equal(offsets[:-1], offsets[1:])
     if not len(raw):
         return empty
     first = raw[np.minimum(offsets[:-1], len(raw) - 1)]
@@ -169,13 +180,11 @@ def _find_large(batch: RawBatch, limits: Limits, findings: Findings) -> None:
         size: Int64 = np.zeros(batch.rows, dtype=np.int64)
         for values in columns:
             size += row_bytes(values)
-        findings.add(
-            size > limits.row_bytes,
-            SIZE,
-            lambda row, k=kind, s=size: (
-                f"the row's {k} have {int(s[row]):,} bytes; the limit is {limits.row_bytes:,}"
-            ),
-        )
+        findings.add(size > limits.row_bytes, SIZE, _too_large(kind, size, limits.row_bytes))
+
+
+def _too_large(kind: str, size: Int64, limit: int) -> Callable[[int], str]:
+    return lambda row: f"the row's {kind} have {int(size[row]):,} bytes; the limit is {limit:,}"
 
 
 def _intake(
@@ -185,7 +194,7 @@ def _intake(
     columns["shard"] = pa.repeat(pa.scalar(batch.shard, pa.string()), batch.rows)
     columns["row"] = pa.array(numbers + batch.first, pa.int64())
     if len(schema) > len(INTAKE):
-        fields = list(schema.field("metadata").type.fields)
+        fields = list(schema.field("metadata").type)
         inner = [batch.metadata[field.name] for field in fields]
         columns["metadata"] = pa.StructArray.from_arrays(inner, fields=fields)
     filled = [

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.types as pt
 
-from .columns import Unsupported, metadata_type, role_type, unify, without_nulls
+from .columns import UnsupportedError, metadata_type, role_type, unify, without_nulls
 from .footer import Footer
-from .problems import Problem, Refusal, show
+from .problems import Problem, RefusalError, show
 from .roles import REQUIRED
 
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -36,20 +37,20 @@ def shard_columns(footer: Footer) -> ShardColumns:
     """A shard's columns by name, with one for each folder such as `source=web/` in its name.
 
     Raises:
-        Refusal: a name comes twice, is empty, or a folder's name is that of a column.
+        RefusalError: a name comes twice, is empty, or a folder's name is that of a column.
     """
     names = list(footer.schema.names)
     partitions = _partitions(footer.source.name)
     place = show(footer.source.name)
     if "" in names:
-        raise Refusal(Problem(place, "a column has no name", "give it one"))
+        raise RefusalError(Problem(place, "a column has no name", "give it one"))
     for name in names:
         if names.count(name) > 1:
-            raise Refusal(Problem(place, f"column {show(name)} is there twice", "rename one"))
+            raise RefusalError(Problem(place, f"column {show(name)} is there twice", "rename one"))
     folded = {name.casefold() for name in names}
     for name in partitions:
         if name.casefold() in folded:
-            raise Refusal(
+            raise RefusalError(
                 Problem(
                     place,
                     f"the folder {show(name)}=... would overwrite the column {show(name)}",
@@ -65,7 +66,7 @@ def _partitions(name: str) -> dict[str, str | None]:
     for part in name.split("/")[:-1]:
         key, equals, value = part.partition("=")
         if equals and key:
-            found[key] = None if value == _NO_PARTITION else value
+            found[unquote(key)] = None if value == _NO_PARTITION else unquote(value)
     return found
 
 
@@ -116,10 +117,10 @@ def _settle(
         try:
             kinds[name] = role_type(role, kind) if role else metadata_type(kind)
             if role in REQUIRED and pt.is_null(kind) and shard.footer.rows:
-                raise Unsupported("has no value in any row")
+                raise UnsupportedError("has no value in any row")
             if _is_large_dictionary(shard.footer, name, kind):
-                raise Unsupported(f"is a dictionary of more than {DICTIONARY_BYTES >> 20} MiB")
-        except Unsupported as error:
+                raise UnsupportedError(f"is a dictionary of more than {DICTIONARY_BYTES >> 20} MiB")
+        except UnsupportedError as error:
             kinds.setdefault(name, kind)
             problems.append(_unusable(shard, name, role, str(error)))
     return kinds, problems
@@ -173,20 +174,14 @@ def _leaves(footer: Footer, names: set[str]) -> Iterator[int]:
 def _is_large_dictionary(footer: Footer, name: str, kind: pa.DataType) -> bool:
     if not pt.is_dictionary(kind):
         return False
-    groups = range(footer.metadata.num_row_groups)
     return any(
-        footer.metadata.row_group(group).column(leaf).total_uncompressed_size > DICTIONARY_BYTES
+        group.chunks[leaf].unpacked > DICTIONARY_BYTES
         for leaf in _leaves(footer, {name})
-        for group in groups
+        for group in footer.groups
     )
 
 
 def text_bytes(footer: Footer, roles: Mapping[str, str]) -> int:
     """Uncompressed bytes of the columns with a role; an estimate, and as honest as the footer."""
     leaves = list(_leaves(footer, set(roles.values())))
-    groups = range(footer.metadata.num_row_groups)
-    return sum(
-        max(0, footer.metadata.row_group(group).column(leaf).total_uncompressed_size)
-        for group in groups
-        for leaf in leaves
-    )
+    return sum(max(0, group.chunks[leaf].unpacked) for group in footer.groups for leaf in leaves)

@@ -15,7 +15,7 @@ from ..errors import InputRefused
 from ..records import INTAKE
 from .discover import Source, discover
 from .footer import read_footer
-from .problems import EFFECT, Problem, Refusal, refusal, show
+from .problems import EFFECT, Problem, RefusalError, refusal, show
 from .roles import assign, check_map
 from .schema import ShardColumns, agree, shard_columns, text_bytes
 
@@ -100,7 +100,7 @@ def open_shards(
     try:
         roles = assign(shards[0].footer.source.name, list(shards[0].types), wanted)
         metadata = agree(shards, roles, problems)
-    except Refusal as refused:
+    except RefusalError as refused:
         problems.append(refused.problem)
     if problems:
         raise refusal(problems)
@@ -120,7 +120,7 @@ def _each(work: Callable[[T], U], items: Sequence[T], problems: list[Problem]) -
     def attempt(item: T) -> U | Problem:
         try:
             return work(item)
-        except Refusal as refused:
+        except RefusalError as refused:
             return refused.problem
 
     with ThreadPoolExecutor(_READERS) as pool:

@@ -10,9 +10,9 @@ import pyarrow.types as pt
 
 from ..errors import InputRefused, SteelyardError, escape
 from .columns import cast, role_type
-from .files import is_machine_fault, open_file, remote_fault
-from .footer import DECODE_ERRORS, read_footer
-from .problems import Refusal, refusal, show
+from .files import disk_fault, is_disk_fault, open_file, remote_fault
+from .footer import DECODE_ERRORS, Footer, read_footer
+from .problems import RefusalError, refusal, show
 from .roles import VOTES
 from .rows import Limits, RawBatch, check
 from .shardset import Shard, ShardSet
@@ -68,20 +68,20 @@ class _Pace:
 
 
 def _read(shard: Shard, shards: ShardSet, pace: _Pace) -> Iterator[RawBatch]:
-    metadata = _same_footer(shard)
+    footer = _same_footer(shard)
     group = 0
     try:
         with open_file(shard.source.path) as file:
             reader = pq.ParquetFile(
                 file,
-                metadata=metadata,
+                metadata=footer.metadata,
                 pre_buffer=False,  # it would load whole row groups
                 buffer_size=_BUFFER,
                 page_checksum_verification=True,
             )
             first = 0
-            for group in range(metadata.num_row_groups):
-                for batch in _read_group(reader, group, pace):
+            for group, facts in enumerate(footer.groups):
+                for batch in _read_group(reader, group, facts.rows, pace):
                     raw = _raw(shard, shards, first, batch)
                     first += raw.rows
                     pace.seen(raw)
@@ -92,10 +92,10 @@ def _read(shard: Shard, shards: ShardSet, pace: _Pace) -> Iterator[RawBatch]:
         raise _fault(shard, group, error) from error
 
 
-def _same_footer(shard: Shard) -> pq.FileMetaData:
+def _same_footer(shard: Shard) -> Footer:
     try:
         footer = read_footer(shard.source)
-    except Refusal as refused:
+    except RefusalError as refused:
         raise refusal([refused.problem]) from refused
     if footer.digest != shard.digest:
         raise InputRefused(
@@ -104,11 +104,13 @@ def _same_footer(shard: Shard) -> pq.FileMetaData:
             effect=_EFFECT,
             remedy="start again, and leave the inputs alone while they are read",
         )
-    return footer.metadata
+    return footer
 
 
-def _read_group(reader: pq.ParquetFile, group: int, pace: _Pace) -> Iterator[pa.RecordBatch]:
-    rows, seen = reader.metadata.row_group(group).num_rows, 0
+def _read_group(
+    reader: pq.ParquetFile, group: int, rows: int, pace: _Pace
+) -> Iterator[pa.RecordBatch]:
+    seen = 0
     for batch in reader.iter_batches(pace.rows, row_groups=[group]):
         seen += len(batch)
         yield batch
@@ -137,7 +139,9 @@ def _fault(shard: Shard, group: int, error: Exception) -> SteelyardError:
     if isinstance(error, SteelyardError):
         return error
     place = f"{show(shard.name)}, row group {group}"
-    if is_machine_fault(error) or not isinstance(error, DECODE_ERRORS):
+    if is_disk_fault(error):
+        return disk_fault(place, error)
+    if not isinstance(error, DECODE_ERRORS):
         return remote_fault(place, error)
     first = str(error).partition("\n")[0] or type(error).__name__
     return InputRefused(

@@ -50,9 +50,9 @@ def read_turns(values: pa.Array, column: str, findings: Findings) -> pa.Array:
         ),
     )
     findings.add(
-        _any(null, row_of, rows), REASON, lambda row: f"{show(column)} has a turn without content"
+        _any(null, row_of, rows), REASON, lambda _: f"{show(column)} has a turn without content"
     )
-    structs = pa.StructArray.from_arrays([speakers, contents], fields=list(TURNS.value_type.fields))
+    structs = pa.StructArray.from_arrays([speakers, contents], fields=list(TURNS.value_type))
     where = pa.array(offsets, pa.int32())
     return pa.ListArray.from_arrays(where, structs, type=TURNS, mask=absent)
 

@@ -1,0 +1,132 @@
+"""The few facts of a Parquet footer that have to be checked before pyarrow may look at them.
+
+pyarrow (26.0.1) ends the whole process (std::terminate) when Python asks it for a column chunk
+whose size statistics are damaged, so the numbers are read here, from the Thrift compact protocol
+(https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md) and
+parquet.thrift (https://github.com/apache/parquet-format).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+_DEEPEST = 24
+_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
+_INTEGERS = (4, 5, 6)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Where one column of one row group lies, as the footer claims."""
+
+    values: int  # nulls included
+    unpacked: int  # bytes
+    packed: int  # bytes
+    start: int  # offset of the first page in the file
+    external: bool  # in another file
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """One row group, as the footer claims."""
+
+    rows: int
+    chunks: tuple[Chunk, ...]
+
+
+def row_groups(footer: bytes) -> tuple[int, tuple[RowGroup, ...]]:
+    """Rows of the file and its row groups, unchecked.
+
+    Args:
+        footer: the Thrift bytes, without length and magic.
+
+    Raises:
+        ValueError: these bytes are no such structure.
+    """
+    try:
+        file = _Reader(footer).struct(0)
+        groups = tuple(RowGroup(group[3], tuple(map(_chunk, group[1]))) for group in file[4])
+        return int(file[3]), groups
+    except (KeyError, IndexError, TypeError, struct.error) as error:
+        raise ValueError("its Thrift structure is damaged") from error
+
+
+def _chunk(column: dict[int, Any]) -> Chunk:
+    facts = column[3]
+    start = facts[9]
+    dictionary = facts.get(11)
+    if dictionary:
+        start = min(start, dictionary)
+    return Chunk(facts[5], facts[6], facts[7], start, 1 in column)
+
+
+class _Reader:
+    """Compact protocol: a struct becomes field id -> value, a list a list."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+
+    def struct(self, depth: int) -> dict[int, Any]:
+        if depth > _DEEPEST:
+            raise ValueError("its Thrift structure is too deep")
+        fields: dict[int, Any] = {}
+        field = 0
+        while head := self._byte():
+            delta, kind = head >> 4, head & 15
+            field = field + delta if delta else self._zigzag()
+            fields[field] = kind == _TRUE if kind in (_TRUE, _FALSE) else self._value(kind, depth)
+        return fields
+
+    def _value(self, kind: int, depth: int) -> Any:  # noqa: ANN401 (what the bytes say)
+        if kind in _INTEGERS:
+            return self._zigzag()
+        if kind == _BINARY:
+            return self._take(self._varint())
+        if kind == _STRUCT:
+            return self.struct(depth + 1)
+        if kind in (_LIST, _SET):
+            return self._items(depth)
+        if kind == _DOUBLE:
+            return struct.unpack("<d", self._take(8))[0]
+        if kind in (_TRUE, _FALSE, _BYTE):  # booleans in lists take a byte each
+            return self._byte()
+        raise ValueError("its Thrift structure has an unknown type")
+
+    def _items(self, depth: int) -> list[Any]:
+        head = self._byte()
+        size, kind = head >> 4, head & 15
+        if size == 15:
+            size = self._varint()
+        if size > len(self.data) - self.at:
+            raise ValueError("its Thrift structure claims a list longer than itself")
+        return [self._value(kind, depth + 1) for _ in range(size)]
+
+    def _byte(self) -> int:
+        value = self.data[self.at]
+        self.at += 1
+        return value
+
+    def _take(self, size: int) -> bytes:
+        taken = self.data[self.at : self.at + size]
+        if len(taken) < size:
+            raise ValueError("its Thrift structure ends early")
+        self.at += size
+        return taken
+
+    def _varint(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self._byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+            if shift > 63:
+                raise ValueError("its Thrift structure has an endless number")
+
+    def _zigzag(self) -> int:
+        value = self._varint()
+        return (value >> 1) ^ -(value & 1)
