@@ -8,7 +8,7 @@ RUN uv pip install --system --no-cache --no-deps \
         "duckdb>=1.5,<3" \
         "fsspec>=2024.6" \
         "nvidia-ml-py>=12.560" \
-        "pyarrow>=17" \
+        "pyarrow>=21" \
         "xxhash>=3.4" \
         /opt/steelyard \
     && rm -rf /opt/steelyard \

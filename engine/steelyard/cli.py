@@ -88,7 +88,7 @@ def run_options(command: Command) -> Command:
             "column_map",
             multiple=True,
             metavar="ROLE=COLUMN",
-            help="Read a role from a column of another name; repeatable.",
+            help="Read a role from this column (ROLE= : from none); repeatable.",
         ),
         click.option(
             "--engine",
@@ -314,7 +314,7 @@ def make_config(inputs: tuple[str, ...], options: dict[str, Any]) -> RunConfig:
     """Options over the TOML file over the defaults."""
     file = options.pop("config_file")
     values = load_toml(file) if file else {}
-    mapping = parse_pairs("--map", options.pop("column_map"))
+    mapping = parse_pairs("--map", options.pop("column_map"), empty=True)
     engine = {
         key: scalar(text) for key, text in parse_pairs("--engine", options.pop("engine")).items()
     }

@@ -96,8 +96,8 @@ def load_toml(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def parse_pairs(option: str, values: tuple[str, ...]) -> dict[str, str]:
-    """`key=value` arguments of a repeatable option.
+def parse_pairs(option: str, values: tuple[str, ...], *, empty: bool = False) -> dict[str, str]:
+    """`key=value` arguments of a repeatable option; the value may be `empty` where that means none.
 
     Raises:
         UsageError: an argument has no `=`, or a key comes twice.
@@ -105,7 +105,7 @@ def parse_pairs(option: str, values: tuple[str, ...]) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for value in values:
         key, equals, rest = value.partition("=")
-        if not equals or not key or not rest:
+        if not equals or not key or not (rest or empty):
             raise UsageError(
                 f"{option} takes key=value, not {escape(value)!r}",
                 remedy=f"write {option} {escape(key) or 'key'}=value",

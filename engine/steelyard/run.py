@@ -123,6 +123,8 @@ def resume(run: Path, reporter: Reporter | None = None, stop: threading.Event | 
 
 def judge_spec(config: RunConfig) -> JudgeSpec:
     """Which judge a config asks for."""
+    if not config.judge.strip():
+        raise UsageError("`judge` is empty", remedy="name demo, scripted, a hub name or a folder")
     return JudgeSpec(
         name=config.judge,
         model=config.judge,

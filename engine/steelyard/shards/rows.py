@@ -33,21 +33,15 @@ class Limits:
     batch_rows: int = 2048
     batch_bytes: int = 16 << 20  # aimed at, from the rows before
     on_bad_row: Literal["reject", "fail"] = "reject"
-    # A model that answered nothing did answer: keeping it lets it lose, rejecting it hides that.
-    empty_responses: Literal["reject", "keep"] = "reject"
 
     def __post_init__(self) -> None:
         if min(self.row_bytes, self.batch_rows, self.batch_bytes) < 1:
             raise UsageError("a limit is not positive", remedy="give each limit at least 1")
-        _check_choice("bad rows", self.on_bad_row, ("reject", "fail"))
-        _check_choice("empty responses", self.empty_responses, ("reject", "keep"))
-
-
-def _check_choice(what: str, value: str, known: tuple[str, str]) -> None:
-    if value not in known:
-        raise UsageError(
-            f"unknown choice {escape(value)} for {what}", remedy=f"use {known[0]} or {known[1]}"
-        )
+        if self.on_bad_row not in {"reject", "fail"}:
+            raise UsageError(
+                f"unknown choice {escape(self.on_bad_row)} for bad rows",
+                remedy="use reject or fail",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +91,7 @@ def check(
         numbers = np.flatnonzero(findings.good(batch.rows))
         clean = batch.filter(pa.array(findings.good(batch.rows)))
     later = Findings()
-    _find_empty(clean, roles, limits, later)
+    _find_empty(clean, roles, later)
     _find_large(clean, limits, later)
     derived = {}
     if "turns" in clean.columns:
@@ -138,14 +132,12 @@ def _not_utf8(column: str, values: pa.Array) -> Callable[[int], str]:
     return lambda row: f"{show(column)} is not UTF-8{shown_bytes(values, row)}"
 
 
-def _find_empty(
-    batch: RawBatch, roles: Mapping[str, str], limits: Limits, findings: Findings
-) -> None:
-    for role in REQUIRED[:1] if limits.empty_responses == "keep" else REQUIRED:
-        blank = _blank(batch.columns[role])
-        if blank is not None:
-            detail = f"{show(roles[role])} is empty or white space only"
-            findings.add(blank, EMPTY, _always(detail))
+def _find_empty(batch: RawBatch, roles: Mapping[str, str], findings: Findings) -> None:
+    """Instructions only: a model that answered nothing did answer, and may lose for it."""
+    blank = _blank(batch.columns["instruction"])
+    if blank is not None:
+        detail = f"{show(roles['instruction'])} is empty or white space only"
+        findings.add(blank, EMPTY, _always(detail))
 
 
 def _always(detail: str) -> Callable[[int], str]:

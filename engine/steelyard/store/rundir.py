@@ -58,10 +58,11 @@ class RunDir:
         Raises:
             UsageError: the place is a file, or a folder with something else in it.
         """
-        if self.root.exists() and not self.root.is_dir():
+        nearest = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
+        if not nearest.is_dir():
             raise UsageError(
-                "the run directory is a file",
-                place=str(self.root),
+                "the run directory is a file, or below one",
+                place=str(nearest),
                 effect="nothing was written",
                 remedy="name a new folder with --run",
             )
@@ -90,7 +91,7 @@ class RunDir:
         """
         try:
             text = self.passport.read_text(encoding="utf-8")
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise UsageError(
                 "this is not a run directory (it has no run.json)",
                 place=str(self.root),
