@@ -9,7 +9,15 @@ import random
 from pathlib import Path
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 
 from steelyard.records import LabelSet, LabelVariant, PromptBatch
 
@@ -21,7 +29,7 @@ CHATML = (
 CORPUS = [
     "Which response is better, A or B? The answer is A. The answer is B. A B C D",
     "the quick brown fox jumps over the lazy dog; im start im end, 0123456789 <|>[]{}()",
-    "Ein Gruß aus Köln, déjà vu, naïve café, 你好，世界, привет, 🙂",
+    "Ein Gruß aus Köln, déjà vu, naïve café, 你好世界, привет, 🙂",
 ] * 20
 
 
@@ -128,7 +136,7 @@ def write_model(folder: Path, *, seed: int = 0, broken: bool = False) -> Path:
         max_position_embeddings=512,
         eos_token_id=0,
         bos_token_id=None,
-        initializer_range=0.5,  # far from uniform: a mistake shows
+        initializer_range=0.2,  # far from uniform: a mistake shows
     )
     torch.manual_seed(seed)
     network = LlamaForCausalLM(config).to(torch.float32)
@@ -144,9 +152,7 @@ def labels_of(encoder, *names: str) -> LabelSet:
 
 
 def labels(*ids: int) -> LabelSet:
-    return LabelSet(
-        tuple(str(i) for i in ids), tuple((LabelVariant(i, str(i)),) for i in ids)
-    )
+    return LabelSet(tuple(str(i) for i in ids), tuple((LabelVariant(i, str(i)),) for i in ids))
 
 
 def batch(rows: list[list[int]], bucket: int = 0) -> PromptBatch:
@@ -162,8 +168,8 @@ def prompts(count: int, vocabulary: int, *, longest: int, seed: int = 0) -> list
     rows = []
     while len(rows) < count:
         head = [draw.randrange(3, vocabulary) for _ in range(draw.randrange(1, longest // 2))]
-        for _ in range(3):
-            rows.append(head + [draw.randrange(3, vocabulary) for _ in range(longest // 3)])
+        tails = ([draw.randrange(3, vocabulary) for _ in range(longest // 3)] for _ in range(3))
+        rows += [head + tail for tail in tails]
     return sorted(rows[:count])
 
 
