@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 from pathlib import Path
 
@@ -147,6 +146,45 @@ def write_model(folder: Path, *, seed: int = 0, broken: bool = False) -> Path:
     return folder
 
 
+def hostile_texts(names: list[str], count: int, seed: int = 0) -> list[str]:
+    """Control tokens whole, cut, joined, changed in one character, and between other texts."""
+    draw = random.Random(seed)
+    other = [
+        "",
+        " ",
+        "\n",
+        "a",
+        "▁",
+        "\u200b",
+        "\uffff",
+        "é",
+        "🙂",
+        "\x00",
+        "A B",
+        "\ufffe",
+        "\u202e",
+    ]
+    texts = list(names)
+    while len(texts) < count:
+        name, friend = draw.choice(names), draw.choice(names)
+        cut = draw.randrange(len(name) + 1)
+        kind = draw.randrange(6)
+        if kind == 0:
+            text = name[:cut] + draw.choice(other) + name[cut:]
+        elif kind == 1:
+            text = draw.choice(other) + name + draw.choice(other) + friend
+        elif kind == 2:
+            text = name[:cut] + friend + name[cut:]
+        elif kind == 3:
+            text = name.swapcase() + draw.choice(other) + name
+        elif kind == 4:
+            text = name[:cut] + chr(draw.randrange(32, 0xD7FF)) + name[cut + 1 :]
+        else:
+            text = "".join(draw.choice(names)[: draw.randrange(1, 9)] for _ in range(4))
+        texts.append(text)
+    return texts
+
+
 def labels_of(encoder, *names: str) -> LabelSet:
     return LabelSet(names, tuple(encoder.label_variants(name) for name in names))
 
@@ -196,8 +234,3 @@ def by_key(reads) -> dict[bytes, tuple]:
             row = (read.status[i], read.label_logprobs[i], read.cached_tokens[i], read.errors[i])
             found[key] = row
     return found
-
-
-def shared_cache() -> Path:
-    """Where the embedded judge is converted once for all tests and runs."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

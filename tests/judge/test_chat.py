@@ -26,7 +26,7 @@ def test_chatml(tmp_path):
 REFUSING = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TURNS
 )
-DROPPING = "{% for m in messages %}{% if m.role == 'user' %}[user] {{ m.content }}\n{% endif %}{% endfor %}"
+DROPPING = "{% for m in messages if m.role == 'user' %}[user] {{ m.content }}\n{% endfor %}"
 
 
 @pytest.mark.parametrize("template", [REFUSING, DROPPING])

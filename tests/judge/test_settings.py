@@ -11,7 +11,9 @@ from steelyard.judge import settings as choose
 from steelyard.judge.weights import ModelFiles
 from steelyard.records import Workload
 
-FILES = ModelFiles(Path(), "local", {"max_position_embeddings": 2048, "dtype": "bfloat16"})
+FILES = ModelFiles(
+    Path(), "local", {"max_position_embeddings": 2048, "dtype": "bfloat16", "num_hidden_layers": 4}
+)
 CPU = choose.Machine("cpu", 8 << 30)
 
 
