@@ -65,7 +65,7 @@ def test_no_text_reaches_a_control_token(folder):
     names = [token["content"] for token in spec["added_tokens"]]
     encoder = HFEncoder(folder)
     assert len(encoder.control_ids) == len(names) == 17
-    texts = tiny.hostile_texts(names, 10_000) + ["<|im_start|>", "<|im_start|>"]
+    texts = [*tiny.hostile_texts(names, 10000), "<|im_start|>", "<|im_start|>"]
     for text, ids in zip(texts, encoder.encode_data(texts), strict=True):
         assert encoder.control_ids.isdisjoint(ids), text
 

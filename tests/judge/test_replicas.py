@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -75,8 +76,10 @@ def test_children_end_with_a_killed_owner(tmp_path):
             os.kill(os.getpid(), signal.SIGKILL)
     """
     script = tmp_path / "owner.py"
-    script.write_text(textwrap.dedent(code).format(path=[os.path.dirname(__file__), *sys.path]))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    script.write_text(textwrap.dedent(code).format(path=[str(Path(__file__).parent), *sys.path]))
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60, check=False
+    )
     children = [int(pid) for pid in done.stdout.split()]
     assert len(children) == 2, done.stderr
     deadline = time.monotonic() + 10

@@ -45,7 +45,9 @@ def test_reads_equal_transformers_cold_and_cached(judge, folder):
         got = np.array([found[key][1] for key in batch.keys])
         np.testing.assert_allclose(got, expected, atol=1e-4)
     assert sum(row[2] for row in cold.values()) > 0  # prompts share beginnings
-    assert all(row[2] >= len(ids) - 33 for row, ids in zip(map(warm.get, batch.keys), rows))
+    assert all(
+        row[2] >= len(ids) - 33 for row, ids in zip(map(warm.get, batch.keys), rows, strict=True)
+    )
 
 
 def test_mass_and_argmax(judge, folder):
@@ -125,6 +127,7 @@ def test_impossible_setting_is_told_in_one_line(folder):
     with pytest.raises(JudgeUnavailable, match="vLLM cannot start") as refused:
         judge.start(WORK, tiny.labels_of(judge.encoder, "A", "B"))
     assert "\n" not in refused.value.cause
+    print(refused.value)
     assert "kv_cache_memory_bytes" in refused.value.remedy
 
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from steelyard.errors import EngineFailed, JudgeUnavailable, UsageError, escape
+from steelyard.errors import EngineFailed, JudgeUnavailable, SteelyardError, UsageError, escape
 from steelyard.judge import settings as choose
 from steelyard.judge.base import Judge, JudgeSpec
 from steelyard.judge.feed import EngineError, Feed, each_prompt, read_batch
@@ -86,14 +86,15 @@ class VllmJudge(Judge):
         self._log = log = OutputLog()
         with engine_surroundings(log, spawn=self._device == "gpu") as spawned:
             self._spawned = spawned
-            vllm = _import_vllm(self._device)
-            arguments = self._arguments(workload)
             try:
+                vllm = _import_vllm(self._device)
+                arguments = self._arguments(workload)
                 self._engine = _build_engine(arguments)
             except Exception as error:
                 refusal = _not_started(error, self._logged(), self._files)
                 self.close()
-                raise refusal from error
+                _free_distributed()  # a half-built engine leaves it behind, too
+                raise refusal from (None if refusal is error else error)
         if spawned:
             self._alive = _watch_process(self._engine)
         return EngineReport(
@@ -266,7 +267,9 @@ def _cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
 
 
-def _not_started(error: Exception, logged: str | None, files: ModelFiles) -> JudgeUnavailable:
+def _not_started(error: Exception, logged: str | None, files: ModelFiles) -> SteelyardError:
+    if isinstance(error, SteelyardError):
+        return error
     cause = logged or _cause(error)
     remedy = _VERBOSE
     if "memory" in cause.lower():
