@@ -24,8 +24,9 @@ def merge_variants(logprobs: Float64, starts: Sequence[int]) -> tuple[Float64, F
         is not finite, or whose mass passes 1 by more than rounding, come back as NaN: they are no
         reads, and `is_read` tells them apart.
     """
-    merged = np.logaddexp.reduceat(logprobs, np.asarray(starts), axis=1)
-    mass = np.exp(merged).sum(axis=1)
+    with np.errstate(invalid="ignore", over="ignore"):  # such rows are marked below
+        merged = np.logaddexp.reduceat(logprobs, np.asarray(starts), axis=1)
+        mass = np.exp(merged).sum(axis=1)
     bad = ~np.isfinite(logprobs).all(axis=1) | ~(mass <= 1.0 + MASS_TOLERANCE)
     merged[bad] = np.nan
     mass[bad] = np.nan

@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from steelyard.records import (
     EngineReport,
     JudgeCard,
@@ -20,6 +22,15 @@ from steelyard.records import (
     ReadBatch,
     TokenIds,
     Workload,
+)
+
+# What a source of batches may yield to say that nothing is ready yet.
+NOTHING_READY = PromptBatch(
+    bucket=-1,
+    keys=[],
+    tokens=np.zeros(0, dtype=np.int32),
+    offsets=np.zeros(1, dtype=np.int64),
+    truncated=np.zeros(0, dtype=np.bool_),
 )
 
 EngineSetting = str | int | float | bool
@@ -121,8 +132,8 @@ class Judge(ABC):
 
         Every prompt pulled is yielded exactly once, in any order. Prompts are fed in the order of
         the batches. A prompt whose log-probabilities are not finite comes back with status error.
-        Pulling may block while the next bucket is prepared; an empty batch says that nothing is
-        ready yet, and the judge goes on with what it has.
+        Pulling may block while the next bucket is prepared; an empty batch (`NOTHING_READY`) says
+        so, and the judge goes on with what it has.
 
         Raises:
             EngineFailed: the engine died. Prompts pulled and not yielded are lost; `start` may be

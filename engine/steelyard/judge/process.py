@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
+import multiprocessing
 import os
 import re
 import select
@@ -12,9 +14,20 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 
 OWNER_VARIABLE = "STEELYARD_OWNER_PID"
+SPAWN_VARIABLE = "VLLM_ENABLE_V1_MULTIPROCESSING"
+_DEFAULTS = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # threads run here: a fork could hang
+    "TOKENIZERS_PARALLELISM": "true",
+}
 _TAIL = 1 << 16  # bytes of a log in which a cause is looked for
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _CAUSE = re.compile(r"\b((?:\w+\.)*\w*(?:Error|Exception)): (\S.*)$")
@@ -28,11 +41,45 @@ def interrupts_held() -> Iterator[None]:
     order to drop its requests. Other threads of this process still take the signal, so a handler
     here runs as usual, at the latest when the block ends.
     """
+    # Beginning a child begins this tracker first, and that would unblock the signal again.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def engine_surroundings(log: OutputLog, *, spawn: bool) -> Iterator[bool]:
+    """Environment, output and signals as an engine should find them while it is built.
+
+    Variables that the user has set stay as they are; all are put back at the end, also those that
+    vLLM changes for its children. A log level asked for shows vLLM's output on stderr.
+
+    Args:
+        log: takes the output.
+        spawn: whether vLLM should use a process of its own; the environment may say otherwise.
+
+    Yields:
+        Whether it will.
+    """
+    before, hook = dict(os.environ), sys.excepthook
+    asked = "VLLM_LOGGING_LEVEL" in before
+    for key, value in {**_DEFAULTS, SPAWN_VARIABLE: str(int(spawn))}.items():
+        os.environ.setdefault(key, value)
+    os.environ[OWNER_VARIABLE] = str(os.getpid())
+    try:
+        with interrupts_held(), log.capturing(stderr=not asked), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # vLLM's and torch's own
+            yield os.environ[SPAWN_VARIABLE] == "1"
+    finally:
+        for key in os.environ.keys() - before.keys():
+            del os.environ[key]
+        os.environ.update(before)
+        sys.excepthook = hook  # torch puts a rank before every traceback
+        if not asked:  # what vLLM would log here, it raises as well
+            logging.getLogger("vllm").setLevel(logging.CRITICAL)
 
 
 class OutputLog:
@@ -91,10 +138,11 @@ def end_with_owner() -> None:
 
 def _end_after(owner: int) -> None:
     _await_end(owner)
-    parent = os.getppid()
-    if parent not in {1, owner}:
+    # Not simply getppid(): an orphan's parent is init or a user's session.
+    between = multiprocessing.parent_process()
+    if between is not None and between.pid not in {None, owner} and between.pid == os.getppid():
         with contextlib.suppress(OSError):
-            os.kill(parent, signal.SIGKILL)
+            os.kill(between.pid, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -140,7 +140,7 @@ def check_overrides(engine: Mapping[str, EngineSetting], known: Collection[str])
             )
 
 
-def parse_override(value: EngineSetting) -> Any:  # noqa: ANN401 - vLLM takes numbers, texts, objects
+def parse_override(value: EngineSetting) -> Any:
     """A setting as vLLM wants it: texts from a command line that are JSON become values."""
     if not isinstance(value, str):
         return value
@@ -187,7 +187,7 @@ def choose_settings(
 def _cpu_cache(
     files: ModelFiles, dtype: str, machine: Machine, workload: Workload, length: int
 ) -> int:
-    """Bytes of key-value cache in host memory: the workload's need, at most a quarter of what is free.
+    """Bytes of key-value cache: the workload's need, at most a quarter of the free memory.
 
     64 full sequences and as many waiting to be shared are plenty: prompts come in prefix order.
     """

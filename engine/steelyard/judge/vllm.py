@@ -5,26 +5,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
-import logging
 import os
-import warnings
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterator
 from typing import Any
-
-import numpy as np
 
 from steelyard.errors import EngineFailed, JudgeUnavailable, SteelyardError, UsageError, escape
 from steelyard.judge import settings as choose
 from steelyard.judge.base import Judge, JudgeSpec
-from steelyard.judge.process import OWNER_VARIABLE, OutputLog, interrupts_held
+from steelyard.judge.feed import EngineError, Feed, each_prompt, read_batch
+from steelyard.judge.process import OutputLog, engine_surroundings
 from steelyard.judge.tokenizer import HFEncoder
 from steelyard.judge.weights import ModelFiles, resolve_model, weights_digest
-from steelyard.reads import is_read, merge_variants
 from steelyard.records import (
-    STATUS_ERROR,
-    STATUS_OK,
     EngineReport,
-    Float64,
     JudgeCard,
     LabelSet,
     PromptBatch,
@@ -32,23 +26,9 @@ from steelyard.records import (
     Workload,
 )
 
-_SPAWNED = "VLLM_ENABLE_V1_MULTIPROCESSING"
 _INSTALL = "pip install 'steelyard[gpu]', or 'steelyard[cpu]' on a machine without a GPU"
 _VERBOSE = "VLLM_LOGGING_LEVEL=INFO shows vLLM's own report"
-_END: Any = object()
 MAX_LABEL_TOKENS = 128  # vLLM's limit on logprob_token_ids
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Finished:
-    """One finished prompt: where it stands in its batch, and what came of it."""
-
-    batch: PromptBatch
-    index: int
-    logprobs: list[float] | None = None  # of the label variants, in LabelSet.token_ids' order
-    argmax_outside: bool = False
-    cached: int = 0
-    error: str | None = None
 
 
 class VllmJudge(Judge):
@@ -73,6 +53,8 @@ class VllmJudge(Judge):
             extra=choose.fingerprinted(spec.engine),
         )
         self._log: OutputLog | None = None
+        self._spawned = False
+        self._alive = threading.Event()
         self._engine: Any = None
         self._labels: LabelSet | None = None
 
@@ -101,19 +83,20 @@ class VllmJudge(Judge):
             )
         self.close()
         self._labels = labels
-        log = OutputLog()
-        self._log = log
-        with _prepared_environment(self._device, log), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # vLLM's and torch's own
-            vllm = _import_vllm(self._device)
-            arguments = self._arguments(workload)
+        self._log = log = OutputLog()
+        with engine_surroundings(log, spawn=self._device == "gpu") as spawned:
+            self._spawned = spawned
             try:
+                vllm = _import_vllm(self._device)
+                arguments = self._arguments(workload)
                 self._engine = _build_engine(arguments)
-            except SteelyardError:
-                raise
             except Exception as error:
-                self.close(keep_log=True)
-                raise _not_started(error, log, self._files) from error
+                refusal = _not_started(error, self._logged(), self._files)
+                self.close()
+                _free_distributed()  # a half-built engine leaves it behind, too
+                raise refusal from (None if refusal is error else error)
+        if spawned:
+            self._alive = _watch_process(self._engine)
         return EngineReport(
             settings={k: v for k, v in arguments.items() if k != "worker_extension_cls"},
             context_length=arguments["max_model_len"],
@@ -137,7 +120,7 @@ class VllmJudge(Judge):
             "skip_tokenizer_init": True,
             "trust_remote_code": False,
         }
-        if _in_own_process():
+        if self._spawned:
             fixed["worker_extension_cls"] = "steelyard.judge.worker.OwnedWorker"
         return chosen | overrides | fixed
 
@@ -151,50 +134,24 @@ class VllmJudge(Judge):
         """
         if self._engine is None or self._labels is None:
             raise EngineFailed("the judge was not started", remedy="report this as a bug")
-        feed = _Feed(self._engine, self._labels, self._files.vocabulary)
+        feed = Feed(self._engine, _sampling(self._labels), self._labels, self._files.vocabulary)
         try:
-            prompts = _prompts(batches)
+            prompts = each_prompt(batches)
             while True:
                 more = feed.top_up(prompts)
                 if feed.waiting:
                     feed.step()
                 if feed.finished:
-                    yield self._read_batch(feed.take())
+                    yield read_batch(feed.take(), self._labels)
                 if not more and not feed.waiting:
                     return
-        except _EngineError as error:
+        except EngineError as error:
             raise self._failed(error) from error.__cause__
         finally:
             feed.drop_waiting()
 
-    def _read_batch(self, finished: list[_Finished]) -> ReadBatch:
-        assert self._labels is not None
-        labels = self._labels
-        variants = len(labels.token_ids)
-        empty = [np.nan] * variants
-        logprobs: Float64 = np.array([f.logprobs or empty for f in finished], dtype=np.float64)
-        merged, mass = merge_variants(logprobs.reshape(len(finished), variants), labels.starts)
-        read = is_read(mass)
-        errors = [
-            f.error or (None if ok else "the log-probabilities are not finite")
-            for f, ok in zip(finished, read, strict=True)
-        ]
-        lengths = [int(f.batch.offsets[f.index + 1] - f.batch.offsets[f.index]) for f in finished]
-        return ReadBatch(
-            keys=[f.batch.keys[f.index] for f in finished],
-            buckets=np.array([f.batch.bucket for f in finished], dtype=np.int32),
-            status=[STATUS_OK if error is None else STATUS_ERROR for error in errors],
-            label_logprobs=merged,
-            label_mass=mass,
-            argmax_outside=np.array([f.argmax_outside for f in finished], dtype=np.bool_),
-            truncated=np.array([f.batch.truncated[f.index] for f in finished], dtype=np.bool_),
-            prompt_tokens=np.array(lengths, dtype=np.int32),
-            cached_tokens=np.array([f.cached for f in finished], dtype=np.int32),
-            errors=errors,
-        )
-
-    def _failed(self, error: _EngineError) -> EngineFailed:
-        cause = _cause(error.__cause__ or error, self._log)
+    def _failed(self, error: EngineError) -> EngineFailed:
+        cause = self._logged() or _cause(error.__cause__ or error)
         self.close()
         return EngineFailed(
             f"the engine stopped: {escape(cause, 300)}",
@@ -203,129 +160,25 @@ class VllmJudge(Judge):
             remedy=f"run the same command again to resume; {_VERBOSE}",
         )
 
-    def close(self, *, keep_log: bool = False) -> None:
+    def _logged(self) -> str | None:
+        """The cause that the engine's own process has logged: what it raises here hides it."""
+        return self._log.cause() if self._spawned and self._log is not None else None
+
+    def close(self) -> None:
         """Free engine, memory and processes; see `Judge`."""
+        self._alive.set()
         engine, self._engine = self._engine, None
         if engine is not None:
             with contextlib.suppress(Exception):
                 engine.engine_core.shutdown()
             del engine
             _free_distributed()
-        if self._log is not None and not keep_log:
-            self._log.close()
-            self._log = None
+        log, self._log = self._log, None
+        if log is not None:
+            log.close()
 
 
-class _EngineError(Exception):
-    """Carries what vLLM raised, as its cause, out of `_Feed`."""
-
-
-class _Feed:
-    """The engine's queue: puts prompts in, steps, and takes results out."""
-
-    def __init__(self, engine: Any, labels: LabelSet, vocabulary: int) -> None:  # noqa: ANN401
-        self._engine = engine
-        self._wanted = labels.token_ids
-        self._vocabulary = vocabulary
-        config = engine.vllm_config
-        self._longest = config.model_config.max_model_len - 1
-        self._target = 2 * config.scheduler_config.max_num_seqs
-        self._sampling = _sampling(self._wanted)
-        self.waiting: dict[str, tuple[PromptBatch, int]] = {}
-        self.finished: list[_Finished] = []
-        self._count = 0
-
-    def top_up(self, prompts: Iterator[tuple[PromptBatch, int] | None]) -> bool:
-        """Put prompts in until enough are waiting; False: there are no more."""
-        while len(self.waiting) < self._target:
-            item = next(prompts, _END)
-            if item is _END:
-                return False
-            if item is None:  # nothing is ready; the engine goes on with what it has
-                return True
-            self._put(*item)
-        return True
-
-    def _put(self, batch: PromptBatch, index: int) -> None:
-        ids = batch.ids(index)
-        problem = self._problem(ids)
-        if problem is None:
-            self._count += 1
-            name = str(self._count)
-            try:
-                self._engine.add_request(
-                    name, {"type": "token", "prompt_token_ids": ids}, self._sampling
-                )
-            except ValueError as error:
-                problem = f"refused by the engine: {escape(error, 200)}"
-            except Exception as error:
-                if type(error).__name__ != "VLLMValidationError":
-                    raise _EngineError from error
-                problem = f"refused by the engine: {escape(error, 200)}"
-            else:
-                self.waiting[name] = batch, index
-        if problem is not None:
-            self.finished.append(_Finished(batch, index, error=problem))
-
-    def _problem(self, ids: list[int]) -> str | None:
-        """Why a prompt cannot be given to the engine. A bad id would end it, not the prompt."""
-        if not ids:
-            return "the prompt is empty"
-        if len(ids) > self._longest:
-            return f"the prompt has {len(ids)} tokens, the engine holds {self._longest}"
-        if self._vocabulary and not 0 <= min(ids) <= max(ids) < self._vocabulary:
-            return f"a token id is outside the vocabulary of {self._vocabulary}"
-        return None
-
-    def step(self) -> None:
-        """One engine step; its results are in `finished`."""
-        try:
-            outputs = self._engine.step()
-        except Exception as error:
-            raise _EngineError from error
-        for output in outputs:
-            if output.finished:
-                batch, index = self.waiting.pop(output.request_id)
-                self.finished.append(self._result(batch, index, output))
-
-    def _result(self, batch: PromptBatch, index: int, output: Any) -> _Finished:  # noqa: ANN401
-        if not output.outputs or not output.outputs[0].logprobs:
-            return _Finished(batch, index, error="the engine gave the prompt up without a read")
-        flat = output.outputs[0].logprobs
-        # The first entry is the sampled token, then come the ids asked for, in their order.
-        sampled, *ids = flat.token_ids
-        if ids != self._wanted:
-            return _Finished(batch, index, error="the engine read other tokens than the labels")
-        return _Finished(
-            batch,
-            index,
-            logprobs=flat.logprobs[1:],
-            argmax_outside=sampled not in self._wanted,
-            cached=output.num_cached_tokens or 0,
-        )
-
-    def take(self) -> list[_Finished]:
-        """The finished prompts, once."""
-        finished, self.finished = self.finished, []
-        return finished
-
-    def drop_waiting(self) -> None:
-        """Take back what is still in the engine, when a reader stops early."""
-        if self.waiting:
-            with contextlib.suppress(Exception):
-                self._engine.abort_request(list(self.waiting))
-
-
-def _prompts(batches: Iterable[PromptBatch]) -> Iterator[tuple[PromptBatch, int] | None]:
-    """Prompts one by one; None for an empty batch."""
-    for batch in batches:
-        if not len(batch):
-            yield None
-        for index in range(len(batch)):
-            yield batch, index
-
-
-def _sampling(ids: list[int]) -> Any:  # noqa: ANN401
+def _sampling(labels: LabelSet) -> Any:
     from vllm import SamplingParams
 
     return SamplingParams(
@@ -333,46 +186,11 @@ def _sampling(ids: list[int]) -> Any:  # noqa: ANN401
         temperature=0.0,
         detokenize=False,
         flat_logprobs=True,
-        logprob_token_ids=ids,
+        logprob_token_ids=labels.token_ids,
     )
 
 
-def _in_own_process() -> bool:
-    return os.environ.get(_SPAWNED) == "1"
-
-
-@contextlib.contextmanager
-def _prepared_environment(device: choose.Device, log: OutputLog) -> Iterator[None]:
-    """Environment, output and signals as an engine should find them when it is built.
-
-    What the user has set stays. Variables that vLLM itself changes for its children are put back.
-    """
-    asked = "VLLM_LOGGING_LEVEL" in os.environ
-    defaults = {
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # threads run here: a fork could hang
-        "TOKENIZERS_PARALLELISM": "true",
-        _SPAWNED: "0" if device == "cpu" else "1",
-    }
-    preload = os.environ.get("LD_PRELOAD")
-    for key, value in defaults.items():
-        os.environ.setdefault(key, value)
-    os.environ[OWNER_VARIABLE] = str(os.getpid())
-    try:
-        with interrupts_held(), log.capturing(stderr=not asked):
-            yield
-    finally:
-        os.environ.pop("LD_PRELOAD", None)
-        if preload is not None:
-            os.environ["LD_PRELOAD"] = preload
-        if not asked:  # what it would log here, it raises as well
-            logging.getLogger("vllm").setLevel(logging.CRITICAL)
-
-
-def _import_vllm(device: choose.Device) -> Any:  # noqa: ANN401
+def _import_vllm(device: choose.Device) -> Any:
     try:
         import vllm
         from vllm.platforms import current_platform
@@ -406,7 +224,24 @@ def _not_importable(error: Exception) -> JudgeUnavailable:
     return JudgeUnavailable(f"vLLM cannot be imported: {escape(text, 300)}", remedy=_INSTALL)
 
 
-def _build_engine(arguments: dict[str, Any]) -> Any:  # noqa: ANN401
+def _watch_process(engine: Any) -> threading.Event:
+    """Wake a waiting reader when the engine's process has died; set the event to stop watching.
+
+    vLLM 0.32 notes the death, ends its receiving thread, and leaves `step` waiting for ever.
+    """
+    core, stop = engine.engine_core, threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.5):
+            if core.resources.engine_dead:
+                core.outputs_queue.put_nowait(RuntimeError("the engine's process has ended"))
+                return
+
+    threading.Thread(target=watch, name="steelyard-engine-watch", daemon=True).start()
+    return stop
+
+
+def _build_engine(arguments: dict[str, Any]) -> Any:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -422,12 +257,9 @@ def _free_distributed() -> None:
     gc.collect()
 
 
-def _cause(error: BaseException, log: OutputLog | None) -> str:
-    """The cause in one line: from the engine process's log, or the exception itself."""
-    logged = log.cause() if log is not None and _in_own_process() else None
-    if logged:
-        return logged
-    listed = getattr(error, "errors", None)  # pydantic
+def _cause(error: BaseException) -> str:
+    """An exception in one line."""
+    listed = getattr(error, "errors", None)  # pydantic's own text ends with an address
     if callable(listed):
         with contextlib.suppress(Exception):
             return str(listed()[0]["msg"])
@@ -435,8 +267,10 @@ def _cause(error: BaseException, log: OutputLog | None) -> str:
     return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
 
 
-def _not_started(error: Exception, log: OutputLog, files: ModelFiles) -> JudgeUnavailable:
-    cause = _cause(error, log)
+def _not_started(error: Exception, logged: str | None, files: ModelFiles) -> SteelyardError:
+    if isinstance(error, SteelyardError):
+        return error
+    cause = logged or _cause(error)
     remedy = _VERBOSE
     if "memory" in cause.lower():
         remedy = (

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 from pathlib import Path
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 
 from steelyard.records import LabelSet, LabelVariant, PromptBatch
 
@@ -21,7 +28,7 @@ CHATML = (
 CORPUS = [
     "Which response is better, A or B? The answer is A. The answer is B. A B C D",
     "the quick brown fox jumps over the lazy dog; im start im end, 0123456789 <|>[]{}()",
-    "Ein Gruß aus Köln, déjà vu, naïve café, 你好，世界, привет, 🙂",
+    "Ein Gruß aus Köln, déjà vu, naïve café, 你好世界, привет, 🙂",
 ] * 20
 
 
@@ -128,7 +135,7 @@ def write_model(folder: Path, *, seed: int = 0, broken: bool = False) -> Path:
         max_position_embeddings=512,
         eos_token_id=0,
         bos_token_id=None,
-        initializer_range=0.5,  # far from uniform: a mistake shows
+        initializer_range=0.2,  # far from uniform: a mistake shows
     )
     torch.manual_seed(seed)
     network = LlamaForCausalLM(config).to(torch.float32)
@@ -139,14 +146,51 @@ def write_model(folder: Path, *, seed: int = 0, broken: bool = False) -> Path:
     return folder
 
 
+def hostile_texts(names: list[str], count: int, seed: int = 0) -> list[str]:
+    """Control tokens whole, cut, joined, changed in one character, and between other texts."""
+    draw = random.Random(seed)
+    other = [
+        "",
+        " ",
+        "\n",
+        "a",
+        "▁",
+        "\u200b",
+        "\uffff",
+        "é",
+        "🙂",
+        "\x00",
+        "A B",
+        "\ufffe",
+        "\u202e",
+    ]
+    texts = list(names)
+    while len(texts) < count:
+        name, friend = draw.choice(names), draw.choice(names)
+        cut = draw.randrange(len(name) + 1)
+        kind = draw.randrange(6)
+        if kind == 0:
+            text = name[:cut] + draw.choice(other) + name[cut:]
+        elif kind == 1:
+            text = draw.choice(other) + name + draw.choice(other) + friend
+        elif kind == 2:
+            text = name[:cut] + friend + name[cut:]
+        elif kind == 3:
+            text = name.swapcase() + draw.choice(other) + name
+        elif kind == 4:
+            text = name[:cut] + chr(draw.randrange(32, 0xD7FF)) + name[cut + 1 :]
+        else:
+            text = "".join(draw.choice(names)[: draw.randrange(1, 9)] for _ in range(4))
+        texts.append(text)
+    return texts
+
+
 def labels_of(encoder, *names: str) -> LabelSet:
     return LabelSet(names, tuple(encoder.label_variants(name) for name in names))
 
 
 def labels(*ids: int) -> LabelSet:
-    return LabelSet(
-        tuple(str(i) for i in ids), tuple((LabelVariant(i, str(i)),) for i in ids)
-    )
+    return LabelSet(tuple(str(i) for i in ids), tuple((LabelVariant(i, str(i)),) for i in ids))
 
 
 def batch(rows: list[list[int]], bucket: int = 0) -> PromptBatch:
@@ -162,8 +206,8 @@ def prompts(count: int, vocabulary: int, *, longest: int, seed: int = 0) -> list
     rows = []
     while len(rows) < count:
         head = [draw.randrange(3, vocabulary) for _ in range(draw.randrange(1, longest // 2))]
-        for _ in range(3):
-            rows.append(head + [draw.randrange(3, vocabulary) for _ in range(longest // 3)])
+        tails = ([draw.randrange(3, vocabulary) for _ in range(longest // 3)] for _ in range(3))
+        rows += [head + tail for tail in tails]
     return sorted(rows[:count])
 
 
@@ -190,8 +234,3 @@ def by_key(reads) -> dict[bytes, tuple]:
             row = (read.status[i], read.label_logprobs[i], read.cached_tokens[i], read.errors[i])
             found[key] = row
     return found
-
-
-def shared_cache() -> Path:
-    """Where the embedded judge is converted once for all tests and runs."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -1,0 +1,229 @@
+"""Several processes with one judge and one GPU each, fed with neighbouring prompts.
+
+Chunks keep their order inside, so prompts that share a beginning meet in the same engine. A
+process gets its next chunk as soon as it has room, so no engine waits for another.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, NoReturn
+
+from steelyard.errors import EngineFailed, SteelyardError, UsageError, escape
+from steelyard.judge.base import NOTHING_READY, Judge, JudgeSpec
+from steelyard.judge.process import OWNER_VARIABLE, end_with_owner, interrupts_held
+from steelyard.records import EngineReport, LabelSet, PromptBatch, ReadBatch, Workload
+
+Factory = Callable[[JudgeSpec], Judge]
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_CHUNKS_AHEAD = 8  # a process holds at least this many before it is passed over
+
+
+@dataclass(slots=True)
+class _Replica:
+    process: BaseProcess
+    pipe: Connection
+    outstanding: int = 0  # prompts sent and not read
+
+
+class ReplicatedJudge(Judge):
+    """A judge in `spec.replicas` processes.
+
+    Args:
+        spec: of one judge; `replicas` says how many.
+        factory: opens one; a function at the top of a module, so that a child can import it.
+        chunk: prompts sent at a time; by default chosen from the workload.
+    """
+
+    def __init__(self, spec: JudgeSpec, factory: Factory, *, chunk: int | None = None) -> None:
+        self._spec = replace(spec, replicas=1)
+        self._factory = factory
+        self._chunk = chunk
+        self._devices = assign_devices(spec.replicas, os.environ.get(_VISIBLE))
+        opened = factory(self._spec)  # never started here: only its files are looked at
+        self.card = opened.card
+        self.encoder = opened.encoder
+        self.context_length = opened.context_length
+        self._replicas: list[_Replica] = []
+        self._size = chunk or 256
+
+    def start(self, workload: Workload, labels: LabelSet) -> EngineReport:
+        """Load all engines at the same time; see `Judge`."""
+        self.close()
+        share = max(1, workload.prompts // (len(self._devices) * _CHUNKS_AHEAD))
+        self._size = self._chunk or min(256, share)
+        context = multiprocessing.get_context("spawn")
+        with interrupts_held():
+            for device in self._devices:
+                mine, theirs = context.Pipe()
+                work = (theirs, self._factory, self._spec, device)
+                process = context.Process(target=serve, args=work, daemon=False)
+                process.start()
+                theirs.close()  # so that the child's end of life is seen here
+                self._replicas.append(_Replica(process, mine))
+                mine.send((workload, labels))
+        reports = [self._receive(replica) for replica in self._replicas]
+        report: EngineReport = reports[0]
+        report.settings["replicas"] = len(reports)
+        return report
+
+    def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
+        """Reads from all processes as they come; see `Judge`."""
+        chunks: Iterator[PromptBatch] | None = split(batches, self._size)
+        while chunks is not None or any(replica.outstanding for replica in self._replicas):
+            if chunks is not None and not self._feed(chunks):
+                chunks = None
+            busy = [replica for replica in self._replicas if replica.outstanding]
+            # While input is still coming, an idle replica must not wait for a busy one.
+            ready = wait([replica.pipe for replica in busy], 0.05 if chunks else None)
+            for replica in busy:
+                if replica.pipe in ready:
+                    read: ReadBatch = self._receive(replica)
+                    replica.outstanding -= len(read)
+                    yield read
+
+    def _feed(self, chunks: Iterator[PromptBatch]) -> bool:
+        """Send chunks until every process has enough; False: there are no more."""
+        enough = self._size * _CHUNKS_AHEAD
+        while True:
+            replica = min(self._replicas, key=lambda one: one.outstanding)
+            if replica.outstanding >= enough:
+                return True
+            chunk = next(chunks, None)
+            if chunk is None:
+                return False
+            if not len(chunk):
+                return True
+            replica.outstanding += len(chunk)
+            try:
+                replica.pipe.send(chunk)
+            except OSError:
+                self._died(replica)
+
+    def _receive(self, replica: _Replica) -> Any:
+        try:
+            message = replica.pipe.recv()
+        except (EOFError, OSError):
+            self._died(replica)
+        if isinstance(message, SteelyardError):
+            self.close()
+            raise message
+        return message
+
+    def _died(self, replica: _Replica) -> NoReturn:
+        replica.process.join(5)
+        code = replica.process.exitcode
+        self.close()
+        raise EngineFailed(
+            f"a judge process ended with exit code {code}",
+            place=self.card.name,
+            effect="reads in flight are lost and will be asked for again",
+            remedy="look for an out-of-memory message in dmesg, then run the same command again",
+        )
+
+    def close(self) -> None:
+        """End all processes; see `Judge`. A child ends when its pipe closes."""
+        replicas, self._replicas = self._replicas, []
+        for replica in replicas:
+            replica.pipe.close()
+        for replica in replicas:
+            replica.process.join(20)
+            if replica.process.is_alive():
+                replica.process.kill()
+                replica.process.join()
+
+
+def assign_devices(count: int, visible: str | None) -> list[str]:
+    """One entry of CUDA_VISIBLE_DEVICES for each process.
+
+    Raises:
+        UsageError: the environment shows fewer devices than processes.
+    """
+    if visible is None:
+        return [str(index) for index in range(count)]
+    shown = [entry.strip() for entry in visible.split(",") if entry.strip()]
+    if shown and len(shown) < count:
+        raise UsageError(
+            f"{count} replicas need {count} GPUs, {_VISIBLE} shows {len(shown)}",
+            remedy=f"lower --replicas, or show more devices in {_VISIBLE}",
+        )
+    return shown[:count] if shown else [""] * count
+
+
+def split(batches: Iterator[PromptBatch], size: int) -> Iterator[PromptBatch]:
+    """Chunks of at most `size` neighbouring prompts; an empty batch stays one."""
+    for batch in batches:
+        for start in range(0, max(1, len(batch)), size):
+            end = min(start + size, len(batch))
+            at = batch.offsets[start : end + 1]
+            yield PromptBatch(
+                batch.bucket,
+                batch.keys[start:end],
+                batch.tokens[at[0] : at[-1]],
+                at - at[0],
+                batch.truncated[start:end],
+            )
+
+
+def serve(pipe: Connection, factory: Factory, spec: JudgeSpec, device: str) -> None:
+    """The child's life: start once, read until the pipe closes."""
+    os.environ[_VISIBLE] = device
+    os.environ[OWNER_VARIABLE] = str(os.getppid())
+    end_with_owner()
+    judge: Judge | None = None
+    try:
+        workload, labels = pipe.recv()
+        judge = factory(spec)
+        report = judge.start(workload, labels)
+        inbox = _Inbox(pipe)
+        pipe.send(report)
+        for read in judge.read(inbox.batches()):
+            inbox.outstanding -= len(read)
+            pipe.send(read)
+    except (EOFError, BrokenPipeError):
+        return  # the owner has gone or has had enough
+    except SteelyardError as error:
+        pipe.send(error)
+    except Exception as error:
+        cause = f"{type(error).__name__}: {escape(error, 200)}"
+        pipe.send(EngineFailed(f"a judge process failed: {cause}", remedy="run it again"))
+    finally:
+        if judge is not None:
+            judge.close()
+
+
+class _Inbox:
+    """Takes chunks off the pipe at once: an owner that sends never waits for one that scores."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._chunks: queue.SimpleQueue[PromptBatch | None] = queue.SimpleQueue()
+        self.outstanding = 0
+        threading.Thread(target=self._receive, daemon=True).start()
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                self._chunks.put(self._pipe.recv())
+        except (EOFError, OSError):
+            self._chunks.put(None)
+
+    def batches(self) -> Iterator[PromptBatch]:
+        """Chunks as they come; an empty one where none is there and work is left."""
+        while True:
+            try:
+                chunk = self._chunks.get(block=not self.outstanding)
+            except queue.Empty:
+                yield NOTHING_READY
+                continue
+            if chunk is None:
+                return
+            self.outstanding += len(chunk)
+            yield chunk

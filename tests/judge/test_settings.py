@@ -1,0 +1,82 @@
+"""Engine settings from machine and workload, and their overrides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from steelyard.errors import UsageError
+from steelyard.judge import settings as choose
+from steelyard.judge.weights import ModelFiles
+from steelyard.records import Workload
+
+FILES = ModelFiles(
+    Path(), "local", {"max_position_embeddings": 2048, "dtype": "bfloat16", "num_hidden_layers": 4}
+)
+CPU = choose.Machine("cpu", 8 << 30)
+
+
+def test_context_is_the_workload_rounded_up():
+    chosen = choose.choose_settings(FILES, "bfloat16", CPU, Workload(10, 640))
+    assert chosen["max_model_len"] == 672  # 641 in blocks of 32
+    assert (
+        choose.choose_settings(FILES, "bfloat16", CPU, Workload(10, 9999))["max_model_len"] == 2048
+    )
+
+
+def test_small_workload_takes_little_memory():
+    few = choose.choose_settings(FILES, "float32", CPU, Workload(2, 100))
+    many = choose.choose_settings(FILES, "float32", CPU, Workload(10**6, 2000))
+    assert few["kv_cache_memory_bytes"] < many["kv_cache_memory_bytes"] <= 2 << 30
+
+
+def test_gpu():
+    chosen = choose.choose_settings(FILES, "bfloat16", choose.Machine("gpu", 0), Workload(10, 100))
+    assert "kv_cache_memory_bytes" not in chosen
+    assert chosen["block_size"] == 16
+
+
+@pytest.mark.parametrize(
+    ("weights", "device", "asked", "native", "expected"),
+    [
+        ("bfloat16", "cpu", "auto", True, "bfloat16"),
+        ("bfloat16", "cpu", "auto", False, "float32"),
+        ("float16", "cpu", "auto", True, "bfloat16"),
+        ("float32", "cpu", "auto", True, "float32"),
+        ("float16", "gpu", "auto", True, "float16"),
+        ("float32", "gpu", "auto", True, "bfloat16"),
+        ("bfloat16", "cpu", "float32", True, "float32"),
+    ],
+)
+def test_dtype(weights, device, asked, native, expected, monkeypatch):
+    monkeypatch.setattr(choose, "_multiplies_bfloat16", lambda: native)
+    files = ModelFiles(Path(), "local", {"dtype": weights})
+    assert choose.choose_dtype(files, device, asked) == expected
+
+
+@pytest.mark.parametrize(("device", "asked"), [("cpu", "float16"), ("gpu", "int3")])
+def test_impossible_dtype(device, asked):
+    with pytest.raises(UsageError, match="not possible"):
+        choose.choose_dtype(FILES, device, asked)
+
+
+def test_unknown_override_names_the_closest():
+    with pytest.raises(UsageError) as refused:
+        choose.check_overrides({"max_num_seq": 4}, {"max_num_seqs", "dtype"})
+    assert "max_num_seqs" in refused.value.remedy
+
+
+def test_reserved_override():
+    with pytest.raises(UsageError, match="reads depend on it"):
+        choose.check_overrides({"trust_remote_code": True}, {"trust_remote_code"})
+
+
+def test_overrides_from_a_command_line():
+    parsed = [choose.parse_override(v) for v in ("12", "0.5", "true", "False", "fp8", 3, '{"a":1}')]
+    assert parsed == [12, 0.5, True, False, "fp8", 3, {"a": 1}]
+
+
+def test_only_what_changes_reads_is_fingerprinted():
+    engine = {"max_num_seqs": 4, "dtype": "float32", "kv_cache_dtype": "fp8"}
+    assert choose.fingerprinted(engine) == {"kv_cache_dtype": "fp8"}

@@ -1,0 +1,152 @@
+"""A real engine on the CPU: reads against transformers, faults of prompts and engines."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+import tiny
+from steelyard.errors import EngineFailed, JudgeUnavailable, UsageError
+from steelyard.judge.base import NOTHING_READY, JudgeSpec
+from steelyard.reads import merge_variants
+from steelyard.records import Workload
+
+pytest.importorskip("vllm")
+from steelyard.judge.vllm import VllmJudge
+
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
+WORK = Workload(prompts=50, longest_prompt=150)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def judge(folder):
+    judge = VllmJudge.open(JudgeSpec("tiny", str(folder)))
+    judge.start(WORK, tiny.labels_of(judge.encoder, "A", "B"))
+    yield judge
+    judge.close()
+
+
+def test_reads_equal_transformers_cold_and_cached(judge, folder):
+    labels = tiny.labels_of(judge.encoder, "A", "B")
+    rows = tiny.prompts(50, judge._files.vocabulary, longest=120, seed=1)
+    batch = tiny.batch(rows)
+    expected, _ = merge_variants(tiny.reference(folder, rows, labels.token_ids), labels.starts)
+    cold = tiny.by_key(judge.read(iter([batch])))
+    warm = tiny.by_key(judge.read(iter([NOTHING_READY, batch])))
+    for found in (cold, warm):
+        got = np.array([found[key][1] for key in batch.keys])
+        np.testing.assert_allclose(got, expected, atol=1e-4)
+    assert sum(row[2] for row in cold.values()) > 0  # prompts share beginnings
+    assert all(
+        row[2] >= len(ids) - 33 for row, ids in zip(map(warm.get, batch.keys), rows, strict=True)
+    )
+
+
+def test_mass_and_argmax(judge, folder):
+    rows = tiny.prompts(9, judge._files.vocabulary, longest=60, seed=2)
+    labels = tiny.labels_of(judge.encoder, "A", "B")
+    everything = tiny.reference(folder, rows, list(range(judge._files.vocabulary)))
+    batch = tiny.batch(rows)
+    for read in judge.read(iter([batch])):
+        for i, key in enumerate(read.keys):
+            row = everything[batch.keys.index(key)]
+            outside = int(row.argmax()) not in labels.token_ids
+            assert bool(read.argmax_outside[i]) == outside
+            mass = np.exp(row[labels.token_ids]).sum()
+            assert read.label_mass[i] == pytest.approx(mass, abs=1e-5)
+
+
+def test_refused_prompts_are_error_reads(judge):
+    bad = {"empty": [], "tokens": [5] * 400, "vocabulary": [10**6], "outside": [-1]}
+    batch = tiny.batch([*bad.values(), [5, 6, 7]], bucket=3)
+    found = tiny.by_key(judge.read(iter([batch])))
+    for key, word in zip(batch.keys, bad, strict=False):
+        assert found[key][0] == "error"
+        assert word in found[key][3]
+    assert found[batch.keys[-1]][0] == "ok"
+
+
+def test_a_reader_may_stop_early(judge):
+    batch = tiny.batch(tiny.prompts(300, judge._files.vocabulary, longest=60, seed=3))
+    reading = judge.read(iter([batch]))
+    next(reading)
+    reading.close()
+    again = tiny.batch(tiny.prompts(10, judge._files.vocabulary, longest=60, seed=4))
+    assert len(tiny.by_key(judge.read(iter([again])))) == 10
+
+
+def test_engine_failure_and_a_fresh_start(folder, monkeypatch):
+    judge = VllmJudge.open(JudgeSpec("tiny", str(folder)))
+    labels = tiny.labels_of(judge.encoder, "A", "B")
+    judge.start(WORK, labels)
+    batch = tiny.batch(tiny.prompts(6, judge._files.vocabulary, longest=60))
+    before = tiny.by_key(judge.read(iter([batch])))
+
+    def explode():
+        raise RuntimeError("first line\nout of cheese")
+
+    monkeypatch.setattr(judge._engine, "step", explode)
+    with pytest.raises(EngineFailed, match="out of cheese"):
+        list(judge.read(iter([batch])))
+    judge.start(WORK, labels)
+    after = tiny.by_key(judge.read(iter([batch])))
+    for key in batch.keys:
+        np.testing.assert_array_equal(before[key][1], after[key][1])
+    judge.close()
+    judge.close()
+
+
+def test_weights_that_are_not_numbers_give_error_reads(tmp_path, capfd):
+    folder = tiny.write_model(tmp_path / "nan", broken=True)
+    judge = VllmJudge.open(JudgeSpec("nan", str(folder)))
+    judge.start(WORK, tiny.labels_of(judge.encoder, "A", "B"))
+    found = tiny.by_key(judge.read(iter([tiny.batch([[5, 6], [7]])])))
+    judge.close()
+    assert {row[0] for row in found.values()} == {"error"}
+    assert {row[3] for row in found.values()} == {"the log-probabilities are not finite"}
+    assert capfd.readouterr().out == ""
+
+
+def test_unknown_setting(folder):
+    judge = VllmJudge.open(JudgeSpec("tiny", str(folder), engine={"max_num_seq": 3}))
+    with pytest.raises(UsageError, match="no engine setting max_num_seq") as refused:
+        judge.start(WORK, tiny.labels_of(judge.encoder, "A", "B"))
+    assert "max_num_seqs" in refused.value.remedy
+
+
+def test_impossible_setting_is_told_in_one_line(folder):
+    judge = VllmJudge.open(JudgeSpec("tiny", str(folder), engine={"kv_cache_memory_bytes": 1}))
+    with pytest.raises(JudgeUnavailable, match="vLLM cannot start") as refused:
+        judge.start(WORK, tiny.labels_of(judge.encoder, "A", "B"))
+    assert "\n" not in refused.value.cause
+    print(refused.value)
+    assert "kv_cache_memory_bytes" in refused.value.remedy
+
+
+@pytest.mark.slow
+def test_a_killed_engine_process_is_noticed(folder, monkeypatch):
+    """vLLM 0.32 itself would wait for ever."""
+    import psutil
+
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    judge = VllmJudge.open(JudgeSpec("tiny", str(folder)))
+    judge.start(WORK, tiny.labels_of(judge.encoder, "A", "B"))
+
+    def batches():
+        yield tiny.batch([[5, 6, 7]])
+        for child in psutil.Process().children():
+            if "EngineCore" in " ".join(child.cmdline()):
+                os.kill(child.pid, signal.SIGKILL)
+        yield tiny.batch(tiny.prompts(300, 300, longest=120))
+
+    with pytest.raises(EngineFailed):
+        list(judge.read(batches()))
+    judge.close()
