@@ -272,11 +272,11 @@ def is_bad(row: dict[str, Any]) -> bool:
         turns = [None if x is None else x.decode() for x in row["turns"] or []]
     except UnicodeDecodeError:
         return True
-    required = [texts.get(name, "") for name in ("instruction", "response_a", "response_b")]
     size = sum(len(x.encode()) for name, x in texts.items() if name not in ("meta", "label"))
     size += sum(len(x.encode()) for x in turns if x)
     return (
-        not all(x.strip() for x in required)
+        not texts.get("instruction", "").strip()
+        or not {"response_a", "response_b"} <= texts.keys()
         or None in turns
         or texts.get("label") == "?"
         or size > 60

@@ -1,0 +1,81 @@
+"""What the documents say can be done is done here."""
+
+import re
+
+import click
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import steelyard
+from steelyard.cli import main
+from steelyard.config import RunConfig, load_toml
+
+from .helpers import ROOT, pairs_table
+
+SQL = (ROOT / "docs/sql.md").read_text("utf-8")
+CLI = (ROOT / "docs/cli.md").read_text("utf-8")
+README = (ROOT / "README.md").read_text("utf-8")
+QUERIES = re.findall(r"```sql\n(.*?)```", SQL, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    place = tmp_path_factory.mktemp("docs")
+    table = pairs_table(60).append_column("label", pa.array(["A", "B", "tie"] * 20))
+    pq.write_table(table, place / "pairs.parquet")
+    return steelyard.score(place / "pairs.parquet", run=place / "run", judge="scripted")
+
+
+def test_there_are_worked_queries():
+    assert len(QUERIES) >= 5
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.split("\n")[0][:40])
+def test_worked_queries_have_answers(run, query):
+    table = run.sql(query)
+    assert len(table) > 0
+    assert all(column.null_count == 0 for column in table.columns)
+
+
+@pytest.mark.parametrize("table", ["verdicts", "reads", "rejects"])
+def test_documented_columns_are_the_columns(run, table):
+    described = run.sql(f"DESCRIBE {table}")["column_name"].to_pylist()
+    section = SQL.split(f"## {table}:")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE)
+    named = [name.strip() for cell in cells for name in cell.split(",")]
+    if table == "rejects":
+        named = re.findall(r"`(\w+)`", section.split("(")[0]) + ["detail"]
+    assert sorted(set(named) - {"column", "---"}) == sorted(described)
+
+
+def test_every_command_is_documented():
+    for name, command in main.commands.items():
+        assert f"| `{name}" in CLI, f"docs/cli.md lacks {name}"
+        assert command.help
+        if not isinstance(command, click.Group):
+            for option in command.params:
+                assert isinstance(option, click.Argument) or option.help, (name, option.name)
+
+
+def test_the_configuration_example_is_one(tmp_path):
+    example = re.search(r"```toml\n(.*?)```", CLI, re.DOTALL)
+    assert example
+    path = tmp_path / "c.toml"
+    path.write_text(example[1])
+    config = RunConfig.from_mapping(load_toml(path), "docs")
+    assert config.map == {"instruction": "question"}
+    assert config.engine == {"gpu_memory_utilization": 0.85}
+
+
+def test_links_lead_somewhere():
+    for document in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)\)", document.read_text("utf-8")):
+            if "://" not in link:
+                assert (document.parent / link).exists(), f"{document}: {link}"
+
+
+def test_the_python_of_the_readme_is_the_api():
+    code = re.findall(r"```python\n(.*?)```", README + CLI, re.DOTALL)
+    for name in re.findall(r"steelyard\.(\w+)\(", "".join(code)):
+        assert callable(getattr(steelyard, name))
