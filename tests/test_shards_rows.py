@@ -234,9 +234,7 @@ def test_the_first_bad_row_can_stop_the_run(tmp_path: Path) -> None:
     assert refused.value.cause == "bad row (null): response_a is null"
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"row_bytes": 0}, {"batch_rows": -1}, {"on_bad_row": "skip"}]
-)
+@pytest.mark.parametrize("wrong", [{"row_bytes": 0}, {"batch_rows": -1}, {"on_bad_row": "skip"}])
 def test_wrong_limits_are_usage_errors(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Limits(**wrong)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from steelyard.dedupe import unique_prompts
+from steelyard.judge.base import NOTHING_READY
 from steelyard.plan import prefix_order
 from steelyard.prompt import Compiled, Rows, TextEncoder, compile_template, compose
 from steelyard.records import Int32, Int64, PromptBatch, Unique
@@ -24,6 +25,7 @@ CHUNK_PROMPTS = 2048
 CHUNK_BYTES = 4 << 20
 # The judge takes prompts in small batches, so that it can stop soon: what it took, it reads.
 BATCH_PROMPTS = 32
+PATIENCE = 0.002  # seconds to wait for the next batch while the engine may have work
 AHEAD = 128  # batches prepared in advance, across bucket boundaries
 
 
@@ -191,8 +193,9 @@ def feed(
 class Ahead:
     """Runs an iterator in a thread of its own, a few items ahead of its user.
 
-    An error in the thread is raised where the user takes the next item. Once `stop` is set,
-    nothing more is given out.
+    Where the thread is behind, NOTHING_READY is given out, so that an engine with work in its queue
+    can go on with it. An error in the thread is raised where the user takes the next item. Once
+    `stop` is set, nothing more is given out.
     """
 
     def __init__(
@@ -208,7 +211,11 @@ class Ahead:
 
     def __iter__(self) -> Iterator[PromptBatch]:
         while not self._stopped.is_set():
-            item = self._queue.get()
+            try:
+                item = self._queue.get(timeout=PATIENCE)
+            except queue.Empty:
+                yield NOTHING_READY
+                continue
             if isinstance(item, BaseException):
                 raise item
             if item is None or self._stopped.is_set():

@@ -108,7 +108,7 @@ class ScriptedJudge(Judge):
     def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
         """See `Judge`."""
         for batch in batches:
-            step = max(1, min(len(batch), int(self._rate / 20))) if self._rate else len(batch)
+            step = max(1, min(len(batch), int(self._rate / 20) if self._rate else len(batch)))
             for start in range(0, len(batch), step):
                 end = min(start + step, len(batch))
                 reads = self._read(batch, start, end)

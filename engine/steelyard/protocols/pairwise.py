@@ -36,9 +36,10 @@ PAIRWISE = Protocol(
         (None, f"### Instruction\n{slot('instruction')}"),
         (None, f"### Response A\n{slot('first')}"),
         (None, f"### Response B\n{slot('second')}"),
-        (None, "### Verdict\nWhich response is better? Answer with one letter, A or B."),
+        (None, "### Verdict\nWhich response is better, Response A or Response B?"),
     ),
-    answer_prefix="",
+    # With the answer begun, a small judge puts 0.97 of its probability on the labels; 0.36 without.
+    answer_prefix="The better response is Response",
     verdict_sql=(
         ("preference_ab", _AB),
         ("preference_ba", _BA),
