@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import textwrap
+import time
 
 import numpy as np
+import psutil
 import pytest
 
 import tiny
@@ -127,15 +132,12 @@ def test_impossible_setting_is_told_in_one_line(folder):
     with pytest.raises(JudgeUnavailable, match="vLLM cannot start") as refused:
         judge.start(WORK, tiny.labels_of(judge.encoder, "A", "B"))
     assert "\n" not in refused.value.cause
-    print(refused.value)
     assert "kv_cache_memory_bytes" in refused.value.remedy
 
 
 @pytest.mark.slow
 def test_a_killed_engine_process_is_noticed(folder, monkeypatch):
     """vLLM 0.32 itself would wait for ever."""
-    import psutil
-
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     judge = VllmJudge.open(JudgeSpec("tiny", str(folder)))
     judge.start(WORK, tiny.labels_of(judge.encoder, "A", "B"))
@@ -150,3 +152,43 @@ def test_a_killed_engine_process_is_noticed(folder, monkeypatch):
     with pytest.raises(EngineFailed):
         list(judge.read(batches()))
     judge.close()
+
+
+OWNER = """
+    import os, signal, sys
+    sys.path[:0] = {path!r}
+    if __name__ == "__main__":
+        import psutil, tiny
+        from steelyard.judge.base import JudgeSpec
+        from steelyard.judge.vllm import VllmJudge
+        from steelyard.records import Workload
+        judge = VllmJudge.open(JudgeSpec("tiny", {model!r}))
+        judge.start(Workload(50, 150), tiny.labels_of(judge.encoder, "A", "B"))
+        signal.signal(signal.SIGINT, lambda *_: None)
+        os.killpg(0, signal.SIGINT)  # what Ctrl-C in a terminal does
+        found = tiny.by_key(judge.read(iter([tiny.batch(tiny.prompts(50, 300, longest=120))])))
+        assert len(found) == 50
+        print(*[child.pid for child in psutil.Process().children(recursive=True)], flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_an_engine_process_outlives_ctrl_c_but_not_its_owner(folder, tmp_path):
+    script = tmp_path / "owner.py"
+    script.write_text(textwrap.dedent(OWNER).format(path=sys.path, model=str(folder)))
+    done = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        start_new_session=True,
+        check=False,
+    )
+    children = [int(pid) for pid in done.stdout.split()]
+    assert len(children) >= 2, done.stderr
+    deadline = time.monotonic() + 15
+    while any(map(psutil.pid_exists, children)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(psutil.pid_exists, children))
