@@ -8,7 +8,7 @@ import pytest
 
 import steelyard
 
-from .helpers import program, write_pairs
+from helpers import program, write_pairs
 
 HEAVY = {"vllm", "torch", "transformers", "numba", "duckdb", "pyarrow", "numpy"}
 

@@ -11,7 +11,7 @@ import steelyard
 from steelyard.cli import main
 from steelyard.config import RunConfig, load_toml
 
-from .helpers import ROOT, pairs_table
+from helpers import ROOT, pairs_table
 
 SQL = (ROOT / "docs/sql.md").read_text("utf-8")
 CLI = (ROOT / "docs/cli.md").read_text("utf-8")

@@ -10,10 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import steelyard
-from steelyard.records import Message
 
-from . import tiny
-from .helpers import PROGRAM, ROOT, data_file, pairs_table, program
+import tiny
+from helpers import PROGRAM, ROOT, data_file, pairs_table, program
 
 pytestmark = pytest.mark.vllm
 
@@ -78,9 +77,7 @@ def test_preferences_are_those_of_a_direct_forward_pass(reference, shard, judge)
                 "second": row[f"response_{second}"].strip(),
             }
             prompt, start = [], True
-            chat = encoder.render_chat(
-                [Message(one.role, one.content) for one in protocol.messages(frozenset())]
-            )
+            chat = encoder.render_chat(protocol.messages(frozenset())) + protocol.answer_prefix
             for piece in chat.split("[[slot:"):
                 name, _, rest = piece.rpartition("]]") if not start else ("", "", piece)
                 prompt += list(encoder.encode_data([texts[name]])[0]) if name else []
@@ -139,14 +136,14 @@ def test_two_replicas_read_the_same(reference, shard, judge, tmp_path):
 
 
 def test_long_prompts_are_cut_or_refused(shard, judge, tmp_path):
-    limit = ("--engine", "max_model_len=320")
+    limit = ("--engine", "max_model_len=352")
     refused = score(shard, tmp_path / "a", judge, *limit, rc=4)
     reasons = refused.sql("SELECT DISTINCT reason FROM rejects")["reason"].to_pylist()
     assert reasons == ["overlong"]
     cut = score(shard, tmp_path / "b", judge, *limit, "--overlong", "truncate")
     status = cut.sql("SELECT status, count(*) AS n FROM verdicts GROUP BY 1").to_pylist()
     assert status == [{"status": "ok", "n": 60}]
-    assert cut.sql("SELECT max(prompt_tokens) AS n FROM reads")["n"][0].as_py() <= 319
+    assert cut.sql("SELECT max(prompt_tokens) AS n FROM reads")["n"][0].as_py() <= 351
     marked = cut.sql("SELECT count(*) AS n FROM verdicts WHERE list_contains(flags, 'truncated')")
     assert marked["n"][0].as_py() > 0
 

@@ -32,7 +32,7 @@ from steelyard.run import resume, score
 from steelyard.store.journal import read_journal
 from steelyard.store.rundir import RunDir
 
-from .helpers import PROGRAM, pairs_table, program, rows, write_pairs
+from helpers import PROGRAM, pairs_table, program, rows, write_pairs
 
 QUIET = Reporter(quiet=True)
 

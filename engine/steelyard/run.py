@@ -65,7 +65,7 @@ class Context:
     @property
     def context_tokens(self) -> int:
         """Tokens a prompt may have; one is left for the answer."""
-        return int(self.passport["context_length"]) - 1
+        return min(int(self.passport["context_length"]), self.judge.context_length) - 1
 
 
 def score(
@@ -306,6 +306,13 @@ def _score(ctx: Context, manifest: Manifest) -> None:
         ctx.context_tokens,
         truncate=ctx.config.overlong == "truncate",
     )
+    if (least := maker.templates[""].fixed) > ctx.context_tokens:
+        raise UsageError(
+            f"the template alone takes {least} tokens, the judge holds"
+            f" {ctx.context_tokens}",
+            effect="nothing was read",
+            remedy="choose a judge, or an --engine max_model_len, with a longer context",
+        )
     session = uuid.uuid4().hex
     with Telemetry(ctx.run.root, session):
         start = _starter(ctx, manifest, maker, manifest.prompts - read, session)
