@@ -65,7 +65,7 @@ def make_input(path: Path, pairs: int, seed: int) -> None:
     pq.write_table(pa.table(columns), path)
 
 
-def command(place: Path, *arguments: str) -> list[str]:
+def command(*arguments: str) -> list[str]:
     """The program on this run."""
     return [sys.executable, "-m", "steelyard", *arguments, "--quiet", "--json"]
 
@@ -74,9 +74,7 @@ def score_command(place: Path, run: Path, judge: str, part_rows: int) -> list[st
     config = place / "soak.toml"
     config.write_text(f"part_rows = {part_rows}\npart_seconds = 0.2\nbucket_bytes = 50000\n")
     shard = str(place / "input.parquet")
-    return command(
-        place, "score", shard, "--run", str(run), "--judge", judge, "--config", str(config)
-    )
+    return command("score", shard, "--run", str(run), "--judge", judge, "--config", str(config))
 
 
 def kill_and_resume(

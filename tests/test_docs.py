@@ -8,10 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import steelyard
+from helpers import ROOT, pairs_table
 from steelyard.cli import main
 from steelyard.config import RunConfig, load_toml
-
-from helpers import ROOT, pairs_table
 
 SQL = (ROOT / "docs/sql.md").read_text("utf-8")
 CLI = (ROOT / "docs/cli.md").read_text("utf-8")
@@ -45,7 +44,7 @@ def test_documented_columns_are_the_columns(run, table):
     cells = re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE)
     named = [name.strip() for cell in cells for name in cell.split(",")]
     if table == "rejects":
-        named = re.findall(r"`(\w+)`", section.split("(")[0]) + ["detail"]
+        named = [*re.findall(r"`(\w+)`", section.split("(")[0]), "detail"]
     assert sorted(set(named) - {"column", "---"}) == sorted(described)
 
 

@@ -24,7 +24,7 @@ LAYERS = {
     "protocols": {"protocols"},
     "stages": {"prompt", "dedupe", "plan", "reads", "tally", "calibrate", "metrics", "ratings"},
     "edges": {"shards", "judge", "store", "telemetry", "ratebook", "progress", "data"},
-    "flow": {"planning", "feed", "scoring"},
+    "flow": {"planning", "feed", "scoring", "identity"},
     "run": {"run"},
     "surface": {"status", "api", "dryrun", "inspection", "demo", "doctor"},
     "cli": {"cli", "__main__"},

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import steelyard
-
 import tiny
 from helpers import PROGRAM, ROOT, data_file, pairs_table, program
 

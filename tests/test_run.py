@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import steelyard
+from helpers import PROGRAM, pairs_table, program, rows, write_pairs
 from steelyard.config import RunConfig
 from steelyard.errors import (
     EXIT_DONE,
@@ -31,8 +32,6 @@ from steelyard.progress import Reporter
 from steelyard.run import resume, score
 from steelyard.store.journal import read_journal
 from steelyard.store.rundir import RunDir
-
-from helpers import PROGRAM, pairs_table, program, rows, write_pairs
 
 QUIET = Reporter(quiet=True)
 

@@ -12,14 +12,14 @@ from steelyard import ratebook
 from steelyard.config import RunConfig
 from steelyard.dedupe import unique_prompts
 from steelyard.feed import PromptMaker
+from steelyard.identity import judge_spec, make_passport, row_limits
 from steelyard.judge import open_judge
 from steelyard.plan import bucket_count
 from steelyard.planning import write_plan
 from steelyard.progress import Reporter, duration
 from steelyard.records import PromptBatch
-from steelyard.run import judge_spec, make_passport, row_limits
 from steelyard.shards import open_shards, stream
-from steelyard.store import database
+from steelyard.store import queries
 from steelyard.store.plan_files import load_bucket
 from steelyard.store.rundir import RunDir
 
@@ -51,7 +51,7 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
             on_progress=lambda accepted, refused: reporter.planning(accepted, refused, shards.rows),
         )
         reporter.done()
-        ambiguous = database.ambiguous_pair_ids(run)
+        ambiguous = queries.ambiguous_pair_ids(run)
         disk = sum(path.stat().st_size for path in run.plan.iterdir())
         context = judge.context_length - 1
         maker = PromptMaker.build(

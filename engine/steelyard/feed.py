@@ -15,7 +15,7 @@ from steelyard.dedupe import unique_prompts
 from steelyard.judge.base import NOTHING_READY
 from steelyard.plan import prefix_order
 from steelyard.prompt import Compiled, Rows, TextEncoder, compile_template, compose
-from steelyard.records import Int32, Int64, PromptBatch, Unique
+from steelyard.records import Int64, PromptBatch, Unique
 from steelyard.store.plan_files import Manifest, load_bucket
 from steelyard.store.rundir import RunDir
 from steelyard.tally import Tally
@@ -236,5 +236,5 @@ class Ahead:
                     return
                 self._queue.put(item)
             self._queue.put(None)
-        except BaseException as error:  # noqa: BLE001 - raised again by the user's thread
+        except BaseException as error:
             self._queue.put(error)

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from steelyard.config import RunConfig
+from steelyard.identity import judge_fingerprint, judge_spec, label_set
 from steelyard.judge import open_judge
 from steelyard.prompt import compile_template, render_templates
 from steelyard.protocols import get_protocol
-from steelyard.run import judge_fingerprint, judge_spec, label_set
 
 
 def inspect_judge(name: str, revision: str | None, protocol: str) -> dict[str, Any]:

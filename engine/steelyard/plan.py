@@ -8,6 +8,7 @@ pairs go to buckets by the instruction's digest, and a bucket is ordered by itse
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -48,9 +49,7 @@ def digests(texts: pa.Array) -> list[bytes]:
     view = memoryview(data) if data is not None else memoryview(b"")
     hashed = xxhash.xxh3_128_digest
     if texts.null_count == 0:
-        return [
-            hashed(view[start:end]) for start, end in zip(offsets[:-1], offsets[1:], strict=True)
-        ]
+        return [hashed(view[start:end]) for start, end in pairwise(offsets)]
     valid = texts.is_valid().to_pylist()
     return [
         hashed(view[offsets[at] : offsets[at + 1]]) if valid[at] else ABSENT

@@ -6,20 +6,16 @@ resume: the same from wherever the run stands.
 
 from __future__ import annotations
 
-import platform
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from importlib import metadata
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steelyard import __version__
-from steelyard.config import RunConfig, fingerprint
+from steelyard.config import RunConfig
 from steelyard.errors import (
     EXIT_DONE,
     EXIT_INTERRUPTED,
@@ -28,20 +24,27 @@ from steelyard.errors import (
     UsageError,
 )
 from steelyard.feed import Ahead, PromptMaker, feed
+from steelyard.identity import (
+    changed,
+    judge_fingerprint,
+    judge_spec,
+    label_set,
+    make_passport,
+    row_limits,
+    same_run,
+)
 from steelyard.judge import open_judge
-from steelyard.judge.base import Judge, JudgeSpec
+from steelyard.judge.base import Judge
 from steelyard.plan import bucket_count
 from steelyard.planning import write_plan
 from steelyard.progress import Counts, Reporter
-from steelyard.prompt import SEGMENT_RULE, render_templates
-from steelyard.protocols import get_protocol
 from steelyard.records import LabelSet, Workload
 from steelyard.scoring import read_all
-from steelyard.shards import Limits, ShardSet, open_shards, stream
-from steelyard.store import database, parts, reuse
+from steelyard.shards import ShardSet, open_shards, stream
+from steelyard.store import compaction, parts, queries, reuse
 from steelyard.store.journal import Part, read_journal
 from steelyard.store.plan_files import Manifest, read_manifest
-from steelyard.store.rundir import RunDir, now
+from steelyard.store.rundir import RunDir
 from steelyard.tally import Tally
 from steelyard.telemetry import Telemetry
 
@@ -96,7 +99,7 @@ def score(
     with closing(judge), place.lock():
         passport = make_passport(config, judge, shards)
         if place.passport.exists():
-            passport = _same_run(place, passport)
+            passport = same_run(place, passport)
             reporter.say(f"{place.root}: going on with the run that is there")
         else:
             place.create()
@@ -115,117 +118,10 @@ def resume(run: Path, reporter: Reporter | None = None, stop: threading.Event | 
     judge = open_judge(judge_spec(config))
     with closing(judge), place.lock():
         if judge_fingerprint(judge, config, passport["templates"]) != passport["fingerprint"]:
-            raise _changed(place, ["the judge's files, its labels or Steelyard's templates"])
+            raise changed(place, ["the judge's files, its labels or Steelyard's templates"])
         if shards is not None and shards.fingerprint != passport["input"]["fingerprint"]:
-            raise _changed(place, ["the input shards"])
+            raise changed(place, ["the input shards"])
         return _carry_out(Context(place, config, passport, judge, reporter, stop), shards)
-
-
-def judge_spec(config: RunConfig) -> JudgeSpec:
-    """Which judge a config asks for."""
-    if not config.judge.strip():
-        raise UsageError("`judge` is empty", remedy="name demo, scripted, a hub name or a folder")
-    return JudgeSpec(
-        name=config.judge,
-        model=config.judge,
-        revision=config.revision,
-        engine=config.engine,
-        replicas=config.replicas,
-    )
-
-
-def row_limits(config: RunConfig) -> Limits:
-    """What a row may hold."""
-    return Limits(row_bytes=config.max_row_bytes, on_bad_row=config.on_bad_row)  # type: ignore[arg-type]
-
-
-def label_set(judge: Judge, protocol: str) -> LabelSet:
-    """The protocol's labels with their single-token forms."""
-    names = get_protocol(protocol).labels
-    return LabelSet(names, tuple(judge.encoder.label_variants(name) for name in names))
-
-
-def judge_fingerprint(judge: Judge, config: RunConfig, templates: dict[str, str]) -> str:
-    """Hash of all that can change a log-probability, 32 hex digits."""
-    # Where the files came from changes nothing: the digests say what they are.
-    card = {
-        key: value
-        for key, value in asdict(judge.card).items()
-        if key not in {"name", "model", "revision"}
-    }
-    protocol = get_protocol(config.protocol)
-    truncate = config.overlong == "truncate"
-    return fingerprint(
-        {
-            "judge": card,
-            "protocol": [protocol.name, protocol.version],
-            "templates": templates,
-            "labels": asdict(label_set(judge, config.protocol)),
-            "context": judge.context_length if truncate else None,
-            "segments": SEGMENT_RULE,
-        }
-    )
-
-
-def make_passport(config: RunConfig, judge: Judge, shards: ShardSet) -> dict[str, Any]:
-    """The content of run.json."""
-    templates = render_templates(get_protocol(config.protocol), judge.encoder)
-    return {
-        "steelyard": __version__,
-        "run": str(uuid.uuid4()),
-        "created": now(),
-        "fingerprint": judge_fingerprint(judge, config, templates),
-        "config": config.to_json(),
-        "judge": asdict(judge.card),
-        "context_length": judge.context_length,
-        "labels": asdict(label_set(judge, config.protocol)),
-        "templates": templates,
-        "input": {
-            "fingerprint": shards.fingerprint,
-            "shards": [source.name for source in shards.sources],
-            "rows": shards.rows,
-        },
-        "machine": {
-            "host": platform.node(),
-            "system": platform.platform(),
-            "python": sys.version.split()[0],
-            **{name: metadata.version(name) for name in ("pyarrow", "duckdb", "numpy")},
-        },
-    }
-
-
-# What may differ between the command that began a run and one that goes on with it.
-_FREE = {"engine", "replicas", "reuse", "part_rows", "part_seconds", "inputs"}
-
-
-def _same_run(place: RunDir, new: dict[str, Any]) -> dict[str, Any]:
-    """The passport of the run that is there, if it is the run that is asked for."""
-    old = place.read_passport()
-    differences = [
-        f"`{key}`: {old['config'].get(key)!r} there, {value!r} now"
-        for key, value in new["config"].items()
-        if key not in _FREE and old["config"].get(key) != value and not _scripted(key, value)
-    ]
-    if old["input"]["fingerprint"] != new["input"]["fingerprint"]:
-        differences.append("the input shards")
-    if old["fingerprint"] != new["fingerprint"] and not differences:
-        differences.append("the judge's files, its labels or Steelyard's templates")
-    if differences:
-        raise _changed(place, differences)
-    return old
-
-
-def _scripted(key: str, value: Any) -> bool:  # noqa: ANN401 - a config value
-    return key == "judge" and str(value).startswith("scripted")
-
-
-def _changed(place: RunDir, differences: list[str]) -> UsageError:
-    return UsageError(
-        f"the run directory holds another run; different: {'; '.join(differences)}",
-        place=str(place.root),
-        effect="nothing was changed",
-        remedy="give a new --run folder; with `--reuse` of this one, equal prompts cost nothing",
-    )
 
 
 def _carry_out(ctx: Context, shards: ShardSet | None) -> int:
@@ -239,7 +135,7 @@ def _carry_out(ctx: Context, shards: ShardSet | None) -> int:
     _score(ctx, manifest)
     if sum(part.rows for part in read_journal(ctx.run.root)) < manifest.prompts:
         return _stopped(ctx)
-    database.ensure_compact(ctx.run)
+    compaction.ensure_compact(ctx.run)
     return _exit_code(ctx, manifest)
 
 
@@ -259,7 +155,7 @@ def _plan(ctx: Context, shards: ShardSet | None) -> Manifest:
     )
     ctx.reporter.done()
     refused = sum(manifest.rejected.values())
-    if ambiguous := database.ambiguous_pair_ids(ctx.run):
+    if ambiguous := queries.ambiguous_pair_ids(ctx.run):
         ctx.reporter.warn(
             f"{ambiguous:,} pair_ids stand for several different pairs: join on shard and row"
         )
@@ -275,7 +171,7 @@ def _recover(ctx: Context) -> list[Part]:
     for name in lost:
         ctx.reporter.warn(f"{name} is damaged: set aside, its prompts are read again")
     if intact:
-        database.balance_pairs(ctx.run)
+        queries.balance_pairs(ctx.run)
     return intact
 
 
@@ -283,7 +179,7 @@ def _take_over(ctx: Context) -> None:
     for other in ctx.config.reuse:
         taken = reuse.take_over(ctx.run, RunDir(Path(other)))
         ctx.reporter.say(f"reused {taken:,} reads of {other}")
-    database.balance_pairs(ctx.run)
+    queries.balance_pairs(ctx.run)
 
 
 def _score(ctx: Context, manifest: Manifest) -> None:
@@ -308,8 +204,7 @@ def _score(ctx: Context, manifest: Manifest) -> None:
     )
     if (least := maker.templates[""].fixed) > ctx.context_tokens:
         raise UsageError(
-            f"the template alone takes {least} tokens, the judge holds"
-            f" {ctx.context_tokens}",
+            f"the template alone takes {least} tokens, the judge holds {ctx.context_tokens}",
             effect="nothing was read",
             remedy="choose a judge, or an --engine max_model_len, with a longer context",
         )

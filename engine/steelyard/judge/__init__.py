@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-
 from steelyard.judge.base import Judge, JudgeSpec
 
 DEMO = "demo"

@@ -51,24 +51,6 @@ class JudgeSpec:
     replicas: int = 1  # processes with one GPU each
 
 
-EngineSetting = str | int | float | bool
-
-
-@dataclass(frozen=True, slots=True)
-class JudgeSpec:
-    """What it takes to open a judge, in this process or in another; plain data.
-
-    `name` is what the user sees and verdicts carry; `model` a folder or a hub name; `engine`
-    overrides the settings that are chosen for the machine, under vLLM's own names.
-    """
-
-    name: str
-    model: str
-    revision: str | None = None
-    engine: dict[str, EngineSetting] = field(default_factory=dict)
-    replicas: int = 1  # processes with one GPU each
-
-
 class Encoder(ABC):
     """Texts to token ids, on the two sides of the injection boundary."""
 

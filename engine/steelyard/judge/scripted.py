@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import xxhash
@@ -123,14 +124,9 @@ class ScriptedJudge(Judge):
     def _read(self, batch: PromptBatch, start: int, end: int) -> ReadBatch:
         if self._labels is None:
             raise EngineFailed("the scripted engine is not started", remedy="call start first")
-        raw = memoryview(np.ascontiguousarray(batch.tokens)).cast("B")
+        raw = memoryview(batch.tokens.tobytes())
         edges = (batch.offsets[start : end + 1] * batch.tokens.itemsize).tolist()
-        units = np.asarray(
-            [
-                self._units(raw[left:right])
-                for left, right in zip(edges[:-1], edges[1:], strict=True)
-            ]
-        )
+        units = np.asarray([self._units(raw[left:right]) for left, right in pairwise(edges)])
         if (units[:, 3] < self._fail).any():
             self._labels = None
             raise EngineFailed("the script says so", remedy="set fail=0")

@@ -117,8 +117,7 @@ def _line(part: Part) -> bytes:
 def _parse(line: bytes) -> Part | None:
     try:
         entry: dict[str, Any] = json.loads(line)
-        if _line(part := Part(**entry["part"])) != line + b"\n":
-            return None
-        return part
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        part = Part(**entry["part"])
+    except (ValueError, KeyError, TypeError):
         return None
+    return part if _line(part) == line + b"\n" else None

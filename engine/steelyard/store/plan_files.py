@@ -10,6 +10,7 @@ import json
 import resource
 import shutil
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ class PlanWriter:
         order = np.argsort(places, kind="stable")
         bounds = np.searchsorted(places[order], np.arange(len(self._buckets) + 1))
         with writing(self._folder):
-            for bucket, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+            for bucket, (start, end) in enumerate(pairwise(bounds)):
                 if start < end:
                     self._bucket(bucket).write_table(table.take(pa.array(order[start:end])))
 

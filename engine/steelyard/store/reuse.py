@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from steelyard.store import database
+from steelyard.store import queries
 from steelyard.store.journal import read_journal, require_intact
 from steelyard.store.parts import PART_ROWS, commit_part, next_number
-from steelyard.store.plan_files import load_manifest
 from steelyard.store.rundir import RunDir
 
 
@@ -25,9 +24,8 @@ def take_over(run: RunDir, other: RunDir) -> int:
     origin = other.read_passport()["run"]
     theirs = read_journal(other.root)
     require_intact(other.root, theirs)
-    manifest = load_manifest(run)
     first, taken = next_number(run), 0
-    tables = database.matching_reads(run, manifest, other, theirs, origin, PART_ROWS)
+    tables = queries.matching_reads(run, other, theirs, origin, PART_ROWS)
     for number, table in enumerate(tables, first):
         commit_part(run, table, number)
         taken += len(table)

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print, and turn errors into exit codes."""
+"""What the commands share: options, configuration, Ctrl-C, output, errors as exit codes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import click
 
-from steelyard import __version__
 from steelyard.config import RunConfig, load_toml, parse_pairs, scalar
 from steelyard.errors import EXIT_INTERRUPTED, EXIT_USAGE, SteelyardError, escape
 
@@ -30,7 +29,7 @@ class Steelyard(click.Group):
         """As declared below."""
         return list(self.commands)
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - click's own signature
+    def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run; every error ends as a message and an exit code."""
         kwargs["standalone_mode"] = False
         try:
@@ -66,15 +65,6 @@ class Steelyard(click.Group):
             )
             code = 1
         sys.exit(code if isinstance(code, int) else 0)
-
-
-@click.group(cls=Steelyard, context_settings=CONTEXT)
-def main() -> None:
-    """Weigh pairs of responses with a local LLM judge, in bulk.
-
-    Parquet shards of (instruction, response_a, response_b) go in; preference probabilities, read
-    in both orders, come out as a DuckDB database.
-    """
 
 
 def run_options(command: Command) -> Command:
@@ -122,192 +112,6 @@ def as_json(command: Command) -> Command:
 def run_argument(command: Command) -> Command:
     """The run directory as an argument."""
     return click.argument("run", type=click.Path(path_type=Path))(command)
-
-
-@main.command()
-@click.argument("inputs", nargs=-1)
-@click.option(
-    "--run",
-    "run_dir",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="The run directory; an interrupted run in it is continued.",
-)
-@click.option(
-    "--reuse",
-    multiple=True,
-    metavar="RUN",
-    help="Take equal prompts' reads of an earlier run; repeatable.",
-)
-@click.option("--replicas", type=int, help="Engines side by side, one GPU each.  [default: 1]")
-@run_options
-@as_json
-def score(
-    inputs: tuple[str, ...], run_dir: Path, json_out: bool, quiet: bool, **options: Any
-) -> int:
-    """Score shards: files, folders, globs or URLs of Parquet."""
-    from steelyard.progress import Reporter
-    from steelyard.run import score as score_run
-
-    config = make_config(inputs, options)
-    with stopping() as stop:
-        code = score_run(config, run_dir, Reporter(quiet=quiet), stop)
-    print_status(run_dir, json_out)
-    return code
-
-
-@main.command()
-@run_argument
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
-@as_json
-def resume(run: Path, json_out: bool, quiet: bool) -> int:
-    """Go on with an interrupted run."""
-    from steelyard.progress import Reporter
-    from steelyard.run import resume as resume_run
-
-    with stopping() as stop:
-        code = resume_run(run, Reporter(quiet=quiet), stop)
-    print_status(run, json_out)
-    return code
-
-
-@main.command()
-@run_argument
-@click.option("--watch", is_flag=True, help="Print again every 2 seconds until the run ends.")
-@as_json
-def status(run: Path, watch: bool, json_out: bool) -> None:
-    """Show how a run stands; works while it is being written."""
-    import time
-
-    from steelyard.status import run_status
-
-    while True:
-        content = run_status(run)
-        if watch and not json_out and sys.stdout.isatty():
-            click.clear()
-        print_status(run, json_out, content)
-        if not watch or content["state"] in {"complete", "stopped"}:
-            return
-        time.sleep(2)
-
-
-@main.command()
-@run_argument
-@click.argument("query")
-@click.option("--max-rows", default=40, show_default=True, help="Rows drawn without --json.")
-@as_json
-def sql(run: Path, query: str, max_rows: int, json_out: bool) -> None:
-    """Query a run with SQL: tables verdicts, reads, rejects and run.
-
-    Works on finished runs and while one is being written. The query sees the run and nothing
-    else: no files, no extensions.
-    """
-    from steelyard.store import database
-    from steelyard.store.rundir import RunDir
-
-    if json_out:
-        print_json(plain(database.query(RunDir(run), query).to_pylist()))
-    else:
-        click.echo(database.show(RunDir(run), query, max_rows))
-
-
-@main.command()
-@run_argument
-@click.option("--out", type=click.Path(path_type=Path), help="[default: RUN/verdicts.duckdb]")
-@as_json
-def compact(run: Path, out: Path | None, json_out: bool) -> None:
-    """Write the DuckDB file of a run, audited; `score` does it at the end by itself."""
-    from steelyard.store import database
-    from steelyard.store.rundir import RunDir
-
-    counts = database.compact(RunDir(run), out)
-    if json_out:
-        print_json({"database": str(out or RunDir(run).database), **counts})
-    else:
-        click.echo(
-            f"{out or RunDir(run).database}: {counts['verdicts']:,} verdicts of"
-            f" {counts['pairs']:,} pairs, {counts['reads']:,} reads of {counts['prompts']:,} prompts"
-        )
-
-
-@main.command()
-@click.argument("inputs", nargs=-1)
-@run_options
-@as_json
-def plan(inputs: tuple[str, ...], json_out: bool, quiet: bool, **options: Any) -> None:
-    """Say what scoring would take: rows, rejects, prompts, tokens, time. Writes nothing."""
-    from steelyard.dryrun import draw_plan, dry_run
-    from steelyard.progress import Reporter
-
-    content = dry_run(make_config(inputs, options), Reporter(quiet=quiet))
-    if json_out:
-        print_json(content)
-    else:
-        click.echo(draw_plan(content))
-
-
-@main.group()
-def judge() -> None:
-    """Look at judges."""
-
-
-@judge.command()
-@click.argument("name")
-@click.option("--revision", help="Commit, tag or branch on the hub.")
-@click.option("--protocol", default="pairwise", show_default=True, help="Labels and template.")
-@as_json
-def inspect(name: str, revision: str | None, protocol: str, json_out: bool) -> None:
-    """Show a judge's identity, label tokens and rendered template."""
-    from steelyard.inspection import draw_judge, inspect_judge
-
-    content = inspect_judge(name, revision, protocol)
-    if json_out:
-        print_json(content)
-    else:
-        click.echo(draw_judge(content))
-
-
-@main.command()
-@as_json
-def doctor(json_out: bool) -> int:
-    """Check Python, vLLM, torch, GPUs, NVML and the disk; every finding has a remedy."""
-    from steelyard.doctor import draw_findings, examine
-
-    findings = examine()
-    if json_out:
-        print_json(findings)
-    else:
-        click.echo(draw_findings(findings))
-    return 5 if any(finding["state"] == "bad" for finding in findings) else 0
-
-
-@main.command()
-@click.option(
-    "--run",
-    "run_dir",
-    default=Path("runs/demo"),
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="The run directory; a second demo reuses its reads.",
-)
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
-def demo(run_dir: Path, quiet: bool) -> int:
-    """Judge the pairs that come with the program, with the small judge that installs with it."""
-    from steelyard.demo import run_demo
-    from steelyard.progress import Reporter
-
-    with stopping() as stop:
-        return run_demo(run_dir, Reporter(quiet=quiet), stop, click.echo)
-
-
-@main.command()
-@as_json
-def version(json_out: bool) -> None:
-    """Print the version."""
-    if json_out:
-        print_json({"steelyard": __version__, "python": sys.version.split()[0]})
-    else:
-        click.echo(f"steelyard {__version__}")
 
 
 def make_config(inputs: tuple[str, ...], options: dict[str, Any]) -> RunConfig:
@@ -362,12 +166,12 @@ def print_status(run: Path, json_out: bool, content: dict[str, Any] | None = Non
         click.echo(draw_status(content))
 
 
-def print_json(content: Any) -> None:  # noqa: ANN401 - any JSON value
+def print_json(content: Any) -> None:
     """One JSON document on stdout."""
     click.echo(json.dumps(content, indent=2, ensure_ascii=False, default=str))
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401 - any value of a query
+def plain(value: Any) -> Any:
     """Query results as JSON values: bytes as hex, times as ISO 8601, NaN as null."""
     if isinstance(value, dict):
         return {key: plain(entry) for key, entry in value.items()}

@@ -1,0 +1,134 @@
+"""The hand-off file: written from plan and parts, audited, checkpointed, then renamed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from steelyard.errors import IntegrityFault, UsageError
+from steelyard.store import journal
+from steelyard.store.database import (
+    Connection,
+    one_row,
+    open_handoff,
+    run_table,
+    verdict_arguments,
+    workspace,
+)
+from steelyard.store.files import TEMPORARY, publish, writing
+from steelyard.store.plan_files import Manifest, load_manifest
+from steelyard.store.rundir import RunDir
+from steelyard.store.views import REJECTS_SQL, sql_text, verdict_sql
+
+# The oldest DuckDB that has to read the hand-off file.
+STORAGE_VERSION = "v1.5.0"
+
+
+def compact(run: RunDir, out: Path | None = None) -> dict[str, int]:
+    """Write the hand-off file from plan and parts, audited, then renamed.
+
+    Returns:
+        pairs, prompts and how many of each are read, and rows of every table.
+
+    Raises:
+        IntegrityFault: a file is damaged, or the books do not balance.
+        UsageError: there is no plan yet.
+    """
+    passport = run.read_passport()
+    manifest = load_manifest(run)
+    target = out or run.database
+    if not target.parent.is_dir():
+        raise UsageError(
+            "the folder for the database does not exist",
+            place=str(target.parent),
+            remedy="make it, or choose another place with --out",
+        )
+    temporary = target.with_name(target.name + TEMPORARY)
+    with writing(target):
+        _remove(temporary)
+        try:
+            counts = _write_database(run, passport, manifest, temporary)
+            publish(temporary, target)
+        except duckdb.IOException as error:
+            raise OSError(str(error)) from error
+        finally:
+            _remove(temporary)
+    return counts
+
+
+def ensure_compact(run: RunDir) -> None:
+    """Write the hand-off file unless it is up to date."""
+    current = open_handoff(run)
+    if current is None:
+        compact(run)
+    else:
+        current.close()
+
+
+def _write_database(
+    run: RunDir, passport: dict[str, Any], manifest: Manifest, path: Path
+) -> dict[str, int]:
+    committed = journal.read_journal(run.root)
+    journal.require_intact(run.root, committed)
+    with workspace(run, committed) as connection:
+        connection.execute(f"ATTACH {sql_text(path)} AS o (STORAGE_VERSION '{STORAGE_VERSION}')")
+        connection.execute("USE o")
+        connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
+        connection.execute(
+            "CREATE TABLE verdicts AS "
+            + verdict_sql(**verdict_arguments(passport, manifest))
+            + ' ORDER BY p.shard, p."row"'
+        )
+        connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
+        run_table(connection, run, passport)
+        counts = _audit(connection, manifest)
+        connection.execute("CHECKPOINT o")
+        connection.execute("USE memory")
+        connection.execute("DETACH o")
+    return counts
+
+
+def _audit(connection: Connection, manifest: Manifest) -> dict[str, int]:
+    """Rows = distinct keys, and the plan's numbers once every prompt is read.
+
+    Raises:
+        IntegrityFault: they differ.
+    """
+    reads, distinct, verdicts, pairs, rejects = one_row(
+        connection,
+        "SELECT (SELECT count(*) FROM reads), (SELECT count(DISTINCT prompt_key) FROM reads),"
+        " (SELECT count(*) FROM verdicts), (SELECT count(*) FROM pairs_raw),"
+        " (SELECT count(*) FROM rejects)",
+    )
+    complete = reads == manifest.prompts
+    balanced = (
+        reads == distinct
+        and pairs == manifest.pairs
+        and reads <= manifest.prompts
+        and (not complete or verdicts == pairs)
+        and verdicts <= pairs
+    )
+    if not balanced:
+        raise IntegrityFault(
+            f"the books do not balance: {reads} reads of {distinct} prompts for"
+            f" {manifest.prompts} planned, {verdicts} verdicts of {pairs} pairs for"
+            f" {manifest.pairs} planned",
+            effect="no database was written; the parts are unchanged",
+            remedy="report this with run.json, plan/plan.json and journal.jsonl",
+        )
+    return {
+        "pairs": pairs,
+        "verdicts": verdicts,
+        "prompts": manifest.prompts,
+        "reads": reads,
+        "rejects": rejects,
+    }
+
+
+def _remove(path: Path) -> None:
+    for name in (path, path.with_name(path.name + ".wal")):
+        with suppress(FileNotFoundError):
+            name.unlink()

@@ -1,0 +1,79 @@
+"""Questions of the program itself about a run: counts, and reads that another run can give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+
+from steelyard.records import READS
+from steelyard.store import journal
+from steelyard.store.database import one_row, parquet_view, workspace
+from steelyard.store.rundir import RunDir
+from steelyard.store.views import sql_text
+
+
+def balance_pairs(run: RunDir) -> None:
+    """Make the journal's sum of completed pairs equal a fresh count.
+
+    It is exact while a session lasts; reads taken over and parts set aside move it.
+    """
+    committed = journal.read_journal(run.root)
+    with workspace(run, committed) as connection:
+        (count,) = one_row(
+            connection,
+            "SELECT count(*) FROM pairs_raw p SEMI JOIN reads_raw ab ON p.key_ab = ab.prompt_key"
+            " SEMI JOIN reads_raw ba ON p.key_ba = ba.prompt_key",
+        )
+    off = int(count) - sum(part.pairs for part in committed)
+    if off and committed:
+        first = replace(committed[0], pairs=committed[0].pairs + off)
+        journal.rewrite(run.root, [first, *committed[1:]])
+
+
+def ambiguous_pair_ids(run: RunDir) -> int:
+    """How many pair_ids of the plan stand for pairs of different content."""
+    with workspace(run, []) as connection:
+        (count,) = one_row(
+            connection,
+            "SELECT count(*) FROM (SELECT pair_id FROM pairs_raw GROUP BY pair_id"
+            " HAVING min((key_ab, key_ba)) <> max((key_ab, key_ba)))",
+        )
+    return int(count)
+
+
+def matching_reads(
+    run: RunDir,
+    other: RunDir,
+    theirs: Sequence[journal.Part],
+    origin: str,
+    rows: int,
+) -> Iterator[pa.Table]:
+    """Good reads of another run for prompts of this one that are not read yet (READS).
+
+    Args:
+        run: this run.
+        other: the other run.
+        theirs: its parts, checked.
+        origin: what `reused_from` says of reads that the other run made itself.
+        rows: how many a table has at most.
+    """
+    columns = [name for name in READS.names if name not in {"bucket", "reused_from"}]
+    chosen = ", ".join(f"r.{name}" for name in columns)
+    with workspace(run, journal.read_journal(run.root)) as connection:
+        files = [other.root / part.name for part in theirs]
+        parquet_view(connection, "theirs", files, READS)
+        reader = connection.sql(
+            f"""
+            SELECT {chosen}, k.bucket, coalesce(r.reused_from, {sql_text(origin)}) AS reused_from
+            FROM theirs r JOIN (
+              SELECT key_ab AS key, bucket FROM pairs_raw
+              UNION SELECT key_ba, bucket FROM pairs_raw
+            ) k ON r.prompt_key = k.key
+            ANTI JOIN reads_raw own ON r.prompt_key = own.prompt_key
+            WHERE r.status = 'ok' ORDER BY k.bucket"""  # noqa: S608 - our own names
+        ).to_arrow_reader(rows)
+        for batch in reader:
+            table = pa.Table.from_batches([batch]).select(READS.names)
+            yield table.cast(READS)
