@@ -16,11 +16,11 @@ from steelyard.store import database
 from steelyard.store.rundir import RunDir
 
 VERDICTS = """\
-SELECT left(replace(instruction_of, chr(10), ' '), 44) AS instruction, model_a, model_b,
+SELECT "row", metadata.source AS source, metadata.difficulty AS difficulty, model_a, model_b,
   round(preference_ab, 3) AS ab, round(preference_ba, 3) AS ba,
   round(raw_preference, 3) AS preference, consistent
-FROM (SELECT *, metadata.difficulty || ': ' || metadata.source AS instruction_of FROM verdicts)
-ORDER BY shard, "row" """
+FROM verdicts ORDER BY "row" """
+SHOWN = 20
 
 REJECTS = 'SELECT "row", reason, detail FROM rejects ORDER BY "row"'
 
@@ -46,8 +46,8 @@ def run_demo(
     if code == EXIT_INTERRUPTED:
         return code
     place = RunDir(run)
-    show("\nVerdicts (ab, ba: P(response_a is better) as seen in each order)")
-    show(database.show(place, VERDICTS, 100))
+    show("\nVerdicts (ab, ba: P(response_a is better) as read in each order)")
+    show(database.show(place, VERDICTS, SHOWN))
     show("\nRejected rows, with the reason")
     show(database.show(place, REJECTS, 20))
     show("\nWhat it took")

@@ -56,6 +56,9 @@ def plan_batch(
     """Rows of PAIRS (+ metadata) and of TEXTS for a batch of INTAKE."""
     columns = {name: intake[name] for name in intake.schema.names}
     columns |= {name: trim(columns[name]) for name in _TRIMMED}
+    for name in ("system", "reference"):  # a text without anything in it is no text
+        empty = pc.equal(columns[name], "")
+        columns[name] = pc.if_else(empty, pa.scalar(None, pa.string()), columns[name])
     columns["conversation"] = render_turns(columns["turns"])
     keys = key_batch(pa.RecordBatch.from_pydict(columns), fingerprint, buckets)
     columns |= {

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from steelyard import ratebook
 from steelyard.config import RunConfig
 from steelyard.errors import (
     EXIT_DONE,
@@ -222,6 +223,9 @@ def _score(ctx: Context, manifest: Manifest) -> None:
             ctx.run.log_session(
                 "end", session=session, seconds=round(seconds, 3), prompts=counts.new_prompts
             )
+        ratebook.note(
+            ctx.passport["fingerprint"], (counts.tokens - counts.cached_tokens) / seconds
+        )
 
 
 def _starter(
