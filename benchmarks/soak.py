@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import steelyard
+from common import parser, report
 
 QUERIES = """
 import json, sys, time
@@ -184,6 +185,8 @@ def soak(place: Path, options: argparse.Namespace) -> dict[str, object]:
     time.sleep(0.2)
     stop.touch()
     queries = json.loads(watcher.communicate(timeout=60)[0])
+    if queries["errors"]:
+        print(f"soak: a query failed: {queries['last_error']}", file=sys.stderr)
     status = steelyard.open_run(run).status()
     return {
         "judge": options.judge,
@@ -191,7 +194,8 @@ def soak(place: Path, options: argparse.Namespace) -> dict[str, object]:
         "kills": hit,
         "reads_at_last_kill": before["prompts"]["read"],
         **compare(run, reference, 0.0 if scripted else TOLERANCE),
-        **queries,
+        "queries": queries["queries"],
+        "errors": queries["errors"],
         "pairs_counted": status["pairs"]["done"],
         "parts": status["parts"],
         "seed": options.seed,
@@ -209,20 +213,19 @@ def call(command: list[str]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=20_000)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--judge", default="scripted", help="scripted, or a real one")
-    parser.add_argument("--input", type=Path, help="Parquet whose first pairs are taken")
-    parser.add_argument("--load-seconds", type=float, default=10.0, help="of a real engine")
-    parser.add_argument("--json", type=Path, help="also write the result here")
-    options = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--pairs", type=int, default=20_000)
+    options.add_argument("--kills", type=int, default=200)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--judge", default="scripted", help="scripted, or a real one")
+    options.add_argument("--input", type=Path, help="Parquet whose first pairs are taken")
+    options.add_argument("--load-seconds", type=float, default=10.0, help="of a real engine")
+    chosen = options.parse_args()
+    if chosen.smoke:
+        chosen.pairs, chosen.kills = 2500, 25
     with tempfile.TemporaryDirectory(prefix="steelyard-soak-") as folder:
-        result = soak(Path(folder), options)
-    print(json.dumps(result, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        result = soak(Path(folder), chosen)
+    report("soak" if chosen.judge == "scripted" else "soak-real", [result], chosen)
     bad = ("lost", "duplicated", "altered", "errors")
     whole = result["verdicts"] == result["pairs"] == result["pairs_counted"]
     return 0 if whole and not any(result[name] for name in bad) else 1

@@ -1,5 +1,10 @@
 """Views, locked SQL and the hand-off file; CI runs these on DuckDB 1.5 too."""
 
+import ast
+import os
+import subprocess
+import sys
+
 import duckdb
 import numpy as np
 import pyarrow as pa
@@ -82,6 +87,30 @@ def test_the_hand_off_file_opens_without_us(run):
         ((count,),) = connection.execute("SELECT count(*) FROM verdicts").fetchall()
     assert tables == {"verdicts", "reads", "rejects", "run"}
     assert count == 80
+
+
+def test_another_duckdb_reads_the_hand_off_file(run):
+    """A file written by the newest DuckDB is read by the oldest that is supported."""
+    place = os.environ.get("STEELYARD_OTHER_DUCKDB")
+    if not place:
+        pytest.skip("STEELYARD_OTHER_DUCKDB names no folder with another DuckDB; .ci/run does")
+    code = (
+        "import duckdb, sys; c = duckdb.connect(sys.argv[1], read_only=True);"
+        "print(duckdb.__version__, c.execute('SELECT count(*), sum(raw_preference), count(metadata)"
+        " FROM verdicts').fetchall()[0])"
+    )
+    command = [sys.executable, "-c", code, str(run.database)]
+    environment = os.environ | {"PYTHONPATH": place}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    version, _, row = done.stdout.strip().partition(" ")
+    assert version != duckdb.__version__
+    mine = run_sql(run, "SELECT count(*) AS a, sum(raw_preference) AS b, count(metadata) AS c")
+    assert ast.literal_eval(row) == (mine["a"], pytest.approx(mine["b"]), mine["c"])
+
+
+def run_sql(run, select):
+    return database.query(run, f"{select} FROM verdicts").to_pylist()[0]
 
 
 def test_the_hand_off_file_has_the_old_storage_format(run):
@@ -252,4 +281,7 @@ def test_metadata_keeps_its_types(tmp_path):
     run = steelyard.score(tmp_path / "p.parquet", run=tmp_path / "run", judge="scripted")
     found = run.verdicts()["metadata"].to_pylist()
     assert found == [{name: extra[name][at].as_py() for name in extra} for at in range(2)]
-    assert run.sql('SELECT metadata."row id" AS i FROM verdicts ORDER BY i')["i"].to_pylist() == [1, 2]
+    assert run.sql('SELECT metadata."row id" AS i FROM verdicts ORDER BY i')["i"].to_pylist() == [
+        1,
+        2,
+    ]

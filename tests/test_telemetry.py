@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - the names are NVML's own
 """What was spent; NVML itself is replaced, for there is no GPU here."""
 
 import json

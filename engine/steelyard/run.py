@@ -223,9 +223,7 @@ def _score(ctx: Context, manifest: Manifest) -> None:
             ctx.run.log_session(
                 "end", session=session, seconds=round(seconds, 3), prompts=counts.new_prompts
             )
-        ratebook.note(
-            ctx.passport["fingerprint"], (counts.tokens - counts.cached_tokens) / seconds
-        )
+        ratebook.note(ctx.passport["fingerprint"], (counts.tokens - counts.cached_tokens) / seconds)
 
 
 def _starter(

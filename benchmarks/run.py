@@ -1,0 +1,25 @@
+"""Runs all benchmarks one after the other; options such as --smoke go to each."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+NAMES = ("startup", "memory", "soak")
+
+
+def main() -> int:
+    failed = []
+    for name in NAMES:
+        print(f"== {name}", flush=True)
+        command = [sys.executable, str(Path(__file__).with_name(f"{name}.py")), *sys.argv[1:]]
+        if subprocess.run(command, check=False).returncode:
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
