@@ -388,3 +388,57 @@ def test_the_run_directory_is_as_documented(run):
     passport = json.loads((run / "run.json").read_text())
     assert passport["judge"]["name"].startswith("scripted")
     assert passport["config"]["inputs"]
+
+
+def test_reuse_that_was_cut_short_is_completed(tmp_path, run, shard, monkeypatch):
+    from steelyard.store import reuse
+
+    monkeypatch.setattr(reuse, "PART_ROWS", 50)
+    place = tmp_path / "other"
+    commits = []
+
+    def failing(*arguments, **options):
+        if len(commits) == 2:
+            raise RuntimeError("killed")
+        commits.append(commit(*arguments, **options))
+        return commits[-1]
+
+    commit = reuse.commit_part
+    monkeypatch.setattr(reuse, "commit_part", failing)
+    with pytest.raises(RuntimeError):
+        score(config(shard, reuse=[str(run)]), place, QUIET)
+    monkeypatch.setattr(reuse, "commit_part", commit)
+    assert resume(place, QUIET) == EXIT_DONE
+    status = steelyard.open_run(place).status()
+    assert status["prompts"]["reused"] == status["prompts"]["unique"] == 240
+    assert status["pairs"]["done"] == 120
+    assert [row | {"reused_from": None} for row in reads(place)] == reads(run)
+
+
+def test_resume_goes_on_when_the_reused_run_is_gone(tmp_path, run, shard):
+    place, stop = tmp_path / "other", threading.Event()
+    moved = tmp_path / "elsewhere"
+    stop.set()
+    first = tmp_path / "first"
+    shutil.copytree(run, first)
+    score(config(shard, judge="scripted:seed=8", reuse=[str(first)], part_rows=50), place, QUIET)
+    (place / "journal.jsonl").write_bytes(
+        (place / "journal.jsonl").read_bytes().splitlines(keepends=True)[0]
+    )
+    first.rename(moved)
+    stream = io.StringIO()
+    assert resume(place, Reporter(stream=stream)) == EXIT_DONE
+    assert "nothing more is reused" in stream.getvalue()
+    with pytest.raises(UsageError):
+        score(config(shard, reuse=[str(first)]), tmp_path / "fresh", QUIET)
+
+
+def test_buckets_follow_the_text_and_not_the_footer(tmp_path):
+    """A column in which every text is the same is tiny in the file and large in the plan."""
+    table = pairs_table(4000, width=400)
+    same = pa.array(["the same long answer " * 40] * 4000)
+    pq.write_table(table.set_column(1, "response_a", same), tmp_path / "p.parquet")
+    score(config(tmp_path / "p.parquet", bucket_bytes=500_000), tmp_path / "run", QUIET)
+    buckets = list((tmp_path / "run" / "plan").glob("bucket-*.parquet"))
+    text = 4000 * (800 + 2 * 420 + 20)
+    assert 0.7 * text / 500_000 <= len(buckets) <= 1.3 * text / 500_000 + 1

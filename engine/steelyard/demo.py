@@ -38,7 +38,17 @@ ORDER BY win_rate DESC"""
 def run_demo(
     run: Path, reporter: Reporter, stop: threading.Event, show: Callable[[str], None]
 ) -> int:
-    """Score the demonstration pairs and show verdicts, savings, rejects and one SQL query."""
+    """Score the demonstration pairs and show verdicts, savings, rejects and one SQL query.
+
+    Args:
+        run: the run directory; a second demo finds its reads there.
+        reporter: where progress goes.
+        stop: set to end early.
+        show: takes each piece of the output.
+
+    Returns:
+        0 when done (the two bad rows belong to the show), or `score`'s exit code.
+    """
     data = resources.files("steelyard") / "data" / "demo.parquet"
     with resources.as_file(data) as shard:
         config = RunConfig(inputs=(str(shard),), judge="demo")
@@ -59,4 +69,4 @@ def run_demo(
         " too small to judge well.\nYour own data:  steelyard score SHARDS... --run RUN"
         " --judge MODEL"
     )
-    return 0 if code == EXIT_ROW_ERRORS else code  # the two bad rows belong to the show
+    return 0 if code == EXIT_ROW_ERRORS else code

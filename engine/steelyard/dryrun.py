@@ -14,7 +14,6 @@ from steelyard.dedupe import unique_prompts
 from steelyard.feed import PromptMaker
 from steelyard.identity import judge_spec, make_passport, row_limits
 from steelyard.judge import open_judge
-from steelyard.plan import bucket_count
 from steelyard.planning import write_plan
 from steelyard.progress import Reporter, duration
 from steelyard.records import PromptBatch
@@ -46,7 +45,8 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
             run,
             stream(shards, row_limits(config)),
             fingerprint=bytes.fromhex(passport["fingerprint"]),
-            buckets=bucket_count(shards.text_bytes, config.bucket_bytes),
+            expected=shards.rows,
+            bucket_bytes=config.bucket_bytes,
             schema=shards.schema,
             on_progress=lambda accepted, refused: reporter.planning(accepted, refused, shards.rows),
         )

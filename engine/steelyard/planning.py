@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain, islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steelyard.plan import key_batch, trim
+from steelyard.plan import bucket_count, key_batch, trim
 from steelyard.records import KEY, PAIRS, TEXTS
 from steelyard.store.plan_files import Manifest, PlanWriter
 from steelyard.store.rundir import RunDir
 
+SAMPLE_BATCHES = 8  # held to tell how long rows are
 _TRIMMED = ("instruction", "response_a", "response_b", "system", "reference")
 
 
@@ -20,7 +22,8 @@ def write_plan(
     rows: Iterable[tuple[pa.RecordBatch, pa.RecordBatch]],
     *,
     fingerprint: bytes,
-    buckets: int,
+    expected: int,
+    bucket_bytes: int,
     schema: pa.Schema,
     on_progress: Callable[[int, int], None],
 ) -> Manifest:
@@ -30,15 +33,19 @@ def write_plan(
         run: where the plan is written.
         rows: accepted and refused rows, batch by batch.
         fingerprint: judge fingerprint, 16 bytes.
-        buckets: how many.
+        expected: rows that will come, accepted or not.
+        bucket_bytes: text that a bucket should hold.
         schema: of the accepted rows: INTAKE, and the struct `metadata` where there is one.
         on_progress: told accepted and refused rows so far.
     """
     metadata = schema.field("metadata").type if "metadata" in schema.names else None
+    batches = iter(rows)
+    head = list(islice(batches, SAMPLE_BATCHES))
+    buckets = bucket_count(_expected_bytes(head, expected), bucket_bytes)
     writer = PlanWriter(run, buckets, metadata)
     accepted = refused = 0
     try:
-        for intake, rejects in rows:
+        for intake, rejects in chain(head, batches):
             writer.reject(rejects)
             if len(intake):
                 writer.add(*plan_batch(intake, fingerprint, buckets))
@@ -48,6 +55,17 @@ def write_plan(
     except BaseException:
         writer.abandon()
         raise
+
+
+def _expected_bytes(head: list[tuple[pa.RecordBatch, pa.RecordBatch]], expected: int) -> int:
+    """Text of all rows, told from the first ones (a footer counts repeated texts once)."""
+    rows = sum(len(intake) + len(rejects) for intake, rejects in head)
+    size = sum(
+        pc.sum(pc.binary_length(intake[name])).as_py() or 0
+        for intake, _ in head
+        for name in _TRIMMED
+    )
+    return size * expected // max(1, rows)
 
 
 def plan_batch(

@@ -22,6 +22,7 @@ from steelyard.errors import (
     EXIT_INTERRUPTED,
     EXIT_ROW_ERRORS,
     IntegrityFault,
+    SteelyardError,
     UsageError,
 )
 from steelyard.feed import Ahead, PromptMaker, feed
@@ -36,7 +37,6 @@ from steelyard.identity import (
 )
 from steelyard.judge import open_judge
 from steelyard.judge.base import Judge
-from steelyard.plan import bucket_count
 from steelyard.planning import write_plan
 from steelyard.progress import Counts, Reporter
 from steelyard.records import LabelSet, Workload
@@ -129,8 +129,8 @@ def _carry_out(ctx: Context, shards: ShardSet | None) -> int:
     """From whatever state the run is in to its end."""
     manifest = read_manifest(ctx.run) or _plan(ctx, shards)
     intact = _recover(ctx)
-    if ctx.config.reuse and not intact:
-        _take_over(ctx)
+    if sum(part.rows for part in intact) < manifest.prompts:
+        _take_over(ctx, first=not intact)
     if ctx.stop.is_set():
         return _stopped(ctx)
     _score(ctx, manifest)
@@ -150,7 +150,8 @@ def _plan(ctx: Context, shards: ShardSet | None) -> Manifest:
         ctx.run,
         stream(shards, row_limits(ctx.config)),
         fingerprint=bytes.fromhex(ctx.passport["fingerprint"]),
-        buckets=bucket_count(shards.text_bytes, ctx.config.bucket_bytes),
+        expected=shards.rows,
+        bucket_bytes=ctx.config.bucket_bytes,
         schema=shards.schema,
         on_progress=lambda accepted, refused: ctx.reporter.planning(accepted, refused, total),
     )
@@ -176,11 +177,19 @@ def _recover(ctx: Context) -> list[Part]:
     return intact
 
 
-def _take_over(ctx: Context) -> None:
+def _take_over(ctx: Context, *, first: bool) -> None:
+    """Take reads of earlier runs; again on resume, for the first time may have been cut short."""
     for other in ctx.config.reuse:
-        taken = reuse.take_over(ctx.run, RunDir(Path(other)))
+        try:
+            taken = reuse.take_over(ctx.run, RunDir(Path(other)))
+        except SteelyardError as error:
+            if first:
+                raise
+            ctx.reporter.warn(f"nothing more is reused of {other}: {error.cause}")
+            continue
         ctx.reporter.say(f"reused {taken:,} reads of {other}")
-    queries.balance_pairs(ctx.run)
+    if ctx.config.reuse:
+        queries.balance_pairs(ctx.run)
 
 
 def _score(ctx: Context, manifest: Manifest) -> None:
