@@ -258,12 +258,23 @@ def test_a_damaged_part_is_never_a_number(run):
     assert "steelyard resume" in done.stderr
 
 
+def planned(run, shard, **options):
+    """A run that was stopped after planning."""
+    stop = threading.Event()
+
+    class Stopping(Reporter):
+        def say(self, text):
+            if text.startswith("planned"):
+                stop.set()
+
+    assert score(config(shard, **options), run, Stopping(), stop) == EXIT_INTERRUPTED
+    assert (run / "plan").exists()
+    return run
+
+
 @pytest.mark.parametrize("name", ["plan/pairs-00000.parquet", "plan/bucket-00000.parquet"])
 def test_a_damaged_plan_is_found(tmp_path, shard, name):
-    run = tmp_path / "run"
-    stop = threading.Event()
-    stop.set()
-    score(config(shard), run, QUIET, stop)
+    run = planned(tmp_path / "run", shard)
     path = run / name
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -442,3 +453,37 @@ def test_buckets_follow_the_text_and_not_the_footer(tmp_path):
     buckets = list((tmp_path / "run" / "plan").glob("bucket-*.parquet"))
     text = 4000 * (800 + 2 * 420 + 20)
     assert 0.7 * text / 500_000 <= len(buckets) <= 1.3 * text / 500_000 + 1
+
+
+def test_every_row_refused_is_input_refused(tmp_path):
+    table = pairs_table(3).set_column(0, "instruction", pa.array(["", " ", "\n"]))
+    pq.write_table(table, tmp_path / "p.parquet")
+    done = program(
+        "score", tmp_path / "p.parquet", "--run", tmp_path / "run", "--judge", "scripted"
+    )
+    assert done.returncode == 3
+    assert "error[input]" in done.stderr
+    assert "every row was refused (3 empty)" in done.stderr
+    assert len(rows(tmp_path / "run", "FROM rejects")) == 3
+
+
+def test_stopped_while_planning_leaves_no_half_plan(tmp_path, shard):
+    stop = threading.Event()
+
+    class Stopping(Reporter):
+        def planning(self, accepted, refused, total):
+            stop.set()
+
+    place = tmp_path / "run"
+    assert score(config(shard), place, Stopping(quiet=True), stop) == EXIT_INTERRUPTED
+    assert not (place / "plan").exists()
+    assert not list(place.glob("*.tmp"))
+    assert resume(place, QUIET) == EXIT_DONE
+
+
+def test_resume_takes_other_engine_settings(tmp_path, shard):
+    place = planned(tmp_path / "run", shard)
+    done = program("resume", place, "--replicas", "2")
+    assert done.returncode == EXIT_DONE, done.stderr
+    again = program("resume", place, "--replicas", "0")
+    assert again.returncode == 2

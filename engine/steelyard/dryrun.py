@@ -38,6 +38,7 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     shards = open_shards(config.inputs, config.map)
     judge = open_judge(judge_spec(config))
     passport = make_passport(config, judge, shards)
+
     with tempfile.TemporaryDirectory(prefix="steelyard-plan-") as folder:
         run = RunDir(Path(folder))
         run.create()

@@ -36,7 +36,8 @@ def write_plan(
         expected: rows that will come, accepted or not.
         bucket_bytes: text that a bucket should hold.
         schema: of the accepted rows: INTAKE, and the struct `metadata` where there is one.
-        on_progress: told accepted and refused rows so far.
+        on_progress: told accepted and refused rows so far; what it raises ends the work, and
+            nothing of the plan is left.
     """
     metadata = schema.field("metadata").type if "metadata" in schema.names else None
     batches = iter(rows)

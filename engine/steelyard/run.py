@@ -9,18 +9,19 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from steelyard import ratebook
-from steelyard.config import RunConfig
+from steelyard.config import RunConfig, Scalar
 from steelyard.errors import (
     EXIT_DONE,
     EXIT_INTERRUPTED,
     EXIT_ROW_ERRORS,
+    InputRefused,
     IntegrityFault,
     SteelyardError,
     UsageError,
@@ -108,12 +109,32 @@ def score(
         return _carry_out(Context(place, config, passport, judge, reporter, stop), shards)
 
 
-def resume(run: Path, reporter: Reporter | None = None, stop: threading.Event | None = None) -> int:
-    """Go on with a run from where it stands; see `score`."""
+def resume(
+    run: Path,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+    *,
+    engine: Mapping[str, Scalar] | None = None,
+    replicas: int | None = None,
+) -> int:
+    """Go on with a run from where it stands; see `score`.
+
+    Args:
+        run: the run directory.
+        reporter: where progress goes.
+        stop: set by the caller to end after the part in work.
+        engine: settings over those that the run was begun with.
+        replicas: engines side by side from now on.
+    """
     reporter, stop = reporter or Reporter(), stop or threading.Event()
     place = RunDir(run)
     passport = place.read_passport()
     config = RunConfig.from_mapping(passport["config"], str(place.passport))
+    config = replace(
+        config,
+        engine={**config.engine, **(engine or {})},
+        replicas=config.replicas if replicas is None else replicas,
+    ).validate()
     planned = read_manifest(place) is not None
     shards = None if planned else open_shards(config.inputs, config.map)
     judge = open_judge(judge_spec(config))
@@ -127,7 +148,18 @@ def resume(run: Path, reporter: Reporter | None = None, stop: threading.Event | 
 
 def _carry_out(ctx: Context, shards: ShardSet | None) -> int:
     """From whatever state the run is in to its end."""
-    manifest = read_manifest(ctx.run) or _plan(ctx, shards)
+    try:
+        manifest = read_manifest(ctx.run) or _plan(ctx, shards)
+    except _Stopped:
+        return _stopped(ctx)
+    if not manifest.pairs:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.rejected.items())
+        raise InputRefused(
+            f"every row was refused ({reasons})",
+            place=str(ctx.run.root),
+            effect="there is nothing to judge",
+            remedy=f'steelyard sql {ctx.run.root} "FROM rejects" says why, row by row',
+        )
     intact = _recover(ctx)
     if sum(part.rows for part in intact) < manifest.prompts:
         _take_over(ctx, first=not intact)
@@ -140,12 +172,15 @@ def _carry_out(ctx: Context, shards: ShardSet | None) -> int:
     return _exit_code(ctx, manifest)
 
 
+class _Stopped(Exception):
+    """The user ended the planning."""
+
+
 def _plan(ctx: Context, shards: ShardSet | None) -> Manifest:
     if shards is None:
         raise IntegrityFault(
             "the plan is gone", place=str(ctx.run.plan), remedy="score into a new run directory"
         )
-    total = shards.rows
     manifest = write_plan(
         ctx.run,
         stream(shards, row_limits(ctx.config)),
@@ -153,7 +188,7 @@ def _plan(ctx: Context, shards: ShardSet | None) -> Manifest:
         expected=shards.rows,
         bucket_bytes=ctx.config.bucket_bytes,
         schema=shards.schema,
-        on_progress=lambda accepted, refused: ctx.reporter.planning(accepted, refused, total),
+        on_progress=_planning_progress(ctx, shards.rows),
     )
     ctx.reporter.done()
     refused = sum(manifest.rejected.values())
@@ -166,6 +201,15 @@ def _plan(ctx: Context, shards: ShardSet | None) -> Manifest:
         f" of {2 * manifest.pairs:,}, {refused:,} rows refused"
     )
     return manifest
+
+
+def _planning_progress(ctx: Context, total: int) -> Callable[[int, int], None]:
+    def on_progress(accepted: int, refused: int) -> None:
+        ctx.reporter.planning(accepted, refused, total)
+        if ctx.stop.is_set():
+            raise _Stopped
+
+    return on_progress
 
 
 def _recover(ctx: Context) -> list[Part]:

@@ -13,6 +13,8 @@ from steelyard.cli.base import (
     CONTEXT,
     Steelyard,
     as_json,
+    engine_options,
+    engine_settings,
     make_config,
     plain,
     print_json,
@@ -47,7 +49,6 @@ def main() -> None:
     metavar="RUN",
     help="Take equal prompts' reads of an earlier run; repeatable.",
 )
-@click.option("--replicas", type=int, help="Engines side by side, one GPU each.  [default: 1]")
 @run_options
 @as_json
 def score(
@@ -66,15 +67,20 @@ def score(
 
 @main.command()
 @run_argument
+@engine_options
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @as_json
-def resume(run: Path, json_out: bool, quiet: bool) -> int:
-    """Go on with an interrupted run."""
+def resume(
+    run: Path, engine: tuple[str, ...], replicas: int | None, json_out: bool, quiet: bool
+) -> int:
+    """Go on with an interrupted run, with other engine settings if need be."""
     from steelyard.progress import Reporter
     from steelyard.run import resume as resume_run
 
     with stopping() as stop:
-        code = resume_run(run, Reporter(quiet=quiet), stop)
+        code = resume_run(
+            run, Reporter(quiet=quiet), stop, engine=engine_settings(engine), replicas=replicas
+        )
     print_status(run, json_out)
     return code
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from steelyard.config import RunConfig, load_toml, parse_pairs, scalar
+from steelyard.config import RunConfig, Scalar, load_toml, parse_pairs, scalar
 from steelyard.errors import EXIT_INTERRUPTED, EXIT_USAGE, SteelyardError, escape
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -80,12 +80,6 @@ def run_options(command: Command) -> Command:
             metavar="ROLE=COLUMN",
             help="Read a role from this column (ROLE= : from none); repeatable.",
         ),
-        click.option(
-            "--engine",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="An engine setting under vLLM's own name; repeatable.",
-        ),
         click.option("--overlong", help="Prompts beyond the judge's context: reject or truncate."),
         click.option("--on-bad-row", help="Rows that cannot be scored: reject or fail."),
         click.option(
@@ -101,7 +95,26 @@ def run_options(command: Command) -> Command:
     ]
     for option in reversed(options):
         command = option(command)
-    return command
+    return engine_options(command)
+
+
+def engine_options(command: Command) -> Command:
+    """The options for how the judge is run, which may change between sessions."""
+    engine = click.option(
+        "--engine",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="An engine setting under vLLM's own name; repeatable.",
+    )
+    replicas = click.option(
+        "--replicas", type=int, help="Engines side by side, one GPU each.  [default: 1]"
+    )
+    return engine(replicas(command))
+
+
+def engine_settings(values: tuple[str, ...]) -> dict[str, Scalar]:
+    """What --engine says."""
+    return {key: scalar(text) for key, text in parse_pairs("--engine", values).items()}
 
 
 def as_json(command: Command) -> Command:
@@ -119,9 +132,7 @@ def make_config(inputs: tuple[str, ...], options: dict[str, Any]) -> RunConfig:
     file = options.pop("config_file")
     values = load_toml(file) if file else {}
     mapping = parse_pairs("--map", options.pop("column_map"), empty=True)
-    engine = {
-        key: scalar(text) for key, text in parse_pairs("--engine", options.pop("engine")).items()
-    }
+    engine = engine_settings(options.pop("engine"))
     given = {key: value for key, value in options.items() if value not in (None, ())}
     values |= given
     if mapping:
