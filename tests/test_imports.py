@@ -25,6 +25,7 @@ LAYERS = {
     "stages": {"prompt", "dedupe", "plan", "reads", "tally", "calibrate", "metrics", "ratings"},
     "edges": {"shards", "judge", "store", "telemetry", "ratebook", "progress", "data"},
     "flow": {"planning", "feed", "scoring", "identity"},
+    "session": {"session"},
     "run": {"run"},
     "surface": {"status", "api", "dryrun", "inspection", "demo", "doctor"},
     "cli": {"cli", "__main__"},

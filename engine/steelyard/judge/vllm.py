@@ -13,7 +13,7 @@ from typing import Any
 from steelyard.errors import EngineFailed, JudgeUnavailable, SteelyardError, UsageError, escape
 from steelyard.judge import settings as choose
 from steelyard.judge.base import Judge, JudgeSpec
-from steelyard.judge.feed import EngineError, Feed, each_prompt, read_batch
+from steelyard.judge.engine_queue import EngineError, Feed, each_prompt, read_batch
 from steelyard.judge.process import OutputLog, engine_surroundings
 from steelyard.judge.tokenizer import HFEncoder
 from steelyard.judge.weights import ModelFiles, resolve_model, weights_digest
