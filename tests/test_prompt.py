@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steelyard.errors import JudgeUnavailable
 from steelyard.judge.scripted import CONTROL, ByteEncoder
 from steelyard.prompt import compile_template, compose, cut_to_fit, render_templates
 from steelyard.protocols import get_protocol
@@ -26,7 +27,7 @@ def test_a_chat_template_that_loses_a_slot_is_refused():
         def render_chat(self, messages):
             return messages[0].content
 
-    with pytest.raises(ValueError, match="slots"):
+    with pytest.raises(JudgeUnavailable, match="slots"):
         render_templates(get_protocol("pairwise"), Lossy())
 
 

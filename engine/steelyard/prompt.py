@@ -15,6 +15,7 @@ from typing import Protocol as Interface
 
 import numpy as np
 
+from steelyard.errors import JudgeUnavailable
 from steelyard.protocols.base import OPTIONAL_SLOTS, REQUIRED_SLOTS, SLOT, Protocol
 from steelyard.records import Bool, Int32, Int64, Message, TokenIds
 
@@ -39,6 +40,9 @@ def render_templates(protocol: Protocol, encoder: TextEncoder) -> dict[str, str]
 
     Returns:
         From the optional slots present, sorted and joined by `+`, to the text with slot marks.
+
+    Raises:
+        JudgeUnavailable: the chat template drops or repeats a part of its messages.
     """
     subsets = chain.from_iterable(combinations(OPTIONAL_SLOTS, n) for n in range(3))
     return {
@@ -52,7 +56,11 @@ def _render(protocol: Protocol, encoder: TextEncoder, present: frozenset[str]) -
     found = SLOT.findall(text)
     expected = [*REQUIRED_SLOTS, *present]
     if sorted(found) != sorted(expected):
-        raise ValueError(f"the chat template left slots {sorted(found)}, not {sorted(expected)}")
+        raise JudgeUnavailable(
+            f"the judge's chat template left the slots {sorted(found)} of {sorted(expected)}",
+            effect="data would be lost or doubled in every prompt",
+            remedy="mend the model's chat template, or choose another judge",
+        )
     return text
 
 
