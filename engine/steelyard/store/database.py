@@ -90,7 +90,7 @@ def draw(relation: duckdb.DuckDBPyRelation, max_rows: int) -> str:
 
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
-        relation.show(max_rows=max_rows, max_width=200)
+        relation.show(max_rows=max_rows, max_width=shutil.get_terminal_size((200, 24)).columns)
     return text.getvalue().rstrip("\n")
 
 
