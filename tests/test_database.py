@@ -226,6 +226,18 @@ def test_compact_elsewhere_equals_the_one_at_home(run, tmp_path):
             assert left == right == []
 
 
+def test_compact_replaces_nothing_but_its_own(run, tmp_path):
+    (tmp_path / "mine.parquet").write_bytes(b"PAR1 my data")
+    with pytest.raises(UsageError, match="something else at that place"):
+        compaction.compact(run, tmp_path / "mine.parquet")
+    assert (tmp_path / "mine.parquet").read_bytes() == b"PAR1 my data"
+    with pytest.raises(UsageError, match="inside a run directory"):
+        compaction.compact(run, run.root / "other.duckdb")
+    compaction.compact(run, tmp_path / "again.duckdb")
+    compaction.compact(run, tmp_path / "again.duckdb")
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.parquet", "again.duckdb"}
+
+
 def test_books_that_do_not_balance_make_no_database(run, tmp_path):
     """A part committed twice under two names: every read is there twice."""
     text = (run.root / "journal.jsonl").read_bytes()

@@ -30,6 +30,7 @@ from steelyard.errors import (
 )
 from steelyard.progress import Reporter
 from steelyard.run import resume, score
+from steelyard.store import compaction
 from steelyard.store.journal import read_journal
 from steelyard.store.rundir import RunDir
 
@@ -382,6 +383,7 @@ def test_a_run_killed_while_planning_is_planned_again(tmp_path, run, shard):
     place.mkdir()
     shutil.copy(run / "run.json", place / "run.json")
     (place / "reads").mkdir()
+    (place / "journal.jsonl").touch()
     (place / "plan.tmp").mkdir()
     (place / "plan.tmp" / "pairs-00000.parquet").write_bytes(b"half")
     assert steelyard.open_run(place).verdicts().num_rows == 0
@@ -433,9 +435,7 @@ def test_resume_goes_on_when_the_reused_run_is_gone(tmp_path, run, shard):
     first = tmp_path / "first"
     shutil.copytree(run, first)
     score(config(shard, judge="scripted:seed=8", reuse=[str(first)], part_rows=50), place, QUIET)
-    (place / "journal.jsonl").write_bytes(
-        (place / "journal.jsonl").read_bytes().splitlines(keepends=True)[0]
-    )
+    (place / read_journal(place)[-1].name).unlink()
     first.rename(moved)
     stream = io.StringIO()
     assert resume(place, Reporter(stream=stream)) == EXIT_DONE
@@ -487,3 +487,74 @@ def test_resume_takes_other_engine_settings(tmp_path, shard):
     assert done.returncode == EXIT_DONE, done.stderr
     again = program("resume", place, "--replicas", "0")
     assert again.returncode == 2
+
+
+def test_a_lost_journal_costs_no_read(run):
+    """Whole parts without a line are checked and taken in; nothing is read again."""
+    expected, before = reads(run), steelyard.open_run(run).status()
+    times = {path: path.stat().st_mtime_ns for path in (run / "reads").iterdir()}
+    (run / "journal.jsonl").unlink()
+    for question in (steelyard.open_run(run).verdicts, lambda: compaction.compact(RunDir(run))):
+        with pytest.raises(IntegrityFault, match="journal is damaged or missing"):
+            question()
+    stream = io.StringIO()
+    assert resume(run, Reporter(stream=stream)) == EXIT_DONE
+    assert stream.getvalue().count("checked and taken in") == len(times)
+    assert {path: path.stat().st_mtime_ns for path in (run / "reads").iterdir()} == times
+    assert reads(run) == expected
+    after = steelyard.open_run(run).status()
+    for name in ("pairs", "prompts", "tokens"):
+        assert after[name] == before[name]
+
+
+def test_strange_files_among_the_parts_are_set_aside(run, tmp_path, shard):
+    expected = reads(run)
+    other = tmp_path / "other"
+    score(config(shard, judge="scripted:seed=77"), other, QUIET)
+    shutil.copy(other / read_journal(other)[0].name, run / "reads" / "part-00000900.parquet")
+    shutil.copy(run / read_journal(run)[0].name, run / "reads" / "part-00000901.parquet")
+    (run / "reads" / "part-00000902.parquet").write_bytes(b"PAR1 no")
+    (run / "reads" / "part-00000903.parquet.tmp").write_bytes(b"half")
+    assert resume(run, Reporter(stream=io.StringIO())) == EXIT_DONE
+    assert reads(run) == expected
+    assert len(list((run / "reads" / "damaged").iterdir())) == 3
+    assert not list((run / "reads").glob("*.tmp"))
+
+
+def test_all_reads_deleted_are_read_again(run):
+    expected = reads(run)
+    shutil.rmtree(run / "reads")
+    stream = io.StringIO()
+    assert resume(run, Reporter(stream=stream)) == EXIT_DONE
+    assert "is missing: its prompts are read again" in stream.getvalue()
+    assert reads(run) == expected
+
+
+def test_a_lost_manifest_is_an_integrity_fault(run):
+    (run / "plan" / "plan.json").unlink()
+    for command in ("resume", "status"):
+        done = program(command, run)
+        assert done.returncode == 6
+        assert "plan is damaged or missing" in done.stderr
+
+
+def test_a_run_that_planned_nothing_may_begin_otherwise(tmp_path):
+    table = pairs_table(3).set_column(1, "response_a", pa.array(["x", None, "z"]))
+    pq.write_table(table, tmp_path / "p.parquet")
+    place = tmp_path / "run"
+    line = ("score", tmp_path / "p.parquet", "--run", place, "--judge", "scripted")
+    assert program(*line, "--on-bad-row", "fail").returncode == 3
+    assert program(*line).returncode == EXIT_ROW_ERRORS
+
+
+def test_reuse_tells_what_it_left_out(tmp_path, run, shard):
+    with pytest.raises(UsageError, match="cannot reuse itself"):
+        score(config(shard, reuse=[str(tmp_path / "new")]), tmp_path / "new", QUIET)
+    part = run / read_journal(run)[0].name
+    part.write_bytes(part.read_bytes()[:-1])
+    stream = io.StringIO()
+    code = score(config(shard, reuse=[str(run)]), tmp_path / "other", Reporter(stream=stream))
+    assert code == EXIT_DONE
+    assert "1 damaged parts" in stream.getvalue()
+    lost = read_journal(run)[0].rows
+    assert steelyard.open_run(tmp_path / "other").status()["prompts"]["reused"] == 240 - lost

@@ -34,9 +34,10 @@ from steelyard.planning import write_plan
 from steelyard.progress import Reporter
 from steelyard.session import Context, read_prompts
 from steelyard.shards import ShardSet, open_shards, stream
-from steelyard.store import compaction, parts, queries, reuse
+from steelyard.store import compaction, journal, queries, reuse
 from steelyard.store.journal import Part, read_journal
 from steelyard.store.plan_files import Manifest, read_manifest
+from steelyard.store.recovery import recover
 from steelyard.store.rundir import RunDir
 
 
@@ -67,11 +68,14 @@ def score(
     judge = open_judge(judge_spec(config))
     with closing(judge), place.lock():
         passport = make_passport(config, judge, shards)
-        if place.passport.exists():
+        begun = place.passport.exists() and read_manifest(place) is not None
+        if begun:
             passport = same_run(place, passport)
             reporter.say(f"{place.root}: going on with the run that is there")
         else:
+            # A run without a plan holds nothing yet: what was refused there may be put right.
             place.create()
+            journal.create(place.root)
             place.write_passport(passport)
         return _carry_out(Context(place, config, passport, judge, reporter, stop), shards)
 
@@ -180,25 +184,31 @@ def _planning_progress(ctx: Context, total: int) -> Callable[[int, int], None]:
 
 
 def _recover(ctx: Context) -> list[Part]:
-    intact, lost = parts.recover(ctx.run)
-    for name in lost:
+    found = recover(ctx.run)
+    for name in found.set_aside:
         ctx.reporter.warn(f"{name} is damaged: set aside, its prompts are read again")
-    if intact:
+    for name in found.missing:
+        ctx.reporter.warn(f"{name} is missing: its prompts are read again")
+    for name in found.adopted:
+        ctx.reporter.warn(f"{name} had no line in the journal: checked and taken in")
+    if found.intact:
         queries.balance_pairs(ctx.run)
-    return intact
+    return found.intact
 
 
 def _take_over(ctx: Context, *, first: bool) -> None:
     """Take reads of earlier runs; again on resume, for the first time may have been cut short."""
     for other in ctx.config.reuse:
         try:
-            taken = reuse.take_over(ctx.run, RunDir(Path(other)))
+            taken, notes = reuse.take_over(ctx.run, RunDir(Path(other)))
         except SteelyardError as error:
             if first:
                 raise
             ctx.reporter.warn(f"nothing more is reused of {other}: {error.cause}")
             continue
         ctx.reporter.say(f"reused {taken:,} reads of {other}")
+        for note in notes:
+            ctx.reporter.warn(note)
     if ctx.config.reuse:
         queries.balance_pairs(ctx.run)
 

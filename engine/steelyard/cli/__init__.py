@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,9 @@ def compact(run: Path, out: Path | None, json_out: bool) -> None:
     from steelyard.store import compaction
     from steelyard.store.rundir import RunDir
 
-    counts = compaction.compact(RunDir(run), out)
+    place = RunDir(run)
+    with nullcontext() if out else place.lock():  # the run's own file belongs to its one writer
+        counts = compaction.compact(place, out)
     if json_out:
         print_json({"database": str(out or RunDir(run).database), **counts})
     else:

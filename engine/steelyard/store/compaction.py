@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,30 +26,29 @@ from steelyard.store.views import REJECTS_SQL, sql_text, verdict_sql
 
 # The oldest DuckDB that has to read the hand-off file.
 STORAGE_VERSION = "v1.5.0"
+DUCKDB_MAGIC = b"DUCK"  # at byte 8 of its files
 
 
 def compact(run: RunDir, out: Path | None = None) -> dict[str, int]:
-    """Write the hand-off file from plan and parts, audited, then renamed.
+    """Write a database from plan and parts, audited, then renamed.
+
+    Args:
+        run: the run; its own file is written by the run's one writer only (`RunDir.lock`).
+        out: another place, for anyone at any time.
 
     Returns:
         pairs, prompts and how many of each are read, and rows of every table.
 
     Raises:
         IntegrityFault: a file is damaged, or the books do not balance.
-        UsageError: there is no plan yet.
+        UsageError: there is no plan yet, or `out` is no place for a database.
     """
     passport = run.read_passport()
     manifest = load_manifest(run)
     target = out or run.database
-    if not target.parent.is_dir():
-        raise UsageError(
-            "the folder for the database does not exist",
-            place=str(target.parent),
-            remedy="make it, or choose another place with --out",
-        )
-    temporary = target.with_name(target.name + TEMPORARY)
+    _check_target(run, target)
+    temporary = target.with_name(f"{target.name}.{os.getpid()}{TEMPORARY}")
     with writing(target):
-        _remove(temporary)
         try:
             counts = _write_database(run, passport, manifest, temporary)
             publish(temporary, target)
@@ -57,6 +57,36 @@ def compact(run: RunDir, out: Path | None = None) -> dict[str, int]:
         finally:
             _remove(temporary)
     return counts
+
+
+def _check_target(run: RunDir, target: Path) -> None:
+    """See that nothing but an earlier database of ours would be replaced.
+
+    Raises:
+        UsageError: it would, or there is no such folder.
+    """
+    elsewhere = target.absolute() != run.database.absolute()
+    if not target.parent.is_dir():
+        problem = "the folder for the database does not exist"
+    elif elsewhere and (target.parent / run.passport.name).exists():
+        problem = "that is inside a run directory"
+    elif target.exists() and not _is_ours(target):
+        problem = "there is something else at that place"
+    else:
+        return
+    raise UsageError(
+        problem,
+        place=str(target),
+        effect="nothing was written",
+        remedy="choose another place with --out",
+    )
+
+
+def _is_ours(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(12)[8:] == DUCKDB_MAGIC
 
 
 def ensure_compact(run: RunDir) -> None:
@@ -71,9 +101,8 @@ def ensure_compact(run: RunDir) -> None:
 def _write_database(
     run: RunDir, passport: dict[str, Any], manifest: Manifest, path: Path
 ) -> dict[str, int]:
-    committed = journal.read_journal(run.root)
-    journal.require_intact(run.root, committed)
-    with workspace(run, committed) as connection:
+    committed = journal.committed_parts(run.root)
+    with workspace(run, committed, spill=path.with_suffix(".spill")) as connection:
         connection.execute(f"ATTACH {sql_text(path)} AS o (STORAGE_VERSION '{STORAGE_VERSION}')")
         connection.execute("USE o")
         connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
@@ -83,7 +112,7 @@ def _write_database(
             + ' ORDER BY p.shard, p."row"'
         )
         connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
-        run_table(connection, run, passport)
+        run_table(connection, passport, committed)
         counts = _audit(connection, manifest)
         connection.execute("CHECKPOINT o")
         connection.execute("USE memory")

@@ -95,20 +95,24 @@ def draw(relation: duckdb.DuckDBPyRelation, max_rows: int) -> str:
 
 
 @contextmanager
-def workspace(run: RunDir, committed: Sequence[journal.Part]) -> Iterator[Connection]:
+def workspace(
+    run: RunDir, committed: Sequence[journal.Part], spill: Path | None = None
+) -> Iterator[Connection]:
     """An in-memory DuckDB for our own statements, with bounded memory.
 
-    Has pairs_raw, rejects_raw and reads_raw of the run.
+    Has pairs_raw, rejects_raw and reads_raw of the run. `spill` is the folder for what does not
+    fit into the memory; its default is the writer's.
 
     Raises:
         UsageError: there is no plan yet.
         IntegrityFault: a file of the plan is damaged. Parts are the caller's to check.
     """
     manifest = load_manifest(run)
-    spill = run.root / "duckdb.tmp"
+    spill = spill or run.root / "duckdb.tmp"
     settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
     try:
         with duckdb.connect(":memory:", config=settings) as connection:
+            connection.execute("SET enable_progress_bar = false")
             pairs, rejects = (
                 _plan_files(run, manifest, prefix) for prefix in ("plan/pairs", "rejects/")
             )
@@ -131,7 +135,7 @@ def open_handoff(run: RunDir) -> Connection | None:
         return None
     try:
         row = connection.execute("SELECT value FROM run WHERE key = 'journal'").fetchone()
-        if row is not None and row[0] == _journal_digest(run):
+        if row is not None and row[0] == _parts_digest(journal.read_journal(run.root)):
             return connection
     except duckdb.Error:
         pass
@@ -140,8 +144,7 @@ def open_handoff(run: RunDir) -> Connection | None:
 
 
 def _open_live(run: RunDir, passport: dict[str, Any]) -> Connection:
-    parts = journal.read_journal(run.root)
-    journal.require_intact(run.root, parts)
+    parts = journal.committed_parts(run.root)
     manifest = read_manifest(run)
     connection = duckdb.connect(":memory:")
     _register(connection, "pairs_raw", _plan_files(run, manifest, "plan/pairs"), PAIRS)
@@ -152,7 +155,7 @@ def _open_live(run: RunDir, passport: dict[str, Any]) -> Connection:
         "CREATE VIEW verdicts AS " + verdict_sql(**verdict_arguments(passport, manifest))
     )
     connection.execute("CREATE VIEW rejects AS " + REJECTS_SQL)
-    run_table(connection, run, passport)
+    run_table(connection, passport, parts)
     return connection
 
 
@@ -194,19 +197,22 @@ def verdict_arguments(passport: dict[str, Any], manifest: Manifest | None) -> di
     }
 
 
-def run_table(connection: Connection, run: RunDir, passport: dict[str, Any]) -> None:
-    """Table `run`: what run.json says, as text by key."""
+def run_table(
+    connection: Connection, passport: dict[str, Any], committed: Sequence[journal.Part]
+) -> None:
+    """Table `run`: what run.json says, as text by key, and which parts were read."""
     rows = [
         (key, value if isinstance(value, str) else json.dumps(value))
         for key, value in passport.items()
     ]
-    rows.append(("journal", _journal_digest(run)))
+    rows.append(("journal", _parts_digest(committed)))
     connection.execute("CREATE TABLE run (key VARCHAR, value VARCHAR)")
     connection.executemany("INSERT INTO run VALUES (?, ?)", rows)
 
 
 def _lock(connection: Connection) -> None:
     for setting in (
+        "enable_progress_bar = false",  # it would print into the results on stdout
         "autoinstall_known_extensions = false",
         "autoload_known_extensions = false",
         "allow_community_extensions = false",
@@ -217,9 +223,9 @@ def _lock(connection: Connection) -> None:
         connection.execute(f"SET {setting}")
 
 
-def _journal_digest(run: RunDir) -> str:
-    path = run.root / journal.NAME
-    return xxhash.xxh3_128_hexdigest(path.read_bytes() if path.exists() else b"")
+def _parts_digest(committed: Sequence[journal.Part]) -> str:
+    text = "".join(f"{part.name} {part.digest} {part.pairs}\n" for part in committed)
+    return xxhash.xxh3_128_hexdigest(text.encode())
 
 
 def one_row(connection: Connection, sql: str) -> tuple[Any, ...]:

@@ -43,6 +43,11 @@ class Part:
             return False
 
 
+def create(run: Path) -> None:
+    """Begin an empty journal: from here on a missing one is damage."""
+    write_text(run / NAME, "")
+
+
 def read_journal(run: Path) -> list[Part]:
     """The committed parts, in the order of their commits. Lines that fail their check are none."""
     try:
@@ -90,6 +95,24 @@ def _write_line(handle: int, line: bytes) -> None:
 def rewrite(run: Path, parts: Iterable[Part]) -> None:
     """Replace the journal by these parts, atomically; the writer's repair before it goes on."""
     write_text(run / NAME, b"".join(map(_line, parts)).decode())
+
+
+def committed_parts(run: Path) -> list[Part]:
+    """The committed parts for a reader, each with the bytes that were committed.
+
+    Raises:
+        IntegrityFault: a part differs, or the journal itself is damaged or gone.
+    """
+    if damaged_lines(run) or not (run / NAME).exists():
+        raise IntegrityFault(
+            "the journal is damaged or missing",
+            place=str(run / NAME),
+            effect="no number is computed without it; the parts are still there",
+            remedy=f"`steelyard resume {run}` checks the parts and takes them in again",
+        )
+    parts = read_journal(run)
+    require_intact(run, parts)
+    return parts
 
 
 def require_intact(run: Path, parts: Iterable[Part]) -> None:

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from steelyard.records import KEY, READS, STATUS_OK, ReadBatch
-from steelyard.store.files import TEMPORARY, file_digest, write_table
-from steelyard.store.journal import Part, append, damaged_lines, read_journal, rewrite
+from steelyard.records import KEY, READS, STATUS_OK, STATUS_OVERLONG, ReadBatch
+from steelyard.store.files import file_digest, write_table
+from steelyard.store.journal import Part, append, read_journal
 from steelyard.store.rundir import RunDir, now
 from steelyard.tally import Gain
 
@@ -90,12 +90,18 @@ def count_reads(table: pa.Table) -> dict[str, int]:
     }
     reused = len(table) - table["reused_from"].null_count
     fresh = table.filter(table["reused_from"].is_null()) if reused else table
+    reused_tokens = sum_tokens(table) - sum_tokens(fresh)
+    fresh = fresh.filter(pc.not_equal(fresh["status"], STATUS_OVERLONG))  # never sent
     for name in ("prompt_tokens", "cached_tokens"):
         counts[name] = int(np.asarray(fresh[name]).sum())
     counts["reused_reads"] = reused
-    counts["reused_tokens"] = int(np.asarray(table["prompt_tokens"]).sum())
-    counts["reused_tokens"] -= counts["prompt_tokens"]
+    counts["reused_tokens"] = reused_tokens
     return counts
+
+
+def sum_tokens(table: pa.Table) -> int:
+    """Prompt tokens of all rows."""
+    return int(np.asarray(table["prompt_tokens"]).sum())
 
 
 def commit_part(
@@ -104,6 +110,13 @@ def commit_part(
     """Write a part durably, then its line in the journal."""
     path = run.reads / f"part-{number:08d}.parquet"
     write_table(path, table)
+    return journal_part(run, path, table, pairs=pairs, duplicate_tokens=duplicate_tokens)
+
+
+def journal_part(
+    run: RunDir, path: Path, table: pa.Table, *, pairs: int, duplicate_tokens: int
+) -> Part:
+    """Write the journal line of a part whose file is durable."""
     part = Part(
         name=f"reads/{path.name}",
         rows=len(table),
@@ -116,31 +129,6 @@ def commit_part(
     )
     append(run.root, part)
     return part
-
-
-def recover(run: RunDir) -> tuple[list[Part], list[str]]:
-    """Bring the reads of a run into order after whatever happened to it. The writer's first act.
-
-    Files that no journal line names are removed; damaged parts are set aside under
-    `reads/damaged/` and leave the journal, so that their prompts are read again.
-
-    Returns:
-        The intact parts, and the names of those set aside.
-    """
-    parts = read_journal(run.root)
-    intact = [part for part in parts if part.intact(run.root)]
-    kept = {part.name for part in intact}
-    lost = [part.name for part in parts if part.name not in kept]
-    if lost or damaged_lines(run.root) or _torn(run.root):
-        rewrite(run.root, intact)
-    for path in run.reads.iterdir():
-        if f"reads/{path.name}" in kept or path.is_dir():
-            continue
-        if path.suffix == TEMPORARY or f"reads/{path.name}" not in lost:
-            path.unlink()
-        else:
-            _set_aside(path)
-    return intact, lost
 
 
 def next_number(run: RunDir) -> int:
@@ -163,17 +151,6 @@ def done_keys(run: RunDir) -> Callable[[int], set[bytes]]:
         return found
 
     return keys
-
-
-def _torn(root: Path) -> bool:
-    path = root / "journal.jsonl"
-    return path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
-
-
-def _set_aside(path: Path) -> None:
-    folder = path.parent / "damaged"
-    folder.mkdir(exist_ok=True)
-    path.replace(folder / f"{time.time_ns()}-{path.name}")
 
 
 class PartWriter:

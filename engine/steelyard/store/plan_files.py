@@ -195,13 +195,15 @@ def read_manifest(run: RunDir) -> Manifest | None:
     """The plan's manifest; None while there is no plan.
 
     Raises:
-        IntegrityFault: it cannot be read.
+        IntegrityFault: it cannot be read, or is missing from a plan.
     """
     path = run.plan / "plan.json"
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return Manifest(**content)
     except FileNotFoundError:
+        if run.plan.exists():
+            raise _damaged(path) from None
         return None
     except (ValueError, TypeError):
         raise _damaged(path) from None

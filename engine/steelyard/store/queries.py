@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -41,6 +42,35 @@ def ambiguous_pair_ids(run: RunDir) -> int:
             " HAVING min((key_ab, key_ba)) <> max((key_ab, key_ba)))",
         )
     return int(count)
+
+
+def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], path: Path) -> int | None:
+    """Tokens that the duplicates of a part's prompts did not cost.
+
+    Returns:
+        None when the part does not fit: a key twice, one that the plan does not ask for, or one
+        that a committed part has.
+    """
+    with workspace(run, committed) as connection:
+        parquet_view(connection, "candidate", [path], READS)
+        rows, keys, planned, taken, tokens = one_row(
+            connection,
+            """
+            WITH uses AS (
+              SELECT key, bucket, count(*) AS n FROM (
+                SELECT key_ab AS key, bucket FROM pairs_raw
+                UNION ALL SELECT key_ba, bucket FROM pairs_raw
+              ) GROUP BY ALL
+            )
+            SELECT (SELECT count(*) FROM candidate),
+              (SELECT count(DISTINCT prompt_key) FROM candidate),
+              (SELECT count(*) FROM candidate c
+                 JOIN uses ON c.prompt_key = uses.key AND c.bucket = uses.bucket),
+              (SELECT count(*) FROM candidate c SEMI JOIN reads_raw USING (prompt_key)),
+              (SELECT coalesce(sum((uses.n - 1) * c.prompt_tokens), 0) FROM candidate c
+                 JOIN uses ON c.prompt_key = uses.key)""",
+        )
+    return int(tokens) if rows == keys == planned and not taken else None
 
 
 def matching_reads(

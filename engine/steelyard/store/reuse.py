@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+from steelyard.errors import UsageError
 from steelyard.store import queries
-from steelyard.store.journal import read_journal, require_intact
+from steelyard.store.journal import read_journal
 from steelyard.store.parts import PART_ROWS, commit_part, next_number
 from steelyard.store.rundir import RunDir
 
 
-def take_over(run: RunDir, other: RunDir) -> int:
+def take_over(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
     """Commit all good reads of `other` that this run's plan asks for and that it lacks.
 
     Keys hold the judge fingerprint, so that reads of another judge, protocol or template never
     match. The runs stay independent: the rows are copied.
 
     Returns:
-        How many reads were taken.
+        How many reads were taken, and what to tell the user beside: damaged parts that were left
+        out, or that the runs have different judges.
 
     Raises:
-        UsageError: `other` is no run directory.
-        IntegrityFault: one of its parts is damaged.
+        UsageError: `other` is no run directory, or this one.
     """
-    origin = other.read_passport()["run"]
-    theirs = read_journal(other.root)
-    require_intact(other.root, theirs)
+    passport = other.read_passport()
+    if other.root.resolve() == run.root.resolve():
+        raise UsageError(
+            "a run cannot reuse itself",
+            place=str(other.root),
+            remedy="name an earlier run; what this run has read is never read again",
+        )
+    origin, notes = passport["run"], []
+    theirs = [part for part in read_journal(other.root) if part.intact(other.root)]
+    if damaged := len(read_journal(other.root)) - len(theirs):
+        notes.append(f"{damaged} damaged parts of {other.root} were left out")
+    if passport["fingerprint"] != run.read_passport()["fingerprint"]:
+        notes.append(f"{other.root} has another judge, protocol or template: no prompt is equal")
     first, taken = next_number(run), 0
     tables = queries.matching_reads(run, other, theirs, origin, PART_ROWS)
     for number, table in enumerate(tables, first):
         commit_part(run, table, number)
         taken += len(table)
-    return taken
+    return taken, notes

@@ -66,7 +66,7 @@ class RunDir:
                 effect="nothing was written",
                 remedy="name a new folder with --run",
             )
-        ours = {"lock", "reads", "run.json.tmp"}
+        ours = {"lock", "reads", "run.json.tmp", "journal.jsonl", "journal.jsonl.tmp"}
         if self.root.is_dir() and not self.passport.exists():
             strange = [entry.name for entry in self.root.iterdir() if entry.name not in ours]
             if strange:
