@@ -8,6 +8,7 @@ import pytest
 
 import steelyard
 from helpers import program, write_pairs
+from steelyard.store.rundir import RunDir
 
 HEAVY = {"vllm", "torch", "transformers", "numba", "duckdb", "pyarrow", "numpy"}
 
@@ -123,3 +124,39 @@ def test_an_unexpected_failure_shows_no_traceback(monkeypatch, capsys):
     assert ended.value.code == 1
     assert words.startswith("error[internal]: RuntimeError: never \\x1b")
     assert "Traceback" not in words
+
+
+def test_json_has_no_number_that_is_none_and_loses_no_column(run):
+    done = program("sql", "--json", run, "SELECT 'inf'::DOUBLE AS x, 'nan'::DOUBLE AS y, 1 AS x")
+    assert json.loads(done.stdout) == [{"x": None, "y": None, "x_2": 1}]
+
+
+def test_an_empty_query_is_refused(run):
+    assert program("sql", run, " ;\n").returncode == 2
+
+
+def test_explain_can_be_read(run):
+    done = program("sql", run, "EXPLAIN SELECT count(*) FROM verdicts")
+    assert "\\n" not in done.stdout
+    assert len(done.stdout.splitlines()) >= 3
+
+
+def test_compact_of_no_run_makes_no_folder(tmp_path):
+    assert program("compact", tmp_path / "none").returncode == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_the_one_writer_compacts_the_runs_own_file(run, tmp_path):
+    with RunDir(run).lock():
+        done = program("compact", run)
+        assert done.returncode == 5
+        assert "error[locked]" in done.stderr
+        assert program("compact", run, "--out", tmp_path / "copy.duckdb").returncode == 0
+
+
+def test_engine_settings_of_the_scripted_judge_are_refused(tmp_path):
+    shard = write_pairs(tmp_path / "p.parquet", 3)
+    line = ("score", shard, "--run", tmp_path / "run", "--judge", "scripted")
+    done = program(*line, "--engine", "seed=1")
+    assert done.returncode == 2
+    assert "no engine setting seed" in done.stderr

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from steelyard.errors import JudgeUnavailable
 from steelyard.judge.scripted import CONTROL, ByteEncoder
-from steelyard.prompt import compile_template, compose, cut_to_fit, render_templates
+from steelyard.prompt import LEAST_KEPT, compile_template, compose, cut_to_fit, render_templates
 from steelyard.protocols import get_protocol
 
 ENCODER = ByteEncoder()
@@ -57,12 +57,12 @@ def test_data_never_emits_a_control_token(instruction, first, second):
 def test_cut_to_fit_keeps_beginnings_and_one_common_length(lengths, budget):
     data = [np.arange(length, dtype=np.int32) for length in lengths]
     cut = cut_to_fit(data, budget)
-    assert sum(map(len, cut)) <= budget or budget < len(data)
+    assert sum(map(len, cut)) <= budget
     cap = max(map(len, cut))
     for before, after in zip(data, cut, strict=True):
         assert after.tolist() == before[: len(after)].tolist()
         assert len(after) in {len(before), cap}  # who lost something stands at the cap
-    if sum(lengths) <= budget and budget >= len(data):
+    if sum(lengths) <= budget:
         assert [len(one) for one in cut] == lengths
 
 
@@ -72,3 +72,13 @@ def test_both_orders_are_cut_alike(lengths, budget):
     ab = cut_to_fit(data, budget)
     ba = cut_to_fit([data[0], data[2], data[1]], budget)
     assert [len(ab[0]), len(ab[1]), len(ab[2])] == [len(ba[0]), len(ba[2]), len(ba[1])]
+
+
+@pytest.mark.parametrize(("room", "cut"), [(3 * LEAST_KEPT - 1, False), (3 * LEAST_KEPT, True)])
+def test_a_text_is_never_cut_to_nothing(room, cut):
+    """With less room a prompt stays too long, and is refused as overlong."""
+    template = compile_template(TEMPLATES[""], ENCODER)
+    fill = {name: ids("x" * 500) for name in ("instruction", "first", "second")}
+    rows = compose([template], [fill], template.fixed + room)
+    assert rows.truncated.tolist() == [cut]
+    assert (rows.lengths[0] <= template.fixed + room) == cut

@@ -24,6 +24,7 @@ from steelyard.errors import (
     EXIT_ENVIRONMENT,
     EXIT_INTERRUPTED,
     EXIT_ROW_ERRORS,
+    EngineFailed,
     IntegrityFault,
     RunLocked,
     UsageError,
@@ -371,7 +372,7 @@ def test_ctrl_c_finishes_the_part_and_says_how_to_go_on(tmp_path, shard, run):
     process.send_signal(signal.SIGINT)
     out, words = process.communicate(timeout=60)
     assert process.returncode == EXIT_INTERRUPTED, words
-    assert "finishing the part" in words
+    assert "ending after the work in hand" in words
     assert "stopped" in out
     assert 0 < steelyard.open_run(place).status()["prompts"]["read"] < 240
     assert resume(place, QUIET) == EXIT_DONE
@@ -558,3 +559,20 @@ def test_reuse_tells_what_it_left_out(tmp_path, run, shard):
     assert "1 damaged parts" in stream.getvalue()
     lost = read_journal(run)[0].rows
     assert steelyard.open_run(tmp_path / "other").status()["prompts"]["reused"] == 240 - lost
+
+
+def test_a_judge_that_fails_at_everything_is_stopped(tmp_path):
+    shard = write_pairs(tmp_path / "p.parquet", 400)
+    with pytest.raises(EngineFailed, match="all of the first 200 prompts failed"):
+        score(config(shard, judge="scripted:nan=1"), tmp_path / "run", QUIET)
+    read = steelyard.open_run(tmp_path / "run").status()["prompts"]
+    assert read["ok"] == 0
+    assert 200 <= read["error"] < 400
+
+
+def test_references_are_told_to_be_unused(tmp_path):
+    table = pairs_table(2).append_column("reference", pa.array(["r", "s"]))
+    pq.write_table(table, tmp_path / "p.parquet")
+    stream = io.StringIO()
+    score(config(tmp_path / "p.parquet"), tmp_path / "run", Reporter(stream=stream))
+    assert "does not show them" in stream.getvalue()

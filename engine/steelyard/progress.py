@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from steelyard.records import STATUS_OK, ReadBatch
+from steelyard.records import STATUS_ERROR, STATUS_OVERLONG, ReadBatch
 from steelyard.tally import Gain
 
 PLAIN_SECONDS = 10.0
@@ -30,16 +30,19 @@ class Counts:
     duplicate_tokens: int = 0
     rejects: int = 0
     errors: int = 0
+    overlong: int = 0
 
     def add(self, reads: ReadBatch, gain: Gain) -> None:
         """Take a batch in."""
         self.pairs += gain.pairs
         self.prompts += len(reads)
         self.new_prompts += len(reads)
-        self.tokens += int(reads.prompt_tokens.sum())
+        sent = [status != STATUS_OVERLONG for status in reads.status]
+        self.tokens += int(reads.prompt_tokens[sent].sum())
         self.cached_tokens += int(reads.cached_tokens.sum())
         self.duplicate_tokens += gain.duplicate_tokens
-        self.errors += sum(status != STATUS_OK for status in reads.status)
+        self.errors += reads.status.count(STATUS_ERROR)
+        self.overlong += reads.status.count(STATUS_OVERLONG)
 
 
 @dataclass(slots=True)

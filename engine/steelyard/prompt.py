@@ -21,7 +21,8 @@ from steelyard.records import Bool, Int32, Int64, Message, TokenIds
 
 SEGMENT_RULE = "1: outer white space trimmed, ids of segments joined"
 
-TRUNCATABLE = ("instruction", "first", "second", "system", "conversation")
+# Below so many tokens of each text there is nothing left to judge.
+LEAST_KEPT = 16
 
 
 class TextEncoder(Interface):
@@ -109,8 +110,9 @@ def compose(
     Args:
         templates: the compiled template of each prompt.
         fills: for each prompt its slots' ids.
-        limit: tokens a prompt may have; longer ones have their data cut (`cut_to_fit`). None: as
-            they are.
+        limit: tokens a prompt may have; longer ones have their data cut (`cut_to_fit`), unless
+            less than LEAST_KEPT tokens a slot would be left: they stay too long. None: nothing
+            is cut.
     """
     arrays: list[Int32] = []
     lengths: list[int] = []
@@ -118,8 +120,9 @@ def compose(
     for template, fill in zip(templates, fills, strict=True):
         data = [fill[name] for name in template.slots]
         total = template.fixed + sum(map(len, data))
-        cut = limit is not None and total > limit
-        if cut and limit is not None:
+        cut = False
+        if limit is not None and total > limit >= template.fixed + LEAST_KEPT * len(data):
+            cut = True
             data = cut_to_fit(data, limit - template.fixed)
             total = template.fixed + sum(map(len, data))
         arrays.append(template.pieces[0])
@@ -139,8 +142,6 @@ def cut_to_fit(data: Sequence[Int32], budget: int) -> list[Int32]:
     The beginning of each text is kept. Both orders of a pair are cut alike, because the rule does
     not look at positions.
     """
-    if budget < len(data):
-        return [ids[:0] for ids in data]
     cap, left = 0, budget
     for rank, length in enumerate(sorted(map(len, data))):
         cap = left // (len(data) - rank)

@@ -163,6 +163,10 @@ def _plan(ctx: Context, shards: ShardSet | None) -> Manifest:
     )
     ctx.reporter.done()
     refused = sum(manifest.rejected.values())
+    if "reference" in shards.roles:
+        ctx.reporter.warn(
+            f"references are kept, but the protocol {ctx.config.protocol} does not show them"
+        )
     if ambiguous := queries.ambiguous_pair_ids(ctx.run):
         ctx.reporter.warn(
             f"{ambiguous:,} pair_ids stand for several different pairs: join on shard and row"

@@ -12,12 +12,12 @@ from typing import Any
 
 from steelyard import ratebook
 from steelyard.config import RunConfig
-from steelyard.errors import UsageError
+from steelyard.errors import EngineFailed, UsageError
 from steelyard.feed import Ahead, PromptMaker, feed
 from steelyard.identity import label_set
 from steelyard.judge.base import Judge
 from steelyard.progress import Counts, Reporter
-from steelyard.records import LabelSet, Workload
+from steelyard.records import LabelSet, ReadBatch, Workload
 from steelyard.scoring import read_all
 from steelyard.store import parts
 from steelyard.store.journal import read_journal
@@ -25,6 +25,9 @@ from steelyard.store.plan_files import Manifest
 from steelyard.store.rundir import RunDir
 from steelyard.tally import Tally
 from steelyard.telemetry import Telemetry
+
+# A judge whose first so many reads all fail will not do better by the morning.
+HOPELESS_PROMPTS = 200
 
 
 @dataclass(slots=True)
@@ -89,7 +92,8 @@ def read_prompts(ctx: Context, manifest: Manifest) -> None:
             ctx.run.log_session(
                 "end", session=session, seconds=round(seconds, 3), prompts=counts.new_prompts
             )
-        ratebook.note(ctx.passport["fingerprint"], (counts.tokens - counts.cached_tokens) / seconds)
+        if computed := counts.tokens - counts.cached_tokens:
+            ratebook.note(ctx.passport["fingerprint"], computed / seconds)
 
 
 def _starter(
@@ -137,3 +141,14 @@ def _read_prompts(
                 writer.add(batch, gain)
                 counts.add(batch, gain)
                 ctx.reporter.scoring(counts)
+                if counts.errors == counts.new_prompts - counts.overlong >= HOPELESS_PROMPTS:
+                    raise _hopeless(batch)
+
+
+def _hopeless(batch: ReadBatch) -> EngineFailed:
+    reason = next(filter(None, batch.errors), "no reason given")
+    return EngineFailed(
+        f"all of the first {HOPELESS_PROMPTS} prompts failed; one of them: {reason}",
+        effect="the run was stopped; its error reads are kept",
+        remedy="look at `steelyard judge inspect` and at the input, then score into a new run",
+    )

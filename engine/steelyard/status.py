@@ -93,7 +93,7 @@ def _size(folder: Path) -> int:
 def draw_status(status: dict[str, Any]) -> str:
     """The same for people."""
     pairs, prompts, tokens = status["pairs"], status["prompts"], status["tokens"]
-    rejects = sum(status["rejects"].values())
+    rejects, long = sum(status["rejects"].values()), prompts["overlong"] > 0
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in status["rejects"].items())
     rate = tokens["prompt"] / status["seconds"] if status["seconds"] else 0
     lines = [
@@ -112,7 +112,12 @@ def draw_status(status: dict[str, Any]) -> str:
             f" never sent: {tokens['saved_by_dedupe']:,} by dedupe,"
             f" {tokens['saved_by_reuse']:,} by reuse",
         ),
-        ("rejects", f"{rejects:,} rows" + (f" ({reasons})" if reasons else "")),
+        (
+            "rejects",
+            f"{rejects:,} rows"
+            + (f" ({reasons})" if reasons else "")
+            + (f", and pairs of {prompts['overlong']:,} overlong prompts" if long else ""),
+        ),
         (
             "time",
             f"{duration(status['seconds'])} with the engine, {rate:,.0f} prompt tokens/s,"

@@ -80,3 +80,14 @@ def test_overrides_from_a_command_line():
 def test_only_what_changes_reads_is_fingerprinted():
     engine = {"max_num_seqs": 4, "dtype": "float32", "kv_cache_dtype": "fp8"}
     assert choose.fingerprinted(engine) == {"kv_cache_dtype": "fp8"}
+
+
+@pytest.mark.parametrize("value", ["abc", -1, 1.5, True, "1e3"])
+def test_a_context_limit_is_a_number_of_tokens(value):
+    with pytest.raises(UsageError, match="number of tokens"):
+        choose.context_limit({"max_model_len": value})
+
+
+def test_context_limit():
+    assert choose.context_limit({}) == 0
+    assert choose.context_limit({"max_model_len": "8192"}) == 8192

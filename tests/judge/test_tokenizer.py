@@ -121,3 +121,13 @@ def test_damaged_tokenizer(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(JudgeUnavailable, match="cannot be read"):
         HFEncoder(tmp_path)
+
+
+def test_an_unknown_character_in_a_template_is_no_beginning(tmp_path):
+    """A tokenizer without bytes spells a line feed as unknown; what follows is no new text."""
+    encoder = HFEncoder(tiny.write_tokenizer(tmp_path, tiny.unigram()))
+    whole = encoder.encode_template("The\u2603The", first=True)
+    inner = encoder.encode_template("\u2603The", first=False)
+    assert whole[-len(inner) :] == inner
+    begun = encoder.encode_template("The", first=True)
+    assert inner[1:] != begun

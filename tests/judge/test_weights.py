@@ -18,11 +18,18 @@ def _own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+def tensors(data: bytes) -> bytes:
+    """A safetensors file of one tensor of bytes."""
+    entry = {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}
+    header = json.dumps({"__metadata__": {"format": "pt"}, "x": entry}).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
 def model(folder, config=CONFIG, weights="model.safetensors"):
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     if weights:
-        (folder / weights).write_bytes(b"weights")
+        (folder / weights).write_bytes(tensors(b"weights"))
     return folder
 
 
@@ -65,6 +72,25 @@ def test_pickled_weights_are_refused_with_the_conversion(tmp_path):
     text = refusal(model(tmp_path / "m", weights="pytorch_model.bin"))
     assert "pytorch_model.bin" in text
     assert "save_pretrained" in text
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        tensors(b"weights")[:-1],
+        tensors(b"weights") + b"x",
+        b"weights",
+        b"",
+        b"\x08\0\0\0\0\0\0\0not json",
+        b"\x02\0\0\0\0\0\0\0[]",
+    ],
+)
+def test_weights_that_are_cut_short_or_no_safetensors(tmp_path, damaged):
+    folder = model(tmp_path / "m")
+    (folder / "model.safetensors").write_bytes(damaged)
+    message = refusal(folder)
+    assert "damaged or cut short" in message
+    assert "fetch the model's files again" in message
 
 
 def test_missing_shard(tmp_path):

@@ -17,9 +17,9 @@ from steelyard.cli.base import (
     engine_options,
     engine_settings,
     make_config,
-    plain,
     print_json,
     print_status,
+    rows_of,
     run_argument,
     run_options,
     stopping,
@@ -120,8 +120,10 @@ def sql(run: Path, query: str, max_rows: int, json_out: bool) -> None:
     from steelyard.store import database
     from steelyard.store.rundir import RunDir
 
+    if not query.strip(" \n\t;"):
+        raise click.UsageError("the query is empty")
     if json_out:
-        print_json(plain(database.query(RunDir(run), query).to_pylist()))
+        print_json(rows_of(database.query(RunDir(run), query)))
     else:
         click.echo(database.show(RunDir(run), query, max_rows))
 
@@ -136,6 +138,7 @@ def compact(run: Path, out: Path | None, json_out: bool) -> None:
     from steelyard.store.rundir import RunDir
 
     place = RunDir(run)
+    place.read_passport()
     with nullcontext() if out else place.lock():  # the run's own file belongs to its one writer
         counts = compaction.compact(place, out)
     if json_out:
@@ -209,13 +212,25 @@ def doctor(json_out: bool) -> int:
     help="The run directory; a second demo reuses its reads.",
 )
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
-def demo(run_dir: Path, quiet: bool) -> int:
+@as_json
+def demo(run_dir: Path, quiet: bool, json_out: bool) -> int:
     """Judge the pairs that come with the program, with the small judge that installs with it."""
-    from steelyard.demo import run_demo
+    from steelyard.demo import REJECTS, VERDICTS, run_demo
     from steelyard.progress import Reporter
+    from steelyard.status import run_status
+    from steelyard.store import database
+    from steelyard.store.rundir import RunDir
 
+    show = (lambda _: None) if json_out else click.echo
     with stopping() as stop:
-        return run_demo(run_dir, Reporter(quiet=quiet), stop, click.echo)
+        code = run_demo(run_dir, Reporter(quiet=quiet), stop, show)
+    if json_out:
+        tables = {"verdicts": VERDICTS, "rejects": REJECTS}
+        answers = {
+            name: rows_of(database.query(RunDir(run_dir), query)) for name, query in tables.items()
+        }
+        print_json({"status": run_status(run_dir), **answers})
+    return code
 
 
 @main.command()

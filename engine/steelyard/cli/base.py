@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -149,16 +150,20 @@ def make_config(inputs: tuple[str, ...], options: dict[str, Any]) -> RunConfig:
 
 @contextmanager
 def stopping() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the second Ctrl-C ends at once."""
+    """An event that the first Ctrl-C, SIGTERM or SIGHUP sets; the second one ends at once."""
     stop = threading.Event()
 
     def handle(_signal: int, _frame: object) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        click.echo("\nfinishing the part in work; press Ctrl-C again to end at once", err=True)
+        with suppress(OSError):  # the terminal may be gone
+            click.echo("\nending after the work in hand; Ctrl-C again ends at once", err=True)
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # a lost terminal, unless under nohup
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield stop
     finally:
@@ -182,15 +187,26 @@ def print_json(content: Any) -> None:
     click.echo(json.dumps(content, indent=2, ensure_ascii=False, default=str))
 
 
+def rows_of(table: Any) -> list[dict[str, Any]]:
+    """A query's rows as JSON values; a column name that comes twice gets a number."""
+    seen: dict[str, int] = {}
+    names = []
+    for name in table.column_names:
+        seen[name] = seen.get(name, 0) + 1
+        names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    rows: list[dict[str, Any]] = plain(table.rename_columns(names).to_pylist())
+    return rows
+
+
 def plain(value: Any) -> Any:
-    """Query results as JSON values: bytes as hex, times as ISO 8601, NaN as null."""
+    """JSON values: bytes as hex, times as ISO 8601, numbers that are not finite as null."""
     if isinstance(value, dict):
         return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [plain(entry) for entry in value]
     if isinstance(value, bytes):
         return value.hex()
-    if isinstance(value, float) and value != value:  # noqa: PLR0124 - NaN
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     if hasattr(value, "isoformat"):
         return value.isoformat()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from steelyard.errors import UsageError
 from steelyard.judge.base import Judge, JudgeSpec
 
 DEMO = "demo"
@@ -30,6 +31,11 @@ def open_one(spec: JudgeSpec) -> Judge:
     if kind == SCRIPTED:
         from steelyard.judge.scripted import ScriptedJudge
 
+        if spec.engine:
+            raise UsageError(
+                f"the scripted judge has no engine setting {next(iter(spec.engine))}",
+                remedy="leave --engine out, or choose a real judge",
+            )
         return ScriptedJudge(options)
     from steelyard.judge.vllm import VllmJudge
 

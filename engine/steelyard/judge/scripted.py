@@ -173,7 +173,7 @@ def _logprobs(units: Float64, variants: int) -> Float64:
 
 def _options(text: str) -> dict[str, float]:
     values = {"seed": 0.0, "rate": 0.0, "fail": 0.0, "nan": 0.0}
-    given = parse_pairs("--judge scripted:", tuple(filter(None, text.split(","))))
+    given = parse_pairs("scripted: ...", tuple(filter(None, text.split(","))))
     for key, value in given.items():
         if key not in values:
             raise UsageError(

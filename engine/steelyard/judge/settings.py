@@ -151,6 +151,22 @@ def parse_override(value: EngineSetting) -> Any:
         return {"True": True, "False": False}.get(value, value)
 
 
+def context_limit(engine: Mapping[str, EngineSetting]) -> int:
+    """Tokens to which the user limits the context; 0: to none.
+
+    Raises:
+        UsageError: it is no whole number of tokens.
+    """
+    limit = parse_override(engine.get("max_model_len", 0))
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        raise UsageError(
+            f"max_model_len is a number of tokens, not {limit!r}",
+            place="--engine max_model_len",
+            remedy="write --engine max_model_len=8192, or leave it out",
+        )
+    return limit
+
+
 def choose_settings(
     files: ModelFiles, dtype: str, machine: Machine, workload: Workload
 ) -> dict[str, Any]:

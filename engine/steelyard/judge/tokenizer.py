@@ -59,8 +59,9 @@ class HFEncoder(Encoder):
             return _ids(self._whole, text)
         # Only the part before the first control token continues what stands before the segment.
         encoding = self._inner.encode(text, add_special_tokens=False)
+        commands = self.control_ids - self._unknown  # an unknown character is text
         for id_, (start, _) in zip(encoding.ids, encoding.offsets, strict=True):
-            if id_ in self.control_ids:
+            if id_ in commands:
                 return _ids(self._inner, text[:start]) + _ids(self._whole, text[start:])
         return list(encoding.ids)
 

@@ -40,7 +40,7 @@ class VllmJudge(Judge):
         self._device: choose.Device = device
         self._dtype = choose.choose_dtype(files, device, spec.engine.get("dtype", "auto"))
         self.encoder = HFEncoder(files.folder)
-        limit = choose.parse_override(spec.engine.get("max_model_len", 0))
+        limit = choose.context_limit(spec.engine)
         self.context_length = min(files.context_length, limit or files.context_length)
         self.card = JudgeCard(
             name=spec.name,

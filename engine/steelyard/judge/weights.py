@@ -17,6 +17,7 @@ import xxhash
 
 from steelyard.errors import JudgeUnavailable, escape
 from steelyard.judge.cache import cache_folder
+from steelyard.judge.safetensors import require_whole
 
 _JSON = dict[str, Any]
 _CHUNK = 1 << 22  # bytes hashed at a time
@@ -216,9 +217,11 @@ def _read_config(folder: Path) -> _JSON:
 
 
 def _check_weights(folder: Path) -> None:
-    """Only safetensors: other formats can run code when they are loaded."""
-    if any(folder.glob("*.safetensors")):
+    """Only whole safetensors: other formats can run code when they are loaded."""
+    if found := sorted(folder.glob("*.safetensors")):
         _check_shards(folder)
+        for path in found:
+            require_whole(path)
         return
     others = [p.name for kind in ("*.bin", "*.pt", "*.pth", "*.gguf") for p in folder.glob(kind)]
     cause = f"has {others[0]} but no *.safetensors" if others else "has no *.safetensors"

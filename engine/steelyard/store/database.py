@@ -78,6 +78,8 @@ def show(run: RunDir, sql: str, max_rows: int) -> str:
             relation = connection.sql(sql)
             if relation is None:
                 return ""
+            if relation.columns == ["explain_key", "explain_value"]:
+                return "\n".join(str(plan) for _, plan in relation.fetchall())
             return draw(relation, max_rows)
         except duckdb.Error as error:
             raise _refused(error) from None
