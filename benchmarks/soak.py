@@ -175,7 +175,10 @@ def soak(place: Path, options: argparse.Namespace) -> dict[str, object]:
     call(score_command(place, reference, quick, 20_000))
     whole = time.monotonic() - began
     # From the moment of starting, planning included, to the middle of a session's share of reads.
-    wait = (0.3, 1.6) if scripted else (2.0, options.load_seconds + 2 * whole / kills)
+    began = time.monotonic()
+    call(command("resume", str(reference)))
+    load = time.monotonic() - began
+    wait = (0.3 * load, load + 1.2) if scripted else (2.0, options.load_seconds + 2 * whole / kills)
     watcher = subprocess.Popen(
         [sys.executable, "-c", QUERIES, str(run), str(stop)], stdout=subprocess.PIPE, text=True
     )
@@ -228,6 +231,9 @@ def main() -> int:
     report("soak" if chosen.judge == "scripted" else "soak-real", [result], chosen)
     bad = ("lost", "duplicated", "altered", "errors")
     whole = result["verdicts"] == result["pairs"] == result["pairs_counted"]
+    if not result["reads_at_last_kill"]:
+        print("soak: no kill hit a run that had read something", file=sys.stderr)
+        return 1
     return 0 if whole and not any(result[name] for name in bad) else 1
 
 
