@@ -19,7 +19,7 @@ from steelyard.progress import Reporter, duration
 from steelyard.records import PromptBatch
 from steelyard.shards import open_shards, stream
 from steelyard.store import queries
-from steelyard.store.plan_files import load_bucket
+from steelyard.store.plan_files import Manifest, load_bucket
 from steelyard.store.rundir import RunDir
 
 # So many prompts are tokenised; the rest is taken to be like them.
@@ -38,7 +38,6 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     shards = open_shards(config.inputs, config.map)
     judge = open_judge(judge_spec(config))
     passport = make_passport(config, judge, shards)
-
     with tempfile.TemporaryDirectory(prefix="steelyard-plan-") as folder:
         run = RunDir(Path(folder))
         run.create()
@@ -54,44 +53,52 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         reporter.done()
         ambiguous = queries.ambiguous_pair_ids(run)
         disk = sum(path.stat().st_size for path in run.plan.iterdir())
-        context = judge.context_length - 1
         maker = PromptMaker.build(
             judge.encoder,
             passport["templates"],
-            context,
+            judge.context_length - 1,
             truncate=config.overlong == "truncate",
         )
-        sample = _Sample(context)
-        for bucket in range(len(manifest.unique)):
-            if sample.prompts >= SAMPLE_PROMPTS:
-                break
-            texts = load_bucket(run, manifest, bucket)
-            unique = unique_prompts(
-                b"".join(texts["key_ab"].to_pylist()), b"".join(texts["key_ba"].to_pylist())
-            )
-            everything = np.arange(len(unique.keys))
-            for batch in maker.batches(bucket, texts, unique, everything):
-                sample.add(batch)
-                if sample.prompts >= SAMPLE_PROMPTS:
-                    break
-    share = sample.prompts / manifest.prompts if manifest.prompts else 1.0
-    shared = round(sample.floor / share) if share else 0
-    rate = ratebook.look_up(passport["fingerprint"])
+        sample = _sample(run, manifest, maker)
     return {
         "rows": shards.rows,
         "pairs": manifest.pairs,
         "rejects": manifest.rejected,
         "ambiguous_pair_ids": ambiguous,
         "prompts": {"asked": 2 * manifest.pairs, "unique": manifest.prompts},
+        **_tokens(sample, manifest, ratebook.look_up(passport["fingerprint"])),
+        "judge": judge.card.name,
+        "context_length": judge.context_length,
+        "buckets": len(manifest.unique),
+        "plan_bytes": disk,
+    }
+
+
+def _sample(run: RunDir, manifest: Manifest, maker: PromptMaker) -> _Sample:
+    """Tokenise prompts in feeding order, until there are enough."""
+    sample = _Sample(maker.context)
+    for bucket in range(len(manifest.unique)):
+        texts = load_bucket(run, manifest, bucket)
+        unique = unique_prompts(
+            b"".join(texts["key_ab"].to_pylist()), b"".join(texts["key_ba"].to_pylist())
+        )
+        for batch in maker.batches(bucket, texts, unique, np.arange(len(unique.keys))):
+            sample.add(batch)
+            if sample.prompts >= SAMPLE_PROMPTS:
+                return sample
+    return sample
+
+
+def _tokens(sample: _Sample, manifest: Manifest, rate: float | None) -> dict[str, Any]:
+    """What the sample says of all prompts."""
+    share = sample.prompts / manifest.prompts if manifest.prompts else 1.0
+    shared = round(sample.floor / share) if share else 0
+    return {
         "tokens": round(sample.tokens / share) if share else 0,
         "tokens_after_sharing": shared,
         "counted_share": share,
         "longest_prompt": sample.longest,
         "overlong": sample.overlong,
-        "judge": judge.card.name,
-        "context_length": judge.context_length,
-        "buckets": len(manifest.unique),
-        "plan_bytes": disk,
         "computed_tokens_per_second": rate,
         "seconds": shared / rate if rate else None,
     }
