@@ -10,7 +10,6 @@ import numpy as np
 
 from steelyard import ratebook
 from steelyard.config import RunConfig
-from steelyard.dedupe import unique_prompts
 from steelyard.feed import PromptMaker
 from steelyard.identity import judge_spec, make_passport, row_limits
 from steelyard.judge import open_judge
@@ -19,7 +18,7 @@ from steelyard.progress import Reporter, duration
 from steelyard.records import PromptBatch
 from steelyard.shards import open_shards, stream
 from steelyard.store import queries
-from steelyard.store.plan_files import Manifest, load_bucket
+from steelyard.store.plan_files import Manifest, load_bucket, unique_of
 from steelyard.store.rundir import RunDir
 
 # So many prompts are tokenised; the rest is taken to be like them.
@@ -79,9 +78,7 @@ def _sample(run: RunDir, manifest: Manifest, maker: PromptMaker) -> _Sample:
     sample = _Sample(maker.context)
     for bucket in range(len(manifest.unique)):
         texts = load_bucket(run, manifest, bucket)
-        unique = unique_prompts(
-            b"".join(texts["key_ab"].to_pylist()), b"".join(texts["key_ba"].to_pylist())
-        )
+        unique = unique_of(texts)
         for batch in maker.batches(bucket, texts, unique, np.arange(len(unique.keys))):
             sample.add(batch)
             if sample.prompts >= SAMPLE_PROMPTS:

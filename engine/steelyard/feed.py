@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from steelyard.dedupe import unique_prompts
 from steelyard.judge.base import NOTHING_READY
 from steelyard.plan import prefix_order
 from steelyard.prompt import Compiled, Rows, TextEncoder, compile_template, compose
 from steelyard.records import Int64, PromptBatch, Unique
-from steelyard.store.plan_files import Manifest, load_bucket
+from steelyard.store.plan_files import Manifest, load_bucket, unique_of
 from steelyard.store.rundir import RunDir
 from steelyard.tally import Tally
 
@@ -180,9 +179,7 @@ def feed(
         if len(read) >= prompts:
             continue
         texts = load_bucket(run, manifest, bucket)
-        unique = unique_prompts(
-            b"".join(texts["key_ab"].to_pylist()), b"".join(texts["key_ba"].to_pylist())
-        )
+        unique = unique_of(texts)
         pending = np.asarray(
             [index for index, key in enumerate(unique.keys) if key not in read], dtype=np.int64
         )

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from steelyard.dedupe import unique_prompts
 from steelyard.errors import IntegrityFault, UsageError
-from steelyard.records import PAIRS, REJECTS, TEXTS, Int32
+from steelyard.records import PAIRS, REJECTS, TEXTS, Int32, Unique
 from steelyard.store.files import PARQUET, file_digest, sync, write_text, writing
 from steelyard.store.rundir import RunDir
 
@@ -258,10 +258,14 @@ def _damaged(path: Path) -> IntegrityFault:
     )
 
 
+def unique_of(texts: pa.Table) -> Unique:
+    """The unique prompts of a bucket, from its columns key_ab and key_ba."""
+    return unique_prompts(*(b"".join(texts[name].to_pylist()) for name in ("key_ab", "key_ba")))
+
+
 def _count_unique(path: Path) -> int:
     keys = pq.read_table(path, columns=["key_ab", "key_ba"], use_threads=False)
-    ab, ba = (b"".join(keys[name].to_pylist()) for name in ("key_ab", "key_ba"))
-    return len(unique_prompts(ab, ba).keys)
+    return len(unique_of(keys).keys)
 
 
 def _text_bytes(texts: pa.RecordBatch) -> int:
