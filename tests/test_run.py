@@ -317,7 +317,7 @@ def start(shard, run, tmp_path, rate=300, part_rows=20):
 
 def test_a_full_disk_keeps_what_was_committed(tmp_path, shard, run):
     place = tmp_path / "full"
-    process = start(shard, place, tmp_path)
+    process = start(shard, place, tmp_path, rate=40)
     wait_for(lambda: len(read_journal(place)) >= 2)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (512, 512))
     _, words = process.communicate(timeout=60)
@@ -347,7 +347,7 @@ def test_a_disk_that_is_full_while_planning(tmp_path, shard):
 
 def test_one_writer_many_readers(tmp_path, shard):
     place = tmp_path / "run"
-    process = start(shard, place, tmp_path, rate=150)
+    process = start(shard, place, tmp_path, rate=20, part_rows=10)
     try:
         wait_for(lambda: len(read_journal(place)) >= 1)
         with pytest.raises(RunLocked), RunDir(place).lock():
@@ -366,7 +366,7 @@ def test_one_writer_many_readers(tmp_path, shard):
 
 def test_ctrl_c_finishes_the_part_and_says_how_to_go_on(tmp_path, shard, run):
     place = tmp_path / "stopped"
-    process = start(shard, place, tmp_path, rate=100, part_rows=1000)
+    process = start(shard, place, tmp_path, rate=40, part_rows=1000)
     wait_for((place / "sessions.jsonl").exists)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)

@@ -204,7 +204,7 @@ def choose_settings(
 def _cpu_cache(
     files: ModelFiles, dtype: str, machine: Machine, workload: Workload, length: int
 ) -> int:
-    """Bytes of key-value cache: the workload's need, at most a quarter of the free memory.
+    """Bytes of key-value cache: the workload's need, at most a quarter of the free memory and 2 GiB.
 
     32 of the longest prompts are plenty: a step computes a few at a time, and prompts come in
     prefix order, so what can be shared was read last.
@@ -212,7 +212,7 @@ def _cpu_cache(
     per_token = kv_bytes_per_token(files, dtype)
     wanted = per_token * length * max(2, min(32, workload.prompts + 1))
     least = per_token * length * 2  # fewer than one sequence is an error in vLLM
-    return max(least, min(wanted, machine.free_memory // 4), 16 << 20)
+    return max(least, min(wanted, machine.free_memory // 4, 2 * _GIB), 16 << 20)
 
 
 def kv_bytes_per_token(files: ModelFiles, dtype: str) -> int:
