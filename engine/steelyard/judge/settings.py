@@ -204,7 +204,7 @@ def choose_settings(
 def _cpu_cache(
     files: ModelFiles, dtype: str, machine: Machine, workload: Workload, length: int
 ) -> int:
-    """Bytes of key-value cache: the workload's need, at most a quarter of the free memory and 2 GiB.
+    """Bytes of key-value cache: the need, at most a quarter of the free memory and 2 GiB.
 
     32 of the longest prompts are plenty: a step computes a few at a time, and prompts come in
     prefix order, so what can be shared was read last.
