@@ -45,7 +45,7 @@ while not stop.exists():
         last, done = row["n"], done + 1
     except Exception as error:
         errors, words = errors + 1, f"{type(error).__name__}: {error}"
-    time.sleep(0.02)
+    time.sleep(float(sys.argv[3]))
 print(json.dumps({"queries": done, "errors": errors, "last_error": words}))
 """
 
@@ -180,7 +180,9 @@ def soak(place: Path, options: argparse.Namespace) -> dict[str, object]:
     load = time.monotonic() - began
     wait = (0.3 * load, load + 1.2) if scripted else (2.0, options.load_seconds + 2 * whole / kills)
     watcher = subprocess.Popen(
-        [sys.executable, "-c", QUERIES, str(run), str(stop)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", QUERIES, str(run), str(stop), "0.02" if scripted else "0.5"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     hit = kill_and_resume(score_command(place, run, slow, part_rows), run, kills, draw, wait)
     before = steelyard.open_run(run).status()
