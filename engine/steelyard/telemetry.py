@@ -65,12 +65,14 @@ def open_gpus() -> list[Callable[[], dict[str, Any]]]:
     """One sampling function a GPU that NVML sees; none without NVML."""
     try:
         import pynvml
-
+    except ImportError:
+        return []
+    try:
         pynvml.nvmlInit()
         handles = [
             pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
         ]
-    except Exception:
+    except pynvml.NVMLError:  # no driver or no right to ask it; `doctor` tells them apart
         return []
     return [partial(_gpu, index, handle) for index, handle in enumerate(handles)]
 
