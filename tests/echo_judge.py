@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from steelyard.errors import JudgeUnavailable
-from steelyard.judge.base import Judge
+from steelyard.judge.base import EngineClock, Judge
 from steelyard.records import EngineReport, JudgeCard, ReadBatch
 
 
@@ -15,6 +15,7 @@ class EchoJudge(Judge):
     def __init__(self, model):
         self.card = JudgeCard("echo", model, "local", "0", "0", "float32")
         self.encoder = None
+        self.clock = EngineClock()
         self.context_length = 1000
 
     def start(self, workload, labels):

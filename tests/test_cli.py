@@ -77,7 +77,7 @@ def test_plan_says_what_score_then_does(run):
     assert content["pairs"] == status["pairs"]["planned"] == 40
     assert content["prompts"]["unique"] == status["prompts"]["unique"]
     assert content["tokens"] == status["tokens"]["prompt"]
-    assert content["tokens_after_sharing"] < content["tokens"]
+    assert content["floor_tokens"] < content["tokens"]
     assert content["counted_share"] == 1
 
 

@@ -19,19 +19,29 @@ SOURCES = {"steelyard": ROOT / "engine", "steelyard_kernels": ROOT / "kernels"}
 # it; the kernels are one unit. It may import units of the layers below its own.
 LAYERS = {
     "kernels": {"steelyard_kernels"},
-    "ground": {"errors", "records"},
+    "ground": {"errors", "records", "work"},
     "config": {"config"},
     "protocols": {"protocols"},
-    "stages": {"prompt", "dedupe", "plan", "reads", "tally", "calibrate", "metrics", "ratings"},
+    "stages": {
+        "prompt",
+        "dedupe",
+        "plan",
+        "oracle",
+        "reads",
+        "tally",
+        "calibrate",
+        "metrics",
+        "ratings",
+    },
     "edges": {"shards", "judge", "store", "telemetry", "ratebook", "progress", "data"},
-    "flow": {"planning", "feed", "scoring", "identity"},
+    "flow": {"planning", "prompting", "feed", "scoring", "identity"},
     "session": {"session"},
     "run": {"run"},
     "surface": {"status", "api", "dryrun", "inspection", "demo", "doctor"},
     "cli": {"cli", "__main__"},
 }
 # Layers whose units may import each other, as long as no circle arises.
-SIDEWAYS = {"ground", "edges", "surface", "cli"}
+SIDEWAYS = {"ground", "edges", "flow", "surface", "cli"}
 
 # Packages of others that only these may import, as path prefixes.
 ONLY_IN = {

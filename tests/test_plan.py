@@ -1,11 +1,10 @@
-import numpy as np
 import pyarrow as pa
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
 from steelyard.dedupe import unique_prompts
-from steelyard.plan import ABSENT, MAX_BUCKETS, bucket_count, digests, key_batch, prefix_order
+from steelyard.plan import ABSENT, MAX_BUCKETS, bucket_count, digests, key_batch
 from steelyard.records import KEY_BYTES
 
 TEXT = st.text(max_size=6)
@@ -80,12 +79,3 @@ def test_dedupe_then_expand_is_the_identity(pairs):
     both = ab + ba
     for key, first in zip(unique.keys, unique.first.tolist(), strict=True):
         assert both[KEY_BYTES * first :][:KEY_BYTES] == key
-
-
-@given(st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=5), max_size=20))
-def test_prefix_order_is_the_lexicographic_permutation(rows):
-    offsets = np.cumsum([0, *map(len, rows)]).astype(np.int64)
-    tokens = np.asarray([one for row in rows for one in row], dtype=np.int32)
-    order = prefix_order(tokens, offsets).tolist()
-    assert sorted(order) == list(range(len(rows)))
-    assert [rows[at] for at in order] == sorted(rows)

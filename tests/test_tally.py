@@ -6,28 +6,34 @@ from steelyard.dedupe import unique_prompts
 from steelyard.judge.isolate import failed_reads
 from steelyard.records import PromptBatch
 from steelyard.tally import Tally
+from steelyard.work import Work
 
 
-def reads(keys, lengths):
+def reads(keys, lengths, status="ok"):
     offsets = np.cumsum([0, *lengths]).astype(np.int64)
     prompts = PromptBatch(
         0, keys, np.zeros(offsets[-1], np.int32), offsets, np.zeros(len(keys), np.bool_)
     )
-    return failed_reads(prompts, "ok", [""] * len(keys))
+    made = failed_reads(prompts, status, [""] * len(keys))
+    made.cached_tokens[:] = 2
+    return made
 
 
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=30),
     st.sets(st.integers(0, 4)),
     st.randoms(use_true_random=False),
+    st.booleans(),
 )
-def test_counts_equal_those_of_a_naive_count(pairs, already, random):
+def test_counts_equal_those_of_a_naive_count(pairs, already, random, oracular):
     key = [bytes([value]) * 16 for value in range(5)]
     unique = unique_prompts(b"".join(key[a] for a, _ in pairs), b"".join(key[b] for _, b in pairs))
     done = {key[value] for value in already}
     pending = np.asarray([i for i, k in enumerate(unique.keys) if k not in done], np.int64)
     tally = Tally()
-    tally.open(unique, pending)
+    floor, oracle = np.arange(len(pending), dtype=np.int32), np.full(len(pending), 3, np.int32)
+    tally.open(5, unique, pending, floor, oracle if oracular else None)
+    work = Work()
     todo = [unique.keys[at] for at in pending.tolist()]
     random.shuffle(todo)
     completed = tokens = 0
@@ -38,7 +44,26 @@ def test_counts_equal_those_of_a_naive_count(pairs, already, random):
         done.update(step)
         after = sum(key[a] in done and key[b] in done for a, b in pairs)
         assert gain.pairs == after - before
+        for bucket, more in gain.work.items():
+            assert bucket == 5
+            work.add(more)
         completed, tokens = completed + gain.pairs, tokens + gain.duplicate_tokens
     new = [unique.keys[at] for at in pending.tolist()]
     uses = [key[value] for pair in pairs for value in pair]
     assert tokens == 7 * sum(uses.count(one) - 1 for one in new)
+    assert work.prompts == len(new)
+    assert work.unique_tokens == 7 * len(new)
+    assert work.logical_tokens == tokens + 7 * len(new)
+    assert work.floor_tokens == floor.sum()
+    assert work.computed_tokens == 5 * len(new)
+    assert work.oracle_tokens == (3 * len(new) if oracular or not new else None)
+
+
+def test_overlong_prompts_complete_pairs_but_are_no_work():
+    key = bytes(16)
+    unique = unique_prompts(key, key)
+    tally = Tally()
+    zero = np.zeros(1, np.int32)
+    tally.open(0, unique, np.zeros(1, np.int64), zero, zero)
+    gain = tally.count(reads([key], [7], "overlong"))
+    assert (gain.pairs, gain.duplicate_tokens, gain.work) == (1, 7, {})

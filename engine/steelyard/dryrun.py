@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from steelyard import ratebook
 from steelyard.config import RunConfig
-from steelyard.feed import PromptMaker
+from steelyard.feed import feed
 from steelyard.identity import judge_spec, make_passport, row_limits
 from steelyard.judge import open_judge
+from steelyard.oracle import BlockOracle
 from steelyard.planning import write_plan
 from steelyard.progress import Reporter, duration
-from steelyard.records import PromptBatch
+from steelyard.prompting import PromptMaker
+from steelyard.records import Workload
 from steelyard.shards import open_shards, stream
 from steelyard.store import queries
-from steelyard.store.plan_files import Manifest, load_bucket, unique_of
+from steelyard.store.plan_files import Manifest
 from steelyard.store.rundir import RunDir
+from steelyard.work import CacheShape
 
 # So many prompts are tokenised; the rest is taken to be like them.
 SAMPLE_PROMPTS = 20_000
@@ -29,8 +31,9 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     """Plan shards in a temporary folder and count.
 
     Returns:
-        rows, pairs, rejects by reason, prompts asked and unique, tokens of unique prompts, tokens
-        left when every shared prefix is computed once, the share of prompts these were counted
+        rows, pairs, rejects by reason, prompts asked and unique, tokens of unique prompts, their
+        floor (every shared prefix computed once), tokens that the engine should compute (by the
+        block-cache oracle, for the cache told beside it), the share of prompts these were counted
         on (1: all), the longest prompt, overlong prompts, and seconds at the rate of this judge's
         last run on this machine (None: there was none).
     """
@@ -58,14 +61,16 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
             judge.context_length - 1,
             truncate=config.overlong == "truncate",
         )
-        sample = _sample(run, manifest, maker)
+        longest = min(manifest.longest_prompt_bytes + maker.template_tokens, maker.context)
+        cache = judge.likely_cache(Workload(manifest.prompts, longest))
+        sample = _sample(run, manifest, maker, cache)
     return {
         "rows": shards.rows,
         "pairs": manifest.pairs,
         "rejects": manifest.rejected,
         "ambiguous_pair_ids": ambiguous,
         "prompts": {"asked": 2 * manifest.pairs, "unique": manifest.prompts},
-        **_tokens(sample, manifest, ratebook.look_up(passport["fingerprint"])),
+        **_tokens(sample, manifest, cache, ratebook.look_up(passport["fingerprint"])),
         "judge": judge.card.name,
         "context_length": judge.context_length,
         "buckets": len(manifest.unique),
@@ -73,56 +78,59 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     }
 
 
-def _sample(run: RunDir, manifest: Manifest, maker: PromptMaker) -> _Sample:
-    """Tokenise prompts in feeding order, until there are enough."""
-    sample = _Sample(maker.context)
-    for bucket in range(len(manifest.unique)):
-        texts = load_bucket(run, manifest, bucket)
-        unique = unique_of(texts)
-        for batch in maker.batches(bucket, texts, unique, np.arange(len(unique.keys))):
-            sample.add(batch)
-            if sample.prompts >= SAMPLE_PROMPTS:
-                return sample
+@dataclass(slots=True)
+class _Sample:
+    """Counts over the prompts that were tokenised, in feeding order; tokens of those that fit."""
+
+    prompts: int = 0
+    tokens: int = 0
+    floor: int = 0
+    computed: int = 0  # by the oracle
+    longest: int = 0
+    overlong: int = 0
+
+
+def _sample(
+    run: RunDir, manifest: Manifest, maker: PromptMaker, cache: CacheShape | None
+) -> _Sample:
+    """Tokenise buckets in feeding order, until there are enough prompts."""
+    sample = _Sample()
+    oracle = None if cache is None else BlockOracle(cache)
+    for bucket in feed(run, manifest, maker, lambda _: set()):
+        lengths = bucket.rows.lengths
+        sample.prompts += len(lengths)
+        sample.tokens += int(lengths[: bucket.fitting].sum())
+        sample.floor += int(bucket.floor.sum())
+        sample.longest = max(sample.longest, int(lengths.max()))
+        sample.overlong += len(lengths) - bucket.fitting
+        if oracle is not None:
+            sample.computed += int(oracle.computed(bucket.rows, bucket.fitting).sum())
+        if sample.prompts >= SAMPLE_PROMPTS:
+            break
     return sample
 
 
-def _tokens(sample: _Sample, manifest: Manifest, rate: float | None) -> dict[str, Any]:
+def _tokens(
+    sample: _Sample, manifest: Manifest, cache: CacheShape | None, rate: float | None
+) -> dict[str, Any]:
     """What the sample says of all prompts."""
     share = sample.prompts / manifest.prompts if manifest.prompts else 1.0
-    shared = round(sample.floor / share) if share else 0
+
+    def whole(count: int) -> int:
+        return round(count / share) if share else 0
+
+    computed = whole(sample.tokens if cache is None else sample.computed)
     return {
-        "tokens": round(sample.tokens / share) if share else 0,
-        "tokens_after_sharing": shared,
+        "tokens": whole(sample.tokens),
+        "floor_tokens": whole(sample.floor),
+        "computed_tokens": computed,
+        "cache": None if cache is None else asdict(cache),
         "counted_share": share,
         "longest_prompt": sample.longest,
         "overlong": sample.overlong,
         "computed_tokens_per_second": rate,
-        "seconds": shared / rate if rate else None,
+        "seconds": computed / rate if rate else None,
     }
-
-
-class _Sample:
-    """Counts over the prompts that were tokenised, in feeding order."""
-
-    def __init__(self, context: int) -> None:
-        self.prompts = self.tokens = self.floor = self.longest = self.overlong = 0
-        self._context = context
-        self._last = np.zeros(0, dtype=np.int32)
-
-    def add(self, batch: PromptBatch) -> None:
-        """Take prompts in."""
-        for index in range(len(batch)):
-            ids = batch.tokens[batch.offsets[index] : batch.offsets[index + 1]]
-            self.prompts += 1
-            self.longest = max(self.longest, len(ids))
-            if len(ids) > self._context:
-                self.overlong += 1
-                continue
-            both = min(len(ids), len(self._last))
-            differs = np.flatnonzero(ids[:both] != self._last[:both])
-            self.tokens += len(ids)
-            self.floor += len(ids) - int(differs[0] if len(differs) else both)
-            self._last = ids
 
 
 def draw_plan(content: dict[str, Any]) -> str:
@@ -146,7 +154,9 @@ def draw_plan(content: dict[str, Any]) -> str:
         ("prompts", f"{prompts['unique']:,} unique of {prompts['asked']:,}"),
         (
             "tokens",
-            f"{content['tokens']:,}, after sharing {content['tokens_after_sharing']:,}{about}",
+            f"{content['tokens']:,} of unique prompts,"
+            f" {content['computed_tokens']:,} to be computed"
+            f" (floor {content['floor_tokens']:,}){about}",
         ),
         (
             "longest",

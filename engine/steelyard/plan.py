@@ -1,8 +1,8 @@
-"""Content addresses, bucket assignment and prefix order: what is read, where, and in which order.
+"""Content addresses and bucket assignment: what is read, and where.
 
 A prompt's key needs no tokenisation: it is a hash of the judge fingerprint and of the digests of
 the prompt's texts. Prompts share prefixes only inside an instruction (beyond the template), so
-pairs go to buckets by the instruction's digest, and a bucket is ordered by itself.
+pairs go to buckets by the instruction's digest, and a bucket is ordered by itself (prompting.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from steelyard.records import Int32, Int64
+from steelyard.records import Int32
 
 ABSENT = bytes(16)
 
@@ -108,16 +108,3 @@ def _pair_ids(texts: pa.RecordBatch, rows: list[tuple[bytes, bytes, bytes]]) -> 
 def trim(texts: pa.Array) -> pa.Array:
     """Outer white space away; part of the segment rule."""
     return pc.utf8_trim_whitespace(texts)
-
-
-def prefix_order(tokens: Int32, offsets: Int64) -> Int64:
-    """Indices that sort ragged token rows lexicographically, so that neighbours share prefixes.
-
-    Big-endian bytes compare as the numbers do, so that one sort of byte strings is exact.
-    """
-    raw = tokens.astype(">u4").tobytes()
-    rows = [
-        raw[4 * start : 4 * end]
-        for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
-    ]
-    return np.asarray(sorted(range(len(rows)), key=rows.__getitem__), dtype=np.int64)

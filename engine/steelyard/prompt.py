@@ -8,7 +8,7 @@ tokens). It is part of the judge fingerprint under `SEGMENT_RULE`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import Protocol as Interface
@@ -17,7 +17,8 @@ import numpy as np
 
 from steelyard.errors import JudgeUnavailable
 from steelyard.protocols.base import OPTIONAL_SLOTS, REQUIRED_SLOTS, SLOT, Protocol
-from steelyard.records import Bool, Int32, Int64, Message, TokenIds
+from steelyard.records import Bool, Int32, Message, TokenRows
+from steelyard_kernels.ragged import join
 
 SEGMENT_RULE = "1: outer white space trimmed, ids of segments joined"
 
@@ -29,7 +30,7 @@ class TextEncoder(Interface):
     """What this stage needs of a judge's encoder (judge/base.py)."""
 
     def encode_template(self, text: str, *, first: bool) -> list[int]: ...  # noqa: D102
-    def encode_data(self, texts: Sequence[str]) -> Sequence[TokenIds]: ...  # noqa: D102
+    def encode_data(self, texts: Sequence[str]) -> TokenRows: ...  # noqa: D102
     def render_chat(self, messages: Sequence[Message]) -> str: ...  # noqa: D102
 
 
@@ -89,63 +90,53 @@ def compile_template(text: str, encoder: TextEncoder) -> Compiled:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Ragged token rows: row i is tokens[offsets[i]:offsets[i + 1]]."""
+class Prompts:
+    """Token rows of prompts."""
 
-    tokens: Int32
-    offsets: Int64
-    truncated: Bool  # rows whose data was cut to fit
-
-    @property
-    def lengths(self) -> Int64:
-        """Tokens a row."""
-        return np.diff(self.offsets)
+    rows: TokenRows
+    truncated: Bool  # prompts whose data was cut to fit
 
 
-def compose(
-    templates: Sequence[Compiled], fills: Iterable[Mapping[str, Int32]], limit: int | None
-) -> Rows:
+EMPTY = 0  # the segment without tokens, where a template has fewer segments than others
+
+
+def compose(segments: TokenRows, parts: Int32, limit: int | None) -> Prompts:
     """Token rows of prompts.
 
     Args:
-        templates: the compiled template of each prompt.
-        fills: for each prompt its slots' ids.
-        limit: tokens a prompt may have; longer ones have their data cut (`cut_to_fit`), unless
-            less than LEAST_KEPT tokens a slot would be left: they stay too long. None: nothing
-            is cut.
+        segments: ids of every segment, made once; row EMPTY has none.
+        parts: prompts x segments: which segments a prompt has, in their order. Even columns are
+            template text, odd ones data; EMPTY where there is none.
+        limit: tokens a prompt may have; longer ones have their data cut to one common length,
+            unless less than LEAST_KEPT tokens a text would be left: they stay too long. None:
+            nothing is cut.
     """
-    arrays: list[Int32] = []
-    lengths: list[int] = []
-    truncated: list[bool] = []
-    for template, fill in zip(templates, fills, strict=True):
-        data = [fill[name] for name in template.slots]
-        total = template.fixed + sum(map(len, data))
-        cut = False
-        if limit is not None and total > limit >= template.fixed + LEAST_KEPT * len(data):
-            cut = True
-            data = cut_to_fit(data, limit - template.fixed)
-            total = template.fixed + sum(map(len, data))
-        arrays.append(template.pieces[0])
-        for ids, piece in zip(data, template.pieces[1:], strict=True):
-            arrays += (ids, piece)
-        lengths.append(total)
-        truncated.append(cut)
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    tokens = np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int32)
-    return Rows(tokens, offsets, np.asarray(truncated, dtype=np.bool_))
+    lengths = segments.lengths[parts]
+    truncated = np.zeros(len(parts), dtype=np.bool_)
+    if limit is not None:
+        data = lengths[:, 1::2]
+        room = limit - (lengths.sum(axis=1) - data.sum(axis=1))
+        least = LEAST_KEPT * (parts[:, 1::2] != EMPTY).sum(axis=1)
+        truncated = (data.sum(axis=1) > room) & (room >= least)
+        for row in np.flatnonzero(truncated).tolist():
+            cap = common_length(data[row].tolist(), int(room[row]))
+            np.minimum(data[row], cap, out=data[row])
+    offsets = np.zeros(len(parts) + 1, dtype=np.int64)
+    np.cumsum(lengths.sum(axis=1), out=offsets[1:])
+    tokens = join(segments.tokens, segments.offsets[parts].ravel(), lengths.ravel())
+    return Prompts(TokenRows(tokens, offsets), truncated)
 
 
-def cut_to_fit(data: Sequence[Int32], budget: int) -> list[Int32]:
-    """Shorten the longest texts to one common length, so that all fit the budget.
+def common_length(lengths: Sequence[int], budget: int) -> int:
+    """The greatest length to which the longest texts can be cut so that all fit the budget.
 
     The beginning of each text is kept. Both orders of a pair are cut alike, because the rule does
     not look at positions.
     """
     cap, left = 0, budget
-    for rank, length in enumerate(sorted(map(len, data))):
-        cap = left // (len(data) - rank)
+    for rank, length in enumerate(sorted(lengths)):
+        cap = left // (len(lengths) - rank)
         if length > cap:
             break
         left -= length
-    return [ids[:cap] for ids in data]
+    return cap

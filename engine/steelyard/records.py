@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from steelyard.work import CacheShape
+
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -181,6 +183,25 @@ class Unique:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenRows:
+    """Ragged token rows: row i is tokens[offsets[i]:offsets[i + 1]]."""
+
+    tokens: Int32  # flat
+    offsets: Int64  # rows + 1
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> Int32:
+        return self.tokens[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> Int64:
+        """Tokens a row."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """What the planner knows before an engine is loaded, for choosing its settings."""
 
@@ -253,3 +274,4 @@ class EngineReport:
     settings: dict[str, Any]
     context_length: int
     versions: dict[str, str] = field(default_factory=dict)
+    cache: CacheShape | None = None  # None: the engine has no cache to speak of, or several

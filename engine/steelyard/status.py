@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from steelyard.progress import duration
-from steelyard.store.journal import read_journal
+from steelyard.store.journal import read_journal, work_by_bucket
 from steelyard.store.plan_files import read_manifest
 from steelyard.store.rundir import RunDir
 from steelyard.telemetry import spent
+from steelyard.work import Work
 
 
 def run_status(root: Path) -> dict[str, Any]:
@@ -18,7 +21,10 @@ def run_status(root: Path) -> dict[str, Any]:
 
     `state` is planning, scoring, stopped or complete. Token counts are of prompts: `prompt` those
     sent to the engine, of which `cached` came from its prefix cache and `computed` did not;
-    `saved_by_dedupe` and `saved_by_reuse` were never sent.
+    `saved_by_dedupe` and `saved_by_reuse` were never sent. `work` is what the prompts read by an
+    engine took (records.Work), with `hit_rate`, the share of their tokens that the engine had;
+    None where nothing was read. `busy_share` is the engine's work in the time from first prompt to
+    last read of all sessions.
 
     Raises:
         UsageError: `root` is no run directory.
@@ -35,6 +41,7 @@ def run_status(root: Path) -> dict[str, Any]:
     complete = manifest is not None and read >= manifest.prompts
     done = sum(part.pairs for part in parts)
     used = spent(root)
+    by_bucket = work_by_bucket(parts)
     watt_hours = used["gpu_watt_hours"]
     return {
         "run": str(root),
@@ -60,6 +67,13 @@ def run_status(root: Path) -> dict[str, Any]:
             "saved_by_dedupe": sums["duplicate_tokens"],
             "saved_by_reuse": sums["reused_tokens"],
         },
+        "work": {
+            **work_entry(_total(by_bucket.values())),
+            "busy_share": _share(used["engine_seconds"], used["reading_seconds"]),
+            "buckets": [
+                {"bucket": bucket, **work_entry(work)} for bucket, work in by_bucket.items()
+            ],
+        },
         "rejects": manifest.rejected if manifest else {},
         "parts": len(parts),
         "bytes": _sizes(run),
@@ -70,6 +84,23 @@ def run_status(root: Path) -> dict[str, Any]:
             1000 * watt_hours / done if watt_hours is not None and done else None
         ),
     }
+
+
+def work_entry(work: Work) -> dict[str, Any]:
+    """The fields of Work, and the hit rate."""
+    hits = work.unique_tokens - work.computed_tokens
+    return {**asdict(work), "hit_rate": _share(hits, work.unique_tokens)}
+
+
+def _total(works: Iterable[Work]) -> Work:
+    total = Work()
+    for work in works:
+        total.add(work)
+    return total
+
+
+def _share(part: float | None, whole: float | None) -> float | None:
+    return part / whole if part is not None and whole else None
 
 
 def _state(run: RunDir, *, planned: bool, complete: bool) -> str:
@@ -112,6 +143,7 @@ def draw_status(status: dict[str, Any]) -> str:
             f" never sent: {tokens['saved_by_dedupe']:,} by dedupe,"
             f" {tokens['saved_by_reuse']:,} by reuse",
         ),
+        ("work", _draw_work(status["work"])),
         (
             "rejects",
             f"{rejects:,} rows"
@@ -128,6 +160,19 @@ def draw_status(status: dict[str, Any]) -> str:
     if status["gpu_watt_hours"] is not None:
         lines.append(("energy", _energy(status)))
     return "\n".join(f"{name + ':':<9}{text}" for name, text in lines)
+
+
+def _draw_work(work: dict[str, Any]) -> str:
+    if not work["prompts"]:
+        return "nothing was read by an engine"
+    oracle = work["oracle_tokens"]
+    busy = work["busy_share"]
+    return (
+        f"{work['logical_tokens']:,} tokens asked, {work['unique_tokens']:,} unique,"
+        f" {work['computed_tokens']:,} computed (floor {work['floor_tokens']:,},"
+        f" oracle {_number(oracle)}); hit rate {work['hit_rate']:.1%}"
+        + (f"; engine busy {busy:.1%}" if busy is not None else "")
+    )
 
 
 def _energy(status: dict[str, Any]) -> str:

@@ -1,28 +1,46 @@
-"""Exact counts while reads come in: pairs completed, tokens that duplicates did not cost."""
+"""Exact counts while reads come in: pairs completed, and the work that reads took."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from steelyard.records import Int64, ReadBatch, Unique
+from steelyard.records import STATUS_OVERLONG, Int32, Int64, ReadBatch, Unique
+from steelyard.work import Work
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Gain:
-    """What a batch of reads brought."""
+    """What reads brought.
 
-    pairs: int  # pairs whose last missing prompt was among them
-    duplicate_tokens: int  # prompt tokens of their duplicates, which no engine computes
+    Attributes:
+        pairs: pairs whose last missing prompt was among them.
+        duplicate_tokens: prompt tokens of their duplicates, which no engine computes.
+        work: by bucket; prompts that were never sent to an engine have none.
+    """
+
+    pairs: int = 0
+    duplicate_tokens: int = 0
+    work: dict[int, Work] = field(default_factory=dict)
+
+    def add(self, other: Gain) -> None:
+        """Add another's sums to these."""
+        self.pairs += other.pairs
+        self.duplicate_tokens += other.duplicate_tokens
+        for bucket, work in other.work.items():
+            self.work.setdefault(bucket, Work()).add(work)
 
 
 @dataclass(frozen=True, slots=True)
 class _Bucket:
+    number: int
     need: np.typing.NDArray[np.int8]  # prompts that a pair still waits for
     pairs: Int64  # pairs, by the unique prompt they use
     starts: Int64  # unique prompt u is used by pairs[starts[u]:starts[u + 1]]
     uses: Int64  # prompts with the key of u, in all pairs and orders
+    floor: Int32  # by unique prompt; see Work
+    oracle: Int32 | None
 
 
 class Tally:
@@ -31,36 +49,79 @@ class Tally:
     def __init__(self) -> None:
         self._where: dict[bytes, tuple[_Bucket, int]] = {}
 
-    def open(self, unique: Unique, pending: Int64) -> None:
+    def open(
+        self, bucket: int, unique: Unique, fed: Int64, floor: Int32, oracle: Int32 | None
+    ) -> None:
         """Note a bucket before its first prompt is fed.
 
         Args:
+            bucket: its number.
             unique: its unique prompts.
-            pending: indices of those that are not read yet.
+            fed: indices of those that will be fed; the others are read already.
+            floor: tokens that each of `fed` adds to the floor.
+            oracle: tokens that the engine should compute of each, None where that is unknown.
         """
         count, size = len(unique.inverse) // 2, len(unique.keys)
         ab, ba = unique.inverse[:count], unique.inverse[count:]
         other = np.where(ab != ba, ba, size)  # a pair of equal responses has one prompt
         waiting = np.zeros(size + 1, dtype=np.int8)
-        waiting[pending] = 1
+        waiting[fed] = 1
         users = np.concatenate([ab, other])
         order = np.argsort(users, kind="stable")
-        bucket = _Bucket(
+        entry = _Bucket(
+            number=bucket,
             need=waiting[ab] + waiting[other],
             pairs=order % max(1, count),
             starts=np.searchsorted(users[order], np.arange(size + 1)),
             uses=np.bincount(unique.inverse, minlength=size),
+            floor=_spread(floor, fed, size),
+            oracle=None if oracle is None else _spread(oracle, fed, size),
         )
-        for index in pending.tolist():
-            self._where[unique.keys[index]] = (bucket, index)
+        for index in fed.tolist():
+            self._where[unique.keys[index]] = (entry, index)
 
     def count(self, reads: ReadBatch) -> Gain:
         """Take reads in; every key comes once."""
-        pairs = tokens = 0
-        for key, length in zip(reads.keys, reads.prompt_tokens.tolist(), strict=True):
+        rows: dict[int, tuple[_Bucket, list[int], list[int]]] = {}
+        for row, key in enumerate(reads.keys):
             bucket, index = self._where.pop(key)
-            users = bucket.pairs[bucket.starts[index] : bucket.starts[index + 1]]
-            bucket.need[users] -= 1
-            pairs += int((bucket.need[users] == 0).sum())
-            tokens += (int(bucket.uses[index]) - 1) * length
-        return Gain(pairs, tokens)
+            _, indices, at = rows.setdefault(bucket.number, (bucket, [], []))
+            indices.append(index)
+            at.append(row)
+        gain = Gain()
+        for bucket, indices, at in rows.values():
+            gain.add(_gain(bucket, np.asarray(indices), at, reads))
+        return gain
+
+
+def _gain(bucket: _Bucket, indices: Int64, rows: list[int], reads: ReadBatch) -> Gain:
+    lengths = reads.prompt_tokens[rows].astype(np.int64)
+    uses = bucket.uses[indices]
+    sent = np.asarray([reads.status[row] != STATUS_OVERLONG for row in rows])
+    work = Work(
+        prompts=int(sent.sum()),
+        logical_tokens=int((uses * lengths)[sent].sum()),
+        unique_tokens=int(lengths[sent].sum()),
+        floor_tokens=int(bucket.floor[indices[sent]].sum()),
+        oracle_tokens=None if bucket.oracle is None else int(bucket.oracle[indices[sent]].sum()),
+        computed_tokens=int((lengths - reads.cached_tokens[rows])[sent].sum()),
+    )
+    return Gain(
+        pairs=_completed(bucket, indices),
+        duplicate_tokens=int(((uses - 1) * lengths).sum()),
+        work={bucket.number: work} if work.prompts else {},
+    )
+
+
+def _completed(bucket: _Bucket, indices: Int64) -> int:
+    """Note that prompts are read; how many pairs have all of theirs now."""
+    spans = zip(bucket.starts[indices].tolist(), bucket.starts[indices + 1].tolist(), strict=True)
+    users = np.concatenate([bucket.pairs[start:end] for start, end in spans])
+    np.subtract.at(bucket.need, users, 1)
+    return len(np.unique(users[bucket.need[users] == 0]))
+
+
+def _spread(values: Int32, at: Int64, size: int) -> Int32:
+    spread = np.zeros(size, dtype=np.int32)
+    spread[at] = values
+    return spread

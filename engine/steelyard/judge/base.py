@@ -20,9 +20,10 @@ from steelyard.records import (
     Message,
     PromptBatch,
     ReadBatch,
-    TokenIds,
+    TokenRows,
     Workload,
 )
+from steelyard.work import CacheShape
 
 # What a source of batches may yield to say that nothing is ready yet.
 NOTHING_READY = PromptBatch(
@@ -51,6 +52,32 @@ class JudgeSpec:
     replicas: int = 1  # processes with one GPU each
 
 
+@dataclass(slots=True)
+class EngineClock:
+    """Seconds between a judge's first prompt and its last read, and of those the engine's work."""
+
+    total: float = 0.0
+    busy: float = 0.0
+    _mark: float | None = None
+
+    def ran(self, began: float, ended: float, *, since_last: bool = False) -> None:
+        """Note a step of the engine.
+
+        Args:
+            began: of the step.
+            ended: of the step.
+            since_last: the engine has worked since the end of the step before, too.
+        """
+        mark = began if self._mark is None else self._mark
+        self.total += ended - mark
+        self.busy += ended - (mark if since_last else began)
+        self._mark = ended
+
+    def pause(self) -> None:
+        """Time until the next step counts for nothing: there is nothing to read."""
+        self._mark = None
+
+
 class Encoder(ABC):
     """Texts to token ids, on the two sides of the injection boundary."""
 
@@ -68,8 +95,8 @@ class Encoder(ABC):
         """
 
     @abstractmethod
-    def encode_data(self, texts: Sequence[str]) -> Sequence[TokenIds]:
-        """Ids of data segments; never one of `control_ids`, whatever the texts hold.
+    def encode_data(self, texts: Sequence[str]) -> TokenRows:
+        """Ids of data segments, a row each; never one of `control_ids`, whatever the texts hold.
 
         Raises:
             IntegrityFault: a control id came out all the same; nothing of it may be scored.
@@ -99,6 +126,7 @@ class Judge(ABC):
     card: JudgeCard
     encoder: Encoder
     context_length: int  # tokens of prompt + 1 of answer at most
+    clock: EngineClock  # runs on over all calls of `read`
 
     @abstractmethod
     def start(self, workload: Workload, labels: LabelSet) -> EngineReport:
@@ -107,6 +135,10 @@ class Judge(ABC):
         Raises:
             JudgeUnavailable: package, device, memory or files do not allow it.
         """
+
+    def likely_cache(self, workload: Workload) -> CacheShape | None:  # noqa: ARG002
+        """The prefix cache that an engine would have, told without one; None: none to speak of."""
+        return None
 
     @abstractmethod
     def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from steelyard.errors import escape
+from steelyard.judge.base import EngineClock
 from steelyard.reads import is_read, merge_variants
 from steelyard.records import (
     STATUS_ERROR,
@@ -19,6 +21,7 @@ from steelyard.records import (
     PromptBatch,
     ReadBatch,
 )
+from steelyard.work import CacheShape
 
 Prompts = Iterator[tuple[PromptBatch, int] | None]
 _END: Any = object()
@@ -36,15 +39,49 @@ class Finished:
     error: str | None = None
 
 
+def cache_shape(config: Any) -> CacheShape:
+    """As vLLM made it: it switches caching off for some models, and measures the pool itself."""
+    cache, scheduler = config.cache_config, config.scheduler_config
+    return CacheShape(
+        enabled=bool(cache.enable_prefix_caching),
+        block=int(cache.block_size),
+        blocks=int(cache.num_gpu_blocks or 0),
+        step_tokens=int(scheduler.max_num_batched_tokens),
+        step_prompts=int(scheduler.max_num_seqs),
+        longest=int(config.model_config.max_model_len),
+        steps_in_flight=2 if scheduler.async_scheduling else 1,
+    )
+
+
 class EngineError(Exception):
     """Carries what vLLM raised, as its cause, out of `Feed`."""
 
 
 class Feed:
-    """The engine's queue: puts prompts in, steps, and takes results out."""
+    """The engine's queue: puts prompts in, steps, and takes results out.
 
-    def __init__(self, engine: Any, sampling: Any, labels: LabelSet, vocabulary: int) -> None:
+    Args:
+        engine: vLLM's.
+        sampling: its parameters for one read.
+        labels: what is read.
+        vocabulary: token ids are below it; 0: unknown.
+        clock: told of every step.
+        own_process: whether the engine works on while this process does something else.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        sampling: Any,
+        labels: LabelSet,
+        vocabulary: int,
+        clock: EngineClock,
+        *,
+        own_process: bool,
+    ) -> None:
         self._engine = engine
+        self._clock, self._own_process = clock, own_process
+        self._loaded = False  # whether prompts were left in the engine after the last step
         self._wanted = labels.token_ids
         self._vocabulary = vocabulary
         config = engine.vllm_config
@@ -99,14 +136,18 @@ class Feed:
 
     def step(self) -> None:
         """One engine step; its results are in `finished`."""
+        began = time.perf_counter()
         try:
             outputs = self._engine.step()
         except Exception as error:
             raise EngineError from error
+        since_last = self._own_process and self._loaded
+        self._clock.ran(began, time.perf_counter(), since_last=since_last)
         for output in outputs:
             if output.finished:
                 batch, index = self.waiting.pop(output.request_id)
                 self.finished.append(self._result(batch, index, output))
+        self._loaded = bool(self.waiting)
 
     def _result(self, batch: PromptBatch, index: int, output: Any) -> Finished:
         if not output.outputs or not output.outputs[0].logprobs:
@@ -131,6 +172,7 @@ class Feed:
 
     def drop_waiting(self) -> None:
         """Take back what is still in the engine, when a reader stops early."""
+        self._clock.pause()
         if self.waiting:
             with contextlib.suppress(Exception):
                 self._engine.abort_request(list(self.waiting))

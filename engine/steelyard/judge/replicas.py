@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -17,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn
 
 from steelyard.errors import EngineFailed, SteelyardError, UsageError, escape
-from steelyard.judge.base import NOTHING_READY, Judge, JudgeSpec
+from steelyard.judge.base import NOTHING_READY, EngineClock, Judge, JudgeSpec
 from steelyard.judge.process import OWNER_VARIABLE, end_with_owner, interrupts_held
 from steelyard.records import EngineReport, LabelSet, PromptBatch, ReadBatch, Workload
 
@@ -51,6 +52,7 @@ class ReplicatedJudge(Judge):
         self.card = opened.card
         self.encoder = opened.encoder
         self.context_length = opened.context_length
+        self.clock = EngineClock()
         self._replicas: list[_Replica] = []
         self._size = chunk or 256
 
@@ -77,12 +79,16 @@ class ReplicatedJudge(Judge):
     def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
         """Reads from all processes as they come; see `Judge`."""
         chunks: Iterator[PromptBatch] | None = split(batches, self._size)
+        mark = time.perf_counter()
         while chunks is not None or any(replica.outstanding for replica in self._replicas):
             if chunks is not None and not self._feed(chunks):
                 chunks = None
             busy = [replica for replica in self._replicas if replica.outstanding]
             # While input is still coming, an idle replica must not wait for a busy one.
             ready = wait([replica.pipe for replica in busy], 0.05 if chunks else None)
+            passed, mark = time.perf_counter() - mark, time.perf_counter()
+            self.clock.total += passed
+            self.clock.busy += passed * len(busy) / len(self._replicas)
             for replica in busy:
                 if replica.pipe in ready:
                     read: ReadBatch = self._receive(replica)

@@ -17,20 +17,20 @@ import xxhash
 
 from steelyard.config import parse_pairs
 from steelyard.errors import EngineFailed, UsageError
-from steelyard.judge.base import Encoder, Judge
+from steelyard.judge.base import Encoder, EngineClock, Judge
 from steelyard.reads import merge_variants
 from steelyard.records import (
     STATUS_ERROR,
     STATUS_OK,
     EngineReport,
     Float64,
-    Int32,
     JudgeCard,
     LabelSet,
     LabelVariant,
     Message,
     PromptBatch,
     ReadBatch,
+    TokenRows,
     Workload,
 )
 
@@ -54,9 +54,12 @@ class ByteEncoder(Encoder):
             text = text[len(token) if token else 1 :]
         return ids
 
-    def encode_data(self, texts: Sequence[str]) -> list[Int32]:
+    def encode_data(self, texts: Sequence[str]) -> TokenRows:
         """See `Encoder`."""
-        return [np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int32) for text in texts]
+        raw = [text.encode() for text in texts]
+        offsets = np.zeros(len(raw) + 1, dtype=np.int64)
+        np.cumsum([len(one) for one in raw], out=offsets[1:])
+        return TokenRows(np.frombuffer(b"".join(raw), dtype=np.uint8).astype(np.int32), offsets)
 
     def render_chat(self, messages: Sequence[Message]) -> str:
         """See `Encoder`."""
@@ -98,6 +101,7 @@ class ScriptedJudge(Judge):
             dtype="float64",
         )
         self.encoder = ByteEncoder()
+        self.clock = EngineClock()
         self.context_length = CONTEXT_LENGTH
         self._labels: LabelSet | None = None
 
@@ -112,10 +116,13 @@ class ScriptedJudge(Judge):
             step = max(1, min(len(batch), int(self._rate / 20) if self._rate else len(batch)))
             for start in range(0, len(batch), step):
                 end = min(start + step, len(batch))
+                began = time.perf_counter()
                 reads = self._read(batch, start, end)
                 if self._rate:
                     time.sleep((end - start) / self._rate)
+                self.clock.ran(began, time.perf_counter())
                 yield reads
+        self.clock.pause()
 
     def close(self) -> None:
         """See `Judge`."""

@@ -15,8 +15,10 @@ from steelyard.errors import UsageError
 from steelyard.judge.base import EngineSetting
 from steelyard.judge.weights import ModelFiles
 from steelyard.records import Workload
+from steelyard.work import CacheShape
 
 Device = Literal["cpu", "gpu"]
+ASSUMED_POOL_TOKENS = 60_000
 _GIB = 1 << 30
 _ITEM = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes
 # Settings that cannot change a log-probability beyond what any batch does; all others enter the
@@ -199,6 +201,29 @@ def choose_settings(
         "max_num_batched_tokens": 512,  # 1024 and 2048 were no faster, 256 an eighth slower
         "kv_cache_memory_bytes": _cpu_cache(files, dtype, machine, workload, length),
     }
+
+
+def likely_cache(
+    files: ModelFiles, dtype: str, settings: Mapping[str, Any], device: Device
+) -> CacheShape:
+    """The cache that an engine with these settings will make, as far as it can be told before.
+
+    A GPU's pool is measured when the engine is loaded: ASSUMED_POOL_TOKENS stand for it, which is
+    little. In prefix order the size hardly matters.
+    """
+    block = int(settings["block_size"])
+    size = settings.get("kv_cache_memory_bytes") if device == "cpu" else None
+    if (blocks := settings.get("num_gpu_blocks_override")) is None:
+        tokens = size // kv_bytes_per_token(files, dtype) if size else ASSUMED_POOL_TOKENS
+        blocks = tokens // block
+    return CacheShape(
+        enabled=bool(settings["enable_prefix_caching"]),
+        block=block,
+        blocks=int(blocks),
+        step_tokens=int(settings["max_num_batched_tokens"]),
+        step_prompts=int(settings["max_num_seqs"]),
+        longest=int(settings["max_model_len"]),
+    )
 
 
 def _cpu_cache(

@@ -14,13 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xxhash
 from tokenizers import AddedToken, Tokenizer
 
 from steelyard.errors import IntegrityFault, JudgeUnavailable, UsageError, escape
 from steelyard.judge.base import Encoder
 from steelyard.judge.chat import ChatFormat
-from steelyard.records import LabelVariant, Message
+from steelyard.records import LabelVariant, Message, TokenRows
 
 # Part of the digest: raise it when the same files would give other ids or another rendering.
 RULES = 1
@@ -65,7 +66,7 @@ class HFEncoder(Encoder):
                 return _ids(self._inner, text[:start]) + _ids(self._whole, text[start:])
         return list(encoding.ids)
 
-    def encode_data(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_data(self, texts: Sequence[str]) -> TokenRows:
         """Ids of data segments, in parallel; see `Encoder`."""
         rows = [
             encoding.ids
@@ -80,7 +81,9 @@ class HFEncoder(Encoder):
                     effect="nothing that contains it is scored",
                     remedy="report this tokenizer; another judge is not affected",
                 )
-        return rows
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        return TokenRows(np.asarray([id_ for row in rows for id_ in row], dtype=np.int32), offsets)
 
     def render_chat(self, messages: Sequence[Message]) -> str:
         """The chat up to where the answer begins; see `Encoder` and `ChatFormat`."""

@@ -12,8 +12,8 @@ from typing import Any
 
 from steelyard.errors import EngineFailed, JudgeUnavailable, SteelyardError, UsageError, escape
 from steelyard.judge import settings as choose
-from steelyard.judge.base import Judge, JudgeSpec
-from steelyard.judge.engine_queue import EngineError, Feed, each_prompt, read_batch
+from steelyard.judge.base import EngineClock, Judge, JudgeSpec
+from steelyard.judge.engine_queue import EngineError, Feed, cache_shape, each_prompt, read_batch
 from steelyard.judge.process import OutputLog, engine_surroundings
 from steelyard.judge.tokenizer import HFEncoder
 from steelyard.judge.weights import ModelFiles, resolve_model, weights_digest
@@ -25,6 +25,7 @@ from steelyard.records import (
     ReadBatch,
     Workload,
 )
+from steelyard.work import CacheShape
 
 _INSTALL = "pip install 'steelyard[gpu]', or 'steelyard[cpu]' on a machine without a GPU"
 _VERBOSE = "VLLM_LOGGING_LEVEL=INFO shows vLLM's own report"
@@ -40,6 +41,7 @@ class VllmJudge(Judge):
         self._device: choose.Device = device
         self._dtype = choose.choose_dtype(files, device, spec.engine.get("dtype", "auto"))
         self.encoder = HFEncoder(files.folder)
+        self.clock = EngineClock()
         limit = choose.context_limit(spec.engine)
         self.context_length = min(files.context_length, limit or files.context_length)
         self.card = JudgeCard(
@@ -101,18 +103,29 @@ class VllmJudge(Judge):
             settings={k: v for k, v in arguments.items() if k != "worker_extension_cls"},
             context_length=arguments["max_model_len"],
             versions={"vllm": str(vllm.__version__)},
+            cache=cache_shape(self._engine.vllm_config),
         )
+
+    def likely_cache(self, workload: Workload) -> CacheShape | None:
+        """See `Judge`; on a GPU the size of the pool is a guess."""
+        chosen = self._chosen(workload) | self._overrides()
+        return choose.likely_cache(self._files, self._dtype, chosen, self._device)
+
+    def _chosen(self, workload: Workload) -> dict[str, Any]:
+        machine = choose.Machine(self._device, choose.free_memory())
+        return choose.choose_settings(self._files, self._dtype, machine, workload)
+
+    def _overrides(self) -> dict[str, Any]:
+        return {k: choose.parse_override(v) for k, v in self._spec.engine.items()}
 
     def _arguments(self, workload: Workload) -> dict[str, Any]:
         from vllm.engine.arg_utils import EngineArgs
 
         known = {field.name for field in dataclasses.fields(EngineArgs)}
         choose.check_overrides(self._spec.engine, known)
-        machine = choose.Machine(self._device, choose.free_memory())
-        chosen = choose.choose_settings(self._files, self._dtype, machine, workload)
+        chosen = self._chosen(workload)
         if os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
             chosen.pop("kv_cache_memory_bytes", None)
-        overrides = {k: choose.parse_override(v) for k, v in self._spec.engine.items()}
         fixed = {
             "model": str(self._files.folder),
             "dtype": self._dtype,
@@ -122,7 +135,7 @@ class VllmJudge(Judge):
         }
         if self._spawned:
             fixed["worker_extension_cls"] = "steelyard.judge.worker.OwnedWorker"
-        return chosen | overrides | fixed
+        return chosen | self._overrides() | fixed
 
     def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
         """Feed prompts and yield the reads of each engine step; see `Judge`.
@@ -134,7 +147,14 @@ class VllmJudge(Judge):
         """
         if self._engine is None or self._labels is None:
             raise EngineFailed("the judge was not started", remedy="report this as a bug")
-        feed = Feed(self._engine, _sampling(self._labels), self._labels, self._files.vocabulary)
+        feed = Feed(
+            self._engine,
+            _sampling(self._labels),
+            self._labels,
+            self._files.vocabulary,
+            self.clock,
+            own_process=self._spawned,
+        )
         try:
             prompts = each_prompt(batches)
             while True:

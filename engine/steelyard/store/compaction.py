@@ -17,6 +17,7 @@ from steelyard.store.database import (
     open_handoff,
     run_table,
     verdict_arguments,
+    work_table,
     workspace,
 )
 from steelyard.store.files import TEMPORARY, publish, writing
@@ -113,6 +114,7 @@ def _write_database(
         )
         connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
         run_table(connection, passport, committed)
+        work_table(connection, committed)
         counts = _audit(connection, manifest)
         connection.execute("CHECKPOINT o")
         connection.execute("USE memory")

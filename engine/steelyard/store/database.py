@@ -1,6 +1,6 @@
 """The only file that opens DuckDB: live views over journaled parts, locked SQL, compaction.
 
-The same four names stand in both: verdicts, reads, rejects, run. While a run writes, a query sees
+The same names stand in both: verdicts, reads, rejects, work, run. While a run writes, a query sees
 the parts that were committed when it began.
 """
 
@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,6 +31,7 @@ from steelyard.store.plan_files import (
 )
 from steelyard.store.rundir import RunDir
 from steelyard.store.views import REJECTS_SQL, sql_text, verdict_sql
+from steelyard.work import Work
 
 # The oldest DuckDB that has to read the hand-off file.
 STORAGE_VERSION = "v1.5.0"
@@ -158,6 +160,7 @@ def _open_live(run: RunDir, passport: dict[str, Any]) -> Connection:
     )
     connection.execute("CREATE VIEW rejects AS " + REJECTS_SQL)
     run_table(connection, passport, parts)
+    work_table(connection, parts)
     return connection
 
 
@@ -212,6 +215,20 @@ def run_table(
     connection.executemany("INSERT INTO run VALUES (?, ?)", rows)
 
 
+def work_table(connection: Connection, committed: Sequence[journal.Part]) -> None:
+    """Table `work`: what the reads of each bucket took (records.Work)."""
+    by_bucket = journal.work_by_bucket(committed)
+    columns = {"bucket": pa.array(list(by_bucket), pa.int32())}
+    for name in (one.name for one in fields(Work)):
+        columns[name] = pa.array([getattr(work, name) for work in by_bucket.values()], pa.int64())
+    connection.register("work_raw", pa.table(columns))
+    connection.execute(
+        "CREATE TABLE work AS SELECT *, 1 - computed_tokens / unique_tokens AS hit_rate"
+        " FROM work_raw"
+    )
+    connection.unregister("work_raw")
+
+
 def _lock(connection: Connection) -> None:
     for setting in (
         "enable_progress_bar = false",  # it would print into the results on stdout
@@ -240,5 +257,5 @@ def _refused(error: duckdb.Error) -> UsageError:
     words = re.sub(r"\s+", " ", str(error).split("\n\n")[0])
     return UsageError(
         f"DuckDB refuses the query: {escape(words, 300)}",
-        remedy="tables are verdicts, reads, rejects and run; `DESCRIBE verdicts` lists columns",
+        remedy="tables are verdicts, reads, rejects, work and run; try `DESCRIBE verdicts`",
     )

@@ -17,6 +17,7 @@ import xxhash
 
 from steelyard.errors import IntegrityFault
 from steelyard.store.files import file_digest, write_text, writing
+from steelyard.work import Work
 
 NAME = "journal.jsonl"
 
@@ -33,6 +34,8 @@ class Part:
     at: str  # ISO 8601, UTC
     pairs: int  # pairs that this part completes
     counts: dict[str, int] = field(default_factory=dict)  # reads by status, tokens, reused
+    # By bucket, the fields of records.Work; empty for reads that were taken over.
+    work: dict[str, dict[str, int | None]] = field(default_factory=dict)
 
     def intact(self, run: Path) -> bool:
         """Whether the file is there with the bytes that were committed."""
@@ -56,6 +59,15 @@ def read_journal(run: Path) -> list[Part]:
         return []
     lines = raw.split(b"\n")[:-1]  # what follows the last line feed was torn off
     return [part for part in map(_parse, lines) if part is not None]
+
+
+def work_by_bucket(parts: Iterable[Part]) -> dict[int, Work]:
+    """What the reads of each bucket took, by ascending bucket."""
+    found: dict[int, Work] = {}
+    for part in parts:
+        for bucket, values in part.work.items():
+            found.setdefault(int(bucket), Work()).add(Work(**values))  # type: ignore[arg-type]
+    return dict(sorted(found.items()))
 
 
 def damaged_lines(run: Path) -> int:

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -104,18 +105,14 @@ def sum_tokens(table: pa.Table) -> int:
     return int(np.asarray(table["prompt_tokens"]).sum())
 
 
-def commit_part(
-    run: RunDir, table: pa.Table, number: int, *, pairs: int = 0, duplicate_tokens: int = 0
-) -> Part:
+def commit_part(run: RunDir, table: pa.Table, number: int, gain: Gain) -> Part:
     """Write a part durably, then its line in the journal."""
     path = run.reads / f"part-{number:08d}.parquet"
     write_table(path, table)
-    return journal_part(run, path, table, pairs=pairs, duplicate_tokens=duplicate_tokens)
+    return journal_part(run, path, table, gain)
 
 
-def journal_part(
-    run: RunDir, path: Path, table: pa.Table, *, pairs: int, duplicate_tokens: int
-) -> Part:
+def journal_part(run: RunDir, path: Path, table: pa.Table, gain: Gain) -> Part:
     """Write the journal line of a part whose file is durable."""
     part = Part(
         name=f"reads/{path.name}",
@@ -124,8 +121,9 @@ def journal_part(
         digest=file_digest(path),
         buckets=sorted(set(table["bucket"].to_pylist())),
         at=now(),
-        pairs=pairs,
-        counts={**count_reads(table), "duplicate_tokens": duplicate_tokens},
+        pairs=gain.pairs,
+        counts={**count_reads(table), "duplicate_tokens": gain.duplicate_tokens},
+        work={str(bucket): asdict(work) for bucket, work in sorted(gain.work.items())},
     )
     append(run.root, part)
     return part
@@ -233,12 +231,10 @@ class PartWriter:
         if not self._waiting:
             return
         waiting, self._waiting, self._waiting_rows = self._waiting, [], 0
-        part = commit_part(
-            self._run,
-            reads_table([batch for batch, _, _ in waiting], [at for _, _, at in waiting]),
-            self._number,
-            pairs=sum(gain.pairs for _, gain, _ in waiting),
-            duplicate_tokens=sum(gain.duplicate_tokens for _, gain, _ in waiting),
-        )
+        total = Gain()
+        for _, gain, _ in waiting:
+            total.add(gain)
+        table = reads_table([batch for batch, _, _ in waiting], [at for _, _, at in waiting])
+        part = commit_part(self._run, table, self._number, total)
         self._number += 1
         self._on_commit(part)

@@ -15,6 +15,7 @@ from steelyard.store.files import TEMPORARY
 from steelyard.store.journal import Part, damaged_lines, read_journal, rewrite
 from steelyard.store.parts import journal_part
 from steelyard.store.rundir import RunDir
+from steelyard.tally import Gain
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def _adopt(run: RunDir, path: Path) -> bool:
     tokens = queries.duplicate_tokens(run, read_journal(run.root), path)
     if tokens is None:
         return False
-    journal_part(run, path, table, pairs=0, duplicate_tokens=tokens)
+    journal_part(run, path, table, Gain(duplicate_tokens=tokens))
     return True
 
 

@@ -7,6 +7,7 @@ from steelyard.store import queries
 from steelyard.store.journal import read_journal
 from steelyard.store.parts import PART_ROWS, commit_part, next_number
 from steelyard.store.rundir import RunDir
+from steelyard.tally import Gain
 
 
 def take_over(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
@@ -38,6 +39,6 @@ def take_over(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
     first, taken = next_number(run), 0
     tables = queries.matching_reads(run, other, theirs, origin, PART_ROWS)
     for number, table in enumerate(tables, first):
-        commit_part(run, table, number)
+        commit_part(run, table, number, Gain())
         taken += len(table)
     return taken, notes
