@@ -265,7 +265,21 @@ def _build_engine(arguments: dict[str, Any]) -> Any:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
+    _settle_llvmlite()
     return LLMEngine.from_engine_args(EngineArgs(**arguments))
+
+
+def _settle_llvmlite() -> None:
+    """Let a CPU engine start in a process that has imported Numba.
+
+    While it starts, vLLM 0.32 asks every object of every module for its `__dict__`. The one by
+    which Numba's llvmlite calls LLVM takes any name for a function's and answers with a wrapper of
+    it, at which vLLM fails. It answers from this table first.
+    """
+    with contextlib.suppress(Exception):
+        from llvmlite.binding import ffi
+
+        ffi.lib._fntab.setdefault("__dict__", {})
 
 
 def _free_distributed() -> None:

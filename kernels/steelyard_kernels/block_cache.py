@@ -1,0 +1,345 @@
+"""How many tokens of each prompt vLLM takes from its prefix cache, told without an engine.
+
+The rules of vLLM 0.32's V1 engine (vllm/v1/core: block_pool.py, kv_cache_manager.py,
+single_type_kv_cache_manager.py, sched/scheduler.py) for a model with full attention whose
+prompts ask for one token:
+
+- Full blocks are known by the hash of all tokens up to their end, and enter the cache when they
+  are allocated: a later prompt of the same step finds them. A hit is at most n - 1 tokens, so the
+  last block of a prompt that fills it is computed again, as a twin of the first.
+- A step schedules first the prompt that the last one cut short, then new ones, in order, until
+  its tokens or sequences are used up or a prompt's blocks do not all fit beside those in use.
+- A finished prompt gives its blocks back, the last first: full ones to the end of the queue of
+  free blocks, the one that is not full to its front. Blocks are taken from the front, and lose
+  what they held. Block 0 is never used.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelyard_kernels.jit import column, kernel
+
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+UInt64 = NDArray[np.uint64]
+
+_SEED = np.uint64(0x9E3779B97F4A7C15)
+_FACTOR = np.uint64(0xD6E8FEB86659FD93)
+_HALF, _ONE, _NONE = np.uint64(32), np.uint64(1), np.uint64(0)
+
+# Places in BlockCache.counts.
+_FREE, _BUDGET, _RUNNING, _DONE, _LEFT, _IN_FLIGHT = range(6)
+
+
+class BlockCache(NamedTuple):
+    """The state of an engine's scheduler and block pool; `simulate` and `drain` write to it.
+
+    A named tuple, because that is the kind of record that Numba takes. Block 0, which is never
+    used, is the end of the circular queue of free blocks and the empty slot of the table.
+    """
+
+    block_size: int  # tokens
+    step_tokens: int  # max_num_batched_tokens
+    step_prompts: int  # max_num_seqs
+    after: Int32  # [blocks] the next free block
+    before: Int32  # [blocks] the free block before
+    users: Int32  # [blocks] running prompts that hold the block
+    hashes: UInt64  # [blocks] 0: not full
+    twin_after: Int32  # [blocks] circle of blocks with the same hash, oldest first
+    twin_before: Int32  # [blocks]
+    table: Int32  # [power of two] open addressing: the oldest block of each hash
+    held: Int32  # blocks of running prompts, one prompt after the other
+    ends: Int64  # [step_prompts + 1] where each running prompt's blocks end in `held`
+    finishing: Int64  # [steps in flight + 1] prompts that end with each step
+    chain: UInt64  # hashes of the full blocks of the prompt admitted last
+    counts: Int64  # free blocks, tokens left in the step, running prompts, its last one's ...
+
+
+def new_cache(
+    blocks: int,
+    block_size: int,
+    *,
+    max_model_len: int,
+    max_num_batched_tokens: int,
+    max_num_seqs: int,
+    steps_in_flight: int = 1,
+) -> BlockCache:
+    """An empty cache of an idle engine. Takes about 50 bytes a block.
+
+    Args:
+        blocks: vLLM's num_gpu_blocks, the one that it never uses included.
+        block_size: tokens a block holds.
+        max_model_len: tokens of the longest prompt.
+        max_num_batched_tokens: tokens a step computes at most.
+        max_num_seqs: prompts that run at the same time at most.
+        steps_in_flight: 1; or 2 with asynchronous scheduling, where a step is scheduled before
+            the one ahead of it has given its blocks back.
+
+    Raises:
+        ValueError: a limit is not positive, or the longest prompt does not fit into the pool.
+    """
+    limits = (blocks, block_size, max_model_len, max_num_batched_tokens, max_num_seqs)
+    if min(*limits, steps_in_flight) < 1:
+        raise ValueError(f"limits of an engine are positive: {limits}, {steps_in_flight}")
+    longest = -(-max_model_len // block_size)
+    if longest >= blocks:
+        raise ValueError(f"a prompt of {longest} blocks does not fit beside block 0 into {blocks}")
+    ring = np.arange(blocks, dtype=np.int32)
+    counts = np.zeros(6, np.int64)
+    counts[_FREE], counts[_BUDGET] = blocks - 1, max_num_batched_tokens
+    return BlockCache(
+        block_size=block_size,
+        step_tokens=max_num_batched_tokens,
+        step_prompts=max_num_seqs,
+        after=np.roll(ring, -1),
+        before=np.roll(ring, 1),
+        users=np.zeros(blocks, np.int32),
+        hashes=np.zeros(blocks, np.uint64),
+        twin_after=ring.copy(),
+        twin_before=ring.copy(),
+        table=np.zeros(1 << (2 * blocks).bit_length(), np.int32),
+        held=np.empty(max_num_seqs * longest, np.int32),
+        ends=np.zeros(max_num_seqs + 1, np.int64),
+        finishing=np.zeros(steps_in_flight + 1, np.int64),
+        chain=np.empty(longest, np.uint64),
+        counts=counts,
+    )
+
+
+def simulate(tokens: Int32, offsets: Int64, cache: BlockCache) -> Int32:
+    """Feed prompts to the cache; the queue of the engine that it stands for never runs dry.
+
+    The last prompts stay running, so that feeding a stream chunk by chunk gives what feeding it
+    at once gives. Blocks are told apart by 64-bit hashes: among a billion looked up in a pool of
+    a million, one is mistaken with a probability of 1 in 10,000.
+
+    Args:
+        tokens: int32 [tokens], non-negative.
+        offsets: int64 [prompts + 1]; prompt i is tokens[offsets[i]:offsets[i + 1]]. An empty
+            prompt is passed over.
+        cache: written to.
+
+    Returns:
+        int32 [prompts], tokens from the cache: a multiple of the block size, less than the
+        prompt's length. The rest is computed.
+
+    Raises:
+        ValueError: a prompt is longer than the cache's max_model_len; nothing was fed.
+    """
+    prompts = max(len(offsets) - 1, 0)
+    cached = np.zeros(prompts, np.int32)
+    longest = int(np.diff(offsets).max()) if prompts else 0
+    if longest > len(cache.chain) * cache.block_size:
+        raise ValueError(f"a prompt has {longest} tokens, more than the cache's max_model_len")
+    _simulate(column(tokens, np.int32), column(offsets, np.int64), cache, cached)
+    return cached
+
+
+def drain(cache: BlockCache) -> None:
+    """Let the engine finish all that it holds and go idle. What it cached stays."""
+    _drain(cache)
+
+
+@kernel
+def _simulate(tokens: Int32, offsets: Int64, cache: BlockCache, cached: Int32) -> None:
+    for prompt in range(len(cached)):
+        start, end = offsets[prompt], offsets[prompt + 1]
+        if start == end:
+            continue
+        while cache.counts[_BUDGET] == 0:  # the prompt before may need its chain until then
+            _next_step(cache)
+        _hash(tokens[start:end], cache.block_size, cache.chain)
+        hits = _admissible_hits(cache, end - start)
+        while hits < 0:
+            _next_step(cache)
+            hits = _admissible_hits(cache, end - start)
+        _admit(cache, end - start, hits)
+        cached[prompt] = hits * cache.block_size
+
+
+@kernel
+def _drain(cache: BlockCache) -> None:
+    while cache.counts[_RUNNING] > 0:
+        _next_step(cache)
+    cache.finishing[:] = 0
+    cache.counts[_IN_FLIGHT] = 0
+    cache.counts[_BUDGET] = cache.step_tokens
+
+
+@kernel
+def _hash(prompt: Int32, block_size: int, chain: UInt64) -> None:
+    value = _SEED
+    for block in range(len(prompt) // block_size):
+        for at in range(block * block_size, (block + 1) * block_size):
+            value = (value ^ np.uint64(prompt[at])) * _FACTOR
+            value ^= value >> _HALF
+        chain[block] = max(value, _ONE)
+
+
+@kernel
+def _admissible_hits(cache: BlockCache, length: int) -> int:
+    """Blocks of the prompt found in the cache, or -1 while this step cannot take it."""
+    if cache.counts[_BUDGET] == 0 or cache.counts[_RUNNING] == cache.step_prompts:
+        return -1
+    hits = 0
+    needed = -(-length // cache.block_size)
+    while hits < (length - 1) // cache.block_size:
+        block = cache.table[_slot(cache, cache.chain[hits])]
+        if block == 0:
+            break
+        if cache.users[block] > 0:  # a free one that is hit leaves the queue, like a new one
+            needed -= 1
+        hits += 1
+    return hits if needed <= cache.counts[_FREE] else -1
+
+
+@kernel
+def _admit(cache: BlockCache, length: int, hits: int) -> None:
+    running = cache.counts[_RUNNING]
+    end = cache.ends[running - 1] if running else 0
+    for at in range(hits):
+        block = cache.table[_slot(cache, cache.chain[at])]
+        if cache.users[block] == 0:
+            _leave_queue(cache, block)
+        cache.users[block] += 1
+        cache.held[end + at] = block
+    cache.ends[running] = end + hits
+    cache.counts[_RUNNING] += 1
+    cache.counts[_DONE] = hits * cache.block_size
+    cache.counts[_LEFT] = length - hits * cache.block_size
+    _compute(cache)
+
+
+@kernel
+def _compute(cache: BlockCache) -> None:
+    """Schedule as much of the prompt admitted last as the step still takes."""
+    last = cache.counts[_RUNNING] - 1
+    start = cache.ends[last - 1] if last else 0
+    done = cache.counts[_DONE]
+    take = min(cache.counts[_LEFT], cache.counts[_BUDGET])
+    full = done // cache.block_size
+    for at in range(cache.ends[last] - start, -(-(done + take) // cache.block_size)):
+        cache.held[start + at] = _take_block(cache)
+        cache.ends[last] += 1
+    for at in range(full, (done + take) // cache.block_size):
+        _enter_table(cache, cache.held[start + at], cache.chain[at])
+    cache.counts[_DONE] += take
+    cache.counts[_LEFT] -= take
+    cache.counts[_BUDGET] -= take
+    if cache.counts[_LEFT] == 0:
+        cache.finishing[cache.counts[_IN_FLIGHT]] += 1
+
+
+@kernel
+def _next_step(cache: BlockCache) -> None:
+    """End scheduling this step, and begin the next one when the engine does."""
+    cache.counts[_IN_FLIGHT] += 1
+    if cache.counts[_IN_FLIGHT] == len(cache.finishing) - 1:
+        _finish_oldest(cache)
+    cache.counts[_BUDGET] = cache.step_tokens
+    if cache.counts[_LEFT] > 0:
+        _compute(cache)
+
+
+@kernel
+def _finish_oldest(cache: BlockCache) -> None:
+    """The oldest step's prompts give their blocks back."""
+    ended, running = cache.finishing[0], cache.counts[_RUNNING]
+    start = 0
+    for prompt in range(ended):
+        for at in range(cache.ends[prompt] - 1, start - 1, -1):
+            block = cache.held[at]
+            cache.users[block] -= 1
+            if cache.users[block] == 0:
+                place = 0 if cache.hashes[block] == _NONE else cache.before[0]
+                _enter_queue(cache, block, place)
+        start = cache.ends[prompt]
+    for at in range(start, cache.ends[running - 1] if running else 0):
+        cache.held[at - start] = cache.held[at]
+    for prompt in range(ended, running):
+        cache.ends[prompt - ended] = cache.ends[prompt] - start
+    cache.counts[_RUNNING] -= ended
+    cache.finishing[:-1] = cache.finishing[1:].copy()
+    cache.counts[_IN_FLIGHT] -= 1
+
+
+@kernel
+def _enter_queue(cache: BlockCache, block: int, place: int) -> None:
+    """Put a block into the queue of free blocks, behind `place`."""
+    behind = cache.after[place]
+    cache.after[place], cache.before[block] = block, place
+    cache.after[block], cache.before[behind] = behind, block
+    cache.counts[_FREE] += 1
+
+
+@kernel
+def _leave_queue(cache: BlockCache, block: int) -> None:
+    cache.after[cache.before[block]] = cache.after[block]
+    cache.before[cache.after[block]] = cache.before[block]
+    cache.counts[_FREE] -= 1
+
+
+@kernel
+def _take_block(cache: BlockCache) -> int:
+    """The first free block, emptied, for one user."""
+    block = cache.after[0]
+    _leave_queue(cache, block)
+    if cache.hashes[block] != _NONE:
+        _leave_table(cache, block)
+    cache.users[block] = 1
+    return block
+
+
+@kernel
+def _slot(cache: BlockCache, value: np.uint64) -> int:
+    """Where in the table the hash stands, or the empty slot where it would."""
+    mask = len(cache.table) - 1
+    slot = np.int64(value & np.uint64(mask))
+    while cache.table[slot] != 0 and cache.hashes[cache.table[slot]] != value:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@kernel
+def _enter_table(cache: BlockCache, block: int, value: np.uint64) -> None:
+    slot = _slot(cache, value)
+    cache.hashes[block] = value
+    oldest = cache.table[slot]
+    if oldest == 0:
+        cache.table[slot] = oldest = block
+        cache.twin_before[block] = block
+    newest = cache.twin_before[oldest]
+    cache.twin_after[newest], cache.twin_before[block] = block, newest
+    cache.twin_after[block], cache.twin_before[oldest] = oldest, block
+
+
+@kernel
+def _leave_table(cache: BlockCache, block: int) -> None:
+    slot = _slot(cache, cache.hashes[block])
+    heir = cache.twin_after[block]
+    if heir == block:
+        _empty(cache, slot)
+    else:
+        newer = cache.twin_before[block]
+        cache.twin_after[newer], cache.twin_before[heir] = heir, newer
+        if cache.table[slot] == block:
+            cache.table[slot] = heir
+    cache.hashes[block] = _NONE
+
+
+@kernel
+def _empty(cache: BlockCache, slot: int) -> None:
+    """Empty a slot, and move up what was pushed past it (Knuth, TAOCP 3, 6.4, algorithm R)."""
+    mask = len(cache.table) - 1
+    gap, at = slot, (slot + 1) & mask
+    while cache.table[at] != 0:
+        home = np.int64(cache.hashes[cache.table[at]] & np.uint64(mask))
+        if (at - home) & mask >= (at - gap) & mask:
+            cache.table[gap] = cache.table[at]
+            gap = at
+        at = (at + 1) & mask
+    cache.table[gap] = 0

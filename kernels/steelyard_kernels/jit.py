@@ -1,0 +1,111 @@
+"""The one compile decorator. Why caching is as it is: docs/decisions/0005-kernel-cache.md."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import pickle
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import numba
+import numpy as np
+from numba.core.caching import FunctionCache
+from numba.core.serialize import dumps
+from numpy.typing import NDArray
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T", bound=np.generic)
+_DIGEST = hashlib.sha256().digest_size
+
+
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile at the first call, for the types of its arguments, or load what was compiled before.
+
+    No Python objects, no fast-math; the interpreter's lock is free while it runs. Machine code is
+    kept in NUMBA_CACHE_DIR, beside the source, or in the user's cache folder, whichever is the
+    first that can be written. Without one, each process compiles for itself.
+    """
+    compiled = numba.njit(nogil=True, fastmath=False)(function)
+    with contextlib.suppress(Exception):  # no folder can be written: a cache is never a condition
+        compiled._cache = _Cache(function)
+    return compiled  # type: ignore[no-any-return]
+
+
+def column(array: NDArray[Any], dtype: type[T]) -> NDArray[T]:
+    """A contiguous read-only view of `array` as `dtype`; copies only where layout or type differ.
+
+    Inputs pass through here: writable and read-only arrays are different types to the compiler,
+    so one form means one compilation, and a kernel cannot write to its inputs.
+    """
+    view = np.ascontiguousarray(array, dtype=dtype).view()
+    view.flags.writeable = False
+    return view
+
+
+class _Cache(FunctionCache):
+    """Numba's cache of a function with files that can be shared and damaged; see `_Files`."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        name = f"{function.__module__}.{function.__qualname__}"
+        self._cache_file = _Files(Path(self.cache_path), name)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        with contextlib.suppress(Exception):  # a damaged or unreadable file is a missing one
+            return super().load_overload(sig, target_context)
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(Exception):  # a full disk costs the next process a compilation
+            super().save_overload(sig, data)
+
+
+class _Files:
+    """One file a compiled signature, its name a digest of all that it depends on.
+
+    Numba's own has an index beside numbered files, and two processes that write at once can leave
+    an index that points to the machine code of other types or of another processor.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._name = name
+
+    def load(self, key: object) -> Any:
+        content = self._path(key).read_bytes()
+        if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
+            return None
+        return pickle.loads(content[_DIGEST:])  # noqa: S301  # as trusted as .pyc files beside it
+
+    def save(self, key: object, data: object) -> None:
+        content = dumps(data)  # Numba's pickle: it knows functions and types that pickle does not
+        path = self._path(key)
+        partial = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+        try:
+            partial.write_bytes(hashlib.sha256(content).digest() + content)
+            partial.replace(path)  # a reader sees a whole file or none
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+
+    def flush(self) -> None:
+        for path in self._folder.glob("steelyard-*.nbk"):
+            path.unlink(missing_ok=True)
+
+    def _path(self, key: object) -> Path:
+        parts = (numba.__version__, sys.version, _sources(), self._name, key)
+        return self._folder / f"steelyard-{hashlib.sha256(repr(parts).encode()).hexdigest()}.nbk"
+
+
+@functools.cache
+def _sources() -> str:
+    """Digest of all kernels: a kernel's machine code holds that of the kernels it calls."""
+    found = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
