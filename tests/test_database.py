@@ -85,7 +85,7 @@ def test_the_hand_off_file_opens_without_us(run):
     with duckdb.connect(str(run.database), read_only=True) as connection:
         tables = {name for (name,) in connection.execute("SHOW TABLES").fetchall()}
         ((count,),) = connection.execute("SELECT count(*) FROM verdicts").fetchall()
-    assert tables == {"verdicts", "reads", "rejects", "run"}
+    assert tables == {"verdicts", "reads", "rejects", "work", "run"}
     assert count == 80
 
 

@@ -17,7 +17,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
-from typing import Any
 
 OWNER_VARIABLE = "STEELYARD_OWNER_PID"
 SPAWN_VARIABLE = "VLLM_ENABLE_V1_MULTIPROCESSING"
@@ -65,7 +64,6 @@ def engine_surroundings(log: OutputLog, *, spawn: bool) -> Iterator[bool]:
     Yields:
         Whether it will.
     """
-    tame_llvmlite()
     before, hook = dict(os.environ), sys.excepthook
     asked = "VLLM_LOGGING_LEVEL" in before
     for key, value in {**_DEFAULTS, SPAWN_VARIABLE: str(int(spawn))}.items():
@@ -82,26 +80,6 @@ def engine_surroundings(log: OutputLog, *, spawn: bool) -> Iterator[bool]:
         sys.excepthook = hook  # torch puts a rank before every traceback
         if not asked:  # what vLLM would log here, it raises as well
             logging.getLogger("vllm").setLevel(logging.CRITICAL)
-
-
-def tame_llvmlite() -> None:
-    """Let vLLM look at every object of every module, numba's among them.
-
-    While it starts on a CPU, vLLM 0.32 asks whatever has a `__dict__` for a kernel. The library
-    object of llvmlite 0.47 answers any attribute, that one too, with a function.
-    """
-    from llvmlite.binding import ffi
-
-    wrapper: Any = type(ffi.lib)
-    answer = wrapper.__getattr__
-
-    def only_functions(self: object, name: str) -> object:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return answer(self, name)
-
-    if answer.__name__ != only_functions.__name__:
-        wrapper.__getattr__ = only_functions
 
 
 class OutputLog:
