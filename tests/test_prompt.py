@@ -13,7 +13,7 @@ TEMPLATES = render_templates(get_protocol("pairwise"), ENCODER)
 
 
 def ids(text):
-    return ENCODER.encode_data([text])[0]
+    return ENCODER.encode_data([text]).tokens
 
 
 def test_a_template_for_every_set_of_optional_texts():

@@ -85,13 +85,7 @@ class PromptMaker:
         self, bucket: int, keys: list[bytes], slots: list[dict[str, str]]
     ) -> Iterator[PromptBatch]:
         texts = list(dict.fromkeys(text for slot in slots for text in slot.values()))
-        ids = dict(
-            zip(
-                texts,
-                (np.asarray(one, dtype=np.int32) for one in self.encoder.encode_data(texts)),
-                strict=True,
-            )
-        )
+        ids = dict(zip(texts, self.encoder.encode_data(texts).split(), strict=True))
         rows = compose(
             [self._template(slot) for slot in slots],
             ({name: ids[text] for name, text in slot.items()} for slot in slots),

@@ -17,7 +17,7 @@ import numpy as np
 
 from steelyard.errors import JudgeUnavailable
 from steelyard.protocols.base import OPTIONAL_SLOTS, REQUIRED_SLOTS, SLOT, Protocol
-from steelyard.records import Bool, Int32, Int64, Message, TokenIds
+from steelyard.records import Bool, Int32, Int64, Message, TokenRows
 
 SEGMENT_RULE = "1: outer white space trimmed, ids of segments joined"
 
@@ -29,7 +29,7 @@ class TextEncoder(Interface):
     """What this stage needs of a judge's encoder (judge/base.py)."""
 
     def encode_template(self, text: str, *, first: bool) -> list[int]: ...  # noqa: D102
-    def encode_data(self, texts: Sequence[str]) -> Sequence[TokenIds]: ...  # noqa: D102
+    def encode_data(self, texts: Sequence[str]) -> TokenRows: ...  # noqa: D102
     def render_chat(self, messages: Sequence[Message]) -> str: ...  # noqa: D102
 
 

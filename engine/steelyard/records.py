@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,30 @@ class JudgeCard:
     dtype: str
     quantization: str | None = None
     extra: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRows:
+    """Ids of n texts; row i is tokens[offsets[i]:offsets[i + 1]]."""
+
+    tokens: Int32  # flat
+    offsets: Int64  # n + 1, from 0
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @classmethod
+    def of(cls, rows: Sequence[TokenIds]) -> TokenRows:
+        """Rows of their own, one after the other."""
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        parts = [np.zeros(0, dtype=np.int32), *(np.asarray(row, dtype=np.int32) for row in rows)]
+        return cls(np.concatenate(parts), offsets)
+
+    def split(self) -> list[Int32]:
+        """The rows, as views."""
+        bounds = self.offsets.tolist()
+        return [self.tokens[start:end] for start, end in pairwise(bounds)]
 
 
 @dataclass(frozen=True, slots=True)

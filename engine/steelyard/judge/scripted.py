@@ -24,13 +24,13 @@ from steelyard.records import (
     STATUS_OK,
     EngineReport,
     Float64,
-    Int32,
     JudgeCard,
     LabelSet,
     LabelVariant,
     Message,
     PromptBatch,
     ReadBatch,
+    TokenRows,
     Workload,
 )
 
@@ -42,6 +42,7 @@ _UNIT = 2.0**-64
 class ByteEncoder(Encoder):
     """One id a UTF-8 byte, and four control tokens that only templates can write."""
 
+    engine = "bytes"
     digest = "bytes-1"
     control_ids = frozenset(CONTROL.values())
 
@@ -54,9 +55,9 @@ class ByteEncoder(Encoder):
             text = text[len(token) if token else 1 :]
         return ids
 
-    def encode_data(self, texts: Sequence[str]) -> list[Int32]:
+    def encode_data(self, texts: Sequence[str]) -> TokenRows:
         """See `Encoder`."""
-        return [np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int32) for text in texts]
+        return TokenRows.of([np.frombuffer(text.encode(), dtype=np.uint8) for text in texts])
 
     def render_chat(self, messages: Sequence[Message]) -> str:
         """See `Encoder`."""
