@@ -21,6 +21,11 @@ import numpy as np
 from steelyard.errors import IntegrityFault, escape
 from steelyard.records import Bool, Int32, Int64, TokenRows
 
+# One thread is an order of magnitude faster than needed. Without threads of its own fastokens takes
+# no core from the engine, and a fork breaks nothing. Set here, before an engine's threads are there
+# that may read the environment.
+os.environ.setdefault("FASTOKENS_BPE_THREADS", "1")
+
 Encode = Callable[[list[str]], TokenRows]
 
 SAMPLE = 100  # one in so many texts of proven characters is compared
@@ -129,9 +134,6 @@ def accelerated(spec: dict[str, Any], slow: Encode, place: str) -> AcceleratedTo
     """
     if not _is_byte_level(spec):
         return None
-    # Without threads of its own there is nothing to hold back and nothing that a fork could break;
-    # one is an order of magnitude faster than needed.
-    os.environ.setdefault("FASTOKENS_BPE_THREADS", "1")
     try:
         from fastokens import Tokenizer
 
