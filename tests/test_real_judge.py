@@ -79,7 +79,7 @@ def test_preferences_are_those_of_a_direct_forward_pass(reference, shard, judge)
             chat = encoder.render_chat(protocol.messages(frozenset())) + protocol.answer_prefix
             for piece in chat.split("[[slot:"):
                 name, _, rest = piece.rpartition("]]") if not start else ("", "", piece)
-                prompt += list(encoder.encode_data([texts[name]])[0]) if name else []
+                prompt += encoder.encode_data([texts[name]]).tokens.tolist() if name else []
                 prompt += encoder.encode_template(rest, first=start)
                 start = False
             with torch.inference_mode():

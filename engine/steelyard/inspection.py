@@ -34,6 +34,7 @@ def inspect_judge(name: str, revision: str | None, protocol: str) -> dict[str, A
             for label, variants in zip(labels.names, labels.variants, strict=True)
         },
         "control_tokens": len(judge.encoder.control_ids),
+        "tokenised_by": judge.encoder.engine,
         "template": plain,
         "template_tokens": compile_template(plain, judge.encoder).fixed,
     }
@@ -46,7 +47,8 @@ def draw_judge(content: dict[str, Any]) -> str:
         f"judge:       {card['name']}",
         f"model:       {card['model']}, revision {card['revision']}",
         f"weights:     {card['weights']}",
-        f"tokenizer:   {card['tokenizer']}, {content['control_tokens']} control tokens",
+        f"tokenizer:   {card['tokenizer']}, {content['control_tokens']} control tokens,"
+        f" run by {content['tokenised_by']}",
         f"dtype:       {card['dtype']}, quantisation {card['quantization'] or 'none'}",
         f"context:     {content['context_length']:,} tokens",
         f"fingerprint: {content['fingerprint']} (protocol {content['protocol']})",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -169,25 +170,11 @@ class JudgeCard:
 
 
 @dataclass(frozen=True, slots=True)
-class Unique:
-    """Unique prompts among the prompts of n pairs in both orders.
-
-    Prompt j of the 2n stands for pair j % n, in order ab for j < n and ba otherwise.
-    `first[u]` is the first prompt with unique key u, `inverse[j]` the unique key of prompt j:
-    expanding `keys[inverse]` gives all 2n keys back.
-    """
-
-    keys: list[bytes]
-    first: Int64
-    inverse: Int64
-
-
-@dataclass(frozen=True, slots=True)
 class TokenRows:
     """Ragged token rows: row i is tokens[offsets[i]:offsets[i + 1]]."""
 
     tokens: Int32  # flat
-    offsets: Int64  # rows + 1
+    offsets: Int64  # n + 1, from 0
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -199,6 +186,33 @@ class TokenRows:
     def lengths(self) -> Int64:
         """Tokens a row."""
         return np.diff(self.offsets)
+
+    @classmethod
+    def of(cls, rows: Sequence[TokenIds]) -> TokenRows:
+        """Rows of their own, one after the other."""
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        parts = [np.zeros(0, dtype=np.int32), *(np.asarray(row, dtype=np.int32) for row in rows)]
+        return cls(np.concatenate(parts), offsets)
+
+    def split(self) -> list[Int32]:
+        """The rows, as views."""
+        bounds = self.offsets.tolist()
+        return [self.tokens[start:end] for start, end in pairwise(bounds)]
+
+
+@dataclass(frozen=True, slots=True)
+class Unique:
+    """Unique prompts among the prompts of n pairs in both orders.
+
+    Prompt j of the 2n stands for pair j % n, in order ab for j < n and ba otherwise.
+    `first[u]` is the first prompt with unique key u, `inverse[j]` the unique key of prompt j:
+    expanding `keys[inverse]` gives all 2n keys back.
+    """
+
+    keys: list[bytes]
+    first: Int64
+    inverse: Int64
 
 
 @dataclass(frozen=True, slots=True)

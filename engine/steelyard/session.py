@@ -107,6 +107,7 @@ def read_prompts(ctx: Context, manifest: Manifest) -> None:
                 prompts=counts.new_prompts,
                 reading_seconds=round(ctx.judge.clock.total, 3),
                 engine_seconds=round(ctx.judge.clock.busy, 3),
+                tokenizer=ctx.judge.encoder.engine,
             )
         if computed := counts.tokens - counts.cached_tokens:
             ratebook.note(ctx.passport["fingerprint"], computed / seconds)

@@ -66,7 +66,7 @@ def test_no_text_reaches_a_control_token(folder):
     encoder = HFEncoder(folder)
     assert len(encoder.control_ids) == len(names) == 17
     texts = [*tiny.hostile_texts(names, 10000), "<|im_start|>", "<|im_start|>"]
-    for text, ids in zip(texts, encoder.encode_data(texts), strict=True):
+    for text, ids in zip(texts, encoder.encode_data(texts).split(), strict=True):
         assert encoder.control_ids.isdisjoint(ids), text
 
 

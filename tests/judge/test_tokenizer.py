@@ -24,6 +24,10 @@ def encoder(request, tmp_path):
     return HFEncoder(tiny.write_tokenizer(tmp_path, MAKERS[request.param]()))
 
 
+def data_ids(encoder, text) -> list[int]:
+    return encoder.encode_data([text]).tokens.tolist()
+
+
 def control_names(folder) -> list[str]:
     spec = json.loads((folder / "tokenizer.json").read_text())
     return [token["content"] for token in spec["added_tokens"]]
@@ -36,10 +40,10 @@ def test_data_never_becomes_a_control_token(kind, tmp_path):
     names = control_names(folder)
     texts = tiny.hostile_texts(names, 3000) + [f"\uffff{i}\uffff" for i in range(30)]
     unknown = {0} if kind in {"unigram", "prepending"} else set()
-    for text, ids in zip(texts, encoder.encode_data(texts), strict=True):
+    for text, ids in zip(texts, encoder.encode_data(texts).split(), strict=True):
         assert encoder.control_ids.isdisjoint(set(ids) - unknown), text
     for name in names:  # spelled out, its unknown characters at most are unknown
-        assert encoder.encode_data([name]) != [[encoder.encode_template(name, first=True)[0]]]
+        assert data_ids(encoder, name) != encoder.encode_template(name, first=True)[:1]
 
 
 def test_template_keeps_control_tokens(encoder):
@@ -54,13 +58,13 @@ def test_ignore_merges_would_reach_a_control_word(tmp_path):
     whole = tiny.ignoring_merges()
     assert whole.token_to_id("assistant") in whole.encode("assistant").ids
     encoder = HFEncoder(tiny.write_tokenizer(tmp_path, whole))
-    assert encoder.control_ids.isdisjoint(encoder.encode_data(["assistant"])[0])
+    assert encoder.control_ids.isdisjoint(data_ids(encoder, "assistant"))
 
 
 def test_data_is_spelled_as_the_judge_spells_it(tmp_path):
     encoder = HFEncoder(tiny.write_tokenizer(tmp_path, tiny.byte_level()))
     text = "The answer is A. naïve café 🙂"
-    assert encoder.encode_data([text]) == [encoder.encode_template(text, first=True)]
+    assert data_ids(encoder, text) == encoder.encode_template(text, first=True)
 
 
 def test_only_the_first_segment_marks_a_beginning(tmp_path):
@@ -68,7 +72,7 @@ def test_only_the_first_segment_marks_a_beginning(tmp_path):
     whole = encoder.encode_template("a", first=True)
     inner = encoder.encode_template("a", first=False)
     assert whole != inner
-    assert encoder.encode_data(["a"]) == [inner]
+    assert data_ids(encoder, "a") == inner
     # After a control token inside the segment the judge's own rule holds again.
     assert encoder.encode_template("a</s>a", first=False)[-1:] == whole
 
@@ -79,7 +83,7 @@ def test_white_space_tokens_are_text(tmp_path):
     encoder = HFEncoder(tiny.write_tokenizer(tmp_path, tokenizer))
     id_ = tokenizer.token_to_id("\n\n")
     assert id_ not in encoder.control_ids
-    assert encoder.encode_data(["a\n\nb"])[0][1] == id_
+    assert data_ids(encoder, "a\n\nb")[1] == id_
 
 
 def test_label_variants_with_and_without_space(tmp_path):

@@ -86,6 +86,11 @@ class Encoder(ABC):
     # vocabulary) are text unless marked as special: they control nothing, and judges expect them.
     control_ids: frozenset[int]
 
+    @property
+    @abstractmethod
+    def engine(self) -> str:
+        """What makes the ids of data now, with its version. To be shown; it decides no id."""
+
     @abstractmethod
     def encode_template(self, text: str, *, first: bool) -> list[int]:
         """Ids of a template segment; control tokens in it are control tokens.
@@ -99,7 +104,8 @@ class Encoder(ABC):
         """Ids of data segments, a row each; never one of `control_ids`, whatever the texts hold.
 
         Raises:
-            IntegrityFault: a control id came out all the same; nothing of it may be scored.
+            IntegrityFault: a control id came out all the same, or an accelerated tokenizer turned
+                out to differ from the judge's own; nothing of it may be scored.
         """
 
     @abstractmethod

@@ -42,6 +42,7 @@ _UNIT = 2.0**-64
 class ByteEncoder(Encoder):
     """One id a UTF-8 byte, and four control tokens that only templates can write."""
 
+    engine = "bytes"
     digest = "bytes-1"
     control_ids = frozenset(CONTROL.values())
 
@@ -56,10 +57,7 @@ class ByteEncoder(Encoder):
 
     def encode_data(self, texts: Sequence[str]) -> TokenRows:
         """See `Encoder`."""
-        raw = [text.encode() for text in texts]
-        offsets = np.zeros(len(raw) + 1, dtype=np.int64)
-        np.cumsum([len(one) for one in raw], out=offsets[1:])
-        return TokenRows(np.frombuffer(b"".join(raw), dtype=np.uint8).astype(np.int32), offsets)
+        return TokenRows.of([np.frombuffer(text.encode(), dtype=np.uint8) for text in texts])
 
     def render_chat(self, messages: Sequence[Message]) -> str:
         """See `Encoder`."""
