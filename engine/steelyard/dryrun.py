@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from steelyard.progress import Reporter, duration
 from steelyard.records import PromptBatch
 from steelyard.shards import open_shards, stream
 from steelyard.store import queries
-from steelyard.store.plan_files import Manifest, load_bucket, unique_of
+from steelyard.store.buckets import BucketTexts
+from steelyard.store.plan_files import Manifest, unique_of
 from steelyard.store.rundir import RunDir
+from steelyard.texts import open_texts
 
 # So many prompts are tokenised; the rest is taken to be like them.
 SAMPLE_PROMPTS = 20_000
@@ -42,11 +45,12 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         run.create()
         manifest = write_plan(
             run,
-            stream(shards, row_limits(config)),
+            lambda: stream(shards, row_limits(config)),
             fingerprint=bytes.fromhex(passport["fingerprint"]),
             expected=shards.rows,
             bucket_bytes=config.bucket_bytes,
             schema=shards.schema,
+            local=shards.local,
             on_progress=lambda accepted, refused: reporter.planning(accepted, refused, shards.rows),
         )
         reporter.done()
@@ -58,7 +62,11 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
             judge.context_length - 1,
             truncate=config.overlong == "truncate",
         )
-        sample = _sample(run, manifest, maker)
+        opened = open_texts(
+            run, manifest, shards, bytes.fromhex(passport["fingerprint"]), row_limits(config)
+        )
+        with closing(opened):
+            sample = _sample(opened, manifest, maker)
     return {
         "rows": shards.rows,
         "pairs": manifest.pairs,
@@ -68,16 +76,19 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         **_tokens(sample, manifest, ratebook.look_up(passport["fingerprint"])),
         "judge": judge.card.name,
         "context_length": judge.context_length,
-        "buckets": len(manifest.unique),
+        "buckets": sum(map(bool, manifest.unique)),
+        "texts": "in shards" if manifest.in_shards else "copied",
         "plan_bytes": disk,
     }
 
 
-def _sample(run: RunDir, manifest: Manifest, maker: PromptMaker) -> _Sample:
+def _sample(opened: BucketTexts, manifest: Manifest, maker: PromptMaker) -> _Sample:
     """Tokenise prompts in feeding order, until there are enough."""
     sample = _Sample(maker.context)
-    for bucket in range(len(manifest.unique)):
-        texts = load_bucket(run, manifest, bucket)
+    for bucket, prompts in enumerate(manifest.unique):
+        if not prompts:
+            continue
+        texts = opened.texts(bucket)
         unique = unique_of(texts)
         for batch in maker.batches(bucket, texts, unique, np.arange(len(unique.keys))):
             sample.add(batch)
@@ -155,7 +166,8 @@ def draw_plan(content: dict[str, Any]) -> str:
         ),
         (
             "disk",
-            f"{content['plan_bytes'] / 1e6:,.1f} MB for the plan, {content['buckets']} buckets",
+            f"{content['plan_bytes'] / 1e6:,.1f} MB for the plan, {content['buckets']} buckets;"
+            + (" texts stay in the shards" if content["texts"] == "in shards" else " with texts"),
         ),
         ("time", time),
     ]

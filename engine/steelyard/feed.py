@@ -15,8 +15,8 @@ from steelyard.judge.base import NOTHING_READY
 from steelyard.plan import prefix_order
 from steelyard.prompt import Compiled, Rows, TextEncoder, compile_template, compose
 from steelyard.records import Int64, PromptBatch, Unique
-from steelyard.store.plan_files import Manifest, load_bucket, unique_of
-from steelyard.store.rundir import RunDir
+from steelyard.store.buckets import BucketTexts
+from steelyard.store.plan_files import Manifest, unique_of
 from steelyard.tally import Tally
 
 # A chunk of prompts is tokenised, ordered and handed over at once; its texts bound the memory.
@@ -159,7 +159,7 @@ def _ordered(bucket: int, keys: list[bytes], rows: Rows) -> Iterator[PromptBatch
 
 
 def feed(
-    run: RunDir,
+    bucket_texts: BucketTexts,
     manifest: Manifest,
     maker: PromptMaker,
     done: Callable[[int], set[bytes]],
@@ -168,8 +168,8 @@ def feed(
     """All prompts of the plan that are not yet read, bucket after bucket.
 
     Args:
-        run: the run directory.
-        manifest: its plan.
+        bucket_texts: gives out the texts of the plan.
+        manifest: the plan.
         maker: makes prompts of texts.
         done: keys of a bucket that are read already.
         tally: told of every bucket before its first prompt.
@@ -178,7 +178,7 @@ def feed(
         read = done(bucket)
         if len(read) >= prompts:
             continue
-        texts = load_bucket(run, manifest, bucket)
+        texts = bucket_texts.texts(bucket)
         unique = unique_of(texts)
         pending = np.asarray(
             [index for index, key in enumerate(unique.keys) if key not in read], dtype=np.int64

@@ -20,6 +20,7 @@ from steelyard.progress import Counts, Reporter
 from steelyard.records import LabelSet, ReadBatch, Workload
 from steelyard.scoring import read_all
 from steelyard.store import parts
+from steelyard.store.buckets import BucketTexts
 from steelyard.store.journal import read_journal
 from steelyard.store.plan_files import Manifest
 from steelyard.store.rundir import RunDir
@@ -52,7 +53,7 @@ class Context:
         return min(int(self.passport["context_length"]), self.judge.context_length) - 1
 
 
-def read_prompts(ctx: Context, manifest: Manifest) -> None:
+def read_prompts(ctx: Context, manifest: Manifest, texts: BucketTexts) -> None:
     """Read what is not read yet; the engine is loaded only if there is something."""
     committed = read_journal(ctx.run.root)
     read = sum(part.rows for part in committed)
@@ -84,7 +85,7 @@ def read_prompts(ctx: Context, manifest: Manifest) -> None:
         start()
         began = time.monotonic()
         try:
-            _read_prompts(ctx, manifest, maker, counts, start)
+            _read_prompts(ctx, manifest, texts, maker, counts, start)
         finally:
             ctx.reporter.done()
             ctx.judge.close()
@@ -121,13 +122,14 @@ def _starter(
 def _read_prompts(
     ctx: Context,
     manifest: Manifest,
+    texts: BucketTexts,
     maker: PromptMaker,
     counts: Counts,
     restart: Callable[[], None],
 ) -> None:
     tally = Tally()
     done = parts.done_keys(ctx.run)
-    ahead = Ahead(feed(ctx.run, manifest, maker, done, tally), ctx.stop)
+    ahead = Ahead(feed(texts, manifest, maker, done, tally), ctx.stop)
     with (
         closing(ahead),
         closing(
