@@ -24,7 +24,7 @@ LAYERS = {
     "protocols": {"protocols"},
     "stages": {"prompt", "dedupe", "plan", "reads", "tally", "calibrate", "metrics", "ratings"},
     "edges": {"shards", "judge", "store", "telemetry", "ratebook", "progress", "data"},
-    "flow": {"planning", "feed", "scoring", "identity"},
+    "flow": {"planning", "texts", "feed", "scoring", "identity"},
     "session": {"session"},
     "run": {"run"},
     "surface": {"status", "api", "dryrun", "inspection", "demo", "doctor"},

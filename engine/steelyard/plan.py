@@ -130,13 +130,20 @@ def _pair_ids(
         heads,
         hashed["response_a"],
         hashed["response_b"],
-        digests(columns["model_a"]),
-        digests(columns["model_b"]),
+        _repeated_digests(columns["model_a"]),
+        _repeated_digests(columns["model_b"]),
         hashed["reference"],
         strict=True,
     )
-    derived = [key(b"".join((head[16:], *rest))) for head, *rest in parts]
+    derived = [key(head[16:] + a + b + one + two + last) for head, a, b, one, two, last in parts]
     return pc.coalesce(given, pa.array(derived, pa.string()))
+
+
+def _repeated_digests(names: pa.Array) -> list[bytes]:
+    """`digests` for a column of few different texts."""
+    coded = names.dictionary_encode()
+    known = [*digests(coded.dictionary), ABSENT]
+    return [known[code] for code in coded.indices.fill_null(-1).to_pylist()]
 
 
 def _text_bytes(columns: dict[str, pa.Array], rows: int) -> Int64:

@@ -85,7 +85,7 @@ def read_prompts(ctx: Context, manifest: Manifest, texts: BucketTexts) -> None:
         start()
         began = time.monotonic()
         try:
-            _read_prompts(ctx, manifest, texts, maker, counts, start)
+            _read_prompts(ctx, manifest, texts, maker, counts, restart=start)
         finally:
             ctx.reporter.done()
             ctx.judge.close()
@@ -125,6 +125,7 @@ def _read_prompts(
     texts: BucketTexts,
     maker: PromptMaker,
     counts: Counts,
+    *,
     restart: Callable[[], None],
 ) -> None:
     tally = Tally()

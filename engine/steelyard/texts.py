@@ -43,7 +43,7 @@ def open_texts(
     """
     if not manifest.in_shards:
         return copied_texts(run, manifest)
-    assert shards is not None, "the texts are in the shards"
+    assert shards is not None  # noqa: S101 - the caller's duty
     return ShardTexts(run, manifest, shards, fingerprint, limits)
 
 

@@ -7,7 +7,7 @@ changes, and nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steelyard.dedupe import Groups, Seen, count_unique
-from steelyard.plan import split
 from steelyard.records import (
     BUCKET,
     BUCKET_TEXTS,
@@ -26,21 +25,17 @@ from steelyard.records import (
     TEXT_COLUMNS,
     TEXTS,
     Int32,
-    Int64,
     Planned,
     UInt64,
 )
-from steelyard.store.files import SCRATCH
+from steelyard.store.scatter import PIECE_ROWS, BucketFiles, pairs_name, texts_name
+from steelyard.store.splitting import split_bucket
 
-# Rows wait in memory until there is enough for row groups of a decent size in every bucket.
-SPILL_BYTES = 64 << 20
 # A bucket with more than so many times the text that it should have is split.
 SPLIT = 3
-# Rows of a piece of a table: no piece may reach Arrow's 2 GiB of text.
-PIECE_ROWS = 1 << 13
 
 
-class NotGrouped(Exception):  # noqa: N818 - a finding, not an error
+class NotGrouped(Exception):
     """An instruction came again after another one, or has more pairs than a bucket holds."""
 
 
@@ -153,7 +148,7 @@ class Copied:
 
     def __init__(self, folder: Path, buckets: int, target: int) -> None:
         self._folder, self._target = folder, target
-        self._files = _Files(folder, buckets)
+        self._files = BucketFiles(folder, buckets)
         self._seen = Seen()
         self._bytes = np.zeros(buckets, dtype=np.int64)
         self.unique: list[int] = []
@@ -198,125 +193,11 @@ class Copied:
         moved = {}
         buckets = len(self._bytes)
         for bucket in np.flatnonzero(self._bytes > SPLIT * self._target).tolist():
-            pieces = _split(self._folder, bucket, self._target, buckets)
+            pieces = split_bucket(self._folder, bucket, self._target, buckets)
             moved[bucket] = pieces
             buckets = int(pieces.max()) + 1
         self.unique = [_count_unique(self._folder / pairs_name(at)) for at in range(buckets)]
         return moved
-
-
-class _Files:
-    """The two files of each of some buckets, numbered from `first` on."""
-
-    def __init__(self, folder: Path, buckets: int, first: int = 0) -> None:
-        self.pairs = Scatter(buckets, BUCKET, lambda at: folder / pairs_name(first + at))
-        self.texts = Scatter(buckets, BUCKET_TEXTS, lambda at: folder / texts_name(first + at))
-
-    def close(self) -> None:
-        """Write what is waiting."""
-        self.pairs.close()
-        self.texts.close()
-
-
-class Scatter:
-    """Rows to one Parquet file a bucket, in the order in which they come.
-
-    Args:
-        buckets: how many.
-        schema: of the rows.
-        path: of a bucket's file.
-    """
-
-    def __init__(self, buckets: int, schema: pa.Schema, path: Callable[[int], Path]) -> None:
-        self._schema, self._path = schema, path
-        self._writers: list[pq.ParquetWriter | None] = [None] * buckets
-        self._rows: list[pa.RecordBatch] = []
-        self._places: list[Int32] = []
-        self._bytes = 0
-
-    def add(self, rows: pa.RecordBatch, places: Int32) -> None:
-        """Take rows, and the bucket of each."""
-        self._rows.append(rows)
-        self._places.append(places)
-        self._bytes += rows.nbytes
-        if self._bytes >= SPILL_BYTES:
-            self._spill()
-
-    def close(self) -> None:
-        """Write what is waiting."""
-        self._spill()
-        for writer in self._writers:
-            if writer is not None:
-                writer.close()
-
-    def _spill(self) -> None:
-        if not self._rows:
-            return
-        rows = pa.concat_batches(self._rows)
-        places = np.concatenate(self._places)
-        self._rows, self._places, self._bytes = [], [], 0
-        order = np.argsort(places, kind="stable")
-        rows = rows.take(pa.array(order))
-        bounds = np.searchsorted(places[order], np.arange(len(self._writers) + 1))
-        for bucket, (start, end) in enumerate(pairwise(bounds.tolist())):
-            if start < end:
-                self._writer(bucket).write_batch(rows.slice(start, end - start))
-
-    def _writer(self, bucket: int) -> pq.ParquetWriter:
-        writer = self._writers[bucket]
-        if writer is None:
-            writer = pq.ParquetWriter(self._path(bucket), self._schema, **SCRATCH)
-            self._writers[bucket] = writer
-        return writer
-
-
-def _split(folder: Path, bucket: int, target: int, first: int) -> Int32:
-    """Divide a bucket's files into pieces, numbered from `first` on; streams them.
-
-    Returns:
-        the new bucket of each of its pairs, in the order of its file.
-    """
-    source, texts = folder / pairs_name(bucket), folder / texts_name(bucket)
-    pieces, needs, needed_in = _pieces(source, target)
-    files = _Files(folder, int(pieces.max()) + 1, first)
-    at = 0
-    for rows in _batches(source):
-        files.pairs.add(rows, pieces[at : at + len(rows)])
-        at += len(rows)
-    for rows in _batches(texts):
-        words = _words(rows["digest"])[:, 0]
-        low, high = (np.searchsorted(needs, words, side) for side in ("left", "right"))
-        count = high - low
-        picks = np.repeat(np.arange(len(rows)), count)
-        within = np.arange(len(picks)) - np.repeat(np.cumsum(count) - count, count)
-        files.texts.add(rows.take(pa.array(picks)), needed_in[low[picks] + within])
-    files.close()
-    source.unlink()
-    texts.unlink()
-    return pieces + np.int32(first)
-
-
-def _pieces(source: Path, target: int) -> tuple[Int32, UInt64, Int32]:
-    """A piece for each pair of a bucket; then, sorted, which texts (one word) each piece needs."""
-    words: dict[str, list[UInt64]] = {name: [] for name in TEXT_COLUMNS}
-    sizes: list[Int64] = []
-    for rows in _batches(source):
-        sizes.append(rows["text_bytes"].to_numpy().astype(np.int64))
-        for name in TEXT_COLUMNS:
-            words[name].append(_words(rows[name].fill_null(bytes(16)))[:, 0])
-    whole = {name: np.concatenate(parts) for name, parts in words.items()}
-    pieces = split(
-        *(whole[name] for name in ("instruction", "response_a", "response_b")),
-        np.concatenate(sizes),
-        target,
-    )
-    filled = [column for column in whole.values() if column.any()]
-    texts, needed_in = np.concatenate(filled), np.tile(pieces, len(filled))
-    order = np.lexsort((needed_in, texts))
-    texts, needed_in = texts[order], needed_in[order]
-    fresh = np.ones(len(order), dtype=np.bool_)
-    fresh[1:] = (texts[1:] != texts[:-1]) | (needed_in[1:] != needed_in[:-1])
-    return pieces, texts[fresh], needed_in[fresh]
 
 
 class CopiedTexts:
@@ -346,7 +227,7 @@ class CopiedTexts:
         columns = {name: rows[name] for name in ("key_ab", "key_ba")}
         for name in TEXT_COLUMNS:
             at = pc.index_in(rows[name].combine_chunks(), value_set=digests)
-            assert at.null_count == rows[name].null_count, "a text of the bucket was not written"
+            assert at.null_count == rows[name].null_count  # noqa: S101 - invariant of `Copied`
             columns[name] = pa.chunked_array(
                 [texts.take(at.slice(i, PIECE_ROWS)) for i in range(0, len(at), PIECE_ROWS)],
                 pa.string(),
@@ -357,16 +238,6 @@ class CopiedTexts:
         """Nothing is open."""
 
 
-def pairs_name(bucket: int) -> str:
-    """File name of a bucket's pairs."""
-    return f"bucket-{bucket:05d}.parquet"
-
-
-def texts_name(bucket: int) -> str:
-    """File name of a bucket's texts."""
-    return f"texts-{bucket:05d}.parquet"
-
-
 def _count_unique(path: Path) -> int:
     if not path.exists():
         return 0
@@ -374,17 +245,6 @@ def _count_unique(path: Path) -> int:
     return count_unique(pa.chunked_array([*keys["key_ab"].chunks, *keys["key_ba"].chunks]))
 
 
-def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(path) as file:
-        yield from file.iter_batches(PIECE_ROWS, use_threads=False)
-
-
 def _keys(digests: UInt64) -> pa.Array:
     buffer = pa.py_buffer(np.ascontiguousarray(digests))
     return pa.Array.from_buffers(KEY, len(digests), [None, buffer])
-
-
-def _words(keys: pa.Array) -> UInt64:
-    """16-byte values without nulls as two words each, shape (n, 2)."""
-    whole = np.frombuffer(keys.buffers()[1], dtype="<u8").reshape(-1, 2)
-    return whole[keys.offset : keys.offset + len(keys)]

@@ -27,8 +27,6 @@ from steelyard.store.rundir import RunDir
 
 PAIRS_ROWS = 1 << 16
 PAIRS_FILE = "pairs-00000.parquet"
-# Ids and keys differ from row to row: looking for repetitions among them costs time.
-_PAIRS_OPTIONS = {**PARQUET, "use_dictionary": ["shard", "model_a", "model_b", "bucket"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +151,7 @@ class PlanWriter:
 
     def _open(self, path: Path, schema: pa.Schema) -> pq.ParquetWriter:
         with writing(path):
-            return pq.ParquetWriter(
-                path, schema, **(_PAIRS_OPTIONS if path.name == PAIRS_FILE else PARQUET)
-            )
+            return pq.ParquetWriter(path, schema, **PARQUET)
 
     def _flush_pairs(self) -> None:
         if self._waiting_pairs:
@@ -171,7 +167,7 @@ class PlanWriter:
         at = PAIRS.get_field_index("bucket")
         with (
             pq.ParquetFile(path) as file,
-            pq.ParquetWriter(new, self._pairs_schema, **_PAIRS_OPTIONS) as writer,
+            pq.ParquetWriter(new, self._pairs_schema, **PARQUET) as writer,
         ):
             for rows in file.iter_batches(PAIRS_ROWS, use_threads=False):
                 buckets = rows["bucket"].to_numpy().copy()
