@@ -145,7 +145,8 @@ def test_copied_buckets_hold_the_texts_of_the_rows(tmp_path, table):
     table = table.append_column("system", pa.array([None, " s "] * (n // 2)))
     table = table.append_column("reference", pa.array([f"ref {i % 7}" for i in range(n)]))
     turns = [[{"role": "user", "content": "hi"}] if i % 3 else None for i in range(n)]
-    shards = write(tmp_path / "in", shuffled(table.append_column("turns", pa.array(turns))))
+    table = table.append_column("turns", pa.array(turns))
+    shards = write(tmp_path / "in", shuffled(table))
     score(config(shards), tmp_path / "run", QUIET)
     found = pa.concat_tables(tables(tmp_path / "run", shards)).to_pylist()
     names = ("instruction", "response_a", "response_b", "system", "conversation", "reference")
