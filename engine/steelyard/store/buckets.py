@@ -61,6 +61,9 @@ class Keeper(Protocol):
             they were added.
         """
 
+    def abandon(self) -> None:
+        """Stop writing."""
+
 
 class BucketTexts(Protocol):
     """Gives out the texts of a plan."""
@@ -127,6 +130,9 @@ class InShards:
             self._cut()
         return {}
 
+    def abandon(self) -> None:
+        """See Keeper."""
+
     def _take(self, rows: Planned, start: int, end: int) -> None:
         self._pairs += end - start
         self._keys += [rows.pairs[name].slice(start, end - start) for name in ("key_ab", "key_ba")]
@@ -177,6 +183,10 @@ class Copied:
         self._files.pairs.add(pa.RecordBatch.from_arrays(arrays, schema=BUCKET), places)
         self._bytes += np.bincount(places, weights=rows.text_bytes, minlength=count).astype(int)
         return places
+
+    def abandon(self) -> None:
+        """See Keeper."""
+        self._files.abandon()
 
     def _add_texts(
         self, texts: pa.Array, digests: pa.Array, new: np.typing.NDArray[np.bool_], places: Int32

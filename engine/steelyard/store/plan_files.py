@@ -126,6 +126,7 @@ class PlanWriter:
 
     def abandon(self) -> None:
         """Remove what was written."""
+        self._keeper.abandon()
         for folder in (self._folder, self._rejects):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -21,21 +21,29 @@ def split_bucket(folder: Path, bucket: int, target: int, first: int) -> Int32:
     source, texts = folder / pairs_name(bucket), folder / texts_name(bucket)
     pieces, needs, needed_in = _pieces(source, target)
     files = BucketFiles(folder, int(pieces.max()) + 1, first)
-    at = 0
-    for rows in batches(source):
-        files.pairs.add(rows, pieces[at : at + len(rows)])
-        at += len(rows)
-    for rows in batches(texts):
-        words = _words(rows["digest"])[:, 0]
-        low, high = (np.searchsorted(needs, words, side) for side in ("left", "right"))
-        count = high - low
-        picks = np.repeat(np.arange(len(rows)), count)
-        within = np.arange(len(picks)) - np.repeat(np.cumsum(count) - count, count)
-        files.texts.add(rows.take(pa.array(picks)), needed_in[low[picks] + within])
-    files.close()
+    try:
+        at = 0
+        for rows in batches(source):
+            files.pairs.add(rows, pieces[at : at + len(rows)])
+            at += len(rows)
+        for rows in batches(texts):
+            picks, places = _expand(_words(rows["digest"])[:, 0], needs, needed_in)
+            files.texts.add(rows.take(pa.array(picks)), places)
+        files.close()
+    finally:
+        files.abandon()
     source.unlink()
     texts.unlink()
     return pieces + np.int32(first)
+
+
+def _expand(words: UInt64, needs: UInt64, needed_in: Int32) -> tuple[Int64, Int32]:
+    """Indices of texts, each once for every piece that needs it, and these pieces."""
+    low, high = (np.searchsorted(needs, words, side) for side in ("left", "right"))
+    count = high - low
+    picks = np.repeat(np.arange(len(words)), count)
+    within = np.arange(len(picks)) - np.repeat(np.cumsum(count) - count, count)
+    return picks, needed_in[low[picks] + within]
 
 
 def _pieces(source: Path, target: int) -> tuple[Int32, UInt64, Int32]:
