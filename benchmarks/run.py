@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("startup", "memory", "tokens", "soak")
+NAMES = ("startup", "host", "tokens", "memory", "soak")
 
 
 def main() -> int:

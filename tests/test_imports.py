@@ -34,7 +34,7 @@ LAYERS = {
         "ratings",
     },
     "edges": {"shards", "judge", "store", "telemetry", "ratebook", "progress", "data"},
-    "flow": {"planning", "prompting", "feed", "scoring", "identity"},
+    "flow": {"planning", "texts", "prompting", "feed", "scoring", "identity"},
     "session": {"session"},
     "run": {"run"},
     "surface": {"status", "api", "dryrun", "inspection", "demo", "doctor"},

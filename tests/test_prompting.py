@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from steelyard.dedupe import unique_prompts
 from steelyard.judge.scripted import ByteEncoder
-from steelyard.planning import plan_batch
+from steelyard.plan import plan_batch
 from steelyard.prompt import render_templates
 from steelyard.prompting import PromptMaker
 from steelyard.protocols import get_protocol
@@ -42,7 +42,7 @@ def bucket_of(rows):
     }
     columns |= dict.fromkeys(set(INTAKE.names) - set(columns), [None] * len(rows))
     arrays = [pa.array(columns[field.name], field.type) for field in INTAKE]
-    texts = plan_batch(pa.RecordBatch.from_arrays(arrays, schema=INTAKE), bytes(16), 1)[1]
+    texts = plan_batch(pa.RecordBatch.from_arrays(arrays, schema=INTAKE), bytes(16)).texts
     return pa.Table.from_batches([texts])
 
 

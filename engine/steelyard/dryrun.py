@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from steelyard.prompting import PromptMaker
 from steelyard.records import Workload
 from steelyard.shards import open_shards, stream
 from steelyard.store import queries
+from steelyard.store.buckets import BucketTexts
 from steelyard.store.plan_files import Manifest
 from steelyard.store.rundir import RunDir
+from steelyard.texts import open_texts
 from steelyard.work import CacheShape
 
 # So many prompts are tokenised; the rest is taken to be like them.
@@ -45,11 +48,12 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         run.create()
         manifest = write_plan(
             run,
-            stream(shards, row_limits(config)),
+            lambda: stream(shards, row_limits(config)),
             fingerprint=bytes.fromhex(passport["fingerprint"]),
             expected=shards.rows,
             bucket_bytes=config.bucket_bytes,
             schema=shards.schema,
+            local=shards.local,
             on_progress=lambda accepted, refused: reporter.planning(accepted, refused, shards.rows),
         )
         reporter.done()
@@ -63,7 +67,11 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         )
         longest = min(manifest.longest_prompt_bytes + maker.template_tokens, maker.context)
         cache = judge.likely_cache(Workload(manifest.prompts, longest))
-        sample = _sample(run, manifest, maker, cache)
+        opened = open_texts(
+            run, manifest, shards, bytes.fromhex(passport["fingerprint"]), row_limits(config)
+        )
+        with closing(opened):
+            sample = _sample(opened, manifest, maker, cache)
     return {
         "rows": shards.rows,
         "pairs": manifest.pairs,
@@ -73,7 +81,8 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         **_tokens(sample, manifest, cache, ratebook.look_up(passport["fingerprint"])),
         "judge": judge.card.name,
         "context_length": judge.context_length,
-        "buckets": len(manifest.unique),
+        "buckets": sum(map(bool, manifest.unique)),
+        "texts": "in shards" if manifest.in_shards else "copied",
         "plan_bytes": disk,
     }
 
@@ -91,12 +100,12 @@ class _Sample:
 
 
 def _sample(
-    run: RunDir, manifest: Manifest, maker: PromptMaker, cache: CacheShape | None
+    texts: BucketTexts, manifest: Manifest, maker: PromptMaker, cache: CacheShape | None
 ) -> _Sample:
     """Tokenise buckets in feeding order, until there are enough prompts."""
     sample = _Sample()
     oracle = None if cache is None else BlockOracle(cache)
-    for bucket in feed(run, manifest, maker, lambda _: set()):
+    for bucket in feed(texts, manifest, maker, lambda _: set()):
         lengths = bucket.rows.lengths
         sample.prompts += len(lengths)
         sample.tokens += int(lengths[: bucket.fitting].sum())
@@ -165,7 +174,8 @@ def draw_plan(content: dict[str, Any]) -> str:
         ),
         (
             "disk",
-            f"{content['plan_bytes'] / 1e6:,.1f} MB for the plan, {content['buckets']} buckets",
+            f"{content['plan_bytes'] / 1e6:,.1f} MB for the plan, {content['buckets']} buckets"
+            + ("; texts stay in the shards" if content["texts"] == "in shards" else ""),
         ),
         ("time", time),
     ]

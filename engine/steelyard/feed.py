@@ -12,8 +12,8 @@ import numpy as np
 from steelyard.judge.base import NOTHING_READY
 from steelyard.prompting import PreparedBucket, PromptMaker
 from steelyard.records import PromptBatch
-from steelyard.store.plan_files import Manifest, load_bucket, unique_of
-from steelyard.store.rundir import RunDir
+from steelyard.store.buckets import BucketTexts
+from steelyard.store.plan_files import Manifest, unique_of
 
 # The judge takes prompts in small batches, so that it can stop soon: what it took, it reads.
 BATCH_PROMPTS = 32
@@ -21,13 +21,16 @@ PATIENCE = 0.002  # seconds to wait for the next bucket while the engine may hav
 
 
 def feed(
-    run: RunDir, manifest: Manifest, maker: PromptMaker, done: Callable[[int], set[bytes]]
+    bucket_texts: BucketTexts,
+    manifest: Manifest,
+    maker: PromptMaker,
+    done: Callable[[int], set[bytes]],
 ) -> Iterator[PreparedBucket]:
     """All buckets of the plan with prompts that are not yet read, in their order.
 
     Args:
-        run: the run directory.
-        manifest: its plan.
+        bucket_texts: gives out the texts of the plan.
+        manifest: the plan.
         maker: makes prompts of texts.
         done: keys of a bucket that are read already.
     """
@@ -35,7 +38,7 @@ def feed(
         read = done(bucket)
         if len(read) >= prompts:
             continue
-        texts = load_bucket(run, manifest, bucket)
+        texts = bucket_texts.texts(bucket)
         unique = unique_of(texts)
         pending = np.asarray(
             [index for index, key in enumerate(unique.keys) if key not in read], dtype=np.int64

@@ -17,6 +17,7 @@ import pyarrow as pa
 from steelyard.work import CacheShape
 
 Int32 = npt.NDArray[np.int32]
+UInt64 = npt.NDArray[np.uint64]
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
@@ -73,7 +74,7 @@ PAIRS = pa.schema(
     ]
 )
 
-# plan/bucket: the texts of a pair, trimmed; null where the pair has no such text.
+# A bucket's pairs as the feed takes them: texts trimmed, null where the pair has no such text.
 TEXTS = pa.schema(
     [
         pa.field("key_ab", KEY, nullable=False),
@@ -85,6 +86,21 @@ TEXTS = pa.schema(
         pa.field("conversation", pa.string()),
         pa.field("reference", pa.string()),
     ]
+)
+
+# plan/bucket-*: the same with each text's digest in its place, null where there is no text.
+TEXT_COLUMNS = tuple(TEXTS.names[2:])
+BUCKET = pa.schema(
+    [
+        pa.field("key_ab", KEY, nullable=False),
+        pa.field("key_ba", KEY, nullable=False),
+        pa.field("text_bytes", pa.int32(), nullable=False),  # UTF-8 of the pair's texts together
+        *(pa.field(name, KEY) for name in TEXT_COLUMNS),
+    ]
+)
+# plan/texts-*: the texts of a bucket; a few stand there more than once.
+BUCKET_TEXTS = pa.schema(
+    [pa.field("digest", KEY, nullable=False), pa.field("text", pa.string(), nullable=False)]
 )
 
 STATUS_OK = "ok"
@@ -108,6 +124,23 @@ READS = pa.schema(
         pa.field("reused_from", pa.string()),  # the run it was taken from, null: read here
     ]
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """Planned pairs, n of them, row by row the same in all columns.
+
+    `digests[name]` is the digest of text `name` as two 64-bit words, shape (n, 2); names without
+    any text are left out, and a null among the texts has a digest that means nothing.
+    """
+
+    pairs: pa.RecordBatch  # PAIRS without `bucket`; the struct `metadata` may follow
+    texts: pa.RecordBatch  # TEXTS
+    digests: dict[str, UInt64]
+    text_bytes: Int64  # UTF-8 of the pair's texts together
+
+    def __len__(self) -> int:
+        return len(self.pairs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,10 +35,12 @@ from steelyard.progress import Reporter
 from steelyard.session import Context, read_prompts
 from steelyard.shards import ShardSet, open_shards, stream
 from steelyard.store import compaction, journal, queries, reuse
+from steelyard.store.buckets import BucketTexts
 from steelyard.store.journal import Part, read_journal
 from steelyard.store.plan_files import Manifest, read_manifest
 from steelyard.store.recovery import recover
 from steelyard.store.rundir import RunDir
+from steelyard.texts import SHARDS_REMEDY, open_texts
 
 
 def score(
@@ -136,11 +138,40 @@ def _carry_out(ctx: Context, shards: ShardSet | None) -> int:
         _take_over(ctx, first=not intact)
     if ctx.stop.is_set():
         return _stopped(ctx)
-    read_prompts(ctx, manifest)
+    if sum(part.rows for part in read_journal(ctx.run.root)) < manifest.prompts:
+        with closing(_open_texts(ctx, manifest, shards)) as texts:
+            read_prompts(ctx, manifest, texts)
+    else:
+        ctx.reporter.say(f"all {manifest.prompts:,} reads are there: no engine is needed")
     if sum(part.rows for part in read_journal(ctx.run.root)) < manifest.prompts:
         return _stopped(ctx)
     compaction.ensure_compact(ctx.run)
     return _exit_code(ctx, manifest)
+
+
+def _open_texts(ctx: Context, manifest: Manifest, shards: ShardSet | None) -> BucketTexts:
+    """The plan's texts; where they stayed in the shards, these have to be as they were."""
+    if shards is None and manifest.in_shards:
+        shards = _same_shards(ctx)
+    fingerprint = bytes.fromhex(ctx.passport["fingerprint"])
+    return open_texts(ctx.run, manifest, shards, fingerprint, row_limits(ctx.config))
+
+
+def _same_shards(ctx: Context) -> ShardSet:
+    try:
+        shards = open_shards(ctx.config.inputs, ctx.config.map)
+    except InputRefused as refused:
+        cause, place = refused.cause, refused.place
+    else:
+        if shards.fingerprint == ctx.passport["input"]["fingerprint"]:
+            return shards
+        cause, place = "the shards are not those that were planned", ", ".join(ctx.config.inputs)
+    raise InputRefused(
+        f"this run reads its texts from the shards: {cause}",
+        place=place,
+        effect="nothing was read; what was read before is intact",
+        remedy=SHARDS_REMEDY,
+    )
 
 
 class _Stopped(Exception):
@@ -154,11 +185,12 @@ def _plan(ctx: Context, shards: ShardSet | None) -> Manifest:
         )
     manifest = write_plan(
         ctx.run,
-        stream(shards, row_limits(ctx.config)),
+        lambda: stream(shards, row_limits(ctx.config)),
         fingerprint=bytes.fromhex(ctx.passport["fingerprint"]),
         expected=shards.rows,
         bucket_bytes=ctx.config.bucket_bytes,
         schema=shards.schema,
+        local=shards.local,
         on_progress=_planning_progress(ctx, shards.rows),
     )
     ctx.reporter.done()

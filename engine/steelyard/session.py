@@ -22,6 +22,7 @@ from steelyard.prompting import PreparedBucket, PromptMaker
 from steelyard.records import Int32, LabelSet, ReadBatch, Workload
 from steelyard.scoring import read_all
 from steelyard.store import parts
+from steelyard.store.buckets import BucketTexts
 from steelyard.store.journal import read_journal
 from steelyard.store.plan_files import Manifest
 from steelyard.store.rundir import RunDir
@@ -65,7 +66,7 @@ class Context:
         return min(int(self.passport["context_length"]), self.judge.context_length) - 1
 
 
-def read_prompts(ctx: Context, manifest: Manifest) -> None:
+def read_prompts(ctx: Context, manifest: Manifest, texts: BucketTexts) -> None:
     """Read what is not read yet; the engine is loaded only if there is something."""
     committed = read_journal(ctx.run.root)
     read = sum(part.rows for part in committed)
@@ -95,7 +96,7 @@ def read_prompts(ctx: Context, manifest: Manifest) -> None:
     with Telemetry(ctx.run.root, engine.session, ctx.judge.clock):
         began = time.monotonic()
         try:
-            _read_prompts(engine, counts)
+            _read_prompts(engine, texts, counts)
         finally:
             ctx.reporter.done()
             ctx.judge.close()
@@ -157,9 +158,9 @@ class _Engine:
         return self._oracle.computed(bucket.rows, bucket.fitting)
 
 
-def _read_prompts(engine: _Engine, counts: Counts) -> None:
+def _read_prompts(engine: _Engine, texts: BucketTexts, counts: Counts) -> None:
     ctx, tally = engine.ctx, Tally()
-    buckets = feed(ctx.run, engine.manifest, engine.maker, parts.done_keys(ctx.run))
+    buckets = feed(texts, engine.manifest, engine.maker, parts.done_keys(ctx.run))
 
     def open_bucket(bucket: PreparedBucket) -> None:
         oracle = engine.oracle(bucket)

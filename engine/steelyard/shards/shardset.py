@@ -14,6 +14,7 @@ import xxhash
 from ..errors import InputRefused
 from ..records import INTAKE
 from .discover import Source, discover
+from .files import protocol
 from .footer import read_footer
 from .problems import EFFECT, Problem, RefusalError, refusal, show
 from .roles import assign, check_map
@@ -60,6 +61,11 @@ class ShardSet:
     def rows(self) -> int:
         """Rows of all shards, accepted or not."""
         return sum(shard.rows for shard in self.shards)
+
+    @property
+    def local(self) -> bool:
+        """Whether all shards are on this machine, where reading them again costs little."""
+        return not any(protocol(shard.source.path) for shard in self.shards)
 
     @property
     def text_bytes(self) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import queue
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,22 +23,25 @@ from .shardset import Shard, ShardSet
 _FIRST_ROWS = 64
 _GROWTH = 4
 _BUFFER = 1 << 18  # bytes read ahead of each column
+_AHEAD = 2  # batches decoded beside the work on those before; decoding takes a third of planning
 _EFFECT = "the pass over the inputs stopped there; nothing was scored"
 _ABSENT = dict.fromkeys(VOTES, pa.float64())
 
 
 def stream(
-    shards: ShardSet, limits: Limits | None = None
-) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
+    shards: ShardSet, limits: Limits | None = None, start: tuple[int, int] = (0, 0)
+) -> Generator[tuple[pa.RecordBatch, pa.RecordBatch]]:
     """Read and check all rows of all shards, in the order of shards and rows.
 
-    Memory holds one batch and a page of each column, however large a row group is: batches begin
-    with few rows and grow up to `limits.batch_bytes` and `limits.batch_rows`. A batch exceeds
-    these bytes only where rows suddenly become longer.
+    Memory holds a few batches and a page of each column, however large a row group is: batches
+    begin with few rows and grow up to `limits.batch_bytes` and `limits.batch_rows`. A batch
+    exceeds these bytes only where rows suddenly become longer. A thread decodes the next batches
+    while the caller is at work; close the iterator to end it early.
 
     Args:
         shards: from `open_shards`.
         limits: the defaults where None.
+        start: number of a shard and of a row in it; what comes before its row group is left out.
 
     Yields:
         (rows of `shards.schema`, REJECTS), either may have no rows; every row of the shards is
@@ -47,10 +53,38 @@ def stream(
         EnvironmentFault: the disk or the network failed.
     """
     limits = limits or Limits()
-    pace = _Pace(limits)
-    for shard in shards.shards:
-        for batch in _read(shard, shards, pace):
+    with closing(_ahead(_read_all(shards, _Pace(limits), start))) as batches:
+        for batch in batches:
             yield check(batch, shards.roles, shards.schema, limits)
+
+
+def _ahead(batches: Iterator[RawBatch]) -> Generator[RawBatch]:
+    """The same, decoded in a thread: Arrow works there without Python's lock."""
+    ready: queue.Queue[RawBatch | BaseException | None] = queue.Queue(_AHEAD)
+    left = threading.Event()
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                ready.put(batch)
+                if left.is_set():
+                    return
+            ready.put(None)
+        except BaseException as error:
+            ready.put(error)
+
+    thread = threading.Thread(target=work, name="shard-reader", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        left.set()
+        while thread.is_alive():
+            with suppress(queue.Empty):
+                ready.get(timeout=0.01)
 
 
 class _Pace:
@@ -67,8 +101,14 @@ class _Pace:
         self.rows = max(1, min(fitting, self.rows * _GROWTH, self.limits.batch_rows))
 
 
-def _read(shard: Shard, shards: ShardSet, pace: _Pace) -> Iterator[RawBatch]:
+def _read_all(shards: ShardSet, pace: _Pace, start: tuple[int, int]) -> Iterator[RawBatch]:
+    for number, shard in enumerate(shards.shards[start[0] :]):
+        yield from _read(shard, shards, pace, 0 if number else start[1])
+
+
+def _read(shard: Shard, shards: ShardSet, pace: _Pace, start: int) -> Iterator[RawBatch]:
     footer = _same_footer(shard)
+    columns = _columns(shards, footer)
     group = 0
     try:
         with open_file(shard.source.path) as file:
@@ -81,7 +121,10 @@ def _read(shard: Shard, shards: ShardSet, pace: _Pace) -> Iterator[RawBatch]:
             )
             first = 0
             for group, facts in enumerate(footer.groups):
-                for batch in _read_group(reader, group, facts.rows, pace):
+                if first + facts.rows <= start:
+                    first += facts.rows
+                    continue
+                for batch in _read_group(reader, group, facts.rows, pace, columns):
                     raw = _raw(shard, shards, first, batch)
                     first += raw.rows
                     pace.seen(raw)
@@ -107,11 +150,18 @@ def _same_footer(shard: Shard) -> Footer:
     return footer
 
 
+def _columns(shards: ShardSet, footer: Footer) -> list[str] | None:
+    """The file's columns that are wanted; None: all of them."""
+    wanted = {*shards.roles.values(), *shards.metadata.names}
+    named = [name for name in footer.schema.names if name in wanted]
+    return None if len(named) == len(footer.schema.names) else named
+
+
 def _read_group(
-    reader: pq.ParquetFile, group: int, rows: int, pace: _Pace
+    reader: pq.ParquetFile, group: int, rows: int, pace: _Pace, columns: list[str] | None
 ) -> Iterator[pa.RecordBatch]:
     seen = 0
-    for batch in reader.iter_batches(pace.rows, row_groups=[group]):
+    for batch in reader.iter_batches(pace.rows, row_groups=[group], columns=columns):
         seen += len(batch)
         yield batch
     if seen != rows:

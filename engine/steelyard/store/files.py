@@ -82,6 +82,8 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 PARQUET = {"compression": "zstd", "compression_level": 1, "write_page_checksum": True}
+# Files of texts and digests, read once: a dictionary of them saves nothing and takes time.
+SCRATCH = {**PARQUET, "use_dictionary": False, "write_statistics": False}
 
 
 def file_digest(path: Path) -> str:

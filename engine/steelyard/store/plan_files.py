@@ -1,4 +1,4 @@
-"""The plan on disk: pairs (the inverse index), buckets of texts, rejects, and their manifest.
+"""The plan on disk: pairs (the inverse index), texts by bucket, rejects, and their manifest.
 
 Everything is written into `plan.tmp` in one pass over the shards and renamed as a whole, so that
 a plan exists completely or not at all.
@@ -10,38 +10,46 @@ import json
 import resource
 import shutil
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steelyard.dedupe import unique_prompts
 from steelyard.errors import IntegrityFault, UsageError
-from steelyard.records import PAIRS, REJECTS, TEXTS, Int32, Unique
+from steelyard.records import PAIRS, REJECTS, Int32, Planned, Unique
+from steelyard.store.buckets import Copied, CopiedTexts, InShards, Keeper
 from steelyard.store.files import PARQUET, file_digest, sync, write_text, writing
 from steelyard.store.rundir import RunDir
 
-# Texts wait in memory until there is enough for row groups of a decent size in every bucket.
-SPILL_BYTES = 128 << 20
 PAIRS_ROWS = 1 << 16
-
-TEXT_COLUMNS = ("instruction", "response_a", "response_b", "system", "conversation", "reference")
+PAIRS_FILE = "pairs-00000.parquet"
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a plan holds. `unique[k]` is the number of unique prompts of bucket k."""
+    """What a plan holds. `unique[k]` is the number of unique prompts of bucket k.
+
+    Where the texts were left in the shards, bucket k is the next `ranges[k]` pairs of the plan in
+    their order; otherwise `ranges` is empty. `text_bytes` counts a text for each pair it is in.
+    """
 
     pairs: int
     rejected: dict[str, int]
     unique: list[int]
+    ranges: list[int]
     text_bytes: int
     longest_prompt_bytes: int
     metadata: list[str]
     files: dict[str, str]  # name relative to the run directory -> digest
+
+    @property
+    def in_shards(self) -> bool:
+        """Whether the texts are read from the shards again, and not from a copy."""
+        return bool(self.ranges)
 
     @property
     def prompts(self) -> int:
@@ -54,11 +62,14 @@ class PlanWriter:
 
     Args:
         run: the run directory.
-        buckets: how many.
         metadata: type of the pairs' metadata struct, None without such columns.
+        target: text bytes of a bucket.
+        buckets: into how many the texts are copied; 0: they are left in the shards.
     """
 
-    def __init__(self, run: RunDir, buckets: int, metadata: pa.DataType | None) -> None:
+    def __init__(
+        self, run: RunDir, metadata: pa.DataType | None, *, target: int, buckets: int
+    ) -> None:
         self._run = run
         self._folder = run.root / "plan.tmp"
         self._rejects = run.root / "rejects.tmp"
@@ -66,37 +77,39 @@ class PlanWriter:
             shutil.rmtree(folder, ignore_errors=True)
             with writing(folder):
                 folder.mkdir()
-        _allow_open_files(buckets + 64)
+        _allow_open_files(2 * buckets + 64)
+        self._keeper: Keeper = (
+            Copied(self._folder, buckets, target) if buckets else InShards(target)
+        )
         extra = [] if metadata is None else [pa.field("metadata", metadata)]
         self._metadata = [] if metadata is None else [field.name for field in metadata]
         self._pairs_schema = pa.schema([*PAIRS, *extra])
-        self._pairs = self._open(self._folder / "pairs-00000.parquet", self._pairs_schema)
+        self._pairs = self._open(self._folder / PAIRS_FILE, self._pairs_schema)
         self._waiting_pairs: list[pa.RecordBatch] = []
         self._waiting_rows = 0
-        self._texts: list[pa.RecordBatch] = []
-        self._places: list[Int32] = []
-        self._waiting_bytes = 0
-        self._buckets: list[pq.ParquetWriter | None] = [None] * buckets
         self._reject_writer: pq.ParquetWriter | None = None
         self._rejected: dict[str, int] = {}
         self._counts = {"pairs": 0, "text_bytes": 0, "longest_prompt_bytes": 0}
 
-    def add(self, pairs: pa.RecordBatch, texts: pa.RecordBatch) -> None:
-        """Take planned rows: PAIRS (+ metadata) and TEXTS, row by row the same pairs."""
-        self._counts["pairs"] += len(pairs)
-        self._counts["text_bytes"] += _text_bytes(texts)
-        self._counts["longest_prompt_bytes"] = max(
-            self._counts["longest_prompt_bytes"], _longest(texts)
-        )
-        self._waiting_pairs.append(pairs)
-        self._waiting_rows += len(pairs)
+    def add(self, rows: Planned) -> None:
+        """Take planned rows.
+
+        Raises:
+            NotGrouped: texts are to be left in the shards, and these rows do not allow it.
+        """
+        if not len(rows):
+            return
+        counts = self._counts
+        counts["pairs"] += len(rows)
+        counts["text_bytes"] += int(rows.text_bytes.sum())
+        counts["longest_prompt_bytes"] = max(counts["longest_prompt_bytes"], _longest(rows))
+        with writing(self._folder):
+            buckets = self._keeper.add(rows)
+        at = PAIRS.get_field_index("bucket")
+        self._waiting_pairs.append(rows.pairs.add_column(at, PAIRS.field(at), pa.array(buckets)))
+        self._waiting_rows += len(rows)
         if self._waiting_rows >= PAIRS_ROWS:
             self._flush_pairs()
-        self._texts.append(texts)
-        self._places.append(pairs["bucket"].to_numpy())
-        self._waiting_bytes += texts.nbytes
-        if self._waiting_bytes >= SPILL_BYTES:
-            self._flush_texts()
 
     def reject(self, rows: pa.RecordBatch) -> None:
         """Take refused rows (REJECTS)."""
@@ -113,6 +126,7 @@ class PlanWriter:
 
     def abandon(self) -> None:
         """Remove what was written."""
+        self._keeper.abandon()
         for folder in (self._folder, self._rejects):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -120,10 +134,11 @@ class PlanWriter:
         """Make everything durable and give it its place."""
         with writing(self._folder):
             self._flush_pairs()
-            self._flush_texts()
-            for writer in (self._pairs, self._reject_writer, *self._buckets):
-                if writer is not None:
-                    writer.close()
+            self._pairs.close()
+            if self._reject_writer is not None:
+                self._reject_writer.close()
+            if moved := self._keeper.finish():
+                self._move_pairs(moved)
             manifest = self._manifest()
             write_text(self._folder / "plan.json", json.dumps(asdict(manifest), indent=1))
             for name in manifest.files:
@@ -146,25 +161,24 @@ class PlanWriter:
                 self._pairs.write_table(table)
             self._waiting_pairs, self._waiting_rows = [], 0
 
-    def _flush_texts(self) -> None:
-        if not self._texts:
-            return
-        table = pa.Table.from_batches(self._texts, TEXTS)
-        places = np.concatenate(self._places)
-        self._texts, self._places, self._waiting_bytes = [], [], 0
-        order = np.argsort(places, kind="stable")
-        bounds = np.searchsorted(places[order], np.arange(len(self._buckets) + 1))
-        with writing(self._folder):
-            for bucket, (start, end) in enumerate(pairwise(bounds)):
-                if start < end:
-                    self._bucket(bucket).write_table(table.take(pa.array(order[start:end])))
-
-    def _bucket(self, bucket: int) -> pq.ParquetWriter:
-        writer = self._buckets[bucket]
-        if writer is None:
-            writer = self._open(self._folder / bucket_name(bucket), TEXTS)
-            self._buckets[bucket] = writer
-        return writer
+    def _move_pairs(self, moved: dict[int, Int32]) -> None:
+        """Write the pairs again, with the buckets that came of those that were split."""
+        path, new = self._folder / PAIRS_FILE, self._folder / "moved.parquet"
+        done = dict.fromkeys(moved, 0)
+        at = PAIRS.get_field_index("bucket")
+        with (
+            pq.ParquetFile(path) as file,
+            pq.ParquetWriter(new, self._pairs_schema, **PARQUET) as writer,
+        ):
+            for rows in file.iter_batches(PAIRS_ROWS, use_threads=False):
+                buckets = rows["bucket"].to_numpy().copy()
+                for bucket in np.intersect1d(buckets, list(moved)).tolist():
+                    here = np.flatnonzero(buckets == bucket)
+                    start = done[bucket]
+                    done[bucket] += len(here)
+                    buckets[here] = moved[bucket][start : done[bucket]]
+                writer.write_batch(rows.set_column(at, PAIRS.field(at), pa.array(buckets)))
+        new.replace(path)
 
     def _place(self, name: str) -> Path:
         """Where a file of the manifest lies until the commit."""
@@ -177,18 +191,11 @@ class PlanWriter:
         return Manifest(
             **self._counts,
             rejected=dict(sorted(self._rejected.items())),
-            unique=[
-                _count_unique(self._folder / bucket_name(bucket)) if writer else 0
-                for bucket, writer in enumerate(self._buckets)
-            ],
+            unique=self._keeper.unique,
+            ranges=self._keeper.ranges,
             metadata=self._metadata,
             files={name: file_digest(self._place(name)) for name in names},
         )
-
-
-def bucket_name(bucket: int) -> str:
-    """File name of a bucket."""
-    return f"bucket-{bucket:05d}.parquet"
 
 
 def read_manifest(run: RunDir) -> Manifest | None:
@@ -241,12 +248,9 @@ def require_plan_file(run: RunDir, manifest: Manifest, name: str) -> Path:
     raise _damaged(path)
 
 
-def load_bucket(run: RunDir, manifest: Manifest, bucket: int) -> pa.Table:
-    """The texts of a bucket (TEXTS), read once and checked."""
-    if not manifest.unique[bucket]:
-        return TEXTS.empty_table()
-    path = require_plan_file(run, manifest, f"plan/{bucket_name(bucket)}")
-    return pq.read_table(path, use_threads=False, memory_map=False)
+def copied_texts(run: RunDir, manifest: Manifest) -> CopiedTexts:
+    """The texts of a plan that holds a copy of them; every file is checked when it is read."""
+    return CopiedTexts(lambda name: require_plan_file(run, manifest, name), manifest.unique)
 
 
 def _damaged(path: Path) -> IntegrityFault:
@@ -263,26 +267,13 @@ def unique_of(texts: pa.Table) -> Unique:
     return unique_prompts(*(b"".join(texts[name].to_pylist()) for name in ("key_ab", "key_ba")))
 
 
-def _count_unique(path: Path) -> int:
-    keys = pq.read_table(path, columns=["key_ab", "key_ba"], use_threads=False)
-    return len(unique_of(keys).keys)
-
-
-def _text_bytes(texts: pa.RecordBatch) -> int:
-    return sum(int(_lengths(texts[name]).sum()) for name in TEXT_COLUMNS)
-
-
-def _longest(texts: pa.RecordBatch) -> int:
+def _longest(rows: Planned) -> int:
     """Bytes of the longest pair's texts: an upper bound of its tokens beside the template."""
-    total = sum(_lengths(texts[name]) for name in TEXT_COLUMNS if name != "reference")
-    return int(np.max(total, initial=0))
-
-
-def _lengths(texts: pa.Array) -> np.typing.NDArray[np.int64]:
-    import pyarrow.compute as pc
-
-    lengths = pc.fill_null(pc.binary_length(texts), 0)
-    return np.asarray(lengths, dtype=np.int64)
+    shown = rows.text_bytes
+    if "reference" in rows.digests:
+        hidden = pc.fill_null(pc.binary_length(rows.texts["reference"]), 0)
+        shown = shown - hidden.to_numpy()
+    return int(shown.max())
 
 
 def _allow_open_files(count: int) -> None:

@@ -1,0 +1,218 @@
+"""What the machine does without a model: planning, and writing reads.
+
+Planning reads, validates, hashes and deduplicates rows and writes the plan; each line is a child
+process, whose memory is its own. Rows come from all pairs of eight responses to an instruction
+("tournament") or have responses of their own ("distinct"), in instruction order or shuffled.
+Writing takes reads as a judge hands them over, 500 at a time, and commits parts of 20,000.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from common import parser, report
+
+CHILD = """
+import json, sys, tempfile, time
+from pathlib import Path
+from steelyard.planning import write_plan
+from steelyard.shards import open_shards, stream
+from steelyard.store.rundir import RunDir
+shards = open_shards([sys.argv[1]])
+with tempfile.TemporaryDirectory(dir=sys.argv[2]) as folder:
+    run = RunDir(Path(folder))
+    run.create()
+    began, used = time.perf_counter(), time.process_time()
+    plan = write_plan(
+        run, lambda: stream(shards), fingerprint=bytes(16), expected=shards.rows,
+        bucket_bytes=32 << 20, schema=shards.schema, local=shards.local,
+        on_progress=lambda accepted, refused: None,
+    )
+    seconds, used = time.perf_counter() - began, time.process_time() - used
+    size = sum(path.stat().st_size for path in run.plan.iterdir())
+peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+print(json.dumps({
+    "texts": "in shards" if plan.in_shards else "copied", "buckets": sum(map(bool, plan.unique)),
+    "unique": plan.prompts, "text": plan.text_bytes, "seconds": seconds, "cpu": used,
+    "disk": size, "peak": peak / 2**20,
+}))
+"""
+RESPONSES = 8
+SHARD_ROWS = 250_000
+READS = 500
+
+
+def vocabulary(draw: np.random.Generator, words: int = 20_000) -> pa.Array:
+    """Words of one to five syllables, the longer the rarer."""
+    onset = [*"bcdfghlmnprstvw", "st", "th", "ch", "pr", "tr"]
+    vowel = [*"aeiou", "ea", "ou", "io"]
+    end = ["", "", "n", "r", "s", "t", "l", "nd", "ng", "ck"]
+    return pa.array(
+        [
+            "".join(
+                onset[draw.integers(20)] + vowel[draw.integers(8)] + end[draw.integers(10)]
+                for _ in range(1 + int(2 * draw.random() + min(2.0, rank / 3000)))
+            )
+            for rank in range(words)
+        ]
+    )
+
+
+def make_texts(draw: np.random.Generator, words: pa.Array, count: int, mean: int) -> pa.Array:
+    """Texts of about `mean` bytes, words drawn by Zipf's law: they compress as English does."""
+    weight = 1 / np.arange(2.7, 2.7 + len(words))
+    upto = np.cumsum(weight / weight.sum())
+    each = float(np.diff(upto, prepend=0) @ pc.binary_length(words).to_numpy()) + 1
+    lengths = np.maximum(2, mean / each * draw.lognormal(-0.08, 0.4, count)).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    picks = np.searchsorted(upto, draw.random(int(offsets[-1]))).clip(0, len(words) - 1)
+    lists = pa.ListArray.from_arrays(pa.array(offsets), words.take(pa.array(picks)))
+    return pc.binary_join(lists, " ")
+
+
+def make_shards(folder: Path, rows: int, size: int, *, distinct: bool, shuffled: bool) -> None:
+    """Pairs of about `size` bytes; texts are made for a few thousand instructions at a time."""
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    words = vocabulary(draw)
+    ab = np.array(np.triu_indices(RESPONSES, 1))
+    pairs = ab.shape[1]
+    groups = -(-rows // pairs)
+    order = np.arange(rows)
+    if shuffled:
+        draw.shuffle(order)
+    instructions = make_texts(draw, words, groups, size // 8)
+    pool_size = min(2 * rows if distinct else groups * RESPONSES, (1 << 30) // size)
+    pool = make_texts(draw, words, pool_size, size * 7 // 16)
+    for start in range(0, rows, SHARD_ROWS):
+        at = order[start : start + SHARD_ROWS]
+        group, pair = np.divmod(at, pairs)
+        a, b = (2 * at, 2 * at + 1) if distinct else group * RESPONSES + ab[:, pair]
+        columns = {"instruction": instructions.take(pa.array(group))}
+        for name, number in (("response_a", a), ("response_b", b)):
+            # Numbers make texts differ where the pool is too small for all of them.
+            texts = [pa.array(number).cast(pa.string()), pool.take(pa.array(number % pool_size))]
+            columns[name] = pc.binary_join_element_wise(*texts, " ")
+            columns[name.replace("response", "model")] = pa.array(number % 8).cast(pa.string())
+        path = folder / f"{start // SHARD_ROWS:05}.parquet"
+        pq.write_table(pa.table(columns), path, row_group_size=50_000)
+
+
+def plan(rows: int, size: int, kind: str, order: str, repeats: int) -> dict[str, Any]:
+    """Plan the same shards several times; the median."""
+    with tempfile.TemporaryDirectory(prefix="steelyard-bench-") as folder:
+        shards = Path(folder) / "in"
+        make_shards(shards, rows, size, distinct=kind == "distinct", shuffled=order == "shuffled")
+        command = [sys.executable, "-c", CHILD, str(shards), folder]
+        found = [
+            json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+            for _ in range(repeats)
+        ]
+    if any(one["unique"] != 2 * rows for one in found):
+        raise SystemExit("host: the plan lost or invented prompts")
+    seconds = median(one["seconds"] for one in found)
+    return {
+        "what": f"plan, {kind}, {order}",
+        "rows": rows,
+        "bytes_a_row": round(found[0]["text"] / rows),
+        "a_second": round(rows / seconds),
+        "mb_a_second": found[0]["text"] / 1e6 / seconds,
+        "a_cpu_second": round(rows / median(one["cpu"] for one in found)),
+        "texts": found[0]["texts"],
+        "buckets": found[0]["buckets"],
+        "disk_bytes_a_row": found[0]["disk"] / rows,
+        "peak_gib": max(one["peak"] for one in found),
+    }
+
+
+def read_batches(count: int) -> Iterator[Any]:
+    from steelyard.records import ReadBatch
+
+    draw = np.random.default_rng(0)
+    for start in range(0, count, READS):
+        size = min(READS, count - start)
+        keys, logprobs = draw.bytes(16 * size), -draw.random((size, 2))
+        yield ReadBatch(
+            keys=[keys[at : at + 16] for at in range(0, 16 * size, 16)],
+            buckets=np.full(size, start // 25_000, dtype=np.int32),
+            status=["ok"] * size,
+            label_logprobs=logprobs,
+            label_mass=np.exp(logprobs).mean(axis=1),
+            argmax_outside=np.zeros(size, dtype=np.bool_),
+            truncated=np.zeros(size, dtype=np.bool_),
+            prompt_tokens=draw.integers(300, 900, size).astype(np.int32),
+            cached_tokens=draw.integers(0, 300, size).astype(np.int32),
+            errors=[None] * size,
+        )
+
+
+def write_reads(count: int, repeats: int) -> dict[str, Any]:
+    """Hand reads to the part writer until all are committed; the median."""
+    from steelyard.store import journal
+    from steelyard.store.parts import PartWriter
+    from steelyard.store.rundir import RunDir
+    from steelyard.tally import Gain
+
+    batches = list(read_batches(count))
+    rates, cpu, disk = [], [], 0
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory(prefix="steelyard-bench-") as folder:
+            run = RunDir(Path(folder))
+            run.create()
+            journal.create(run.root)
+            began, used = time.perf_counter(), time.process_time()
+            writer = PartWriter(run)
+            for batch in batches:
+                writer.add(batch, Gain(len(batch) // 2, 0))
+            writer.close()
+            rates.append(count / (time.perf_counter() - began))
+            cpu.append(count / (time.process_time() - used))
+            if sum(part.rows for part in journal.read_journal(run.root)) != count:
+                raise SystemExit("host: reads were lost")
+            disk = sum(path.stat().st_size for path in run.reads.iterdir())
+    return {
+        "what": "write reads",
+        "rows": count,
+        "a_second": round(median(rates)),
+        "a_cpu_second": round(median(cpu)),
+        "disk_bytes_a_row": disk / count,
+    }
+
+
+def main() -> int:
+    options = parser(__doc__)
+    options.add_argument("--rows", type=int, default=200_000, help="of 2.6 KB")
+    options.add_argument("--short-rows", type=int, default=10_000_000, help="of 250 bytes; 0: none")
+    options.add_argument("--repeats", type=int, default=3)
+    chosen = options.parse_args()
+    reads = 1_000_000
+    if chosen.smoke:
+        chosen.rows, chosen.short_rows, chosen.repeats, reads = 2000, 3000, 1, 5000
+    lines = [
+        plan(chosen.rows, 2600, kind, order, chosen.repeats)
+        for kind in ("tournament", "distinct")
+        for order in ("shuffled", "grouped")
+    ]
+    if chosen.short_rows:
+        lines.append(plan(chosen.short_rows, 250, "tournament", "shuffled", 1))
+    lines.append(write_reads(reads, chosen.repeats))
+    columns = dict.fromkeys(lines[0], "")
+    report("host", [columns | line for line in lines], chosen)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
