@@ -166,8 +166,8 @@ def draw_plan(content: dict[str, Any]) -> str:
         ),
         (
             "disk",
-            f"{content['plan_bytes'] / 1e6:,.1f} MB for the plan, {content['buckets']} buckets;"
-            + (" texts stay in the shards" if content["texts"] == "in shards" else " with texts"),
+            f"{content['plan_bytes'] / 1e6:,.1f} MB for the plan, {content['buckets']} buckets"
+            + ("; texts stay in the shards" if content["texts"] == "in shards" else ""),
         ),
         ("time", time),
     ]
