@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import random
 from collections import Counter, deque
 
@@ -280,7 +280,7 @@ def test_equals_a_real_engine(folder, blocks):
     try:
         cache = cache_of(judge._engine.vllm_config)
         assert len(cache.after) == blocks
-        shuffled = tournament(6, 4)
+        shuffled = tournament(5, 3)
         for rows in (sorted(shuffled), shuffled, shuffled + shuffled[:9]):
             batch = tiny.batch(rows)
             found = tiny.by_key(judge.read(iter([batch])))
@@ -289,3 +289,104 @@ def test_equals_a_real_engine(folder, blocks):
             assert cached == oracle(rows, cache)
     finally:
         judge.close()
+
+
+class Scheduled:
+    """vLLM's own scheduler and block pool, with a model that answers 7 to everything."""
+
+    def __init__(self, config, limits):
+        import torch
+        from vllm.sampling_params import SamplingParams
+        from vllm.utils.hashing import get_hash_fn_by_name
+        from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+        from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+        from vllm.v1.core.sched.scheduler import Scheduler
+        from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+        from vllm.v1.structured_output import StructuredOutputManager
+
+        size = limits["size"]
+        spec = FullAttentionSpec(size, num_kv_heads=1, head_size=1, dtype=torch.float32)
+        pool = KVCacheConfig(limits["blocks"], [], [KVCacheGroupSpec(["layer"], spec)])
+        config.cache_config.num_gpu_blocks = limits["blocks"]
+        config.scheduler_config.max_num_batched_tokens = limits["tokens"]
+        config.scheduler_config.max_num_scheduled_tokens = None
+        config.scheduler_config.max_num_seqs = limits["seqs"]
+        config.scheduler_config.async_scheduling = limits["in_flight"] > 1
+        kind = AsyncScheduler if limits["in_flight"] > 1 else Scheduler
+        manager = StructuredOutputManager(config)
+        self.scheduler = kind(config, pool, manager, block_size=size, hash_block_size=size)
+        self.in_flight = limits["in_flight"]
+        hashed = get_hash_fn_by_name("sha256")
+        init_none_hash(hashed)
+        self.hasher = get_request_block_hasher(size, hashed)
+        self.sampling = SamplingParams(max_tokens=1, temperature=0.0)
+        self.count = 0
+
+    def run(self, rows):
+        """As EngineCore.step_with_batch_queue does, all rows waiting from the beginning."""
+        from vllm.v1.request import Request
+
+        names = {}
+        for at, row in enumerate(rows):
+            if row:
+                self.count += 1
+                names[str(self.count)] = at
+                self.scheduler.add_request(
+                    Request(str(self.count), row, self.sampling, None, block_hasher=self.hasher)
+                )
+        cached, queue = [0] * len(rows), deque()
+        while self.scheduler.has_requests() or queue:
+            if self.scheduler.has_requests():
+                queue.append(self._schedule())
+                if len(queue) < self.in_flight:
+                    continue
+            for name, hit in self._finish(*queue.popleft()):
+                cached[names[name]] = hit
+        return cached
+
+    def _schedule(self):
+        """A step, and what the model will answer: nothing yet to a prompt that it cuts short."""
+        step = self.scheduler.schedule()
+        names = list(step.num_scheduled_tokens)
+        cut = [self.scheduler.requests[name].is_prefill_chunk for name in names]
+        return step, names, [[] if short else [7] for short in cut]
+
+    def _finish(self, step, names, answers):
+        from vllm.v1.outputs import ModelRunnerOutput
+
+        output = ModelRunnerOutput(names, {n: at for at, n in enumerate(names)}, answers)
+        for outputs in self.scheduler.update_from_output(step, output).values():
+            for one in outputs.outputs:
+                yield one.request_id, one.prefill_stats.num_cached_tokens
+
+
+@pytest.fixture(scope="module")
+def config(folder):
+    from steelyard.judge.process import OutputLog, engine_surroundings
+
+    log = OutputLog()
+    with contextlib.closing(log), engine_surroundings(log, spawn=False):
+        from vllm.engine.arg_utils import EngineArgs
+
+        return EngineArgs(
+            model=str(folder), max_model_len=352, skip_tokenizer_init=True, block_size=32,
+            enable_prefix_caching=True, enforce_eager=True, disable_log_stats=True,
+        ).create_engine_config()  # fmt: skip
+
+
+@pytest.mark.vllm
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_equals_the_scheduler_of_vllm(config, in_flight):
+    @given(rows_of, rows_of, limits_of)
+    @settings(max_examples=150, deadline=None)
+    def check(rows, more, limits):
+        limits = limits | {"in_flight": in_flight}
+        rows, cache = fitting(rows, limits)
+        more, _ = fitting(more, limits)
+        theirs = Scheduled(config, limits)
+        for part in (rows, more, rows):
+            assert oracle(part, cache) == theirs.run(part)
+            drain(cache)
+
+    check()

@@ -165,7 +165,6 @@ def _simulate(tokens: Int32, offsets: Int64, cache: BlockCache, cached: Int32) -
 def _drain(cache: BlockCache) -> None:
     while cache.counts[_RUNNING] > 0:
         _next_step(cache)
-    cache.finishing[:] = 0
     cache.counts[_IN_FLIGHT] = 0
     cache.counts[_BUDGET] = cache.step_tokens
 
@@ -263,7 +262,8 @@ def _finish_oldest(cache: BlockCache) -> None:
     for prompt in range(ended, running):
         cache.ends[prompt - ended] = cache.ends[prompt] - start
     cache.counts[_RUNNING] -= ended
-    cache.finishing[:-1] = cache.finishing[1:].copy()
+    for step in range(len(cache.finishing) - 1):
+        cache.finishing[step] = cache.finishing[step + 1]
     cache.counts[_IN_FLIGHT] -= 1
 
 
