@@ -117,7 +117,7 @@ def test_long_common_beginnings_and_a_part_of_a_buffer():
     draw = random.Random(0)
     head = [draw.randrange(50_000) for _ in range(3000)]
     rows = [head + [draw.randrange(50_000) for _ in range(50)] for _ in range(200)]
-    rows += [head[: draw.randrange(3000)] + [draw.randrange(4)] for _ in range(200)]
+    rows += [[*head[: draw.randrange(3000)], draw.randrange(4)] for _ in range(200)]
     tokens, offsets = ragged(rows)
     order, shared = lexicographic_order(tokens, offsets)
     assert order.tolist() == naive_order(rows) == prefix_order(tokens, offsets).tolist()

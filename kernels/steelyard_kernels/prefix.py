@@ -116,7 +116,7 @@ def _sort(tokens: Int32, offsets: Int64, order: Int64, shared: Int32, work: _Wor
 def _depth(tokens: Int32, offsets: Int64, rows: Int64, depth: int) -> int:
     """Tokens that all rows share, of which `depth` are known."""
     first = offsets[rows[0]] + depth
-    more = offsets[rows[0] + 1] - first
+    more: int = offsets[rows[0] + 1] - first
     for at in range(1, len(rows)):
         start = offsets[rows[at]] + depth
         more = _agree(tokens, first, start, min(more, offsets[rows[at] + 1] - start))
