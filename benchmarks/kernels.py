@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def seconds(repeats: int, call: Callable[[], Any]) -> float:
 
 def naive_neighbours(rows: list[np.ndarray], order: np.ndarray) -> list[int]:
     found = [0]
-    for a, b in zip(order, order[1:], strict=False):
+    for a, b in pairwise(order):
         one, other = rows[a], rows[b]
         size = min(len(one), len(other))
         differ = np.flatnonzero(one[:size] != other[:size])
@@ -110,47 +111,46 @@ def naively_simulated(rows: list[np.ndarray]) -> list[int]:
     return engine.run([row.tolist() for row in rows])
 
 
-def measure(rows: list[np.ndarray], repeats: int, naive_prompts: int) -> list[dict[str, Any]]:
-    """A line a kernel; naive and fast results are compared first."""
+def check(rows: list[np.ndarray], few: list[np.ndarray]) -> None:
+    """Naive and fast results are the same."""
     tokens, offsets = ragged(rows)
     order, shared = lexicographic_order(tokens, offsets)
     assert (order == prefix_order(tokens, offsets)).all()
     assert shared.tolist() == naive_neighbours(rows, order)
-    few = rows[:naive_prompts]
     assert simulated(few) == naively_simulated(few)
-    scale = len(tokens) / sum(map(len, few))
-    in_order = [rows[at] for at in order]
-    shape = {"prompts": len(rows), "tokens": len(tokens)}
 
-    def line(kernel: str, naive: float, fast: float) -> dict[str, Any]:
-        rate = len(tokens) / fast / 1e6
-        return {
-            "kernel": kernel, **shape, "naive_s": naive, "kernel_s": fast,
-            "ratio": naive / fast, "million_tokens_s": rate,
-        }  # fmt: skip
 
-    def fed(given: list[np.ndarray]) -> float:
-        joined = ragged(given)
-
-        def call() -> None:
-            simulate(*joined, empty())
-
-        return seconds(repeats, call)
-
-    naive = scale * seconds(1, lambda: naively_simulated(few))
-    return [
-        line(
-            "prefix order",
-            seconds(repeats, lambda: prefix_order(tokens, offsets)),
-            seconds(repeats, lambda: lexicographic_order(tokens, offsets)),
+def measure(rows: list[np.ndarray], repeats: int, naive_prompts: int) -> list[dict[str, Any]]:
+    """A line a kernel."""
+    few = rows[:naive_prompts]
+    check(rows, few)
+    flat = ragged(rows)
+    order, _ = lexicographic_order(*flat)
+    in_order = ragged([rows[at] for at in order])
+    slow = seconds(1, lambda: naively_simulated(few)) * len(flat[0]) / sum(map(len, few))
+    times = {
+        "prefix order": (
+            seconds(repeats, lambda: prefix_order(*flat)),
+            seconds(repeats, lambda: lexicographic_order(*flat)),
         ),
-        line(
-            "common prefixes",
+        "common prefixes": (
             seconds(1, lambda: naive_neighbours(rows, order)),
-            seconds(repeats, lambda: common_prefix(tokens, offsets, order)),
+            seconds(repeats, lambda: common_prefix(*flat, order)),
         ),
-        line("block cache, in order", naive, fed(in_order)),
-        line("block cache, shuffled", naive, fed(rows)),
+        "block cache, in order": (slow, seconds(repeats, lambda: simulate(*in_order, empty()))),
+        "block cache, shuffled": (slow, seconds(repeats, lambda: simulate(*flat, empty()))),
+    }
+    return [
+        {
+            "kernel": kernel,
+            "prompts": len(rows),
+            "tokens": len(flat[0]),
+            "naive_s": naive,
+            "kernel_s": fast,
+            "ratio": naive / fast,
+            "million_tokens_s": len(flat[0]) / fast / 1e6,
+        }
+        for kernel, (naive, fast) in times.items()
     ]
 
 
@@ -180,13 +180,12 @@ def compile_times(repeats: int) -> dict[str, dict[str, float]]:
 def main() -> None:
     options = parser(__doc__).parse_args()
     # (instructions, k, tokens of an instruction): 60,000 rows of 260 and 20,000 of 800 tokens.
-    shapes = [(20, 4, 40)] if options.smoke else [(1070, 8, 46), (357, 8, 150)]
+    shapes = [(20, 4, 40)] if options.smoke else [(1070, 8, 40), (357, 8, 148)]
     repeats = 1 if options.smoke else 5
-    rows = [
-        line
-        for instructions, k, words in shapes
-        for line in measure(tournament(instructions, k, words), repeats, 240 if options.smoke else 2000)
-    ]  # fmt: skip
+    naive_prompts = 240 if options.smoke else 600
+    rows = []
+    for instructions, k, words in shapes:
+        rows += measure(tournament(instructions, k, words), repeats, naive_prompts)
     times = compile_times(1 if options.smoke else 3)
     report("kernels", [row | times[row["kernel"].split(",")[0]] for row in rows], options)
 

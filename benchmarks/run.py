@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("startup", "memory", "soak")
+NAMES = ("startup", "memory", "soak", "kernels")
 
 
 def main() -> int:
