@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("startup", "host", "tokens", "memory", "soak")
+NAMES = ("startup", "host", "tokens", "kernels", "memory", "soak")
 
 
 def main() -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections import Counter, deque
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import tiny
+from block_cache_twins import NaiveEngine, Scheduled
 from steelyard_kernels.block_cache import drain, new_cache, simulate
 from steelyard_kernels.prefix import lexicographic_order, trie_floor
 
@@ -22,92 +24,6 @@ def ragged(rows):
 
 def oracle(rows, cache):
     return simulate(*ragged(rows), cache).tolist()
-
-
-class NaiveEngine:
-    """The rules once more, with lists and dicts, and tuples of tokens in the place of hashes."""
-
-    def __init__(self, blocks, block_size, *, tokens, seqs, in_flight=1):
-        self.size, self.tokens, self.seqs, self.in_flight = block_size, tokens, seqs, in_flight
-        self.free = list(range(1, blocks))
-        self.content = {}  # block -> all tokens up to its end
-        self.where = {}  # these -> blocks that hold them, oldest first
-        self.users = Counter()
-
-    def run(self, rows):
-        """Cached tokens of each row; all rows wait from the beginning, the end is idle."""
-        cached = {}
-        waiting = deque((i, tuple(row)) for i, row in enumerate(rows) if row)
-        running, steps = [], deque()
-        while waiting or running:
-            steps.append(self._schedule(waiting, running, cached))
-            if len(steps) == self.in_flight:
-                for request in steps.popleft():
-                    self._release(request["blocks"])
-                    running.remove(request)
-        return [cached.get(i, 0) for i in range(len(rows))]
-
-    def _schedule(self, waiting, running, cached):
-        budget, ended = self.tokens, []
-        for request in running:
-            if request["done"] < len(request["row"]):
-                budget -= self._compute(request, budget, ended)
-        while waiting and budget and len(running) < self.seqs:
-            index, row = waiting[0]
-            hits = self._hits(row)
-            new = -(-len(row) // self.size) - len(hits)
-            if new + sum(block in self.free for block in hits) > len(self.free):
-                break
-            waiting.popleft()
-            for block in hits:
-                if block in self.free:
-                    self.free.remove(block)
-                self.users[block] += 1
-            cached[index] = len(hits) * self.size
-            running.append({"row": row, "blocks": hits, "done": cached[index]})
-            budget -= self._compute(running[-1], budget, ended)
-        return ended
-
-    def _hits(self, row):
-        hits = []
-        for end in range(self.size, len(row), self.size):  # n - 1 tokens at most
-            if row[:end] not in self.where:
-                break
-            hits.append(self.where[row[:end]][0])
-        return hits
-
-    def _compute(self, request, budget, ended):
-        row, blocks = request["row"], request["blocks"]
-        before = request["done"]
-        request["done"] = done = min(len(row), before + budget)
-        while len(blocks) * self.size < done:
-            blocks.append(self._take())
-        for at in range(before // self.size, done // self.size):
-            key = row[: (at + 1) * self.size]
-            self.content[blocks[at]] = key
-            self.where.setdefault(key, []).append(blocks[at])
-        if done == len(row):
-            ended.append(request)
-        return done - before
-
-    def _take(self):
-        block = self.free.pop(0)
-        key = self.content.pop(block, None)
-        if key is not None:
-            self.where[key].remove(block)
-            if not self.where[key]:
-                del self.where[key]
-        self.users[block] = 1
-        return block
-
-    def _release(self, blocks):
-        for block in reversed(blocks):
-            self.users[block] -= 1
-            if not self.users[block]:
-                if block in self.content:
-                    self.free.append(block)
-                else:
-                    self.free.insert(0, block)
 
 
 def caches(blocks, size, longest, tokens, seqs, in_flight=1):
@@ -166,8 +82,8 @@ def test_chunk_by_chunk_is_all_at_once(rows, limits, cuts):
     rows, cache = fitting(rows, limits)
     _, other = fitting(rows, limits)
     edges = [0, *sorted(cuts), len(rows)]
-    parts = [oracle(rows[a:b], other) for a, b in zip(edges, edges[1:], strict=False)]
-    assert [cached for part in parts for cached in part][: len(rows)] == oracle(rows, cache)
+    parts = [oracle(rows[a:b], other) for a, b in pairwise(edges)]
+    assert [cached for part in parts for cached in part] == oracle(rows, cache)
 
 
 @given(rows_of, limits_of)
@@ -279,7 +195,7 @@ def test_equals_a_real_engine(folder, blocks):
     try:
         cache = cache_of(judge._engine.vllm_config)
         assert len(cache.after) == blocks
-        shuffled = tournament(6, 4)
+        shuffled = tournament(5, 3)
         for rows in (sorted(shuffled), shuffled, shuffled + shuffled[:9]):
             batch = tiny.batch(rows)
             found = tiny.by_key(judge.read(iter([batch])))
@@ -288,3 +204,35 @@ def test_equals_a_real_engine(folder, blocks):
             assert cached == oracle(rows, cache)
     finally:
         judge.close()
+
+
+@pytest.fixture(scope="module")
+def config(folder):
+    from steelyard.judge.process import OutputLog, engine_surroundings
+
+    log = OutputLog()
+    with contextlib.closing(log), engine_surroundings(log, spawn=False):
+        from vllm.engine.arg_utils import EngineArgs
+
+        return EngineArgs(
+            model=str(folder), max_model_len=352, skip_tokenizer_init=True, block_size=32,
+            enable_prefix_caching=True, enforce_eager=True, disable_log_stats=True,
+        ).create_engine_config()  # fmt: skip
+
+
+@pytest.mark.vllm
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_equals_the_scheduler_of_vllm(config, in_flight):
+    @given(rows_of, rows_of, limits_of)
+    @settings(max_examples=150, deadline=None)
+    def check(rows, more, limits):
+        limits = limits | {"in_flight": in_flight}
+        rows, cache = fitting(rows, limits)
+        more, _ = fitting(more, limits)
+        theirs = Scheduled(config, limits)
+        for part in (rows, more, rows):
+            assert oracle(part, cache) == theirs.run(part)
+            drain(cache)
+
+    check()

@@ -16,47 +16,31 @@ prompts ask for one token:
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
-from numpy.typing import NDArray
 
+from steelyard_kernels.block_pool import (
+    BUDGET,
+    DONE,
+    FREE,
+    IN_FLIGHT,
+    LEFT,
+    NONE,
+    RUNNING,
+    BlockCache,
+    Int32,
+    Int64,
+    UInt64,
+    enter_queue,
+    enter_table,
+    find_slot,
+    leave_queue,
+    take_block,
+)
 from steelyard_kernels.jit import column, kernel
-
-Int32 = NDArray[np.int32]
-Int64 = NDArray[np.int64]
-UInt64 = NDArray[np.uint64]
 
 _SEED = np.uint64(0x9E3779B97F4A7C15)
 _FACTOR = np.uint64(0xD6E8FEB86659FD93)
-_HALF, _ONE, _NONE = np.uint64(32), np.uint64(1), np.uint64(0)
-
-# Places in BlockCache.counts.
-_FREE, _BUDGET, _RUNNING, _DONE, _LEFT, _IN_FLIGHT = range(6)
-
-
-class BlockCache(NamedTuple):
-    """The state of an engine's scheduler and block pool; `simulate` and `drain` write to it.
-
-    A named tuple, because that is the kind of record that Numba takes. Block 0, which is never
-    used, is the end of the circular queue of free blocks and the empty slot of the table.
-    """
-
-    block_size: int  # tokens
-    step_tokens: int  # max_num_batched_tokens
-    step_prompts: int  # max_num_seqs
-    after: Int32  # [blocks] the next free block
-    before: Int32  # [blocks] the free block before
-    users: Int32  # [blocks] running prompts that hold the block
-    hashes: UInt64  # [blocks] 0: not full
-    twin_after: Int32  # [blocks] circle of blocks with the same hash, oldest first
-    twin_before: Int32  # [blocks]
-    table: Int32  # [power of two] open addressing: the oldest block of each hash
-    held: Int32  # blocks of running prompts, one prompt after the other
-    ends: Int64  # [step_prompts + 1] where each running prompt's blocks end in `held`
-    finishing: Int64  # [steps in flight + 1] prompts that end with each step
-    chain: UInt64  # hashes of the full blocks of the prompt admitted last
-    counts: Int64  # free blocks, tokens left in the step, running prompts, its last one's ...
+_HALF, _ONE = np.uint64(32), np.uint64(1)
 
 
 def new_cache(
@@ -90,7 +74,7 @@ def new_cache(
         raise ValueError(f"a prompt of {longest} blocks does not fit beside block 0 into {blocks}")
     ring = np.arange(blocks, dtype=np.int32)
     counts = np.zeros(6, np.int64)
-    counts[_FREE], counts[_BUDGET] = blocks - 1, max_num_batched_tokens
+    counts[FREE], counts[BUDGET] = blocks - 1, max_num_batched_tokens
     return BlockCache(
         block_size=block_size,
         step_tokens=max_num_batched_tokens,
@@ -150,7 +134,7 @@ def _simulate(tokens: Int32, offsets: Int64, cache: BlockCache, cached: Int32) -
         start, end = offsets[prompt], offsets[prompt + 1]
         if start == end:
             continue
-        while cache.counts[_BUDGET] == 0:  # the prompt before may need its chain until then
+        while cache.counts[BUDGET] == 0:  # the prompt before may need its chain until then
             _next_step(cache)
         _hash(tokens[start:end], cache.block_size, cache.chain)
         hits = _admissible_hits(cache, end - start)
@@ -163,11 +147,10 @@ def _simulate(tokens: Int32, offsets: Int64, cache: BlockCache, cached: Int32) -
 
 @kernel
 def _drain(cache: BlockCache) -> None:
-    while cache.counts[_RUNNING] > 0:
+    while cache.counts[RUNNING] > 0:
         _next_step(cache)
-    cache.finishing[:] = 0
-    cache.counts[_IN_FLIGHT] = 0
-    cache.counts[_BUDGET] = cache.step_tokens
+    cache.counts[IN_FLIGHT] = 0
+    cache.counts[BUDGET] = cache.step_tokens
 
 
 @kernel
@@ -183,163 +166,86 @@ def _hash(prompt: Int32, block_size: int, chain: UInt64) -> None:
 @kernel
 def _admissible_hits(cache: BlockCache, length: int) -> int:
     """Blocks of the prompt found in the cache, or -1 while this step cannot take it."""
-    if cache.counts[_BUDGET] == 0 or cache.counts[_RUNNING] == cache.step_prompts:
+    if cache.counts[BUDGET] == 0 or cache.counts[RUNNING] == cache.step_prompts:
         return -1
     hits = 0
     needed = -(-length // cache.block_size)
     while hits < (length - 1) // cache.block_size:
-        block = cache.table[_slot(cache, cache.chain[hits])]
+        block = cache.table[find_slot(cache, cache.chain[hits])]
         if block == 0:
             break
         if cache.users[block] > 0:  # a free one that is hit leaves the queue, like a new one
             needed -= 1
         hits += 1
-    return hits if needed <= cache.counts[_FREE] else -1
+    return hits if needed <= cache.counts[FREE] else -1
 
 
 @kernel
 def _admit(cache: BlockCache, length: int, hits: int) -> None:
-    running = cache.counts[_RUNNING]
+    running = cache.counts[RUNNING]
     end = cache.ends[running - 1] if running else 0
     for at in range(hits):
-        block = cache.table[_slot(cache, cache.chain[at])]
+        block = cache.table[find_slot(cache, cache.chain[at])]
         if cache.users[block] == 0:
-            _leave_queue(cache, block)
+            leave_queue(cache, block)
         cache.users[block] += 1
         cache.held[end + at] = block
     cache.ends[running] = end + hits
-    cache.counts[_RUNNING] += 1
-    cache.counts[_DONE] = hits * cache.block_size
-    cache.counts[_LEFT] = length - hits * cache.block_size
+    cache.counts[RUNNING] += 1
+    cache.counts[DONE] = hits * cache.block_size
+    cache.counts[LEFT] = length - hits * cache.block_size
     _compute(cache)
 
 
 @kernel
 def _compute(cache: BlockCache) -> None:
     """Schedule as much of the prompt admitted last as the step still takes."""
-    last = cache.counts[_RUNNING] - 1
+    last = cache.counts[RUNNING] - 1
     start = cache.ends[last - 1] if last else 0
-    done = cache.counts[_DONE]
-    take = min(cache.counts[_LEFT], cache.counts[_BUDGET])
+    done = cache.counts[DONE]
+    take = min(cache.counts[LEFT], cache.counts[BUDGET])
     full = done // cache.block_size
     for at in range(cache.ends[last] - start, -(-(done + take) // cache.block_size)):
-        cache.held[start + at] = _take_block(cache)
+        cache.held[start + at] = take_block(cache)
         cache.ends[last] += 1
     for at in range(full, (done + take) // cache.block_size):
-        _enter_table(cache, cache.held[start + at], cache.chain[at])
-    cache.counts[_DONE] += take
-    cache.counts[_LEFT] -= take
-    cache.counts[_BUDGET] -= take
-    if cache.counts[_LEFT] == 0:
-        cache.finishing[cache.counts[_IN_FLIGHT]] += 1
+        enter_table(cache, cache.held[start + at], cache.chain[at])
+    cache.counts[DONE] += take
+    cache.counts[LEFT] -= take
+    cache.counts[BUDGET] -= take
+    if cache.counts[LEFT] == 0:
+        cache.finishing[cache.counts[IN_FLIGHT]] += 1
 
 
 @kernel
 def _next_step(cache: BlockCache) -> None:
     """End scheduling this step, and begin the next one when the engine does."""
-    cache.counts[_IN_FLIGHT] += 1
-    if cache.counts[_IN_FLIGHT] == len(cache.finishing) - 1:
+    cache.counts[IN_FLIGHT] += 1
+    if cache.counts[IN_FLIGHT] == len(cache.finishing) - 1:
         _finish_oldest(cache)
-    cache.counts[_BUDGET] = cache.step_tokens
-    if cache.counts[_LEFT] > 0:
+    cache.counts[BUDGET] = cache.step_tokens
+    if cache.counts[LEFT] > 0:
         _compute(cache)
 
 
 @kernel
 def _finish_oldest(cache: BlockCache) -> None:
     """The oldest step's prompts give their blocks back."""
-    ended, running = cache.finishing[0], cache.counts[_RUNNING]
+    ended, running = cache.finishing[0], cache.counts[RUNNING]
     start = 0
     for prompt in range(ended):
         for at in range(cache.ends[prompt] - 1, start - 1, -1):
             block = cache.held[at]
             cache.users[block] -= 1
             if cache.users[block] == 0:
-                place = 0 if cache.hashes[block] == _NONE else cache.before[0]
-                _enter_queue(cache, block, place)
+                place = 0 if cache.hashes[block] == NONE else cache.before[0]
+                enter_queue(cache, block, place)
         start = cache.ends[prompt]
     for at in range(start, cache.ends[running - 1] if running else 0):
         cache.held[at - start] = cache.held[at]
     for prompt in range(ended, running):
         cache.ends[prompt - ended] = cache.ends[prompt] - start
-    cache.counts[_RUNNING] -= ended
-    cache.finishing[:-1] = cache.finishing[1:].copy()
-    cache.counts[_IN_FLIGHT] -= 1
-
-
-@kernel
-def _enter_queue(cache: BlockCache, block: int, place: int) -> None:
-    """Put a block into the queue of free blocks, behind `place`."""
-    behind = cache.after[place]
-    cache.after[place], cache.before[block] = block, place
-    cache.after[block], cache.before[behind] = behind, block
-    cache.counts[_FREE] += 1
-
-
-@kernel
-def _leave_queue(cache: BlockCache, block: int) -> None:
-    cache.after[cache.before[block]] = cache.after[block]
-    cache.before[cache.after[block]] = cache.before[block]
-    cache.counts[_FREE] -= 1
-
-
-@kernel
-def _take_block(cache: BlockCache) -> int:
-    """The first free block, emptied, for one user."""
-    block = cache.after[0]
-    _leave_queue(cache, block)
-    if cache.hashes[block] != _NONE:
-        _leave_table(cache, block)
-    cache.users[block] = 1
-    return block
-
-
-@kernel
-def _slot(cache: BlockCache, value: np.uint64) -> int:
-    """Where in the table the hash stands, or the empty slot where it would."""
-    mask = len(cache.table) - 1
-    slot = np.int64(value & np.uint64(mask))
-    while cache.table[slot] != 0 and cache.hashes[cache.table[slot]] != value:
-        slot = (slot + 1) & mask
-    return slot
-
-
-@kernel
-def _enter_table(cache: BlockCache, block: int, value: np.uint64) -> None:
-    slot = _slot(cache, value)
-    cache.hashes[block] = value
-    oldest = cache.table[slot]
-    if oldest == 0:
-        cache.table[slot] = oldest = block
-        cache.twin_before[block] = block
-    newest = cache.twin_before[oldest]
-    cache.twin_after[newest], cache.twin_before[block] = block, newest
-    cache.twin_after[block], cache.twin_before[oldest] = oldest, block
-
-
-@kernel
-def _leave_table(cache: BlockCache, block: int) -> None:
-    slot = _slot(cache, cache.hashes[block])
-    heir = cache.twin_after[block]
-    if heir == block:
-        _empty(cache, slot)
-    else:
-        newer = cache.twin_before[block]
-        cache.twin_after[newer], cache.twin_before[heir] = heir, newer
-        if cache.table[slot] == block:
-            cache.table[slot] = heir
-    cache.hashes[block] = _NONE
-
-
-@kernel
-def _empty(cache: BlockCache, slot: int) -> None:
-    """Empty a slot, and move up what was pushed past it (Knuth, TAOCP 3, 6.4, algorithm R)."""
-    mask = len(cache.table) - 1
-    gap, at = slot, (slot + 1) & mask
-    while cache.table[at] != 0:
-        home = np.int64(cache.hashes[cache.table[at]] & np.uint64(mask))
-        if (at - home) & mask >= (at - gap) & mask:
-            cache.table[gap] = cache.table[at]
-            gap = at
-        at = (at + 1) & mask
-    cache.table[gap] = 0
+    cache.counts[RUNNING] -= ended
+    for step in range(len(cache.finishing) - 1):
+        cache.finishing[step] = cache.finishing[step + 1]
+    cache.counts[IN_FLIGHT] -= 1

@@ -48,7 +48,7 @@ def column(array: NDArray[Any], dtype: type[T]) -> NDArray[T]:
     return view
 
 
-class _Cache(FunctionCache):
+class _Cache(FunctionCache):  # type: ignore[misc]  # Numba has no types
     """Numba's cache of a function with files that can be shared and damaged; see `_Files`."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -56,11 +56,12 @@ class _Cache(FunctionCache):
         name = f"{function.__module__}.{function.__qualname__}"
         self._cache_file = _Files(Path(self.cache_path), name)
 
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
+    def load_overload(self, sig: object, target_context: object) -> object:
         with contextlib.suppress(Exception):  # a damaged or unreadable file is a missing one
             return super().load_overload(sig, target_context)
+        return None
 
-    def save_overload(self, sig: Any, data: Any) -> None:
+    def save_overload(self, sig: object, data: object) -> None:
         with contextlib.suppress(Exception):  # a full disk costs the next process a compilation
             super().save_overload(sig, data)
 
@@ -76,7 +77,7 @@ class _Files:
         self._folder = folder
         self._name = name
 
-    def load(self, key: object) -> Any:
+    def load(self, key: object) -> object:
         content = self._path(key).read_bytes()
         if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
             return None

@@ -6,6 +6,8 @@ tokens[offsets[i]:offsets[i + 1]]).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,7 +41,13 @@ def lexicographic_order(tokens: Int32, offsets: Int64) -> tuple[Int64, Int32]:
     rows = max(len(offsets) - 1, 0)
     order, shared = np.arange(rows, dtype=np.int64), np.zeros(rows, dtype=np.int32)
     if rows > 1:
-        _sort(column(tokens, np.int32), column(offsets, np.int64), order, shared)
+        work = _Work(
+            groups=np.empty((rows // 2 + 1, 3), np.int64),
+            keys=np.empty(rows, np.int64),
+            spare=np.empty((2, rows), np.int64),
+            ends=np.empty(257, np.int64),
+        )
+        _sort(column(tokens, np.int32), column(offsets, np.int64), order, shared, work)
     return order, shared
 
 
@@ -72,24 +80,34 @@ def trie_floor(offsets: Int64, shared: Int32) -> int:
     return int(offsets[-1] - offsets[0] - shared.sum(dtype=np.int64)) if len(offsets) else 0
 
 
+class _Work(NamedTuple):
+    """Scratch of `_sort`; made outside of it, because allocating doubles what it compiles."""
+
+    groups: Int64  # [rows // 2 + 1, 3] that wait: begin, end, depth; they never overlap
+    keys: Int64  # [rows] tokens by which a group is sorted
+    spare: Int64  # [2, rows] keys and rows on their way
+    ends: Int64  # [257] where each digit's keys end
+
+
 @kernel
-def _sort(tokens: Int32, offsets: Int64, order: Int64, shared: Int32) -> None:
-    keys, spare = np.empty(len(order), np.int64), np.empty((2, len(order)), np.int64)
-    groups = np.empty((len(order) // 2 + 1, 3), np.int64)  # those that wait never overlap
-    groups[0] = (0, len(order), 0)
+def _sort(tokens: Int32, offsets: Int64, order: Int64, shared: Int32, work: _Work) -> None:
+    groups, keys = work.groups, work.keys
+    groups[0, 0], groups[0, 1], groups[0, 2] = 0, len(order), 0
     waiting = 1
     while waiting:
         waiting -= 1
-        begin, end, depth = groups[waiting]
-        depth = _depth(tokens, offsets, order[begin:end], depth)
+        begin, end = groups[waiting, 0], groups[waiting, 1]
+        depth = _depth(tokens, offsets, order[begin:end], groups[waiting, 2])
         _gather(tokens, offsets, order[begin:end], depth, keys[begin:end])
-        _sort_by_key(keys[begin:end], order[begin:end], spare)
-        shared[begin + 1 : end] = depth
+        _sort_by_key(keys[begin:end], order[begin:end], work)
         start = begin
         for at in range(begin + 1, end + 1):
+            if at < end:
+                shared[at] = depth
             if at == end or keys[at] != keys[start]:
                 if at - start > 1 and keys[start] != _ENDED:
-                    groups[waiting] = (start, at, depth + 1)
+                    groups[waiting, 0], groups[waiting, 1] = start, at
+                    groups[waiting, 2] = depth + 1
                     waiting += 1
                 start = at
 
@@ -98,7 +116,7 @@ def _sort(tokens: Int32, offsets: Int64, order: Int64, shared: Int32) -> None:
 def _depth(tokens: Int32, offsets: Int64, rows: Int64, depth: int) -> int:
     """Tokens that all rows share, of which `depth` are known."""
     first = offsets[rows[0]] + depth
-    more = offsets[rows[0] + 1] - first
+    more: int = offsets[rows[0] + 1] - first
     for at in range(1, len(rows)):
         start = offsets[rows[at]] + depth
         more = _agree(tokens, first, start, min(more, offsets[rows[at] + 1] - start))
@@ -131,15 +149,17 @@ def _gather(tokens: Int32, offsets: Int64, rows: Int64, depth: int, keys: Int64)
 
 
 @kernel
-def _sort_by_key(keys: Int64, rows: Int64, spare: Int64) -> None:
+def _sort_by_key(keys: Int64, rows: Int64, work: _Work) -> None:
     """Sort keys, and rows with them; stable."""
     if len(keys) <= _FEW:
         _insert(keys, rows)
         return
-    low, high = keys.min(), keys.max()
+    low = high = keys[0]
+    for key in keys:
+        low, high = min(low, key), max(high, key)
     shift = 0
     while (high - low) >> shift:
-        _count(keys, rows, spare, low, shift)
+        _count(keys, rows, work, low, shift)
         shift += 8
 
 
@@ -155,9 +175,11 @@ def _insert(keys: Int64, rows: Int64) -> None:
 
 
 @kernel
-def _count(keys: Int64, rows: Int64, spare: Int64, low: int, shift: int) -> None:
+def _count(keys: Int64, rows: Int64, work: _Work, low: int, shift: int) -> None:
     """One pass of radix sort: by 8 bits of keys - low."""
-    ends = np.zeros(257, np.int64)
+    ends, spare = work.ends, work.spare
+    for digit in range(257):
+        ends[digit] = 0
     for key in keys:
         ends[1 + (((key - low) >> shift) & 255)] += 1
     for digit in range(1, 257):
@@ -166,8 +188,8 @@ def _count(keys: Int64, rows: Int64, spare: Int64, low: int, shift: int) -> None
         digit = ((keys[at] - low) >> shift) & 255
         spare[0, ends[digit]], spare[1, ends[digit]] = keys[at], rows[at]
         ends[digit] += 1
-    keys[:] = spare[0, : len(keys)]
-    rows[:] = spare[1, : len(keys)]
+    for at in range(len(keys)):
+        keys[at], rows[at] = spare[0, at], spare[1, at]
 
 
 @kernel
