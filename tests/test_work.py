@@ -12,10 +12,9 @@ from helpers import PROGRAM, pairs_table, program
 from steelyard.config import RunConfig
 from steelyard.judge.scripted import ScriptedJudge
 from steelyard.progress import Reporter
-from steelyard.records import EngineReport
 from steelyard.run import score
 from steelyard.session import NO_CACHE, NO_HITS, NOTICED_TOKENS
-from steelyard.work import CacheShape
+from steelyard.work import CacheShape, EngineReport
 from tiny import write_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-
-from steelyard.work import CacheShape
 
 Int32 = npt.NDArray[np.int32]
 UInt64 = npt.NDArray[np.uint64]
@@ -312,13 +309,3 @@ class ReadBatch:
             cached_tokens=self.cached_tokens[at],
             errors=[self.errors[index] for index in indices],
         )
-
-
-@dataclass(slots=True)
-class EngineReport:
-    """What an engine tells of itself after loading; goes into run.json."""
-
-    settings: dict[str, Any]
-    context_length: int
-    versions: dict[str, str] = field(default_factory=dict)
-    cache: CacheShape | None = None  # None: the engine has no cache to speak of, or several

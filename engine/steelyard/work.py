@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -60,3 +61,13 @@ class CacheShape:
     step_prompts: int
     longest: int
     steps_in_flight: int = 1
+
+
+@dataclass(slots=True)
+class EngineReport:
+    """What an engine tells of itself after loading; goes into run.json."""
+
+    settings: dict[str, Any]
+    context_length: int
+    versions: dict[str, str] = field(default_factory=dict)
+    cache: CacheShape | None = None  # None: the engine has no cache to speak of, or several

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from steelyard.records import (
-    EngineReport,
     JudgeCard,
     LabelSet,
     LabelVariant,
@@ -23,7 +22,7 @@ from steelyard.records import (
     TokenRows,
     Workload,
 )
-from steelyard.work import CacheShape
+from steelyard.work import CacheShape, EngineReport
 
 # What a source of batches may yield to say that nothing is ready yet.
 NOTHING_READY = PromptBatch(

@@ -82,6 +82,19 @@ def engine_surroundings(log: OutputLog, *, spawn: bool) -> Iterator[bool]:
             logging.getLogger("vllm").setLevel(logging.CRITICAL)
 
 
+def settle_llvmlite() -> None:
+    """Let a CPU engine start in a process that has imported Numba.
+
+    While it starts, vLLM 0.32 asks every object of every module for its `__dict__`. The one by
+    which Numba's llvmlite calls LLVM takes any name for a function's and answers with a wrapper of
+    it, at which vLLM fails. It answers from this table first.
+    """
+    with contextlib.suppress(Exception):
+        from llvmlite.binding import ffi
+
+        ffi.lib._fntab.setdefault("__dict__", {})
+
+
 class OutputLog:
     """A nameless file that takes what engines print, so that it never mixes with our output."""
 

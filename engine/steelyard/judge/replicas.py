@@ -20,7 +20,8 @@ from typing import Any, NoReturn
 from steelyard.errors import EngineFailed, SteelyardError, UsageError, escape
 from steelyard.judge.base import NOTHING_READY, EngineClock, Judge, JudgeSpec
 from steelyard.judge.process import OWNER_VARIABLE, end_with_owner, interrupts_held
-from steelyard.records import EngineReport, LabelSet, PromptBatch, ReadBatch, Workload
+from steelyard.records import LabelSet, PromptBatch, ReadBatch, Workload
+from steelyard.work import EngineReport
 
 Factory = Callable[[JudgeSpec], Judge]
 _VISIBLE = "CUDA_VISIBLE_DEVICES"

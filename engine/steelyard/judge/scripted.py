@@ -22,7 +22,6 @@ from steelyard.reads import merge_variants
 from steelyard.records import (
     STATUS_ERROR,
     STATUS_OK,
-    EngineReport,
     Float64,
     JudgeCard,
     LabelSet,
@@ -33,6 +32,7 @@ from steelyard.records import (
     TokenRows,
     Workload,
 )
+from steelyard.work import EngineReport
 
 CONTROL = {"<|begin|>": 256, "<|system|>": 257, "<|user|>": 258, "<|assistant|>": 259}
 CONTEXT_LENGTH = 1 << 20

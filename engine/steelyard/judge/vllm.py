@@ -14,18 +14,17 @@ from steelyard.errors import EngineFailed, JudgeUnavailable, SteelyardError, Usa
 from steelyard.judge import settings as choose
 from steelyard.judge.base import EngineClock, Judge, JudgeSpec
 from steelyard.judge.engine_queue import EngineError, Feed, cache_shape, each_prompt, read_batch
-from steelyard.judge.process import OutputLog, engine_surroundings
+from steelyard.judge.process import OutputLog, engine_surroundings, settle_llvmlite
 from steelyard.judge.tokenizer import HFEncoder
 from steelyard.judge.weights import ModelFiles, resolve_model, weights_digest
 from steelyard.records import (
-    EngineReport,
     JudgeCard,
     LabelSet,
     PromptBatch,
     ReadBatch,
     Workload,
 )
-from steelyard.work import CacheShape
+from steelyard.work import CacheShape, EngineReport
 
 _INSTALL = "pip install 'steelyard[gpu]', or 'steelyard[cpu]' on a machine without a GPU"
 _VERBOSE = "VLLM_LOGGING_LEVEL=INFO shows vLLM's own report"
@@ -265,21 +264,8 @@ def _build_engine(arguments: dict[str, Any]) -> Any:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    _settle_llvmlite()
+    settle_llvmlite()
     return LLMEngine.from_engine_args(EngineArgs(**arguments))
-
-
-def _settle_llvmlite() -> None:
-    """Let a CPU engine start in a process that has imported Numba.
-
-    While it starts, vLLM 0.32 asks every object of every module for its `__dict__`. The one by
-    which Numba's llvmlite calls LLVM takes any name for a function's and answers with a wrapper of
-    it, at which vLLM fails. It answers from this table first.
-    """
-    with contextlib.suppress(Exception):
-        from llvmlite.binding import ffi
-
-        ffi.lib._fntab.setdefault("__dict__", {})
 
 
 def _free_distributed() -> None:
