@@ -1,9 +1,11 @@
-"""What the machine does without a model: planning, and writing reads.
+"""What the machine does without a model: planning, preparing prompts, and writing reads.
 
 Planning reads, validates, hashes and deduplicates rows and writes the plan; each line is a child
 process, whose memory is its own. Rows come from all pairs of eight responses to an instruction
 ("tournament") or have responses of their own ("distinct"), in instruction order or shuffled.
-Writing takes reads as a judge hands them over, 500 at a time, and commits parts of 20,000.
+Preparing loads a bucket of a shuffled tournament, tokenises its texts with the embedded judge's
+tokenizer, orders its prompts and simulates the cache. Writing takes reads as a judge hands them
+over, 500 at a time, and commits parts of 20,000.
 """
 
 from __future__ import annotations
@@ -52,6 +54,55 @@ print(json.dumps({
 """
 RESPONSES = 8
 SHARD_ROWS = 250_000
+PREPARE = """
+import json, sys, tempfile, time
+from contextlib import closing
+from pathlib import Path
+from steelyard.config import RunConfig
+from steelyard.feed import feed
+from steelyard.identity import judge_spec, make_passport, row_limits
+from steelyard.judge import open_judge
+from steelyard.oracle import BlockOracle
+from steelyard.planning import write_plan
+from steelyard.prompting import PromptMaker
+from steelyard.shards import open_shards, stream
+from steelyard.store.rundir import RunDir
+from steelyard.tally import Tally
+from steelyard.texts import open_texts
+from steelyard.work import CacheShape
+config = RunConfig(inputs=(sys.argv[1],), judge=sys.argv[3])
+shards, judge = open_shards(config.inputs), open_judge(judge_spec(config))
+passport = make_passport(config, judge, shards)
+maker = PromptMaker.build(judge.encoder, passport["templates"], 8000, truncate=False)
+oracle, tally = BlockOracle(CacheShape(True, 16, 4096, 16384, 1024, 8192)), Tally()
+times = []
+with tempfile.TemporaryDirectory(dir=sys.argv[2]) as folder:
+    run = RunDir(Path(folder))
+    run.create()
+    plan = write_plan(
+        run, lambda: stream(shards), fingerprint=bytes(16), expected=shards.rows,
+        bucket_bytes=32 << 20, schema=shards.schema, local=shards.local,
+        on_progress=lambda accepted, refused: None,
+    )
+    with closing(open_texts(run, plan, shards, bytes(16), row_limits(config))) as texts:
+        buckets = feed(texts, plan, maker, lambda bucket: set())
+        while True:
+            began, used = time.perf_counter(), time.process_time()
+            bucket = next(buckets, None)
+            if bucket is None:
+                break
+            computed = oracle.computed(bucket.rows, bucket.fitting)
+            tally.open(bucket.number, bucket.unique, bucket.fed, bucket.floor, computed)
+            took = time.perf_counter() - began, time.process_time() - used
+            times.append((len(bucket.unique.inverse) // 2, *took))
+times = times[1:-1] or times  # the first compiles or loads kernels, the last is cut short
+pairs, seconds, cpu = map(sum, zip(*times))
+peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+print(json.dumps({
+    "pairs": pairs, "seconds": seconds, "cpu": cpu, "peak": peak / 2**20, "buckets": len(times),
+    "tokenizer": judge.encoder.engine,
+}))
+"""
 READS = 500
 
 
@@ -138,6 +189,25 @@ def plan(rows: int, size: int, kind: str, order: str, repeats: int) -> dict[str,
     }
 
 
+def prepare(rows: int, judge: str, repeats: int) -> dict[str, Any]:
+    """Load buckets, tokenise, order, ask the oracle, open the tally; the median."""
+    with tempfile.TemporaryDirectory(prefix="steelyard-bench-") as folder:
+        shards = Path(folder) / "in"
+        make_shards(shards, rows, 2600, distinct=False, shuffled=True)
+        command = [sys.executable, "-c", PREPARE, str(shards), folder, judge]
+        done = [subprocess.run(command, check=True, capture_output=True) for _ in range(repeats)]
+        found = [json.loads(one.stdout) for one in done]
+    return {
+        "what": f"prepare buckets, {found[0]['tokenizer']}",
+        "rows": found[0]["pairs"],
+        "bytes_a_row": 2600,
+        "a_second": round(median(one["pairs"] / one["seconds"] for one in found)),
+        "a_cpu_second": round(median(one["pairs"] / one["cpu"] for one in found)),
+        "buckets": found[0]["buckets"],
+        "peak_gib": max(one["peak"] for one in found),
+    }
+
+
 def read_batches(count: int) -> Iterator[Any]:
     from steelyard.records import ReadBatch
 
@@ -196,6 +266,7 @@ def main() -> int:
     options = parser(__doc__)
     options.add_argument("--rows", type=int, default=200_000, help="of 2.6 KB")
     options.add_argument("--short-rows", type=int, default=10_000_000, help="of 250 bytes; 0: none")
+    options.add_argument("--judge", default="demo", help="whose tokenizer prepares [demo]")
     options.add_argument("--repeats", type=int, default=3)
     chosen = options.parse_args()
     reads = 1_000_000
@@ -208,6 +279,7 @@ def main() -> int:
     ]
     if chosen.short_rows:
         lines.append(plan(chosen.short_rows, 250, "tournament", "shuffled", 1))
+    lines.append(prepare(chosen.rows, chosen.judge, chosen.repeats))
     lines.append(write_reads(reads, chosen.repeats))
     columns = dict.fromkeys(lines[0], "")
     report("host", [columns | line for line in lines], chosen)

@@ -17,7 +17,6 @@ from steelyard.session import NO_CACHE, NO_HITS, NOTICED_TOKENS
 from steelyard.work import CacheShape, EngineReport
 from tiny import write_model
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
