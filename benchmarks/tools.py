@@ -26,6 +26,7 @@ class Job:
         shards: folder of Parquet files.
         judge: as `steelyard score --judge` takes it.
         engine: overrides of vLLM's settings, as Steelyard takes them.
+        options: more that Steelyard takes.
         settings: all of vLLM's settings, as Steelyard noted them in a run of the same job; empty
             for Steelyard itself.
         prompts: where Steelyard's run leaves its token rows for the bare engine.
@@ -34,6 +35,7 @@ class Job:
     shards: Path
     judge: str
     engine: Settings
+    options: Settings = field(default_factory=dict)
     settings: Settings = field(default_factory=dict)
     prompts: Path | None = None
 
@@ -74,9 +76,10 @@ def steelyard(job: Job) -> Outcome:
 
     folder = job.shards.parent / "run"
     shutil.rmtree(folder, ignore_errors=True)
-    began = time.time()
     with Meter(keep=job.prompts is not None) as meter:
-        run = product.score(job.shards, run=folder, judge=job.judge, engine=job.engine)
+        run = product.score(
+            job.shards, run=folder, judge=job.judge, engine=job.engine, **job.options
+        )
     tokens = run.status()["tokens"]
     start, end = RunDir(folder).read_sessions()
     if job.prompts is not None:
@@ -90,17 +93,16 @@ def steelyard(job: Job) -> Outcome:
         computed=meter.scheduled or tokens["computed"],
         cached=tokens["cached"],
         seconds=end["seconds"],
-        before=_seconds_since(began, start["at"]) - start["load_seconds"],
+        before=(folder / "plan" / "plan.json").stat().st_mtime
+        - (folder / "run.json").stat().st_mtime,
         idle=meter.idle,
         preferences=table["raw_preference"].to_pylist(),
         settings=start["settings"],
     )
 
 
-def _seconds_since(began: float, at: str) -> float:
-    from datetime import datetime
-
-    return datetime.fromisoformat(at).timestamp() - began
+def _written(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def bare(job: Job) -> Outcome:

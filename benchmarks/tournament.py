@@ -6,14 +6,15 @@ responses, each of them stands first in k - 1 prompts.
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 import workloads
 from common import report
 from contest import bench, cells, compete, options, texts
 
-# Instructions at each k, so that a run is 50,000 to 80,000 tokens of prompts.
-SIZES = {2: 40, 4: 7, 8: 2, 16: 1}
+# Instructions at each k, so that a run is 30,000 to 90,000 tokens of prompts.
+SIZES = {2: 30, 4: 5, 8: 2, 16: 1}
 ALL = ("naive", "generated", "choices")
 
 
@@ -27,12 +28,17 @@ def main() -> int:
     found = []
     with bench(chosen) as place:
         for k, count in sizes.items():
-            rows = workloads.tournament(texts(chosen), count, k, chosen.seed)
-            for at, cell in enumerate(cells(chosen)):
+            rows = workloads.tournament(_texts(chosen, k), count, k, chosen.seed)
+            for at, cell in enumerate(cells(chosen, large=k == 8)):
                 rivals = ALL if at == 0 and (k == 8 or chosen.smoke) else ("naive",)
                 found += compete(place, rows, f"tournament k={k}", cell, rivals)
     report("tournament", found, chosen)
     return 0
+
+
+def _texts(chosen: argparse.Namespace, k: int) -> workloads.Texts:
+    """Shorter ones for 120 pairs: else they alone would take a quarter of an hour."""
+    return texts(chosen, workloads.SHORT if k >= 16 else None)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ class Limits:
 
 # A CPU computes about a thousand tokens a second: responses of 150 to 400 tokens are still clearly
 # longer than the template, as on a real night.
-MEDIUM = Limits(600, 1600, 300)
+MEDIUM = Limits(500, 1200, 250)
+SHORT = Limits(350, 700, 250)
 SMALL = Limits(150, 400, 120)
 
 
