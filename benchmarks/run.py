@@ -6,7 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("startup", "memory", "soak")
+NAMES = (
+    "startup",
+    "memory",
+    "soak",
+    "sharing",
+    "versus",
+    "tournament",
+    "overlap",
+    "rubric",
+    "overhead",
+    "exactness",
+)
 
 
 def main() -> int:

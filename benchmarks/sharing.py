@@ -6,6 +6,7 @@ which tests hold against real engines), a pool of 60,000 tokens, shuffled rows.
 - logical: tokens of all prompts in both orders
 - unique: of distinct prompts
 - floor: nodes of the trie of all prompts, what no cache of prefixes can save
+- block_floor: what no cache of whole blocks can save, nor a prompt's last token
 - computed: what the engine computes of the distinct prompts in Steelyard's order
 - naive: what it computes of all prompts in the order of the shards (criteria: criterion-first)
 """
@@ -84,6 +85,13 @@ def computed(rows: Rows, block: int) -> int:
     return int(rows.lengths.sum() - simulate(rows.tokens, rows.offsets, cache).sum())
 
 
+def _in_blocks(ordered: Rows, block: int) -> int:
+    from steelyard_kernels.prefix import common_prefix
+
+    shared = common_prefix(ordered.tokens, ordered.offsets, np.arange(len(ordered.lengths)))
+    return int((ordered.lengths - np.minimum(shared, ordered.lengths - 1) // block * block).sum())
+
+
 def measure(name: str, rows: list[Row], encoder: Encoder) -> Iterator[dict[str, Any]]:
     """A line for each size of block."""
     from steelyard_kernels.prefix import common_prefix, trie_floor
@@ -102,6 +110,7 @@ def measure(name: str, rows: list[Row], encoder: Encoder) -> Iterator[dict[str, 
             "logical": logical,
             "unique": int(unique.lengths.sum()),
             "floor": floor,
+            "block_floor": _in_blocks(unique, block),
             "computed": work,
             "naive": theirs,
             "computed/floor": work / floor,
