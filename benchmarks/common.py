@@ -60,6 +60,8 @@ def _plain(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, float) and 0 < abs(value) < 0.001:
+        return f"{value:.1e}"
     if isinstance(value, float):
         return f"{value:,.3f}" if abs(value) < 10 else f"{value:,.1f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -6,7 +6,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("startup", "host", "tokens", "kernels", "memory", "soak")
+NAMES = (
+    "startup",
+    "host",
+    "tokens",
+    "kernels",
+    "memory",
+    "soak",
+    "sharing",
+    "versus",
+    "tournament",
+    "overlap",
+    "rubric",
+    "overhead",
+    "exactness",
+)
 
 
 def main() -> int:

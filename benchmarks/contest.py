@@ -1,0 +1,238 @@
+"""Tools side by side on one workload: there and back again (A B B A), medians and ratios."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import baselines
+import tools
+import workloads
+from common import parser
+from prompts import PROTOCOL, both_orders, encoder_of, pairwise_template, tokenise
+from tinyjudge import tiny_judge
+from tools import Job, Outcome
+
+Tool = Callable[[Job], Outcome]
+STEELYARD = "steelyard"
+TOOLS: dict[str, Tool] = {
+    STEELYARD: tools.steelyard,
+    "naive": baselines.naive,
+    "generated": baselines.generated,
+    "choices": baselines.choices,
+    "bare": tools.bare,
+}
+BLOCK = 32
+POOL_SHARE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Tokens of a workload in the judge's own vocabulary."""
+
+    logical: int
+    longest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where a benchmark runs: the judge, a scratch folder, and a process for smoke sizes."""
+
+    judge: str
+    folder: Path
+    rounds: int
+    shared: ProcessPoolExecutor | None
+
+    @contextmanager
+    def process(self) -> Iterator[ProcessPoolExecutor]:
+        """A fresh process for the runs of one workload; smoke sizes share one."""
+        if self.shared:
+            yield self.shared
+            return
+        with ProcessPoolExecutor(1, get_context("spawn")) as made:
+            yield made
+
+
+def options(text: str | None) -> argparse.ArgumentParser:
+    """Options of the benchmarks with an engine."""
+    made = parser(text)
+    made.add_argument("--judge", default="demo", help="as for `steelyard score` [demo]")
+    made.add_argument("--rounds", type=int, default=2, help="runs of each tool [2: A B B A]")
+    made.add_argument("--seed", type=int, default=0)
+    return made
+
+
+@contextmanager
+def bench(chosen: argparse.Namespace) -> Iterator[Bench]:
+    """Scratch space; smoke sizes have a tiny random judge, one round and no warm-up."""
+    with tempfile.TemporaryDirectory(prefix="steelyard-bench-") as name:
+        folder = Path(name)
+        if not chosen.smoke:
+            yield Bench(chosen.judge, folder, chosen.rounds, None)
+            return
+        os.environ["TORCH_COMPILE_DISABLE"] = "1"  # seconds that only pay in long runs
+        corpus = [PROTOCOL.system, *(text for text, _ in texts(chosen).items)]
+        judge = tiny_judge(folder / "judge", corpus)
+        with ProcessPoolExecutor(1, get_context("spawn")) as shared:
+            yield Bench(str(judge), folder, 1, shared)
+
+
+def texts(chosen: argparse.Namespace, limits: workloads.Limits | None = None) -> workloads.Texts:
+    """Texts for this size; says where they come from if they are not the real ones."""
+    limits = limits or (workloads.SMALL if chosen.smoke else workloads.MEDIUM)
+    found = workloads.load(limits, chosen.seed, generated=chosen.smoke)
+    if found.source == "generated":
+        print("the real texts are not at hand: generated ones", file=sys.stderr)
+    return found
+
+
+def cells(chosen: argparse.Namespace, *, large: bool = False) -> list[tuple[str, str]]:
+    """Inputs and pools that a workload is measured with; with a `large` pool too, if wanted."""
+    every = [("shuffled", "small"), ("grouped", "small"), ("shuffled", "large")]
+    return every[: 1 if chosen.smoke else 2 + large]
+
+
+def pool_blocks(size: Size, pool: str) -> int:
+    """Blocks of the engine's key-value pool.
+
+    "small" is 2% of the workload, as an 8B judge's pool is of a night's, and two of the longest
+    prompts at least; "large" holds everything. One block is the engine's own.
+    """
+    least = 2 * -(-(size.longest + 1 + baselines.ANSWER_TOKENS) // BLOCK)
+    share = POOL_SHARE if pool == "small" else 1.1
+    return max(least, int(size.logical * share) // BLOCK) + 1
+
+
+def measure(rows: list[workloads.Row], judge: str) -> Size:
+    """Tokens of all prompts in both orders, and of the longest, by the judge's encoder."""
+    encoder = encoder_of(judge)
+    lengths = tokenise(pairwise_template(encoder), both_orders(rows), encoder).lengths
+    return Size(int(lengths.sum()), int(lengths.max()))
+
+
+def engine_settings(size: Size, pool: str) -> dict[str, Any]:
+    """The settings that a benchmark fixes; all others are Steelyard's choice."""
+    room = size.longest + 2 + baselines.ANSWER_TOKENS
+    return {
+        "block_size": BLOCK,
+        "max_model_len": -(-room // BLOCK) * BLOCK,
+        "num_gpu_blocks_override": pool_blocks(size, pool),
+    }
+
+
+def compete(
+    place: Bench,
+    rows: list[workloads.Row],
+    name: str,
+    cell: tuple[str, str],
+    rivals: Iterable[str] = ("naive",),
+    *,
+    sized_by: list[workloads.Row] | None = None,
+    options: dict[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Steelyard and its rivals on one workload, as rows of the table, Steelyard first.
+
+    Args:
+        place: judge, scratch folder and processes.
+        rows: the workload.
+        name: what the table calls it.
+        cell: "shuffled" or "grouped", and the pool, "small" or "large".
+        rivals: names in TOOLS.
+        sized_by: rows that the pool is sized by, if not the workload's own.
+        options: more of `steelyard.score`'s.
+    """
+    kind, pool = cell
+    size = measure(sized_by or rows, place.judge)
+    names = [STEELYARD, *rivals]
+    with tempfile.TemporaryDirectory(dir=place.folder) as folder:
+        shards = workloads.write(workloads.arrange(rows, kind), Path(folder) / "shards")
+        prompts = Path(folder) / "prompts.npz" if "bare" in names else None
+        job = Job(shards, place.judge, engine_settings(size, pool), options or {}, prompts=prompts)
+        found = rounds(place, job, {one: TOOLS[one] for one in names})
+    print(f"{name}: {len(rows)} pairs, {kind}, pool {pool}: done", file=sys.stderr, flush=True)
+    title = {"workload": name, "input": kind, "pool": (pool_blocks(size, pool) - 1) * BLOCK}
+    return table(title, found)
+
+
+def rounds(place: Bench, job: Job, fighters: Mapping[str, Tool]) -> dict[str, list[Outcome]]:
+    """All outcomes by tool: forward and back in turn, each with an engine of its own.
+
+    The process is warm: each tool has run on two pairs before (torch compiles a part of vLLM's
+    sampler in the first steps, which takes seconds).
+    """
+    found: dict[str, list[Outcome]] = {name: [] for name in fighters}
+    order = list(fighters)
+    with place.process() as process:
+        if not place.shared:
+            few = workloads.write(workloads.read(job.shards)[:2], job.shards.parent / "few")
+            _turn(process, replace(job, shards=few), fighters, order, {})
+        for number in range(place.rounds):
+            turn = order if number % 2 == 0 else order[::-1]
+            settings = found[order[0]][0].settings if number else {}
+            for name, outcome in _turn(process, job, fighters, turn, settings):
+                found[name].append(outcome)
+    return found
+
+
+def _turn(
+    process: ProcessPoolExecutor,
+    job: Job,
+    fighters: Mapping[str, Tool],
+    order: list[str],
+    settings: dict[str, Any],
+) -> list[tuple[str, Outcome]]:
+    """One run of each; the settings are those that Steelyard chose when it came first."""
+    found = []
+    for name in order:
+        outcome = process.submit(fighters[name], replace(job, settings=settings)).result()
+        settings = settings or outcome.settings
+        found.append((name, outcome))
+    return found
+
+
+def table(title: dict[str, Any], found: Mapping[str, list[Outcome]]) -> list[dict[str, Any]]:
+    """A row a tool: medians, and ratios to the first tool's."""
+    first, lines = next(iter(found.values())), []
+    for name, outcomes in found.items():
+        computed, seconds = _median(outcomes, "computed"), _median(outcomes, "seconds")
+        verdicts, logical = outcomes[0].verdicts, outcomes[0].logical
+        lines.append(
+            title
+            | {
+                "tool": name,
+                "verdicts": verdicts,
+                "logical": logical,
+                "computed": round(computed),
+                "tokens_a_verdict": computed / verdicts if verdicts else 0.0,
+                "hit_rate": sum(one.cached for one in outcomes) / sum(one.sent for one in outcomes),
+                "seconds": seconds,
+                "verdicts_a_second": verdicts / seconds,
+                "computed_ratio": computed / _median(first, "computed"),
+                "seconds_ratio": seconds / _median(first, "seconds"),
+                "before": _median(outcomes, "before"),
+                "idle": _median(outcomes, "idle"),
+                "differ": differ(first[0].preferences, outcomes[0].preferences),
+            }
+        )
+    return lines
+
+
+def differ(ours: list[float], theirs: list[float]) -> float:
+    """Median |difference| of preferences: tools ask the same, and should hear the same."""
+    if not theirs:
+        return 0.0
+    return statistics.median(abs(p - q) for p, q in zip(ours, theirs, strict=True))
+
+
+def _median(outcomes: list[Outcome], name: str) -> float:
+    return float(statistics.median(getattr(one, name) for one in outcomes))

@@ -1,0 +1,46 @@
+"""Five criteria a pair: prompts with the criterion last, and as they are commonly written, first.
+
+There is no protocol with criteria in the product yet. These prompts are made of its own stages:
+the pairwise protocol's texts, segments that are tokenised once, prefix order, `Judge.read`. With
+the criterion as the last segment, the five prompts of a pair differ in their last tokens only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prompts import PROTOCOL, both_orders
+from steelyard.judge.base import Encoder
+from steelyard.protocols.base import slot
+from steelyard.records import Message
+from workloads import Row
+
+CRITERIA = (
+    "Correctness: its statements are true and its reasoning holds.",
+    "Helpfulness: it does what was asked for, and all of it.",
+    "Clarity: it is well ordered and easy to read.",
+    "Brevity: it says what is needed in few words.",
+    "Harmlessness: nobody is hurt by following it.",
+)
+_CRITERION = f"### Criterion\n{slot('criterion')}"
+_QUESTION = "### Verdict\nBy this criterion, which response is better, Response A or Response B?"
+
+
+def template(encoder: Encoder, *, last: bool) -> str:
+    """The prompt in the judge's chat format, with slot marks; the criterion `last` or first."""
+    *pair, _ = PROTOCOL.sections
+    sections = [text for needs, text in pair if needs is None]
+    sections.insert(len(sections) if last else 0, _CRITERION)
+    user = "\n\n".join([*sections, _QUESTION])
+    chat = [Message("system", PROTOCOL.system), Message("user", user)]
+    return encoder.render_chat(chat) + PROTOCOL.answer_prefix
+
+
+def by_pair(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Slots of all prompts; pair after pair, order after order, all criteria in a row."""
+    return [slots | {"criterion": one} for slots in both_orders(rows) for one in CRITERIA]
+
+
+def by_criterion(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """The same, all pairs by the first criterion, then all by the next."""
+    return [slots | {"criterion": one} for one in CRITERIA for slots in both_orders(rows)]

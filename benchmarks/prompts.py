@@ -1,0 +1,115 @@
+"""Prompts as token rows, by the product's own stages, for benchmarks that feed an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from steelyard.judge import open_judge
+from steelyard.judge.base import Encoder, JudgeSpec
+from steelyard.prompt import compile_template, render_templates
+from steelyard.protocols import get_protocol
+from steelyard.records import LabelSet, PromptBatch
+from workloads import Row
+
+Ids = npt.NDArray[np.int32]
+PROTOCOL = get_protocol("pairwise")
+
+
+def encoder_of(judge: str) -> Encoder:
+    """Tokenizers and chat format of a judge; no engine."""
+    return open_judge(JudgeSpec("judge", judge)).encoder
+
+
+def labels_of(encoder: Encoder) -> LabelSet:
+    """The labels A and B in a judge's vocabulary."""
+    return LabelSet(PROTOCOL.labels, tuple(map(encoder.label_variants, PROTOCOL.labels)))
+
+
+def pairwise_template(encoder: Encoder) -> str:
+    """The product's template in the judge's chat format, with slot marks."""
+    return render_templates(PROTOCOL, encoder)[""]
+
+
+def both_orders(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Slots of all rows' prompts, ab and ba side by side."""
+    return [
+        {"instruction": instruction, "first": first, "second": second}
+        for instruction, a, b, *_ in rows
+        for first, second in ((a, b), (b, a))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Ragged token rows: row i is tokens[offsets[i]:offsets[i + 1]]."""
+
+    tokens: Ids
+    offsets: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[Ids]) -> Rows:
+        """Rows put one after the other."""
+        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+        return cls(np.concatenate([np.zeros(0, dtype=np.int32), *rows]), offsets)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens a row."""
+        return np.diff(self.offsets)
+
+    def listed(self) -> list[Ids]:
+        """The rows one by one."""
+        return np.split(self.tokens, self.offsets[1:-1])
+
+    def take(self, order: Sequence[int] | npt.NDArray[np.int64]) -> Rows:
+        """The rows in another order."""
+        listed = self.listed()
+        return Rows.of([listed[at] for at in order])
+
+
+def tokenise(template: str, slots: Sequence[Mapping[str, str]], encoder: Encoder) -> Rows:
+    """Prompts of one template; each text is tokenised once, and ids are joined."""
+    compiled = compile_template(template, encoder)
+    texts = list({text for one in slots for text in one.values()})
+    ids = dict(zip(texts, _encode(encoder, texts), strict=True))
+    rows = []
+    for one in slots:
+        parts = [compiled.pieces[0]]
+        for name, piece in zip(compiled.slots, compiled.pieces[1:], strict=True):
+            parts += (ids[one[name]], piece)
+        rows.append(np.concatenate(parts))
+    return Rows.of(rows)
+
+
+def _encode(encoder: Encoder, texts: list[str]) -> list[Ids]:
+    rows: Any = encoder.encode_data(texts)
+    if hasattr(rows, "offsets"):
+        return np.split(rows.tokens, rows.offsets[1:-1])
+    return [np.asarray(row, dtype=np.int32) for row in rows]
+
+
+def prefix_order(rows: Rows) -> npt.NDArray[np.int64]:
+    """The order in which Steelyard feeds the rows of a bucket."""
+    from steelyard_kernels.prefix import lexicographic_order
+
+    return lexicographic_order(rows.tokens, rows.offsets)[0]
+
+
+def batches(rows: Rows, names: Sequence[int], size: int = 32) -> list[PromptBatch]:
+    """Rows as a judge takes them; a row's key holds its name, a number."""
+    return [
+        PromptBatch(
+            bucket=0,
+            keys=[names[at].to_bytes(16, "big") for at in range(start, end)],
+            tokens=rows.tokens[rows.offsets[start] : rows.offsets[end]],
+            offsets=rows.offsets[start : end + 1] - rows.offsets[start],
+            truncated=np.zeros(end - start, dtype=np.bool_),
+        )
+        for start in range(0, len(names), size)
+        for end in (min(start + size, len(names)),)
+    ]

@@ -1,0 +1,122 @@
+"""Five criteria a pair: what does it cost to ask for the criterion last, and in prefix order?
+
+Steelyard has no protocol with criteria yet: its side is made here of its own stages (criteria.py).
+The naive script asks criterion-first, as such prompts are commonly written and one criterion after
+the other, and criterion-last, pair after pair; both are the best order for their kind.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import baselines
+import criteria
+import workloads
+from common import report
+from contest import Size, bench, cells, engine_settings, options, rounds, table, texts
+from meter import Meter
+from prompts import batches, encoder_of, labels_of, prefix_order, tokenise
+from steelyard.judge import open_judge
+from steelyard.judge.base import JudgeSpec
+from steelyard.records import Workload
+from tools import Job, Outcome
+
+
+def staged(job: Job) -> Outcome:
+    """Criterion last, each segment tokenised once, in prefix order, through `Judge.read`."""
+    with Meter() as meter:
+        judge = open_judge(JudgeSpec("judge", job.judge, engine=job.engine))
+        began = time.perf_counter()
+        slots = criteria.by_pair(workloads.read(job.shards))
+        before = time.perf_counter() - began
+        labels = labels_of(judge.encoder)
+        settings = judge.start(Workload(len(slots), judge.context_length), labels).settings
+        began = time.perf_counter()
+        rows = tokenise(criteria.template(judge.encoder, last=True), slots, judge.encoder)
+        order = prefix_order(rows)
+        logits, cached = [0.0] * len(slots), 0
+        for reads in judge.read(iter(batches(rows.take(order), order.tolist()))):
+            cached += int(reads.cached_tokens.sum())
+            for key, (a, b) in zip(reads.keys, reads.label_logprobs.tolist(), strict=True):
+                logits[int.from_bytes(key, "big")] = a - b
+        preferences = _by_pair(logits)
+        seconds = time.perf_counter() - began
+        judge.close()
+    sent = int(rows.offsets[-1])
+    return Outcome(
+        verdicts=len(preferences),
+        logical=sent,
+        sent=sent,
+        computed=meter.scheduled or sent - cached,
+        cached=cached,
+        seconds=seconds,
+        before=before,
+        idle=meter.idle,
+        preferences=preferences,
+        settings=settings,
+    )
+
+
+def first(job: Job) -> Outcome:
+    """The naive script, criterion-first."""
+    return _naive(job, last=False)
+
+
+def last(job: Job) -> Outcome:
+    """The naive script, criterion-last."""
+    return _naive(job, last=True)
+
+
+def _naive(job: Job, *, last: bool) -> Outcome:
+    text = criteria.template(encoder_of(job.judge), last=last)
+    began = time.perf_counter()
+    rows = workloads.read(job.shards)
+    slots = criteria.by_pair(rows) if last else criteria.by_criterion(rows)
+    prompts = [baselines.fill(text, one) for one in slots]
+    prepared = prompts, time.perf_counter() - began
+    return baselines.score(job, prepared, _by_pair if last else baselines.combine)
+
+
+def _by_pair(logits: list[float]) -> list[float]:
+    """Preferences, criterion after criterion, of logits that come pair after pair."""
+    count = len(criteria.CRITERIA)
+    by_criterion = (logits[at::count] for at in range(count))
+    return [one for some in by_criterion for one in baselines.combine(some)]
+
+
+def main() -> int:
+    made = options(__doc__)
+    made.add_argument("--instructions", type=int, default=2, help="three pairs on each")
+    chosen = made.parse_args()
+    if chosen.smoke:
+        chosen.instructions = 1
+    rows = workloads.tournament(texts(chosen), chosen.instructions, 3, chosen.seed)
+    found = []
+    with bench(chosen) as place:
+        encoder = encoder_of(place.judge)
+        template = criteria.template(encoder, last=True)
+        lengths = tokenise(template, criteria.by_pair(rows), encoder).lengths
+        size = Size(int(lengths.sum()), int(lengths.max()))
+        for kind, pool in cells(chosen):
+            settings = engine_settings(size, pool)
+            with tempfile.TemporaryDirectory(dir=place.folder) as folder:
+                shards = workloads.write(workloads.arrange(rows, kind), Path(folder) / "shards")
+                job = Job(shards, place.judge, settings)
+                fighters = {"steelyard stages": staged, "naive first": first, "naive last": last}
+                found += table(
+                    {
+                        "workload": f"{len(criteria.CRITERIA)} criteria",
+                        "input": kind,
+                        "pool": (settings["num_gpu_blocks_override"] - 1) * settings["block_size"],
+                    },
+                    rounds(place, job, fighters),
+                )
+    report("rubric", found, chosen)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
