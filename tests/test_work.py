@@ -18,7 +18,6 @@ from steelyard.work import CacheShape, EngineReport
 from tiny import write_model
 
 
-
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
     return str(write_model(tmp_path_factory.mktemp("judge")))
