@@ -10,7 +10,7 @@ NAMES = (
     "startup",
     "host",
     "tokens",
-    "kernels",
+    "compiled",
     "memory",
     "soak",
     "sharing",

@@ -16,6 +16,11 @@ LIBRARY = {
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in LIBRARY)
 
 
+def test_none_is_called_kernels():
+    """transformers would take it for a package of that name (docs/decisions/0001)."""
+    assert not (FOLDER / "kernels.py").exists()
+
+
 def test_make_bench_runs_them_all():
     listed = (FOLDER / "run.py").read_text("utf-8").split("NAMES = (")[1].split(")")[0]
     assert sorted(name.strip(' \n"') for name in listed.split(",") if name.strip()) == NAMES

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steelyard.plan import prefix_order
 from steelyard_kernels.prefix import common_prefix, lexicographic_order, trie_floor
 
 
@@ -120,7 +119,7 @@ def test_long_common_beginnings_and_a_part_of_a_buffer():
     rows += [[*head[: draw.randrange(3000)], draw.randrange(4)] for _ in range(200)]
     tokens, offsets = ragged(rows)
     order, shared = lexicographic_order(tokens, offsets)
-    assert order.tolist() == naive_order(rows) == prefix_order(tokens, offsets).tolist()
+    assert order.tolist() == naive_order(rows)
     assert shared.tolist() == naive_shared(rows, order)
     # Rows 100 to 199 of the same buffers; read-only and strided inputs are inputs all the same.
     tokens.flags.writeable = False
