@@ -22,16 +22,19 @@ CRITERIA = (
     "Brevity: it says what is needed in few words.",
     "Harmlessness: nobody is hurt by following it.",
 )
-_CRITERION = f"### Criterion\n{slot('criterion')}"
+_FIRST = f"### Criterion\n{slot('criterion')}"
 _QUESTION = "### Verdict\nBy this criterion, which response is better, Response A or Response B?"
+# The question before the criterion: what follows it is computed for every criterion anew.
+_LAST = f"""### Verdict
+Which response is better by the following criterion, Response A or Response B?
+{slot("criterion")}"""
 
 
 def template(encoder: Encoder, *, last: bool) -> str:
     """The prompt in the judge's chat format, with slot marks; the criterion `last` or first."""
     *pair, _ = PROTOCOL.sections
     sections = [text for needs, text in pair if needs is None]
-    sections.insert(len(sections) if last else 0, _CRITERION)
-    user = "\n\n".join([*sections, _QUESTION])
+    user = "\n\n".join([*sections, _LAST] if last else [_FIRST, *sections, _QUESTION])
     chat = [Message("system", PROTOCOL.system), Message("user", user)]
     return encoder.render_chat(chat) + PROTOCOL.answer_prefix
 

@@ -20,6 +20,8 @@ NAMES = (
     "rubric",
     "overhead",
     "exactness",
+    "limits",
+    "gpu",
 )
 
 
