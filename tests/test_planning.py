@@ -4,7 +4,9 @@ import io
 import json
 import resource
 import shutil
+import subprocess
 import threading
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import steelyard
-from helpers import pairs_table, program
+from helpers import PROGRAM, pairs_table, program
 from steelyard.config import RunConfig
 from steelyard.errors import (
     EXIT_DONE,
@@ -25,6 +27,7 @@ from steelyard.errors import (
 from steelyard.progress import Reporter
 from steelyard.run import resume, score
 from steelyard.shards import Limits, open_shards, stream
+from steelyard.store.journal import read_journal
 from steelyard.store.plan_files import load_manifest
 from steelyard.store.rundir import RunDir
 from steelyard.texts import open_texts
@@ -187,6 +190,23 @@ def test_duplicates_across_groups_are_read_once(tmp_path, table):
 def test_a_stopped_grouped_run_goes_on(tmp_path, grouped, reference):
     run = stopped(tmp_path / "run", grouped)
     assert manifest(run).in_shards
+    assert resume(run, QUIET) == EXIT_DONE
+    assert verdicts(run) == verdicts(reference)
+
+
+def test_a_killed_grouped_run_goes_on(tmp_path, grouped, reference):
+    run, toml = tmp_path / "run", tmp_path / "run.toml"
+    toml.write_text("bucket_bytes = 2000\npart_rows = 20\n")
+    arguments = ["score", grouped, "--run", run, "--judge", "scripted:rate=200", "--config", toml]
+    process = subprocess.Popen([*PROGRAM, *map(str, arguments), "--quiet"])
+    end = time.monotonic() + 60
+    while len(read_journal(run)) < 3:
+        assert time.monotonic() < end, "no part was committed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert manifest(run).in_shards
+    assert 0 < len(read_journal(run)) < 24
     assert resume(run, QUIET) == EXIT_DONE
     assert verdicts(run) == verdicts(reference)
 

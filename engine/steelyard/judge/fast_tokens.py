@@ -137,8 +137,11 @@ def accelerated(spec: dict[str, Any], slow: Encode, place: str) -> AcceleratedTo
     try:
         from fastokens import Tokenizer
 
+        name = f"fastokens {version('fastokens')}"
         encode = Tokenizer.from_json_str(json.dumps(spec)).encode_batch_flat
-    except Exception:  # missing, too old, or it refuses this tokenizer
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # missing, too old, or it refuses this tokenizer, if by a panic
         return None
 
     def fast(texts: list[str]) -> TokenRows:
@@ -148,7 +151,7 @@ def accelerated(spec: dict[str, Any], slow: Encode, place: str) -> AcceleratedTo
             np.frombuffer(offsets, dtype="<u8").astype(np.int64),
         )
 
-    return AcceleratedTokens(fast, slow, f"fastokens {version('fastokens')}", place)
+    return AcceleratedTokens(fast, slow, name, place)
 
 
 def _is_byte_level(spec: dict[str, Any]) -> bool:
