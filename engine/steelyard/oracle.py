@@ -43,3 +43,9 @@ class BlockOracle:
         if self._cache is not None:
             computed[:fitting] -= simulate(rows.tokens, offsets, self._cache)
         return computed
+
+
+def warm_up() -> None:
+    """Load the oracle's kernels, or compile them, which takes seconds the first time."""
+    toy = CacheShape(True, block=1, blocks=4, step_tokens=2, step_prompts=1, longest=2)
+    BlockOracle(toy).computed(TokenRows.of([[0, 1]]), 1)

@@ -16,7 +16,7 @@ from steelyard.errors import EngineFailed, UsageError
 from steelyard.feed import Ahead, feed
 from steelyard.identity import label_set
 from steelyard.judge.base import Judge
-from steelyard.oracle import BlockOracle
+from steelyard.oracle import BlockOracle, warm_up
 from steelyard.progress import Counts, Reporter
 from steelyard.prompting import PreparedBucket, PromptMaker
 from steelyard.records import Int32, LabelSet, ReadBatch, Workload
@@ -99,8 +99,8 @@ def read_prompts(ctx: Context, manifest: Manifest, texts: BucketTexts) -> None:
             _read_prompts(engine, texts, counts)
         finally:
             ctx.reporter.done()
-            ctx.judge.close()
             seconds = time.monotonic() - (engine.loaded or began)
+            ctx.judge.close()
             ctx.run.log_session(
                 "end",
                 session=engine.session,
@@ -152,6 +152,8 @@ class _Engine:
 
     def oracle(self, bucket: PreparedBucket) -> Int32 | None:
         """Tokens that it should compute of each prompt, once it is loaded."""
+        if not self.ready.is_set():
+            warm_up()
         self.ready.wait()
         if self._oracle is None:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from steelyard_kernels.jit import kernel
+from steelyard_kernels.jit import column, kernel
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -20,7 +20,7 @@ def join(tokens: Int32, starts: Int64, lengths: Int64) -> Int32:
         lengths: n, from 0.
     """
     out = np.empty(int(lengths.sum()), dtype=np.int32)
-    _join(tokens, starts, lengths, out)
+    _join(column(tokens, np.int32), column(starts, np.int64), column(lengths, np.int64), out)
     return out
 
 
