@@ -159,7 +159,10 @@ def compete(
         prompts = Path(folder) / "prompts.npz" if "bare" in names else None
         job = Job(shards, place.judge, engine_settings(size, pool), options or {}, prompts=prompts)
         found = rounds(place, job, {one: TOOLS[one] for one in names})
-    print(f"{name}: {len(rows)} pairs, {kind}, pool {pool}: done", file=sys.stderr, flush=True)
+    for one, outcomes in found.items():
+        times = ", ".join(f"{outcome.seconds:.1f}" for outcome in outcomes)
+        done = f"{name}, {kind}, pool {pool}: {one} {outcomes[0].computed:,} tokens in {times} s"
+        print(done, file=sys.stderr, flush=True)
     title = {"workload": name, "input": kind, "pool": (pool_blocks(size, pool) - 1) * BLOCK}
     return table(title, found)
 
