@@ -110,8 +110,8 @@ def test_it_has_no_threads_of_its_own(tmp_path, monkeypatch):
 
 def test_letters_that_fold_into_others_are_never_trusted():
     """One such letter alone is no trouble, and proves nothing: after an apostrophe it is."""
-    encoder, slow = beside(StandIn(wrong=lambda text: "'\u017f" in text))
-    for texts in (["\u017f"], ["it's"], ["\u017f and it's"] * 3, ["it'\u017f"] * 300):
+    encoder, _ = beside(StandIn(wrong=lambda text: "'\u017f" in text))
+    for texts in (["it's and"], ["it's"] * 3, ["\u017f and it's"] * 3, ["it'\u017f"] * 300):
         same(encoder.encode(texts), texts)
     assert encoder.active
 
