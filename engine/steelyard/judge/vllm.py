@@ -14,7 +14,12 @@ from steelyard.errors import EngineFailed, JudgeUnavailable, SteelyardError, Usa
 from steelyard.judge import settings as choose
 from steelyard.judge.base import EngineClock, Judge, JudgeSpec
 from steelyard.judge.engine_queue import EngineError, Feed, cache_shape, each_prompt, read_batch
-from steelyard.judge.process import OutputLog, engine_surroundings, settle_llvmlite
+from steelyard.judge.process import (
+    OutputLog,
+    engine_surroundings,
+    settle_llvmlite,
+    uncompiled,
+)
 from steelyard.judge.tokenizer import HFEncoder
 from steelyard.judge.weights import ModelFiles, resolve_model, weights_digest
 from steelyard.records import (
@@ -96,6 +101,8 @@ class VllmJudge(Judge):
                 self.close()
                 _free_distributed()  # a half-built engine leaves it behind, too
                 raise refusal from (None if refusal is error else error)
+        with uncompiled(spawned):  # loads what it needs
+            pass
         if spawned:
             self._alive = _watch_process(self._engine)
         return EngineReport(
@@ -159,7 +166,8 @@ class VllmJudge(Judge):
             while True:
                 more = feed.top_up(prompts)
                 if feed.waiting:
-                    feed.step()
+                    with uncompiled(self._spawned):
+                        feed.step()
                 if feed.finished:
                     yield read_batch(feed.take(), self._labels)
                 if not more and not feed.waiting:
