@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ def run_status(root: Path) -> dict[str, Any]:
     `state` is planning, scoring, stopped or complete. Token counts are of prompts: `prompt` those
     sent to the engine, of which `cached` came from its prefix cache and `computed` did not;
     `saved_by_dedupe` and `saved_by_reuse` were never sent. `work` is what the prompts read by an
-    engine took (records.Work), with `hit_rate`, the share of their tokens that the engine had;
+    engine took (work.Work), by bucket, too, with `hit_rate`, the share of their tokens that the engine had;
     None where nothing was read. `busy_share` is the engine's work in the time from first prompt to
     last read of all sessions.
 
@@ -41,7 +40,6 @@ def run_status(root: Path) -> dict[str, Any]:
     complete = manifest is not None and read >= manifest.prompts
     done = sum(part.pairs for part in parts)
     used = spent(root)
-    by_bucket = work_by_bucket(parts)
     watt_hours = used["gpu_watt_hours"]
     return {
         "run": str(root),
@@ -60,19 +58,10 @@ def run_status(root: Path) -> dict[str, Any]:
             "error": sums["error_reads"],
             "reused": sums["reused_reads"],
         },
-        "tokens": {
-            "prompt": sums["prompt_tokens"],
-            "cached": sums["cached_tokens"],
-            "computed": sums["prompt_tokens"] - sums["cached_tokens"],
-            "saved_by_dedupe": sums["duplicate_tokens"],
-            "saved_by_reuse": sums["reused_tokens"],
-        },
+        "tokens": _tokens(sums),
         "work": {
-            **work_entry(_total(by_bucket.values())),
+            **_work(work_by_bucket(parts)),
             "busy_share": _share(used["engine_seconds"], used["reading_seconds"]),
-            "buckets": [
-                {"bucket": bucket, **work_entry(work)} for bucket, work in by_bucket.items()
-            ],
         },
         "rejects": manifest.rejected if manifest else {},
         "parts": len(parts),
@@ -86,17 +75,28 @@ def run_status(root: Path) -> dict[str, Any]:
     }
 
 
-def work_entry(work: Work) -> dict[str, Any]:
-    """The fields of Work, and the hit rate."""
+def _tokens(sums: Counter[str]) -> dict[str, int]:
+    return {
+        "prompt": sums["prompt_tokens"],
+        "cached": sums["cached_tokens"],
+        "computed": sums["prompt_tokens"] - sums["cached_tokens"],
+        "saved_by_dedupe": sums["duplicate_tokens"],
+        "saved_by_reuse": sums["reused_tokens"],
+    }
+
+
+def _work(by_bucket: dict[int, Work]) -> dict[str, Any]:
+    """Sums over all buckets, and each bucket's own."""
+    total = Work()
+    for work in by_bucket.values():
+        total.add(work)
+    each = [{"bucket": bucket, **_with_hit_rate(work)} for bucket, work in by_bucket.items()]
+    return {**_with_hit_rate(total), "buckets": each}
+
+
+def _with_hit_rate(work: Work) -> dict[str, Any]:
     hits = work.unique_tokens - work.computed_tokens
     return {**asdict(work), "hit_rate": _share(hits, work.unique_tokens)}
-
-
-def _total(works: Iterable[Work]) -> Work:
-    total = Work()
-    for work in works:
-        total.add(work)
-    return total
 
 
 def _share(part: float | None, whole: float | None) -> float | None:

@@ -216,7 +216,7 @@ def run_table(
 
 
 def work_table(connection: Connection, committed: Sequence[journal.Part]) -> None:
-    """Table `work`: what the reads of each bucket took (records.Work)."""
+    """Table `work`: what the reads of each bucket took (work.Work)."""
     by_bucket = journal.work_by_bucket(committed)
     columns = {"bucket": pa.array(list(by_bucket), pa.int32())}
     for name in (one.name for one in fields(Work)):
