@@ -21,8 +21,8 @@ def run_status(root: Path) -> dict[str, Any]:
     `state` is planning, scoring, stopped or complete. Token counts are of prompts: `prompt` those
     sent to the engine, of which `cached` came from its prefix cache and `computed` did not;
     `saved_by_dedupe` and `saved_by_reuse` were never sent. `work` is what the prompts read by an
-    engine took (work.Work), by bucket, too, with `hit_rate`, the share of their tokens that the engine had;
-    None where nothing was read. `busy_share` is the engine's work in the time from first prompt to
+    engine took (work.Work), in all and by bucket; `hit_rate` is the share of their tokens that the
+    engine had already, None where nothing was read. `busy_share` is the engine's work in the time from first prompt to
     last read of all sessions.
 
     Raises:
