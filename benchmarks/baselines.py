@@ -17,7 +17,7 @@ from typing import Any
 import workloads
 from meter import Meter
 from prompts import both_orders, encoder_of, pairwise_template
-from tools import Job, Outcome, shut_down
+from tools import Job, Outcome, ask_oracle, shut_down
 
 CERTAIN = 100.0  # a logit
 ANSWER_TOKENS = 4  # enough for " A." or ": **A**"
@@ -89,7 +89,9 @@ def score(
         outputs = llm.generate(texts, wanted, use_tqdm=False)
         preferences = (combined or combine)([_likeliest(output) for output in outputs])
         seconds = time.perf_counter() - began
-    return _outcome(outputs, preferences, meter, seconds, before)
+        prompts = [output.prompt_token_ids for output in outputs]
+        oracle = ask_oracle(llm.llm_engine.vllm_config, prompts)
+    return _outcome(outputs, preferences, meter, seconds, before, oracle=oracle)
 
 
 def _rendered(job: Job) -> tuple[list[str], float]:
@@ -146,6 +148,7 @@ def _outcome(
     before: float,
     *,
     asked: int = 1,
+    oracle: int = 0,
 ) -> Outcome:
     """`asked`: how often each prompt was fed; what was to be weighed is one of them."""
     sent = sum(len(output.prompt_token_ids) for output in outputs)
@@ -155,6 +158,7 @@ def _outcome(
         logical=sent // asked,
         sent=sent,
         computed=meter.scheduled or sent - cached,
+        oracle=oracle,
         cached=cached,
         seconds=seconds,
         before=before,

@@ -218,6 +218,7 @@ def table(title: dict[str, Any], found: Mapping[str, list[Outcome]]) -> list[dic
                 "verdicts": verdicts,
                 "logical": logical,
                 "computed": round(computed),
+                "oracle": outcomes[0].oracle,
                 "tokens_a_verdict": computed / verdicts if verdicts else 0.0,
                 "hit_rate": sum(one.cached for one in outcomes) / sum(one.sent for one in outcomes),
                 "seconds": seconds,

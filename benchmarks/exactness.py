@@ -22,7 +22,6 @@ from common import report
 from contest import BLOCK, Size, bench, engine_settings, options, texts
 from meter import Meter
 from prompts import (
-    Rows,
     batches,
     both_orders,
     encoder_of,
@@ -33,7 +32,8 @@ from prompts import (
 )
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
-from steelyard.records import Workload
+from steelyard.prompting import take_rows
+from steelyard.records import TokenRows, Workload
 from workloads import Limits
 
 BRIEF = Limits(30, 250, 80)
@@ -46,7 +46,7 @@ PASSES: dict[str, tuple[bool, dict[str, Any]]] = {
 }
 
 
-def read(judge: str, rows: Rows, order: list[int], engine: dict[str, Any]) -> tuple[Any, int]:
+def read(judge: str, rows: TokenRows, order: list[int], engine: dict[str, Any]) -> tuple[Any, int]:
     """Logits of all rows, read in this order by an engine of its own, and tokens computed."""
     logits: npt.NDArray[np.float64] = np.full(len(order), np.nan)
     with Meter() as meter:
@@ -54,7 +54,7 @@ def read(judge: str, rows: Rows, order: list[int], engine: dict[str, Any]) -> tu
         work = Workload(len(order), int(rows.lengths.max()))
         opened.start(work, labels_of(opened.encoder))
         cached = 0
-        for reads in opened.read(iter(batches(rows.take(order), order))):
+        for reads in opened.read(iter(batches(take_rows(rows, np.asarray(order)), order))):
             places = [int.from_bytes(key, "big") for key in reads.keys]
             logits[places] = reads.label_logprobs[:, 0] - reads.label_logprobs[:, 1]
             cached += int(reads.cached_tokens.sum())
@@ -64,7 +64,7 @@ def read(judge: str, rows: Rows, order: list[int], engine: dict[str, Any]) -> tu
     return logits, meter.scheduled or int(rows.lengths.sum()) - cached
 
 
-def measure(judge: str, rows: Rows, dtype: str, seed: int) -> list[dict[str, Any]]:
+def measure(judge: str, rows: TokenRows, dtype: str, seed: int) -> list[dict[str, Any]]:
     """A line a pass; the first is what the others are compared with."""
     size = Size(int(rows.lengths.sum()), int(rows.lengths.max()))
     roomy = engine_settings(size, "large") | {"dtype": dtype}

@@ -103,6 +103,22 @@ print(json.dumps({
     "tokenizer": judge.encoder.engine,
 }))
 """
+SCORE = """
+import gc, json, sys, time
+import steelyard
+spent, since = 0.0, 0.0
+def watch(phase, info):
+    global spent, since
+    now = time.perf_counter()
+    if phase == "start":
+        since = now
+    else:
+        spent += now - since
+gc.callbacks.append(watch)
+began = time.perf_counter()
+steelyard.score(sys.argv[1], run=sys.argv[2], judge="scripted")
+print(json.dumps({"seconds": time.perf_counter() - began, "garbage": spent}))
+"""
 READS = 500
 
 
@@ -208,6 +224,24 @@ def prepare(rows: int, judge: str, repeats: int) -> dict[str, Any]:
     }
 
 
+def score(rows: int, repeats: int) -> dict[str, Any]:
+    """A whole run with the scripted judge, and its time in the garbage collector; the median."""
+    with tempfile.TemporaryDirectory(prefix="steelyard-bench-") as folder:
+        shards = Path(folder) / "in"
+        make_shards(shards, rows, 400, distinct=False, shuffled=True)
+        found = []
+        for turn in range(repeats):
+            command = [sys.executable, "-c", SCORE, str(shards), f"{folder}/run-{turn}"]
+            done = subprocess.run(command, check=True, capture_output=True)
+            found.append(json.loads(done.stdout))
+    return {
+        "what": "score, scripted judge",
+        "rows": rows,
+        "a_second": round(median(rows / one["seconds"] for one in found)),
+        "garbage_share": median(one["garbage"] / one["seconds"] for one in found),
+    }
+
+
 def read_batches(count: int) -> Iterator[Any]:
     from steelyard.records import ReadBatch
 
@@ -280,8 +314,9 @@ def main() -> int:
     if chosen.short_rows:
         lines.append(plan(chosen.short_rows, 250, "tournament", "shuffled", 1))
     lines.append(prepare(chosen.rows, chosen.judge, chosen.repeats))
+    lines.append(score(chosen.rows, chosen.repeats))
     lines.append(write_reads(reads, chosen.repeats))
-    columns = dict.fromkeys(lines[0], "")
+    columns = {key: "" for line in lines for key in line}
     report("host", [columns | line for line in lines], chosen)
     return 0
 

@@ -14,18 +14,19 @@ import time
 import workloads
 from common import report
 from contest import Size, bench, engine_settings, options, texts
-from prompts import Rows, batches, both_orders, encoder_of, labels_of, pairwise_template, tokenise
+from prompts import batches, both_orders, encoder_of, labels_of, pairwise_template, tokenise
 from prompts import prefix_order as in_prefix_order
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
-from steelyard.records import Workload
+from steelyard.prompting import take_rows
+from steelyard.records import TokenRows, Workload
 
 TOKENS = (256, 512, 1024, 2048)
 PROMPTS = (4, 16, 64)
 MIDDLE = 512, 16  # what each is varied around
 
 
-def seconds(judge: str, rows: Rows, engine: dict[str, int]) -> tuple[float, int]:
+def seconds(judge: str, rows: TokenRows, engine: dict[str, int]) -> tuple[float, int]:
     """Of reading all rows, loading left out, and the tokens that were computed."""
     opened = open_judge(JudgeSpec("judge", judge, engine=engine))
     work = Workload(len(rows.lengths), int(rows.lengths.max()))
@@ -51,7 +52,7 @@ def main() -> int:
     with bench(chosen) as place:
         encoder = encoder_of(place.judge)
         rows = tokenise(pairwise_template(encoder), both_orders(pairs), encoder)
-        rows = rows.take(in_prefix_order(rows))
+        rows = take_rows(rows, in_prefix_order(rows))
         size = Size(int(rows.lengths.sum()), int(rows.lengths.max()))
         times: dict[tuple[int, int], list[float]] = {one: [] for one in limits}
         computed: dict[tuple[int, int], int] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ from steelyard.judge import open_judge
 from steelyard.judge.base import Encoder, JudgeSpec
 from steelyard.prompt import compile_template, render_templates
 from steelyard.protocols import get_protocol
-from steelyard.records import LabelSet, PromptBatch
+from steelyard.records import LabelSet, PromptBatch, TokenRows
 from workloads import Row
 
 Ids = npt.NDArray[np.int32]
@@ -43,35 +42,7 @@ def both_orders(rows: Sequence[Row]) -> list[dict[str, str]]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Ragged token rows: row i is tokens[offsets[i]:offsets[i + 1]]."""
-
-    tokens: Ids
-    offsets: npt.NDArray[np.int64]
-
-    @classmethod
-    def of(cls, rows: Sequence[Ids]) -> Rows:
-        """Rows put one after the other."""
-        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-        return cls(np.concatenate([np.zeros(0, dtype=np.int32), *rows]), offsets)
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens a row."""
-        return np.diff(self.offsets)
-
-    def listed(self) -> list[Ids]:
-        """The rows one by one."""
-        return np.split(self.tokens, self.offsets[1:-1])
-
-    def take(self, order: Sequence[int] | npt.NDArray[np.int64]) -> Rows:
-        """The rows in another order."""
-        listed = self.listed()
-        return Rows.of([listed[at] for at in order])
-
-
-def tokenise(template: str, slots: Sequence[Mapping[str, str]], encoder: Encoder) -> Rows:
+def tokenise(template: str, slots: Sequence[Mapping[str, str]], encoder: Encoder) -> TokenRows:
     """Prompts of one template; each text is tokenised once, and ids are joined."""
     compiled = compile_template(template, encoder)
     texts = list({text for one in slots for text in one.values()})
@@ -82,17 +53,17 @@ def tokenise(template: str, slots: Sequence[Mapping[str, str]], encoder: Encoder
         for name, piece in zip(compiled.slots, compiled.pieces[1:], strict=True):
             parts += (ids[one[name]], piece)
         rows.append(np.concatenate(parts))
-    return Rows.of(rows)
+    return TokenRows.of(rows)
 
 
-def prefix_order(rows: Rows) -> npt.NDArray[np.int64]:
+def prefix_order(rows: TokenRows) -> npt.NDArray[np.int64]:
     """The order in which Steelyard feeds the rows of a bucket."""
     from steelyard_kernels.prefix import lexicographic_order
 
     return lexicographic_order(rows.tokens, rows.offsets)[0]
 
 
-def batches(rows: Rows, names: Sequence[int], size: int = 32) -> list[PromptBatch]:
+def batches(rows: TokenRows, names: Sequence[int], size: int = 32) -> list[PromptBatch]:
     """Rows as a judge takes them; a row's key holds its name, a number."""
     return [
         PromptBatch(

@@ -21,6 +21,8 @@ from meter import Meter
 from prompts import batches, encoder_of, labels_of, prefix_order, tokenise
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
+from steelyard.oracle import BlockOracle
+from steelyard.prompting import take_rows
 from steelyard.records import Workload
 from tools import Job, Outcome
 
@@ -33,30 +35,32 @@ def staged(job: Job) -> Outcome:
         slots = criteria.by_pair(workloads.read(job.shards))
         before = time.perf_counter() - began
         labels = labels_of(judge.encoder)
-        settings = judge.start(Workload(len(slots), judge.context_length), labels).settings
+        report = judge.start(Workload(len(slots), judge.context_length), labels)
         began = time.perf_counter()
         rows = tokenise(criteria.template(judge.encoder, last=True), slots, judge.encoder)
         order = prefix_order(rows)
         logits, cached = [0.0] * len(slots), 0
-        for reads in judge.read(iter(batches(rows.take(order), order.tolist()))):
+        for reads in judge.read(iter(batches(take_rows(rows, order), order.tolist()))):
             cached += int(reads.cached_tokens.sum())
             for key, (a, b) in zip(reads.keys, reads.label_logprobs.tolist(), strict=True):
                 logits[int.from_bytes(key, "big")] = a - b
         preferences = _by_pair(logits)
         seconds = time.perf_counter() - began
         judge.close()
+        oracle = BlockOracle(report.cache).computed(take_rows(rows, order), len(slots))
     sent = int(rows.offsets[-1])
     return Outcome(
         verdicts=len(preferences),
         logical=sent,
         sent=sent,
         computed=meter.scheduled or sent - cached,
+        oracle=int(oracle.sum()),
         cached=cached,
         seconds=seconds,
         before=before,
         idle=meter.idle,
         preferences=preferences,
-        settings=settings,
+        settings=report.settings,
     )
 
 

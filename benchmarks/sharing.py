@@ -26,8 +26,10 @@ import criteria
 import workloads
 from common import parser, report
 from contest import texts
-from prompts import Rows, both_orders, encoder_of, pairwise_template, prefix_order, tokenise
+from prompts import both_orders, encoder_of, pairwise_template, prefix_order, tokenise
 from steelyard.judge.base import Encoder
+from steelyard.prompting import take_rows
+from steelyard.records import TokenRows
 from tinyjudge import tiny_judge
 from workloads import Limits, Row
 
@@ -49,7 +51,7 @@ def every(found: workloads.Texts, count: int, seed: int) -> Iterator[tuple[str, 
     yield "5 criteria, k=4", workloads.tournament(found, max(1, count // 8), 4, seed)
 
 
-def prompts(name: str, rows: list[Row], encoder: Encoder) -> tuple[Rows, Rows]:
+def prompts(name: str, rows: list[Row], encoder: Encoder) -> tuple[TokenRows, TokenRows]:
     """Steelyard's prompts and the naive script's, both in the order of the rows."""
     if "criteria" not in name:
         same = tokenise(pairwise_template(encoder), both_orders(rows), encoder)
@@ -59,18 +61,18 @@ def prompts(name: str, rows: list[Row], encoder: Encoder) -> tuple[Rows, Rows]:
     return last, tokenise(first, criteria.by_criterion(rows), encoder)
 
 
-def distinct(rows: Rows) -> Rows:
+def distinct(rows: TokenRows) -> TokenRows:
     """Each different row once, in prefix order."""
     from steelyard_kernels.prefix import common_prefix
 
-    ordered = rows.take(prefix_order(rows))
+    ordered = take_rows(rows, prefix_order(rows))
     shared = common_prefix(ordered.tokens, ordered.offsets, np.arange(len(ordered.lengths)))
     # Equal rows stand side by side.
     again = (shared[1:] == ordered.lengths[1:]) & (shared[1:] == ordered.lengths[:-1])
-    return ordered.take(np.flatnonzero(np.concatenate([[True], ~again])))
+    return take_rows(ordered, np.flatnonzero(np.concatenate([[True], ~again])))
 
 
-def computed(rows: Rows, block: int) -> int:
+def computed(rows: TokenRows, block: int) -> int:
     """Tokens that an engine with this pool computes of rows in this order."""
     from steelyard_kernels.block_cache import new_cache, simulate
 
@@ -85,7 +87,7 @@ def computed(rows: Rows, block: int) -> int:
     return int(rows.lengths.sum() - simulate(rows.tokens, rows.offsets, cache).sum())
 
 
-def _in_blocks(ordered: Rows, block: int) -> int:
+def _in_blocks(ordered: TokenRows, block: int) -> int:
     from steelyard_kernels.prefix import common_prefix
 
     shared = common_prefix(ordered.tokens, ordered.offsets, np.arange(len(ordered.lengths)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +49,7 @@ class Outcome:
         logical: tokens of all prompts asked for, in both orders, before any saving.
         sent: tokens of the prompts that reached the engine.
         computed: tokens that the engine computed, by its scheduler's count.
+        oracle: tokens that the block-cache oracle says; 0 where it was not asked.
         cached: tokens of `sent` that it took from its prefix cache, by its own count.
         seconds: of scoring; loading excluded.
         before: seconds of reading, planning and rendering before that.
@@ -61,6 +62,7 @@ class Outcome:
     logical: int
     sent: int
     computed: int
+    oracle: int
     cached: int
     seconds: float
     before: float
@@ -91,6 +93,7 @@ def steelyard(job: Job) -> Outcome:
         logical=tokens["prompt"] + tokens["saved_by_dedupe"],
         sent=tokens["prompt"],
         computed=meter.scheduled or tokens["computed"],
+        oracle=run.status()["work"]["oracle_tokens"],
         cached=tokens["cached"],
         seconds=end["seconds"],
         before=(folder / "plan" / "plan.json").stat().st_mtime
@@ -131,8 +134,18 @@ def bare(job: Job) -> Outcome:
         seconds = time.perf_counter() - began
     sent = sum(map(len, prompts))
     return Outcome(
-        0, sent, sent, meter.scheduled or sent - cached, cached, seconds, 0.0, meter.idle, []
+        0, sent, sent, meter.scheduled or sent - cached, 0, cached, seconds, 0.0, meter.idle, []
     )
+
+
+def ask_oracle(config: Any, prompts: Iterable[Sequence[int]]) -> int:
+    """Tokens that an engine of this configuration should compute of prompts in this order."""
+    from steelyard.judge.engine_queue import cache_shape
+    from steelyard.oracle import BlockOracle
+    from steelyard.records import TokenRows
+
+    rows = TokenRows.of(list(prompts))
+    return int(BlockOracle(cache_shape(config)).computed(rows, len(rows)).sum())
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 
 from steelyard import ratebook, telemetry
-from steelyard.judge.base import EngineClock
 
 
 def write(folder, samples):
@@ -18,8 +17,7 @@ def write(folder, samples):
 
 
 def sample(session, at, cpu, *gpus):
-    clock = {"reading_seconds": at / 2, "engine_seconds": at / 4}
-    return {"session": session, "time": at, "cpu_seconds": cpu, "gpus": list(gpus), **clock}
+    return {"session": session, "time": at, "cpu_seconds": cpu, "gpus": list(gpus)}
 
 
 def gpu(watts=None, joules=None):
@@ -33,8 +31,7 @@ def test_energy_by_the_drivers_counter(tmp_path):
          sample("b", 99, 0, gpu(9, 9000)), sample("b", 100, 2, gpu(9, 9400))],
     )  # fmt: skip
     assert telemetry.spent(tmp_path) == {
-        "seconds": 11, "cpu_seconds": 6, "reading_seconds": 5.5, "engine_seconds": 2.75,
-        "gpu_watt_hours": pytest.approx(4000 / 3600),
+        "seconds": 11, "cpu_seconds": 6, "gpu_watt_hours": pytest.approx(4000 / 3600),
     }  # fmt: skip
 
 
@@ -50,8 +47,7 @@ def test_no_gpu_is_no_energy_and_a_torn_line_is_none(tmp_path):
         stream.write('{"session": "a", "ti')
     assert telemetry.spent(tmp_path)["gpu_watt_hours"] is None
     assert telemetry.spent(tmp_path / "nowhere") == {
-        "seconds": 0, "cpu_seconds": 0, "reading_seconds": 0, "engine_seconds": 0,
-        "gpu_watt_hours": None,
+        "seconds": 0, "cpu_seconds": 0, "gpu_watt_hours": None,
     }  # fmt: skip
 
 
@@ -88,7 +84,7 @@ class FakeNVML(SimpleNamespace):
 
 def test_gpus_are_sampled_while_it_is_open(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", FakeNVML())
-    with telemetry.Telemetry(tmp_path, "s", EngineClock(), seconds=0.01):
+    with telemetry.Telemetry(tmp_path, "s", seconds=0.01):
         time.sleep(0.1)
     lines = [json.loads(line) for line in (tmp_path / telemetry.NAME).read_text().splitlines()]
     assert len(lines) >= 3

@@ -44,9 +44,9 @@ def test_the_engine_computes_what_the_oracle_says(judge, shard, tmp_path, blocks
     assert work["computed_tokens"] == work["oracle_tokens"] == status["tokens"]["computed"]
     assert work["floor_tokens"] <= work["computed_tokens"] < work["unique_tokens"]
     assert work["hit_rate"] == 1 - work["computed_tokens"] / work["unique_tokens"]
-    assert 0 < work["busy_share"] <= 1
-    for name in ("prompts", "computed_tokens", "oracle_tokens", "floor_tokens"):
-        assert sum(bucket[name] for bucket in work["buckets"]) == work[name]
+    assert 0 < work["busy_share"] == work["engine_seconds"] / work["reading_seconds"] <= 1
+    for name in ("prompts", "computed_tokens", "oracle_tokens", "floor_tokens", "engine_seconds"):
+        assert sum(bucket[name] for bucket in work["buckets"]) == pytest.approx(work[name])
     by_bucket = run.sql(
         "SELECT bucket, sum(prompt_tokens - cached_tokens)::BIGINT AS computed_tokens"
         " FROM reads GROUP BY bucket ORDER BY bucket"

@@ -93,7 +93,7 @@ def read_prompts(ctx: Context, manifest: Manifest, texts: BucketTexts) -> None:
             remedy="choose a judge, or an --engine max_model_len, with a longer context",
         )
     engine = _Engine(ctx, manifest, maker, manifest.prompts - read)
-    with Telemetry(ctx.run.root, engine.session, ctx.judge.clock):
+    with Telemetry(ctx.run.root, engine.session):
         began = time.monotonic()
         try:
             _read_prompts(engine, texts, counts)
@@ -106,8 +106,6 @@ def read_prompts(ctx: Context, manifest: Manifest, texts: BucketTexts) -> None:
                 session=engine.session,
                 seconds=round(seconds, 3),
                 prompts=counts.new_prompts,
-                reading_seconds=round(ctx.judge.clock.total, 3),
-                engine_seconds=round(ctx.judge.clock.busy, 3),
                 tokenizer=ctx.judge.encoder.engine,
             )
         if computed := counts.tokens - counts.cached_tokens:
@@ -193,8 +191,12 @@ def _take(
     writer: parts.PartWriter,
 ) -> None:
     ctx, total, warned = engine.ctx, Work(), False
+    clock, spent = ctx.judge.clock, (0.0, 0.0)
     for batch in reads:
         gain = tally.count(batch)
+        if gain.work:
+            gain.spend(clock.total - spent[0], clock.busy - spent[1])
+            spent = clock.total, clock.busy
         writer.add(batch, gain)
         counts.add(batch, gain)
         ctx.reporter.scoring(counts)

@@ -21,9 +21,9 @@ def run_status(root: Path) -> dict[str, Any]:
     `state` is planning, scoring, stopped or complete. Token counts are of prompts: `prompt` those
     sent to the engine, of which `cached` came from its prefix cache and `computed` did not;
     `saved_by_dedupe` and `saved_by_reuse` were never sent. `work` is what the prompts read by an
-    engine took (work.Work), in all and by bucket; `hit_rate` is the share of their tokens that the
-    engine had already, None where nothing was read. `busy_share` is the engine's work in the time from first prompt to
-    last read of all sessions.
+    engine took (work.Work), in all and by bucket, with `hit_rate`, the share of their tokens that
+    the engine had already, and `busy_share`, the engine's share of the time; None where nothing
+    was read.
 
     Raises:
         UsageError: `root` is no run directory.
@@ -59,10 +59,7 @@ def run_status(root: Path) -> dict[str, Any]:
             "reused": sums["reused_reads"],
         },
         "tokens": _tokens(sums),
-        "work": {
-            **_work(work_by_bucket(parts)),
-            "busy_share": _share(used["engine_seconds"], used["reading_seconds"]),
-        },
+        "work": _work(work_by_bucket(parts)),
         "rejects": manifest.rejected if manifest else {},
         "parts": len(parts),
         "bytes": _sizes(run),
@@ -90,13 +87,17 @@ def _work(by_bucket: dict[int, Work]) -> dict[str, Any]:
     total = Work()
     for work in by_bucket.values():
         total.add(work)
-    each = [{"bucket": bucket, **_with_hit_rate(work)} for bucket, work in by_bucket.items()]
-    return {**_with_hit_rate(total), "buckets": each}
+    each = [{"bucket": bucket, **_with_shares(work)} for bucket, work in by_bucket.items()]
+    return {**_with_shares(total), "buckets": each}
 
 
-def _with_hit_rate(work: Work) -> dict[str, Any]:
+def _with_shares(work: Work) -> dict[str, Any]:
     hits = work.unique_tokens - work.computed_tokens
-    return {**asdict(work), "hit_rate": _share(hits, work.unique_tokens)}
+    return {
+        **asdict(work),
+        "hit_rate": _share(hits, work.unique_tokens),
+        "busy_share": _share(work.engine_seconds, work.reading_seconds),
+    }
 
 
 def _share(part: float | None, whole: float | None) -> float | None:

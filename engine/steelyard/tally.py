@@ -24,6 +24,13 @@ class Gain:
     duplicate_tokens: int = 0
     work: dict[int, Work] = field(default_factory=dict)
 
+    def spend(self, reading: float, engine: float) -> None:
+        """Share seconds out among the buckets, by their prompts."""
+        prompts = sum(work.prompts for work in self.work.values())
+        for work in self.work.values():
+            work.reading_seconds += reading * work.prompts / prompts
+            work.engine_seconds += engine * work.prompts / prompts
+
     def add(self, other: Gain) -> None:
         """Add another's sums to these."""
         self.pairs += other.pairs

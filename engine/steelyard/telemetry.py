@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steelyard.judge.base import EngineClock
-
 NAME = "telemetry.jsonl"
 SECONDS = 5.0
 
@@ -23,10 +21,7 @@ SECONDS = 5.0
 class Telemetry:
     """Samples while it is open. A GPU that cannot be sampled is left out, never guessed."""
 
-    def __init__(
-        self, run: Path, session: str, clock: EngineClock, seconds: float = SECONDS
-    ) -> None:
-        self._clock = clock
+    def __init__(self, run: Path, session: str, seconds: float = SECONDS) -> None:
         self._path, self._session, self._seconds = run / NAME, session, seconds
         self._gpus = open_gpus()
         self._stop = threading.Event()
@@ -51,8 +46,6 @@ class Telemetry:
             "session": self._session,
             "time": round(time.time(), 3),
             "cpu_seconds": round(_cpu_seconds(), 3),
-            "reading_seconds": round(self._clock.total, 3),
-            "engine_seconds": round(self._clock.busy, 3),
             "gpus": [sample() for sample in self._gpus],
         }
         try:
@@ -108,19 +101,16 @@ def spent(run: Path) -> dict[str, float | None]:
     """What all sessions of a run used, from their samples.
 
     Returns:
-        seconds and cpu_seconds with a judge loading or reading; reading_seconds from its first
-        prompt to its last read, and of those engine_seconds in which the engine had work;
-        gpu_watt_hours (None where no GPU was sampled). Energy is taken from the driver's counter
-        where it has one, else from power times time between samples.
+        seconds and cpu_seconds with a judge loading or reading; gpu_watt_hours (None where no GPU
+        was sampled). Energy is taken from the driver's counter where it has one, else from power
+        times time between samples.
     """
-    cpu, reading, engine, joules, seconds, seen = 0.0, 0.0, 0.0, 0.0, 0.0, False
+    cpu, joules, seconds, seen = 0.0, 0.0, 0.0, False
     last: dict[str, Any] | None = None
     for sample in _samples(run):
         if last is not None and last["session"] == sample["session"]:
             seconds += sample["time"] - last["time"]
             cpu += sample["cpu_seconds"] - last["cpu_seconds"]
-            reading += sample["reading_seconds"] - last["reading_seconds"]
-            engine += sample["engine_seconds"] - last["engine_seconds"]
             for before, after in zip(last["gpus"], sample["gpus"], strict=False):
                 used = _joules(before, after, sample["time"] - last["time"])
                 if used is not None:
@@ -129,8 +119,6 @@ def spent(run: Path) -> dict[str, float | None]:
     return {
         "seconds": seconds,
         "cpu_seconds": cpu,
-        "reading_seconds": reading,
-        "engine_seconds": engine,
         "gpu_watt_hours": joules / 3600 if seen else None,
     }
 

@@ -18,6 +18,8 @@ class Work:
         oracle_tokens: what an engine with this engine's block cache should compute; None where
             that cannot be told (several engines, an engine without a known cache).
         computed_tokens: what the engine computed, by its own count.
+        reading_seconds: time from the first prompt to the last read, this bucket's share of it.
+        engine_seconds: of those, the ones in which the engine had work.
     """
 
     prompts: int = 0
@@ -26,6 +28,8 @@ class Work:
     floor_tokens: int = 0
     oracle_tokens: int | None = 0
     computed_tokens: int = 0
+    reading_seconds: float = 0.0
+    engine_seconds: float = 0.0
 
     def add(self, other: Work) -> None:
         """Add another's sums to these."""
@@ -34,6 +38,8 @@ class Work:
         self.unique_tokens += other.unique_tokens
         self.floor_tokens += other.floor_tokens
         self.computed_tokens += other.computed_tokens
+        self.reading_seconds += other.reading_seconds
+        self.engine_seconds += other.engine_seconds
         if self.oracle_tokens is not None and other.oracle_tokens is not None:
             self.oracle_tokens += other.oracle_tokens
         else:

@@ -220,7 +220,8 @@ def work_table(connection: Connection, committed: Sequence[journal.Part]) -> Non
     by_bucket = journal.work_by_bucket(committed)
     columns = {"bucket": pa.array(list(by_bucket), pa.int32())}
     for name in (one.name for one in fields(Work)):
-        columns[name] = pa.array([getattr(work, name) for work in by_bucket.values()], pa.int64())
+        kind = pa.float64() if name.endswith("seconds") else pa.int64()
+        columns[name] = pa.array([getattr(work, name) for work in by_bucket.values()], kind)
     connection.register("work_raw", pa.table(columns))
     connection.execute(
         "CREATE TABLE work AS SELECT *, 1 - computed_tokens / unique_tokens AS hit_rate"

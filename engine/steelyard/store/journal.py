@@ -35,7 +35,7 @@ class Part:
     pairs: int  # pairs that this part completes
     counts: dict[str, int] = field(default_factory=dict)  # reads by status, tokens, reused
     # By bucket, the fields of records.Work; empty for reads that were taken over.
-    work: dict[str, dict[str, int | None]] = field(default_factory=dict)
+    work: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     def intact(self, run: Path) -> bool:
         """Whether the file is there with the bytes that were committed."""
