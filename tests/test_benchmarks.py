@@ -10,8 +10,8 @@ from helpers import ROOT
 
 FOLDER = ROOT / "benchmarks"
 LIBRARY = {
-    "baselines", "common", "contest", "criteria", "generated", "meter", "prompts", "run", "tinyjudge", "tools",
-    "workloads",
+    "baselines", "common", "contest", "criteria", "generated", "meter", "prompts", "run",
+    "tinyjudge", "tools", "workloads",
 }  # fmt: skip
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in LIBRARY)
 
