@@ -39,17 +39,22 @@ class Finished:
     error: str | None = None
 
 
-def cache_shape(config: Any) -> CacheShape:
-    """As vLLM made it: it switches caching off for some models, and measures the pool itself."""
+def cache_shape(config: Any) -> CacheShape | None:
+    """As vLLM made it: it switches caching off for some models, and measures the pool itself.
+
+    None where it does not tell the size of its pool.
+    """
     cache, scheduler = config.cache_config, config.scheduler_config
+    if not cache.num_gpu_blocks:
+        return None
     return CacheShape(
         enabled=bool(cache.enable_prefix_caching),
         block=int(cache.block_size),
-        blocks=int(cache.num_gpu_blocks or 0),
+        blocks=int(cache.num_gpu_blocks),
         step_tokens=int(scheduler.max_num_batched_tokens),
         step_prompts=int(scheduler.max_num_seqs),
         longest=int(config.model_config.max_model_len),
-        steps_in_flight=2 if scheduler.async_scheduling else 1,
+        steps_in_flight=2 if getattr(scheduler, "async_scheduling", False) else 1,
     )
 
 
