@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -86,6 +87,7 @@ def tables(run, shards):
 
 def stopped(run, shards, **options):
     """A run that was stopped in the middle of its reads."""
+    run = Path(run)
     stop = threading.Event()
 
     class Stopping(Reporter):
@@ -396,3 +398,28 @@ def test_a_pass_can_begin_in_the_middle(grouped):
     for shard, row in [(0, 0), (0, 30), (1, 79), (2, 17)]:
         found = [row for rows, _ in stream(shards, start=(shard, row)) for row in rows.to_pylist()]
         assert found == whole[80 * shard + row // 17 * 17 :]
+
+
+def test_a_run_with_relative_paths_is_resumed_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pairs_table(200, instructions=200), "pairs.parquet")
+    stopped("run", "pairs.parquet")
+    assert load_manifest(RunDir(tmp_path / "run")).in_shards
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert resume(tmp_path / "run", QUIET) == EXIT_DONE
+    table = steelyard.open_run(tmp_path / "run").verdicts()
+    assert set(table["shard"].to_pylist()) == {"pairs.parquet"}
+
+
+def test_a_shard_that_came_later_is_named(tmp_path):
+    shards = tmp_path / "in"
+    shards.mkdir()
+    pq.write_table(pairs_table(200, instructions=200), shards / "a.parquet")
+    stopped(tmp_path / "run", shards)
+    pq.write_table(pairs_table(4, seed=1), shards / "later.parquet")
+    with pytest.raises(InputRefused, match=r"not planned: later\.parquet"):
+        resume(tmp_path / "run", QUIET)
+    (shards / "later.parquet").unlink()
+    assert resume(tmp_path / "run", QUIET) == EXIT_DONE

@@ -144,3 +144,22 @@ def test_a_killed_run_still_knows_all_its_work(tmp_path):
     whole = said("status", run)
     assert whole["work"]["prompts"] == 800
     assert whole["work"]["unique_tokens"] == whole["tokens"]["prompt"]
+
+
+def test_tokens_add_up_when_reads_are_reused(tmp_path):
+    """Every token that was asked for was computed, cached, or spared by dedupe or reuse."""
+    table = pairs_table(40, width=1)
+    pq.write_table(table.slice(0, 20), tmp_path / "first.parquet")
+    many = tmp_path / "many"
+    many.mkdir()
+    pq.write_table(table, many / "a.parquet")
+    pq.write_table(table.slice(10, 20), many / "b.parquet")
+    steelyard.score(tmp_path / "first.parquet", run=tmp_path / "old", judge="scripted")
+    old = str(tmp_path / "old")
+    run = steelyard.score(many, run=tmp_path / "new", judge="scripted", reuse=[old])
+    alone = steelyard.score(many, run=tmp_path / "alone", judge="scripted").status()["tokens"]
+    tokens = run.status()["tokens"]
+    assert tokens["saved_by_reuse"] > 0
+    asked = tokens["prompt"] + tokens["saved_by_dedupe"] + tokens["saved_by_reuse"]
+    assert asked == alone["prompt"] + alone["saved_by_dedupe"]
+    assert tokens["saved_by_dedupe"] == alone["saved_by_dedupe"]

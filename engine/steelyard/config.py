@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -41,6 +42,16 @@ class RunConfig:
     bucket_bytes: int = 32 << 20
     part_rows: int = 20_000
     part_seconds: float = 60.0
+
+    def anchored(self) -> RunConfig:
+        """The same with absolute paths, so that a run can be resumed from any folder."""
+        local = Path(self.judge).is_dir() and self.judge != "demo"
+        return replace(
+            self,
+            inputs=tuple(map(_absolute, self.inputs)),
+            reuse=tuple(map(_absolute, self.reuse)),
+            judge=_absolute(self.judge) if local else self.judge,
+        )
 
     def validate(self) -> RunConfig:
         """Check what one value alone can tell.
@@ -141,6 +152,10 @@ def fingerprint(content: Any) -> str:  # noqa: ANN401 - any JSON value
     """xxh3_128 of canonical JSON, 32 hex digits."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return xxhash.xxh3_128_hexdigest(text.encode())
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)  # noqa: PTH100 - keeps `..` and links
 
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ from steelyard.identity import judge_spec, make_passport, row_limits
 from steelyard.judge import open_judge
 from steelyard.oracle import BlockOracle
 from steelyard.planning import write_plan
-from steelyard.progress import Reporter, duration
+from steelyard.progress import Reporter, amount, duration
 from steelyard.prompting import PromptMaker
 from steelyard.records import Workload
 from steelyard.shards import open_shards, stream
@@ -174,7 +174,7 @@ def draw_plan(content: dict[str, Any]) -> str:
         ),
         (
             "disk",
-            f"{content['plan_bytes'] / 1e6:,.1f} MB for the plan, {content['buckets']} buckets"
+            f"{amount(content['plan_bytes'])} for the plan, buckets: {content['buckets']}"
             + ("; texts stay in the shards" if content["texts"] == "in shards" else ""),
         ),
         ("time", time),

@@ -64,6 +64,7 @@ def score(
         SteelyardError: see errors.py.
     """
     reporter, stop = reporter or Reporter(), stop or threading.Event()
+    config = config.anchored()
     place = RunDir(run)
     place.check_place()
     shards = open_shards(config.inputs, config.map)
@@ -165,13 +166,21 @@ def _same_shards(ctx: Context) -> ShardSet:
     else:
         if shards.fingerprint == ctx.passport["input"]["fingerprint"]:
             return shards
-        cause, place = "the shards are not those that were planned", ", ".join(ctx.config.inputs)
+        cause, place = _what_changed(ctx, shards), ", ".join(ctx.config.inputs)
     raise InputRefused(
         f"this run reads its texts from the shards: {cause}",
         place=place,
         effect="nothing was read; what was read before is intact",
         remedy=SHARDS_REMEDY,
     )
+
+
+def _what_changed(ctx: Context, shards: ShardSet) -> str:
+    planned = set(ctx.passport["input"]["shards"])
+    here = {source.name for source in shards.sources}
+    kinds = {"not there": planned - here, "not planned": here - planned}
+    named = [f"{word}: {', '.join(sorted(names)[:3])}" for word, names in kinds.items() if names]
+    return "; ".join(named) or "their sizes or footers are others than they were"
 
 
 class _Stopped(Exception):

@@ -33,8 +33,8 @@ from steelyard.work import CacheShape, Work
 # So many tokens that could have come from the prefix cache, and none did: that is no chance.
 NOTICED_TOKENS = 20_000
 NO_CACHE = (
-    "the engine keeps no prefix cache for this model: every prompt is computed in full, which"
-    " `steelyard plan` does not expect"
+    "the engine has no prefix cache (switched off, or not there for this model): every prompt is"
+    " computed in full"
 )
 NO_HITS = (
     "the engine's prefix cache has not given a single token, though prompts share beginnings"

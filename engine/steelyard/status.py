@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from steelyard.progress import duration
+from steelyard.progress import amount, duration
 from steelyard.store.journal import read_journal, work_by_bucket
 from steelyard.store.plan_files import read_manifest
 from steelyard.store.rundir import RunDir
@@ -127,7 +127,8 @@ def draw_status(status: dict[str, Any]) -> str:
     pairs, prompts, tokens = status["pairs"], status["prompts"], status["tokens"]
     rejects, long = sum(status["rejects"].values()), prompts["overlong"] > 0
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in status["rejects"].items())
-    rate = tokens["prompt"] / status["seconds"] if status["seconds"] else 0
+    reading = status["work"]["reading_seconds"]
+    rate = status["work"]["unique_tokens"] / reading if reading else 0
     lines = [
         ("run", f"{status['run']} ({status['state']})"),
         ("judge", f"{status['judge']}, protocol {status['protocol']}"),
@@ -153,7 +154,8 @@ def draw_status(status: dict[str, Any]) -> str:
         ),
         (
             "time",
-            f"{duration(status['seconds'])} with the engine, {rate:,.0f} prompt tokens/s,"
+            f"{duration(status['seconds'])} with the judge, {duration(reading)} of them reading:"
+            f" {rate:,.0f} prompt tokens/s;"
             f" {status['cpu_seconds']:,.0f} CPU seconds",
         ),
         ("disk", _disk(status["bytes"])),
@@ -170,8 +172,9 @@ def _draw_work(work: dict[str, Any]) -> str:
     busy = work["busy_share"]
     return (
         f"{work['logical_tokens']:,} tokens asked, {work['unique_tokens']:,} unique,"
-        f" {work['computed_tokens']:,} computed (floor {work['floor_tokens']:,},"
-        f" oracle {_number(oracle)}); hit rate {work['hit_rate']:.1%}"
+        f" {work['computed_tokens']:,} computed (floor {work['floor_tokens']:,}"
+        + (f", oracle {oracle:,}" if oracle is not None else "")
+        + f"); hit rate {work['hit_rate']:.1%}"
         + (f"; engine busy {busy:.1%}" if busy is not None else "")
     )
 
@@ -183,7 +186,7 @@ def _energy(status: dict[str, Any]) -> str:
 
 
 def _disk(sizes: dict[str, int]) -> str:
-    return ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sizes.items())
+    return ", ".join(f"{name} {amount(size)}" for name, size in sizes.items())
 
 
 def _number(value: int | None) -> str:

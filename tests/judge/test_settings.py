@@ -91,3 +91,17 @@ def test_a_context_limit_is_a_number_of_tokens(value):
 def test_context_limit():
     assert choose.context_limit({}) == 0
     assert choose.context_limit({"max_model_len": "8192"}) == 8192
+
+
+@pytest.mark.parametrize("block", [0, 16, 7, 48, "32"])
+def test_blocks_that_a_cpu_does_not_have_are_refused(block):
+    with pytest.raises(UsageError, match="block_size"):
+        choose.check_cache({"block_size": block, "max_model_len": 64}, "cpu")
+
+
+def test_a_pool_holds_at_least_one_whole_prompt():
+    settings = {"block_size": 32, "max_model_len": 65, "num_gpu_blocks_override": 4}
+    choose.check_cache(settings, "cpu")
+    with pytest.raises(UsageError, match="does not hold"):
+        choose.check_cache(settings | {"num_gpu_blocks_override": 3}, "cpu")
+    choose.check_cache({"block_size": 16, "max_model_len": 65}, "gpu")

@@ -18,6 +18,7 @@ from steelyard.judge.base import Judge
 from steelyard.records import STATUS_ERROR, PromptBatch, ReadBatch
 
 STRIKES = 3
+TOLD = 10  # deaths that are told one by one; then every hundredth
 # So many prompts in a row, each killing the engine alone, are not poison: the engine is broken.
 HOPELESS = 8
 
@@ -48,6 +49,7 @@ class Isolation:
         self._retry: list[_Prompt] = []
         self._dead = False
         self._lone_deaths = 0
+        self._deaths = 0
 
     def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
         """Read all prompts; those given up come back with status error.
@@ -108,7 +110,12 @@ class Isolation:
         groups = deque([self._suspects(error)])
         while groups:
             group = groups.popleft()
-            self._on_event(f"the engine died; restarting it with {len(group)} suspects")
+            self._deaths += 1
+            if self._deaths <= TOLD or self._deaths % 100 == 0:
+                self._on_event(
+                    f"the engine died ({self._deaths} times now);"
+                    f" restarting it, suspects: {len(group)}"
+                )
             try:
                 yield from self._attempt(_batches(group))
                 continue

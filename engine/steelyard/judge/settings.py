@@ -203,6 +203,29 @@ def choose_settings(
     }
 
 
+def check_cache(settings: Mapping[str, Any], device: Device) -> None:
+    """Refuse blocks that the engine does not have, and a pool that holds no whole prompt.
+
+    Raises:
+        UsageError: vLLM would find out after loading, and say less.
+    """
+    block, least = settings["block_size"], 32 if device == "cpu" else 1
+    if not isinstance(block, int) or block < 1 or block % least:
+        raise UsageError(
+            f"block_size {block!r} is not possible on a {device.upper()}",
+            place="--engine block_size",
+            remedy=f"choose a multiple of {least}, or leave it out",
+        )
+    blocks = settings.get("num_gpu_blocks_override")
+    needed = -(-settings["max_model_len"] // block) + 1  # vLLM keeps one block for itself
+    if blocks is not None and blocks < needed:
+        raise UsageError(
+            f"a pool of {blocks} blocks of {block} does not hold the longest prompt",
+            place="--engine num_gpu_blocks_override",
+            remedy=f"give it {needed} or more, or leave it out",
+        )
+
+
 def likely_cache(
     files: ModelFiles, dtype: str, settings: Mapping[str, Any], device: Device
 ) -> CacheShape:

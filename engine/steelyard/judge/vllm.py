@@ -115,6 +115,7 @@ class VllmJudge(Judge):
     def likely_cache(self, workload: Workload) -> CacheShape | None:
         """See `Judge`; on a GPU the size of the pool is a guess."""
         chosen = self._chosen(workload) | self._overrides()
+        choose.check_cache(chosen, self._device)
         return choose.likely_cache(self._files, self._dtype, chosen, self._device)
 
     def _chosen(self, workload: Workload) -> dict[str, Any]:
@@ -141,7 +142,9 @@ class VllmJudge(Judge):
         }
         if self._spawned:
             fixed["worker_extension_cls"] = "steelyard.judge.worker.OwnedWorker"
-        return chosen | self._overrides() | fixed
+        arguments = chosen | self._overrides() | fixed
+        choose.check_cache(arguments, self._device)
+        return arguments
 
     def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
         """Feed prompts and yield the reads of each engine step; see `Judge`.

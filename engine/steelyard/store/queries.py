@@ -14,6 +14,15 @@ from steelyard.store.database import one_row, parquet_view, workspace
 from steelyard.store.rundir import RunDir
 from steelyard.store.views import sql_text
 
+# How many prompts of the plan have each key.
+USES = """
+WITH uses AS (
+  SELECT key, bucket, count(*) AS n FROM (
+    SELECT key_ab AS key, bucket FROM pairs_raw UNION ALL SELECT key_ba, bucket FROM pairs_raw
+  ) GROUP BY ALL
+)
+"""
+
 
 def balance_pairs(run: RunDir) -> None:
     """Make the journal's sum of completed pairs equal a fresh count.
@@ -44,6 +53,19 @@ def ambiguous_pair_ids(run: RunDir) -> int:
     return int(count)
 
 
+def spared_tokens(run: RunDir, reads: pa.Table) -> int:
+    """Tokens of the duplicates of these prompts (READS) in the plan."""
+    with workspace(run, []) as connection:
+        connection.register("candidate", reads.select(["prompt_key", "prompt_tokens"]))
+        (tokens,) = one_row(
+            connection,
+            USES  # noqa: S608 - our own text
+            + "SELECT coalesce(sum((uses.n - 1) * c.prompt_tokens), 0) FROM candidate c"
+            " JOIN uses ON c.prompt_key = uses.key",
+        )
+    return int(tokens)
+
+
 def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], path: Path) -> int | None:
     """Tokens that the duplicates of a part's prompts did not cost.
 
@@ -55,20 +77,14 @@ def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], path: Path)
         parquet_view(connection, "candidate", [path], READS)
         rows, keys, planned, taken, tokens = one_row(
             connection,
-            """
-            WITH uses AS (
-              SELECT key, bucket, count(*) AS n FROM (
-                SELECT key_ab AS key, bucket FROM pairs_raw
-                UNION ALL SELECT key_ba, bucket FROM pairs_raw
-              ) GROUP BY ALL
-            )
+            f"""{USES}
             SELECT (SELECT count(*) FROM candidate),
               (SELECT count(DISTINCT prompt_key) FROM candidate),
               (SELECT count(*) FROM candidate c
                  JOIN uses ON c.prompt_key = uses.key AND c.bucket = uses.bucket),
               (SELECT count(*) FROM candidate c SEMI JOIN reads_raw USING (prompt_key)),
               (SELECT coalesce(sum((uses.n - 1) * c.prompt_tokens), 0) FROM candidate c
-                 JOIN uses ON c.prompt_key = uses.key)""",
+                 JOIN uses ON c.prompt_key = uses.key)""",  # noqa: S608 - our own text
         )
     return int(tokens) if rows == keys == planned and not taken else None
 

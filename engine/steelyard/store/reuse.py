@@ -39,6 +39,6 @@ def take_over(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
     first, taken = next_number(run), 0
     tables = queries.matching_reads(run, other, theirs, origin, PART_ROWS)
     for number, table in enumerate(tables, first):
-        commit_part(run, table, number, Gain())
+        commit_part(run, table, number, Gain(duplicate_tokens=queries.spared_tokens(run, table)))
         taken += len(table)
     return taken, notes
