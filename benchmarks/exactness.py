@@ -64,7 +64,9 @@ def read(judge: str, rows: TokenRows, order: list[int], engine: dict[str, Any]) 
     return logits, meter.scheduled or int(rows.lengths.sum()) - cached
 
 
-def measure(judge: str, rows: TokenRows, dtype: str, seed: int) -> list[dict[str, Any]]:
+def measure(
+    judge: str, rows: TokenRows, dtype: str, seed: int, names: list[str]
+) -> list[dict[str, Any]]:
     """A line a pass; the first is what the others are compared with."""
     size = Size(int(rows.lengths.sum()), int(rows.lengths.max()))
     roomy = engine_settings(size, "large") | {"dtype": dtype}
@@ -72,7 +74,8 @@ def measure(judge: str, rows: TokenRows, dtype: str, seed: int) -> list[dict[str
     straight = prefix_order(rows).tolist()
     mixed = random.Random(seed).sample(straight, len(straight))
     lines, ours = [], np.zeros(0)
-    for name, (shuffled, change) in PASSES.items():
+    for name in names:
+        shuffled, change = PASSES[name]
         blocks = {key: tiny for key, value in change.items() if value is None}
         logits, computed = read(
             judge, rows, mixed if shuffled else straight, roomy | change | blocks
@@ -115,6 +118,9 @@ def pairs_of(chosen: argparse.Namespace) -> list[workloads.Row]:
 def main() -> int:
     made = options(__doc__)
     made.add_argument("--pairs", type=int, default=500)
+    made.add_argument(
+        "--passes", nargs="*", default=list(PASSES), help="the first is compared with"
+    )
     made.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
     chosen = made.parse_args()
     if chosen.smoke:
@@ -125,7 +131,7 @@ def main() -> int:
         encoder = encoder_of(place.judge)
         made_rows = tokenise(pairwise_template(encoder), both_orders(rows), encoder)
         for dtype in chosen.dtypes:
-            found += measure(place.judge, made_rows, dtype, chosen.seed)
+            found += measure(place.judge, made_rows, dtype, chosen.seed, chosen.passes)
     report("exactness", found, chosen)
     return 0
 
