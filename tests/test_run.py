@@ -347,7 +347,7 @@ def test_a_disk_that_is_full_while_planning(tmp_path, shard):
 
 def test_one_writer_many_readers(tmp_path, shard):
     place = tmp_path / "run"
-    process = start(shard, place, tmp_path, rate=20, part_rows=10)
+    process = start(shard, place, tmp_path, rate=12, part_rows=10)
     try:
         wait_for(lambda: len(read_journal(place)) >= 1)
         with pytest.raises(RunLocked), RunDir(place).lock():
@@ -367,8 +367,7 @@ def test_one_writer_many_readers(tmp_path, shard):
 def test_ctrl_c_finishes_the_part_and_says_how_to_go_on(tmp_path, shard, run):
     place = tmp_path / "stopped"
     process = start(shard, place, tmp_path, rate=40, part_rows=1000)
-    wait_for((place / "sessions.jsonl").exists)
-    time.sleep(0.5)
+    wait_for(lambda: read_journal(place))
     process.send_signal(signal.SIGINT)
     out, words = process.communicate(timeout=60)
     assert process.returncode == EXIT_INTERRUPTED, words
