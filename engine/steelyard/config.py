@@ -45,7 +45,7 @@ class RunConfig:
 
     def anchored(self) -> RunConfig:
         """The same with absolute paths, so that a run can be resumed from any folder."""
-        local = Path(self.judge).is_dir() and self.judge != "demo"
+        local = self.judge not in ("", "demo") and Path(self.judge).is_dir()
         return replace(
             self,
             inputs=tuple(map(_absolute, self.inputs)),
