@@ -33,7 +33,7 @@ from prompts import (
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
 from steelyard.prompting import take_rows
-from steelyard.records import TokenRows, Workload
+from steelyard.batches import TokenRows, Workload
 from workloads import Limits
 
 BRIEF = Limits(30, 250, 80)

@@ -183,7 +183,7 @@ def score(rows: int, repeats: int) -> dict[str, Any]:
 
 
 def read_batches(count: int) -> Iterator[Any]:
-    from steelyard.records import ReadBatch
+    from steelyard.batches import ReadBatch
 
     draw = np.random.default_rng(0)
     for start in range(0, count, READS):

@@ -19,7 +19,7 @@ from prompts import prefix_order as in_prefix_order
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
 from steelyard.prompting import take_rows
-from steelyard.records import TokenRows, Workload
+from steelyard.batches import TokenRows, Workload
 
 TOKENS = (256, 512, 1024, 2048)
 PROMPTS = (4, 16, 64)

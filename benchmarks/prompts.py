@@ -11,7 +11,8 @@ from steelyard.judge import open_judge
 from steelyard.judge.base import Encoder, JudgeSpec
 from steelyard.prompt import compile_template, render_templates
 from steelyard.protocols import get_protocol
-from steelyard.records import LabelSet, PromptBatch, TokenRows
+from steelyard.batches import PromptBatch, TokenRows
+from steelyard.records import LabelSet
 from workloads import Row
 
 Ids = npt.NDArray[np.int32]

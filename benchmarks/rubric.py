@@ -23,7 +23,7 @@ from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
 from steelyard.oracle import BlockOracle
 from steelyard.prompting import take_rows
-from steelyard.records import Workload
+from steelyard.batches import Workload
 from tools import Job, Outcome
 
 

@@ -29,7 +29,7 @@ from contest import texts
 from prompts import both_orders, encoder_of, pairwise_template, prefix_order, tokenise
 from steelyard.judge.base import Encoder
 from steelyard.prompting import take_rows
-from steelyard.records import TokenRows
+from steelyard.batches import TokenRows
 from tinyjudge import tiny_judge
 from workloads import Limits, Row
 

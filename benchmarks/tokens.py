@@ -31,7 +31,7 @@ from steelyard.errors import JudgeUnavailable
 from steelyard.judge.embedded import embedded_model
 from steelyard.judge.fast_tokens import accelerated
 from steelyard.judge.tokenizer import HFEncoder
-from steelyard.records import TokenRows
+from steelyard.batches import TokenRows
 
 CHUNK = 2000  # texts a call
 

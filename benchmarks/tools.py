@@ -142,7 +142,7 @@ def ask_oracle(config: Any, prompts: Iterable[Sequence[int]]) -> int:
     """Tokens that an engine of this configuration should compute of prompts in this order."""
     from steelyard.judge.engine_queue import cache_shape
     from steelyard.oracle import BlockOracle
-    from steelyard.records import TokenRows
+    from steelyard.batches import TokenRows
 
     rows = TokenRows.of(list(prompts))
     return int(BlockOracle(cache_shape(config)).computed(rows, len(rows)).sum())

@@ -8,7 +8,8 @@ import numpy as np
 
 from steelyard.errors import JudgeUnavailable
 from steelyard.judge.base import EngineClock, Judge
-from steelyard.records import JudgeCard, ReadBatch
+from steelyard.batches import ReadBatch
+from steelyard.records import JudgeCard
 from steelyard.work import EngineReport
 
 

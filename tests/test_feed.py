@@ -9,7 +9,7 @@ import pytest
 from steelyard.feed import BATCH_PROMPTS, Ahead, batches
 from steelyard.judge.base import NOTHING_READY, EngineClock
 from steelyard.prompting import PreparedBucket
-from steelyard.records import TokenRows, Unique
+from steelyard.batches import TokenRows, Unique
 
 
 def bucket(number, prompts):

@@ -4,7 +4,8 @@ import pytest
 from steelyard.errors import EngineFailed
 from steelyard.judge.base import Judge
 from steelyard.judge.isolate import HOPELESS, STRIKES, Isolation, failed_reads
-from steelyard.records import STATUS_ERROR, STATUS_OK, PromptBatch
+from steelyard.batches import PromptBatch
+from steelyard.records import STATUS_ERROR, STATUS_OK
 
 
 def batch(start, count, bucket=0):

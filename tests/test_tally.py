@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from steelyard.dedupe import unique_prompts
 from steelyard.judge.isolate import failed_reads
-from steelyard.records import PromptBatch
+from steelyard.batches import PromptBatch
 from steelyard.tally import Tally
 from steelyard.work import Work
 

@@ -18,7 +18,8 @@ from tokenizers import (
     trainers,
 )
 
-from steelyard.records import LabelSet, LabelVariant, PromptBatch
+from steelyard.batches import PromptBatch
+from steelyard.records import LabelSet, LabelVariant
 
 CONTROL = ["<|end|>", "<|im_start|>", "<|im_end|>"]
 CHATML = (

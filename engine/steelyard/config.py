@@ -30,9 +30,13 @@ class RunConfig:
 
     inputs: tuple[str, ...] = ()
     map: dict[str, str] = field(default_factory=dict)  # role -> column
-    judge: str = "demo"  # demo, scripted[:...], a hub name or a folder
+    judge: tuple[str, ...] = ("demo",)  # demo, scripted[:...], a hub name or a folder; or several
     revision: str | None = None
-    protocol: str = "pairwise"
+    protocol: tuple[str, ...] = ("pairwise",)  # a name or a file; several: variants of the prompt
+    criteria: str | None = None  # file of a rubric's criteria
+    examples: str | None = None  # file of worked examples
+    samples: int = 0  # of what a judge writes; 0: the protocol's own number
+    tie_band: float = -1.0  # below 0: the protocol's own
     engine: dict[str, Scalar] = field(default_factory=dict)  # vLLM's own argument names
     replicas: int = 1
     overlong: str = "reject"
@@ -45,12 +49,16 @@ class RunConfig:
 
     def anchored(self) -> RunConfig:
         """The same with absolute paths, so that a run can be resumed from any folder."""
-        local = self.judge not in ("", "demo") and Path(self.judge).is_dir()
         return replace(
             self,
             inputs=tuple(map(_absolute, self.inputs)),
             reuse=tuple(map(_absolute, self.reuse)),
-            judge=_absolute(self.judge) if local else self.judge,
+            judge=tuple(_absolute(one) if _is_folder(one) else one for one in self.judge),
+            protocol=tuple(
+                _absolute(one) if one.endswith(".toml") else one for one in self.protocol
+            ),
+            criteria=None if self.criteria is None else _absolute(self.criteria),
+            examples=None if self.examples is None else _absolute(self.examples),
         )
 
     def validate(self) -> RunConfig:
@@ -61,6 +69,18 @@ class RunConfig:
         """
         _one_of("overlong", self.overlong, OVERLONG)
         _one_of("on_bad_row", self.on_bad_row, ON_BAD_ROW)
+        for name in ("judge", "protocol"):
+            values = getattr(self, name)
+            if not values or not all(value.strip() for value in values):
+                raise UsageError(f"`{name}` is empty", remedy=f"name a {name}, or leave it out")
+            if len(set(values)) < len(values):
+                raise UsageError(f"a {name} is named twice", remedy=f"name each {name} once")
+        if self.revision and len(self.judge) > 1:
+            raise UsageError(
+                "`revision` of several judges", remedy="download them, and name their folders"
+            )
+        if self.samples < 0:
+            raise UsageError("`samples` is negative", remedy="leave it out, or ask at least once")
         for name in ("replicas", "max_row_bytes", "bucket_bytes", "part_rows", "part_seconds"):
             if getattr(self, name) <= 0:
                 raise UsageError(
@@ -152,6 +172,10 @@ def fingerprint(content: Any) -> str:  # noqa: ANN401 - any JSON value
     """xxh3_128 of canonical JSON, 32 hex digits."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return xxhash.xxh3_128_hexdigest(text.encode())
+
+
+def _is_folder(judge: str) -> bool:
+    return judge != "demo" and Path(judge).is_dir()
 
 
 def _absolute(path: str) -> str:

@@ -6,26 +6,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steelyard.records import KEY, KEY_BYTES, Bool, Int32, UInt64, Unique
+from steelyard.batches import Unique
+from steelyard.records import Bool, Int32, UInt64
 
 # Twice the texts of ten million pairs among 16 responses each; 128 MiB, touched as it fills.
 SEEN_SLOTS = 1 << 23
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-def unique_prompts(key_ab: bytes, key_ba: bytes) -> Unique:
+def unique_prompts(keys: pa.ListArray) -> Unique:
     """Unique keys of n pairs, in the order in which they first come.
 
-    The arguments are the pairs' keys, KEY_BYTES each, concatenated.
+    Args:
+        keys: KEYS of each pair, none null.
     """
-    both = key_ab + key_ba
-    count = len(both) // KEY_BYTES
-    column = pa.Array.from_buffers(KEY, count, [None, pa.py_buffer(both)])
+    column = keys.flatten()
     coded = column.dictionary_encode()
     inverse = coded.indices.to_numpy().astype(np.int64)
     first = np.empty(len(coded.dictionary), dtype=np.int64)
-    first[inverse[::-1]] = np.arange(count - 1, -1, -1)
-    return Unique(coded.dictionary.to_pylist(), first, inverse)
+    first[inverse[::-1]] = np.arange(len(column) - 1, -1, -1)
+    offsets = keys.offsets.to_numpy().astype(np.int64)
+    return Unique(coded.dictionary.to_pylist(), first, inverse, offsets - offsets[0])
 
 
 def count_unique(keys: pa.ChunkedArray) -> int:

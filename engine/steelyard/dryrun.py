@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from steelyard import ratebook
+from steelyard.batches import Workload
 from steelyard.config import RunConfig
 from steelyard.feed import feed
 from steelyard.identity import judge_spec, make_passport, row_limits
@@ -17,7 +18,6 @@ from steelyard.oracle import BlockOracle
 from steelyard.planning import write_plan
 from steelyard.progress import Reporter, amount, duration
 from steelyard.prompting import PromptMaker
-from steelyard.records import Workload
 from steelyard.shards import open_shards, stream
 from steelyard.store import queries
 from steelyard.store.buckets import BucketTexts

@@ -9,9 +9,9 @@ from contextlib import suppress
 
 import numpy as np
 
+from steelyard.batches import PromptBatch
 from steelyard.judge.base import NOTHING_READY
 from steelyard.prompting import PreparedBucket, PromptMaker
-from steelyard.records import PromptBatch
 from steelyard.store.buckets import BucketTexts
 from steelyard.store.plan_files import Manifest, unique_of
 
@@ -40,10 +40,12 @@ def feed(
             continue
         texts = bucket_texts.texts(bucket)
         unique = unique_of(texts)
-        pending = np.asarray(
+        unread = np.asarray(
             [index for index, key in enumerate(unique.keys) if key not in read], dtype=np.int64
         )
-        yield maker.prepare(bucket, texts, unique, pending)
+        prepared = maker.prepare(bucket, texts, unique, unread)
+        if prepared is not None:
+            yield prepared
 
 
 def batches(bucket: PreparedBucket) -> Iterator[PromptBatch]:

@@ -1,10 +1,11 @@
-"""What a run is: judge fingerprint, passport, and whether a run directory holds the same run."""
+"""What a run is: judges, passport, and whether a run directory holds the same run."""
 
 from __future__ import annotations
 
 import platform
 import sys
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from typing import Any
@@ -12,25 +13,24 @@ from typing import Any
 from steelyard import __version__
 from steelyard.config import RunConfig, fingerprint
 from steelyard.errors import UsageError
+from steelyard.inquiry import Inquiry, JudgePart
 from steelyard.judge.base import Judge, JudgeSpec
-from steelyard.prompt import SEGMENT_RULE, render_templates
-from steelyard.protocols import get_protocol
-from steelyard.records import LabelSet
 from steelyard.shards import Limits, ShardSet
 from steelyard.store.rundir import RunDir, now
 
 
-def judge_spec(config: RunConfig) -> JudgeSpec:
-    """Which judge a config asks for."""
-    if not config.judge.strip():
-        raise UsageError("`judge` is empty", remedy="name demo, scripted, a hub name or a folder")
-    return JudgeSpec(
-        name=config.judge,
-        model=config.judge,
-        revision=config.revision,
-        engine=config.engine,
-        replicas=config.replicas,
-    )
+def judge_specs(config: RunConfig) -> list[JudgeSpec]:
+    """Which judges a config asks for."""
+    return [
+        JudgeSpec(
+            name=name,
+            model=name,
+            revision=config.revision,
+            engine=config.engine,
+            replicas=config.replicas,
+        )
+        for name in config.judge
+    ]
 
 
 def row_limits(config: RunConfig) -> Limits:
@@ -38,47 +38,31 @@ def row_limits(config: RunConfig) -> Limits:
     return Limits(row_bytes=config.max_row_bytes, on_bad_row=config.on_bad_row)  # type: ignore[arg-type]
 
 
-def label_set(judge: Judge, protocol: str) -> LabelSet:
-    """The protocol's labels with their single-token forms."""
-    names = get_protocol(protocol).labels
-    return LabelSet(names, tuple(judge.encoder.label_variants(name) for name in names))
+def run_fingerprint(inquiry: Inquiry, parts: Sequence[JudgePart]) -> str:
+    """Hash of all that can change a verdict's reads, 32 hex digits."""
+    prints = [part.fingerprints for part in parts]
+    return fingerprint({"forms": prints, "questions": inquiry.questions.to_json()})
 
 
-def judge_fingerprint(judge: Judge, config: RunConfig, templates: dict[str, str]) -> str:
-    """Hash of all that can change a log-probability, 32 hex digits."""
-    # Where the files came from changes nothing: the digests say what they are.
-    card = {
-        key: value
-        for key, value in asdict(judge.card).items()
-        if key not in {"name", "model", "revision"}
-    }
-    protocol = get_protocol(config.protocol)
-    truncate = config.overlong == "truncate"
-    return fingerprint(
-        {
-            "judge": card,
-            "protocol": [protocol.name, protocol.version],
-            "templates": templates,
-            "labels": asdict(label_set(judge, config.protocol)),
-            "context": judge.context_length if truncate else None,
-            "segments": SEGMENT_RULE,
-        }
-    )
-
-
-def make_passport(config: RunConfig, judge: Judge, shards: ShardSet) -> dict[str, Any]:
+def make_passport(
+    config: RunConfig,
+    judges: Sequence[Judge],
+    inquiry: Inquiry,
+    parts: Sequence[JudgePart],
+    shards: ShardSet,
+) -> dict[str, Any]:
     """The content of run.json."""
-    templates = render_templates(get_protocol(config.protocol), judge.encoder)
     return {
         "steelyard": __version__,
         "run": str(uuid.uuid4()),
         "created": now(),
-        "fingerprint": judge_fingerprint(judge, config, templates),
+        "fingerprint": run_fingerprint(inquiry, parts),
         "config": config.to_json(),
-        "judge": asdict(judge.card),
-        "context_length": judge.context_length,
-        "labels": asdict(label_set(judge, config.protocol)),
-        "templates": templates,
+        "inquiry": inquiry.to_json(),
+        "judges": [
+            {**asdict(judge.card), "context_length": judge.context_length, "part": part.to_json()}
+            for judge, part in zip(judges, parts, strict=True)
+        ],
         "input": {
             "fingerprint": shards.fingerprint,
             "shards": [source.name for source in shards.sources],
@@ -108,14 +92,17 @@ def same_run(place: RunDir, new: dict[str, Any]) -> dict[str, Any]:
     if old["input"]["fingerprint"] != new["input"]["fingerprint"]:
         differences.append("the input shards")
     if old["fingerprint"] != new["fingerprint"] and not differences:
-        differences.append("the judge's files, its labels or Steelyard's templates")
+        differences.append(OTHER_FILES)
     if differences:
         raise changed(place, differences)
     return old
 
 
+OTHER_FILES = "a judge's files, its labels, or the templates, criteria or examples"
+
+
 def _scripted(key: str, value: Any) -> bool:  # noqa: ANN401 - a config value
-    return key == "judge" and str(value).startswith("scripted")
+    return key == "judge" and all(str(name).startswith("scripted") for name in value)
 
 
 def changed(place: RunDir, differences: list[str]) -> UsageError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from steelyard.records import Int32, TokenRows
+from steelyard.batches import TokenRows
+from steelyard.records import Int32
 from steelyard.work import CacheShape
 from steelyard_kernels.block_cache import new_cache, simulate
 

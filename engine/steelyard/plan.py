@@ -7,6 +7,10 @@ pairs go to buckets by the instruction's digest, and a bucket is ordered by itse
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -14,14 +18,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from steelyard.records import KEY, PAIRS, TEXT_COLUMNS, TEXTS, Int32, Int64, Planned, UInt64
+from steelyard.protocols.base import SLOT_COLUMNS
+from steelyard.protocols.questions import Questions
+from steelyard.records import (
+    KEY,
+    KEYS,
+    PAIRS,
+    PLACED,
+    TEXT_COLUMNS,
+    TEXTS,
+    Int64,
+    Planned,
+)
 
 ABSENT = bytes(16)
 
 # Loading a bucket takes memory of its order; many small buckets take open files while planning.
 BUCKET_BYTES = 32 << 20
 MAX_BUCKETS = 512
-_MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: mixes words whose remainders were used already
 
 
 def bucket_count(text_bytes: int, bucket_bytes: int = BUCKET_BYTES) -> int:
@@ -55,12 +69,30 @@ def binary_column(values: list[bytes], absent: pa.Array | None = None) -> pa.Arr
     return column if absent is None else pc.if_else(absent, pa.scalar(None, KEY), column)
 
 
-def plan_batch(intake: pa.RecordBatch, fingerprint: bytes) -> Planned:
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What decides the prompts of a pair, and their keys.
+
+    Attributes:
+        questions: the axes.
+        forms: for each judge the fingerprints of its forms, 16 bytes each: variant after variant,
+            and for each variant one form a category.
+        categories: those with examples of their own, behind the form for all others.
+        shown: the slots that any form shows.
+    """
+
+    questions: Questions
+    forms: tuple[tuple[bytes, ...], ...]
+    categories: tuple[str, ...]
+    shown: frozenset[str]
+
+
+def plan_batch(intake: pa.RecordBatch, asking: Asking) -> Planned:
     """Trim, hash and measure a batch of INTAKE.
 
     Args:
         intake: accepted rows; the struct `metadata` may follow.
-        fingerprint: judge fingerprint, 16 bytes.
+        asking: what is asked about each of them.
     """
     columns = {name: intake[name] for name in intake.schema.names}
     columns |= {name: trim(columns[name]) for name in TRIMMED}
@@ -68,19 +100,25 @@ def plan_batch(intake: pa.RecordBatch, fingerprint: bytes) -> Planned:
         empty = pc.equal(columns[name], "")
         columns[name] = pc.if_else(empty, pa.scalar(None, pa.string()), columns[name])
     columns["conversation"] = render_turns(columns["turns"])
+    for name in ("turns_a", "turns_b"):
+        columns[name] = render_turns(columns[name])
+    weighted = columns["criteria"]
+    columns["criteria"], items = _criteria(weighted)
     hashed = {name: digests(columns[name]) for name in TEXT_COLUMNS}
-    heads, key_ab, key_ba = _keys(hashed, fingerprint)
-    columns |= {
-        "pair_id": _pair_ids(columns, heads, hashed),
+    extra = [intake.schema.field("metadata")] if "metadata" in columns else []
+    columns["keys"] = prompt_keys(hashed, columns["category"], items, asking)
+    kept = {name: columns[name] for name in columns if name not in {"criteria", "pair", "bucket"}}
+    words = np.frombuffer(b"".join(hashed["instruction"]), dtype="<u8").reshape(-1, 2)
+    pairs = kept | {
+        "pair_id": _pair_ids(columns, hashed),
+        "instruction_id": pa.array(words[:, 0]),
         "length_a": pc.utf8_length(columns["response_a"]).cast(pa.int32()),
         "length_b": pc.utf8_length(columns["response_b"]).cast(pa.int32()),
-        "key_ab": binary_column(key_ab),
-        "key_ba": binary_column(key_ba),
+        "criteria": weighted,
     }
-    extra = [intake.schema.field("metadata")] if "metadata" in columns else []
-    schema = pa.schema([*PAIRS.remove(PAIRS.get_field_index("bucket")), *extra])
+    own = [field for field in PAIRS if field.name not in PLACED]
     return Planned(
-        pairs=_select(columns, schema),
+        pairs=_select(pairs, pa.schema([*own, *extra])),
         texts=_select(columns, TEXTS),
         digests={
             name: np.frombuffer(b"".join(hashed[name]), dtype="<u8").reshape(-1, 2)
@@ -98,44 +136,124 @@ def _select(columns: dict[str, pa.Array], schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
-def _keys(
-    hashed: dict[str, list[bytes]], fingerprint: bytes
-) -> tuple[list[bytes], list[bytes], list[bytes]]:
-    """What both prompts of a pair have in front, and their keys."""
+def prompt_keys(
+    hashed: Mapping[str, list[bytes]],
+    category: pa.Array,
+    items: list[list[str]] | None,
+    asking: Asking,
+) -> pa.ListArray:
+    """The keys of each pair's prompts, in the order of Questions.
+
+    A key is xxh3_128(fingerprint of the form, digests of the texts that the prompt shows).
+
+    Args:
+        hashed: digests of n pairs' texts by text column; ABSENT where there is none.
+        category: of each pair, null for none.
+        items: the pairs' own criteria, where they have such.
+        asking: what is asked.
+    """
+    heads, bodies, tails = _parts(hashed, items, asking)
+    which = _form_of(category, asking.categories)
     key = xxhash.xxh3_128_digest
-    a, b = hashed["response_a"], hashed["response_b"]
-    heads = [
-        fingerprint + system + conversation + text
-        for system, conversation, text in zip(
-            hashed["system"], hashed["conversation"], hashed["instruction"], strict=True
-        )
-    ]
-    rows = list(zip(heads, a, b, strict=True))
-    return (
-        heads,
-        [key(head + first + second) for head, first, second in rows],
-        [key(head + second + first) for head, first, second in rows],
+    columns: list[list[bytes | None]] = []
+    for forms in asking.forms:
+        width = len(asking.categories) + 1
+        for start in range(0, len(forms), width):
+            begun = [forms[start + form] + head for form, head in zip(which, heads, strict=True)]
+            for tail in tails:
+                columns += [
+                    [
+                        None if text is None or end is None else key(front + text + end)
+                        for front, text, end in zip(begun, body, tail, strict=True)
+                    ]
+                    for body in bodies
+                ]
+    rows = list(zip(*columns, strict=True))
+    flat = [one for row in rows for one in row if one is not None]
+    offsets = np.full(len(rows) + 1, len(columns), dtype=np.int32)
+    offsets[0] = 0
+    if len(flat) != len(rows) * len(columns):
+        offsets[1:] = [len(row) - row.count(None) for row in rows]
+    return pa.ListArray.from_arrays(
+        pa.array(np.cumsum(offsets, dtype=np.int32)), binary_column(flat), type=KEYS
     )
 
 
-def _pair_ids(
-    columns: dict[str, pa.Array], heads: list[bytes], hashed: dict[str, list[bytes]]
-) -> pa.Array:
+def _parts(
+    hashed: Mapping[str, list[bytes]], items: list[list[str]] | None, asking: Asking
+) -> tuple[list[bytes], list[list[bytes | None]], list[list[bytes | None]]]:
+    """What all prompts of a pair show; what those of each order show; and what comes last.
+
+    None where a pair has no such prompt: a response alone has one order, and rows with criteria
+    of their own differ in their number.
+    """
+    shown, questions = asking.shown, asking.questions
+    rows = len(hashed["instruction"])
+    alike = [SLOT_COLUMNS[name] for name in sorted(shown) if name != "criterion"]
+    shared = [hashed[one] for one, other in alike if one == other]
+    heads = [b"".join(parts) for parts in zip(*shared, strict=True)]
+    bodies: list[list[bytes | None]] = []
+    for side, _ in enumerate(questions.orders):
+        own = [hashed[both[side]] for both in alike if both[0] != both[1]]
+        bodies.append([b"".join(parts) for parts in zip(*own, strict=True)])
+    alone = hashed["response_b"]
+    if questions.shows == "response" and ABSENT in alone:
+        bodies[1] = [
+            None if there == ABSENT else body for there, body in zip(alone, bodies[1], strict=True)
+        ]
+    samples = [bytes([number]) if number else b"" for number in range(questions.samples)]
+    criteria = _criterion_digests(items, questions, rows)
+    tails = [
+        [None if one is None else one + sample for one in column]
+        for column in criteria
+        for sample in samples
+    ]
+    return heads, bodies, tails
+
+
+def _criterion_digests(
+    items: list[list[str]] | None, questions: Questions, rows: int
+) -> list[list[bytes | None]]:
+    """By number of the criterion, the digest of each pair's."""
+    digest = cache(lambda text: xxhash.xxh3_128_digest(text.encode()))
+    if questions.row_criteria:
+        own = items or [[]] * rows
+        most = max(map(len, own), default=0)
+        return [
+            [digest(row[number]) if number < len(row) else None for row in own]
+            for number in range(most)
+        ]
+    if questions.criteria:
+        return [[digest(one.text)] * rows for one in questions.criteria]
+    return [[b""] * rows]
+
+
+def _form_of(category: pa.Array, categories: tuple[str, ...]) -> list[int]:
+    """Which form each pair sees: 0, or that of its category."""
+    if not categories:
+        return [0] * len(category)
+    found = pc.index_in(category, value_set=pa.array(categories, pa.string()))
+    return [0 if at is None else at + 1 for at in found.to_pylist()]
+
+
+def _criteria(weighted: pa.Array) -> tuple[pa.Array, list[list[str]] | None]:
+    """The texts of each row's own criteria, as JSON and as they are; the rows' weights stay."""
+    if weighted.null_count == len(weighted):
+        return pa.nulls(len(weighted), pa.string()), None
+    items = [[one["text"].strip() for one in row or ()] for row in weighted.to_pylist()]
+    texts = [json.dumps(row, ensure_ascii=False) if row else None for row in items]
+    return pa.array(texts, pa.string()), items
+
+
+def _pair_ids(columns: dict[str, pa.Array], hashed: dict[str, list[bytes]]) -> pa.Array:
     """Given ids as they are; others from content, the same in every run and under every judge."""
     given = columns["pair_id"]
     if given.null_count == 0:
         return given
     key = xxhash.xxh3_128_hexdigest
-    parts = zip(
-        heads,
-        hashed["response_a"],
-        hashed["response_b"],
-        _repeated_digests(columns["model_a"]),
-        _repeated_digests(columns["model_b"]),
-        hashed["reference"],
-        strict=True,
-    )
-    derived = [key(head[16:] + a + b + one + two + last) for head, a, b, one, two, last in parts]
+    parts = [hashed[name] for name in TEXT_COLUMNS if name != "category"]
+    models = [_repeated_digests(columns[name]) for name in ("model_a", "model_b")]
+    derived = [key(b"".join(row)) for row in zip(*parts, *models, strict=True)]
     return pc.coalesce(given, pa.array(derived, pa.string()))
 
 
@@ -172,56 +290,3 @@ def _conversation(turns: list[dict[str, str]] | None) -> str | None:
     return "\n\n".join(
         f"{turn['role'].capitalize()}: {turn['content'].strip()}" for turn in turns
     ).strip()
-
-
-def split(
-    instruction: UInt64, response_a: UInt64, response_b: UInt64, text_bytes: Int64, target: int
-) -> Int32:
-    """Divide n pairs into pieces near `target` bytes; equal prompts stay in one piece.
-
-    Whole instructions stay together. Where one alone is too large, each response has a block by
-    its digest, and the pairs of two blocks, in whichever order, go together: neighbouring pieces
-    have the same first block. With R blocks a prefix that ends with the first response is
-    computed at most R times, and R is about the square root of twice the number of pieces where
-    all responses meet each other.
-
-    Args:
-        instruction: n digests, one word of each; likewise the responses.
-        response_a: see there.
-        response_b: see there.
-        text_bytes: of each pair.
-        target: bytes of a piece; one is larger by what cannot be divided.
-
-    Returns:
-        n numbers of pieces, from 0 on, none left out.
-    """
-    _, group = np.unique(instruction, return_inverse=True)
-    large = np.bincount(group, weights=text_bytes)[group] > 2 * target
-    low, high = np.zeros(len(group), dtype=np.uint64), np.zeros(len(group), dtype=np.uint64)
-    for one in np.unique(group[large]):
-        rows = np.flatnonzero(group == one)
-        low[rows], high[rows] = _blocks(
-            response_a[rows], response_b[rows], text_bytes[rows], target
-        )
-    order = np.lexsort((high, low, group))
-    starts = np.ones(len(order), dtype=np.bool_)
-    starts[1:] = np.any([np.diff(column[order]) != 0 for column in (group, low, high)], axis=0)
-    cell = np.cumsum(starts) - 1
-    weight = np.bincount(cell, weights=text_bytes[order])
-    window = (np.cumsum(weight) - weight) // target
-    pieces = np.empty(len(order), dtype=np.int32)
-    pieces[order] = np.unique(window, return_inverse=True)[1][cell]
-    return pieces
-
-
-def _blocks(a: UInt64, b: UInt64, text_bytes: Int64, target: int) -> tuple[UInt64, UInt64]:
-    """The blocks of both responses, the lower first; so many that no two blocks are too large."""
-    most = 4 * int(text_bytes.sum()) // target
-    blocks = 2
-    while True:
-        one, other = (((words * _MIX) >> np.uint64(32)) % np.uint64(blocks) for words in (a, b))
-        low, high = np.minimum(one, other), np.maximum(one, other)
-        _, cell = np.unique(low * np.uint64(blocks) + high, return_inverse=True)
-        if np.bincount(cell, weights=text_bytes).max() <= target or blocks > most:
-            return low, high
-        blocks *= 2

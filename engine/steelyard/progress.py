@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from steelyard.records import STATUS_ERROR, STATUS_OVERLONG, ReadBatch
+from steelyard.batches import ReadBatch
+from steelyard.records import STATUS_ERROR, STATUS_OVERLONG
 from steelyard.tally import Gain
 
 PLAIN_SECONDS = 10.0

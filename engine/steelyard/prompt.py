@@ -8,16 +8,17 @@ tokens). It is part of the judge fingerprint under `SEGMENT_RULE`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import Protocol as Interface
 
 import numpy as np
 
-from steelyard.errors import JudgeUnavailable
-from steelyard.protocols.base import OPTIONAL_SLOTS, REQUIRED_SLOTS, SLOT, Protocol
-from steelyard.records import Bool, Int32, Message, TokenRows
+from steelyard.batches import TokenRows
+from steelyard.errors import JudgeUnavailable, UsageError
+from steelyard.protocols.base import SLOT, Example, Protocol, slot
+from steelyard.records import Bool, Int32, Message
 from steelyard_kernels.ragged import join
 
 SEGMENT_RULE = "1: outer white space trimmed, ids of segments joined"
@@ -34,32 +35,71 @@ class TextEncoder(Interface):
     def render_chat(self, messages: Sequence[Message]) -> str: ...  # noqa: D102
 
 
-def render_templates(protocol: Protocol, encoder: TextEncoder) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One prompt text of a protocol in a judge's chat format.
+
+    Attributes:
+        templates: from the optional slots present, sorted and joined by `+`, to the text with slot
+            marks.
+        constants: texts of slots that are the same in every prompt: those of worked examples. They
+            are data, as a pair's texts are.
+    """
+
+    templates: dict[str, str]
+    constants: dict[str, str]
+
+
+def make_form(protocol: Protocol, encoder: TextEncoder, examples: Sequence[Example] = ()) -> Form:
     """The protocol in the judge's chat format, one text for each set of optional slots.
 
-    The chat template of a model sees slot marks only, never data. The texts are stored in run.json
-    and used from there on resume, so that a template cannot drift inside a run.
-
-    Returns:
-        From the optional slots present, sorted and joined by `+`, to the text with slot marks.
+    Templates see slot marks only, never data. The texts are stored in run.json and used from there
+    on resume, so that a template cannot drift inside a run.
 
     Raises:
+        UsageError: the protocol's template shows a slot twice, or is none.
         JudgeUnavailable: the chat template drops or repeats a part of its messages.
     """
-    subsets = chain.from_iterable(combinations(OPTIONAL_SLOTS, n) for n in range(3))
-    return {
-        "+".join(sorted(subset)): _render(protocol, encoder, frozenset(subset))
+    constants: dict[str, str] = {}
+    marks = []
+    for number, example in enumerate(examples, 1):
+        names = {key: f"example_{number}_{key}" for key in example.fields}
+        constants |= {names[key]: text for key, text in example.fields.items()}
+        marks.append({key: slot(name) for key, name in names.items()})
+    optional = protocol.optional
+    subsets = chain.from_iterable(
+        combinations(optional, count) for count in range(len(optional) + 1)
+    )
+    templates = {
+        "+".join(subset): _render(protocol, encoder, frozenset(subset), tuple(marks))
         for subset in subsets
     }
+    shown = set(SLOT.findall(templates[""]))
+    return Form(templates, {name: text for name, text in constants.items() if name in shown})
 
 
-def _render(protocol: Protocol, encoder: TextEncoder, present: frozenset[str]) -> str:
-    text = encoder.render_chat(protocol.messages(present)) + protocol.answer_prefix
+def _render(
+    protocol: Protocol,
+    encoder: TextEncoder,
+    present: frozenset[str],
+    examples: tuple[Mapping[str, str], ...],
+) -> str:
+    messages = protocol.messages(present, examples)
+    asked = SLOT.findall(" ".join(message.content for message in messages))
+    expected = sorted([*protocol.required, *present])
+    if sorted(name for name in asked if not name.startswith("example_")) != expected:
+        raise UsageError(
+            f"the template shows {', '.join(asked)}; it has to show {', '.join(expected)},"
+            " each once",
+            place=protocol.place,
+            effect="data would be lost or doubled in every prompt",
+            remedy="write each slot once: {{ name }}",
+        )
+    text = encoder.render_chat(messages) + protocol.prefix
     found = SLOT.findall(text)
-    expected = [*REQUIRED_SLOTS, *present]
-    if sorted(found) != sorted(expected):
+    if sorted(found) != sorted(asked):
         raise JudgeUnavailable(
-            f"the judge's chat template left the slots {sorted(found)} of {sorted(expected)}",
+            f"the judge's chat template left the slots {sorted(found)} of {sorted(asked)}",
             effect="data would be lost or doubled in every prompt",
             remedy="mend the model's chat template, or choose another judge",
         )
@@ -79,14 +119,26 @@ class Compiled:
         return sum(map(len, self.pieces))
 
 
-def compile_template(text: str, encoder: TextEncoder) -> Compiled:
-    """Cut a rendered template at its slot marks and tokenise the pieces."""
+def compile_template(
+    text: str, encoder: TextEncoder, constants: Mapping[str, str] | None = None
+) -> Compiled:
+    """Cut a rendered template at its slot marks and tokenise the pieces.
+
+    Slots with a constant text become part of the piece around them, tokenised as data.
+    """
     parts = SLOT.split(text)
-    pieces = [
-        np.asarray(encoder.encode_template(piece, first=at == 0), dtype=np.int32)
-        for at, piece in enumerate(parts[::2])
-    ]
-    return Compiled(tuple(parts[1::2]), tuple(pieces))
+    slots: list[str] = []
+    pieces: list[list[Int32]] = [[]]
+    for at, part in enumerate(parts):
+        if at % 2 == 0:
+            ids = np.asarray(encoder.encode_template(part, first=at == 0), dtype=np.int32)
+            pieces[-1].append(ids)
+        elif constants and part in constants:
+            pieces[-1].append(encoder.encode_data([constants[part].strip()])[0])
+        else:
+            slots.append(part)
+            pieces.append([])
+    return Compiled(tuple(slots), tuple(np.concatenate(piece) for piece in pieces))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from steelyard.batches import TokenRows, Unique
+from steelyard.coding import Coded, Words, distinct
 from steelyard.prompt import (
     EMPTY,
     Compiled,
+    Form,
     Prompts,
     TextEncoder,
     compile_template,
     compose,
 )
-from steelyard.records import Bool, Int32, Int64, TokenRows, Unique
+from steelyard.protocols.base import SLOT_COLUMNS
+from steelyard.protocols.questions import Questions
+from steelyard.records import Bool, Int32, Int64
 from steelyard_kernels.prefix import lexicographic_order
 from steelyard_kernels.ragged import join
 
-_SHARED_SLOTS = ("system", "conversation", "instruction")
 ENCODE_BYTES = 4 << 20  # texts given to the tokenizer at once: its own records are many times that
 
 
@@ -31,6 +37,7 @@ class PreparedBucket:
     Attributes:
         number: of the bucket.
         unique: the bucket's unique prompts.
+        unread: indices of those that no part holds yet.
         fed: for each prompt here, its index in `unique`.
         keys: of the prompts.
         rows: their token ids.
@@ -43,6 +50,7 @@ class PreparedBucket:
 
     number: int
     unique: Unique
+    unread: Int64
     fed: Int64
     keys: list[bytes]
     rows: TokenRows
@@ -53,52 +61,90 @@ class PreparedBucket:
 
 @dataclass(slots=True)
 class PromptMaker:
-    """Texts -> prompts, bucket after bucket.
+    """Texts -> a judge's prompts, bucket after bucket.
 
     Attributes:
         encoder: the judge's.
-        templates: compiled, by the optional slots present (`prompt.render_templates`).
+        questions: what is asked about a pair.
+        judge: the judge's number among them.
+        categories: those with a form of their own (plan.Asking).
+        forms: the judge's, compiled, by the optional slots present (prompt.Form).
         context: tokens that a prompt may have.
         truncate: whether longer ones are cut; else they are overlong.
     """
 
     encoder: TextEncoder
-    templates: dict[str, Compiled]
+    questions: Questions
+    judge: int
+    categories: tuple[str, ...]
+    forms: list[dict[str, Compiled]]
     context: int
     truncate: bool
-    _last: Int32  # the prompt before the next bucket, which shares its template with it
+    _last: Int32 = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    # the prompt before the next bucket, which shares its template with it
 
     @classmethod
     def build(
-        cls, encoder: TextEncoder, templates: dict[str, str], context: int, *, truncate: bool
+        cls,
+        encoder: TextEncoder,
+        forms: Sequence[Form],
+        context: int,
+        *,
+        truncate: bool,
+        questions: Questions | None = None,
+        judge: int = 0,
+        categories: tuple[str, ...] = (),
     ) -> PromptMaker:
-        """Compile rendered templates."""
-        compiled = {name: compile_template(text, encoder) for name, text in templates.items()}
-        return cls(encoder, compiled, context, truncate, np.zeros(0, dtype=np.int32))
+        """Compile rendered forms."""
+        compiled = [
+            {
+                name: compile_template(text, encoder, form.constants)
+                for name, text in form.templates.items()
+            }
+            for form in forms
+        ]
+        asked = questions or Questions()
+        return cls(encoder, asked, judge, categories, compiled, context, truncate)
 
     @property
     def template_tokens(self) -> int:
         """Tokens of the longest template without data."""
-        return max(template.fixed for template in self.templates.values())
+        return max(one.fixed for form in self.forms for one in form.values())
+
+    @property
+    def least_tokens(self) -> int:
+        """Tokens of the longest form when no row has any optional text."""
+        return max(form[""].fixed for form in self.forms)
+
+    def mine(self, unique: Unique) -> Bool:
+        """Which of a bucket's unique prompts are this judge's."""
+        count = np.diff(unique.starts)[unique.pairs]
+        at = np.arange(len(unique.inverse)) - unique.starts[:-1][unique.pairs]
+        judges = self.questions.judges
+        return (at * judges // np.maximum(count, 1))[unique.first] == self.judge
 
     def prepare(
-        self, bucket: int, texts: pa.Table, unique: Unique, pending: Int64
-    ) -> PreparedBucket:
-        """Prompts of a bucket in feeding order.
+        self, bucket: int, texts: pa.Table, unique: Unique, unread: Int64
+    ) -> PreparedBucket | None:
+        """Prompts of a bucket in feeding order; None where nothing is left for this judge.
 
         Args:
             bucket: its number.
             texts: TEXTS of its n pairs.
             unique: its unique prompts.
-            pending: indices of the unique prompts to be read.
+            unread: indices of the unique prompts that no part holds yet.
         """
-        coded = _Coded.of(texts, unique.first[pending])
+        pending = unread if self.questions.judges == 1 else unread[self.mine(unique)[unread]]
+        if not len(pending):
+            return None
+        coded = self._coded(texts, unique, unique.first[pending])
         prompts = self._compose(coded)
         order, floor, fitting = self._order(prompts.rows)
         fed = pending[order]
         return PreparedBucket(
             number=bucket,
             unique=unique,
+            unread=unread,
             fed=fed,
             keys=[unique.keys[index] for index in fed.tolist()],
             rows=take_rows(prompts.rows, order),
@@ -107,22 +153,67 @@ class PromptMaker:
             fitting=fitting,
         )
 
-    def _compose(self, coded: _Coded) -> Prompts:
+    def _compose(self, coded: Coded) -> Prompts:
         """Every segment is tokenised once; prompts are put together from them."""
         pieces = [np.zeros(0, dtype=np.int32)]  # EMPTY
-        width = 1 + 2 * max(len(template.slots) for template in self.templates.values())
+        used = [self._template(form, filled) for form, filled in coded.kinds]
+        width = 1 + 2 * max((len(template.slots) for template in used), default=0)
         parts = np.full((len(coded), width), EMPTY, dtype=np.int32)
-        for name, template in self.templates.items():
-            rows = np.flatnonzero(coded.kind == name)
+        for kind, template in enumerate(used):
+            rows = np.flatnonzero(coded.kind == kind)
             for column, piece in enumerate(template.pieces):
                 parts[rows, 2 * column] = len(pieces)
                 pieces.append(piece)
-        for name, template in self.templates.items():
-            rows = np.flatnonzero(coded.kind == name)
+        for kind, template in enumerate(used):
+            rows = np.flatnonzero(coded.kind == kind)
             for column, slot in enumerate(template.slots):
                 parts[rows, 2 * column + 1] = len(pieces) + coded.slots[slot][rows]
         segments = stack(pieces, self._encode(coded.texts))
         return compose(segments, parts, self.context if self.truncate else None)
+
+    def _template(self, form: int, filled: tuple[str, ...]) -> Compiled:
+        """A form for prompts with these optional texts; it may show fewer of them."""
+        known = self.forms[form]
+        return known["+".join(name for name in filled if name in known)]
+
+    def _coded(self, texts: pa.Table, unique: Unique, prompts: Int64) -> Coded:
+        """Code the texts that these prompts show."""
+        row = unique.pairs[prompts]
+        alone = self.questions.shows == "response"
+        orders = np.full(len(row), len(self.questions.orders))
+        if alone:
+            orders -= texts["response_b"].is_null().to_numpy()[row]
+        place = self.questions.place(
+            prompts - unique.starts[row], np.diff(unique.starts)[row], orders
+        )
+        shown = sorted({slot for form in self.forms for one in form.values() for slot in one.slots})
+        words = Words()
+        slots = {}
+        for slot in shown:
+            if slot == "criterion":
+                slots[slot] = self._criterion(words, texts, row, place.criterion)
+                continue
+            first, other = (words.add(texts, name) for name in SLOT_COLUMNS[slot])
+            slots[slot] = np.where(place.swapped == 1, other[row], first[row])
+        known, slots = words.used(slots)
+        form = place.variant * (len(self.categories) + 1) + self._category(texts)[row]
+        return Coded.of(known, slots, form, len(row))
+
+    def _criterion(self, words: Words, texts: pa.Table, row: Int64, number: Int64) -> Int64:
+        if self.questions.criteria:
+            return words.more([one.text for one in self.questions.criteria])[number]
+        lists, found = distinct(texts["criteria"])
+        items = [json.loads(text) for text in found.to_pylist()]
+        starts = np.cumsum([0, *map(len, items)])
+        code = words.more([item for one in items for item in one])
+        return code[starts[lists[row]] + number]
+
+    def _category(self, texts: pa.Table) -> Int64:
+        """The form of each pair within a variant: 0, or that of its category."""
+        if not self.categories:
+            return np.zeros(len(texts), dtype=np.int64)
+        found = pc.index_in(texts["category"], value_set=pa.array(self.categories, pa.string()))
+        return np.asarray(found.fill_null(-1), dtype=np.int64) + 1
 
     def _encode(self, texts: list[str]) -> list[TokenRows]:
         found, start, size = [], 0, 0
@@ -147,62 +238,6 @@ class PromptMaker:
             end = order[-1]
             self._last = fitting.tokens[fitting.offsets[end] : fitting.offsets[end + 1]].copy()
         return np.concatenate([fit[order], long]), floor, len(order)
-
-
-@dataclass(frozen=True, slots=True)
-class _Coded:
-    """The texts of m prompts, each text once.
-
-    Attributes:
-        texts: distinct texts.
-        slots: for each slot the prompts' texts as indices, -1 where a prompt has none.
-        kind: which optional slots a prompt has, as `render_templates` names them.
-    """
-
-    texts: list[str]
-    slots: dict[str, Int32]
-    kind: np.typing.NDArray[np.str_]
-
-    def __len__(self) -> int:
-        return len(self.kind)
-
-    @classmethod
-    def of(cls, texts: pa.Table, prompts: Int64) -> _Coded:
-        """Code the texts that these prompts use: prompt j shows pair j % n, from n on swapped."""
-        row, swapped = prompts % max(1, len(texts)), prompts >= len(texts)
-        responses = pa.chunked_array(
-            [*texts["response_a"].chunks, *texts["response_b"].chunks], pa.string()
-        )
-        code, words = _distinct(responses)
-        a, b = code[: len(texts)][row], code[len(texts) :][row]
-        slots = {"first": np.where(swapped, b, a), "second": np.where(swapped, a, b)}
-        for name in _SHARED_SLOTS:
-            code, more = _distinct(texts[name])
-            slots[name] = np.where(code < 0, -1, code + len(words))[row]
-            words = pa.concat_arrays([words, more])
-        used, slots = _used(slots)
-        kind = np.where(slots["conversation"] < 0, "", "conversation")
-        system = np.where(kind == "", "system", "conversation+system")
-        return cls(words.take(used).to_pylist(), slots, np.where(slots["system"] < 0, kind, system))
-
-
-def _distinct(texts: pa.ChunkedArray) -> tuple[Int64, pa.Array]:
-    """Indices into the distinct texts (-1: null), and those."""
-    coded = texts.combine_chunks()
-    if isinstance(coded, pa.ChunkedArray):  # pyarrow keeps several chunks beyond 2 GiB
-        coded = pa.concat_arrays(coded.chunks)
-    coded = coded.dictionary_encode()
-    return np.asarray(coded.indices.fill_null(-1), dtype=np.int64), coded.dictionary
-
-
-def _used(slots: dict[str, Int64]) -> tuple[pa.Array, dict[str, Int32]]:
-    """The texts in use, and the slots' indices into those."""
-    used = np.unique(np.concatenate(list(slots.values())))
-    used = used[used >= 0]
-    return pa.array(used), {
-        name: np.where(code < 0, -1, np.searchsorted(used, code)).astype(np.int32)
-        for name, code in slots.items()
-    }
 
 
 def stack(arrays: Sequence[Int32], rows: Sequence[TokenRows]) -> TokenRows:

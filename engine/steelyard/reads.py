@@ -24,6 +24,8 @@ def merge_variants(logprobs: Float64, starts: Sequence[int]) -> tuple[Float64, F
         is not finite, or whose mass passes 1 by more than rounding, come back as NaN: they are no
         reads, and `is_read` tells them apart.
     """
+    if not starts:  # the protocol reads no labels
+        return np.zeros((len(logprobs), 0)), np.full(len(logprobs), np.nan)
     with np.errstate(invalid="ignore", over="ignore"):  # such rows are marked below
         merged = np.logaddexp.reduceat(logprobs, np.asarray(starts), axis=1)
         mass = np.exp(merged).sum(axis=1)

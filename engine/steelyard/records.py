@@ -5,9 +5,7 @@ A row's way: shard -> INTAKE -> PAIRS + TEXTS (plan) -> PromptBatch -> ReadBatch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +16,13 @@ UInt64 = npt.NDArray[np.uint64]
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
-TokenIds = Sequence[int] | Int32
 
 KEY_BYTES = 16
 KEY = pa.binary(KEY_BYTES)
 GOLD = pa.struct([("a", pa.float64()), ("b", pa.float64()), ("tie", pa.float64())])
 TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+CRITERIA = pa.list_(pa.struct([("text", pa.string()), ("weight", pa.float64())]))
+KEYS = pa.list_(KEY)
 
 # What a shard's rows become at the door. `metadata` is a struct of all columns that have no role;
 # its fields differ from run to run, so the schema without it stands here.
@@ -34,10 +33,14 @@ INTAKE = pa.schema(
         pa.field("pair_id", pa.string()),  # null: derived from content by the planner
         pa.field("instruction", pa.string(), nullable=False),
         pa.field("response_a", pa.string(), nullable=False),
-        pa.field("response_b", pa.string(), nullable=False),
+        pa.field("response_b", pa.string()),  # null: a response alone, under some protocols
         pa.field("system", pa.string()),
         pa.field("turns", TURNS),  # earlier turns, oldest first; roles user or assistant
+        pa.field("turns_a", TURNS),  # the same, where each response has a past of its own
+        pa.field("turns_b", TURNS),
         pa.field("reference", pa.string()),
+        pa.field("criteria", CRITERIA),
+        pa.field("category", pa.string()),  # chooses the examples that a prompt shows
         pa.field("model_a", pa.string()),
         pa.field("model_b", pa.string()),
         pa.field("gold", GOLD),  # votes for a, for b and for a tie; a label is one vote
@@ -57,40 +60,47 @@ REJECTS = pa.schema(
 # plan/pairs: the inverse index. `metadata` (a struct) follows when the shards have such columns.
 PAIRS = pa.schema(
     [
+        pa.field("pair", pa.int64(), nullable=False),  # from 0, in the order of the plan
         pa.field("pair_id", pa.string(), nullable=False),
         pa.field("shard", pa.string(), nullable=False),
         pa.field("row", pa.int64(), nullable=False),
         pa.field("bucket", pa.int32(), nullable=False),
+        pa.field("instruction_id", pa.uint64(), nullable=False),  # hash of the instruction
+        pa.field("category", pa.string()),
         pa.field("model_a", pa.string()),
         pa.field("model_b", pa.string()),
         pa.field("length_a", pa.int32(), nullable=False),  # characters
-        pa.field("length_b", pa.int32(), nullable=False),
+        pa.field("length_b", pa.int32()),  # null: a response alone
         pa.field("gold", GOLD),
-        pa.field("key_ab", KEY, nullable=False),
-        pa.field("key_ba", KEY, nullable=False),
+        pa.field("criteria", CRITERIA),
+        pa.field("keys", KEYS, nullable=False),  # of its prompts, in the order of Questions
     ]
 )
+# What the plan's files add to the pairs that a batch brings.
+PLACED = ("pair", "bucket")
 
 # A bucket's pairs as the feed takes them: texts trimmed, null where the pair has no such text.
 TEXTS = pa.schema(
     [
-        pa.field("key_ab", KEY, nullable=False),
-        pa.field("key_ba", KEY, nullable=False),
+        pa.field("keys", KEYS, nullable=False),
         pa.field("instruction", pa.string(), nullable=False),
         pa.field("response_a", pa.string(), nullable=False),
-        pa.field("response_b", pa.string(), nullable=False),
+        pa.field("response_b", pa.string()),
         pa.field("system", pa.string()),
         pa.field("conversation", pa.string()),
+        pa.field("turns_a", pa.string()),
+        pa.field("turns_b", pa.string()),
         pa.field("reference", pa.string()),
+        pa.field("criteria", pa.string()),  # a JSON list of texts
+        pa.field("category", pa.string()),
     ]
 )
 
 # plan/bucket-*: the same with each text's digest in its place, null where there is no text.
-TEXT_COLUMNS = tuple(TEXTS.names[2:])
+TEXT_COLUMNS = tuple(TEXTS.names[1:])
 BUCKET = pa.schema(
     [
-        pa.field("key_ab", KEY, nullable=False),
-        pa.field("key_ba", KEY, nullable=False),
+        pa.field("keys", KEYS, nullable=False),
         pa.field("text_bytes", pa.int32(), nullable=False),  # UTF-8 of the pair's texts together
         *(pa.field(name, KEY) for name in TEXT_COLUMNS),
     ]
@@ -103,6 +113,7 @@ BUCKET_TEXTS = pa.schema(
 STATUS_OK = "ok"
 STATUS_OVERLONG = "overlong"
 STATUS_ERROR = "error"
+STATUS_UNPARSABLE = "unparsable"  # the judge wrote a text that holds no answer; it is kept
 
 # reads: one row a unique prompt. A read that is not ok has null numbers and a reason.
 READS = pa.schema(
@@ -117,6 +128,10 @@ READS = pa.schema(
         pa.field("prompt_tokens", pa.int32(), nullable=False),
         pa.field("cached_tokens", pa.int32(), nullable=False),
         pa.field("error", pa.string()),
+        pa.field("output", pa.string()),  # what the judge wrote, where it writes
+        pa.field("numbers", pa.list_(pa.float64())),  # read from it
+        pa.field("forced", pa.bool_()),  # the verdict was asked for: the text named none
+        pa.field("output_tokens", pa.int32()),  # computed after the prompt
         pa.field("read_at", pa.timestamp("ms", tz="UTC"), nullable=False),
         pa.field("reused_from", pa.string()),  # the run it was taken from, null: read here
     ]
@@ -131,7 +146,7 @@ class Planned:
     any text are left out, and a null among the texts has a digest that means nothing.
     """
 
-    pairs: pa.RecordBatch  # PAIRS without `bucket`; the struct `metadata` may follow
+    pairs: pa.RecordBatch  # PAIRS without PLACED; the struct `metadata` may follow
     texts: pa.RecordBatch  # TEXTS
     digests: dict[str, UInt64]
     text_bytes: Int64  # UTF-8 of the pair's texts together
@@ -182,6 +197,45 @@ class LabelSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """How a judge's answer to a prompt is read.
+
+    Attributes:
+        labels: read by log-probability; none for texts that hold numbers.
+        kind: "label": the labels at the answer's first position. "reasons": the judge writes, and
+            the labels are read where its text gives the verdict. "scores", "probability": it
+            writes, and the numbers stand in the text.
+        max_tokens: of what it writes.
+        temperature: 0: the likeliest text.
+        ends: token ids that end what it writes.
+        verdict: ids that open the verdict where the text names none.
+        low: least score; `high` the greatest.
+        high: see there.
+        tag: around the probability.
+    """
+
+    labels: LabelSet
+    kind: str = "label"
+    max_tokens: int = 1
+    temperature: float = 0.0
+    ends: tuple[int, ...] = ()
+    verdict: tuple[int, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    tag: str = ""
+
+    @property
+    def writes(self) -> bool:
+        """Whether the judge writes a text."""
+        return self.kind != "label"
+
+    @property
+    def room(self) -> int:
+        """Tokens that have to fit into the judge's context behind a prompt."""
+        return self.max_tokens + (len(self.verdict) + 1 if self.kind == "reasons" else 0)
+
+
+@dataclass(frozen=True, slots=True)
 class JudgeCard:
     """What a judge is: everything that can change a log-probability, apart from the protocol.
 
@@ -197,115 +251,3 @@ class JudgeCard:
     dtype: str
     quantization: str | None = None
     extra: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRows:
-    """Ragged token rows: row i is tokens[offsets[i]:offsets[i + 1]]."""
-
-    tokens: Int32  # flat
-    offsets: Int64  # n + 1, from 0
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, row: int) -> Int32:
-        return self.tokens[self.offsets[row] : self.offsets[row + 1]]
-
-    @property
-    def lengths(self) -> Int64:
-        """Tokens a row."""
-        return np.diff(self.offsets)
-
-    @classmethod
-    def of(cls, rows: Sequence[TokenIds]) -> TokenRows:
-        """Rows of their own, one after the other."""
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum([len(row) for row in rows], out=offsets[1:])
-        parts = [np.zeros(0, dtype=np.int32), *(np.asarray(row, dtype=np.int32) for row in rows)]
-        return cls(np.concatenate(parts), offsets)
-
-    def split(self) -> list[Int32]:
-        """The rows, as views."""
-        bounds = self.offsets.tolist()
-        return [self.tokens[start:end] for start, end in pairwise(bounds)]
-
-
-@dataclass(frozen=True, slots=True)
-class Unique:
-    """Unique prompts among the prompts of n pairs in both orders.
-
-    Prompt j of the 2n stands for pair j % n, in order ab for j < n and ba otherwise.
-    `first[u]` is the first prompt with unique key u, `inverse[j]` the unique key of prompt j:
-    expanding `keys[inverse]` gives all 2n keys back.
-    """
-
-    keys: list[bytes]
-    first: Int64
-    inverse: Int64
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """What the planner knows before an engine is loaded, for choosing its settings."""
-
-    prompts: int  # unique prompts at most
-    longest_prompt: int  # tokens, an upper bound
-
-
-@dataclass(frozen=True, slots=True)
-class PromptBatch:
-    """Prompts of one bucket in feeding order; prompt i is tokens[offsets[i]:offsets[i + 1]]."""
-
-    bucket: int
-    keys: list[bytes]  # n of KEY_BYTES each
-    tokens: Int32  # flat
-    offsets: Int64  # n + 1
-    truncated: Bool  # n
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def ids(self, index: int) -> list[int]:
-        """Token ids of one prompt, as vLLM wants them."""
-        ids: list[int] = self.tokens[self.offsets[index] : self.offsets[index + 1]].tolist()
-        return ids
-
-
-@dataclass(frozen=True, slots=True)
-class ReadBatch:
-    """Reads in the order in which they finished; columns of length n, rows are unique prompts.
-
-    `status[i]` is one of the STATUS_ words. Where it is not ok, the row's numbers mean nothing,
-    are written as nulls, and `errors[i]` says why.
-    """
-
-    keys: list[bytes]
-    buckets: Int32
-    status: list[str]
-    label_logprobs: Float64  # n x labels
-    label_mass: Float64
-    argmax_outside: Bool
-    truncated: Bool
-    prompt_tokens: Int32
-    cached_tokens: Int32
-    errors: list[str | None]
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def take(self, indices: list[int]) -> ReadBatch:
-        """The rows at these indices."""
-        at = np.asarray(indices, dtype=np.int64)
-        return ReadBatch(
-            keys=[self.keys[index] for index in indices],
-            buckets=self.buckets[at],
-            status=[self.status[index] for index in indices],
-            label_logprobs=self.label_logprobs[at],
-            label_mass=self.label_mass[at],
-            argmax_outside=self.argmax_outside[at],
-            truncated=self.truncated[at],
-            prompt_tokens=self.prompt_tokens[at],
-            cached_tokens=self.cached_tokens[at],
-            errors=[self.errors[index] for index in indices],
-        )

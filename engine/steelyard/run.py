@@ -7,8 +7,8 @@ resume: the same from wherever the run stands.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,19 +22,24 @@ from steelyard.errors import (
     SteelyardError,
 )
 from steelyard.identity import (
+    OTHER_FILES,
     changed,
-    judge_fingerprint,
-    judge_spec,
+    judge_specs,
     make_passport,
     row_limits,
+    run_fingerprint,
     same_run,
 )
+from steelyard.inquiry import Inquiry, asking, judge_part, planned_part, resolve
 from steelyard.judge import open_judge
+from steelyard.judge.base import Judge
+from steelyard.plan import Asking
 from steelyard.planning import write_plan
 from steelyard.progress import Reporter
 from steelyard.session import Context, read_prompts
 from steelyard.shards import ShardSet, open_shards, stream
 from steelyard.store import compaction, journal, queries, reuse
+from steelyard.store.parts import FAILED_READS
 from steelyard.store.buckets import BucketTexts
 from steelyard.store.journal import Part, read_journal
 from steelyard.store.plan_files import Manifest, read_manifest
@@ -67,10 +72,12 @@ def score(
     config = config.anchored()
     place = RunDir(run)
     place.check_place()
-    shards = open_shards(config.inputs, config.map)
-    judge = open_judge(judge_spec(config))
-    with closing(judge), place.lock():
-        passport = make_passport(config, judge, shards)
+    inquiry, examples = resolve(config)
+    shards = open_input(config, inquiry)
+    with open_judges(config) as judges, place.lock():
+        truncate = config.overlong == "truncate"
+        parts = [judge_part(judge, inquiry, examples, truncate=truncate) for judge in judges]
+        passport = make_passport(config, judges, inquiry, parts, shards)
         begun = place.passport.exists() and read_manifest(place) is not None
         if begun:
             passport = same_run(place, passport)
@@ -80,7 +87,8 @@ def score(
             place.create()
             journal.create(place.root)
             place.write_passport(passport)
-        return _carry_out(Context(place, config, passport, judge, reporter, stop), shards)
+        ctx = Context(place, config, passport, judges, inquiry, reporter, stop)
+        return _carry_out(ctx, shards, asking(inquiry, parts))
 
 
 def resume(
@@ -110,20 +118,39 @@ def resume(
         replicas=config.replicas if replicas is None else replicas,
     ).validate()
     planned = read_manifest(place) is not None
-    shards = None if planned else open_shards(config.inputs, config.map)
-    judge = open_judge(judge_spec(config))
-    with closing(judge), place.lock():
-        if judge_fingerprint(judge, config, passport["templates"]) != passport["fingerprint"]:
-            raise changed(place, ["the judge's files, its labels or Steelyard's templates"])
+    inquiry = Inquiry.from_json(passport["inquiry"])
+    shards = None if planned else open_input(config, inquiry)
+    with open_judges(config) as judges, place.lock():
+        parts = [planned_part(one, inquiry, passport, at) for at, one in enumerate(judges)]
+        if run_fingerprint(inquiry, parts) != passport["fingerprint"]:
+            raise changed(place, [OTHER_FILES])
         if shards is not None and shards.fingerprint != passport["input"]["fingerprint"]:
             raise changed(place, ["the input shards"])
-        return _carry_out(Context(place, config, passport, judge, reporter, stop), shards)
+        ctx = Context(place, config, passport, judges, inquiry, reporter, stop)
+        return _carry_out(ctx, shards, asking(inquiry, parts))
 
 
-def _carry_out(ctx: Context, shards: ShardSet | None) -> int:
+@contextmanager
+def open_judges(config: RunConfig) -> Iterator[list[Judge]]:
+    """The judges of a config, opened one after another; closed at the end."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(closing(open_judge(spec))) for spec in judge_specs(config)]
+
+
+def open_input(config: RunConfig, inquiry: Inquiry) -> ShardSet:
+    """The shards of a config, with the roles that its protocol needs."""
+    return open_shards(
+        config.inputs,
+        config.map,
+        required=inquiry.required_roles,
+        special=inquiry.special_roles,
+    )
+
+
+def _carry_out(ctx: Context, shards: ShardSet | None, asked: Asking) -> int:
     """From whatever state the run is in to its end."""
     try:
-        manifest = read_manifest(ctx.run) or _plan(ctx, shards)
+        manifest = read_manifest(ctx.run) or _plan(ctx, shards, asked)
     except _Stopped:
         return _stopped(ctx)
     if not manifest.pairs:
@@ -140,7 +167,7 @@ def _carry_out(ctx: Context, shards: ShardSet | None) -> int:
     if ctx.stop.is_set():
         return _stopped(ctx)
     if sum(part.rows for part in read_journal(ctx.run.root)) < manifest.prompts:
-        with closing(_open_texts(ctx, manifest, shards)) as texts:
+        with closing(_open_texts(ctx, manifest, shards, asked)) as texts:
             read_prompts(ctx, manifest, texts)
     else:
         ctx.reporter.say(f"all {manifest.prompts:,} reads are there: no engine is needed")
@@ -150,17 +177,18 @@ def _carry_out(ctx: Context, shards: ShardSet | None) -> int:
     return _exit_code(ctx, manifest)
 
 
-def _open_texts(ctx: Context, manifest: Manifest, shards: ShardSet | None) -> BucketTexts:
+def _open_texts(
+    ctx: Context, manifest: Manifest, shards: ShardSet | None, asked: Asking
+) -> BucketTexts:
     """The plan's texts; where they stayed in the shards, these have to be as they were."""
     if shards is None and manifest.in_shards:
         shards = _same_shards(ctx)
-    fingerprint = bytes.fromhex(ctx.passport["fingerprint"])
-    return open_texts(ctx.run, manifest, shards, fingerprint, row_limits(ctx.config))
+    return open_texts(ctx.run, manifest, shards, asked, row_limits(ctx.config))
 
 
 def _same_shards(ctx: Context) -> ShardSet:
     try:
-        shards = open_shards(ctx.config.inputs, ctx.config.map)
+        shards = open_input(ctx.config, ctx.inquiry)
     except InputRefused as refused:
         cause, place = refused.cause, refused.place
     else:
@@ -187,7 +215,7 @@ class _Stopped(Exception):
     """The user ended the planning."""
 
 
-def _plan(ctx: Context, shards: ShardSet | None) -> Manifest:
+def _plan(ctx: Context, shards: ShardSet | None, asked: Asking) -> Manifest:
     if shards is None:
         raise IntegrityFault(
             "the plan is gone", place=str(ctx.run.plan), remedy="score into a new run directory"
@@ -195,7 +223,7 @@ def _plan(ctx: Context, shards: ShardSet | None) -> Manifest:
     manifest = write_plan(
         ctx.run,
         lambda: stream(shards, row_limits(ctx.config)),
-        fingerprint=bytes.fromhex(ctx.passport["fingerprint"]),
+        asking=asked,
         expected=shards.rows,
         bucket_bytes=ctx.config.bucket_bytes,
         schema=shards.schema,
@@ -204,17 +232,16 @@ def _plan(ctx: Context, shards: ShardSet | None) -> Manifest:
     )
     ctx.reporter.done()
     refused = sum(manifest.rejected.values())
-    if "reference" in shards.roles:
-        ctx.reporter.warn(
-            f"references are kept, but the protocol {ctx.config.protocol} does not show them"
-        )
+    for role, slot in {"reference": "reference", "turns": "conversation"}.items():
+        if role in shards.roles and slot not in asked.shown:
+            ctx.reporter.warn(f"the protocol {ctx.inquiry.name} does not show the {role}")
     if ambiguous := queries.ambiguous_pair_ids(ctx.run):
         ctx.reporter.warn(
             f"{ambiguous:,} pair_ids stand for several different pairs: join on shard and row"
         )
     ctx.reporter.say(
         f"planned {manifest.pairs:,} pairs, {manifest.prompts:,} unique prompts"
-        f" of {2 * manifest.pairs:,}, {refused:,} rows refused"
+        f" of {manifest.asked:,}, {refused:,} rows refused"
     )
     return manifest
 
@@ -268,6 +295,6 @@ def _exit_code(ctx: Context, manifest: Manifest) -> int:
         count
         for part in read_journal(ctx.run.root)
         for name, count in part.counts.items()
-        if name in {"error_reads", "overlong_reads"}
+        if name in FAILED_READS
     )
     return EXIT_ROW_ERRORS if failed or manifest.rejected else EXIT_DONE

@@ -6,9 +6,10 @@ from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
+from steelyard.batches import PromptBatch, ReadBatch
 from steelyard.judge.base import Judge
 from steelyard.judge.isolate import Isolation, failed_reads
-from steelyard.records import STATUS_OVERLONG, Int64, PromptBatch, ReadBatch
+from steelyard.records import STATUS_OVERLONG, Int64
 
 
 def read_all(

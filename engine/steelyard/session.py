@@ -11,17 +11,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from steelyard import ratebook
+from steelyard.batches import ReadBatch, Workload
 from steelyard.config import RunConfig
 from steelyard.errors import EngineFailed, UsageError
 from steelyard.feed import Ahead, feed
-from steelyard.identity import label_set
+from steelyard.inquiry import Inquiry, planned_answer
 from steelyard.judge.base import Judge
 from steelyard.oracle import BlockOracle, warm_up
 from steelyard.progress import Counts, Reporter
+from steelyard.prompt import Form
 from steelyard.prompting import PreparedBucket, PromptMaker
-from steelyard.records import Int32, LabelSet, ReadBatch, Workload
+from steelyard.records import Int32
 from steelyard.scoring import read_all
-from steelyard.store import parts
+from steelyard.store import parts, queries
 from steelyard.store.buckets import BucketTexts
 from steelyard.store.journal import read_journal
 from steelyard.store.plan_files import Manifest
@@ -51,91 +53,112 @@ class Context:
     run: RunDir
     config: RunConfig
     passport: dict[str, Any]
-    judge: Judge
+    judges: list[Judge]
+    inquiry: Inquiry
     reporter: Reporter
     stop: threading.Event
 
-    @property
-    def labels(self) -> LabelSet:
-        """The protocol's labels in the judge's vocabulary."""
-        return label_set(self.judge, self.config.protocol)
-
-    @property
-    def context_tokens(self) -> int:
-        """Tokens a prompt may have; one is left for the answer."""
-        return min(int(self.passport["context_length"]), self.judge.context_length) - 1
-
 
 def read_prompts(ctx: Context, manifest: Manifest, texts: BucketTexts) -> None:
-    """Read what is not read yet; the engine is loaded only if there is something."""
-    committed = read_journal(ctx.run.root)
-    read = sum(part.rows for part in committed)
-    counts = Counts(
-        pairs_planned=manifest.pairs,
-        prompts_planned=manifest.prompts,
-        pairs=sum(part.pairs for part in committed),
-        prompts=read,
-        rejects=sum(manifest.rejected.values()),
+    """Read what is not read yet, judge after judge; an engine is loaded if it has something."""
+    several = len(ctx.judges) > 1
+    for number in range(len(ctx.judges)):
+        if ctx.stop.is_set():
+            return
+        left = queries.unread_prompts(ctx.run, number, len(ctx.judges)) if several else None
+        if left != 0:
+            _Reading(ctx, manifest, number, left).run(texts)
+
+
+def make_maker(
+    judge: Judge, number: int, passport: dict[str, Any], inquiry: Inquiry
+) -> PromptMaker:
+    """What makes the prompts of a run's judge."""
+    known = passport["judges"][number]
+    room = planned_answer(passport, number).room
+    return PromptMaker.build(
+        judge.encoder,
+        [Form(**one) for one in known["part"]["forms"]],
+        min(int(known["context_length"]), judge.context_length) - room,
+        truncate=passport["config"]["overlong"] == "truncate",
+        questions=inquiry.questions,
+        judge=number,
+        categories=inquiry.categories,
     )
-    if read >= manifest.prompts:
-        ctx.reporter.say(f"all {read:,} reads are there: no engine is needed")
-        return
-    maker = PromptMaker.build(
-        ctx.judge.encoder,
-        ctx.passport["templates"],
-        ctx.context_tokens,
-        truncate=ctx.config.overlong == "truncate",
-    )
-    if (least := maker.templates[""].fixed) > ctx.context_tokens:
-        raise UsageError(
-            f"the template alone takes {least} tokens, the judge holds {ctx.context_tokens}",
-            effect="nothing was read",
-            remedy="choose a judge, or an --engine max_model_len, with a longer context",
-        )
-    engine = _Engine(ctx, manifest, maker, manifest.prompts - read)
-    with Telemetry(ctx.run.root, engine.session):
-        began = time.monotonic()
-        try:
-            _read_prompts(engine, texts, counts)
-        finally:
-            ctx.reporter.done()
-            seconds = time.monotonic() - (engine.loaded or began)
-            ctx.judge.close()
-            ctx.run.log_session(
-                "end",
-                session=engine.session,
-                seconds=round(seconds, 3),
-                prompts=counts.new_prompts,
-                tokenizer=ctx.judge.encoder.engine,
-            )
-        if computed := counts.tokens - counts.cached_tokens:
-            ratebook.note(ctx.passport["fingerprint"], computed / seconds)
 
 
-class _Engine:
-    """The judge's engine in one session: loads it, again after it died, and knows its cache."""
+class _Reading:
+    """One judge's session: loads its engine, again after it died, and reads its prompts."""
 
-    def __init__(self, ctx: Context, manifest: Manifest, maker: PromptMaker, prompts: int) -> None:
-        self.ctx, self.manifest, self.maker = ctx, manifest, maker
+    def __init__(self, ctx: Context, manifest: Manifest, number: int, left: int | None) -> None:
+        self.ctx, self.manifest = ctx, manifest
+        self.judge = ctx.judges[number]
+        self.answer = planned_answer(ctx.passport, number)
+        self.maker = make_maker(self.judge, number, ctx.passport, ctx.inquiry)
+        self._check_template()
         self.session = uuid.uuid4().hex
         self.loaded: float | None = None  # when, on the monotonic clock
         self.ready = threading.Event()  # loaded, or never will be
         self.cache: CacheShape | None = None
         self._oracle: BlockOracle | None = None
-        longest = manifest.longest_prompt_bytes + maker.template_tokens
-        self._workload = Workload(prompts, min(longest, ctx.context_tokens))
+        committed = read_journal(ctx.run.root)
+        read = sum(part.rows for part in committed)
+        self.counts = Counts(
+            pairs_planned=manifest.pairs,
+            prompts_planned=manifest.prompts,
+            pairs=sum(part.pairs for part in committed),
+            prompts=read,
+            rejects=sum(manifest.rejected.values()),
+        )
+        longest = manifest.longest_prompt_bytes + self.maker.template_tokens
+        self._workload = Workload(
+            prompts=manifest.prompts - read if left is None else left,
+            longest_prompt=min(longest, self.maker.context),
+            writes=self.answer.room,
+        )
+
+    def _check_template(self) -> None:
+        least, context = self.maker.least_tokens, self.maker.context
+        if least > context:
+            raise UsageError(
+                f"the template alone takes {least} tokens, the judge holds {context}",
+                effect="nothing was read",
+                remedy="choose a judge, or an --engine max_model_len, with a longer context",
+            )
+
+    def run(self, texts: BucketTexts) -> None:
+        """Load the engine and read."""
+        ctx, counts = self.ctx, self.counts
+        with Telemetry(ctx.run.root, self.session):
+            began = time.monotonic()
+            try:
+                self._read(texts)
+            finally:
+                ctx.reporter.done()
+                seconds = time.monotonic() - (self.loaded or began)
+                self.judge.close()
+                ctx.run.log_session(
+                    "end",
+                    session=self.session,
+                    seconds=round(seconds, 3),
+                    prompts=counts.new_prompts,
+                    tokenizer=self.judge.encoder.engine,
+                )
+            if computed := counts.tokens - counts.cached_tokens:
+                ratebook.note(ctx.passport["fingerprint"], computed / seconds)
 
     def start(self) -> None:
-        """Load it."""
+        """Load the engine."""
         ctx = self.ctx
-        ctx.reporter.say(f"loading {ctx.judge.card.name} ...")
+        ctx.reporter.say(f"loading {self.judge.card.name} ...")
         began = time.monotonic()
-        report = ctx.judge.start(self._workload, ctx.labels)
+        report = self.judge.start(self._workload, self.answer)
         seconds = time.monotonic() - began
         ctx.reporter.say(f"loaded in {seconds:.1f} s")
         ctx.run.log_session(
             "start",
             session=self.session,
+            judge=self.judge.card.name,
             load_seconds=round(seconds, 3),
             settings=report.settings,
             versions=report.versions,
@@ -143,13 +166,15 @@ class _Engine:
         )
         if self.loaded is None:
             self.loaded, self.cache = time.monotonic(), report.cache
-            self._oracle = None if report.cache is None else BlockOracle(report.cache)
+            # What a judge writes goes into the cache, too: nobody can tell that beforehand.
+            known = report.cache is not None and not self.answer.writes
+            self._oracle = BlockOracle(report.cache) if report.cache and known else None
             if report.cache is not None and not report.cache.enabled:
                 ctx.reporter.warn(NO_CACHE)
         self.ready.set()
 
     def oracle(self, bucket: PreparedBucket) -> Int32 | None:
-        """Tokens that it should compute of each prompt, once it is loaded."""
+        """Tokens that the engine should compute of each prompt, once it is loaded."""
         if not self.ready.is_set():
             warm_up()
         self.ready.wait()
@@ -157,57 +182,54 @@ class _Engine:
             return None
         return self._oracle.computed(bucket.rows, bucket.fitting)
 
+    def _read(self, texts: BucketTexts) -> None:
+        ctx, tally = self.ctx, Tally()
+        buckets = feed(texts, self.manifest, self.maker, parts.done_keys(ctx.run))
 
-def _read_prompts(engine: _Engine, texts: BucketTexts, counts: Counts) -> None:
-    ctx, tally = engine.ctx, Tally()
-    buckets = feed(texts, engine.manifest, engine.maker, parts.done_keys(ctx.run))
-
-    def open_bucket(bucket: PreparedBucket) -> None:
-        oracle = engine.oracle(bucket)
-        tally.open(bucket.number, bucket.unique, bucket.fed, bucket.floor, oracle)
-
-    with (
-        closing(Ahead(buckets, open_bucket, ctx.stop)) as ahead,
-        closing(
-            parts.PartWriter(ctx.run, rows=ctx.config.part_rows, seconds=ctx.config.part_seconds)
-        ) as writer,
-    ):
-        try:
-            engine.start()
-            reads = read_all(
-                ctx.judge, iter(ahead), ctx.context_tokens, engine.start, ctx.reporter.warn
+        def open_bucket(bucket: PreparedBucket) -> None:
+            tally.open(
+                bucket.number,
+                bucket.unique,
+                unread=bucket.unread,
+                fed=bucket.fed,
+                floor=bucket.floor,
+                oracle=self.oracle(bucket),
             )
-            with closing(reads):
-                _take(engine, counts, reads, tally, writer)
-        finally:
-            engine.ready.set()  # nobody may wait for an engine that did not load
 
+        rows, seconds = ctx.config.part_rows, ctx.config.part_seconds
+        with (
+            closing(Ahead(buckets, open_bucket, ctx.stop)) as ahead,
+            closing(parts.PartWriter(ctx.run, rows=rows, seconds=seconds)) as writer,
+        ):
+            try:
+                self.start()
+                reads = read_all(
+                    self.judge, iter(ahead), self.maker.context, self.start, ctx.reporter.warn
+                )
+                with closing(reads):
+                    self._take(reads, tally, writer)
+            finally:
+                self.ready.set()  # nobody may wait for an engine that did not load
 
-def _take(
-    engine: _Engine,
-    counts: Counts,
-    reads: Iterable[ReadBatch],
-    tally: Tally,
-    writer: parts.PartWriter,
-) -> None:
-    ctx, total, warned = engine.ctx, Work(), False
-    clock, spent = ctx.judge.clock, (0.0, 0.0)
-    for batch in reads:
-        gain = tally.count(batch)
-        if gain.work:
-            gain.spend(clock.total - spent[0], clock.busy - spent[1])
-            spent = clock.total, clock.busy
-        writer.add(batch, gain)
-        counts.add(batch, gain)
-        ctx.reporter.scoring(counts)
-        if counts.errors == counts.new_prompts - counts.overlong >= HOPELESS_PROMPTS:
-            raise _hopeless(batch)
-        for work in gain.work.values():
-            total.add(work)
-        if not warned and engine.cache is not None and engine.cache.enabled:
-            warned = _shares_nothing(total)
-            if warned:
-                ctx.reporter.warn(NO_HITS)
+    def _take(self, reads: Iterable[ReadBatch], tally: Tally, writer: parts.PartWriter) -> None:
+        ctx, counts, total, warned = self.ctx, self.counts, Work(), False
+        clock, spent = self.judge.clock, (0.0, 0.0)
+        for batch in reads:
+            gain = tally.count(batch)
+            if gain.work:
+                gain.spend(clock.total - spent[0], clock.busy - spent[1])
+                spent = clock.total, clock.busy
+            writer.add(batch, gain)
+            counts.add(batch, gain)
+            ctx.reporter.scoring(counts)
+            if counts.errors == counts.new_prompts - counts.overlong >= HOPELESS_PROMPTS:
+                raise _hopeless(batch)
+            for work in gain.work.values():
+                total.add(work)
+            if not warned and self.cache is not None and self.cache.enabled:
+                warned = _shares_nothing(total)
+                if warned:
+                    ctx.reporter.warn(NO_HITS)
 
 
 def _shares_nothing(work: Work) -> bool:

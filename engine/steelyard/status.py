@@ -44,18 +44,19 @@ def run_status(root: Path) -> dict[str, Any]:
     return {
         "run": str(root),
         "state": _state(run, planned=manifest is not None, complete=complete),
-        "judge": passport["judge"]["name"],
-        "protocol": passport["config"]["protocol"],
+        "judge": " + ".join(judge["name"] for judge in passport["judges"]),
+        "protocol": " + ".join(one["name"] for one in passport["inquiry"]["protocols"]),
         "created": passport["created"],
         "updated": parts[-1].at if parts else passport["created"],
         "pairs": {"planned": manifest.pairs if manifest else None, "done": done},
         "prompts": {
-            "asked": 2 * manifest.pairs if manifest else None,
+            "asked": manifest.asked if manifest else None,
             "unique": manifest.prompts if manifest else None,
             "read": read,
             "ok": sums["ok_reads"],
             "overlong": sums["overlong_reads"],
             "error": sums["error_reads"],
+            "unparsable": sums["unparsable_reads"],
             "reused": sums["reused_reads"],
         },
         "tokens": _tokens(sums),
@@ -137,7 +138,8 @@ def draw_status(status: dict[str, Any]) -> str:
             "prompts",
             f"{prompts['read']:,} read of {_number(prompts['unique'])} unique"
             f" ({_number(prompts['asked'])} asked); {prompts['reused']:,} reused,"
-            f" {prompts['error']:,} errors, {prompts['overlong']:,} overlong",
+            f" {prompts['error']:,} errors, {prompts['overlong']:,} overlong"
+            + (f", {prompts['unparsable']:,} unparsable" if prompts["unparsable"] else ""),
         ),
         (
             "tokens",
@@ -174,7 +176,8 @@ def _draw_work(work: dict[str, Any]) -> str:
         f"{work['logical_tokens']:,} tokens asked, {work['unique_tokens']:,} unique,"
         f" {work['computed_tokens']:,} computed (floor {work['floor_tokens']:,}"
         + (f", oracle {oracle:,}" if oracle is not None else "")
-        + f"); hit rate {work['hit_rate']:.1%}"
+        + (f"), {work['written_tokens']:,} written" if work["written_tokens"] else ")")
+        + f"; hit rate {work['hit_rate']:.1%}"
         + (f"; engine busy {busy:.1%}" if busy is not None else "")
     )
 

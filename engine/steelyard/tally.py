@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from steelyard.records import STATUS_OVERLONG, Int32, Int64, ReadBatch, Unique
+from steelyard.batches import ReadBatch, Unique
+from steelyard.records import STATUS_OVERLONG, Int32, Int64
 from steelyard.work import Work
 
 
@@ -42,7 +43,7 @@ class Gain:
 @dataclass(frozen=True, slots=True)
 class _Bucket:
     number: int
-    need: np.typing.NDArray[np.int8]  # prompts that a pair still waits for
+    need: Int64  # prompts that a pair still waits for
     pairs: Int64  # pairs, by the unique prompt they use
     starts: Int64  # unique prompt u is used by pairs[starts[u]:starts[u + 1]]
     uses: Int64  # prompts with the key of u, in all pairs and orders
@@ -57,29 +58,37 @@ class Tally:
         self._where: dict[bytes, tuple[_Bucket, int]] = {}
 
     def open(
-        self, bucket: int, unique: Unique, fed: Int64, floor: Int32, oracle: Int32 | None
+        self,
+        bucket: int,
+        unique: Unique,
+        *,
+        unread: Int64,
+        fed: Int64,
+        floor: Int32,
+        oracle: Int32 | None,
     ) -> None:
         """Note a bucket before its first prompt is fed.
 
         Args:
             bucket: its number.
             unique: its unique prompts.
-            fed: indices of those that will be fed; the others are read already.
+            unread: indices of those that no part holds yet.
+            fed: indices of those that this engine is given now, in that order.
             floor: tokens that each of `fed` adds to the floor.
             oracle: tokens that the engine should compute of each, None where that is unknown.
         """
-        count, size = len(unique.inverse) // 2, len(unique.keys)
-        ab, ba = unique.inverse[:count], unique.inverse[count:]
-        other = np.where(ab != ba, ba, size)  # a pair of equal responses has one prompt
-        waiting = np.zeros(size + 1, dtype=np.int8)
-        waiting[fed] = 1
-        users = np.concatenate([ab, other])
-        order = np.argsort(users, kind="stable")
+        size = len(unique.keys)
+        # A pair may ask the same prompt twice: both orders of two equal responses are one.
+        users, pairs = np.divmod(
+            np.unique(unique.inverse * len(unique.starts) + unique.pairs), len(unique.starts)
+        )
+        waiting = np.zeros(size, dtype=np.bool_)
+        waiting[unread] = True
         entry = _Bucket(
             number=bucket,
-            need=waiting[ab] + waiting[other],
-            pairs=order % max(1, count),
-            starts=np.searchsorted(users[order], np.arange(size + 1)),
+            need=np.bincount(pairs[waiting[users]], minlength=len(unique.starts) - 1),
+            pairs=pairs,
+            starts=np.searchsorted(users, np.arange(size + 1)),
             uses=np.bincount(unique.inverse, minlength=size),
             floor=_spread(floor, fed, size),
             oracle=None if oracle is None else _spread(oracle, fed, size),
@@ -112,6 +121,7 @@ def _gain(bucket: _Bucket, indices: Int64, rows: list[int], reads: ReadBatch) ->
         floor_tokens=int(bucket.floor[indices[sent]].sum()),
         oracle_tokens=None if bucket.oracle is None else int(bucket.oracle[indices[sent]].sum()),
         computed_tokens=int((lengths - reads.cached_tokens[rows])[sent].sum()),
+        written_tokens=0 if reads.written is None else int(reads.written.output_tokens[rows].sum()),
     )
     return Gain(
         pairs=_completed(bucket, indices),

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steelyard.errors import InputRefused, IntegrityFault
-from steelyard.plan import plan_batch
+from steelyard.plan import Asking, plan_batch
 from steelyard.records import TEXTS, Int64, Planned
-from steelyard.shards import Limits, ShardSet, stream
+from steelyard.shards import PROMPT_ROLES, Limits, ShardSet, stream
 from steelyard.store.buckets import BucketTexts
 from steelyard.store.plan_files import PAIRS_FILE, Manifest, copied_texts, require_plan_file
 from steelyard.store.rundir import RunDir
@@ -25,12 +25,11 @@ SHARDS_REMEDY = (
     "put the shards back as they were and resume, or score what is there now into a new run"
     " directory with `--reuse` of this one"
 )
-_ROLES = ("instruction", "response_a", "response_b", "system", "turns", "reference")
 _SHARD = 1 << 40  # rows that no shard has: a pair's place is shard * _SHARD + row
 
 
 def open_texts(
-    run: RunDir, manifest: Manifest, shards: ShardSet | None, fingerprint: bytes, limits: Limits
+    run: RunDir, manifest: Manifest, shards: ShardSet | None, asking: Asking, limits: Limits
 ) -> BucketTexts:
     """The texts of a plan.
 
@@ -38,13 +37,13 @@ def open_texts(
         run: the run directory.
         manifest: its plan.
         shards: those that were planned; needed where `manifest.in_shards`.
-        fingerprint: judge fingerprint, 16 bytes.
+        asking: that of the plan.
         limits: those of the plan.
     """
     if not manifest.in_shards:
         return copied_texts(run, manifest)
     assert shards is not None  # noqa: S101 - the caller's duty
-    return ShardTexts(run, manifest, shards, fingerprint, limits)
+    return ShardTexts(run, manifest, shards, asking, limits)
 
 
 class ShardTexts:
@@ -55,13 +54,13 @@ class ShardTexts:
         run: RunDir,
         manifest: Manifest,
         shards: ShardSet,
-        fingerprint: bytes,
+        asking: Asking,
         limits: Limits,
     ) -> None:
-        roles = {role: name for role, name in shards.roles.items() if role in _ROLES}
+        roles = {role: name for role, name in shards.roles.items() if role in PROMPT_ROLES}
         self._shards = replace(shards, roles=roles, metadata=pa.schema([]))
         self._numbers = pa.array([shard.name for shard in shards.shards])
-        self._fingerprint, self._limits = fingerprint, replace(limits, on_bad_row="reject")
+        self._asking, self._limits = asking, replace(limits, on_bad_row="reject")
         self._run = run
         self._pairs = pq.ParquetFile(require_plan_file(run, manifest, f"plan/{PAIRS_FILE}"))
         self._ends = list(accumulate(manifest.ranges))
@@ -78,10 +77,10 @@ class ShardTexts:
             self._rows, self._rest = self._from(int(places[0])), None
         texts = self._find(places)
         self._next = bucket + 1
-        for name in ("key_ab", "key_ba"):
-            if not texts[name].equals(planned[name]):
-                differs = np.flatnonzero(pc.not_equal(texts[name], planned[name]))[0]
-                raise self._changed(int(places[differs]), "the row is another than it was")
+        if not texts["keys"].equals(planned["keys"]):
+            now, then = (table["keys"].to_pylist() for table in (texts, planned))
+            differs = next(at for at, keys in enumerate(now) if keys != then[at])
+            raise self._changed(int(places[differs]), "the row is another than it was")
         return texts
 
     def close(self) -> None:
@@ -101,7 +100,7 @@ class ShardTexts:
             elif at < end:
                 groups.append(group)
             at += rows
-        columns = ["shard", "row", "key_ab", "key_ba"]
+        columns = ["shard", "row", "keys"]
         table = self._pairs.read_row_groups(groups, columns=columns, use_threads=False)
         return table.slice(start - first, end - start)
 
@@ -117,7 +116,7 @@ class ShardTexts:
         with closing(stream(self._shards, self._limits, (shard, row))) as batches:
             for intake, _ in batches:
                 if len(intake):
-                    yield self._places(intake), plan_batch(intake, self._fingerprint)
+                    yield self._places(intake), plan_batch(intake, self._asking)
 
     def _find(self, places: Int64) -> pa.Table:
         """The rows at these places; what is between them was refused and is again."""

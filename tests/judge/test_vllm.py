@@ -17,7 +17,7 @@ import tiny
 from steelyard.errors import EngineFailed, JudgeUnavailable, UsageError
 from steelyard.judge.base import NOTHING_READY, JudgeSpec
 from steelyard.reads import merge_variants
-from steelyard.records import Workload
+from steelyard.batches import Workload
 
 pytest.importorskip("vllm")
 from steelyard.judge.vllm import VllmJudge
@@ -161,7 +161,7 @@ OWNER = """
         import psutil, tiny
         from steelyard.judge.base import JudgeSpec
         from steelyard.judge.vllm import VllmJudge
-        from steelyard.records import Workload
+        from steelyard.batches import Workload
         judge = VllmJudge.open(JudgeSpec("tiny", {model!r}))
         judge.start(Workload(50, 150), tiny.labels_of(judge.encoder, "A", "B"))
         signal.signal(signal.SIGINT, lambda *_: None)

@@ -12,16 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from steelyard.records import (
-    JudgeCard,
-    LabelSet,
-    LabelVariant,
-    Message,
-    PromptBatch,
-    ReadBatch,
-    TokenRows,
-    Workload,
-)
+from steelyard.batches import PromptBatch, ReadBatch, TokenRows, Workload
+from steelyard.records import JudgeCard, LabelSet, LabelVariant, Message
 from steelyard.work import CacheShape, EngineReport
 
 # What a source of batches may yield to say that nothing is ready yet.
@@ -107,6 +99,15 @@ class Encoder(ABC):
                 out to differ from the judge's own; nothing of it may be scored.
         """
 
+    @property
+    @abstractmethod
+    def ends(self) -> tuple[int, ...]:
+        """Token ids that end what the judge writes."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, control tokens left out."""
+
     @abstractmethod
     def render_chat(self, messages: Sequence[Message]) -> str:
         """The judge's chat format of these messages up to where its answer begins.
@@ -134,7 +135,7 @@ class Judge(ABC):
     clock: EngineClock  # runs on over all calls of `read`
 
     @abstractmethod
-    def start(self, workload: Workload, labels: LabelSet) -> EngineReport:
+    def start(self, workload: Workload, answer: Answer) -> EngineReport:
         """Load the engine. Called once before `read`, and again after a failed `read`.
 
         Raises:

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from steelyard.batches import PromptBatch, ReadBatch, Written
 from steelyard.errors import escape
 from steelyard.judge.base import EngineClock
+from steelyard.judge.reading import NO_ANSWER, TextReader
 from steelyard.reads import is_read, merge_variants
-from steelyard.records import (
-    STATUS_ERROR,
-    STATUS_OK,
-    Float64,
-    LabelSet,
-    PromptBatch,
-    ReadBatch,
-)
+from steelyard.records import STATUS_ERROR, STATUS_OK, Float64, LabelSet
 from steelyard.work import CacheShape
 
 Prompts = Iterator[tuple[PromptBatch, int] | None]
@@ -37,6 +32,29 @@ class Finished:
     argmax_outside: bool = False
     cached: int = 0
     error: str | None = None
+    said: Said | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the judge wrote about a prompt."""
+
+    ids: list[int]
+    text: str
+    cached: int  # tokens of the prompt that the cache gave
+    tokens: int  # computed behind the prompt
+    numbers: list[float] | None = None
+    forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What the engine works on: a prompt, or its verdict after what was said."""
+
+    batch: PromptBatch
+    index: int
+    said: Said | None = None
+    tokens: int = 0  # of this request
 
 
 def cache_shape(config: Any) -> CacheShape | None:
@@ -67,8 +85,10 @@ class Feed:
 
     Args:
         engine: vLLM's.
-        sampling: its parameters for one read.
-        labels: what is read.
+        sampling: makes vLLM's parameters of one request: for the prompt with this key, or for the
+            label alone where the key is None.
+        answer: how answers are read.
+        reader: of what the judge writes.
         vocabulary: token ids are below it; 0: unknown.
         clock: told of every step.
         own_process: whether the engine works on while this process does something else.
@@ -77,8 +97,9 @@ class Feed:
     def __init__(
         self,
         engine: Any,
-        sampling: Any,
-        labels: LabelSet,
+        sampling: Callable[[bytes | None], Any],
+        answer: Answer,
+        reader: TextReader,
         vocabulary: int,
         clock: EngineClock,
         *,
@@ -87,13 +108,14 @@ class Feed:
         self._engine = engine
         self._clock, self._own_process = clock, own_process
         self._loaded = False  # whether prompts were left in the engine after the last step
-        self._wanted = labels.token_ids
+        self._answer, self._reader = answer, reader
+        self._wanted = answer.labels.token_ids
         self._vocabulary = vocabulary
         config = engine.vllm_config
-        self._longest = config.model_config.max_model_len - 1
+        self._longest = config.model_config.max_model_len - answer.room
         self._target = 2 * config.scheduler_config.max_num_seqs
         self._sampling = sampling
-        self.waiting: dict[str, tuple[PromptBatch, int]] = {}
+        self.waiting: dict[str, _Request] = {}
         self.finished: list[Finished] = []
         self._count = 0
 
@@ -112,22 +134,25 @@ class Feed:
         ids = batch.ids(index)
         problem = self._problem(ids)
         if problem is None:
-            self._count += 1
-            name = str(self._count)
-            try:
-                self._engine.add_request(
-                    name, {"type": "token", "prompt_token_ids": ids}, self._sampling
-                )
-            except ValueError as error:
-                problem = f"refused by the engine: {escape(error, 200)}"
-            except Exception as error:
-                if type(error).__name__ != "VLLMValidationError":
-                    raise EngineError from error
-                problem = f"refused by the engine: {escape(error, 200)}"
-            else:
-                self.waiting[name] = batch, index
+            problem = self._request(_Request(batch, index), ids, batch.keys[index])
         if problem is not None:
             self.finished.append(Finished(batch, index, error=problem))
+
+    def _request(self, request: _Request, ids: list[int], key: bytes | None) -> str | None:
+        """Give ids to the engine; what it has against them, if anything."""
+        self._count += 1
+        name = str(self._count)
+        prompt = {"type": "token", "prompt_token_ids": ids}
+        try:
+            self._engine.add_request(name, prompt, self._sampling(key))
+        except ValueError as error:
+            return f"refused by the engine: {escape(error, 200)}"
+        except Exception as error:
+            if type(error).__name__ != "VLLMValidationError":
+                raise EngineError from error
+            return f"refused by the engine: {escape(error, 200)}"
+        self.waiting[name] = replace(request, tokens=len(ids))
+        return None
 
     def _problem(self, ids: list[int]) -> str | None:
         """Why a prompt cannot be given to the engine. A bad id would end it, not the prompt."""
@@ -150,25 +175,56 @@ class Feed:
         self._clock.ran(began, time.perf_counter(), since_last=since_last)
         for output in outputs:
             if output.finished:
-                batch, index = self.waiting.pop(output.request_id)
-                self.finished.append(self._result(batch, index, output))
+                result = self._result(self.waiting.pop(output.request_id), output)
+                if result is not None:
+                    self.finished.append(result)
         self._loaded = bool(self.waiting)
 
-    def _result(self, batch: PromptBatch, index: int, output: Any) -> Finished:
-        if not output.outputs or not output.outputs[0].logprobs:
+    def _result(self, request: _Request, output: Any) -> Finished | None:
+        """What came of a request; None: the verdict is asked for now."""
+        batch, index, said = request.batch, request.index, request.said
+        if not output.outputs or not output.outputs[0].token_ids:
             return Finished(batch, index, error="the engine gave the prompt up without a read")
+        if said is None and self._answer.writes:
+            return self._said(request, output)
+        computed = request.tokens - (output.num_cached_tokens or 0)
+        if said is not None:
+            behind = computed - (request.tokens - len(said.ids) - len(self._answer.verdict))
+            extra = max(behind, len(self._answer.verdict)) + 1
+            said = replace(said, tokens=said.tokens + extra, forced=True)
+        cached = said.cached if said is not None else output.num_cached_tokens or 0
+        return self._label(Finished(batch, index, cached=cached, said=said), output, 0)
+
+    def _label(self, found: Finished, output: Any, position: int) -> Finished:
+        """Read the labels at one position of what the engine sampled."""
         flat = output.outputs[0].logprobs
-        # The first entry is the sampled token, then come the ids asked for, in their order.
-        sampled, *ids = flat.token_ids
-        if ids != self._wanted:
-            return Finished(batch, index, error="the engine read other tokens than the labels")
-        return Finished(
-            batch,
-            index,
-            logprobs=flat.logprobs[1:],
-            argmax_outside=sampled not in self._wanted,
-            cached=output.num_cached_tokens or 0,
+        width = 1 + len(self._wanted)
+        start = position * width
+        # First stands the sampled token, then come the ids asked for, in their order.
+        if not flat or flat.token_ids[start + 1 : start + width] != self._wanted:
+            return replace(found, error="the engine read other tokens than the labels")
+        return replace(
+            found,
+            logprobs=flat.logprobs[start + 1 : start + width],
+            argmax_outside=flat.token_ids[start] not in self._wanted,
         )
+
+    def _said(self, request: _Request, output: Any) -> Finished | None:
+        """Read what the judge wrote, or ask for the verdict that it did not give."""
+        every = list(output.outputs[0].token_ids)
+        ids = self._reader.strip(every)
+        text = self._reader.text(ids)
+        said = Said(ids, text, output.num_cached_tokens or 0, len(every))
+        found = Finished(request.batch, request.index, cached=said.cached, said=said)
+        if self._answer.kind != "reasons":
+            numbers = self._reader.numbers(text)
+            return replace(found, said=replace(said, numbers=numbers))
+        at = self._reader.verdict_at(ids, text)
+        if at is not None:
+            return self._label(found, output, at)
+        prompt = [*request.batch.ids(request.index), *ids, *self._answer.verdict]
+        problem = self._request(replace(request, said=said), prompt, None)
+        return None if problem is None else replace(found, error=problem)
 
     def take(self) -> list[Finished]:
         """The finished prompts, once."""
@@ -192,22 +248,28 @@ def each_prompt(batches: Iterable[PromptBatch]) -> Prompts:
             yield batch, index
 
 
-def read_batch(finished: list[Finished], labels: LabelSet) -> ReadBatch:
-    """The columns of finished prompts; those without a proper read have status error."""
+def read_batch(finished: list[Finished], answer: Answer) -> ReadBatch:
+    """The columns of finished prompts; those without a proper read have another status than ok."""
+    labels = answer.labels
     variants = len(labels.token_ids)
     empty = [np.nan] * variants
     logprobs: Float64 = np.array([f.logprobs or empty for f in finished], dtype=np.float64)
     merged, mass = merge_variants(logprobs.reshape(len(finished), variants), labels.starts)
-    read = is_read(mass)
+    read = is_read(mass) if variants else np.ones(len(finished), dtype=np.bool_)
     errors = [
         f.error or (None if ok else "the log-probabilities are not finite")
         for f, ok in zip(finished, read, strict=True)
     ]
+    status = [STATUS_OK if error is None else STATUS_ERROR for error in errors]
+    if answer.writes and answer.kind != "reasons":
+        for row, found in enumerate(finished):
+            if errors[row] is None and (found.said is None or found.said.numbers is None):
+                status[row], errors[row] = STATUS_UNPARSABLE, NO_ANSWER
     lengths = [int(f.batch.offsets[f.index + 1] - f.batch.offsets[f.index]) for f in finished]
     return ReadBatch(
         keys=[f.batch.keys[f.index] for f in finished],
         buckets=np.array([f.batch.bucket for f in finished], dtype=np.int32),
-        status=[STATUS_OK if error is None else STATUS_ERROR for error in errors],
+        status=status,
         label_logprobs=merged,
         label_mass=mass,
         argmax_outside=np.array([f.argmax_outside for f in finished], dtype=np.bool_),
@@ -215,4 +277,15 @@ def read_batch(finished: list[Finished], labels: LabelSet) -> ReadBatch:
         prompt_tokens=np.array(lengths, dtype=np.int32),
         cached_tokens=np.array([f.cached for f in finished], dtype=np.int32),
         errors=errors,
+        written=_written(finished) if answer.writes else None,
+    )
+
+
+def _written(finished: list[Finished]) -> Written:
+    said = [f.said for f in finished]
+    return Written(
+        output=[None if one is None else one.text for one in said],
+        numbers=[None if one is None else one.numbers for one in said],
+        forced=np.array([one is not None and one.forced for one in said], dtype=np.bool_),
+        output_tokens=np.array([0 if one is None else one.tokens for one in said], dtype=np.int32),
     )

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from steelyard.batches import TokenRows
 from steelyard.errors import IntegrityFault, escape
-from steelyard.records import Bool, Int32, Int64, TokenRows
+from steelyard.records import Bool, Int32, Int64
 
 # One thread is an order of magnitude faster than needed. Without threads of its own fastokens takes
 # no core from the engine, and a fork breaks nothing. Set here, before an engine's threads are there

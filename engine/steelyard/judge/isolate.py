@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from steelyard.batches import PromptBatch, ReadBatch
 from steelyard.errors import EngineFailed
 from steelyard.judge.base import Judge
-from steelyard.records import STATUS_ERROR, PromptBatch, ReadBatch
+from steelyard.records import STATUS_ERROR
 
 STRIKES = 3
 TOLD = 10  # deaths that are told one by one; then every hundredth

@@ -17,10 +17,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn
 
+from steelyard.batches import PromptBatch, ReadBatch, Workload
 from steelyard.errors import EngineFailed, SteelyardError, UsageError, escape
 from steelyard.judge.base import NOTHING_READY, EngineClock, Judge, JudgeSpec
 from steelyard.judge.process import OWNER_VARIABLE, end_with_owner, interrupts_held
-from steelyard.records import LabelSet, PromptBatch, ReadBatch, Workload
+from steelyard.records import Answer
 from steelyard.work import EngineReport
 
 Factory = Callable[[JudgeSpec], Judge]
@@ -57,7 +58,7 @@ class ReplicatedJudge(Judge):
         self._replicas: list[_Replica] = []
         self._size = chunk or 256
 
-    def start(self, workload: Workload, labels: LabelSet) -> EngineReport:
+    def start(self, workload: Workload, answer: Answer) -> EngineReport:
         """Load all engines at the same time; see `Judge`."""
         self.close()
         share = max(1, workload.prompts // (len(self._devices) * _CHUNKS_AHEAD))
@@ -71,7 +72,7 @@ class ReplicatedJudge(Judge):
                 process.start()
                 theirs.close()  # so that the child's end of life is seen here
                 self._replicas.append(_Replica(process, mine))
-                mine.send((workload, labels))
+                mine.send((workload, answer))
         reports = [self._receive(replica) for replica in self._replicas]
         report: EngineReport = reports[0]
         report.settings["replicas"] = len(reports)
@@ -186,9 +187,9 @@ def serve(pipe: Connection, factory: Factory, spec: JudgeSpec, device: str) -> N
     end_with_owner()
     judge: Judge | None = None
     try:
-        workload, labels = pipe.recv()
+        workload, answer = pipe.recv()
         judge = factory(spec)
-        report = judge.start(workload, labels)
+        report = judge.start(workload, answer)
         inbox = _Inbox(pipe)
         pipe.send(report)
         for read in judge.read(inbox.batches()):

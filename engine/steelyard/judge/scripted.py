@@ -15,28 +15,27 @@ from itertools import pairwise
 import numpy as np
 import xxhash
 
+from steelyard.batches import PromptBatch, ReadBatch, TokenRows, Workload
 from steelyard.config import parse_pairs
 from steelyard.errors import EngineFailed, UsageError
+from steelyard.judge import script
 from steelyard.judge.base import Encoder, EngineClock, Judge
 from steelyard.reads import merge_variants
 from steelyard.records import (
     STATUS_ERROR,
     STATUS_OK,
+    Answer,
     Float64,
     JudgeCard,
-    LabelSet,
     LabelVariant,
     Message,
-    PromptBatch,
-    ReadBatch,
-    TokenRows,
-    Workload,
 )
 from steelyard.work import EngineReport
 
 CONTROL = {"<|begin|>": 256, "<|system|>": 257, "<|user|>": 258, "<|assistant|>": 259}
 CONTEXT_LENGTH = 1 << 20
 _UNIT = 2.0**-64
+_WORDS = 1 << 20  # ids of whole words begin here
 
 
 class ByteEncoder(Encoder):
@@ -59,20 +58,26 @@ class ByteEncoder(Encoder):
         """See `Encoder`."""
         return TokenRows.of([np.frombuffer(text.encode(), dtype=np.uint8) for text in texts])
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """See `Encoder`."""
+        return (CONTROL["<|begin|>"],)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Encoder`."""
+        return bytes(id_ for id_ in ids if id_ < 256).decode("utf-8", "replace")
+
     def render_chat(self, messages: Sequence[Message]) -> str:
         """See `Encoder`."""
         body = "".join(f"<|{message.role}|>{message.content}" for message in messages)
         return f"<|begin|>{body}<|assistant|>"
 
     def label_variants(self, label: str) -> tuple[LabelVariant, ...]:
-        """See `Encoder`; only one-byte labels are single tokens."""
+        """See `Encoder`; longer labels have tokens that no text can become."""
         raw = label.encode()
-        if len(raw) != 1:
-            raise UsageError(
-                f"the label {label!r} is {len(raw)} tokens for the scripted judge",
-                remedy="use labels of one ASCII letter",
-            )
-        return (LabelVariant(raw[0], label),)
+        if len(raw) == 1:
+            return (LabelVariant(raw[0], label),)
+        return (LabelVariant(_WORDS + xxhash.xxh32_intdigest(raw) % _WORDS, label),)
 
 
 class ScriptedJudge(Judge):
@@ -89,23 +94,23 @@ class ScriptedJudge(Judge):
         self._seed = int(values["seed"])
         self._rate, self._fail, self._nan = values["rate"], values["fail"], values["nan"]
         # The rate changes no read, so a run may go on under another one.
-        script = f"seed={self._seed},fail={self._fail:g},nan={self._nan:g}"
+        words = f"seed={self._seed},fail={self._fail:g},nan={self._nan:g}"
         self.card = JudgeCard(
-            name=f"scripted:{script}",
+            name=f"scripted:{words}",
             model="scripted",
             revision="1",
-            weights=script,
+            weights=words,
             tokenizer=ByteEncoder.digest,
             dtype="float64",
         )
         self.encoder = ByteEncoder()
         self.clock = EngineClock()
         self.context_length = CONTEXT_LENGTH
-        self._labels: LabelSet | None = None
+        self._answer: Answer | None = None
 
-    def start(self, workload: Workload, labels: LabelSet) -> EngineReport:  # noqa: ARG002
+    def start(self, workload: Workload, answer: Answer) -> EngineReport:  # noqa: ARG002
         """See `Judge`."""
-        self._labels = labels
+        self._answer = answer
         return EngineReport(settings={"rate": self._rate}, context_length=CONTEXT_LENGTH)
 
     def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
@@ -124,24 +129,25 @@ class ScriptedJudge(Judge):
 
     def close(self) -> None:
         """See `Judge`."""
-        self._labels = None
+        self._answer = None
 
     def _read(self, batch: PromptBatch, start: int, end: int) -> ReadBatch:
-        if self._labels is None:
+        if self._answer is None:
             raise EngineFailed("the scripted engine is not started", remedy="call start first")
         raw = memoryview(batch.tokens.tobytes())
         edges = (batch.offsets[start : end + 1] * batch.tokens.itemsize).tolist()
         units = np.asarray([self._units(raw[left:right]) for left, right in pairwise(edges)])
         if (units[:, 3] < self._fail).any():
-            self._labels = None
+            self._answer = None
             raise EngineFailed("the script says so", remedy="set fail=0")
-        logprobs = _logprobs(units, len(self._labels.token_ids))
+        labels = self._answer.labels
+        logprobs = _logprobs(units, len(labels.token_ids))
         broken = units[:, 4] < self._nan
         logprobs[broken] = np.nan
-        merged, mass = merge_variants(logprobs, self._labels.starts)
+        merged, mass = merge_variants(logprobs, labels.starts)
         lengths = np.diff(batch.offsets[start : end + 1])
         count = end - start
-        return ReadBatch(
+        reads = ReadBatch(
             keys=batch.keys[start:end],
             buckets=np.full(count, batch.bucket, dtype=np.int32),
             status=[STATUS_ERROR if bad else STATUS_OK for bad in broken.tolist()],
@@ -153,6 +159,9 @@ class ScriptedJudge(Judge):
             cached_tokens=np.zeros(count, dtype=np.int32),
             errors=["log-probabilities are not finite" if bad else None for bad in broken.tolist()],
         )
+        if not self._answer.writes:
+            return reads
+        return script.write(reads, units, self._answer, self.encoder)
 
     def _units(self, ids: memoryview) -> list[float]:
         """Five numbers in [0, 1) that depend on the ids and the seed alone."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from steelyard.batches import Workload
 from steelyard.errors import UsageError
 from steelyard.judge.base import EngineSetting
 from steelyard.judge.weights import ModelFiles
-from steelyard.records import Workload
 from steelyard.work import CacheShape
 
 Device = Literal["cpu", "gpu"]

@@ -19,11 +19,12 @@ import tokenizers
 import xxhash
 from tokenizers import AddedToken, Tokenizer
 
+from steelyard.batches import TokenRows
 from steelyard.errors import IntegrityFault, JudgeUnavailable, UsageError, escape
 from steelyard.judge.base import Encoder
 from steelyard.judge.chat import ChatFormat
 from steelyard.judge.fast_tokens import AcceleratedTokens, accelerated
-from steelyard.records import Bool, LabelVariant, Message, TokenRows
+from steelyard.records import Bool, LabelVariant, Message
 
 # Part of the digest: raise it when the same files would give other ids or another rendering.
 RULES = 1
@@ -105,6 +106,16 @@ class HFEncoder(Encoder):
         table = np.zeros(ids + 1, dtype=np.bool_)
         table[list(self.control_ids - self._unknown)] = True
         return table
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """See `Encoder`."""
+        return self._chat.ends
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Encoder`."""
+        text: str = self._whole.decode(list(ids), skip_special_tokens=True)
+        return text
 
     def render_chat(self, messages: Sequence[Message]) -> str:
         """The chat up to where the answer begins; see `Encoder` and `ChatFormat`."""

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from steelyard.batches import PromptBatch, ReadBatch, Workload
 from steelyard.errors import EngineFailed, JudgeUnavailable, SteelyardError, UsageError, escape
 from steelyard.judge import settings as choose
 from steelyard.judge.base import EngineClock, Judge, JudgeSpec
@@ -20,15 +21,11 @@ from steelyard.judge.process import (
     settle_llvmlite,
     uncompiled,
 )
+from steelyard.judge.reading import TextReader
+from steelyard.judge.sampling import Sampling
 from steelyard.judge.tokenizer import HFEncoder
 from steelyard.judge.weights import ModelFiles, resolve_model, weights_digest
-from steelyard.records import (
-    JudgeCard,
-    LabelSet,
-    PromptBatch,
-    ReadBatch,
-    Workload,
-)
+from steelyard.records import JudgeCard, LabelSet
 from steelyard.work import CacheShape, EngineReport
 
 _INSTALL = "pip install 'steelyard[gpu]', or 'steelyard[cpu]' on a machine without a GPU"
@@ -62,7 +59,7 @@ class VllmJudge(Judge):
         self._spawned = False
         self._alive = threading.Event()
         self._engine: Any = None
-        self._labels: LabelSet | None = None
+        self._answer: Answer | None = None
 
     @classmethod
     def open(cls, spec: JudgeSpec) -> VllmJudge:
@@ -75,20 +72,20 @@ class VllmJudge(Judge):
         files = resolve_model(spec.model, spec.revision)
         return cls(spec, files, choose.installed_device())
 
-    def start(self, workload: Workload, labels: LabelSet) -> EngineReport:
+    def start(self, workload: Workload, answer: Answer) -> EngineReport:
         """Load the engine in this process on a CPU, in one of its own on a GPU; see `Judge`.
 
         Raises:
             UsageError: an unknown engine setting, or more label variants than vLLM reads.
             JudgeUnavailable: vLLM, a device, memory or a model class is missing.
         """
-        if len(labels.token_ids) > MAX_LABEL_TOKENS:
+        if (forms := len(answer.labels.token_ids)) > MAX_LABEL_TOKENS:
             raise UsageError(
-                f"the labels have {len(labels.token_ids)} single-token forms together",
+                f"the labels have {forms} single-token forms together",
                 remedy=f"choose fewer labels: vLLM reads at most {MAX_LABEL_TOKENS} at once",
             )
         self.close()
-        self._labels = labels
+        self._answer = answer
         self._log = log = OutputLog()
         with engine_surroundings(log, spawn=self._device == "gpu") as spawned:
             self._spawned = spawned
@@ -154,12 +151,14 @@ class VllmJudge(Judge):
         Raises:
             EngineFailed: vLLM raised; the engine is gone, `start` makes a new one.
         """
-        if self._engine is None or self._labels is None:
+        answer = self._answer
+        if self._engine is None or answer is None:
             raise EngineFailed("the judge was not started", remedy="report this as a bug")
         feed = Feed(
             self._engine,
-            _sampling(self._labels),
-            self._labels,
+            Sampling(answer),
+            answer,
+            TextReader(answer, self.encoder),
             self._files.vocabulary,
             self.clock,
             own_process=self._spawned,
@@ -172,7 +171,7 @@ class VllmJudge(Judge):
                     with uncompiled(self._spawned):
                         feed.step()
                 if feed.finished:
-                    yield read_batch(feed.take(), self._labels)
+                    yield read_batch(feed.take(), answer)
                 if not more and not feed.waiting:
                     return
         except EngineError as error:
@@ -206,18 +205,6 @@ class VllmJudge(Judge):
         log, self._log = self._log, None
         if log is not None:
             log.close()
-
-
-def _sampling(labels: LabelSet) -> Any:
-    from vllm import SamplingParams
-
-    return SamplingParams(
-        max_tokens=1,
-        temperature=0.0,
-        detokenize=False,
-        flat_logprobs=True,
-        logprob_token_ids=labels.token_ids,
-    )
 
 
 def _import_vllm(device: choose.Device) -> Any:

@@ -1,24 +1,34 @@
-"""The judging protocols, by name."""
+"""The judging protocols, by name or by file."""
 
 from __future__ import annotations
 
-from steelyard.errors import UsageError
+from functools import cache
+from pathlib import Path
+
+from steelyard.errors import UsageError, escape
 from steelyard.protocols.base import Protocol
-from steelyard.protocols.pairwise import PAIRWISE
-
-PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (PAIRWISE,)}
+from steelyard.protocols.files import BUILTIN, load_protocol
 
 
+def protocol_names() -> list[str]:
+    """The built-in protocols' names, `pairwise` first."""
+    names = sorted(path.stem for path in BUILTIN.glob("*.toml"))
+    return sorted(names, key=lambda name: name != "pairwise")
+
+
+@cache
 def get_protocol(name: str) -> Protocol:
-    """The protocol of that name.
+    """A built-in protocol by its name, or the user's own by its file (NAME.toml).
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or the file is no protocol.
     """
-    try:
-        return PROTOCOLS[name]
-    except KeyError:
-        raise UsageError(
-            f"no protocol is called {name!r}",
-            remedy=f"choose one of: {', '.join(sorted(PROTOCOLS))}",
-        ) from None
+    if name in protocol_names():
+        return load_protocol(BUILTIN / f"{name}.toml")
+    path = Path(name)
+    if path.suffix == ".toml":
+        return load_protocol(path)
+    raise UsageError(
+        f"no protocol is called {escape(name)!r}",
+        remedy=f"choose one of: {', '.join(protocol_names())}, or name a protocol file (*.toml)",
+    )

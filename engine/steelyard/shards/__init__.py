@@ -25,12 +25,15 @@ from __future__ import annotations
 
 from .discover import Source, discover
 from .findings import REASONS
+from .roles import PROMPT_ROLES, REQUIRED
 from .rows import Limits, tally
 from .shardset import Shard, ShardSet, open_shards
 from .stream import stream
 
 __all__ = [
+    "PROMPT_ROLES",
     "REASONS",
+    "REQUIRED",
     "Limits",
     "Shard",
     "ShardSet",

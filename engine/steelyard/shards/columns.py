@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from ..records import GOLD, TURNS
+from ..records import CRITERIA, GOLD, TURNS
+from .roles import CONVERSATIONS
 
 UUID_TEXT = 36
 _DASHES = (8, 12, 16, 20)
@@ -57,10 +58,8 @@ def role_type(role: str, kind: pa.DataType) -> pa.DataType:
         if is_text(kind) or pt.is_integer(kind) or is_uuid(kind):
             return pa.string()
         raise UnsupportedError("has to be text or an integer")
-    if role == "turns":
-        return _turns_type(kind)
-    if role == "gold":
-        return _gold_type(kind)
+    if role in _OWN_TYPES:
+        return _OWN_TYPES[role](kind)
     if role.startswith("votes_"):
         if pt.is_integer(kind) or pt.is_floating(kind):
             return pa.float64()
@@ -88,6 +87,23 @@ def _turns_type(kind: pa.DataType) -> pa.DataType:
     )
 
 
+def _criteria_type(kind: pa.DataType) -> pa.DataType:
+    if is_list(kind):
+        item = kind.value_type
+        if is_text(item):
+            return pa.list_(pa.string())
+        if pt.is_struct(item):
+            fields = {item.field(i).name: item.field(i).type for i in range(item.num_fields)}
+            weight = fields.get("weight", pa.null())
+            if is_text(fields.get("text", pa.null())) and (
+                pt.is_integer(weight) or pt.is_floating(weight)
+            ):
+                return CRITERIA
+    raise UnsupportedError(
+        "has to be a list of texts or of structs with the text `text` and the number `weight`"
+    )
+
+
 def _gold_type(kind: pa.DataType) -> pa.DataType:
     if is_text(kind):
         return pa.string()
@@ -101,6 +117,13 @@ def _gold_type(kind: pa.DataType) -> pa.DataType:
     if pt.is_integer(kind) or pt.is_boolean(kind):
         raise UnsupportedError("is ambiguous: is 1 the first response, or P(a) = 1?")
     raise UnsupportedError("has to be a label (A, B or tie) or P(a) as a floating-point number")
+
+
+_OWN_TYPES = {
+    **dict.fromkeys(CONVERSATIONS, _turns_type),
+    "criteria": _criteria_type,
+    "gold": _gold_type,
+}
 
 
 def metadata_type(kind: pa.DataType, depth: int = 0) -> pa.DataType:

@@ -15,8 +15,9 @@ UTF8 = "utf8"  # a text is not UTF-8
 EMPTY = "empty"  # a required text is nothing but white space
 SIZE = "size"  # the row is too large
 TURNS = "turns"  # an earlier turn is incomplete
+CRITERIA = "criteria"  # the row's own criteria are incomplete
 GOLD = "gold"  # the gold cannot be read
-REASONS = (NULL, UTF8, EMPTY, SIZE, TURNS, GOLD)
+REASONS = (NULL, UTF8, EMPTY, SIZE, TURNS, CRITERIA, GOLD)
 
 
 class Findings:

@@ -9,9 +9,13 @@ from ..errors import UsageError
 from .problems import Problem, RefusalError, show
 
 REQUIRED = ("instruction", "response_a", "response_b")
-TEXTS = (*REQUIRED, "system", "reference", "model_a", "model_b")
+TEXTS = (*REQUIRED, "system", "reference", "category", "model_a", "model_b")
+CONVERSATIONS = ("turns", "turns_a", "turns_b")
+# What prompts are made of.
+PROMPT_ROLES = (*REQUIRED, *CONVERSATIONS, "system", "reference", "criteria", "category")
 VOTES = ("votes_a", "votes_b", "votes_tie")
-# Every role, with the column names that stand for it without --map.
+# Every role, with the column names that stand for it without --map. Those of SPECIAL are looked
+# for only if the protocol asks for them.
 NAMES: dict[str, tuple[str, ...]] = {
     "pair_id": ("pair_id",),
     "instruction": ("instruction", "prompt", "question"),
@@ -19,7 +23,11 @@ NAMES: dict[str, tuple[str, ...]] = {
     "response_b": ("response_b",),
     "system": ("system",),
     "turns": ("turns",),
+    "turns_a": ("turns_a",),
+    "turns_b": ("turns_b",),
     "reference": ("reference",),
+    "criteria": ("criteria",),
+    "category": ("category",),
     "model_a": ("model_a",),
     "model_b": ("model_b",),
     "gold": ("gold", "label"),
@@ -27,6 +35,9 @@ NAMES: dict[str, tuple[str, ...]] = {
     "votes_b": ("votes_b",),
     "votes_tie": ("votes_tie",),
 }
+SPECIAL = ("turns_a", "turns_b", "criteria", "category")
+# A response alone may stand in a column of this name.
+ALONE = "response"
 
 
 def check_map(column_map: Mapping[str, str]) -> None:
@@ -57,7 +68,13 @@ def check_map(column_map: Mapping[str, str]) -> None:
         taken[column] = role
 
 
-def assign(place: str, columns: Sequence[str], column_map: Mapping[str, str]) -> dict[str, str]:
+def assign(
+    place: str,
+    columns: Sequence[str],
+    column_map: Mapping[str, str],
+    required: Sequence[str] = REQUIRED,
+    special: Sequence[str] = (),
+) -> dict[str, str]:
     """The column of each role that the shards fill.
 
     A column named by --map has that role only, and `--map role=` leaves a role empty: its column
@@ -67,13 +84,16 @@ def assign(place: str, columns: Sequence[str], column_map: Mapping[str, str]) ->
         place: the shard that has these columns.
         columns: all of its column names.
         column_map: role -> column, as the user gave it; checked by `check_map`.
+        required: roles that must have a column.
+        special: roles of SPECIAL that are looked for.
 
     Raises:
         RefusalError: a mapped column is not there, a required role has no column, or two.
     """
     roles: dict[str, str] = {}
     mapped = set(column_map.values())
-    for role, names in NAMES.items():
+    for role in NAMES:
+        names = _names(role, required, special)
         if role in column_map:
             chosen = [column_map[role]] if column_map[role] else []
             _check_present(place, role, chosen, columns)
@@ -87,9 +107,17 @@ def assign(place: str, columns: Sequence[str], column_map: Mapping[str, str]) ->
             )
         if chosen:
             roles[role] = chosen[0]
-    _check_required(place, roles, columns, column_map)
+    _check_required(place, roles, columns, column_map, required)
     _check_gold(place, roles)
     return roles
+
+
+def _names(role: str, required: Sequence[str], special: Sequence[str]) -> tuple[str, ...]:
+    """The columns that stand for a role by themselves."""
+    if role in SPECIAL and role not in special:
+        return ()
+    alone = role == "response_a" and "response_b" not in required
+    return (*NAMES[role], ALONE) if alone else NAMES[role]
 
 
 def _check_present(place: str, role: str, chosen: list[str], columns: Sequence[str]) -> None:
@@ -104,9 +132,13 @@ def _check_present(place: str, role: str, chosen: list[str], columns: Sequence[s
 
 
 def _check_required(
-    place: str, roles: Mapping[str, str], columns: Sequence[str], column_map: Mapping[str, str]
+    place: str,
+    roles: Mapping[str, str],
+    columns: Sequence[str],
+    column_map: Mapping[str, str],
+    required: Sequence[str],
 ) -> None:
-    missing = [role for role in REQUIRED if role not in roles]
+    missing = [role for role in required if role not in roles]
     if not missing:
         return
     role = missing[0]

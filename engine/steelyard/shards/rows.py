@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,16 +13,18 @@ import pyarrow.compute as pc
 
 from ..errors import InputRefused, UsageError, escape
 from ..records import INTAKE, Bool, Int64
+from .criteria import read_criteria
 from .findings import EMPTY, NULL, SIZE, UTF8, Findings
 from .gold import read_gold
 from .problems import show
-from .roles import REQUIRED, TEXTS
+from .roles import CONVERSATIONS, REQUIRED, TEXTS
 from .sizes import row_bytes
 from .turns import read_turns
 from .utf8 import invalid_rows, shown_bytes
 
 _ASCII_BLANKS = 0x20
 _LONGEST_ID = 1024
+_SIZED = ("pair_id", *TEXTS, *CONVERSATIONS, "criteria")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,11 @@ class RawBatch:
 
 
 def check(
-    batch: RawBatch, roles: Mapping[str, str], schema: pa.Schema, limits: Limits
+    batch: RawBatch,
+    roles: Mapping[str, str],
+    schema: pa.Schema,
+    limits: Limits,
+    required: Sequence[str] = REQUIRED,
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Split a batch into good and bad rows; each row is in exactly one, in the shard's order.
 
@@ -75,6 +81,7 @@ def check(
         roles: role -> the user's name of its column, for messages.
         schema: ShardSet.schema.
         limits: see there.
+        required: roles that no row may leave empty.
 
     Returns:
         (rows of `schema`, REJECTS).
@@ -84,7 +91,7 @@ def check(
     """
     findings = Findings()
     numbers = np.arange(batch.rows)
-    _find_nulls(batch, roles, findings)
+    _find_nulls(batch, roles, required, findings)
     _find_invalid_utf8(batch, roles, findings)
     clean = batch
     if findings:  # what follows reads texts as UTF-8
@@ -94,8 +101,11 @@ def check(
     _find_empty(clean, roles, later)
     _find_large(clean, limits, later)
     derived = {}
-    if "turns" in clean.columns:
-        derived["turns"] = read_turns(clean.columns["turns"], roles["turns"], later)
+    for role in CONVERSATIONS:
+        if role in clean.columns:
+            derived[role] = read_turns(clean.columns[role], roles[role], later)
+    if "criteria" in clean.columns:
+        derived["criteria"] = read_criteria(clean.columns["criteria"], roles["criteria"], later)
     if "gold" in clean.columns or "votes_a" in clean.columns:
         derived["gold"] = read_gold(clean.columns, roles, later)
     accepted = _intake(clean, derived, numbers, schema)
@@ -113,8 +123,10 @@ def tally(rejects: pa.RecordBatch) -> Counter[str]:
     return Counter(rejects.column("reason").to_pylist())
 
 
-def _find_nulls(batch: RawBatch, roles: Mapping[str, str], findings: Findings) -> None:
-    for role in REQUIRED:
+def _find_nulls(
+    batch: RawBatch, roles: Mapping[str, str], required: Sequence[str], findings: Findings
+) -> None:
+    for role in required:
         values = batch.columns[role]
         if values.null_count:
             findings.add(_mask(values.is_null()), NULL, _always(f"{show(roles[role])} is null"))
@@ -167,7 +179,7 @@ def _blank(values: pa.StringArray) -> Bool | None:
 
 
 def _find_large(batch: RawBatch, limits: Limits, findings: Findings) -> None:
-    texts = [batch.columns[name] for name in ("pair_id", *TEXTS, "turns") if name in batch.columns]
+    texts = [batch.columns[name] for name in _SIZED if name in batch.columns]
     for kind, columns in (("texts", texts), ("metadata", list(batch.metadata.values()))):
         size: Int64 = np.zeros(batch.rows, dtype=np.int64)
         for values in columns:

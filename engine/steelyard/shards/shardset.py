@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from .discover import Source, discover
 from .files import protocol
 from .footer import read_footer
 from .problems import EFFECT, Problem, RefusalError, refusal, show
-from .roles import assign, check_map
+from .roles import REQUIRED, assign, check_map
 from .schema import ShardColumns, agree, shard_columns, text_bytes
 
 T = TypeVar("T")
@@ -51,6 +51,7 @@ class ShardSet:
     roles: Mapping[str, str]  # role -> column of the files (or partition)
     metadata: pa.Schema  # the other columns, in the first shard's order; may be empty
     fingerprint: str  # 32 hexadecimal digits over names, sizes and footers
+    required: tuple[str, ...] = REQUIRED  # roles that no row may leave empty
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -81,13 +82,19 @@ class ShardSet:
 
 
 def open_shards(
-    inputs: Sequence[str | os.PathLike[str]], column_map: Mapping[str, str] | None = None
+    inputs: Sequence[str | os.PathLike[str]],
+    column_map: Mapping[str, str] | None = None,
+    *,
+    required: Sequence[str] = REQUIRED,
+    special: Sequence[str] = (),
 ) -> ShardSet:
     """Find the inputs, read their footers and settle which column plays which role.
 
     Args:
         inputs: files, folders, patterns, or URLs of them.
         column_map: role -> column; an empty column leaves an optional role unfilled.
+        required: roles that must have a column.
+        special: roles (roles.SPECIAL) that are looked for beside the usual ones.
 
     Raises:
         UsageError: the map itself is wrong.
@@ -104,7 +111,9 @@ def open_shards(
     roles: dict[str, str] = {}
     metadata = pa.schema([])
     try:
-        roles = assign(shards[0].footer.source.name, list(shards[0].types), wanted)
+        roles = assign(
+            shards[0].footer.source.name, list(shards[0].types), wanted, required, special
+        )
         metadata = agree(shards, roles, problems)
     except RefusalError as refused:
         problems.append(refused.problem)
@@ -117,7 +126,7 @@ def open_shards(
             effect=EFFECT,
             remedy="check what wrote these files",
         )
-    return _shard_set(shards, roles, metadata)
+    return replace(_shard_set(shards, roles, metadata), required=tuple(required))
 
 
 def _each(work: Callable[[T], U], items: Sequence[T], problems: list[Problem]) -> list[U]:

@@ -16,7 +16,7 @@ from .columns import cast, role_type
 from .files import disk_fault, is_disk_fault, open_file, remote_fault
 from .footer import DECODE_ERRORS, Footer, read_footer
 from .problems import RefusalError, refusal, show
-from .roles import VOTES
+from .roles import CONVERSATIONS, VOTES
 from .rows import Limits, RawBatch, check
 from .shardset import Shard, ShardSet
 
@@ -25,6 +25,7 @@ _GROWTH = 4
 _BUFFER = 1 << 18  # bytes read ahead of each column
 _AHEAD = 2  # batches decoded beside the work on those before; decoding takes a third of planning
 _EFFECT = "the pass over the inputs stopped there; nothing was scored"
+_SEVERAL_TYPES = ("gold", "criteria", *CONVERSATIONS)
 _ABSENT = dict.fromkeys(VOTES, pa.float64())
 
 
@@ -55,7 +56,7 @@ def stream(
     limits = limits or Limits()
     with closing(_ahead(_read_all(shards, _Pace(limits), start))) as batches:
         for batch in batches:
-            yield check(batch, shards.roles, shards.schema, limits)
+            yield check(batch, shards.roles, shards.schema, limits, shards.required)
 
 
 def _ahead(batches: Iterator[RawBatch]) -> Generator[RawBatch]:
@@ -179,7 +180,11 @@ def _raw(shard: Shard, shards: ShardSet, first: int, batch: pa.RecordBatch) -> R
         kind = role_type(role, found[name].type)
         if not pt.is_null(kind):
             columns[role] = cast(found[name], kind)
-        elif role not in ("gold", "turns"):  # these may take several types, and are absent here
+        elif role not in (
+            "gold",
+            "criteria",
+            *CONVERSATIONS,
+        ):  # these may take several types, and are absent here
             columns[role] = pa.nulls(rows, _ABSENT.get(role, pa.string()))
     metadata = {field.name: cast(found[field.name], field.type) for field in shards.metadata}
     return RawBatch(shard.name, first, rows, columns, metadata)

@@ -18,16 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steelyard.dedupe import Groups, Seen, count_unique
-from steelyard.records import (
-    BUCKET,
-    BUCKET_TEXTS,
-    KEY,
-    TEXT_COLUMNS,
-    TEXTS,
-    Int32,
-    Planned,
-    UInt64,
-)
+from steelyard.records import BUCKET, BUCKET_TEXTS, KEY, TEXT_COLUMNS, TEXTS, Int32, Planned, UInt64
 from steelyard.store.scatter import PIECE_ROWS, BucketFiles, pairs_name, texts_name
 from steelyard.store.splitting import split_bucket
 
@@ -135,7 +126,7 @@ class InShards:
 
     def _take(self, rows: Planned, start: int, end: int) -> None:
         self._pairs += end - start
-        self._keys += [rows.pairs[name].slice(start, end - start) for name in ("key_ab", "key_ba")]
+        self._keys.append(rows.pairs["keys"].slice(start, end - start).flatten())
 
     def _cut(self) -> None:
         self.unique.append(count_unique(pa.chunked_array(self._keys, KEY)))
@@ -177,7 +168,7 @@ class Copied:
                 new &= there.to_numpy(zero_copy_only=False)
                 columns[name] = pc.if_else(there, columns[name], pa.scalar(None, KEY))
             self._add_texts(texts, columns[name], new, places)
-        columns |= {name: rows.pairs[name] for name in ("key_ab", "key_ba")}
+        columns["keys"] = rows.pairs["keys"]
         columns["text_bytes"] = pa.array(rows.text_bytes, pa.int32())
         arrays = [columns[name] for name in BUCKET.names]
         self._files.pairs.add(pa.RecordBatch.from_arrays(arrays, schema=BUCKET), places)
@@ -234,7 +225,7 @@ class CopiedTexts:
             for name in (pairs_name, texts_name)
         )
         texts, digests = (pool[name].combine_chunks() for name in ("text", "digest"))
-        columns = {name: rows[name] for name in ("key_ab", "key_ba")}
+        columns = {"keys": rows["keys"]}
         for name in TEXT_COLUMNS:
             at = pc.index_in(rows[name].combine_chunks(), value_set=digests)
             assert at.null_count == rows[name].null_count  # noqa: S101 - invariant of `Copied`
@@ -251,8 +242,8 @@ class CopiedTexts:
 def _count_unique(path: Path) -> int:
     if not path.exists():
         return 0
-    keys = pq.read_table(path, columns=["key_ab", "key_ba"], use_threads=False)
-    return count_unique(pa.chunked_array([*keys["key_ab"].chunks, *keys["key_ba"].chunks]))
+    keys = pq.read_table(path, columns=["keys"], use_threads=False)["keys"]
+    return count_unique(pa.chunked_array([chunk.flatten() for chunk in keys.chunks], KEY))
 
 
 def _keys(digests: UInt64) -> pa.Array:

@@ -16,14 +16,13 @@ from steelyard.store.database import (
     one_row,
     open_handoff,
     run_table,
-    verdict_arguments,
     work_table,
     workspace,
 )
 from steelyard.store.files import TEMPORARY, publish, writing
 from steelyard.store.plan_files import Manifest, load_manifest
 from steelyard.store.rundir import RunDir
-from steelyard.store.views import REJECTS_SQL, sql_text, verdict_sql
+from steelyard.store.views import REJECTS_SQL, Spec, answers_sql, sql_text, verdict_sql
 
 # The oldest DuckDB that has to read the hand-off file.
 STORAGE_VERSION = "v1.5.0"
@@ -103,15 +102,17 @@ def _write_database(
     run: RunDir, passport: dict[str, Any], manifest: Manifest, path: Path
 ) -> dict[str, int]:
     committed = journal.committed_parts(run.root)
+    spec = Spec.of(passport, metadata=bool(manifest.metadata))
     with workspace(run, committed, spill=path.with_suffix(".spill")) as connection:
         connection.execute(f"ATTACH {sql_text(path)} AS o (STORAGE_VERSION '{STORAGE_VERSION}')")
         connection.execute("USE o")
         connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
         connection.execute(
             "CREATE TABLE verdicts AS "
-            + verdict_sql(**verdict_arguments(passport, manifest))
+            + verdict_sql(spec)
             + ' ORDER BY p.shard, p."row"'
         )
+        connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
         connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
         run_table(connection, passport, committed)
         work_table(connection, committed)

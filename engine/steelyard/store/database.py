@@ -1,6 +1,6 @@
 """The only file that opens DuckDB: live views over journaled parts, locked SQL, compaction.
 
-The same names stand in both: verdicts, reads, rejects, work, run. While a run writes, a query sees
+The same names stand in both: verdicts, answers, reads, rejects, work, run. While a run writes, a query sees
 the parts that were committed when it began.
 """
 
@@ -30,7 +30,7 @@ from steelyard.store.plan_files import (
     require_plan_file,
 )
 from steelyard.store.rundir import RunDir
-from steelyard.store.views import REJECTS_SQL, sql_text, verdict_sql
+from steelyard.store.views import REJECTS_SQL, Spec, answers_sql, sql_text, verdict_sql
 from steelyard.work import Work
 
 # The oldest DuckDB that has to read the hand-off file.
@@ -155,9 +155,9 @@ def _open_live(run: RunDir, passport: dict[str, Any]) -> Connection:
     _register(connection, "rejects_raw", _plan_files(run, manifest, "rejects/"), REJECTS)
     _register(connection, "reads_raw", [run.root / part.name for part in parts], READS)
     connection.execute("CREATE VIEW reads AS SELECT * FROM reads_raw")
-    connection.execute(
-        "CREATE VIEW verdicts AS " + verdict_sql(**verdict_arguments(passport, manifest))
-    )
+    spec = Spec.of(passport, metadata=bool(manifest and manifest.metadata))
+    connection.execute("CREATE VIEW verdicts AS " + verdict_sql(spec))
+    connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
     connection.execute("CREATE VIEW rejects AS " + REJECTS_SQL)
     run_table(connection, passport, parts)
     work_table(connection, parts)
@@ -191,15 +191,6 @@ def _plan_files(run: RunDir, manifest: Manifest | None, prefix: str) -> list[Pat
     return [
         require_plan_file(run, manifest, name) for name in manifest.files if name.startswith(prefix)
     ]
-
-
-def verdict_arguments(passport: dict[str, Any], manifest: Manifest | None) -> dict[str, Any]:
-    """What `verdict_sql` has to know of a run."""
-    return {
-        "judge": passport["judge"]["name"],
-        "protocol": passport["config"]["protocol"],
-        "metadata": bool(manifest and manifest.metadata),
-    }
 
 
 def run_table(

@@ -16,7 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from steelyard.records import KEY, READS, STATUS_OK, STATUS_OVERLONG, ReadBatch
+from steelyard.batches import ReadBatch
+from steelyard.records import (
+    KEY,
+    READS,
+    STATUS_ERROR,
+    STATUS_OK,
+    STATUS_OVERLONG,
+    STATUS_UNPARSABLE,
+)
 from steelyard.store.files import file_digest, write_table
 from steelyard.store.journal import Part, append, read_journal
 from steelyard.store.rundir import RunDir, now
@@ -24,6 +32,10 @@ from steelyard.tally import Gain
 
 PART_ROWS = 20_000
 PART_SECONDS = 60.0
+# Counts in the journal of reads without an answer.
+FAILED_READS = tuple(
+    f"{status}_reads" for status in (STATUS_ERROR, STATUS_OVERLONG, STATUS_UNPARSABLE)
+)
 
 _NUMBER = re.compile(r"part-(\d+)\.parquet")
 
@@ -48,12 +60,13 @@ def reads_table(batches: Sequence[ReadBatch], times: Sequence[int]) -> pa.Table:
         "bucket": _column(batches, "buckets"),
         "status": pa.array(status, type=pa.string()),
         "label_logprobs": _label_logprobs(batches, lost),
-        "label_mass": _column(batches, "label_mass", lost),
+        "label_mass": _column(batches, "label_mass", lost | _unread(batches)),
         "argmax_outside": _column(batches, "argmax_outside", lost),
         "truncated": _column(batches, "truncated"),
         "prompt_tokens": _column(batches, "prompt_tokens"),
         "cached_tokens": _column(batches, "cached_tokens"),
         "error": pa.array([error for batch in batches for error in batch.errors], pa.string()),
+        **_written(batches),
         "read_at": pa.array(
             np.repeat(times, [len(batch) for batch in batches]), READS.field("read_at").type
         ),
@@ -69,7 +82,28 @@ def _column(
     return pa.array(values, READS.field(_COLUMN_NAMES.get(name, name)).type, mask=mask)
 
 
+def _unread(batches: Sequence[ReadBatch]) -> npt.NDArray[np.bool_]:
+    """Reads of protocols without labels."""
+    return np.concatenate([np.isnan(batch.label_mass) for batch in batches])
+
+
 _COLUMN_NAMES = {"buckets": "bucket"}
+
+
+def _written(batches: Sequence[ReadBatch]) -> dict[str, pa.Array]:
+    """The columns of what judges wrote; null where they wrote nothing."""
+    columns: dict[str, list[pa.Array]] = {name: [] for name in _WRITTEN}
+    for batch in batches:
+        for name, values in columns.items():
+            kind = READS.field(name).type
+            if batch.written is None:
+                values.append(pa.nulls(len(batch), kind))
+            else:
+                values.append(pa.array(getattr(batch.written, name), kind))
+    return {name: pa.chunked_array(values) for name, values in columns.items()}
+
+
+_WRITTEN = ("output", "numbers", "forced", "output_tokens")
 
 
 def _label_logprobs(batches: Sequence[ReadBatch], lost: npt.NDArray[np.bool_]) -> pa.Array:

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from steelyard.batches import Unique
 from steelyard.dedupe import unique_prompts
 from steelyard.errors import IntegrityFault, UsageError
-from steelyard.records import PAIRS, REJECTS, Int32, Planned, Unique
+from steelyard.records import PAIRS, PLACED, REJECTS, Int32, Planned
 from steelyard.store.buckets import Copied, CopiedTexts, InShards, Keeper
 from steelyard.store.files import PARQUET, file_digest, sync, write_text, writing
 from steelyard.store.rundir import RunDir
@@ -38,6 +38,7 @@ class Manifest:
     """
 
     pairs: int
+    asked: int  # prompts of all pairs, equal ones counted each time
     rejected: dict[str, int]
     unique: list[int]
     ranges: list[int]
@@ -89,7 +90,7 @@ class PlanWriter:
         self._waiting_rows = 0
         self._reject_writer: pq.ParquetWriter | None = None
         self._rejected: dict[str, int] = {}
-        self._counts = {"pairs": 0, "text_bytes": 0, "longest_prompt_bytes": 0}
+        self._counts = {"pairs": 0, "asked": 0, "text_bytes": 0, "longest_prompt_bytes": 0}
 
     def add(self, rows: Planned) -> None:
         """Take planned rows.
@@ -100,13 +101,18 @@ class PlanWriter:
         if not len(rows):
             return
         counts = self._counts
+        numbers = np.arange(counts["pairs"], counts["pairs"] + len(rows))
         counts["pairs"] += len(rows)
+        counts["asked"] += len(rows.pairs["keys"].flatten())
         counts["text_bytes"] += int(rows.text_bytes.sum())
         counts["longest_prompt_bytes"] = max(counts["longest_prompt_bytes"], _longest(rows))
         with writing(self._folder):
             buckets = self._keeper.add(rows)
-        at = PAIRS.get_field_index("bucket")
-        self._waiting_pairs.append(rows.pairs.add_column(at, PAIRS.field(at), pa.array(buckets)))
+        placed = rows.pairs
+        for name, values in zip(PLACED, (numbers, buckets), strict=True):
+            at = PAIRS.get_field_index(name)
+            placed = placed.add_column(at, PAIRS.field(at), pa.array(values))
+        self._waiting_pairs.append(placed)
         self._waiting_rows += len(rows)
         if self._waiting_rows >= PAIRS_ROWS:
             self._flush_pairs()
@@ -263,17 +269,13 @@ def _damaged(path: Path) -> IntegrityFault:
 
 
 def unique_of(texts: pa.Table) -> Unique:
-    """The unique prompts of a bucket, from its columns key_ab and key_ba."""
-    return unique_prompts(*(b"".join(texts[name].to_pylist()) for name in ("key_ab", "key_ba")))
+    """The unique prompts of a bucket, from its column keys."""
+    return unique_prompts(pa.concat_arrays(texts["keys"].chunks))
 
 
 def _longest(rows: Planned) -> int:
     """Bytes of the longest pair's texts: an upper bound of its tokens beside the template."""
-    shown = rows.text_bytes
-    if "reference" in rows.digests:
-        hidden = pc.fill_null(pc.binary_length(rows.texts["reference"]), 0)
-        shown = shown - hidden.to_numpy()
-    return int(shown.max())
+    return int(rows.text_bytes.max())
 
 
 def _allow_open_files(count: int) -> None:

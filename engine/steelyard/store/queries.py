@@ -14,14 +14,11 @@ from steelyard.store.database import one_row, parquet_view, workspace
 from steelyard.store.rundir import RunDir
 from steelyard.store.views import sql_text
 
-# How many prompts of the plan have each key.
-USES = """
-WITH uses AS (
-  SELECT key, bucket, count(*) AS n FROM (
-    SELECT key_ab AS key, bucket FROM pairs_raw UNION ALL SELECT key_ba, bucket FROM pairs_raw
-  ) GROUP BY ALL
-)
-"""
+# A row a prompt of a pair, and how many prompts of the plan have each key.
+ASKED = "SELECT pair, bucket, unnest(keys) AS key FROM pairs_raw"
+USES = f"""
+WITH uses AS (SELECT key, bucket, count(*) AS n FROM ({ASKED}) GROUP BY key, bucket)
+"""  # noqa: S608 - our own text
 
 
 def balance_pairs(run: RunDir) -> None:
@@ -33,13 +30,27 @@ def balance_pairs(run: RunDir) -> None:
     with workspace(run, committed) as connection:
         (count,) = one_row(
             connection,
-            "SELECT count(*) FROM pairs_raw p SEMI JOIN reads_raw ab ON p.key_ab = ab.prompt_key"
-            " SEMI JOIN reads_raw ba ON p.key_ba = ba.prompt_key",
+            f"SELECT count(*) FROM (SELECT pair FROM ({ASKED}) a"  # noqa: S608 - our own text
+            " LEFT JOIN reads_raw r ON a.key = r.prompt_key"
+            " GROUP BY pair HAVING count(*) = count(r.prompt_key))",
         )
     off = int(count) - sum(part.pairs for part in committed)
     if off and committed:
         first = replace(committed[0], pairs=committed[0].pairs + off)
         journal.rewrite(run.root, [first, *committed[1:]])
+
+
+def unread_prompts(run: RunDir, judge: int, judges: int) -> int:
+    """How many unique prompts of one of several judges no part holds yet."""
+    share = f"len(keys) // {judges}"
+    with workspace(run, journal.read_journal(run.root)) as connection:
+        (count,) = one_row(
+            connection,
+            "SELECT count(DISTINCT key) FROM (SELECT unnest(list_slice(keys,"  # noqa: S608
+            f" {judge} * ({share}) + 1, {judge + 1} * ({share}))) AS key FROM pairs_raw) a"
+            " ANTI JOIN reads_raw r ON a.key = r.prompt_key",
+        )
+    return int(count)
 
 
 def ambiguous_pair_ids(run: RunDir) -> int:
@@ -48,7 +59,7 @@ def ambiguous_pair_ids(run: RunDir) -> int:
         (count,) = one_row(
             connection,
             "SELECT count(*) FROM (SELECT pair_id FROM pairs_raw GROUP BY pair_id"
-            " HAVING min((key_ab, key_ba)) <> max((key_ab, key_ba)))",
+            " HAVING min(keys) <> max(keys))",
         )
     return int(count)
 
@@ -113,10 +124,8 @@ def matching_reads(
         reader = connection.sql(
             f"""
             SELECT {chosen}, k.bucket, coalesce(r.reused_from, {sql_text(origin)}) AS reused_from
-            FROM theirs r JOIN (
-              SELECT key_ab AS key, bucket FROM pairs_raw
-              UNION SELECT key_ba, bucket FROM pairs_raw
-            ) k ON r.prompt_key = k.key
+            FROM theirs r JOIN (SELECT DISTINCT key, bucket FROM ({ASKED})) k
+              ON r.prompt_key = k.key
             ANTI JOIN reads_raw own ON r.prompt_key = own.prompt_key
             WHERE r.status = 'ok' ORDER BY k.bucket"""  # noqa: S608 - our own names
         ).to_arrow_reader(rows)

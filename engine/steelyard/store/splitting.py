@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from steelyard.plan import split
+from steelyard.division import split
 from steelyard.records import TEXT_COLUMNS, Int32, Int64, UInt64
 from steelyard.store.scatter import BucketFiles, batches, pairs_name, texts_name
 

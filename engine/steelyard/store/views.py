@@ -1,43 +1,192 @@
-"""The SQL of views: the one definition of a verdict, for live runs and for the hand-off file."""
+"""The SQL of views: the one definition of a verdict, for live runs and for the hand-off file.
+
+pairs, with the keys of their prompts -> asked: a row a prompt of a pair -> answered: joined to the
+reads, with the values that the protocol's rule makes of each -> verdicts: a row a pair.
+"""
 
 from __future__ import annotations
 
-from steelyard.protocols import get_protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from steelyard.protocols.combine import COLUMNS, RULES, Rule, winner
+from steelyard.protocols.questions import Questions
 
 LOW_LABEL_MASS = 0.5
 
 
-def verdict_sql(judge: str, protocol: str, *, metadata: bool) -> str:
-    """The one definition of a verdict: pairs joined to the reads of both orders.
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What the views have to know of a run."""
 
-    Reads `pairs_raw` and `reads`. A pair appears when both its prompts are read.
-    """
-    derived = ",\n  ".join(
-        f"CASE WHEN ab.status = 'ok' AND ba.status = 'ok' THEN {expression} END AS {name}"
-        for name, expression in get_protocol(protocol).verdict_sql
-    )
-    flags = " || ".join(
-        f"CASE WHEN {condition} THEN ['{flag}'] ELSE []::VARCHAR[] END"
-        for flag, condition in (
-            ("truncated", "ab.truncated OR ba.truncated"),
-            ("outside_ab", "ab.argmax_outside"),
-            ("outside_ba", "ba.argmax_outside"),
-            ("low_label_mass", f"least(ab.label_mass, ba.label_mass) < {LOW_LABEL_MASS}"),
+    judges: tuple[str, ...]
+    protocols: tuple[str, ...]
+    questions: Questions
+    rule: Rule
+    scale: tuple[float, ...]
+    tie_band: float
+    metadata: bool  # whether the pairs have columns without a role
+
+    @classmethod
+    def of(cls, passport: dict[str, Any], *, metadata: bool) -> Spec:
+        """From run.json."""
+        inquiry = passport["inquiry"]
+        first = inquiry["protocols"][0]
+        return cls(
+            judges=tuple(judge["name"] for judge in passport["judges"]),
+            protocols=tuple(protocol["name"] for protocol in inquiry["protocols"]),
+            questions=Questions.from_json(inquiry["questions"]),
+            rule=RULES[first["combine"]],
+            scale=tuple(first["scale"]),
+            tie_band=first["tie_band"],
+            metadata=metadata,
         )
+
+
+def verdict_sql(spec: Spec) -> str:
+    """The one definition of a verdict: pairs joined to the reads of all their prompts.
+
+    Reads `pairs_raw` and `reads`. A pair appears when all its prompts are read.
+    """
+    rule = spec.rule
+    values = dict(rule.verdict)
+    combined = ",\n    ".join(f"{sql} AS {name}" for name, sql in values.items())
+    numbers = ",\n  ".join(
+        f"CASE WHEN c.good THEN c.{name} END AS {name}" if name in values else f"{NO} AS {name}"
+        for name in COLUMNS
     )
-    status = "CASE WHEN ab.status <> 'ok' THEN ab.status ELSE ba.status END"
     return f"""
-SELECT p.pair_id, p.shard, p."row", p.model_a, p.model_b,
-  {sql_text(judge)} AS judge, {sql_text(protocol)} AS protocol,
-  {derived},
-  {flags} AS flags,
-  {status} AS status, coalesce(ab.error, ba.error) AS error,
+WITH asked AS (
+  {_asked_sql(spec, "pairs_raw", ("pair",))}
+), answered AS (
+  {_answered_sql(spec, ("a.pair",))}
+), combined AS (
+  SELECT pair, count(*) AS asked,
+    {_good(rule)} AS good,
+    {combined},
+    {_flags(spec)} AS flags,
+    min(label_mass) FILTER (WHERE NOT swapped) AS label_mass_ab,
+    min(label_mass) FILTER (WHERE swapped) AS label_mass_ba,
+    max(status) FILTER (WHERE status <> 'ok') AS status, max(error) AS error,
+    max(read_at) AS read_at
+  FROM answered GROUP BY pair
+)
+SELECT p.pair_id, p.shard, p."row", p.instruction_id, p.category, p.model_a, p.model_b,
+  {sql_text(" + ".join(spec.judges))} AS judge,
+  {sql_text(" + ".join(spec.protocols))} AS protocol,
+  {numbers},
+  {_comparisons(spec)},
+  c.label_mass_ab, c.label_mass_ba, c.flags,
+  CASE WHEN c.good THEN 'ok' ELSE c.status END AS status,
+  CASE WHEN NOT c.good THEN c.error END AS error,
   p.length_a, p.length_b, p.gold,
-  {"p.metadata" if metadata else "NULL::STRUCT(none VARCHAR)"} AS metadata,
-  greatest(ab.read_at, ba.read_at) AS read_at, p.key_ab, p.key_ba
-FROM pairs_raw p
-JOIN reads ab ON p.key_ab = ab.prompt_key
-JOIN reads ba ON p.key_ba = ba.prompt_key"""  # noqa: S608 - our own text
+  {"p.metadata" if spec.metadata else "NULL::STRUCT(none VARCHAR)"} AS metadata,
+  c.read_at, p.criteria, p.keys
+FROM pairs_raw p JOIN combined c ON p.pair = c.pair
+WHERE c.asked = len(p.keys)"""  # noqa: S608 - our own text
+
+
+NO = "NULL::DOUBLE"
+
+
+def answers_sql(spec: Spec) -> str:
+    """The view `answers`: a row a prompt of a verdict; reads `verdicts` and `reads`."""
+    values = "".join(f"{name}, " for name, _ in spec.rule.answer)
+    first, other = spec.questions.orders
+    return f"""
+WITH asked AS (
+  {_asked_sql(spec, "verdicts", ("pair_id", "shard", '"row"'))}
+), answered AS (
+  {_answered_sql(spec, ("a.pair_id", "a.shard", 'a."row"'))}
+)
+SELECT pair_id, shard, "row", {_list(spec.judges)}[judge + 1] AS judge,
+  {_list(spec.protocols)}[variant + 1] AS protocol, criterion, weight, sample,
+  CASE WHEN swapped THEN '{other}' ELSE '{first}' END AS shown,
+  {values}status, error, label_logprobs, label_mass, output, numbers, forced, prompt_key
+FROM answered"""  # noqa: S608 - our own text
+
+
+def _asked_sql(spec: Spec, source: str, columns: Sequence[str]) -> str:
+    """A row a prompt of a pair, with its place on the axes of Questions."""
+    questions = spec.questions
+    orders, samples = "2", questions.samples
+    if questions.shows == "response":
+        orders = "(CASE WHEN length_b IS NULL THEN 1 ELSE 2 END)"
+    criterion, weight = "NULL::VARCHAR", "1.0::DOUBLE"
+    each = f"(n // {questions.judges * questions.variants})"  # prompts of a judge and variant
+    number = f"(at % {each}) // ({orders} * {samples}) + 1"
+    if questions.row_criteria:
+        criterion, weight = (f"criteria[{number}].{name}" for name in ("text", "weight"))
+    elif questions.criteria:
+        texts = _list([one.text for one in questions.criteria])
+        weights = "[" + ", ".join(f"{one.weight!r}::DOUBLE" for one in questions.criteria) + "]"
+        criterion, weight = f"{texts}[{number}]", f"{weights}[{number}]"
+    return f"""SELECT {", ".join(columns)}, prompt_key, at % {orders} = 1 AS swapped,
+    (at // {orders}) % {samples} AS sample, {criterion} AS criterion, {weight} AS weight,
+    (at // {each}) % {questions.variants} AS variant,
+    at // ({each} * {questions.variants}) AS judge
+  FROM (
+    SELECT {", ".join(columns)}, length_b, criteria, len(keys) AS n,
+      unnest(keys) AS prompt_key, unnest(range(len(keys))) AS at
+    FROM {source}
+  )"""  # noqa: S608 - our own text
+
+
+def _answered_sql(spec: Spec, columns: Sequence[str]) -> str:
+    """`asked`, joined to the reads, with the rule's values."""
+    rule = spec.rule
+    scale = f", [{', '.join(f'{value!r}::DOUBLE' for value in spec.scale)}] AS scale"
+    missing = ", 0)" if rule.missing_is_no else ")"
+    values = ", ".join(
+        f"coalesce(CASE WHEN status = 'ok' THEN {sql} END{missing} AS {name}"
+        for name, sql in rule.answer
+    )
+    return f"""SELECT *, {values} FROM (
+    SELECT {", ".join(columns)}, a.swapped, a.sample, a.criterion, a.weight, a.variant, a.judge,
+      r.*{scale if spec.scale else ""}
+    FROM asked a JOIN reads r ON a.prompt_key = r.prompt_key
+  )"""  # noqa: S608 - our own text
+
+
+def _good(rule: Rule) -> str:
+    """Whether a pair's reads make a verdict."""
+    if not rule.missing_is_no:
+        return "bool_and(status = 'ok')"
+    sides = (f"bool_or(status = 'ok') FILTER (WHERE {side})" for side in ("NOT swapped", "swapped"))
+    return " AND ".join(f"coalesce({side}, true)" for side in sides)
+
+
+def _flags(spec: Spec) -> str:
+    first, other = spec.questions.orders
+    flags = {
+        "truncated": "bool_or(truncated)",
+        f"outside_{first}": "bool_or(argmax_outside AND NOT swapped)",
+        f"outside_{other}": "bool_or(argmax_outside AND swapped)",
+        "low_label_mass": f"min(label_mass) < {LOW_LABEL_MASS}",
+        "forced": "bool_or(forced)",
+    }
+    if spec.rule.missing_is_no:
+        flags["missing_answers"] = "bool_or(status <> 'ok')"
+    return " || ".join(
+        f"CASE WHEN {condition} THEN ['{flag}'] ELSE []::VARCHAR[] END"
+        for flag, condition in flags.items()
+    )
+
+
+def _comparisons(spec: Spec) -> str:
+    """Columns that follow from the preferences: who wins, and what the order changed."""
+    names = {name for name, _ in spec.rule.verdict}
+    scores = ("c.score_a", "c.score_b") if spec.rule.band == "score" else None
+    tie = "c.raw_tie" if "raw_tie" in names else "NULL"
+    won = winner("c.raw_preference", tie, scores, spec.tie_band)
+    deviation, consistent = NO, "NULL::BOOLEAN"
+    if "preference_ab" in names:
+        deviation = "CASE WHEN c.good THEN c.preference_ab - c.preference_ba END"
+        both = (f"sign(c.preference_{order} - 0.5)" for order in ("ab", "ba"))
+        consistent = f"CASE WHEN c.good THEN {' = '.join(both)} END"
+    return f"""CASE WHEN c.good THEN {won} END AS winner,
+  {deviation} AS symmetry_deviation, {consistent} AS consistent"""
 
 
 REJECTS_SQL = """
@@ -49,3 +198,7 @@ SELECT shard, "row", pair_id, status, error FROM verdicts WHERE status = 'overlo
 def sql_text(value: object) -> str:
     """A SQL string literal."""
     return "'" + str(value).replace("'", "''") + "'"
+
+
+def _list(texts: Sequence[str]) -> str:
+    return "[" + ", ".join(map(sql_text, texts)) + "]"

@@ -1,0 +1,52 @@
+"""vLLM's parameters for one request."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from steelyard.records import Answer
+
+
+class Sampling:
+    """Makes the parameters; see `Feed`.
+
+    Args:
+        answer: how answers are read.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def __call__(self, key: bytes | None) -> Any:
+        """For the prompt with this key; for the label alone where it is None."""
+        if key is None or not self._answer.writes:
+            return self._label
+        if not self._answer.temperature:
+            return self._text
+        chosen = self._text.clone()
+        chosen.seed = int.from_bytes(key[:4], "little")  # the same prompt, the same text
+        return chosen
+
+    @cached_property
+    def _label(self) -> Any:
+        return _parameters(logprob_token_ids=self._answer.labels.token_ids, flat_logprobs=True)
+
+    @cached_property
+    def _text(self) -> Any:
+        answer = self._answer
+        labels = {}
+        if answer.labels.names:  # read where the verdict will turn out to be
+            labels = {"logprob_token_ids": answer.labels.token_ids, "flat_logprobs": True}
+        return _parameters(
+            max_tokens=answer.max_tokens,
+            temperature=answer.temperature,
+            stop_token_ids=list(answer.ends),
+            **labels,
+        )
+
+
+def _parameters(**chosen: Any) -> Any:
+    from vllm import SamplingParams
+
+    return SamplingParams(**{"max_tokens": 1, "temperature": 0.0, "detokenize": False} | chosen)

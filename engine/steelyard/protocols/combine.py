@@ -1,0 +1,190 @@
+"""How the reads of a pair become a verdict: SQL, the one definition for live views and compaction.
+
+A rule has two parts. `answer` gives values of each read: expressions over a read's columns,
+`scale`, and `swapped` (response_b stood first, or alone). `verdict` combines them: aggregates over the pair's
+answers, each with its `weight` (the criterion's, times the judge's).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# P(first label) among two labels etc.; label_logprobs counts from 1.
+_FIRST, _SECOND, _THIRD = (f"label_logprobs[{at}]" for at in (1, 2, 3))
+
+# Every verdict has these columns, NULL where a rule has no such thing.
+COLUMNS = (
+    "preference_ab",
+    "preference_ba",
+    "raw_preference",
+    "raw_tie",
+    "score_a",
+    "score_b",
+    "hard_score_a",
+    "hard_score_b",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How reads become a verdict.
+
+    Attributes:
+        shows: what the prompts may show (Protocol.shows).
+        answers: kinds of answers that it takes (Answer.kind).
+        labels: how many there must be; None: any number.
+        about: one line.
+        answer: values of each read, as (name, SQL).
+        verdict: values of a pair, as (one of COLUMNS, SQL).
+        band: what `tie_band` is measured on: "preference" or "score".
+        missing_is_no: whether an answer without a read has the values 0 instead of spoiling all.
+    """
+
+    shows: tuple[str, ...]
+    answers: tuple[str, ...]
+    labels: int | None
+    about: str
+    answer: tuple[tuple[str, str], ...]
+    verdict: tuple[tuple[str, str], ...]
+    band: str = "preference"
+    missing_is_no: bool = False
+
+
+def sigmoid(logit: str) -> str:
+    """SQL of 1 / (1 + exp(-x)), NULL for NULL; past 700 the exponential would overflow."""
+    return (
+        f"CASE WHEN {logit} < -700 THEN 0.0 WHEN {logit} > 700 THEN 1.0"
+        f" ELSE 1 / (1 + exp(-({logit}))) END"
+    )
+
+
+def _mean(value: str, where: str = "") -> str:
+    """The weighted mean over a pair's answers, or those `where` something holds."""
+    only = f" FILTER (WHERE {where})" if where else ""
+    return f"(sum(weight * {value}){only} / sum(weight){only})"
+
+
+def _turned(same: str, other: str) -> str:
+    return f"CASE WHEN swapped THEN {other} ELSE {same} END"
+
+
+_A, _B = "NOT swapped", "swapped"
+_TOTAL = f"(exp({_FIRST}) + exp({_SECOND}) + exp({_THIRD}))"
+_SCALE = "list_sum(list_transform(label_logprobs, lambda x: exp(x)))"
+
+
+def _sides(column: str, value: str) -> tuple[tuple[str, str], ...]:
+    return ((f"{column}_a", _mean(value, _A)), (f"{column}_b", _mean(value, _B)))
+
+
+_DIFFERENCE = (("raw_preference", sigmoid(f"{_mean('score', _A)} - {_mean('score', _B)}")),)
+
+RULES = {
+    "preference": Rule(
+        ("pair",),
+        ("label", "reasons"),
+        2,
+        "the sigmoid of the mean logit of A against B, over both orders",
+        (("logit", _turned(f"{_FIRST} - {_SECOND}", f"{_SECOND} - {_FIRST}")),),
+        (
+            ("preference_ab", sigmoid(_mean("logit", _A))),
+            ("preference_ba", sigmoid(_mean("logit", _B))),
+            ("raw_preference", sigmoid(_mean("logit"))),
+        ),
+    ),
+    "tie": Rule(
+        ("pair",),
+        ("label", "reasons"),
+        3,
+        "mean probabilities of A, B and a tie over both orders; a tie is half a win",
+        (
+            ("p_a", f"exp({_turned(_FIRST, _SECOND)}) / {_TOTAL}"),
+            ("p_b", f"exp({_turned(_SECOND, _FIRST)}) / {_TOTAL}"),
+            ("p_tie", f"exp({_THIRD}) / {_TOTAL}"),
+        ),
+        (
+            ("preference_ab", _mean("(p_a + p_tie / 2)", _A)),
+            ("preference_ba", _mean("(p_a + p_tie / 2)", _B)),
+            ("raw_preference", _mean("(p_a + p_tie / 2)")),
+            ("raw_tie", _mean("p_tie")),
+        ),
+    ),
+    "scores": Rule(
+        ("pair",),
+        ("scores",),
+        0,
+        "mean of the two scores over orders and samples; the sigmoid of their difference",
+        (
+            ("points_a", _turned("numbers[1]", "numbers[2]")),
+            ("points_b", _turned("numbers[2]", "numbers[1]")),
+        ),
+        (
+            ("preference_ab", sigmoid(_mean("(points_a - points_b)", _A))),
+            ("preference_ba", sigmoid(_mean("(points_a - points_b)", _B))),
+            ("raw_preference", sigmoid(_mean("(points_a - points_b)"))),
+            ("score_a", _mean("points_a")),
+            ("score_b", _mean("points_b")),
+        ),
+        band="score",
+    ),
+    "probability": Rule(
+        ("pair",),
+        ("probability",),
+        0,
+        "mean of the stated probabilities over orders and samples",
+        (("probability", _turned("numbers[1]", "1 - numbers[1]")),),
+        (
+            ("preference_ab", _mean("probability", _A)),
+            ("preference_ba", _mean("probability", _B)),
+            ("raw_preference", _mean("probability")),
+        ),
+    ),
+    "scale": Rule(
+        ("response",),
+        ("label", "reasons"),
+        None,
+        "the expected score over the scale, and the likeliest; the sigmoid of the difference",
+        (
+            (
+                "score",
+                "list_sum(list_transform(list_zip(label_logprobs, scale),"
+                f" lambda x: exp(x[1]) * x[2])) / {_SCALE}",
+            ),
+            ("hard_score", "scale[list_position(label_logprobs, list_max(label_logprobs))]"),
+        ),
+        (*_sides("score", "score"), *_sides("hard_score", "hard_score"), *_DIFFERENCE),
+        band="score",
+    ),
+    "rubric": Rule(
+        ("response",),
+        ("label", "reasons"),
+        2,
+        "the weighted share of criteria met: P(yes), and as hard votes; a missing answer is a no",
+        (
+            ("score", sigmoid(f"({_FIRST} - {_SECOND})")),
+            ("hard_score", f"CASE WHEN {_FIRST} >= {_SECOND} THEN 1.0 ELSE 0.0 END"),
+        ),
+        (*_sides("score", "score"), *_sides("hard_score", "hard_score"), *_DIFFERENCE),
+        band="score",
+        missing_is_no=True,
+    ),
+}
+
+
+def winner(preference: str, tie: str, scores: tuple[str, str] | None, band: float) -> str:
+    """SQL of the side that wins: 'a', 'b' or 'tie'.
+
+    Where there is a probability of a tie (`tie` is not NULL), the likeliest of the three. Else a
+    tie where both sides differ by no more than the band: in score points where there are scores,
+    else as the preference's distance from 0.5.
+    """
+    measure = f"{preference} - 0.5" if scores is None else f"{scores[0]} - {scores[1]}"
+    hard = (
+        f"CASE WHEN {preference} IS NULL THEN NULL WHEN abs({measure}) <= {band!r} THEN 'tie'"
+        f" WHEN {measure} > 0 THEN 'a' ELSE 'b' END"
+    )
+    three = (
+        f"CASE WHEN {preference} = 0.5 OR {tie} >= greatest({preference}, 1 - {preference})"
+        f" - {tie} / 2 THEN 'tie' WHEN {preference} > 0.5 THEN 'a' ELSE 'b' END"
+    )
+    return f"CASE WHEN {tie} IS NULL THEN {hard} ELSE {three} END"

@@ -1,0 +1,202 @@
+"""Protocol files: TOML -> Protocol, and the files of criteria and examples beside them."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from steelyard.errors import UsageError, escape
+from steelyard.protocols.base import SLOT_COLUMNS, Example, Protocol
+from steelyard.protocols.combine import RULES
+from steelyard.protocols.questions import Criterion
+
+BUILTIN = Path(__file__).parent / "builtin"
+LARGEST = 1 << 20  # bytes of a file
+MOST_EXAMPLES = 64
+
+_DEFAULTS: dict[str, Any] = {
+    "about": "",
+    "source": "",
+    "shows": "pair",
+    "answer": "label",
+    "combine": "preference",
+    "labels": (),
+    "scale": (),
+    "system": "",
+    "user": "",
+    "prefix": "",
+    "verdict": "",
+    "tag": "probability",
+    "range": (1.0, 10.0),
+    "max_tokens": 512,
+    "samples": 1,
+    "temperature": 0.0,
+    "tie_band": 0.0,
+}
+_SHOWS = ("pair", "response")
+
+
+def load_protocol(path: Path) -> Protocol:
+    """A protocol from its file.
+
+    Raises:
+        UsageError: the file cannot be read, a key is unknown or missing, or a value is wrong.
+    """
+    values = _read(path)
+    for key in values:
+        if key not in _DEFAULTS:
+            near = get_close_matches(key, _DEFAULTS, n=2) or list(_DEFAULTS)
+            raise _wrong(path, f"unknown key {escape(key)!r}", f"known: {', '.join(near)}")
+    checked = {key: _typed(path, key, value) for key, value in values.items()}
+    checked = {"max_tokens": 1} | checked if checked.get("answer", "label") == "label" else checked
+    protocol = Protocol(name=path.stem, place=str(path), **{**_DEFAULTS, **checked})
+    _check(protocol, path)
+    return protocol
+
+
+def _check(protocol: Protocol, path: Path) -> None:
+    rule = RULES.get(protocol.combine)
+    if rule is None:
+        raise _wrong(path, f"`combine` is {escape(protocol.combine)!r}", f"use {', '.join(RULES)}")
+    if protocol.shows not in _SHOWS:
+        raise _wrong(path, f"`shows` is {escape(protocol.shows)!r}", "use pair or response")
+    if protocol.shows not in rule.shows or protocol.answer not in rule.answers:
+        raise _wrong(
+            path,
+            f"the rule {protocol.combine} cannot combine {protocol.answer} of {protocol.shows}s",
+            f"it takes {' or '.join(rule.answers)} of a {' or a '.join(rule.shows)}",
+        )
+    if rule.labels is not None and len(protocol.labels) != rule.labels:
+        raise _wrong(path, f"{len(protocol.labels)} labels", f"{protocol.combine}: {rule.labels}")
+    if len(set(protocol.labels)) != len(protocol.labels):
+        raise _wrong(path, "a label comes twice", "give each answer a label of its own")
+    if protocol.combine == "scale" and (
+        len(protocol.scale) != len(protocol.labels) or len(protocol.labels) < 2
+    ):
+        raise _wrong(path, "`scale` and `labels` do not match", "give each label its score")
+    if protocol.answer == "reasons" and not protocol.verdict:
+        raise _wrong(path, "`verdict` is missing", "give the text that opens a forced verdict")
+    if protocol.samples < 1 or protocol.max_tokens < 1 or protocol.temperature < 0:
+        raise _wrong(path, "samples, max_tokens or temperature is out of range", "see docs")
+    if protocol.samples > 1 and (protocol.answer == "label" or protocol.temperature == 0):
+        raise _wrong(path, "samples that cannot differ", "samples need a text and a temperature")
+    if len(protocol.range) != 2 or protocol.range[0] >= protocol.range[1]:
+        raise _wrong(path, "`range` is no range", "give least and greatest score")
+    if protocol.tie_band < 0:
+        raise _wrong(path, "`tie_band` is negative", "0: only equal sides tie")
+    _check_slots(protocol, path)
+
+
+def _check_slots(protocol: Protocol, path: Path) -> None:
+    unknown = protocol.names - SLOT_COLUMNS.keys() - {"examples"}
+    if unknown:
+        raise _wrong(
+            path,
+            f"the template asks for {', '.join(sorted(unknown))}",
+            f"it may use context, examples, {', '.join(SLOT_COLUMNS)}",
+        )
+    missing = [name for name in protocol.required if name not in protocol.names]
+    if missing:
+        raise _wrong(
+            path,
+            f"the template does not show {', '.join(missing)}",
+            "write {{ " + missing[0] + " }} where it belongs",
+        )
+    if protocol.combine == "rubric" and "criterion" not in protocol.names:
+        raise _wrong(path, "a rubric without {{ criterion }}", "show it, after the response")
+
+
+def load_criteria(path: Path) -> tuple[Criterion, ...]:
+    """Weighted criteria from TOML, JSON or YAML: a list `criteria` of texts or text and weight.
+
+    Raises:
+        UsageError: the file cannot be read, or holds no criteria.
+    """
+    found = _read(path).get("criteria")
+    if not isinstance(found, list) or not found:
+        raise _wrong(path, "there is no list `criteria`", "see docs/protocols.md for an example")
+    criteria = []
+    for number, entry in enumerate(found, 1):
+        one = {"text": entry} if isinstance(entry, str) else entry
+        weight = one.get("weight", 1) if isinstance(one, dict) else None
+        text = one.get("text") if isinstance(one, dict) else None
+        good = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not isinstance(text, str) or not text.strip() or not good or not 0 < weight < 1e6:
+            raise _wrong(
+                path, f"criterion {number} is none", "give a text, and a weight above 0 or none"
+            )
+        criteria.append(Criterion(text.strip(), float(weight)))
+    return tuple(criteria)
+
+
+def load_examples(path: Path, labels: tuple[str, ...]) -> tuple[Example, ...]:
+    """Worked examples from TOML, JSON or YAML: a list `examples` of tables of texts.
+
+    Raises:
+        UsageError: the file cannot be read, holds none, or a verdict that is no label.
+    """
+    found = _read(path).get("examples")
+    if not isinstance(found, list) or not 0 < len(found) <= MOST_EXAMPLES:
+        raise _wrong(path, "there is no list `examples`", f"give 1 to {MOST_EXAMPLES} of them")
+    examples = []
+    for number, entry in enumerate(found, 1):
+        if not isinstance(entry, dict) or not all(isinstance(v, str) for v in entry.values()):
+            raise _wrong(path, f"example {number} is no table of texts", "see docs/protocols.md")
+        if labels and entry.get("verdict") not in labels:
+            raise _wrong(
+                path, f"the verdict of example {number} is no label", f"use {', '.join(labels)}"
+            )
+        texts = {key: value.strip() for key, value in entry.items() if key != "category"}
+        examples.append(Example(texts, entry.get("category")))
+    return tuple(examples)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = path.read_bytes()
+        if len(raw) > LARGEST:
+            raise _wrong(path, f"{len(raw):,} bytes", f"at most {LARGEST:,}")
+        values = _parse(path, raw.decode("utf-8"))
+    except OSError as error:
+        cause = error.strerror or str(error)
+        raise _wrong(path, f"it cannot be read: {cause}", "check the path") from None
+    except (ValueError, RecursionError) as error:
+        raise _wrong(path, f"it cannot be read: {escape(error, 200)}", "correct it") from None
+    if not isinstance(values, Mapping):
+        raise _wrong(path, "it holds no table", "see docs/protocols.md for an example")
+    return dict(values)
+
+
+def _parse(path: Path, text: str) -> Any:  # noqa: ANN401 - whatever the file holds
+    if path.suffix in {".yaml", ".yml"}:
+        try:
+            import yaml
+        except ImportError:
+            raise _wrong(path, "the package PyYAML is missing", "pip install PyYAML") from None
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(str(error)) from None
+    return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+
+
+def _typed(path: Path, key: str, value: Any) -> Any:  # noqa: ANN401
+    default = _DEFAULTS[key]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, tuple) and isinstance(value, list):
+        texts = key == "labels"
+        if all(isinstance(one, str if texts else int | float) for one in value):
+            return tuple(value) if texts else tuple(map(float, value))
+    elif isinstance(default, float) and number:
+        return float(value)
+    elif type(value) is type(default):
+        return value
+    raise _wrong(path, f"`{key}` has the wrong type", f"give a {type(default).__name__}")
+
+
+def _wrong(path: Path, cause: str, remedy: str) -> UsageError:
+    return UsageError(cause, place=str(path), effect="nothing was read", remedy=remedy)
