@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from steelyard.batches import PromptBatch, TokenRows
 from steelyard.judge import open_judge
 from steelyard.judge.base import Encoder, JudgeSpec
 from steelyard.prompt import compile_template, render_templates
 from steelyard.protocols import get_protocol
-from steelyard.batches import PromptBatch, TokenRows
 from steelyard.records import LabelSet
 from workloads import Row
 

@@ -6,9 +6,9 @@ import os
 
 import numpy as np
 
+from steelyard.batches import ReadBatch
 from steelyard.errors import JudgeUnavailable
 from steelyard.judge.base import EngineClock, Judge
-from steelyard.batches import ReadBatch
 from steelyard.records import JudgeCard
 from steelyard.work import EngineReport
 

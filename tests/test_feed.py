@@ -6,10 +6,10 @@ import time
 import numpy as np
 import pytest
 
+from steelyard.batches import TokenRows, Unique
 from steelyard.feed import BATCH_PROMPTS, Ahead, batches
 from steelyard.judge.base import NOTHING_READY, EngineClock
 from steelyard.prompting import PreparedBucket
-from steelyard.batches import TokenRows, Unique
 
 
 def bucket(number, prompts):

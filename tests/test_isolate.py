@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from steelyard.batches import PromptBatch
 from steelyard.errors import EngineFailed
 from steelyard.judge.base import Judge
 from steelyard.judge.isolate import HOPELESS, STRIKES, Isolation, failed_reads
-from steelyard.batches import PromptBatch
 from steelyard.records import STATUS_ERROR, STATUS_OK
 
 

@@ -165,9 +165,9 @@ def folder(tmp_path_factory):
 
 
 def start(folder, blocks):
+    from steelyard.batches import Workload
     from steelyard.judge.base import JudgeSpec
     from steelyard.judge.vllm import VllmJudge
-    from steelyard.batches import Workload
 
     engine = {"num_gpu_blocks_override": blocks, "max_model_len": 352}
     judge = VllmJudge.open(JudgeSpec("tiny", str(folder), engine=engine))

@@ -2,9 +2,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steelyard.batches import PromptBatch
 from steelyard.dedupe import unique_prompts
 from steelyard.judge.isolate import failed_reads
-from steelyard.batches import PromptBatch
 from steelyard.tally import Tally
 from steelyard.work import Work
 

@@ -51,7 +51,7 @@ def run_demo(
     """
     data = resources.files("steelyard") / "data" / "demo.parquet"
     with resources.as_file(data) as shard:
-        config = RunConfig(inputs=(str(shard),), judge="demo")
+        config = RunConfig(inputs=(str(shard),), judge=("demo",))
         code = score(config, run, reporter, stop)
     if code == EXIT_INTERRUPTED:
         return code

@@ -12,13 +12,15 @@ from steelyard import ratebook
 from steelyard.batches import Workload
 from steelyard.config import RunConfig
 from steelyard.feed import feed
-from steelyard.identity import judge_spec, make_passport, row_limits
-from steelyard.judge import open_judge
+from steelyard.identity import make_passport, row_limits
+from steelyard.inquiry import asking, judge_part, resolve
 from steelyard.oracle import BlockOracle
 from steelyard.planning import write_plan
 from steelyard.progress import Reporter, amount, duration
 from steelyard.prompting import PromptMaker
-from steelyard.shards import open_shards, stream
+from steelyard.run import open_input, open_judges
+from steelyard.session import make_maker
+from steelyard.shards import stream
 from steelyard.store import queries
 from steelyard.store.buckets import BucketTexts
 from steelyard.store.plan_files import Manifest
@@ -40,16 +42,22 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         on (1: all), the longest prompt, overlong prompts, and seconds at the rate of this judge's
         last run on this machine (None: there was none).
     """
-    shards = open_shards(config.inputs, config.map)
-    judge = open_judge(judge_spec(config))
-    passport = make_passport(config, judge, shards)
-    with tempfile.TemporaryDirectory(prefix="steelyard-plan-") as folder:
+    inquiry, examples = resolve(config)
+    shards = open_input(config, inquiry)
+    with (
+        open_judges(config) as judges,
+        tempfile.TemporaryDirectory(prefix="steelyard-plan-") as folder,
+    ):
+        truncate = config.overlong == "truncate"
+        parts = [judge_part(judge, inquiry, examples, truncate=truncate) for judge in judges]
+        passport = make_passport(config, judges, inquiry, parts, shards)
+        asked = asking(inquiry, parts)
         run = RunDir(Path(folder))
         run.create()
         manifest = write_plan(
             run,
             lambda: stream(shards, row_limits(config)),
-            fingerprint=bytes.fromhex(passport["fingerprint"]),
+            asking=asked,
             expected=shards.rows,
             bucket_bytes=config.bucket_bytes,
             schema=shards.schema,
@@ -59,28 +67,24 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         reporter.done()
         ambiguous = queries.ambiguous_pair_ids(run)
         disk = sum(path.stat().st_size for path in run.plan.iterdir())
-        maker = PromptMaker.build(
-            judge.encoder,
-            passport["templates"],
-            judge.context_length - 1,
-            truncate=config.overlong == "truncate",
-        )
-        longest = min(manifest.longest_prompt_bytes + maker.template_tokens, maker.context)
-        cache = judge.likely_cache(Workload(manifest.prompts, longest))
-        opened = open_texts(
-            run, manifest, shards, bytes.fromhex(passport["fingerprint"]), row_limits(config)
-        )
-        with closing(opened):
-            sample = _sample(opened, manifest, maker, cache)
+        sample, cache = _Sample(), None
+        with closing(open_texts(run, manifest, shards, asked, row_limits(config))) as texts:
+            for number, judge in enumerate(judges):
+                maker = make_maker(judge, number, passport, inquiry)
+                longest = min(manifest.longest_prompt_bytes + maker.template_tokens, maker.context)
+                room = parts[number].answer.room
+                cache = judge.likely_cache(Workload(manifest.prompts, longest, room))
+                _sample(sample, texts, manifest, maker, cache)
+        context = min(judge.context_length for judge in judges)
     return {
         "rows": shards.rows,
         "pairs": manifest.pairs,
         "rejects": manifest.rejected,
         "ambiguous_pair_ids": ambiguous,
-        "prompts": {"asked": 2 * manifest.pairs, "unique": manifest.prompts},
+        "prompts": {"asked": manifest.asked, "unique": manifest.prompts},
         **_tokens(sample, manifest, cache, ratebook.look_up(passport["fingerprint"])),
-        "judge": judge.card.name,
-        "context_length": judge.context_length,
+        "judge": " + ".join(judge.card.name for judge in judges),
+        "context_length": context,
         "buckets": sum(map(bool, manifest.unique)),
         "texts": "in shards" if manifest.in_shards else "copied",
         "plan_bytes": disk,
@@ -94,16 +98,20 @@ class _Sample:
     prompts: int = 0
     tokens: int = 0
     floor: int = 0
-    computed: int = 0  # by the oracle
+    computed: int = 0  # by the oracle; all where the engine has no cache to speak of
     longest: int = 0
     overlong: int = 0
 
 
 def _sample(
-    texts: BucketTexts, manifest: Manifest, maker: PromptMaker, cache: CacheShape | None
-) -> _Sample:
-    """Tokenise buckets in feeding order, until there are enough prompts."""
-    sample = _Sample()
+    sample: _Sample,
+    texts: BucketTexts,
+    manifest: Manifest,
+    maker: PromptMaker,
+    cache: CacheShape | None,
+) -> None:
+    """Tokenise a judge's buckets in feeding order, until there are enough prompts."""
+    enough = sample.prompts + SAMPLE_PROMPTS
     oracle = None if cache is None else BlockOracle(cache)
     for bucket in feed(texts, manifest, maker, lambda _: set()):
         lengths = bucket.rows.lengths
@@ -114,9 +122,10 @@ def _sample(
         sample.overlong += len(lengths) - bucket.fitting
         if oracle is not None:
             sample.computed += int(oracle.computed(bucket.rows, bucket.fitting).sum())
-        if sample.prompts >= SAMPLE_PROMPTS:
+        else:
+            sample.computed += int(lengths[: bucket.fitting].sum())
+        if sample.prompts >= enough:
             break
-    return sample
 
 
 def _tokens(
@@ -128,7 +137,7 @@ def _tokens(
     def whole(count: int) -> int:
         return round(count / share) if share else 0
 
-    computed = whole(sample.tokens if cache is None else sample.computed)
+    computed = whole(sample.computed)
     return {
         "tokens": whole(sample.tokens),
         "floor_tokens": whole(sample.floor),

@@ -20,9 +20,19 @@ from steelyard.records import Answer, LabelSet, LabelVariant
 from steelyard.shards import REQUIRED
 
 # What all variants of a prompt have to have in common.
-_SHARED = (
-    "shows answer combine labels scale tag range max_tokens samples temperature verdict".split()
-)
+_SHARED = [
+    "shows",
+    "answer",
+    "combine",
+    "labels",
+    "scale",
+    "tag",
+    "range",
+    "max_tokens",
+    "samples",
+    "temperature",
+    "verdict",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +88,7 @@ class Inquiry:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Inquiry:
         """From plain values."""
-        protocols = [
+        protocols: list[dict[str, Any]] = [
             {key: tuple(v) if isinstance(v, list) else v for key, v in one.items()}
             for one in values["protocols"]
         ]
@@ -128,7 +138,7 @@ def resolve(config: RunConfig) -> tuple[Inquiry, tuple[Example, ...]]:
     return Inquiry(protocols, questions, tuple(categories)), examples
 
 
-def _check_use(file: str | None, used: bool, protocol: Protocol, name: str, why: str) -> None:  # noqa: FBT001
+def _check_use(file: str | None, used: bool, protocol: Protocol, name: str, why: str) -> None:
     if file is not None and not used:
         raise UsageError(
             f"--{name} is of no use: the protocol {protocol.name} {why}",
@@ -184,31 +194,38 @@ def judge_part(
     return _part(judge, inquiry, tuple(forms), truncate=truncate)
 
 
-def planned_part(judge: Judge, inquiry: Inquiry, passport: dict[str, Any], number: int) -> JudgePart:
+def planned_part(
+    judge: Judge, inquiry: Inquiry, passport: dict[str, Any], number: int
+) -> JudgePart:
     """The same with the forms that a run began with."""
     forms = tuple(Form(**one) for one in passport["judges"][number]["part"]["forms"])
     truncate = passport["config"]["overlong"] == "truncate"
     return _part(judge, inquiry, forms, truncate=truncate)
 
 
-def _part(
-    judge: Judge, inquiry: Inquiry, forms: tuple[Form, ...], *, truncate: bool
-) -> JudgePart:
+def _part(judge: Judge, inquiry: Inquiry, forms: tuple[Form, ...], *, truncate: bool) -> JudgePart:
     answer = answer_of(judge, inquiry.protocol)
+    prints = [form_fingerprint(judge, answer, form, truncate=truncate) for form in forms]
+    return JudgePart(answer, forms, tuple(prints))
+
+
+def form_fingerprint(judge: Judge, answer: Answer, form: Form, *, truncate: bool) -> str:
+    """Hash of all that can change a read of a prompt in this form, 32 hex digits."""
     # Where the files came from changes nothing: the digests say what they are.
     card = {
         key: value
         for key, value in asdict(judge.card).items()
         if key not in {"name", "model", "revision"}
     }
-    common = {
-        "judge": card,
-        "answer": asdict(answer),
-        "context": judge.context_length if truncate else None,
-        "segments": SEGMENT_RULE,
-    }
-    prints = tuple(fingerprint({**common, "form": asdict(form)}) for form in forms)
-    return JudgePart(answer, forms, prints)
+    return fingerprint(
+        {
+            "judge": card,
+            "answer": asdict(answer),
+            "form": asdict(form),
+            "context": judge.context_length if truncate else None,
+            "segments": SEGMENT_RULE,
+        }
+    )
 
 
 def answer_of(judge: Judge, protocol: Protocol) -> Answer:
@@ -240,10 +257,8 @@ def planned_answer(passport: dict[str, Any], number: int) -> Answer:
     """How a run's judge is read, as run.json says."""
     values = dict(passport["judges"][number]["part"]["answer"])
     labels = values.pop("labels")
-    variants = tuple(
-        tuple(LabelVariant(**one) for one in label) for label in labels["variants"]
-    )
-    lists = {name: tuple(values.pop(name)) for name in ("ends", "verdict")}
+    variants = tuple(tuple(LabelVariant(**one) for one in label) for label in labels["variants"])
+    lists: dict[str, Any] = {name: tuple(values.pop(name)) for name in ("ends", "verdict")}
     return Answer(LabelSet(tuple(labels["names"]), variants), **values, **lists)
 
 

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from steelyard.config import RunConfig
-from steelyard.identity import judge_fingerprint, judge_spec, label_set
+from steelyard.identity import judge_specs
+from steelyard.inquiry import answer_of, form_fingerprint
 from steelyard.judge import open_judge
-from steelyard.prompt import compile_template, render_templates
+from steelyard.prompt import compile_template, make_form
 from steelyard.protocols import get_protocol
 
 
@@ -19,16 +20,16 @@ def inspect_judge(name: str, revision: str | None, protocol: str) -> dict[str, A
         card, context length, fingerprint under the default policies, labels with their token
         variants, the rendered template of a pair without optional texts, and its tokens.
     """
-    config = RunConfig(judge=name, revision=revision, protocol=protocol)
-    judge = open_judge(judge_spec(config))
-    templates = render_templates(get_protocol(protocol), judge.encoder)
-    labels = label_set(judge, protocol)
-    plain = templates[""]
+    (spec,) = judge_specs(RunConfig(judge=(name,), revision=revision).validate())
+    judge = open_judge(spec)
+    chosen = get_protocol(protocol)
+    form, answer = make_form(chosen, judge.encoder), answer_of(judge, chosen)
+    labels, plain = answer.labels, form.templates[""]
     return {
         "judge": asdict(judge.card),
         "context_length": judge.context_length,
-        "fingerprint": judge_fingerprint(judge, config, templates),
-        "protocol": protocol,
+        "fingerprint": form_fingerprint(judge, answer, form, truncate=False),
+        "protocol": chosen.name,
         "labels": {
             label: [asdict(variant) for variant in variants]
             for label, variants in zip(labels.names, labels.variants, strict=True)

@@ -121,7 +121,8 @@ class PromptMaker:
         count = np.diff(unique.starts)[unique.pairs]
         at = np.arange(len(unique.inverse)) - unique.starts[:-1][unique.pairs]
         judges = self.questions.judges
-        return (at * judges // np.maximum(count, 1))[unique.first] == self.judge
+        own: Bool = (at * judges // count)[unique.first] == self.judge
+        return own
 
     def prepare(
         self, bucket: int, texts: pa.Table, unique: Unique, unread: Int64
@@ -195,9 +196,9 @@ class PromptMaker:
                 continue
             first, other = (words.add(texts, name) for name in SLOT_COLUMNS[slot])
             slots[slot] = np.where(place.swapped == 1, other[row], first[row])
-        known, slots = words.used(slots)
+        known, codes = words.used(slots)
         form = place.variant * (len(self.categories) + 1) + self._category(texts)[row]
-        return Coded.of(known, slots, form, len(row))
+        return Coded.of(known, codes, form, len(row))
 
     def _criterion(self, words: Words, texts: pa.Table, row: Int64, number: Int64) -> Int64:
         if self.questions.criteria:

@@ -39,9 +39,9 @@ from steelyard.progress import Reporter
 from steelyard.session import Context, read_prompts
 from steelyard.shards import ShardSet, open_shards, stream
 from steelyard.store import compaction, journal, queries, reuse
-from steelyard.store.parts import FAILED_READS
 from steelyard.store.buckets import BucketTexts
 from steelyard.store.journal import Part, read_journal
+from steelyard.store.parts import FAILED_READS
 from steelyard.store.plan_files import Manifest, read_manifest
 from steelyard.store.recovery import recover
 from steelyard.store.rundir import RunDir

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import tiny
+from steelyard.batches import Workload
 from steelyard.errors import JudgeUnavailable
 from steelyard.judge import embedded
 from steelyard.judge.base import JudgeSpec
 from steelyard.judge.tokenizer import HFEncoder
 from steelyard.reads import merge_variants
-from steelyard.batches import Workload
 from steelyard.records import Message
 
 installed = pytest.mark.skipif(

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 import tiny
 from helpers import data_file
+from steelyard.batches import TokenRows
 from steelyard.errors import IntegrityFault
 from steelyard.judge import fast_tokens
 from steelyard.judge.embedded import embedded_model
 from steelyard.judge.fast_tokens import SAMPLE, SLICE_TEXTS, AcceleratedTokens
 from steelyard.judge.tokenizer import HFEncoder
-from steelyard.batches import TokenRows
 
 MAKERS = {
     "byte_level": (tiny.byte_level, "fastokens"),

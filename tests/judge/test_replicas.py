@@ -16,10 +16,10 @@ import pytest
 
 import tiny
 from echo_judge import open_echo
+from steelyard.batches import Workload
 from steelyard.errors import EngineFailed, JudgeUnavailable, UsageError
 from steelyard.judge.base import NOTHING_READY, JudgeSpec
 from steelyard.judge.replicas import ReplicatedJudge, assign_devices, split
-from steelyard.batches import Workload
 
 LABELS = tiny.labels(1, 2)
 

@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 import tiny
+from steelyard.batches import Workload
 from steelyard.errors import EngineFailed, JudgeUnavailable, UsageError
 from steelyard.judge.base import NOTHING_READY, JudgeSpec
 from steelyard.reads import merge_variants
-from steelyard.batches import Workload
 
 pytest.importorskip("vllm")
 from steelyard.judge.vllm import VllmJudge

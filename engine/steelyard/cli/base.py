@@ -71,9 +71,22 @@ class Steelyard(click.Group):
 def run_options(command: Command) -> Command:
     """The options that describe a run, shared by `score` and `plan`."""
     options = [
-        click.option("--judge", help="demo, scripted[:seed=0,...], a hub name or a folder."),
+        click.option(
+            "--judge",
+            multiple=True,
+            help="demo, scripted[:seed=0,...], a hub name or a folder; repeated: an ensemble.",
+        ),
         click.option("--revision", help="Commit, tag or branch of the judge on the hub."),
-        click.option("--protocol", help="How a pair is judged.  [default: pairwise]"),
+        click.option(
+            "--protocol",
+            multiple=True,
+            help="How a pair is judged: a name or a file; repeated: variants of the prompt."
+            "  [default: pairwise]",
+        ),
+        click.option("--criteria", help="File of a rubric's criteria (TOML, JSON, YAML)."),
+        click.option("--examples", help="File of worked examples (TOML, JSON, YAML)."),
+        click.option("--samples", type=int, help="How often a judge that writes is asked."),
+        click.option("--tie-band", type=float, help="Up to which difference two sides tie."),
         click.option(
             "--map",
             "column_map",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from steelyard.batches import PromptBatch, ReadBatch, TokenRows, Workload
-from steelyard.records import JudgeCard, LabelSet, LabelVariant, Message
+from steelyard.records import Answer, JudgeCard, LabelVariant, Message
 from steelyard.work import CacheShape, EngineReport
 
 # What a source of batches may yield to say that nothing is ready yet.

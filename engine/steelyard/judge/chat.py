@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,17 @@ class ChatFormat:
             "opening": self._opening,
             "day": _DAY.isoformat(),
         }
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """Ids that end an answer: the tokenizer's, and those that the model's settings name."""
+        ids = [self._tokenizer.eos_token_id]
+        for name in ("generation_config.json", "config.json"):
+            path = Path(self._place) / name
+            if path.is_file():
+                found = json.loads(path.read_text("utf-8")).get("eos_token_id")
+                ids += found if isinstance(found, list) else [found]
+        return tuple(sorted({id_ for id_ in ids if id_ is not None}))
 
     def render(self, messages: Sequence[Message]) -> str:
         """The messages up to where the answer begins.

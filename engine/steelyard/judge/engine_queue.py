@@ -15,7 +15,7 @@ from steelyard.errors import escape
 from steelyard.judge.base import EngineClock
 from steelyard.judge.reading import NO_ANSWER, TextReader
 from steelyard.reads import is_read, merge_variants
-from steelyard.records import STATUS_ERROR, STATUS_OK, Float64, LabelSet
+from steelyard.records import STATUS_ERROR, STATUS_OK, STATUS_UNPARSABLE, Answer, Float64
 from steelyard.work import CacheShape
 
 Prompts = Iterator[tuple[PromptBatch, int] | None]
@@ -100,9 +100,9 @@ class Feed:
         sampling: Callable[[bytes | None], Any],
         answer: Answer,
         reader: TextReader,
+        *,
         vocabulary: int,
         clock: EngineClock,
-        *,
         own_process: bool,
     ) -> None:
         self._engine = engine

@@ -25,12 +25,12 @@ def write(reads: ReadBatch, units: Float64, answer: Answer, encoder: Encoder) ->
         encoder: the scripted judge's.
     """
     reader = TextReader(answer, encoder)
-    texts = [_text(answer, row) for row in units.tolist()]
-    ids = [list(text.encode()) for text in texts]
+    texts: list[str | None] = [_text(answer, row) for row in units.tolist()]
+    ids = [list((text or "").encode()) for text in texts]
     forced = np.zeros(len(texts), dtype=np.bool_)
     numbers: list[list[float] | None] = [None] * len(texts)
     status, errors = list(reads.status), list(reads.errors)
-    for row, text in enumerate(texts):
+    for row, text in enumerate(map(str, texts)):
         if answer.kind == "reasons":
             forced[row] = reader.verdict_at(ids[row], text) is None
             continue

@@ -178,7 +178,9 @@ def choose_settings(
     holds. The context is no longer than the workload needs, because the engine reserves for it.
     """
     block = 32 if machine.device == "cpu" else 16
-    length = min(files.context_length, math.ceil((workload.longest_prompt + 1) / block) * block)
+    length = min(
+        files.context_length, math.ceil((workload.longest_prompt + workload.writes) / block) * block
+    )
     common = {
         "dtype": dtype,
         "max_model_len": length,

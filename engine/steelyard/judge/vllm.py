@@ -25,7 +25,7 @@ from steelyard.judge.reading import TextReader
 from steelyard.judge.sampling import Sampling
 from steelyard.judge.tokenizer import HFEncoder
 from steelyard.judge.weights import ModelFiles, resolve_model, weights_digest
-from steelyard.records import JudgeCard, LabelSet
+from steelyard.records import Answer, JudgeCard
 from steelyard.work import CacheShape, EngineReport
 
 _INSTALL = "pip install 'steelyard[gpu]', or 'steelyard[cpu]' on a machine without a GPU"
@@ -159,8 +159,8 @@ class VllmJudge(Judge):
             Sampling(answer),
             answer,
             TextReader(answer, self.encoder),
-            self._files.vocabulary,
-            self.clock,
+            vocabulary=self._files.vocabulary,
+            clock=self.clock,
             own_process=self._spawned,
         )
         try:

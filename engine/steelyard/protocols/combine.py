@@ -1,8 +1,8 @@
 """How the reads of a pair become a verdict: SQL, the one definition for live views and compaction.
 
 A rule has two parts. `answer` gives values of each read: expressions over a read's columns,
-`scale`, and `swapped` (response_b stood first, or alone). `verdict` combines them: aggregates over the pair's
-answers, each with its `weight` (the criterion's, times the judge's).
+`scale`, and `swapped` (response_b stood first, or alone). `verdict` combines them: aggregates over
+the pair's answers, each with the `weight` of its criterion.
 """
 
 from __future__ import annotations

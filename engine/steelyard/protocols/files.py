@@ -124,8 +124,13 @@ def load_criteria(path: Path) -> tuple[Criterion, ...]:
         one = {"text": entry} if isinstance(entry, str) else entry
         weight = one.get("weight", 1) if isinstance(one, dict) else None
         text = one.get("text") if isinstance(one, dict) else None
-        good = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not isinstance(text, str) or not text.strip() or not good or not 0 < weight < 1e6:
+        if (
+            not isinstance(text, str)
+            or not text.strip()
+            or isinstance(weight, bool)
+            or not isinstance(weight, int | float)
+            or not 0 < weight < 1e6
+        ):
             raise _wrong(
                 path, f"criterion {number} is none", "give a text, and a weight above 0 or none"
             )

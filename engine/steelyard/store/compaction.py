@@ -108,9 +108,7 @@ def _write_database(
         connection.execute("USE o")
         connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
         connection.execute(
-            "CREATE TABLE verdicts AS "
-            + verdict_sql(spec)
-            + ' ORDER BY p.shard, p."row"'
+            "CREATE TABLE verdicts AS " + verdict_sql(spec) + ' ORDER BY p.shard, p."row"'
         )
         connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
         connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)

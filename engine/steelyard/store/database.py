@@ -1,7 +1,7 @@
 """The only file that opens DuckDB: live views over journaled parts, locked SQL, compaction.
 
-The same names stand in both: verdicts, answers, reads, rejects, work, run. While a run writes, a query sees
-the parts that were committed when it began.
+The same names stand in both: verdicts, answers, reads, rejects, work, run. While a run writes, a
+query sees the parts that were committed when it began.
 """
 
 from __future__ import annotations

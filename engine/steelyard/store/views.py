@@ -115,20 +115,20 @@ def _asked_sql(spec: Spec, source: str, columns: Sequence[str]) -> str:
         orders = "(CASE WHEN length_b IS NULL THEN 1 ELSE 2 END)"
     criterion, weight = "NULL::VARCHAR", "1.0::DOUBLE"
     each = f"(n // {questions.judges * questions.variants})"  # prompts of a judge and variant
-    number = f"(at % {each}) // ({orders} * {samples}) + 1"
+    number = f"(place % {each}) // ({orders} * {samples}) + 1"
     if questions.row_criteria:
         criterion, weight = (f"criteria[{number}].{name}" for name in ("text", "weight"))
     elif questions.criteria:
         texts = _list([one.text for one in questions.criteria])
         weights = "[" + ", ".join(f"{one.weight!r}::DOUBLE" for one in questions.criteria) + "]"
         criterion, weight = f"{texts}[{number}]", f"{weights}[{number}]"
-    return f"""SELECT {", ".join(columns)}, prompt_key, at % {orders} = 1 AS swapped,
-    (at // {orders}) % {samples} AS sample, {criterion} AS criterion, {weight} AS weight,
-    (at // {each}) % {questions.variants} AS variant,
-    at // ({each} * {questions.variants}) AS judge
+    return f"""SELECT {", ".join(columns)}, prompt_key, place % {orders} = 1 AS swapped,
+    (place // {orders}) % {samples} AS sample, {criterion} AS criterion, {weight} AS weight,
+    (place // {each}) % {questions.variants} AS variant,
+    place // ({each} * {questions.variants}) AS judge
   FROM (
     SELECT {", ".join(columns)}, length_b, criteria, len(keys) AS n,
-      unnest(keys) AS prompt_key, unnest(range(len(keys))) AS at
+      unnest(keys) AS prompt_key, unnest(range(len(keys))) AS place
     FROM {source}
   )"""  # noqa: S608 - our own text
 
