@@ -64,6 +64,11 @@ def _mean(value: str, where: str = "") -> str:
     return f"(sum(weight * {value}){only} / sum(weight){only})"
 
 
+def _balanced(value: str) -> str:
+    """The mean of both orders' means: where texts could not be parsed, they differ in number."""
+    return f"(({_mean(value, _A)} + {_mean(value, _B)}) / 2)"
+
+
 def _turned(same: str, other: str) -> str:
     return f"CASE WHEN swapped THEN {other} ELSE {same} END"
 
@@ -121,9 +126,9 @@ RULES = {
         (
             ("preference_ab", sigmoid(_mean("(points_a - points_b)", _A))),
             ("preference_ba", sigmoid(_mean("(points_a - points_b)", _B))),
-            ("raw_preference", sigmoid(_mean("(points_a - points_b)"))),
-            ("score_a", _mean("points_a")),
-            ("score_b", _mean("points_b")),
+            ("raw_preference", sigmoid(_balanced("(points_a - points_b)"))),
+            ("score_a", _balanced("points_a")),
+            ("score_b", _balanced("points_b")),
         ),
         band="score",
     ),
@@ -136,7 +141,7 @@ RULES = {
         (
             ("preference_ab", _mean("probability", _A)),
             ("preference_ba", _mean("probability", _B)),
-            ("raw_preference", _mean("probability")),
+            ("raw_preference", _balanced("probability")),
         ),
     ),
     "scale": Rule(

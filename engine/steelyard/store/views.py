@@ -63,7 +63,7 @@ WITH asked AS (
   {_answered_sql(spec, ("a.pair",))}
 ), combined AS (
   SELECT pair, count(*) AS asked,
-    {_good(rule)} AS good,
+    {_good(spec)} AS good,
     {combined},
     {_flags(spec)} AS flags,
     min(label_mass) FILTER (WHERE NOT swapped) AS label_mass_ab,
@@ -125,7 +125,8 @@ def _asked_sql(spec: Spec, source: str, columns: Sequence[str]) -> str:
     return f"""SELECT {", ".join(columns)}, prompt_key, place % {orders} = 1 AS swapped,
     (place // {orders}) % {samples} AS sample, {criterion} AS criterion, {weight} AS weight,
     (place // {each}) % {questions.variants} AS variant,
-    place // ({each} * {questions.variants}) AS judge
+    place // ({each} * {questions.variants}) AS judge,
+    place - (place // {orders}) % {samples} * {orders} AS question
   FROM (
     SELECT {", ".join(columns)}, length_b, criteria, len(keys) AS n,
       unnest(keys) AS prompt_key, unnest(range(len(keys))) AS place
@@ -144,15 +145,17 @@ def _answered_sql(spec: Spec, columns: Sequence[str]) -> str:
     )
     return f"""SELECT *, {values} FROM (
     SELECT {", ".join(columns)}, a.swapped, a.sample, a.criterion, a.weight, a.variant, a.judge,
-      r.*{scale if spec.scale else ""}
+      a.question, r.*{scale if spec.scale else ""}
     FROM asked a JOIN reads r ON a.prompt_key = r.prompt_key
   )"""  # noqa: S608 - our own text
 
 
-def _good(rule: Rule) -> str:
-    """Whether a pair's reads make a verdict."""
-    if not rule.missing_is_no:
-        return "bool_and(status = 'ok')"
+def _good(spec: Spec) -> str:
+    """Whether a pair's reads make a verdict: every question is answered by one sample at least."""
+    if not spec.rule.missing_is_no:
+        if spec.questions.samples == 1:
+            return "bool_and(status = 'ok')"
+        return "count(DISTINCT question) FILTER (WHERE status = 'ok') = count(DISTINCT question)"
     sides = (f"bool_or(status = 'ok') FILTER (WHERE {side})" for side in ("NOT swapped", "swapped"))
     return " AND ".join(f"coalesce({side}, true)" for side in sides)
 
@@ -166,7 +169,7 @@ def _flags(spec: Spec) -> str:
         "low_label_mass": f"min(label_mass) < {LOW_LABEL_MASS}",
         "forced": "bool_or(forced)",
     }
-    if spec.rule.missing_is_no:
+    if spec.rule.missing_is_no or spec.questions.samples > 1:
         flags["missing_answers"] = "bool_or(status <> 'ok')"
     return " || ".join(
         f"CASE WHEN {condition} THEN ['{flag}'] ELSE []::VARCHAR[] END"
