@@ -399,7 +399,8 @@ def test_the_run_directory_is_as_documented(run):
     } == names  # fmt: skip
     assert not list(Path(run).rglob("*.tmp"))
     passport = json.loads((run / "run.json").read_text())
-    assert passport["judge"]["name"].startswith("scripted")
+    (judge,) = passport["judges"]
+    assert judge["name"].startswith("scripted")
     assert passport["config"]["inputs"]
 
 
