@@ -380,7 +380,7 @@ def test_a_damaged_copy_is_found(tmp_path, table, name):
 
 
 @pytest.mark.parametrize("arranged", [shuffled, by_instruction])
-@pytest.mark.parametrize("room", [100, 4096])
+@pytest.mark.parametrize("room", [100, 16 << 10])  # the second suffices for run.json
 def test_a_full_disk_while_planning(tmp_path, table, arranged, room):
     shards, place = write(tmp_path / "in", arranged(table)), tmp_path / "full"
 
@@ -391,6 +391,7 @@ def test_a_full_disk_while_planning(tmp_path, table, arranged, room):
     done = program(*arguments, preexec_fn=limit)
     assert done.returncode == EXIT_ENVIRONMENT, done.stderr
     assert done.stderr.startswith("error[disk]: ")
+    assert (place / "run.json").exists() == (room > 100)
     assert not (place / "plan").exists()
 
 
