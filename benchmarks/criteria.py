@@ -1,8 +1,9 @@
 """Five criteria a pair: prompts with the criterion last, and as they are commonly written, first.
 
-There is no protocol with criteria in the product yet. These prompts are made of its own stages:
-the pairwise protocol's texts, segments that are tokenised once, prefix order, `Judge.read`. With
-the criterion as the last segment, the five prompts of a pair differ in their last tokens only.
+The product's protocol with criteria, `rubric`, shows one response; these prompts show both. They
+are made of its own stages: the pairwise protocol's texts, segments that are tokenised once, prefix
+order, `Judge.read`. With the criterion as the last segment, the five prompts of a pair differ in
+their last tokens only.
 """
 
 from __future__ import annotations
@@ -32,11 +33,10 @@ Which response is better by the following criterion, Response A or Response B?
 
 def template(encoder: Encoder, *, last: bool) -> str:
     """The prompt in the judge's chat format, with slot marks; the criterion `last` or first."""
-    *pair, _ = PROTOCOL.sections
-    sections = [text for needs, text in pair if needs is None]
-    user = "\n\n".join([*sections, _LAST] if last else [_FIRST, *sections, _QUESTION])
-    chat = [Message("system", PROTOCOL.system), Message("user", user)]
-    return encoder.render_chat(chat) + PROTOCOL.answer_prefix
+    system, asked = PROTOCOL.messages(frozenset())
+    pair, _ = asked.content.split("\n\n### Verdict\n")
+    user = "\n\n".join([pair, _LAST] if last else [_FIRST, pair, _QUESTION])
+    return encoder.render_chat([system, Message("user", user)]) + PROTOCOL.prefix
 
 
 def by_pair(rows: Sequence[Row]) -> list[dict[str, str]]:

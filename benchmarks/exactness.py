@@ -22,10 +22,10 @@ from common import report
 from contest import BLOCK, Size, bench, engine_settings, options, texts
 from meter import Meter
 from prompts import (
+    answer_of,
     batches,
     both_orders,
     encoder_of,
-    labels_of,
     pairwise_template,
     prefix_order,
     tokenise,
@@ -52,7 +52,7 @@ def read(judge: str, rows: TokenRows, order: list[int], engine: dict[str, Any]) 
     with Meter() as meter:
         opened = open_judge(JudgeSpec("judge", judge, engine=engine))
         work = Workload(len(order), int(rows.lengths.max()))
-        opened.start(work, labels_of(opened.encoder))
+        opened.start(work, answer_of(opened.encoder))
         cached = 0
         for reads in opened.read(iter(batches(take_rows(rows, np.asarray(order)), order))):
             places = [int.from_bytes(key, "big") for key in reads.keys]

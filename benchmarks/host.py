@@ -28,16 +28,20 @@ from generated import make_shards
 CHILD = """
 import json, sys, tempfile, time
 from pathlib import Path
+from steelyard.plan import Asking
 from steelyard.planning import write_plan
+from steelyard.protocols.questions import Questions
 from steelyard.shards import open_shards, stream
 from steelyard.store.rundir import RunDir
 shards = open_shards([sys.argv[1]])
+shown = {"conversation", "first", "instruction", "reference", "second", "system"}
+asking = Asking(Questions(), ((bytes(16),),), (), frozenset(shown))
 with tempfile.TemporaryDirectory(dir=sys.argv[2]) as folder:
     run = RunDir(Path(folder))
     run.create()
     began, used = time.perf_counter(), time.process_time()
     plan = write_plan(
-        run, lambda: stream(shards), fingerprint=bytes(16), expected=shards.rows,
+        run, lambda: stream(shards), asking=asking, expected=shards.rows,
         bucket_bytes=32 << 20, schema=shards.schema, local=shards.local,
         on_progress=lambda accepted, refused: None,
     )
@@ -56,31 +60,35 @@ from contextlib import closing
 from pathlib import Path
 from steelyard.config import RunConfig
 from steelyard.feed import feed
-from steelyard.identity import judge_spec, make_passport, row_limits
+from steelyard.identity import judge_specs, row_limits
+from steelyard.inquiry import asking, judge_part, resolve
 from steelyard.judge import open_judge
 from steelyard.oracle import BlockOracle
 from steelyard.planning import write_plan
 from steelyard.prompting import PromptMaker
-from steelyard.shards import open_shards, stream
+from steelyard.run import open_input
+from steelyard.shards import stream
 from steelyard.store.rundir import RunDir
 from steelyard.tally import Tally
 from steelyard.texts import open_texts
 from steelyard.work import CacheShape
-config = RunConfig(inputs=(sys.argv[1],), judge=sys.argv[3])
-shards, judge = open_shards(config.inputs), open_judge(judge_spec(config))
-passport = make_passport(config, judge, shards)
-maker = PromptMaker.build(judge.encoder, passport["templates"], 8000, truncate=False)
+config = RunConfig(inputs=(sys.argv[1],), judge=(sys.argv[3],))
+inquiry, examples = resolve(config)
+shards, judge = open_input(config, inquiry), open_judge(*judge_specs(config))
+part = judge_part(judge, inquiry, examples, truncate=False)
+asked = asking(inquiry, [part])
+maker = PromptMaker.build(judge.encoder, part.forms, 8000, truncate=False)
 oracle, tally = BlockOracle(CacheShape(True, 16, 4096, 16384, 1024, 8192)), Tally()
 times = []
 with tempfile.TemporaryDirectory(dir=sys.argv[2]) as folder:
     run = RunDir(Path(folder))
     run.create()
     plan = write_plan(
-        run, lambda: stream(shards), fingerprint=bytes(16), expected=shards.rows,
+        run, lambda: stream(shards), asking=asked, expected=shards.rows,
         bucket_bytes=32 << 20, schema=shards.schema, local=shards.local,
         on_progress=lambda accepted, refused: None,
     )
-    with closing(open_texts(run, plan, shards, bytes(16), row_limits(config))) as texts:
+    with closing(open_texts(run, plan, shards, asked, row_limits(config))) as texts:
         buckets = feed(texts, plan, maker, lambda bucket: set())
         while True:
             began, used = time.perf_counter(), time.process_time()
@@ -88,9 +96,12 @@ with tempfile.TemporaryDirectory(dir=sys.argv[2]) as folder:
             if bucket is None:
                 break
             computed = oracle.computed(bucket.rows, bucket.fitting)
-            tally.open(bucket.number, bucket.unique, bucket.fed, bucket.floor, computed)
+            tally.open(
+                bucket.number, bucket.unique, unread=bucket.unread, fed=bucket.fed,
+                floor=bucket.floor, oracle=computed,
+            )
             took = time.perf_counter() - began, time.process_time() - used
-            times.append((len(bucket.unique.inverse) // 2, *took))
+            times.append((len(bucket.unique.starts) - 1, *took))
 times = times[1:-1] or times  # the first compiles or loads kernels, the last is cut short
 pairs, seconds, cpu = map(sum, zip(*times))
 peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])

@@ -14,7 +14,7 @@ import time
 import workloads
 from common import report
 from contest import Size, bench, engine_settings, options, texts
-from prompts import batches, both_orders, encoder_of, labels_of, pairwise_template, tokenise
+from prompts import answer_of, batches, both_orders, encoder_of, pairwise_template, tokenise
 from prompts import prefix_order as in_prefix_order
 from steelyard.batches import TokenRows, Workload
 from steelyard.judge import open_judge
@@ -30,7 +30,7 @@ def seconds(judge: str, rows: TokenRows, engine: dict[str, int]) -> tuple[float,
     """Of reading all rows, loading left out, and the tokens that were computed."""
     opened = open_judge(JudgeSpec("judge", judge, engine=engine))
     work = Workload(len(rows.lengths), int(rows.lengths.max()))
-    opened.start(work, labels_of(opened.encoder))
+    opened.start(work, answer_of(opened.encoder))
     ready = batches(rows, range(len(rows.lengths)))
     began = time.perf_counter()
     cached = sum(int(reads.cached_tokens.sum()) for reads in opened.read(iter(ready)))

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from steelyard.batches import PromptBatch, TokenRows
 from steelyard.judge import open_judge
 from steelyard.judge.base import Encoder, JudgeSpec
-from steelyard.prompt import compile_template, render_templates
+from steelyard.prompt import compile_template, make_form
 from steelyard.protocols import get_protocol
-from steelyard.records import LabelSet
+from steelyard.records import Answer, LabelSet
 from workloads import Row
 
 Ids = npt.NDArray[np.int32]
@@ -24,14 +24,14 @@ def encoder_of(judge: str) -> Encoder:
     return open_judge(JudgeSpec("judge", judge)).encoder
 
 
-def labels_of(encoder: Encoder) -> LabelSet:
-    """The labels A and B in a judge's vocabulary."""
-    return LabelSet(PROTOCOL.labels, tuple(map(encoder.label_variants, PROTOCOL.labels)))
+def answer_of(encoder: Encoder) -> Answer:
+    """The read of the labels A and B in a judge's vocabulary."""
+    return Answer(LabelSet(PROTOCOL.labels, tuple(map(encoder.label_variants, PROTOCOL.labels))))
 
 
 def pairwise_template(encoder: Encoder) -> str:
     """The product's template in the judge's chat format, with slot marks."""
-    return render_templates(PROTOCOL, encoder)[""]
+    return make_form(PROTOCOL, encoder).templates[""]
 
 
 def both_orders(rows: Sequence[Row]) -> list[dict[str, str]]:

@@ -1,6 +1,6 @@
 """Five criteria a pair: what does it cost to ask for the criterion last, and in prefix order?
 
-Steelyard has no protocol with criteria yet: its side is made here of its own stages (criteria.py).
+The prompts show both responses (criteria.py); Steelyard's side is made of its own stages.
 The naive script asks criterion-first, as such prompts are commonly written and one criterion after
 the other, and criterion-last, pair after pair; both are the best order for their kind.
 """
@@ -18,7 +18,7 @@ import workloads
 from common import report
 from contest import Size, bench, cells, engine_settings, options, rounds, table, texts
 from meter import Meter
-from prompts import batches, encoder_of, labels_of, prefix_order, tokenise
+from prompts import answer_of, batches, encoder_of, prefix_order, tokenise
 from steelyard.batches import Workload
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
@@ -34,8 +34,8 @@ def staged(job: Job) -> Outcome:
         began = time.perf_counter()
         slots = criteria.by_pair(workloads.read(job.shards))
         before = time.perf_counter() - began
-        labels = labels_of(judge.encoder)
-        report = judge.start(Workload(len(slots), judge.context_length), labels)
+        answer = answer_of(judge.encoder)
+        report = judge.start(Workload(len(slots), judge.context_length), answer)
         began = time.perf_counter()
         rows = tokenise(criteria.template(judge.encoder, last=True), slots, judge.encoder)
         order = prefix_order(rows)

@@ -145,7 +145,7 @@ def differs(one: dict[str, object], other: dict[str, object], tolerance: float) 
     if not tolerance:
         return one != other
     if "preference_ab" in one:
-        same = ("pair_id", "shard", "row", "status", "key_ab", "key_ba", "metadata")
+        same = ("pair_id", "shard", "row", "status", "keys", "metadata")
         return gap(one, other) > tolerance or any(one[name] != other[name] for name in same)
     both = zip(one["label_logprobs"] or [], other["label_logprobs"] or [], strict=True)
     return one["status"] != other["status"] or any(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from meter import Meter
-from prompts import encoder_of, labels_of
+from prompts import answer_of, encoder_of
 
 Settings = dict[str, Any]
 
@@ -123,7 +123,7 @@ def bare(job: Job) -> Outcome:
 
         wanted = SamplingParams(
             max_tokens=1, temperature=0.0, detokenize=False, flat_logprobs=True,
-            logprob_token_ids=labels_of(encoder_of(job.judge)).token_ids,
+            logprob_token_ids=answer_of(encoder_of(job.judge)).labels.token_ids,
         )  # fmt: skip
         began, cached = time.perf_counter(), 0
         for name, prompt in enumerate(prompts):

@@ -20,7 +20,7 @@ class EchoJudge(Judge):
         self.clock = EngineClock()
         self.context_length = 1000
 
-    def start(self, workload, labels):
+    def start(self, workload, answer):
         if self.card.model == "unstartable":
             raise JudgeUnavailable("no such thing", remedy="get one")
         return EngineReport({}, self.context_length)

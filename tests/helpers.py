@@ -12,6 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from steelyard.plan import Asking
+from steelyard.protocols.questions import Questions
+
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("STEELYARD_DATA", ROOT.parent / "shared" / "data"))
 PROGRAM = [sys.executable, "-m", "steelyard"]
@@ -23,6 +26,12 @@ def data_file(name):
     if not path.exists():
         pytest.skip(f"{name} is not at {DATA}; set STEELYARD_DATA")
     return path
+
+
+def pairwise_asking(fingerprint=bytes(16)):
+    """What `pairwise` asks about a pair: one form, and all the texts that it shows."""
+    shown = {"conversation", "first", "instruction", "reference", "second", "system"}
+    return Asking(Questions(), ((fingerprint,),), (), frozenset(shown))
 
 
 def pairs_table(count, *, instructions=None, width=40, seed=0):

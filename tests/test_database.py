@@ -43,7 +43,7 @@ def expected(run):
     reads = {row["prompt_key"]: row for row in pa.concat_tables(parts).to_pylist()}
     verdicts = {}
     for pair in pq.read_table(run.plan / "pairs-00000.parquet").to_pylist():
-        ab, ba = reads[pair["key_ab"]], reads[pair["key_ba"]]
+        ab, ba = (reads[key] for key in pair["keys"])
         verdict = {"status": next((r["status"] for r in (ab, ba) if r["status"] != "ok"), "ok")}
         if verdict["status"] == "ok":
             logit_ab = ab["label_logprobs"][0] - ab["label_logprobs"][1]
@@ -85,7 +85,7 @@ def test_the_hand_off_file_opens_without_us(run):
     with duckdb.connect(str(run.database), read_only=True) as connection:
         tables = {name for (name,) in connection.execute("SHOW TABLES").fetchall()}
         ((count,),) = connection.execute("SELECT count(*) FROM verdicts").fetchall()
-    assert tables == {"verdicts", "reads", "rejects", "work", "run"}
+    assert tables == {"verdicts", "answers", "reads", "rejects", "work", "run"}
     assert count == 80
 
 
@@ -220,7 +220,7 @@ def test_compact_elsewhere_equals_the_one_at_home(run, tmp_path):
     with duckdb.connect(":memory:") as connection:
         connection.execute(f"ATTACH '{tmp_path / 'copy.duckdb'}' AS a (READ_ONLY)")
         connection.execute(f"ATTACH '{run.database}' AS b (READ_ONLY)")
-        for table in ("verdicts", "reads", "rejects", "run"):
+        for table in ("verdicts", "answers", "reads", "rejects", "run"):
             left = connection.execute(f"FROM a.{table} EXCEPT ALL FROM b.{table}").fetchall()
             right = connection.execute(f"FROM b.{table} EXCEPT ALL FROM a.{table}").fetchall()
             assert left == right == []

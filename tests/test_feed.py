@@ -15,9 +15,10 @@ from steelyard.prompting import PreparedBucket
 def bucket(number, prompts):
     rows = TokenRows(np.arange(3 * prompts, dtype=np.int32), np.arange(prompts + 1) * 3)
     keys = [f"{number:08}{at:08}".encode() for at in range(prompts)]
-    unique = Unique(keys, np.arange(prompts), np.arange(prompts))
+    every = np.arange(prompts)
+    unique = Unique(keys, every, every, np.arange(prompts + 1))  # a prompt a pair
     flags, ones = np.zeros(prompts, np.bool_), np.ones(prompts, np.int32)
-    return PreparedBucket(number, unique, np.arange(prompts), keys, rows, flags, ones, prompts)
+    return PreparedBucket(number, unique, every, every, keys, rows, flags, ones, prompts)
 
 
 def given(buckets, opened=lambda _: None, stop=None):

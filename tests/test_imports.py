@@ -19,12 +19,14 @@ SOURCES = {"steelyard": ROOT / "engine", "steelyard_kernels": ROOT / "kernels"}
 # it; the kernels are one unit. It may import units of the layers below its own.
 LAYERS = {
     "kernels": {"steelyard_kernels"},
-    "ground": {"errors", "records", "work"},
+    "ground": {"errors", "records", "batches", "work"},
     "config": {"config"},
     "protocols": {"protocols"},
     "stages": {
         "prompt",
+        "coding",
         "dedupe",
+        "division",
         "plan",
         "oracle",
         "reads",
@@ -34,7 +36,7 @@ LAYERS = {
         "ratings",
     },
     "edges": {"shards", "judge", "store", "telemetry", "ratebook", "progress", "data"},
-    "flow": {"planning", "texts", "prompting", "feed", "scoring", "identity"},
+    "flow": {"planning", "texts", "prompting", "feed", "scoring", "identity", "inquiry"},
     "session": {"session"},
     "run": {"run"},
     "surface": {"status", "api", "dryrun", "inspection", "demo", "doctor"},

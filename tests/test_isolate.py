@@ -22,7 +22,7 @@ class Fragile(Judge):
         self.deadly, self.flaky, self.step = set(deadly), dict(flaky), step
         self.alive, self.starts, self.seen = True, 0, []
 
-    def start(self, workload=None, labels=None):
+    def start(self, workload=None, answer=None):
         self.alive, self.starts = True, self.starts + 1
 
     def close(self):

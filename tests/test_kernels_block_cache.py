@@ -172,7 +172,7 @@ def start(folder, blocks):
     engine = {"num_gpu_blocks_override": blocks, "max_model_len": 352}
     judge = VllmJudge.open(JudgeSpec("tiny", str(folder), engine=engine))
     work = Workload(prompts=400, longest_prompt=351)
-    judge.start(work, tiny.labels_of(judge.encoder, "A", "B"))
+    judge.start(work, tiny.answer_of(judge.encoder, "A", "B"))
     return judge
 
 

@@ -4,16 +4,17 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import pairwise_asking
 from steelyard.dedupe import Groups, Seen, count_unique, unique_prompts
+from steelyard.division import split
 from steelyard.plan import (
     ABSENT,
     MAX_BUCKETS,
     bucket_count,
     digests,
     plan_batch,
-    split,
 )
-from steelyard.records import INTAKE, KEY, KEY_BYTES, TURNS
+from steelyard.records import INTAKE, KEY, KEY_BYTES, KEYS, TURNS
 
 TEXT = st.text(st.characters(exclude_categories=["Z", "C"]), max_size=6)
 FINGERPRINT = bytes(range(16))
@@ -36,8 +37,10 @@ def batch(rows):
 
 
 def keys(rows, fingerprint=FINGERPRINT):
-    planned = plan_batch(batch(rows), fingerprint)
-    return [planned.pairs[name].to_pylist() for name in ("key_ab", "key_ba", "pair_id")]
+    planned = plan_batch(batch(rows), pairwise_asking(fingerprint))
+    both = planned.pairs["keys"].to_pylist()
+    assert all(len(found) == 2 for found in both)
+    return [*map(list, zip(*both, strict=True)), planned.pairs["pair_id"].to_pylist()]
 
 
 @given(st.lists(st.one_of(st.none(), st.text(max_size=20)), max_size=30), st.integers(0, 5))
@@ -61,12 +64,14 @@ def test_keys_are_equal_exactly_where_prompts_are(rows):
 def test_the_key_rule():
     """Parts of other versions stay usable only while keys are made as they were."""
     digest = xxhash.xxh3_128_digest
-    head = FINGERPRINT + digest(b"sys") + digest(b"User: t") + digest(b"q")
+    q, one, other, system, turn = (digest(t) for t in (b"q", b"a", b"b", b"sys", b"User: t"))
     ab, ba, ids = keys([(" q\n", "a ", "\tb", " sys", "t")])
-    assert ab == [digest(head + digest(b"a") + digest(b"b"))]
-    assert ba == [digest(head + digest(b"b") + digest(b"a"))]
-    rest = digest(b"a") + digest(b"b") + 3 * ABSENT
-    assert ids == [xxhash.xxh3_128_hexdigest(head[16:] + rest)]
+    head = FINGERPRINT + turn + q + ABSENT + system  # by the slots' names; no reference
+    assert ab == [digest(head + one + other)]
+    assert ba == [digest(head + other + one)]
+    # Columns in their order: no turns of each response, reference, criteria or models.
+    texts = q + one + other + system + turn
+    assert ids == [xxhash.xxh3_128_hexdigest(texts + 6 * ABSENT)]
 
 
 def test_keys_depend_on_the_judge_and_pair_ids_do_not():
@@ -79,7 +84,7 @@ def test_keys_depend_on_the_judge_and_pair_ids_do_not():
 
 def test_planned_texts_are_those_whose_digests_are_given():
     rows = [(f" q{i % 5} ", f"a{i}", "", "s" if i % 2 else "  ", None) for i in range(20)]
-    planned = plan_batch(batch(rows), FINGERPRINT)
+    planned = plan_batch(batch(rows), pairwise_asking(FINGERPRINT))
     assert set(planned.digests) == {"instruction", "response_a", "response_b", "system"}
     for name, words in planned.digests.items():
         assert words.tobytes() == b"".join(digests(planned.texts[name]))
@@ -94,19 +99,16 @@ def test_bucket_count():
     assert bucket_count(10**15) == MAX_BUCKETS
 
 
-KEYS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=40)
-
-
-@given(KEYS)
-def test_dedupe_then_expand_is_the_identity(pairs):
-    ab = b"".join(bytes([a]) * KEY_BYTES for a, _ in pairs)
-    ba = b"".join(bytes([b]) * KEY_BYTES for _, b in pairs)
-    unique = unique_prompts(ab, ba)
-    assert b"".join(unique.keys[at] for at in unique.inverse.tolist()) == ab + ba
+@given(st.lists(st.lists(st.integers(0, 5), max_size=4), max_size=40), st.integers(0, 3))
+def test_dedupe_then_expand_is_the_identity(pairs, start):
+    rows = [[bytes([value]) * KEY_BYTES for value in pair] for pair in pairs]
+    unique = unique_prompts(pa.array([[bytes(KEY_BYTES)]] * start + rows, KEYS).slice(start))
+    flat = [key for row in rows for key in row]
+    assert [unique.keys[at] for at in unique.inverse.tolist()] == flat
     assert len(set(unique.keys)) == len(unique.keys)
-    both = ab + ba
-    for key, first in zip(unique.keys, unique.first.tolist(), strict=True):
-        assert both[KEY_BYTES * first :][:KEY_BYTES] == key
+    assert [flat.index(key) for key in unique.keys] == unique.first.tolist()
+    assert np.diff(unique.starts).tolist() == [len(row) for row in rows]
+    assert unique.pairs.tolist() == [pair for pair, row in enumerate(rows) for _ in row]
 
 
 def words(values):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import steelyard
-from helpers import PROGRAM, pairs_table, program
+from helpers import PROGRAM, pairs_table, pairwise_asking, program
 from steelyard.config import RunConfig
 from steelyard.errors import (
     EXIT_DONE,
@@ -65,9 +65,9 @@ def manifest(run):
 
 
 def pairs(run):
-    columns = ["pair_id", "model_a", "model_b", "length_a", "length_b", "key_ab", "key_ba"]
+    columns = ["pair_id", "model_a", "model_b", "length_a", "length_b", "keys"]
     table = pq.read_table(run / "plan" / "pairs-00000.parquet", columns=columns)
-    return table.sort_by([("key_ab", "ascending"), ("pair_id", "ascending")]).to_pylist()
+    return sorted(table.to_pylist(), key=lambda row: (row["keys"], row["pair_id"]))
 
 
 def verdicts(run):
@@ -77,9 +77,10 @@ def verdicts(run):
 
 def tables(run, shards):
     """All buckets of a plan."""
-    opened = open_shards([shards])
-    fingerprint = bytes.fromhex(json.loads((run / "run.json").read_text())["fingerprint"])
-    texts = open_texts(RunDir(run), manifest(run), opened, fingerprint, Limits())
+    passport = json.loads((run / "run.json").read_text())
+    (form,) = passport["judges"][0]["part"]["fingerprints"]
+    asking = pairwise_asking(bytes.fromhex(form))
+    texts = open_texts(RunDir(run), manifest(run), open_shards([shards]), asking, Limits())
     found = [texts.texts(bucket) for bucket in range(len(manifest(run).unique))]
     texts.close()
     return found
@@ -140,7 +141,7 @@ def test_buckets_end_where_the_instruction_changes(tmp_path, grouped):
     assert [len(one) for one in found] == sizes
     instructions = [set(one["instruction"].to_pylist()) for one in found]
     assert sum(map(len, instructions)) == 30
-    keys = [(*one["key_ab"].to_pylist(), *one["key_ba"].to_pylist()) for one in found]
+    keys = [[key for pair in one["keys"].to_pylist() for key in pair] for one in found]
     assert [len(set(one)) for one in keys] == manifest(tmp_path / "run").unique
 
 
@@ -336,11 +337,12 @@ def test_pairs_name_the_bucket_that_holds_them(tmp_path, table):
     score(config(shards), tmp_path / "run", QUIET)
     rows = pq.read_table(tmp_path / "run" / "plan" / "pairs-00000.parquet").to_pylist()
     for bucket, held in enumerate(tables(tmp_path / "run", shards)):
-        expected = sorted(row["key_ab"] for row in rows if row["bucket"] == bucket)
-        assert sorted(held["key_ab"].to_pylist()) == expected
+        expected = sorted(row["keys"] for row in rows if row["bucket"] == bucket)
+        assert sorted(held["keys"].to_pylist()) == expected
     reads = steelyard.open_run(tmp_path / "run").sql("SELECT prompt_key, bucket FROM reads")
     at = {row["prompt_key"]: row["bucket"] for row in reads.to_pylist()}
-    assert all(at[row["key_ab"]] == at[row["key_ba"]] == row["bucket"] for row in rows)
+    assert all(len(row["keys"]) == 2 for row in rows)
+    assert all(at[key] == row["bucket"] for row in rows for key in row["keys"])
 
 
 def test_rows_much_longer_than_the_first_ones(tmp_path):
@@ -378,7 +380,7 @@ def test_a_damaged_copy_is_found(tmp_path, table, name):
 
 
 @pytest.mark.parametrize("arranged", [shuffled, by_instruction])
-@pytest.mark.parametrize("room", [100, 4096])
+@pytest.mark.parametrize("room", [100, 16 << 10])  # the second suffices for run.json
 def test_a_full_disk_while_planning(tmp_path, table, arranged, room):
     shards, place = write(tmp_path / "in", arranged(table)), tmp_path / "full"
 
@@ -389,6 +391,7 @@ def test_a_full_disk_while_planning(tmp_path, table, arranged, room):
     done = program(*arguments, preexec_fn=limit)
     assert done.returncode == EXIT_ENVIRONMENT, done.stderr
     assert done.stderr.startswith("error[disk]: ")
+    assert (place / "run.json").exists() == (room > 100)
     assert not (place / "plan").exists()
 
 

@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 
 from steelyard.errors import JudgeUnavailable
 from steelyard.judge.scripted import CONTROL, ByteEncoder
-from steelyard.prompt import LEAST_KEPT, common_length, compile_template, compose, render_templates
+from steelyard.prompt import LEAST_KEPT, common_length, compile_template, compose, make_form
 from steelyard.prompting import stack
 from steelyard.protocols import get_protocol
 
 ENCODER = ByteEncoder()
-TEMPLATES = render_templates(get_protocol("pairwise"), ENCODER)
+TEMPLATES = make_form(get_protocol("pairwise"), ENCODER).templates
 
 
 def prompt(texts, limit=None):
@@ -25,9 +25,13 @@ def prompt(texts, limit=None):
 
 
 def test_a_template_for_every_set_of_optional_texts():
-    assert set(TEMPLATES) == {"", "system", "conversation", "conversation+system"}
-    assert "[[slot:system]]" in TEMPLATES["system"]
-    assert "[[slot:system]]" not in TEMPLATES[""]
+    assert set(TEMPLATES) == {
+        "", "conversation", "reference", "system", "conversation+reference",
+        "conversation+system", "reference+system", "conversation+reference+system",
+    }  # fmt: skip
+    for names, text in TEMPLATES.items():
+        for name in ("conversation", "reference", "system"):
+            assert (f"[[slot:{name}]]" in text) == (name in names.split("+"))
 
 
 def test_a_chat_template_that_loses_a_slot_is_refused():
@@ -36,7 +40,7 @@ def test_a_chat_template_that_loses_a_slot_is_refused():
             return messages[0].content
 
     with pytest.raises(JudgeUnavailable, match="slots"):
-        render_templates(get_protocol("pairwise"), Lossy())
+        make_form(get_protocol("pairwise"), Lossy())
 
 
 def test_a_prompt_is_its_segments_one_after_the_other():

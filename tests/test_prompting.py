@@ -6,17 +6,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steelyard.dedupe import unique_prompts
+from helpers import pairwise_asking
 from steelyard.judge.scripted import ByteEncoder
 from steelyard.plan import plan_batch
-from steelyard.prompt import render_templates
+from steelyard.prompt import make_form
 from steelyard.prompting import PromptMaker
 from steelyard.protocols import get_protocol
 from steelyard.records import INTAKE
+from steelyard.store.plan_files import unique_of
 
-TEMPLATES = render_templates(get_protocol("pairwise"), ByteEncoder())
+FORM = make_form(get_protocol("pairwise"), ByteEncoder())
 WORD = st.sampled_from(["", "a", "ab", "abc", "b", "é", "a much longer answer than the others"])
-ROW = st.tuples(st.sampled_from(["q", "qu", "why?"]), WORD, WORD, st.none() | WORD, st.booleans())
+ROW = st.tuples(
+    st.sampled_from(["q", "qu", "why?"]), WORD, WORD, st.none() | WORD, st.booleans(),
+    st.none() | WORD,
+)  # fmt: skip
 
 
 class CountingEncoder(ByteEncoder):
@@ -29,7 +33,7 @@ class CountingEncoder(ByteEncoder):
 
 
 def bucket_of(rows):
-    """TEXTS of rows (instruction, a, b, system, whether there are earlier turns)."""
+    """TEXTS of rows (instruction, a, b, system, whether there are earlier turns, reference)."""
     turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
     columns = {
         "shard": ["s"] * len(rows),
@@ -39,27 +43,24 @@ def bucket_of(rows):
         "response_b": [row[2] for row in rows],
         "system": [row[3] for row in rows],
         "turns": [turns if row[4] else None for row in rows],
+        "reference": [row[5] if len(row) > 5 else None for row in rows],
     }
     columns |= dict.fromkeys(set(INTAKE.names) - set(columns), [None] * len(rows))
     arrays = [pa.array(columns[field.name], field.type) for field in INTAKE]
-    texts = plan_batch(pa.RecordBatch.from_arrays(arrays, schema=INTAKE), bytes(16)).texts
-    return pa.Table.from_batches([texts])
+    intake = pa.RecordBatch.from_arrays(arrays, schema=INTAKE)
+    return pa.Table.from_batches([plan_batch(intake, pairwise_asking()).texts])
 
 
 def maker(encoder=None, context=10_000, *, truncate=False):
-    return PromptMaker.build(encoder or ByteEncoder(), TEMPLATES, context, truncate=truncate)
-
-
-def unique_of(texts):
-    return unique_prompts(*(b"".join(texts[name].to_pylist()) for name in ("key_ab", "key_ba")))
+    return PromptMaker.build(encoder or ByteEncoder(), [FORM], context, truncate=truncate)
 
 
 def rendered(texts, prompt):
     """The prompt as one text, put together without any of the code under test."""
-    row, swapped = texts.slice(prompt % len(texts), 1).to_pylist()[0], prompt >= len(texts)
+    row, swapped = texts.slice(prompt // 2, 1).to_pylist()[0], prompt % 2
     first, second = ("response_b", "response_a") if swapped else ("response_a", "response_b")
-    present = [name for name in ("conversation", "system") if row[name] is not None]
-    text = TEMPLATES["+".join(present)]
+    present = [name for name in ("conversation", "reference", "system") if row[name] is not None]
+    text = FORM.templates["+".join(present)]
     for slot, name in (("first", first), ("second", second), ("instruction", "instruction")):
         text = text.replace(f"[[slot:{slot}]]", row[name])
     for name in present:
@@ -75,6 +76,7 @@ def test_prompts_are_those_of_their_pairs_in_prefix_order(rows, data):
     chosen = data.draw(st.sets(st.sampled_from(range(len(unique.keys))), min_size=1))
     pending = np.asarray(sorted(chosen), dtype=np.int64)
     bucket = maker().prepare(3, texts, unique, pending)
+    assert bucket.unread.tolist() == pending.tolist()
     assert sorted(bucket.fed.tolist()) == pending.tolist()
     assert bucket.keys == [unique.keys[at] for at in bucket.fed.tolist()]
     made = [bucket.rows[at].tolist() for at in range(len(bucket.rows))]
@@ -103,7 +105,7 @@ def test_only_texts_of_missing_prompts_are_tokenised():
     rows = [(f"question {i}", f"a{i}", f"b{i}", None, False) for i in range(10)]
     texts, encoder = bucket_of(rows), CountingEncoder()
     unique = unique_of(texts)
-    pending = np.flatnonzero(unique.first == 4)
+    pending = np.flatnonzero(unique.first == 2 * 4)
     maker(encoder).prepare(0, texts, unique, pending)
     assert sorted(encoder.texts) == ["a4", "b4", "question 4"]
 

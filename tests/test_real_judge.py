@@ -76,7 +76,7 @@ def test_preferences_are_those_of_a_direct_forward_pass(reference, shard, judge)
                 "second": row[f"response_{second}"].strip(),
             }
             prompt, start = [], True
-            chat = encoder.render_chat(protocol.messages(frozenset())) + protocol.answer_prefix
+            chat = encoder.render_chat(protocol.messages(frozenset())) + protocol.prefix
             for piece in chat.split("[[slot:"):
                 name, _, rest = piece.rpartition("]]") if not start else ("", "", piece)
                 prompt += encoder.encode_data([texts[name]]).tokens.tolist() if name else []

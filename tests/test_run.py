@@ -107,8 +107,8 @@ def test_duplicates_are_read_once(tmp_path):
     score(config(tmp_path / "d.parquet"), tmp_path / "run", QUIET)
     status = steelyard.open_run(tmp_path / "run").status()
     assert status["prompts"] | {"x": 0} == {
-        "asked": 180, "unique": 60, "read": 60, "ok": 60, "overlong": 0, "error": 0, "reused": 0,
-        "x": 0,
+        "asked": 180, "unique": 60, "read": 60, "ok": 60, "overlong": 0, "error": 0,
+        "unparsable": 0, "reused": 0, "x": 0,
     }  # fmt: skip
     assert status["tokens"]["saved_by_dedupe"] == 2 * status["tokens"]["prompt"]
     assert status["pairs"] == {"planned": 90, "done": 90}
@@ -332,11 +332,11 @@ def test_a_full_disk_keeps_what_was_committed(tmp_path, shard, run):
     assert [part.digest for part in read_journal(place)][: len(kept)] == [p.digest for p in kept]
 
 
-def test_a_disk_that_is_full_while_planning(tmp_path, shard):
-    place = tmp_path / "full"
+def test_a_disk_that_is_full_while_planning(tmp_path):
+    place, shard = tmp_path / "full", write_pairs(tmp_path / "many.parquet", 600)
 
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    def limit():  # room for run.json, and not for the plan
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16 << 10, resource.RLIM_INFINITY))
 
     arguments = ("score", shard, "--run", place, "--judge", "scripted", "--quiet")
     done = program(*arguments, preexec_fn=limit)
@@ -399,7 +399,8 @@ def test_the_run_directory_is_as_documented(run):
     } == names  # fmt: skip
     assert not list(Path(run).rglob("*.tmp"))
     passport = json.loads((run / "run.json").read_text())
-    assert passport["judge"]["name"].startswith("scripted")
+    (judge,) = passport["judges"]
+    assert judge["name"].startswith("scripted")
     assert passport["config"]["inputs"]
 
 
@@ -569,9 +570,32 @@ def test_a_judge_that_fails_at_everything_is_stopped(tmp_path):
     assert 200 <= read["error"] < 400
 
 
+NO_REFERENCE = """
+about = "Two responses and nothing else"
+source = "this test"
+labels = ["A", "B"]
+combine = "preference"
+user = "{{ instruction }} A: {{ first }} B: {{ second }} Which is better?"
+"""
+
+
 def test_references_are_told_to_be_unused(tmp_path):
     table = pairs_table(2).append_column("reference", pa.array(["r", "s"]))
     pq.write_table(table, tmp_path / "p.parquet")
+    (tmp_path / "short.toml").write_text(NO_REFERENCE)
     stream = io.StringIO()
-    score(config(tmp_path / "p.parquet"), tmp_path / "run", Reporter(stream=stream))
-    assert "does not show them" in stream.getvalue()
+    settings = config(tmp_path / "p.parquet", protocol=str(tmp_path / "short.toml"))
+    score(settings, tmp_path / "run", Reporter(stream=stream))
+    assert "short does not show the reference" in stream.getvalue()
+
+
+def test_pairwise_shows_references(tmp_path):
+    with_one = pairs_table(2).append_column("reference", pa.array(["r", None]))
+    found = []
+    for name, table in {"with": with_one, "without": pairs_table(2)}.items():
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+        stream, place = io.StringIO(), tmp_path / name
+        score(config(tmp_path / f"{name}.parquet"), place, Reporter(stream=stream))
+        assert "does not show" not in stream.getvalue()
+        found.append({row["prompt_key"] for row in reads(place)})
+    assert len(found[0] & found[1]) == 2  # the prompts of the pair that has none

@@ -1,10 +1,12 @@
 import numpy as np
+import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from steelyard.batches import PromptBatch
 from steelyard.dedupe import unique_prompts
 from steelyard.judge.isolate import failed_reads
+from steelyard.records import KEYS
 from steelyard.tally import Tally
 from steelyard.work import Work
 
@@ -20,19 +22,20 @@ def reads(keys, lengths, status="ok"):
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=30),
+    st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=4), max_size=30),
     st.sets(st.integers(0, 4)),
     st.randoms(use_true_random=False),
     st.booleans(),
 )
 def test_counts_equal_those_of_a_naive_count(pairs, already, random, oracular):
     key = [bytes([value]) * 16 for value in range(5)]
-    unique = unique_prompts(b"".join(key[a] for a, _ in pairs), b"".join(key[b] for _, b in pairs))
+    unique = unique_prompts(pa.array([[key[value] for value in pair] for pair in pairs], KEYS))
     done = {key[value] for value in already}
     pending = np.asarray([i for i, k in enumerate(unique.keys) if k not in done], np.int64)
     tally = Tally()
     floor, oracle = np.arange(len(pending), dtype=np.int32), np.full(len(pending), 3, np.int32)
-    tally.open(5, unique, pending, floor, oracle if oracular else None)
+    oracle = oracle if oracular else None
+    tally.open(5, unique, unread=pending, fed=pending, floor=floor, oracle=oracle)
     work = Work()
     todo = [unique.keys[at] for at in pending.tolist()]
     random.shuffle(todo)
@@ -40,9 +43,9 @@ def test_counts_equal_those_of_a_naive_count(pairs, already, random, oracular):
     while todo:
         step = [todo.pop() for _ in range(min(2, len(todo)))]
         gain = tally.count(reads(step, [7] * len(step)))
-        before = sum(key[a] in done and key[b] in done for a, b in pairs)
+        before = sum(all(key[value] in done for value in pair) for pair in pairs)
         done.update(step)
-        after = sum(key[a] in done and key[b] in done for a, b in pairs)
+        after = sum(all(key[value] in done for value in pair) for pair in pairs)
         assert gain.pairs == after - before
         for bucket, more in gain.work.items():
             assert bucket == 5
@@ -61,9 +64,9 @@ def test_counts_equal_those_of_a_naive_count(pairs, already, random, oracular):
 
 def test_overlong_prompts_complete_pairs_but_are_no_work():
     key = bytes(16)
-    unique = unique_prompts(key, key)
+    unique = unique_prompts(pa.array([[key, key]], KEYS))
     tally = Tally()
-    zero = np.zeros(1, np.int32)
-    tally.open(0, unique, np.zeros(1, np.int64), zero, zero)
+    zero, only = np.zeros(1, np.int32), np.zeros(1, np.int64)
+    tally.open(0, unique, unread=only, fed=only, floor=zero, oracle=zero)
     gain = tally.count(reads([key], [7], "overlong"))
     assert (gain.pairs, gain.duplicate_tokens, gain.work) == (1, 7, {})

@@ -118,8 +118,8 @@ def test_a_cache_that_never_gives_a_token_is_told_of_once(tmp_path, monkeypatch)
 
 
 def starting(start, shape):
-    def started(self, workload, labels):
-        report = start(self, workload, labels)
+    def started(self, workload, answer):
+        report = start(self, workload, answer)
         return EngineReport(report.settings, report.context_length, cache=shape)
 
     return started

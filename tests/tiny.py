@@ -19,7 +19,7 @@ from tokenizers import (
 )
 
 from steelyard.batches import PromptBatch
-from steelyard.records import LabelSet, LabelVariant
+from steelyard.records import Answer, LabelSet, LabelVariant
 
 CONTROL = ["<|end|>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
@@ -186,12 +186,14 @@ def hostile_texts(names: list[str], count: int, seed: int = 0) -> list[str]:
     return texts
 
 
-def labels_of(encoder, *names: str) -> LabelSet:
-    return LabelSet(names, tuple(encoder.label_variants(name) for name in names))
+def answer_of(encoder, *names: str) -> Answer:
+    """The plain read of these labels."""
+    return Answer(LabelSet(names, tuple(encoder.label_variants(name) for name in names)))
 
 
-def labels(*ids: int) -> LabelSet:
-    return LabelSet(tuple(str(i) for i in ids), tuple((LabelVariant(i, str(i)),) for i in ids))
+def answer(*ids: int) -> Answer:
+    names = tuple(map(str, ids))
+    return Answer(LabelSet(names, tuple((LabelVariant(i, str(i)),) for i in ids)))
 
 
 def batch(rows: list[list[int]], bucket: int = 0) -> PromptBatch:

@@ -79,7 +79,8 @@ def test_no_text_reaches_a_control_token(folder):
 def test_preferences_equal_transformers(folder, dtype, most):
     vllm = pytest.importorskip("steelyard.judge.vllm")
     judge = vllm.VllmJudge.open(JudgeSpec("demo", str(folder), engine={"dtype": dtype}))
-    labels = tiny.labels_of(judge.encoder, "A", "B")
+    answer = tiny.answer_of(judge.encoder, "A", "B")
+    labels = answer.labels
     texts = [f"Which is larger, A: {i * 7 % 13} or B: {i}? Answer:" for i in range(50)]
     rows = [
         judge.encoder.encode_template(
@@ -89,7 +90,7 @@ def test_preferences_equal_transformers(folder, dtype, most):
         for text in texts
     ]
     expected, _ = merge_variants(tiny.reference(folder, rows, labels.token_ids), labels.starts)
-    judge.start(Workload(len(rows), max(map(len, rows))), labels)
+    judge.start(Workload(len(rows), max(map(len, rows))), answer)
     batch = tiny.batch(rows)
     for _ in range(2):  # the second time from the prefix cache
         found = tiny.by_key(judge.read(iter([batch])))

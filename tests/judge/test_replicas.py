@@ -21,12 +21,12 @@ from steelyard.errors import EngineFailed, JudgeUnavailable, UsageError
 from steelyard.judge.base import NOTHING_READY, JudgeSpec
 from steelyard.judge.replicas import ReplicatedJudge, assign_devices, split
 
-LABELS = tiny.labels(1, 2)
+ANSWER = tiny.answer(1, 2)
 
 
 def started(model="echo", replicas=2, chunk=4):
     judge = ReplicatedJudge(JudgeSpec("echo", model, replicas=replicas), open_echo, chunk=chunk)
-    judge.start(Workload(100, 50), LABELS)
+    judge.start(Workload(100, 50), ANSWER)
     return judge
 
 
@@ -53,7 +53,7 @@ def test_a_killed_child_fails_the_engine_and_a_start_mends_it():
     batch = tiny.batch(tiny.prompts(70, 99, longest=30))
     with pytest.raises(EngineFailed, match="exit code -9"):
         list(judge.read(iter([batch])))
-    judge.start(Workload(100, 50), LABELS)
+    judge.start(Workload(100, 50), ANSWER)
     assert len(tiny.by_key(judge.read(iter([batch])))) == 70
     judge.close()
     judge.close()

@@ -34,13 +34,13 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def judge(folder):
     judge = VllmJudge.open(JudgeSpec("tiny", str(folder)))
-    judge.start(WORK, tiny.labels_of(judge.encoder, "A", "B"))
+    judge.start(WORK, tiny.answer_of(judge.encoder, "A", "B"))
     yield judge
     judge.close()
 
 
 def test_reads_equal_transformers_cold_and_cached(judge, folder):
-    labels = tiny.labels_of(judge.encoder, "A", "B")
+    labels = tiny.answer_of(judge.encoder, "A", "B").labels
     rows = tiny.prompts(50, judge._files.vocabulary, longest=120, seed=1)
     batch = tiny.batch(rows)
     expected, _ = merge_variants(tiny.reference(folder, rows, labels.token_ids), labels.starts)
@@ -57,7 +57,7 @@ def test_reads_equal_transformers_cold_and_cached(judge, folder):
 
 def test_mass_and_argmax(judge, folder):
     rows = tiny.prompts(9, judge._files.vocabulary, longest=60, seed=2)
-    labels = tiny.labels_of(judge.encoder, "A", "B")
+    labels = tiny.answer_of(judge.encoder, "A", "B").labels
     everything = tiny.reference(folder, rows, list(range(judge._files.vocabulary)))
     batch = tiny.batch(rows)
     for read in judge.read(iter([batch])):
@@ -90,8 +90,8 @@ def test_a_reader_may_stop_early(judge):
 
 def test_engine_failure_and_a_fresh_start(folder, monkeypatch):
     judge = VllmJudge.open(JudgeSpec("tiny", str(folder)))
-    labels = tiny.labels_of(judge.encoder, "A", "B")
-    judge.start(WORK, labels)
+    answer = tiny.answer_of(judge.encoder, "A", "B")
+    judge.start(WORK, answer)
     batch = tiny.batch(tiny.prompts(6, judge._files.vocabulary, longest=60))
     before = tiny.by_key(judge.read(iter([batch])))
 
@@ -101,7 +101,7 @@ def test_engine_failure_and_a_fresh_start(folder, monkeypatch):
     monkeypatch.setattr(judge._engine, "step", explode)
     with pytest.raises(EngineFailed, match="out of cheese"):
         list(judge.read(iter([batch])))
-    judge.start(WORK, labels)
+    judge.start(WORK, answer)
     after = tiny.by_key(judge.read(iter([batch])))
     for key in batch.keys:
         np.testing.assert_array_equal(before[key][1], after[key][1])
@@ -112,7 +112,7 @@ def test_engine_failure_and_a_fresh_start(folder, monkeypatch):
 def test_weights_that_are_not_numbers_give_error_reads(tmp_path, capfd):
     folder = tiny.write_model(tmp_path / "nan", broken=True)
     judge = VllmJudge.open(JudgeSpec("nan", str(folder)))
-    judge.start(WORK, tiny.labels_of(judge.encoder, "A", "B"))
+    judge.start(WORK, tiny.answer_of(judge.encoder, "A", "B"))
     found = tiny.by_key(judge.read(iter([tiny.batch([[5, 6], [7]])])))
     judge.close()
     assert {row[0] for row in found.values()} == {"error"}
@@ -123,14 +123,14 @@ def test_weights_that_are_not_numbers_give_error_reads(tmp_path, capfd):
 def test_unknown_setting(folder):
     judge = VllmJudge.open(JudgeSpec("tiny", str(folder), engine={"max_num_seq": 3}))
     with pytest.raises(UsageError, match="no engine setting max_num_seq") as refused:
-        judge.start(WORK, tiny.labels_of(judge.encoder, "A", "B"))
+        judge.start(WORK, tiny.answer_of(judge.encoder, "A", "B"))
     assert "max_num_seqs" in refused.value.remedy
 
 
 def test_impossible_setting_is_told_in_one_line(folder):
     judge = VllmJudge.open(JudgeSpec("tiny", str(folder), engine={"kv_cache_memory_bytes": 1}))
     with pytest.raises(JudgeUnavailable, match="vLLM cannot start") as refused:
-        judge.start(WORK, tiny.labels_of(judge.encoder, "A", "B"))
+        judge.start(WORK, tiny.answer_of(judge.encoder, "A", "B"))
     assert "\n" not in refused.value.cause
     assert "kv_cache_memory_bytes" in refused.value.remedy
 
@@ -140,7 +140,7 @@ def test_a_killed_engine_process_is_noticed(folder, monkeypatch):
     """vLLM 0.32 itself would wait for ever."""
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     judge = VllmJudge.open(JudgeSpec("tiny", str(folder)))
-    judge.start(WORK, tiny.labels_of(judge.encoder, "A", "B"))
+    judge.start(WORK, tiny.answer_of(judge.encoder, "A", "B"))
 
     def batches():
         yield tiny.batch([[5, 6, 7]])
@@ -163,7 +163,7 @@ OWNER = """
         from steelyard.judge.vllm import VllmJudge
         from steelyard.batches import Workload
         judge = VllmJudge.open(JudgeSpec("tiny", {model!r}))
-        judge.start(Workload(50, 150), tiny.labels_of(judge.encoder, "A", "B"))
+        judge.start(Workload(50, 150), tiny.answer_of(judge.encoder, "A", "B"))
         signal.signal(signal.SIGINT, lambda *_: None)
         os.killpg(0, signal.SIGINT)  # what Ctrl-C in a terminal does
         found = tiny.by_key(judge.read(iter([tiny.batch(tiny.prompts(50, 300, longest=120))])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -12,11 +13,12 @@ class Sampling:
     """Makes the parameters; see `Feed`.
 
     Args:
+        parameters: vLLM's class of them.
         answer: how answers are read.
     """
 
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
+    def __init__(self, parameters: Callable[..., Any], answer: Answer) -> None:
+        self._parameters, self._answer = parameters, answer
 
     def __call__(self, key: bytes | None) -> Any:
         """For the prompt with this key; for the label alone where it is None."""
@@ -30,7 +32,7 @@ class Sampling:
 
     @cached_property
     def _label(self) -> Any:
-        return _parameters(logprob_token_ids=self._answer.labels.token_ids, flat_logprobs=True)
+        return self._made(logprob_token_ids=self._answer.labels.token_ids, flat_logprobs=True)
 
     @cached_property
     def _text(self) -> Any:
@@ -38,15 +40,14 @@ class Sampling:
         labels = {}
         if answer.labels.names:  # read where the verdict will turn out to be
             labels = {"logprob_token_ids": answer.labels.token_ids, "flat_logprobs": True}
-        return _parameters(
+        return self._made(
             max_tokens=answer.max_tokens,
             temperature=answer.temperature,
             stop_token_ids=list(answer.ends),
             **labels,
         )
 
-
-def _parameters(**chosen: Any) -> Any:
-    from vllm import SamplingParams
-
-    return SamplingParams(**{"max_tokens": 1, "temperature": 0.0, "detokenize": False} | chosen)
+    def _made(self, **chosen: Any) -> Any:
+        return self._parameters(
+            **{"max_tokens": 1, "temperature": 0.0, "detokenize": False} | chosen
+        )

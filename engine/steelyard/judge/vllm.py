@@ -154,9 +154,11 @@ class VllmJudge(Judge):
         answer = self._answer
         if self._engine is None or answer is None:
             raise EngineFailed("the judge was not started", remedy="report this as a bug")
+        from vllm import SamplingParams
+
         feed = Feed(
             self._engine,
-            Sampling(answer),
+            Sampling(SamplingParams, answer),
             answer,
             TextReader(answer, self.encoder),
             vocabulary=self._files.vocabulary,
