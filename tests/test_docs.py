@@ -37,7 +37,7 @@ def test_worked_queries_have_answers(run, query):
     assert all(column.null_count == 0 for column in table.columns)
 
 
-@pytest.mark.parametrize("table", ["verdicts", "reads", "rejects", "work"])
+@pytest.mark.parametrize("table", ["verdicts", "answers", "reads", "rejects", "work"])
 def test_documented_columns_are_the_columns(run, table):
     described = run.sql(f"DESCRIBE {table}")["column_name"].to_pylist()
     section = SQL.split(f"## {table}:")[1].split("\n## ")[0]

@@ -25,7 +25,7 @@ class Run:
     root: Path
 
     def sql(self, query: str) -> pa.Table:
-        """The rows of a query over verdicts, reads, rejects, work and run (docs/sql.md).
+        """The rows of a query over verdicts, answers, reads, rejects, work and run (docs/sql.md).
 
         Raises:
             UsageError: DuckDB refuses the query.

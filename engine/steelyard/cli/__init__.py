@@ -113,7 +113,7 @@ def status(run: Path, watch: bool, json_out: bool) -> None:
 @click.option("--max-rows", default=40, show_default=True, help="Rows drawn without --json.")
 @as_json
 def sql(run: Path, query: str, max_rows: int, json_out: bool) -> None:
-    """Query a run with SQL: tables verdicts, reads, rejects, work and run.
+    """Query a run with SQL: tables verdicts, answers, reads, rejects, work and run.
 
     Works on finished runs and while one is being written. The query sees the run and nothing
     else: no files, no extensions.
