@@ -121,7 +121,7 @@ def test_a_probability_comes_back(value):
 
 @pytest.mark.parametrize(
     "unit",
-    ["Response A is ", "Verdict: ", "[[", "****_ ", "\n****", "A, ", "A. x. A! ", "(((", ": ",
+    ["Response A is ", "Verdict: ", "[[", "****_ ", "\n****", "A, ", "A. x. B. ", "(((", ": ",
      " ", "The better response is Response A or ", "<think>", "</think>", "\nA: 8 ", "<p>", "8 "],
 )  # fmt: skip
 def test_a_megabyte_is_read_to_its_end(unit):

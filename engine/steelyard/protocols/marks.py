@@ -15,7 +15,7 @@ NOUNS = (
     r"translation|system|chatbot)"
 )
 _NOUN = rf"{NOUNS}\s{{1,2}}(?:(?i:from|by|of)\s{{1,2}}{NOUNS}\s{{1,2}})?"
-MARKS = r"[*_`\"'“”‘’$]{0,4}"  # Markdown and quotes
+MARKS = r"[*_`\"'“”‘’$]{0,4}+"  # Markdown and quotes
 
 # What may follow a verdict. A word such as in "Verdict: A good response ..." may not.
 _STOP = r"\n|\Z|[.,;:!?(<}。，；：！]|[-–—]"
@@ -82,7 +82,7 @@ def kinds(labels: tuple[str, ...]) -> tuple[Kind, ...]:
     # A scale may be named with its label: 7/10.
     scale = len(labels) > 2 and all(label.isdecimal() for label in labels)
     slash, out_of = ("", rf"|\s?/\s?{labels[-1]}\b") if scale else ("/", "")
-    some = "[*_`\"']{0,3}"
+    some = "[*_`\"']{0,3}+"
     label = (
         rf"(?:(?i:an?)\s{{1,2}}(?=\w\w))?(?<!\w)(?<!\d[.,])(?P<label>{forms})"
         r"(?![\w+]|['’]\w|[.,]\d|-\w)"
