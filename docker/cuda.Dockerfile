@@ -8,6 +8,7 @@ RUN uv pip install --system --no-cache --no-deps \
         "duckdb>=1.5,<3" \
         "fastokens>=0.3.5,<0.4" \
         "fsspec>=2024.6" \
+        "jinja2>=3.1" \
         "nvidia-ml-py>=12.560" \
         "pyarrow>=21" \
         "xxhash>=3.4" \
