@@ -17,7 +17,7 @@ from steelyard.prompt import SEGMENT_RULE, render_templates
 from steelyard.protocols import get_protocol
 from steelyard.records import LabelSet
 from steelyard.shards import Limits, ShardSet
-from steelyard.store.rundir import RunDir, now
+from steelyard.store.rundir import IMPORTED, RunDir, now
 
 
 def judge_spec(config: RunConfig) -> JudgeSpec:
@@ -69,16 +69,24 @@ def judge_fingerprint(judge: Judge, config: RunConfig, templates: dict[str, str]
 def make_passport(config: RunConfig, judge: Judge, shards: ShardSet) -> dict[str, Any]:
     """The content of run.json."""
     templates = render_templates(get_protocol(config.protocol), judge.encoder)
+    return describe(
+        shards,
+        fingerprint=judge_fingerprint(judge, config, templates),
+        config=config.to_json(),
+        judge=asdict(judge.card),
+        context_length=judge.context_length,
+        labels=asdict(label_set(judge, config.protocol)),
+        templates=templates,
+    )
+
+
+def describe(shards: ShardSet, **content: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON values
+    """A passport: when, of which input and on which machine a run was begun, and its content."""
     return {
         "steelyard": __version__,
         "run": str(uuid.uuid4()),
         "created": now(),
-        "fingerprint": judge_fingerprint(judge, config, templates),
-        "config": config.to_json(),
-        "judge": asdict(judge.card),
-        "context_length": judge.context_length,
-        "labels": asdict(label_set(judge, config.protocol)),
-        "templates": templates,
+        **content,
         "input": {
             "fingerprint": shards.fingerprint,
             "shards": [source.name for source in shards.sources],
@@ -91,6 +99,21 @@ def make_passport(config: RunConfig, judge: Judge, shards: ShardSet) -> dict[str
             **{name: metadata.version(name) for name in ("pyarrow", "duckdb", "numpy")},
         },
     }
+
+
+def require_scored(place: RunDir, passport: dict[str, Any]) -> None:
+    """Refuse a run whose verdicts were imported.
+
+    Raises:
+        UsageError: they were.
+    """
+    if IMPORTED in passport:
+        raise UsageError(
+            "the verdicts of this run were imported: no judge reads anything for it",
+            place=str(place.root),
+            effect="nothing was changed",
+            remedy=f"steelyard sql {place.root} QUERY looks at them; to score, name a new --run",
+        )
 
 
 # What may differ between the command that began a run and one that goes on with it.

@@ -26,6 +26,7 @@ from steelyard.identity import (
     judge_fingerprint,
     judge_spec,
     make_passport,
+    require_scored,
     row_limits,
     same_run,
 )
@@ -67,6 +68,8 @@ def score(
     config = config.anchored()
     place = RunDir(run)
     place.check_place()
+    if place.passport.exists():
+        require_scored(place, place.read_passport())
     shards = open_shards(config.inputs, config.map)
     judge = open_judge(judge_spec(config))
     with closing(judge), place.lock():
@@ -103,6 +106,7 @@ def resume(
     reporter, stop = reporter or Reporter(), stop or threading.Event()
     place = RunDir(run)
     passport = place.read_passport()
+    require_scored(place, passport)
     config = RunConfig.from_mapping(passport["config"], str(place.passport))
     config = replace(
         config,

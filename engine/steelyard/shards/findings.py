@@ -17,6 +17,10 @@ SIZE = "size"  # the row is too large
 TURNS = "turns"  # an earlier turn is incomplete
 GOLD = "gold"  # the gold cannot be read
 REASONS = (NULL, UTF8, EMPTY, SIZE, TURNS, GOLD)
+# Those of tables of verdicts.
+SCALE = "scale"  # a number is outside of what it can be
+WINNER = "winner"  # nobody knows who that is
+LENGTH = "length"  # no count of characters
 
 
 class Findings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 from ..errors import UsageError
@@ -29,15 +30,26 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 
 
-def check_map(column_map: Mapping[str, str]) -> None:
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """What the columns of a kind of table can be."""
+
+    names: Mapping[str, tuple[str, ...]]  # role -> the column names that stand for it
+    required: tuple[str, ...]
+
+
+PAIRS = Roles(NAMES, REQUIRED)
+
+
+def check_map(column_map: Mapping[str, str], wanted: Roles = PAIRS) -> None:
     """Refuse what is wrong with a mapping whatever the shards hold.
 
     Raises:
         UsageError: an unknown role, or one column for two roles.
     """
     for role in column_map:
-        if role not in NAMES:
-            near = get_close_matches(role, NAMES, n=2) or list(NAMES)
+        if role not in wanted.names:
+            near = get_close_matches(role, wanted.names, n=2) or list(wanted.names)
             known = " or ".join(filter(None, [", ".join(near[:-1]), near[-1]]))
             raise UsageError(
                 f"unknown role {show(role)}",
@@ -57,7 +69,9 @@ def check_map(column_map: Mapping[str, str]) -> None:
         taken[column] = role
 
 
-def assign(place: str, columns: Sequence[str], column_map: Mapping[str, str]) -> dict[str, str]:
+def assign(
+    place: str, columns: Sequence[str], column_map: Mapping[str, str], wanted: Roles = PAIRS
+) -> dict[str, str]:
     """The column of each role that the shards fill.
 
     A column named by --map has that role only, and `--map role=` leaves a role empty: its column
@@ -67,13 +81,14 @@ def assign(place: str, columns: Sequence[str], column_map: Mapping[str, str]) ->
         place: the shard that has these columns.
         columns: all of its column names.
         column_map: role -> column, as the user gave it; checked by `check_map`.
+        wanted: which roles there are.
 
     Raises:
         RefusalError: a mapped column is not there, a required role has no column, or two.
     """
     roles: dict[str, str] = {}
     mapped = set(column_map.values())
-    for role, names in NAMES.items():
+    for role, names in wanted.names.items():
         if role in column_map:
             chosen = [column_map[role]] if column_map[role] else []
             _check_present(place, role, chosen, columns)
@@ -87,7 +102,7 @@ def assign(place: str, columns: Sequence[str], column_map: Mapping[str, str]) ->
             )
         if chosen:
             roles[role] = chosen[0]
-    _check_required(place, roles, columns, column_map)
+    _check_required(place, roles, columns, column_map, wanted)
     _check_gold(place, roles)
     return roles
 
@@ -104,13 +119,17 @@ def _check_present(place: str, role: str, chosen: list[str], columns: Sequence[s
 
 
 def _check_required(
-    place: str, roles: Mapping[str, str], columns: Sequence[str], column_map: Mapping[str, str]
+    place: str,
+    roles: Mapping[str, str],
+    columns: Sequence[str],
+    column_map: Mapping[str, str],
+    known: Roles,
 ) -> None:
-    missing = [role for role in REQUIRED if role not in roles]
+    missing = [role for role in known.required if role not in roles]
     if not missing:
         return
     role = missing[0]
-    wanted = " or ".join(NAMES[role])
+    wanted = " or ".join(known.names[role])
     free = [column for column in columns if column not in roles.values()]
     folded = {column.casefold(): column for column in free}
     near = [folded[name] for name in get_close_matches(role, folded, n=1, cutoff=0.5)]

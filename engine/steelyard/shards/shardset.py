@@ -17,7 +17,7 @@ from .discover import Source, discover
 from .files import protocol
 from .footer import read_footer
 from .problems import EFFECT, Problem, RefusalError, refusal, show
-from .roles import assign, check_map
+from .roles import PAIRS, Roles, assign, check_map
 from .schema import ShardColumns, agree, shard_columns, text_bytes
 
 T = TypeVar("T")
@@ -81,13 +81,16 @@ class ShardSet:
 
 
 def open_shards(
-    inputs: Sequence[str | os.PathLike[str]], column_map: Mapping[str, str] | None = None
+    inputs: Sequence[str | os.PathLike[str]],
+    column_map: Mapping[str, str] | None = None,
+    known: Roles = PAIRS,
 ) -> ShardSet:
     """Find the inputs, read their footers and settle which column plays which role.
 
     Args:
         inputs: files, folders, patterns, or URLs of them.
         column_map: role -> column; an empty column leaves an optional role unfilled.
+        known: which roles there are.
 
     Raises:
         UsageError: the map itself is wrong.
@@ -95,7 +98,7 @@ def open_shards(
         EnvironmentFault: a driver is missing, or the disk or the network failed.
     """
     wanted = dict(column_map or {})
-    check_map(wanted)
+    check_map(wanted, known)
     problems: list[Problem] = []
     footers = _each(read_footer, discover(inputs), problems)
     shards = _each(shard_columns, footers, problems)
@@ -104,8 +107,8 @@ def open_shards(
     roles: dict[str, str] = {}
     metadata = pa.schema([])
     try:
-        roles = assign(shards[0].footer.source.name, list(shards[0].types), wanted)
-        metadata = agree(shards, roles, problems)
+        roles = assign(shards[0].footer.source.name, list(shards[0].types), wanted, known)
+        metadata = agree(shards, roles, problems, known.required)
     except RefusalError as refused:
         problems.append(refused.problem)
     if problems:
