@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xxhash
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import steelyard
@@ -248,6 +248,7 @@ def split(place, values, low, high, column_map=COMPETITORS):
     return good.to_pylist(), bad.to_pylist()
 
 
+@settings(deadline=None)  # files are written
 @given(st.lists(NUMBER, min_size=1, max_size=8), SCALES)
 def test_preferences_against_a_naive_twin(tmp_path_factory, values, scale):
     low, high = scale
@@ -263,6 +264,7 @@ def test_preferences_against_a_naive_twin(tmp_path_factory, values, scale):
         assert row["reason"] == ("null" if values[row["row"]] is None else "scale")
 
 
+@settings(deadline=None)  # files are written
 @given(st.lists(st.floats(1, 2), min_size=1, max_size=8))
 def test_swapped_competitors_and_a_turned_scale_swap_the_verdict(tmp_path_factory, values):
     place = tmp_path_factory.mktemp("swap")

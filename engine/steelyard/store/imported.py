@@ -19,8 +19,10 @@ from steelyard.errors import IntegrityFault
 from steelyard.records import READS, REJECTS
 from steelyard.store.files import PARQUET, TEMPORARY, file_digest, sync, writing
 from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.views import sql_text
 
 _TABLES = ("verdicts", "rejects")
+_GROUP_ROWS = 1 << 16
 
 
 class ImportWriter:
@@ -34,6 +36,7 @@ class ImportWriter:
     def __init__(self, run: RunDir, schema: pa.Schema) -> None:
         self._folder = run.imported.with_name(run.imported.name + TEMPORARY)
         self._place = run.imported
+        self._waiting: dict[str, list[pa.RecordBatch]] = {name: [] for name in _TABLES}
         self.pairs = 0
         self.rejected: Counter[str] = Counter()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -48,15 +51,16 @@ class ImportWriter:
         """Take the two parts of a batch."""
         self.pairs += len(verdicts)
         self.rejected.update(rejects["reason"].to_pylist())
-        with writing(self._folder):
-            for name, rows in zip(_TABLES, (verdicts, rejects), strict=True):
-                if len(rows):
-                    self._writers[name].write_batch(rows)
+        for name, rows in zip(_TABLES, (verdicts, rejects), strict=True):
+            self._waiting[name].append(rows)
+            if sum(map(len, self._waiting[name])) >= _GROUP_ROWS:
+                self._flush(name)
 
     def commit(self) -> dict[str, Any]:
         """Make everything durable; what run.json has to say of it."""
         with writing(self._folder):
             for name, writer in self._writers.items():
+                self._flush(name)
                 writer.close()
                 sync(self._path(name))
             sync(self._folder)
@@ -72,6 +76,12 @@ class ImportWriter:
             writer.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _flush(self, name: str) -> None:
+        if self._waiting[name]:
+            with writing(self._folder):
+                self._writers[name].write_table(pa.Table.from_batches(self._waiting[name]))
+            self._waiting[name] = []
+
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.parquet"
 
@@ -84,9 +94,14 @@ def define_tables(
 ) -> None:
     """Make verdicts, rejects and reads, which has no rows, in a connection.
 
+    Views go through Arrow, so that SQL itself needs no right to open any file; tables are read
+    natively, with bounded memory.
+
     Raises:
         IntegrityFault: a file differs from what was imported.
     """
+    connection.register("reads_raw", READS.empty_table())
+    connection.execute(f"CREATE {kind} reads AS SELECT * FROM reads_raw")  # noqa: S608 - our own text
     for name in _TABLES:
         path = run.imported / f"{name}.parquet"
         if not path.exists() or file_digest(path) != passport[IMPORTED]["files"][name]:
@@ -96,7 +111,8 @@ def define_tables(
                 effect="no number is computed from them",
                 remedy="import the tables again, into a new run directory",
             )
-        connection.register(f"{name}_raw", ds.dataset(str(path), format="parquet"))
-    connection.register("reads_raw", READS.empty_table())
-    for name in (*_TABLES, "reads"):
-        connection.execute(f"CREATE {kind} {name} AS SELECT * FROM {name}_raw")  # noqa: S608
+        source = f"read_parquet({sql_text(path)})"
+        if kind == "VIEW":
+            source = f"{name}_raw"
+            connection.register(source, ds.dataset(str(path), format="parquet"))
+        connection.execute(f"CREATE {kind} {name} AS SELECT * FROM {source}")  # noqa: S608
