@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steelyard.protocols.parsing import find_label, probability, two_scores
@@ -63,6 +63,7 @@ def test_probability(case):
     assert probability(case["text"], "probability") == case.get("probability")
 
 
+@settings(deadline=None)
 @given(TEXTS, st.sampled_from(LABEL_SETS))
 def test_a_label_stands_where_it_was_found(text, labels):
     found = find_label(text, labels)
@@ -73,6 +74,7 @@ def test_a_label_stands_where_it_was_found(text, labels):
         assert spelled == label or (len(label) > 1 and spelled.casefold() == label.casefold())
 
 
+@settings(deadline=None)
 @given(TEXTS, st.sampled_from(AB))
 def test_swapped_letters_swap_the_verdict(text, verdict):
     text = f"{text}\n[[{verdict}]]"
@@ -83,6 +85,7 @@ def test_swapped_letters_swap_the_verdict(text, verdict):
         assert (found[0], found[1]) == (1 - other[0], other[1])
 
 
+@settings(deadline=None)
 @given(TEXTS, TEXTS, st.sampled_from(AB))
 def test_closed_thinking_changes_nothing(thought, text, verdict):
     text = text.replace("think", "")
@@ -94,12 +97,14 @@ def test_closed_thinking_changes_nothing(thought, text, verdict):
         assert found == (bare[0], bare[1] + len(thinking))
 
 
+@settings(deadline=None)
 @given(TEXTS, st.integers(0, 5), st.integers(6, 100))
 def test_scores_are_in_range(text, low, high):
     scores = two_scores(text, low, high)
     assert scores is None or all(low <= score <= high for score in scores)
 
 
+@settings(deadline=None)
 @given(st.integers(10, 100), st.integers(10, 100))
 def test_scores_come_back_in_their_order(a, b):
     a, b = a / 10, b / 10
@@ -107,6 +112,7 @@ def test_scores_come_back_in_their_order(a, b):
     assert two_scores(f"Reasons.\nResponse A: {a}/10\nResponse B: {b}/10", 1, 10) == (a, b)
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_a_probability_is_in_range(text):
     for wrapped in (text, f"<p>{text}</p>"):
@@ -114,6 +120,7 @@ def test_a_probability_is_in_range(text):
         assert value is None or 0 <= value <= 1
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1))
 def test_a_probability_comes_back(value):
     assert probability(f"so: <p>{value:.6f}</p>", "p") == float(f"{value:.6f}")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steelyard.errors import UsageError
@@ -200,11 +200,13 @@ def test_the_largest_output_passes():
 PLAIN = st.text(st.characters(exclude_characters="{}%#\r\n", codec="utf-8"), max_size=30)
 
 
+@settings(deadline=None)
 @given(PLAIN, PLAIN, st.text(max_size=30))
 def test_marks_come_out_as_they_went_in(before, after, mark):
     assert render(f"{before}{{{{ a }}}}{after}", {"a": mark}, place="t") == before + mark + after
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("{}%# ab'()._=|~\n") | st.characters(codec="utf-8"), max_size=60))
 def test_any_source_is_rendered_or_refused(source):
     try:

@@ -16,7 +16,7 @@ from steelyard.errors import UsageError
 from steelyard.inquiry import Inquiry, JudgePart
 from steelyard.judge.base import Judge, JudgeSpec
 from steelyard.shards import Limits, ShardSet
-from steelyard.store.rundir import RunDir, now
+from steelyard.store.rundir import IMPORTED, RunDir, now
 
 
 def judge_specs(config: RunConfig) -> list[JudgeSpec]:
@@ -52,17 +52,25 @@ def make_passport(
     shards: ShardSet,
 ) -> dict[str, Any]:
     """The content of run.json."""
+    return describe(
+        shards,
+        fingerprint=run_fingerprint(inquiry, parts),
+        config=config.to_json(),
+        inquiry=inquiry.to_json(),
+        judges=[
+            {**asdict(judge.card), "context_length": judge.context_length, "part": part.to_json()}
+            for judge, part in zip(judges, parts, strict=True)
+        ],
+    )
+
+
+def describe(shards: ShardSet, **content: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON values
+    """A passport: when, of which input and on which machine a run was begun, and its content."""
     return {
         "steelyard": __version__,
         "run": str(uuid.uuid4()),
         "created": now(),
-        "fingerprint": run_fingerprint(inquiry, parts),
-        "config": config.to_json(),
-        "inquiry": inquiry.to_json(),
-        "judges": [
-            {**asdict(judge.card), "context_length": judge.context_length, "part": part.to_json()}
-            for judge, part in zip(judges, parts, strict=True)
-        ],
+        **content,
         "input": {
             "fingerprint": shards.fingerprint,
             "shards": [source.name for source in shards.sources],
@@ -75,6 +83,21 @@ def make_passport(
             **{name: metadata.version(name) for name in ("pyarrow", "duckdb", "numpy")},
         },
     }
+
+
+def require_scored(place: RunDir, passport: dict[str, Any]) -> None:
+    """Refuse a run whose verdicts were imported.
+
+    Raises:
+        UsageError: they were.
+    """
+    if IMPORTED in passport:
+        raise UsageError(
+            "the verdicts of this run were imported: no judge reads anything for it",
+            place=str(place.root),
+            effect="nothing was changed",
+            remedy=f"steelyard sql {place.root} QUERY looks at them; to score, name a new --run",
+        )
 
 
 # What may differ between the command that began a run and one that goes on with it.

@@ -26,6 +26,7 @@ from steelyard.identity import (
     changed,
     judge_specs,
     make_passport,
+    require_scored,
     row_limits,
     run_fingerprint,
     same_run,
@@ -37,7 +38,7 @@ from steelyard.plan import Asking
 from steelyard.planning import write_plan
 from steelyard.progress import Reporter
 from steelyard.session import Context, read_prompts
-from steelyard.shards import ShardSet, open_shards, stream
+from steelyard.shards import ShardSet, open_shards, pair_roles, stream
 from steelyard.store import compaction, journal, queries, reuse
 from steelyard.store.buckets import BucketTexts
 from steelyard.store.journal import Part, read_journal
@@ -72,6 +73,8 @@ def score(
     config = config.anchored()
     place = RunDir(run)
     place.check_place()
+    if place.passport.exists():
+        require_scored(place, place.read_passport())
     inquiry, examples = resolve(config)
     shards = open_input(config, inquiry)
     with open_judges(config) as judges, place.lock():
@@ -111,6 +114,7 @@ def resume(
     reporter, stop = reporter or Reporter(), stop or threading.Event()
     place = RunDir(run)
     passport = place.read_passport()
+    require_scored(place, passport)
     config = RunConfig.from_mapping(passport["config"], str(place.passport))
     config = replace(
         config,
@@ -139,12 +143,8 @@ def open_judges(config: RunConfig) -> Iterator[list[Judge]]:
 
 def open_input(config: RunConfig, inquiry: Inquiry) -> ShardSet:
     """The shards of a config, with the roles that its protocol needs."""
-    return open_shards(
-        config.inputs,
-        config.map,
-        required=inquiry.required_roles,
-        special=inquiry.special_roles,
-    )
+    known = pair_roles(inquiry.required_roles, inquiry.special_roles)
+    return open_shards(config.inputs, config.map, known)
 
 
 def _carry_out(ctx: Context, shards: ShardSet | None, asked: Asking) -> int:

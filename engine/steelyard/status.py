@@ -10,7 +10,7 @@ from typing import Any
 from steelyard.progress import amount, duration
 from steelyard.store.journal import read_journal, work_by_bucket
 from steelyard.store.plan_files import read_manifest
-from steelyard.store.rundir import RunDir
+from steelyard.store.rundir import IMPORTED, RunDir
 from steelyard.telemetry import spent
 from steelyard.work import Work
 
@@ -41,7 +41,7 @@ def run_status(root: Path) -> dict[str, Any]:
     done = sum(part.pairs for part in parts)
     used = spent(root)
     watt_hours = used["gpu_watt_hours"]
-    return {
+    content = {
         "run": str(root),
         "state": _state(run, planned=manifest is not None, complete=complete),
         "judge": " + ".join(judge["name"] for judge in passport["judges"]),
@@ -70,6 +70,21 @@ def run_status(root: Path) -> dict[str, Any]:
         "gpu_watt_hours_per_1000_verdicts": (
             1000 * watt_hours / done if watt_hours is not None and done else None
         ),
+    }
+    return content | _imported(run, passport)
+
+
+def _imported(run: RunDir, passport: dict[str, Any]) -> dict[str, Any]:
+    """What differs where no judge has read: the verdicts came from tables."""
+    if IMPORTED not in passport:
+        return {}
+    imported = passport[IMPORTED]
+    return {
+        "state": "complete",
+        "pairs": {"planned": imported["pairs"], "done": imported["pairs"]},
+        "rejects": imported["rejected"],
+        "bytes": {"imported": _size(run.imported), "database": _sizes(run)["database"]},
+        IMPORTED: imported["tables"],
     }
 
 
@@ -164,6 +179,10 @@ def draw_status(status: dict[str, Any]) -> str:
     ]
     if status["gpu_watt_hours"] is not None:
         lines.append(("energy", _energy(status)))
+    if IMPORTED in status:
+        read_by_a_judge = {"prompts", "tokens", "work", "time"}
+        lines = [line for line in lines if line[0] not in read_by_a_judge]
+        lines.insert(1, ("from", ", ".join(status[IMPORTED])))
     return "\n".join(f"{name + ':':<9}{text}" for name, text in lines)
 
 

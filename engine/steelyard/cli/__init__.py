@@ -25,6 +25,7 @@ from steelyard.cli.base import (
     stopping,
 )
 from steelyard.cli.protocols import protocol as protocol_commands
+from steelyard.config import parse_pairs
 
 
 @click.group(cls=Steelyard, context_settings=CONTEXT)
@@ -63,6 +64,47 @@ def score(
     config = make_config(inputs, options)
     with stopping() as stop:
         code = score_run(config, run_dir, Reporter(quiet=quiet), stop)
+    print_status(run_dir, json_out)
+    return code
+
+
+@main.command(name="import")
+@click.argument("tables", nargs=-1, required=True, metavar="TABLE...")
+@click.option(
+    "--run",
+    "run_dir",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The run directory to make.",
+)
+@click.option(
+    "--map",
+    "column_map",
+    multiple=True,
+    metavar="ROLE=COLUMN",
+    help="Read a role from this column; ROLE==NAME: one competitor for all rows; repeatable.",
+)
+@click.option(
+    "--scale",
+    default="0..1",
+    show_default=True,
+    metavar="B..A",
+    help="The preference that says model_b wins, and the one that says model_a wins.",
+)
+@click.option("--judge", default="imported", show_default=True, help="Who made the verdicts.")
+@as_json
+def import_(
+    tables: tuple[str, ...],
+    run_dir: Path,
+    column_map: tuple[str, ...],
+    json_out: bool,
+    **options: str,
+) -> int:
+    """Make a run of verdicts that stand in tables, such as stored AlpacaEval preferences."""
+    from steelyard.importing import import_tables
+
+    columns = parse_pairs("--map", column_map, empty=True)
+    code = import_tables(tables, run_dir, column_map=columns, **options)
     print_status(run_dir, json_out)
     return code
 

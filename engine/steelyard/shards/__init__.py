@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from .discover import Source, discover
 from .findings import REASONS
-from .roles import PROMPT_ROLES, REQUIRED
+from .roles import PROMPT_ROLES, REQUIRED, pair_roles
 from .rows import Limits, tally
 from .shardset import Shard, ShardSet, open_shards
 from .stream import stream
@@ -40,6 +40,7 @@ __all__ = [
     "Source",
     "discover",
     "open_shards",
+    "pair_roles",
     "stream",
     "tally",
 ]

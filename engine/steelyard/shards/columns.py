@@ -16,6 +16,8 @@ UUID_TEXT = 36
 _DASHES = (8, 12, 16, 20)
 _DEEPEST = 16
 _DIGITS = 38
+# Roles that are one number a row, in tables of verdicts.
+NUMBERS = ("preference", "length_a", "length_b")
 GOLD_ORDER = [field.name for field in GOLD]
 
 
@@ -54,13 +56,11 @@ def role_type(role: str, kind: pa.DataType) -> pa.DataType:
     """
     if pt.is_null(kind):
         return kind
-    if role == "pair_id":
-        if is_text(kind) or pt.is_integer(kind) or is_uuid(kind):
-            return pa.string()
-        raise UnsupportedError("has to be text or an integer")
+    if role in {"pair_id", "instruction_id"}:
+        return _id_type(role, kind)
     if role in _OWN_TYPES:
         return _OWN_TYPES[role](kind)
-    if role.startswith("votes_"):
+    if role.startswith("votes_") or role in NUMBERS:
         if pt.is_integer(kind) or pt.is_floating(kind):
             return pa.float64()
         raise UnsupportedError("has to be a number")
@@ -69,6 +69,14 @@ def role_type(role: str, kind: pa.DataType) -> pa.DataType:
     if pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind):
         raise UnsupportedError("holds bytes that are not declared to be text")
     raise UnsupportedError("has to be text")
+
+
+def _id_type(role: str, kind: pa.DataType) -> pa.DataType:
+    if role == "instruction_id" and pt.is_integer(kind):
+        return pa.uint64() if pt.is_unsigned_integer(kind) else pa.int64()
+    if is_text(kind) or pt.is_integer(kind) or is_uuid(kind):
+        return pa.string()
+    raise UnsupportedError("has to be text or an integer")
 
 
 def _turns_type(kind: pa.DataType) -> pa.DataType:

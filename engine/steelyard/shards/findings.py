@@ -18,6 +18,10 @@ TURNS = "turns"  # an earlier turn is incomplete
 CRITERIA = "criteria"  # the row's own criteria are incomplete
 GOLD = "gold"  # the gold cannot be read
 REASONS = (NULL, UTF8, EMPTY, SIZE, TURNS, CRITERIA, GOLD)
+# Those of tables of verdicts.
+SCALE = "scale"  # a number is outside of what it can be
+WINNER = "winner"  # nobody knows who that is
+LENGTH = "length"  # no count of characters
 
 
 class Findings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 from ..errors import UsageError
@@ -40,15 +41,39 @@ SPECIAL = ("turns_a", "turns_b", "criteria", "category")
 ALONE = "response"
 
 
-def check_map(column_map: Mapping[str, str]) -> None:
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """What the columns of a kind of table can be."""
+
+    names: Mapping[str, tuple[str, ...]]  # role -> the column names that stand for it
+    required: tuple[str, ...]
+
+
+def pair_roles(required: Sequence[str] = REQUIRED, special: Sequence[str] = ()) -> Roles:
+    """The roles of pairs under a protocol.
+
+    Args:
+        required: that every row has to fill.
+        special: of SPECIAL, those that are looked for beside the usual ones.
+    """
+    names = NAMES | {role: () for role in SPECIAL if role not in special}
+    if "response_b" not in required:
+        names["response_a"] = (*names["response_a"], ALONE)
+    return Roles(names, tuple(required))
+
+
+PAIRS = pair_roles()
+
+
+def check_map(column_map: Mapping[str, str], wanted: Roles = PAIRS) -> None:
     """Refuse what is wrong with a mapping whatever the shards hold.
 
     Raises:
         UsageError: an unknown role, or one column for two roles.
     """
     for role in column_map:
-        if role not in NAMES:
-            near = get_close_matches(role, NAMES, n=2) or list(NAMES)
+        if role not in wanted.names:
+            near = get_close_matches(role, wanted.names, n=2) or list(wanted.names)
             known = " or ".join(filter(None, [", ".join(near[:-1]), near[-1]]))
             raise UsageError(
                 f"unknown role {show(role)}",
@@ -69,11 +94,7 @@ def check_map(column_map: Mapping[str, str]) -> None:
 
 
 def assign(
-    place: str,
-    columns: Sequence[str],
-    column_map: Mapping[str, str],
-    required: Sequence[str] = REQUIRED,
-    special: Sequence[str] = (),
+    place: str, columns: Sequence[str], column_map: Mapping[str, str], wanted: Roles = PAIRS
 ) -> dict[str, str]:
     """The column of each role that the shards fill.
 
@@ -84,16 +105,14 @@ def assign(
         place: the shard that has these columns.
         columns: all of its column names.
         column_map: role -> column, as the user gave it; checked by `check_map`.
-        required: roles that must have a column.
-        special: roles of SPECIAL that are looked for.
+        wanted: which roles there are.
 
     Raises:
         RefusalError: a mapped column is not there, a required role has no column, or two.
     """
     roles: dict[str, str] = {}
     mapped = set(column_map.values())
-    for role in NAMES:
-        names = _names(role, required, special)
+    for role, names in wanted.names.items():
         if role in column_map:
             chosen = [column_map[role]] if column_map[role] else []
             _check_present(place, role, chosen, columns)
@@ -107,17 +126,9 @@ def assign(
             )
         if chosen:
             roles[role] = chosen[0]
-    _check_required(place, roles, columns, column_map, required)
+    _check_required(place, roles, columns, column_map, wanted)
     _check_gold(place, roles)
     return roles
-
-
-def _names(role: str, required: Sequence[str], special: Sequence[str]) -> tuple[str, ...]:
-    """The columns that stand for a role by themselves."""
-    if role in SPECIAL and role not in special:
-        return ()
-    alone = role == "response_a" and "response_b" not in required
-    return (*NAMES[role], ALONE) if alone else NAMES[role]
 
 
 def _check_present(place: str, role: str, chosen: list[str], columns: Sequence[str]) -> None:
@@ -136,13 +147,13 @@ def _check_required(
     roles: Mapping[str, str],
     columns: Sequence[str],
     column_map: Mapping[str, str],
-    required: Sequence[str],
+    known: Roles,
 ) -> None:
-    missing = [role for role in required if role not in roles]
+    missing = [role for role in known.required if role not in roles]
     if not missing:
         return
     role = missing[0]
-    wanted = " or ".join(NAMES[role])
+    wanted = " or ".join(known.names[role])
     free = [column for column in columns if column not in roles.values()]
     folded = {column.casefold(): column for column in free}
     near = [folded[name] for name in get_close_matches(role, folded, n=1, cutoff=0.5)]

@@ -90,13 +90,9 @@ def check(
         InputRefused: there is a bad row and `limits.on_bad_row` is "fail".
     """
     findings = Findings()
-    numbers = np.arange(batch.rows)
     _find_nulls(batch, roles, required, findings)
-    _find_invalid_utf8(batch, roles, findings)
-    clean = batch
-    if findings:  # what follows reads texts as UTF-8
-        numbers = np.flatnonzero(findings.good(batch.rows))
-        clean = batch.filter(pa.array(findings.good(batch.rows)))
+    find_invalid_utf8(batch, roles, findings)
+    clean, numbers = without(batch, findings)  # what follows reads texts as UTF-8
     later = Findings()
     _find_empty(clean, roles, later)
     _find_large(clean, limits, later)
@@ -112,10 +108,18 @@ def check(
     if later:
         accepted = accepted.filter(pa.array(later.good(clean.rows)))
         findings.found |= {int(numbers[row]): found for row, found in later.found.items()}
-    rejects = findings.rejects(batch.shard, batch.first, _pair_ids(batch, findings))
+    rejects = findings.rejects(batch.shard, batch.first, pair_ids(batch, findings))
     if limits.on_bad_row == "fail" and len(rejects):
         raise _first_bad_row(rejects)
     return accepted, rejects
+
+
+def without(batch: RawBatch, findings: Findings) -> tuple[RawBatch, Int64]:
+    """The rows that have no finding, and their numbers in the batch."""
+    if not findings:
+        return batch, np.arange(batch.rows)
+    good = findings.good(batch.rows)
+    return batch.filter(pa.array(good)), np.flatnonzero(good)
 
 
 def tally(rejects: pa.RecordBatch) -> Counter[str]:
@@ -129,10 +133,11 @@ def _find_nulls(
     for role in required:
         values = batch.columns[role]
         if values.null_count:
-            findings.add(_mask(values.is_null()), NULL, _always(f"{show(roles[role])} is null"))
+            findings.add(_mask(values.is_null()), NULL, always(f"{show(roles[role])} is null"))
 
 
-def _find_invalid_utf8(batch: RawBatch, roles: Mapping[str, str], findings: Findings) -> None:
+def find_invalid_utf8(batch: RawBatch, roles: Mapping[str, str], findings: Findings) -> None:
+    """Find the rows with a text, of a role or of the metadata, that is not UTF-8."""
     named = [(roles[role], values) for role, values in batch.columns.items()]
     for column, values in [*named, *batch.metadata.items()]:
         bad = invalid_rows(values)
@@ -149,10 +154,11 @@ def _find_empty(batch: RawBatch, roles: Mapping[str, str], findings: Findings) -
     blank = _blank(batch.columns["instruction"])
     if blank is not None:
         detail = f"{show(roles['instruction'])} is empty or white space only"
-        findings.add(blank, EMPTY, _always(detail))
+        findings.add(blank, EMPTY, always(detail))
 
 
-def _always(detail: str) -> Callable[[int], str]:
+def always(detail: str) -> Callable[[int], str]:
+    """The same detail for every row."""
     return lambda _: detail
 
 
@@ -208,7 +214,7 @@ def _intake(
     return pa.RecordBatch.from_arrays(filled, schema=schema)
 
 
-def _pair_ids(batch: RawBatch, findings: Findings) -> list[str | None]:
+def pair_ids(batch: RawBatch, findings: Findings) -> list[str | None]:
     """Of the bad rows; null where there is none, or none that can be shown."""
     values = batch.columns.get("pair_id")
     rows = sorted(findings.found)

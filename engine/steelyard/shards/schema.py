@@ -71,7 +71,10 @@ def _partitions(name: str) -> dict[str, str | None]:
 
 
 def agree(
-    shards: Sequence[ShardColumns], roles: Mapping[str, str], problems: list[Problem]
+    shards: Sequence[ShardColumns],
+    roles: Mapping[str, str],
+    problems: list[Problem],
+    required: Sequence[str] = REQUIRED,
 ) -> pa.Schema:
     """Compare all shards with the first and settle the metadata's types.
 
@@ -79,13 +82,14 @@ def agree(
         shards: at least one.
         roles: role -> column of the first shard.
         problems: what differs or cannot be used is added here.
+        required: roles that need a value in every row.
 
     Returns:
         The metadata columns with the types to which `stream` brings them.
     """
     settled: list[dict[str, pa.DataType]] = []
     for shard in shards:
-        kinds, found = _settle(shard, roles)
+        kinds, found = _settle(shard, roles, required)
         # A difference from the first shard explains more than what follows from it.
         lines = _difference(settled[0], kinds) if settled else ()
         if lines:
@@ -106,7 +110,7 @@ def agree(
 
 
 def _settle(
-    shard: ShardColumns, roles: Mapping[str, str]
+    shard: ShardColumns, roles: Mapping[str, str], required: Sequence[str]
 ) -> tuple[dict[str, pa.DataType], list[Problem]]:
     """The types that a shard's columns are brought to, and what stands against it."""
     players = {column: role for role, column in roles.items()}
@@ -116,17 +120,20 @@ def _settle(
         role = players.get(name)
         try:
             kinds[name] = role_type(role, kind) if role else metadata_type(kind)
-            if role in REQUIRED and pt.is_null(kind) and shard.footer.rows:
+            if role in required and pt.is_null(kind) and shard.footer.rows:
                 raise UnsupportedError("has no value in any row")
             if _is_large_dictionary(shard.footer, name, kind):
                 raise UnsupportedError(f"is a dictionary of more than {DICTIONARY_BYTES >> 20} MiB")
         except UnsupportedError as error:
             kinds.setdefault(name, kind)
-            problems.append(_unusable(shard, name, role, str(error)))
+            why, optional = str(error), role not in required
+            problems.append(_unusable(shard, name, role, why, optional=optional))
     return kinds, problems
 
 
-def _unusable(shard: ShardColumns, name: str, role: str | None, why: str) -> Problem:
+def _unusable(
+    shard: ShardColumns, name: str, role: str | None, why: str, *, optional: bool
+) -> Problem:
     shown, kind = show(name), show(str(shard.types[name]))
     if role is None:
         remedy = f"leave the column {shown} out, or cast it to text, when the shard is written"
@@ -134,7 +141,7 @@ def _unusable(shard: ShardColumns, name: str, role: str | None, why: str) -> Pro
     cast = f"cast it when the shard is written, for example {shown}::VARCHAR in DuckDB"
     if pt.is_binary(shard.types[name]) or pt.is_large_binary(shard.types[name]):
         cast = f"declare it as text, for example decode({shown}) in DuckDB"
-    other = "" if role in REQUIRED else f", or keep it as metadata with --map {role}="
+    other = f", or keep it as metadata with --map {role}=" if optional else ""
     return Problem(shard.place, f"column {shown} ({kind}) for the {role} {why}", cast + other)
 
 

@@ -17,7 +17,7 @@ from .discover import Source, discover
 from .files import protocol
 from .footer import read_footer
 from .problems import EFFECT, Problem, RefusalError, refusal, show
-from .roles import REQUIRED, assign, check_map
+from .roles import PAIRS, REQUIRED, Roles, assign, check_map
 from .schema import ShardColumns, agree, shard_columns, text_bytes
 
 T = TypeVar("T")
@@ -84,17 +84,14 @@ class ShardSet:
 def open_shards(
     inputs: Sequence[str | os.PathLike[str]],
     column_map: Mapping[str, str] | None = None,
-    *,
-    required: Sequence[str] = REQUIRED,
-    special: Sequence[str] = (),
+    known: Roles = PAIRS,
 ) -> ShardSet:
     """Find the inputs, read their footers and settle which column plays which role.
 
     Args:
         inputs: files, folders, patterns, or URLs of them.
         column_map: role -> column; an empty column leaves an optional role unfilled.
-        required: roles that must have a column.
-        special: roles (roles.SPECIAL) that are looked for beside the usual ones.
+        known: which roles there are.
 
     Raises:
         UsageError: the map itself is wrong.
@@ -102,7 +99,7 @@ def open_shards(
         EnvironmentFault: a driver is missing, or the disk or the network failed.
     """
     wanted = dict(column_map or {})
-    check_map(wanted)
+    check_map(wanted, known)
     problems: list[Problem] = []
     footers = _each(read_footer, discover(inputs), problems)
     shards = _each(shard_columns, footers, problems)
@@ -111,10 +108,8 @@ def open_shards(
     roles: dict[str, str] = {}
     metadata = pa.schema([])
     try:
-        roles = assign(
-            shards[0].footer.source.name, list(shards[0].types), wanted, required, special
-        )
-        metadata = agree(shards, roles, problems)
+        roles = assign(shards[0].footer.source.name, list(shards[0].types), wanted, known)
+        metadata = agree(shards, roles, problems, known.required)
     except RefusalError as refused:
         problems.append(refused.problem)
     if problems:
@@ -126,7 +121,7 @@ def open_shards(
             effect=EFFECT,
             remedy="check what wrote these files",
         )
-    return replace(_shard_set(shards, roles, metadata), required=tuple(required))
+    return replace(_shard_set(shards, roles, metadata), required=known.required)
 
 
 def _each(work: Callable[[T], U], items: Sequence[T], problems: list[Problem]) -> list[U]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from ..errors import InputRefused, SteelyardError, escape
-from .columns import cast, role_type
+from .columns import NUMBERS, cast, role_type
 from .files import disk_fault, is_disk_fault, open_file, remote_fault
 from .footer import DECODE_ERRORS, Footer, read_footer
 from .problems import RefusalError, refusal, show
@@ -26,7 +26,13 @@ _BUFFER = 1 << 18  # bytes read ahead of each column
 _AHEAD = 2  # batches decoded beside the work on those before; decoding takes a third of planning
 _EFFECT = "the pass over the inputs stopped there; nothing was scored"
 _SEVERAL_TYPES = ("gold", "criteria", *CONVERSATIONS)
-_ABSENT = dict.fromkeys(VOTES, pa.float64())
+_ABSENT = dict.fromkeys((*VOTES, *NUMBERS), pa.float64())
+
+
+def read(shards: ShardSet, limits: Limits, start: tuple[int, int] = (0, 0)) -> Generator[RawBatch]:
+    """The rows of all shards as they are; see `stream`."""
+    with closing(_ahead(_read_all(shards, _Pace(limits), start))) as batches:
+        yield from batches
 
 
 def stream(
@@ -54,7 +60,7 @@ def stream(
         EnvironmentFault: the disk or the network failed.
     """
     limits = limits or Limits()
-    with closing(_ahead(_read_all(shards, _Pace(limits), start))) as batches:
+    with closing(read(shards, limits, start)) as batches:
         for batch in batches:
             yield check(batch, shards.roles, shards.schema, limits, shards.required)
 

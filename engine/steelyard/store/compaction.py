@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import duckdb
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.store import journal
 from steelyard.store.database import (
+    MEMORY_LIMIT,
     Connection,
     one_row,
     open_handoff,
@@ -20,8 +24,9 @@ from steelyard.store.database import (
     workspace,
 )
 from steelyard.store.files import TEMPORARY, publish, writing
+from steelyard.store.imported import define_tables
 from steelyard.store.plan_files import Manifest, load_manifest
-from steelyard.store.rundir import RunDir
+from steelyard.store.rundir import IMPORTED, RunDir
 from steelyard.store.views import REJECTS_SQL, Spec, answers_sql, sql_text, verdict_sql
 
 # The oldest DuckDB that has to read the hand-off file.
@@ -44,13 +49,16 @@ def compact(run: RunDir, out: Path | None = None) -> dict[str, int]:
         UsageError: there is no plan yet, or `out` is no place for a database.
     """
     passport = run.read_passport()
-    manifest = load_manifest(run)
+    if IMPORTED in passport:
+        write = partial(_write_imported, run, passport)
+    else:
+        write = partial(_write_database, run, passport, load_manifest(run))
     target = out or run.database
     _check_target(run, target)
     temporary = target.with_name(f"{target.name}.{os.getpid()}{TEMPORARY}")
     with writing(target):
         try:
-            counts = _write_database(run, passport, manifest, temporary)
+            counts = write(temporary)
             publish(temporary, target)
         except duckdb.IOException as error:
             raise OSError(str(error)) from error
@@ -103,9 +111,8 @@ def _write_database(
 ) -> dict[str, int]:
     committed = journal.committed_parts(run.root)
     spec = Spec.of(passport, metadata=bool(manifest.metadata))
-    with workspace(run, committed, spill=path.with_suffix(".spill")) as connection:
-        connection.execute(f"ATTACH {sql_text(path)} AS o (STORAGE_VERSION '{STORAGE_VERSION}')")
-        connection.execute("USE o")
+    spill = path.with_suffix(".spill")
+    with workspace(run, committed, spill=spill) as connection, _new_file(connection, path):
         connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
         connection.execute(
             "CREATE TABLE verdicts AS " + verdict_sql(spec) + ' ORDER BY p.shard, p."row"'
@@ -114,11 +121,39 @@ def _write_database(
         connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
         run_table(connection, passport, committed)
         work_table(connection, committed)
-        counts = _audit(connection, manifest)
-        connection.execute("CHECKPOINT o")
-        connection.execute("USE memory")
-        connection.execute("DETACH o")
-    return counts
+        return _audit(connection, manifest)
+
+
+def _write_imported(run: RunDir, passport: dict[str, Any], path: Path) -> dict[str, int]:
+    spill = path.with_suffix(".spill")
+    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
+    try:
+        with (
+            duckdb.connect(":memory:", config=settings) as connection,
+            _new_file(connection, path),
+        ):
+            define_tables(connection, run, passport, "TABLE")
+            run_table(connection, passport, [])
+            work_table(connection, [])
+            verdicts, rejects = one_row(
+                connection,
+                "SELECT (SELECT count(*) FROM verdicts), (SELECT count(*) FROM rejects)",
+            )
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)
+    counts = {"pairs": verdicts, "verdicts": verdicts, "prompts": 0, "reads": 0}
+    return {**counts, "rejects": rejects}
+
+
+@contextmanager
+def _new_file(connection: Connection, path: Path) -> Iterator[None]:
+    """Tables made inside go to a new database file, which is whole afterwards."""
+    connection.execute(f"ATTACH {sql_text(path)} AS o (STORAGE_VERSION '{STORAGE_VERSION}')")
+    connection.execute("USE o")
+    yield
+    connection.execute("CHECKPOINT o")
+    connection.execute("USE memory")
+    connection.execute("DETACH o")
 
 
 def _audit(connection: Connection, manifest: Manifest) -> dict[str, int]:

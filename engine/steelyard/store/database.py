@@ -23,13 +23,14 @@ import xxhash
 from steelyard.errors import UsageError, escape
 from steelyard.records import PAIRS, READS, REJECTS
 from steelyard.store import journal
+from steelyard.store.imported import define_tables
 from steelyard.store.plan_files import (
     Manifest,
     load_manifest,
     read_manifest,
     require_plan_file,
 )
-from steelyard.store.rundir import RunDir
+from steelyard.store.rundir import IMPORTED, RunDir
 from steelyard.store.views import REJECTS_SQL, Spec, answers_sql, sql_text, verdict_sql
 from steelyard.work import Work
 
@@ -51,7 +52,7 @@ def open_sql(run: RunDir) -> Iterator[Connection]:
         IntegrityFault: a part that a view would read is damaged.
     """
     passport = run.read_passport()
-    connection = open_handoff(run) or _open_live(run, passport)
+    connection = open_handoff(run) or _open_views(run, passport)
     try:
         _lock(connection)
         yield connection
@@ -145,6 +146,16 @@ def open_handoff(run: RunDir) -> Connection | None:
         pass
     connection.close()
     return None
+
+
+def _open_views(run: RunDir, passport: dict[str, Any]) -> Connection:
+    if IMPORTED not in passport:
+        return _open_live(run, passport)
+    connection = duckdb.connect(":memory:")
+    define_tables(connection, run, passport, "VIEW")
+    run_table(connection, passport, [])
+    work_table(connection, [])
+    return connection
 
 
 def _open_live(run: RunDir, passport: dict[str, Any]) -> Connection:
@@ -249,5 +260,5 @@ def _refused(error: duckdb.Error) -> UsageError:
     words = re.sub(r"\s+", " ", str(error).split("\n\n")[0])
     return UsageError(
         f"DuckDB refuses the query: {escape(words, 300)}",
-        remedy="tables are verdicts, answers, reads, rejects, work and run; try `DESCRIBE verdicts`",
+        remedy="tables: verdicts, answers, reads, rejects, work, run; try `DESCRIBE verdicts`",
     )

@@ -15,6 +15,8 @@ from typing import Any
 from steelyard.errors import IntegrityFault, RunLocked, UsageError, escape
 from steelyard.store.files import write_text, writing
 
+IMPORTED = "imported"  # key of run.json, and a folder, of a run whose verdicts were imported
+
 
 @dataclass(frozen=True, slots=True)
 class RunDir:
@@ -48,6 +50,11 @@ class RunDir:
         return self.root / "rejects"
 
     @property
+    def imported(self) -> Path:
+        """Verdicts that were made elsewhere (store/imported.py), in a run that has no reads."""
+        return self.root / IMPORTED
+
+    @property
     def database(self) -> Path:
         """The hand-off artefact."""
         return self.root / "verdicts.duckdb"
@@ -67,6 +74,7 @@ class RunDir:
                 remedy="name a new folder with --run",
             )
         ours = {"lock", "reads", "run.json.tmp", "journal.jsonl", "journal.jsonl.tmp"}
+        ours |= {"imported", "imported.tmp"}
         if self.root.is_dir() and not self.passport.exists():
             strange = [entry.name for entry in self.root.iterdir() if entry.name not in ours]
             if strange:
