@@ -24,7 +24,8 @@ from steelyard.config import RunConfig
 from steelyard.progress import Reporter
 from steelyard.run import score
 began = time.perf_counter()
-score(RunConfig(inputs=(sys.argv[1],), judge=("scripted",)), Path(sys.argv[2]), Reporter(quiet=True))
+config = RunConfig(inputs=(sys.argv[1],), judge=("scripted",))
+score(config, Path(sys.argv[2]), Reporter(quiet=True))
 peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 print(peak / 2**20, time.perf_counter() - began)
 """

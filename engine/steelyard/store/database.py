@@ -249,5 +249,5 @@ def _refused(error: duckdb.Error) -> UsageError:
     words = re.sub(r"\s+", " ", str(error).split("\n\n")[0])
     return UsageError(
         f"DuckDB refuses the query: {escape(words, 300)}",
-        remedy="tables are verdicts, answers, reads, rejects, work and run; try `DESCRIBE verdicts`",
+        remedy="tables: verdicts, answers, reads, rejects, work and run; try `DESCRIBE verdicts`",
     )
