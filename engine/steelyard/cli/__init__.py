@@ -24,6 +24,7 @@ from steelyard.cli.base import (
     run_options,
     stopping,
 )
+from steelyard.cli.protocols import protocol as protocol_commands
 
 
 @click.group(cls=Steelyard, context_settings=CONTEXT)
@@ -186,6 +187,9 @@ def inspect(name: str, revision: str | None, protocol: str, json_out: bool) -> N
         print_json(content)
     else:
         click.echo(draw_judge(content))
+
+
+main.add_command(protocol_commands)
 
 
 @main.command()

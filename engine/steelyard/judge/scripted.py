@@ -136,7 +136,12 @@ class ScriptedJudge(Judge):
             raise EngineFailed("the scripted engine is not started", remedy="call start first")
         raw = memoryview(batch.tokens.tobytes())
         edges = (batch.offsets[start : end + 1] * batch.tokens.itemsize).tolist()
-        units = np.asarray([self._units(raw[left:right]) for left, right in pairwise(edges)])
+        units = np.asarray(
+            [
+                self._units(raw[left:right], key)
+                for (left, right), key in zip(pairwise(edges), batch.keys[start:end], strict=True)
+            ]
+        )
         if (units[:, 3] < self._fail).any():
             self._answer = None
             raise EngineFailed("the script says so", remedy="set fail=0")
@@ -163,8 +168,10 @@ class ScriptedJudge(Judge):
             return reads
         return script.write(reads, units, self._answer, self.encoder)
 
-    def _units(self, ids: memoryview) -> list[float]:
-        """Five numbers in [0, 1) that depend on the ids and the seed alone."""
+    def _units(self, ids: memoryview, key: bytes) -> list[float]:
+        """Five numbers in [0, 1) of the ids and the seed; above temperature 0, of the key too."""
+        if self._answer is not None and self._answer.temperature:
+            ids = memoryview(bytes(ids) + key)
         first = xxhash.xxh3_128_intdigest(ids, seed=self._seed)
         second = xxhash.xxh3_64_intdigest(ids, seed=self._seed + 1)
         third = xxhash.xxh3_128_intdigest(ids, seed=self._seed + 2)

@@ -60,8 +60,8 @@ def sigmoid(logit: str) -> str:
 
 def _mean(value: str, where: str = "") -> str:
     """The weighted mean over a pair's answers, or those `where` something holds."""
-    only = f" FILTER (WHERE {where})" if where else ""
-    return f"(sum(weight * {value}){only} / sum(weight){only})"
+    only = f"{value} IS NOT NULL" + (f" AND {where}" if where else "")
+    return f"(sum(weight * {value}) FILTER (WHERE {only}) / sum(weight) FILTER (WHERE {only}))"
 
 
 def _balanced(value: str) -> str:

@@ -71,7 +71,11 @@ def _check(protocol: Protocol, path: Path) -> None:
             f"it takes {' or '.join(rule.answers)} of a {' or a '.join(rule.shows)}",
         )
     if rule.labels is not None and len(protocol.labels) != rule.labels:
-        raise _wrong(path, f"{len(protocol.labels)} labels", f"{protocol.combine}: {rule.labels}")
+        raise _wrong(
+            path,
+            f"the rule {protocol.combine} takes {rule.labels} labels, not {len(protocol.labels)}",
+            "list them as `labels`, in the order of docs/protocols.md",
+        )
     if len(set(protocol.labels)) != len(protocol.labels):
         raise _wrong(path, "a label comes twice", "give each answer a label of its own")
     if protocol.combine == "scale" and (

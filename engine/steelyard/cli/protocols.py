@@ -1,0 +1,58 @@
+"""`protocol list`, `show` and `check`."""
+
+from __future__ import annotations
+
+import click
+
+from steelyard.cli.base import as_json, print_json
+
+_judge = click.option("--judge", default="demo", show_default=True, help="Whose tokens are shown.")
+
+
+@click.group()
+def protocol() -> None:
+    """Look at judging protocols, and check one's own."""
+
+
+@protocol.command(name="list")
+@as_json
+def list_(json_out: bool) -> None:
+    """List the built-in protocols."""
+    from steelyard.protocol_report import draw_protocols, list_protocols
+
+    found = list_protocols()
+    if json_out:
+        print_json(found)
+    else:
+        click.echo(draw_protocols(found))
+
+
+@protocol.command()
+@click.argument("name")
+@_judge
+@as_json
+def show(name: str, judge: str, json_out: bool) -> None:
+    """Show a protocol: a rendered example, and its segments with their tokens."""
+    from steelyard.protocol_report import draw_protocol, show_protocol
+
+    content = show_protocol(name, judge)
+    if json_out:
+        print_json(content)
+    else:
+        click.echo(draw_protocol(content))
+
+
+@protocol.command()
+@click.argument("file")
+@_judge
+@as_json
+def check(file: str, judge: str, json_out: bool) -> int:
+    """Check a protocol file: slots, labels as single tokens, how much prompts share."""
+    from steelyard.protocol_report import check_protocol, draw_check
+
+    findings = check_protocol(file, judge)
+    if json_out:
+        print_json(findings)
+    else:
+        click.echo(draw_check(findings))
+    return 2 if any(finding["state"] == "bad" for finding in findings) else 0
