@@ -39,7 +39,10 @@ LAYERS = {
     "flow": {"planning", "texts", "prompting", "feed", "scoring", "identity", "inquiry"},
     "session": {"session"},
     "run": {"run"},
-    "surface": {"status", "api", "dryrun", "inspection", "demo", "doctor", "importing"},
+    "surface": {
+        *("status", "api", "dryrun", "inspection", "protocol_report", "demo", "doctor"),
+        "importing",
+    },
     "cli": {"cli", "__main__"},
 }
 # Layers whose units may import each other, as long as no circle arises.
