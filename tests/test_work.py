@@ -31,7 +31,7 @@ def shard(tmp_path_factory):
 
 
 @pytest.mark.vllm
-@pytest.mark.parametrize("blocks", [15, 400])
+@pytest.mark.parametrize("blocks", [16, 400])
 def test_the_engine_computes_what_the_oracle_says(judge, shard, tmp_path, blocks):
     engine = {"num_gpu_blocks_override": blocks}
     run = steelyard.score(
