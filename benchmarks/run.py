@@ -18,6 +18,7 @@ NAMES = (
     "tournament",
     "overlap",
     "rubric",
+    "protocols",
     "overhead",
     "exactness",
     "limits",

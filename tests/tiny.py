@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +35,8 @@ CORPUS = [
 ] * 20
 
 
-def byte_level(size: int = 600) -> Tokenizer:
-    """A byte-level BPE tokenizer like those of GPT-2, Llama 3 and Qwen."""
+def byte_level(size: int = 600, words: Sequence[str] = ()) -> Tokenizer:
+    """A byte-level BPE tokenizer like those of GPT-2, Llama 3 and Qwen; `words` are tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -44,7 +46,7 @@ def byte_level(size: int = 600) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.train_from_iterator([*CORPUS, *(" ".join(words) for _ in range(500))], trainer)
     return tokenizer
 
 
@@ -119,12 +121,25 @@ def write_tokenizer(
     return folder
 
 
-def write_model(folder: Path, *, seed: int = 0, broken: bool = False) -> Path:
-    """A whole judge: byte-level tokenizer and float32 weights (NaN where `broken`)."""
+def write_model(
+    folder: Path,
+    *,
+    seed: int = 0,
+    broken: bool = False,
+    context: int = 512,
+    words: Sequence[str] = (),
+    says: Sequence[str] = (),
+) -> Path:
+    """A whole judge: byte-level tokenizer and float32 weights (NaN where `broken`).
+
+    With `says`, it writes these texts one after the other, and ends: each is one token, and the
+    next one depends on the last alone.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = byte_level()
+    tokenizer = byte_level(600, words)
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in says if len(text) > 1])
     write_tokenizer(folder, tokenizer, eos_token="<|end|>")
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
@@ -133,18 +148,36 @@ def write_model(folder: Path, *, seed: int = 0, broken: bool = False) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=context,
         eos_token_id=0,
         bos_token_id=None,
         initializer_range=0.2,  # far from uniform: a mistake shows
     )
     torch.manual_seed(seed)
     network = LlamaForCausalLM(config).to(torch.float32)
+    if says:
+        chain = [tokenizer.token_to_id(text) for text in ("Ċ", *says, "<|end|>")]
+        _speak(network, chain)
     if broken:
         with torch.no_grad():
             network.model.norm.weight.fill_(float("nan"))
     network.save_pretrained(folder)
     return folder
+
+
+def _speak(network, chain: list[int]) -> None:
+    """After each token of the chain the next one is by far the likeliest."""
+    import torch
+
+    with torch.no_grad():
+        for layer in network.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        known = network.model.embed_tokens.weight
+        network.lm_head.weight.mul_(0.05)
+        for one, following in pairwise(chain):
+            state = known[one] / known[one].pow(2).mean().sqrt()
+            network.lm_head.weight[following] += 20 * state / len(state)
 
 
 def hostile_texts(names: list[str], count: int, seed: int = 0) -> list[str]:
