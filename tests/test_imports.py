@@ -34,10 +34,10 @@ LAYERS = {
         "ratings",
     },
     "edges": {"shards", "judge", "store", "telemetry", "ratebook", "progress", "data"},
-    "flow": {"planning", "texts", "prompting", "feed", "scoring", "identity"},
+    "flow": {"planning", "texts", "prompting", "feed", "scoring", "identity", "features"},
     "session": {"session"},
     "run": {"run"},
-    "surface": {"status", "api", "dryrun", "inspection", "demo", "doctor"},
+    "surface": {"status", "api", "dryrun", "inspection", "demo", "doctor", "reports", "plots"},
     "cli": {"cli", "__main__"},
 }
 # Layers whose units may import each other, as long as no circle arises.

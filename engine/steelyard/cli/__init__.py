@@ -24,6 +24,7 @@ from steelyard.cli.base import (
     run_options,
     stopping,
 )
+from steelyard.cli.statistics import bias, rank, winrate
 
 
 @click.group(cls=Steelyard, context_settings=CONTEXT)
@@ -149,6 +150,10 @@ def compact(run: Path, out: Path | None, json_out: bool) -> None:
             f" {counts['pairs']:,} pairs, {counts['reads']:,} reads of"
             f" {counts['prompts']:,} prompts"
         )
+
+
+for command in (rank, winrate, bias):
+    main.add_command(command)
 
 
 @main.command()

@@ -19,7 +19,7 @@ Any other name is a column of the source (or a field of `metadata`), taken as it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,7 @@ def read_comparisons(
     columns: Mapping[str, str] | None,
     need: Sequence[str],
     want: Sequence[str] = (),
+    each: Callable[[pa.RecordBatch], pa.RecordBatch] | None = None,
 ) -> Comparisons:
     """Read what a statistic needs from a run or a file.
 
@@ -66,6 +67,7 @@ def read_comparisons(
             columns, in DuckDB's SQL: `preference=(score - 1)`. An empty one leaves the role out.
         need: roles, or names of columns, that have to be there.
         want: roles that are taken where the source has them.
+        each: what is done to every batch when it is checked, such as to make numbers of texts.
 
     Raises:
         UsageError: there is no such source, role or column.
@@ -78,7 +80,7 @@ def read_comparisons(
         select = ", ".join(f'{expression(role, roles)} AS "{role}"' for role in roles)
         query = f"SELECT {select} FROM {SOURCE}{where}"  # noqa: S608 - names are checked
         try:
-            table, more = _read(connection, query, str(path))
+            table, more = _read(connection, query, Checks(str(path)), each or (lambda batch: batch))
         except duckdb.Error as error:
             words = " ".join(str(error).split("\n\n", maxsplit=1)[0].split())
             raise UsageError(
@@ -102,15 +104,18 @@ def describe(left_out: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} rows: {reason}" for reason, count in left_out.items())
 
 
-def _read(connection: Connection, query: str, place: str) -> tuple[pa.Table, dict[str, int]]:
-    checks = Checks(place)
-    relation = connection.sql(query)
-    batches = [checked(batch, checks) for batch in relation.to_arrow_reader(BATCH)]
+def _read(
+    connection: Connection,
+    query: str,
+    checks: Checks,
+    each: Callable[[pa.RecordBatch], pa.RecordBatch],
+) -> tuple[pa.Table, dict[str, int]]:
+    reader = connection.sql(query).to_arrow_reader(BATCH)
+    batches = [each(checked(batch, checks)) for batch in reader]
     checks.refuse()
     if not batches:
         return pa.table({}), checks.left_out
-    table = pa.Table.from_batches(batches).unify_dictionaries()
-    return table, checks.left_out
+    return pa.Table.from_batches(batches).unify_dictionaries(), checks.left_out
 
 
 def _left_out(connection: Connection, names: Sequence[str]) -> tuple[dict[str, int], str]:
