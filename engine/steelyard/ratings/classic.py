@@ -120,10 +120,10 @@ def _settle(step: Callable[[Float64], Float64], state: Float64, name: str) -> Fl
             moved = step(state)
         change = np.abs(moved - state).max()
         state = moved
-        if change <= CLOSE * np.abs(state).max():
-            return state
         if not np.isfinite(change):
             break
+        if change <= CLOSE * np.abs(state).max():
+            return state
     raise NotConverged(
         f"{name} does not come to rest on these comparisons",
         remedy="some competitor won all, lost all or met nobody; use the method bradley-terry",

@@ -123,7 +123,7 @@ def others_difficulty(preference: Float64, competitor: Codes, cluster: Codes) ->
         cluster: whole numbers [n].
 
     Returns:
-        float64 [n]; one tie is added, so that none is infinite. None: fewer than three
+        float64 [n], mean 0; one tie is added, so that none is infinite. None: fewer than three
         competitors, which leave too little to learn it from.
     """
     if len(np.unique(competitor)) < 3:
@@ -135,7 +135,8 @@ def others_difficulty(preference: Float64, competitor: Codes, cluster: Codes) ->
     won = won - np.bincount(own, preference)[own]
     count = count - np.bincount(own)[own]
     share = (won + 0.5) / (count + 1)
-    return np.asarray(np.log(share / (1 - share)))
+    odds = np.log(share / (1 - share))
+    return np.asarray(odds - odds.mean())  # what all have in common is the competitors', not its
 
 
 def _features(columns: Mapping[str, Float64], rows: int) -> tuple[list[str], Float64]:

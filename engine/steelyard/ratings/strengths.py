@@ -51,7 +51,7 @@ class Ratings:
     @property
     def standard_error(self) -> Float64:
         """[K]."""
-        return np.sqrt(np.diag(self.covariance))
+        return np.asarray(np.sqrt(np.maximum(np.diag(self.covariance), 0)))
 
 
 def rate(
@@ -82,9 +82,15 @@ def rate(
         tie with an imaginary average competitor, and a warning names them.
 
     Raises:
-        UsageError: no such anchor, or a model for ties where nothing tells ties apart.
+        UsageError: no such anchor, a model for ties where nothing tells ties apart, or a single
+            cluster.
         RatingFailed: Newton's method found no maximum.
     """
+    if intervals != "rows" and contest.clusters < 2:
+        raise UsageError(
+            "all comparisons are of one cluster, from which no interval follows",
+            remedy="use --intervals rows, or leave the cluster out with --map instruction=",
+        )
     kind = MODELS[model]
     place = _place(contest, anchor)
     pairs = pairs_of(contest.sums(), contest.size)
@@ -112,7 +118,7 @@ def rate(
     else:
         covariance = _sandwich(contest, kind, fitted, clustered=intervals == "cluster")
         covariance = _anchored_covariance(covariance, place)
-        error = np.sqrt(np.diag(covariance))
+        error = np.sqrt(np.maximum(np.diag(covariance), 0))
         lower, upper = rating - z * error, rating + z * error
     ties = None if kind == links.BRADLEY_TERRY else math.exp(fitted.found[-1])
     return Ratings(contest.competitors, rating, lower, upper, covariance, ties, warnings)

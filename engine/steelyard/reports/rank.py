@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from steelyard.errors import UsageError
+from steelyard.errors import UsageError, escape
 from steelyard.ratings import classic
 from steelyard.ratings.comparing import compare
 from steelyard.ratings.strengths import INTERVALS, MODELS, rate
@@ -39,7 +39,7 @@ class RankOptions:
         ):
             if value not in known:
                 raise UsageError(
-                    f"there is no {value!r} for --{name}",
+                    f"there is no {escape(value)} for --{name}",
                     remedy=f"choose one of {', '.join(known)}",
                 )
         if self.replicates < 2 or self.shuffles < 0:

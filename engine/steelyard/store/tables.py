@@ -30,7 +30,7 @@ import pyarrow.dataset as ds
 
 from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.shards import discover
-from steelyard.store.database import Connection, lock, open_sql
+from steelyard.store.database import Connection, lock, one_row, open_sql
 from steelyard.store.rundir import RunDir
 from steelyard.store.table_checks import Checks, checked
 from steelyard.store.table_roles import ROLES, assign, expression
@@ -66,7 +66,7 @@ def read_comparisons(
         columns: role -> column, as `--map` gives it. In parentheses it is an expression over the
             columns, in DuckDB's SQL: `preference=(score - 1)`. An empty one leaves the role out.
         need: roles, or names of columns, that have to be there.
-        want: roles that are taken where the source has them.
+        want: roles that are taken where the source has them, and any row a value for them.
         each: what is done to every batch when it is checked, such as to make numbers of texts.
 
     Raises:
@@ -77,9 +77,10 @@ def read_comparisons(
     with _open(path) as (connection, names):
         roles = assign(str(path), names, columns or {}, need, want)
         left_out, where = _left_out(connection, names)
-        select = ", ".join(f'{expression(role, roles)} AS "{role}"' for role in roles)
-        query = f"SELECT {select} FROM {SOURCE}{where}"  # noqa: S608 - names are checked
         try:
+            roles = _without_empty(connection, roles, want, where)
+            select = ", ".join(f'{expression(role, roles)} AS "{role}"' for role in roles)
+            query = f"SELECT {select} FROM {SOURCE}{where}"  # noqa: S608 - names are checked
             table, more = _read(connection, query, Checks(str(path)), each or (lambda batch: batch))
         except duckdb.Error as error:
             words = " ".join(str(error).split("\n\n", maxsplit=1)[0].split())
@@ -102,6 +103,19 @@ def read_comparisons(
 def describe(left_out: Mapping[str, int]) -> str:
     """What was left out, as words."""
     return ", ".join(f"{count:,} rows: {reason}" for reason, count in left_out.items())
+
+
+def _without_empty(
+    connection: Connection, roles: dict[str, str], want: Sequence[str], where: str
+) -> dict[str, str]:
+    """The roles without those wanted ones that no row has a value for, as a run's gold may be."""
+    wanted = [role for role in roles if role in want]
+    if not wanted:
+        return roles
+    counts = ", ".join(f"count({roles[role]})" for role in wanted)
+    found = one_row(connection, f"SELECT {counts} FROM {SOURCE}{where}")  # noqa: S608
+    empty = {role for role, count in zip(wanted, found, strict=True) if not count}
+    return {role: sql for role, sql in roles.items() if role not in empty}
 
 
 def _read(
