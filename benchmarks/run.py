@@ -21,6 +21,7 @@ NAMES = (
     "overhead",
     "exactness",
     "limits",
+    "ratings",
     "gpu",
 )
 
