@@ -15,6 +15,7 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,23 +110,30 @@ def choix(contest: Tournament) -> Callable[[], Any]:
     return lambda: CENTRE + POINTS * peer.ilsr_pairwise_dense(points, tol=1e-10)
 
 
-def measure(call: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Seconds of the first call and of the second, and what it returned."""
-    seconds, result = [], None
+def measure(call: Callable[[], Any]) -> tuple[dict[str, float], Any]:
+    """Seconds of the first call, of the second, and of its processor time; what it returned.
+
+    On a machine with other work, an undisturbed time on 2 cores lies between half of the
+    processor's and the whole.
+    """
+    seconds, result, began = [], None, 0.0
     for _ in range(2):
-        began = time.perf_counter()
+        began = time.process_time()
+        start = time.perf_counter()
         result = call()
-        seconds.append(time.perf_counter() - began)
-    return seconds[0], seconds[1], result
+        seconds.append(time.perf_counter() - start)
+    spent = time.process_time() - began
+    names = ("first_seconds", "fit_seconds", "cpu_seconds")
+    return dict(zip(names, (*seconds, spent), strict=True)), result
 
 
 def speed(contest: Tournament, order: str, *, peers: bool, most: int) -> Iterator[dict[str, Any]]:
     """Ours, then the peers on as many of the first rows as they are given."""
     ours = {}
     for what in ("rows", "cluster", "bootstrap"):
-        first, second, ours[what] = measure(steelyard(contest, what))
+        seconds, ours[what] = measure(steelyard(contest, what))
         words = "1,000 cluster bootstraps" if what == "bootstrap" else f"ratings, {what} intervals"
-        yield line(words, "steelyard", contest, order, found=(first, second, 0.0))
+        yield line(words, "steelyard", contest, order) | seconds
     if not peers:
         return
     for name, made in (
@@ -139,9 +147,9 @@ def speed(contest: Tournament, order: str, *, peers: bool, most: int) -> Iterato
         some = contest if name != "evalica" else head(contest, most)
         wanted = ours["rows"] if some is contest else rate(some, intervals="rows").rating
         for what, call in made(some):
-            first, second, found = measure(call)
+            seconds, found = measure(call)
             off = float(np.abs(np.asarray(found) - wanted).max())
-            yield line(what, name, some, order, found=(first, second, off))
+            yield line(what, name, some, order) | seconds | {"difference": off}
 
 
 def arena_calls(contest: Tournament) -> list[tuple[str, Callable[[], Any]]]:
@@ -163,22 +171,18 @@ def choix_calls(contest: Tournament) -> list[tuple[str, Callable[[], Any]]]:
 
 def head(contest: Tournament, rows: int) -> Tournament:
     """The first rows of a tournament."""
-    from dataclasses import replace
-
     part = rows_of(contest.rows.pair[:rows], contest.rows.preference[:rows])
     return replace(
         contest, rows=part, swapped=contest.swapped[:rows], cluster=contest.cluster[:rows]
     )
 
 
-def line(
-    what: str, tool: str, contest: Tournament, order: str, *, found: tuple[float, float, float]
-) -> dict[str, Any]:
-    first, second, off = found
+def line(what: str, tool: str, contest: Tournament, order: str) -> dict[str, Any]:
+    """A row of the table; `measure` fills in the seconds."""
     return {
         "what": what, "tool": tool, "rows": len(contest), "competitors": contest.size,
-        "clusters": contest.clusters, "order": order, "first_seconds": first,
-        "fit_seconds": second, "difference": off, "coverage": "",
+        "clusters": contest.clusters, "order": order, "first_seconds": "", "fit_seconds": "",
+        "cpu_seconds": "", "difference": 0.0, "coverage": "",
     }  # fmt: skip
 
 
@@ -191,21 +195,19 @@ def coverage(tournaments: int) -> Iterator[dict[str, Any]]:
         ("davidson", "davidson", "cluster"),
     ):
         rng = np.random.default_rng(7)
-        inside, count, began = [], 0, time.perf_counter()
+        inside, began = [], time.perf_counter()
         for _ in range(tournaments):
             truth, (i, j, y, t, cluster) = rating_twins.simulate(rng, ties=ties)
             table = pa.table({"model_a": NAMES[i], "model_b": NAMES[j], "preference": y, "tie": t,
                               "instruction": cluster})  # fmt: skip
-            found = rate(tournament(table), model=model, intervals=intervals, replicates=200)
+            contest = tournament(table)
+            found = rate(contest, model=model, intervals=intervals, replicates=200)
             wanted = CENTRE + POINTS * truth
             inside.append((found.lower <= wanted) & (wanted <= found.upper))
-            count += len(table)
-        yield {
-            "what": f"{tournaments} tournaments, {model}", "tool": f"{intervals} intervals",
-            "rows": count // tournaments, "competitors": 6, "clusters": 80, "order": "simulated",
-            "first_seconds": time.perf_counter() - began, "fit_seconds": 0.0, "difference": 0.0,
-            "coverage": f"{np.mean(inside):.4f}",
-        }  # fmt: skip
+        words = f"{tournaments} tournaments, {model}"
+        seconds = {"first_seconds": time.perf_counter() - began}
+        done = line(words, f"{intervals} intervals", contest, "simulated")
+        yield done | seconds | {"coverage": f"{np.mean(inside):.4f}"}
 
 
 def main() -> None:
