@@ -86,42 +86,51 @@ def rate(
             cluster.
         RatingFailed: Newton's method found no maximum.
     """
-    if intervals != "rows" and contest.clusters < 2:
+    place = _place(contest, anchor)
+    warnings = _check_clusters(contest) if intervals != "rows" else ()
+    fitted, more = _estimate(contest, model)
+    if model == "bradley-terry":  # its gradients take ties as halves
+        contest = replace(contest, rows=contest.rows._replace(tie=NOTHING))
+    rating = _anchored(fitted.found[None, :-1], place)[0]
+    if intervals == "bootstrap":
+        draws, some = _bootstrap(contest, MODELS[model], fitted, replicates, seed)
+        draws, more = _anchored(draws, place), (*more, *some)
+        lower, upper = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        covariance = np.asarray(np.cov(draws, rowvar=False), dtype=np.float64)
+    else:
+        covariance = _sandwich(contest, MODELS[model], fitted, clustered=intervals == "cluster")
+        covariance = _anchored_covariance(covariance, place)
+        wide = NormalDist().inv_cdf(0.5 + level / 2) * np.sqrt(np.maximum(np.diag(covariance), 0))
+        lower, upper = rating - wide, rating + wide
+    ties = None if model == "bradley-terry" else math.exp(fitted.found[-1])
+    names = contest.competitors
+    return Ratings(names, rating, lower, upper, covariance, ties, (*more, *warnings))
+
+
+def _check_clusters(contest: Tournament) -> tuple[str, ...]:
+    if contest.clusters < 2:
         raise UsageError(
             "all comparisons are of one cluster, from which no interval follows",
             remedy="use --intervals rows, or leave the cluster out with --map instruction=",
         )
-    kind = MODELS[model]
-    place = _place(contest, anchor)
+    if contest.clusters < FEW:
+        return (f"only {contest.clusters} clusters: the intervals are too narrow",)
+    return ()
+
+
+def _estimate(contest: Tournament, model: str) -> tuple[Fit, tuple[str, ...]]:
+    """The fit, and a warning if it took a prior."""
     pairs = pairs_of(contest.sums(), contest.size)
     _check_ties(contest, model, pairs.sums)
     warnings = _loose_ends(contest, components(pairs, contest.size))
     prior = np.full(contest.size, float(bool(warnings)))
-    fitted = solve(kind, pairs, prior, np.append(np.zeros(contest.size), 0.5))
+    fitted = solve(MODELS[model], pairs, prior, np.append(np.zeros(contest.size), 0.5))
     if not fitted.converged or not np.isfinite(fitted.found).all():
         raise RatingFailed(
             f"the {model} model has no finite maximum on these comparisons",
             remedy="use the model bradley-terry, which counts a tie as half a win",
         )
-    if contest.clusters < FEW:
-        warnings = (*warnings, _few(contest.clusters))
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    rows = contest.rows if model != "bradley-terry" else contest.rows._replace(tie=NOTHING)
-    contest = replace(contest, rows=rows)
-    rating = _anchored(fitted.found[None, :-1], place)[0]
-    if intervals == "bootstrap":
-        draws, more = _bootstrap(contest, kind, fitted, replicates, seed)
-        draws = _anchored(draws, place)
-        tails = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
-        covariance = np.asarray(np.cov(draws, rowvar=False), dtype=np.float64)
-        lower, upper, warnings = tails[0], tails[1], (*warnings, *more)
-    else:
-        covariance = _sandwich(contest, kind, fitted, clustered=intervals == "cluster")
-        covariance = _anchored_covariance(covariance, place)
-        error = np.sqrt(np.maximum(np.diag(covariance), 0))
-        lower, upper = rating - z * error, rating + z * error
-    ties = None if kind == links.BRADLEY_TERRY else math.exp(fitted.found[-1])
-    return Ratings(contest.competitors, rating, lower, upper, covariance, ties, warnings)
+    return fitted, warnings
 
 
 def _place(contest: Tournament, anchor: str | None) -> int | None:
@@ -145,9 +154,8 @@ def _check_ties(contest: Tournament, model: str, sums: Float64) -> None:
             f"the {model} model needs ties told apart from wins, and both of them",
             remedy="use bradley-terry, or a source with a winner that may be tie, or --map tie=",
         )
-    inside = (sums[:, 2] / 2 <= sums[:, 1] * (1 + 1e-9)) & (
-        sums[:, 2] / 2 <= (sums[:, 0] - sums[:, 1]) * (1 + 1e-9) + 1e-9
-    )
+    n, score, ties = sums.T
+    inside = ties / 2 <= np.minimum(score, n - score) + 1e-9 * n
     if not inside.all():
         raise InputRefused(
             "P(tie) is more than a preference leaves room for (half of it counts to each side)",
@@ -173,10 +181,6 @@ def _loose_ends(contest: Tournament, groups: Int64) -> tuple[str, ...]:
         f"not all strengths are finite: {', '.join(named)}{more} won all, lost all or were never"
         " compared with the others; every competitor was given one tie with an average one",
     )
-
-
-def _few(clusters: int) -> str:
-    return f"only {clusters} clusters: the intervals are too narrow"
 
 
 def _sandwich(contest: Tournament, kind: int, fitted: Fit, *, clustered: bool) -> Float64:

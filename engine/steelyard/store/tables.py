@@ -8,6 +8,7 @@ file, a folder or a pattern. The table has one column a role, under the role's n
 | model_a, model_b | dictionary of strings, no nulls |
 | preference | float64 in [0, 1]: P(a is better) + half of P(tie) |
 | tie | float64 in [0, 1], P(tie); null where the source does not tell ties apart |
+| score | float64, finite; a logit as it stands |
 | instruction | uint64, the cluster: a 64-bit hash of what stands there, whole numbers as they are |
 | weight | float64, finite, not negative |
 | length_a, length_b | float64, not negative |
