@@ -8,7 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from steelyard.errors import InputRefused, SteelyardError, UsageError
+from steelyard.errors import InputRefused, SteelyardError, UsageError, escape
 from steelyard.ratings.tournament import NOTHING, Tournament
 from steelyard.records import Float64, Int64
 from steelyard_kernels import links
@@ -141,7 +141,8 @@ def _place(contest: Tournament, anchor: str | None) -> int | None:
 
         near = get_close_matches(anchor, contest.competitors, n=3) or contest.competitors[:3]
         raise UsageError(
-            f"no competitor is called {anchor}", remedy=f"choose one, such as {', '.join(near)}"
+            f"no competitor is called {escape(anchor)}",
+            remedy=f"choose one, such as {', '.join(map(escape, near))}",
         )
     return contest.competitors.index(anchor)
 
@@ -175,7 +176,7 @@ def _loose_ends(contest: Tournament, groups: Int64) -> tuple[str, ...]:
     named = []
     for at in outside[:8]:
         why = "never lost" if lost[at] == 0 else "never won" if won[at] == 0 else "one-sided"
-        named.append(f"{contest.competitors[at]} ({why})")
+        named.append(f"{escape(contest.competitors[at])} ({why})")
     more = f" and {len(outside) - 8} more" if len(outside) > 8 else ""
     return (
         f"not all strengths are finite: {', '.join(named)}{more} won all, lost all or were never"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from steelyard.errors import escape
 from steelyard.ratings.means import Mean
 from steelyard.store.tables import Comparisons
 
@@ -53,7 +54,7 @@ def cell(value: object) -> str:
     """A value in a table; nothing where there is none."""
     if value is None:
         return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else escape(value)
 
 
 def percent(value: float | None) -> str:

@@ -81,7 +81,7 @@ def draw_winrate(content: dict[str, Any]) -> str:
     for kind, title in (("length_controlled", "equal length"), ("style_controlled", "equal style")):
         if any(one[kind] for one in content["win_rates"]):
             head += [title, "se"]
-    title = f"against {content['baseline']}"
+    title = f"against {escape(content['baseline'])}"
     return "\n\n".join([title, draw_table(rows, [*head, "rows"]), draw_source(content)])
 
 
