@@ -21,6 +21,7 @@ _ROUNDS = 100
 _CLOSE = 1e-11  # of the last step: in log-strength, and Newton's error is about its square
 _HALVINGS = 40
 _LONGEST = 4.0  # step of a round, in log-strength
+_SHORT = 0.25  # below it curvature hardly changes, and a whole step never fails to rise
 
 
 class Fit(NamedTuple):
@@ -76,6 +77,8 @@ def newton(problem: Likelihood, found: Float64, information: Float64) -> bool:
         for _half in range(_HALVINGS):
             trial[:] = found
             trial[:free] += scale * step[:free]
+            if scale * largest < _SHORT:
+                break
             risen = _value(problem, trial)
             if risen >= value - 1e-12 * abs(value):
                 break

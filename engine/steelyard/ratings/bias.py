@@ -118,28 +118,32 @@ def family_of(name: str) -> str:
     return (found.group() if found else name).lower()
 
 
-def families(contest: Tournament, judge: Sequence[str], gold: Float64) -> list[Family]:
+def families(
+    contest: Tournament, judges: Sequence[str], judge: Codes, gold: Float64
+) -> list[Family]:
     """Preference for each family of competitors, the judges' own beside others'.
 
     Args:
         contest: n comparisons.
-        judge: n names of judges.
+        judges: names.
+        judge: whole numbers [n], into `judges`.
         gold: float64 [n], as for `verbosity`.
     """
-    of = np.array([family_of(name) for name in contest.competitors])
+    names = sorted({family_of(name) for name in contest.competitors})
+    of = np.array([names.index(family_of(name)) for name in contest.competitors])
+    own = np.array([family_of(name) for name in judges])
     i, j = contest.rows.pair // contest.size, contest.rows.pair % contest.size
-    one, other = of[i], of[j]
-    names, codes = np.unique(np.asarray(judge), return_inverse=True)
-    judges = np.array([family_of(name) for name in names])[codes]
     found = []
-    for family in np.unique(of).tolist():
-        rows = (one == family) != (other == family)
+    for at, family in enumerate(names):
+        mine = of == at
+        upper = mine[i]
+        rows = upper != mine[j]
         if rows.any():
-            upper = one[rows] == family
-            sides = [np.where(upper, x, 1 - x) for x in (contest.rows.preference[rows], gold[rows])]
-            found.append(
-                _family(family, (sides[0], sides[1]), judges[rows] == family, contest.cluster[rows])
-            )
+            sides = [
+                np.where(upper[rows], x[rows], 1 - x[rows]) for x in (contest.rows.preference, gold)
+            ]
+            by_own = (own == family)[judge[rows]]
+            found.append(_family(family, (sides[0], sides[1]), by_own, contest.cluster[rows]))
     return sorted(found, key=lambda item: -item.preference.value)
 
 

@@ -165,8 +165,13 @@ def _between_competitors(table: pa.Table, warnings: list[str]) -> dict[str, Any]
             out["verbosity"] = _as_json(measures.verbosity(contest, difference, gold))
         except FitFailed as error:
             warnings.append(f"verbosity: {error.cause}")
-    judge = table["judge"].to_pylist() if "judge" in names else [""] * len(table)
-    out["families"] = [_as_json(one) for one in measures.families(contest, judge, gold)]
+    judges, judge = [""], np.zeros(len(table), np.int32)
+    if "judge" in names:
+        coded = pc.cast(table["judge"], pa.string()).combine_chunks().fill_null("")
+        coded = coded.dictionary_encode()
+        judges, judge = coded.dictionary.to_pylist(), coded.indices.to_numpy()
+    found = measures.families(contest, judges, judge, gold)
+    out["families"] = [_as_json(one) for one in found]
     return out
 
 
