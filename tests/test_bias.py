@@ -58,7 +58,7 @@ def test_position_by_hand():
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=20))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_swapping_responses_mirrors_position(reads):
     ab, ba = np.array(reads).T
     one = measures.position(ab, ba, np.arange(len(ab)))

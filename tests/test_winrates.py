@@ -139,6 +139,7 @@ def test_a_mean_over_clusters_by_hand():
     assert weighted.value == 0.75
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=30))
 def test_one_row_a_cluster_is_the_taught_standard_error(values):
     y = np.array(values)
