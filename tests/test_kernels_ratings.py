@@ -19,6 +19,7 @@ from steelyard_kernels.elo import elo
 from steelyard_kernels.groups import group
 from steelyard_kernels.resampling import resampled_strengths
 from steelyard_kernels.sandwich import gradient_products, pair_slopes
+from steelyard_kernels.threads import spread
 
 MODELS = [links.BRADLEY_TERRY, links.DAVIDSON, links.RAO_KUPPER]
 FEW = settings(max_examples=60, deadline=None)
@@ -216,6 +217,27 @@ def test_elo_equals_a_loop_in_any_order(drawn, seed):
             order[at], order[other] = order[other], at
         wanted = twins.naive_elo([played[at] for at in order], size, 4.0)
         assert np.allclose(shuffled[shuffle], wanted, rtol=1e-13)
+
+
+@given(st.integers(0, 40), st.integers(1, 9))
+@settings(max_examples=20, deadline=None)
+def test_blocks_cover_everything_once(items, block):
+    seen = np.zeros(items, int)
+
+    def work(start, end):
+        assert 0 < end - start <= block
+        seen[start:end] += 1
+
+    spread(work, items, block)
+    assert (seen == 1).all()
+
+
+def test_an_error_in_a_block_is_raised():
+    def work(start, end):
+        raise ValueError(f"block {start}")
+
+    with pytest.raises(ValueError, match="block"):
+        spread(work, 10, 2)
 
 
 @given(st.integers(1, 12))

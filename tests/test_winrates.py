@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -22,7 +23,7 @@ from steelyard.ratings.length_control import (
 from steelyard.ratings.logistic import FitFailed, fit, sigmoid
 from steelyard.ratings.means import mean
 from steelyard.ratings.style import FEATURES, style_counts
-from steelyard.reports.winrate import winrate
+from steelyard.reports.winrate import draw_winrate, winrate
 
 BASELINE = "gpt4_1106_preview"
 MAP = {
@@ -184,6 +185,24 @@ def test_swapping_sides_mirrors(seed):
     assert "bold" not in held.coefficients  # it never differs
 
 
+def test_who_always_wins_has_no_controlled_rate(tmp_path):
+    """The others keep theirs, and the report says why one is missing."""
+    rng = np.random.default_rng(0)
+    columns = {
+        "model_a": ["king"] * 40 + ["x"] * 40, "model_b": ["base"] * 80,
+        "preference": np.concatenate([np.ones(40), rng.random(40)]),
+        "length_a": rng.integers(10, 900, 80), "length_b": rng.integers(10, 900, 80),
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    found = winrate(tmp_path / "t.parquet", {}, "base")
+    by_name = {one["competitor"]: one for one in found["win_rates"]}
+    assert by_name["king"]["length_controlled"] is None
+    assert 0.2 < by_name["x"]["length_controlled"]["win_rate"] < 0.8
+    (warning,) = found["warnings"]
+    assert warning.startswith("king: the regression has no finite maximum")
+    assert "warning: king" in draw_winrate(found)
+
+
 def test_length_control_finds_what_is_left_at_equal_length():
     """Quality 0.4, length worth 1.25, longer answers throughout: the raw rate is far above."""
     rng = np.random.default_rng(3)
@@ -229,8 +248,6 @@ def test_relative_differences_by_hand():
 def test_a_baseline_and_difficulties_have_to_be_there(tmp_path):
     table = {"model_a": ["x", "y"], "model_b": ["y", "x"], "preference": [0.3, 0.4]}
     path = tmp_path / "t.parquet"
-    import pyarrow as pa
-
     pq.write_table(pa.table({**table, "instruction_id": [1, 2]}), path)
     with pytest.raises(UsageError, match="no comparison is with z"):
         winrate(path, {}, "z")

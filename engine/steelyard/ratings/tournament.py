@@ -15,7 +15,7 @@ from steelyard_kernels.comparisons import Rows, pair_sums, rows_of
 
 Int32 = npt.NDArray[np.int32]
 NOTHING: Float64 = np.zeros(0)
-MOST = 4000  # competitors: beyond it, sums for all pairs of them do not fit into memory
+MOST = 2000  # competitors: beyond it, sums for all pairs of them do not fit into memory
 
 
 @dataclass(frozen=True, slots=True)

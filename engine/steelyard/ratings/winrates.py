@@ -13,6 +13,7 @@ from steelyard.ratings.length_control import (
     others_difficulty,
     style_controlled,
 )
+from steelyard.ratings.logistic import FitFailed
 from steelyard.ratings.means import Codes, Mean, decided, mean
 from steelyard.records import Float64
 
@@ -41,16 +42,15 @@ class WinRate:
     difference: float | None  # mean difference of lengths, in characters
     length_controlled: Controlled | None
     style_controlled: Controlled | None
+    problem: str | None  # why a controlled rate is missing though its columns are there
 
 
 def win_rates(rows: Against) -> list[WinRate]:
     """Win rates of all competitors, the best first (by length-controlled rate where there is one).
 
     Without a given difficulty, that of an instruction is learned from the other competitors'
-    preferences on it.
-
-    Raises:
-        FitFailed: a regression has no maximum.
+    preferences on it. A regression without a maximum, as where one side wins always, leaves that
+    competitor's controlled rate out and says so.
     """
     difficulty = rows.difficulty
     if difficulty is None and rows.length is not None:
@@ -68,14 +68,16 @@ def _order(one: WinRate) -> float:
 def _one(rows: Against, difficulty: Float64 | None, name: str, mine: Codes) -> WinRate:
     y, cluster = rows.preference[mine], rows.cluster[mine]
     weight = rows.weight[mine] if len(rows.weight) else None
-    enough = len(y) > 1
-    by_length = by_style = None
-    if rows.length is not None and enough:
-        hard = None if difficulty is None else difficulty[mine]
-        by_length = length_controlled(y, rows.length[mine], hard, cluster, weight)
-    if rows.style and enough:
-        differences = {key: values[mine] for key, values in rows.style.items()}
-        by_style = style_controlled(y, differences, cluster, weight)
+    by_length = by_style = problem = None
+    try:
+        if rows.length is not None and len(y) > 1:
+            hard = None if difficulty is None else difficulty[mine]
+            by_length = length_controlled(y, rows.length[mine], hard, cluster, weight)
+        if rows.style and len(y) > 1:
+            differences = {key: values[mine] for key, values in rows.style.items()}
+            by_style = style_controlled(y, differences, cluster, weight)
+    except FitFailed as error:
+        problem = error.cause
     w = np.ones(len(y)) if weight is None else weight
     return WinRate(
         competitor=name,
@@ -84,4 +86,5 @@ def _one(rows: Against, difficulty: Float64 | None, name: str, mine: Codes) -> W
         difference=None if rows.length is None else float(rows.length[mine].mean()),
         length_controlled=by_length,
         style_controlled=by_style,
+        problem=problem,
     )

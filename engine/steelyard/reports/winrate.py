@@ -48,7 +48,6 @@ def winrate(
     Raises:
         UsageError: nobody has that name, or a column is missing.
         InputRefused: values cannot be used.
-        FitFailed: a regression has no maximum.
     """
     read = (read_with_style if style else read_comparisons)(path, columns, NEED, WANT)
     table, turned = _against(read.table, baseline)
@@ -62,6 +61,7 @@ def winrate(
         "difficulty": str(difficulty) if difficulty else "learned" if rows.length is not None
         else None,
         "win_rates": [_as_json(one) for one in found],
+        "warnings": [f"{escape(one.competitor)}: {one.problem}" for one in found if one.problem],
     }  # fmt: skip
 
 
