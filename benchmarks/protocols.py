@@ -42,7 +42,7 @@ def main() -> int:
         shuffled = workloads.arrange(rows, "shuffled", chosen.seed)
         workloads.write(shuffled, place / "shuffled")
         for name in chosen.names or protocol_names():
-            found.append(cost(name, judge, place, chosen.max_tokens))
+            found += [cost(name, judge, place, chosen.max_tokens)]
     base = found[0]["computed_a_pair"]
     for row in found:
         row["to_pairwise"] = row["computed_a_pair"] / base

@@ -22,6 +22,7 @@ NAMES = (
     "overhead",
     "exactness",
     "limits",
+    "ratings",
     "gpu",
 )
 

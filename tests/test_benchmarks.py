@@ -110,6 +110,15 @@ def limits(rows):
     assert len({(row["step_tokens"], row["step_prompts"]) for row in rows}) == len(rows) > 1
 
 
+def ratings(rows):
+    """All tools find the same ratings, and intervals by instruction hold the truth."""
+    for row in rows:
+        if row["what"] in {"ratings, exact", "ratings of summed points"}:
+            assert row["difference"] < 1e-3
+    held = {row["tool"]: float(row["coverage"]) for row in rows if row["coverage"]}
+    assert held["cluster intervals"] > 0.85
+
+
 def gpu(rows):
     same_work(rows[:2])
     same_work(rows[2:])
@@ -122,6 +131,7 @@ AUDITS = {
     "limits": limits,
     "overhead": overhead,
     "overlap": overlap,
+    "ratings": ratings,
     "rubric": rubric,
     "sharing": sharing,
     "soak": soak,

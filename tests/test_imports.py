@@ -36,12 +36,15 @@ LAYERS = {
         "ratings",
     },
     "edges": {"shards", "judge", "store", "telemetry", "ratebook", "progress", "data"},
-    "flow": {"planning", "texts", "prompting", "feed", "scoring", "identity", "inquiry"},
+    "flow": {
+        *("planning", "texts", "prompting", "feed", "scoring", "identity", "inquiry"),
+        "features",
+    },
     "session": {"session"},
     "run": {"run"},
     "surface": {
         *("status", "api", "dryrun", "inspection", "protocol_report", "demo", "doctor"),
-        "importing",
+        *("importing", "reports", "plots"),
     },
     "cli": {"cli", "__main__"},
 }

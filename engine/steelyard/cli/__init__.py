@@ -25,6 +25,7 @@ from steelyard.cli.base import (
     stopping,
 )
 from steelyard.cli.protocols import protocol as protocol_commands
+from steelyard.cli.statistics import bias, rank, winrate
 from steelyard.config import parse_pairs
 
 
@@ -192,6 +193,10 @@ def compact(run: Path, out: Path | None, json_out: bool) -> None:
             f" {counts['pairs']:,} pairs, {counts['reads']:,} reads of"
             f" {counts['prompts']:,} prompts"
         )
+
+
+for command in (rank, winrate, bias):
+    main.add_command(command)
 
 
 @main.command()

@@ -27,6 +27,7 @@ from steelyard.store.files import TEMPORARY, publish, writing
 from steelyard.store.imported import define_tables
 from steelyard.store.plan_files import Manifest, load_manifest
 from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.statistics_views import create_statistics
 from steelyard.store.views import REJECTS_SQL, Spec, answers_sql, sql_text, verdict_sql
 
 # The oldest DuckDB that has to read the hand-off file.
@@ -119,6 +120,7 @@ def _write_database(
         )
         connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
         connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
+        create_statistics(connection)
         run_table(connection, passport, committed)
         work_table(connection, committed)
         return _audit(connection, manifest)
@@ -133,6 +135,7 @@ def _write_imported(run: RunDir, passport: dict[str, Any], path: Path) -> dict[s
             _new_file(connection, path),
         ):
             define_tables(connection, run, passport, "TABLE")
+            create_statistics(connection)
             run_table(connection, passport, [])
             work_table(connection, [])
             verdicts, rejects = one_row(

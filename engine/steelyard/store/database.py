@@ -31,6 +31,7 @@ from steelyard.store.plan_files import (
     require_plan_file,
 )
 from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.statistics_views import create_statistics
 from steelyard.store.views import REJECTS_SQL, Spec, answers_sql, sql_text, verdict_sql
 from steelyard.work import Work
 
@@ -54,7 +55,7 @@ def open_sql(run: RunDir) -> Iterator[Connection]:
     passport = run.read_passport()
     connection = open_handoff(run) or _open_views(run, passport)
     try:
-        _lock(connection)
+        lock(connection)
         yield connection
     finally:
         connection.close()
@@ -153,6 +154,7 @@ def _open_views(run: RunDir, passport: dict[str, Any]) -> Connection:
         return _open_live(run, passport)
     connection = duckdb.connect(":memory:")
     define_tables(connection, run, passport, "VIEW")
+    create_statistics(connection)
     run_table(connection, passport, [])
     work_table(connection, [])
     return connection
@@ -170,6 +172,7 @@ def _open_live(run: RunDir, passport: dict[str, Any]) -> Connection:
     connection.execute("CREATE VIEW verdicts AS " + verdict_sql(spec))
     connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
     connection.execute("CREATE VIEW rejects AS " + REJECTS_SQL)
+    create_statistics(connection)
     run_table(connection, passport, parts)
     work_table(connection, parts)
     return connection
@@ -232,7 +235,8 @@ def work_table(connection: Connection, committed: Sequence[journal.Part]) -> Non
     connection.unregister("work_raw")
 
 
-def _lock(connection: Connection) -> None:
+def lock(connection: Connection) -> None:
+    """Leave a connection no file, no extension, no Python variable and no setting to reach."""
     for setting in (
         "enable_progress_bar = false",  # it would print into the results on stdout
         "autoinstall_known_extensions = false",

@@ -1,0 +1,175 @@
+"""Strengths from comparisons: rows collapse to sums a pair, then Newton's method on these.
+
+The likelihoods (links.py) are linear in the outcomes, so that soft outcomes, weights and any
+number of rows enter through three sums a pair (`comparisons.Pairs`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelyard_kernels.comparisons import Pairs
+from steelyard_kernels.jit import column, kernel
+from steelyard_kernels.links import DAVIDSON, RAO_KUPPER, curvature, log_logistic, slopes
+
+Float64 = NDArray[np.float64]
+
+_ROUNDS = 100
+_CLOSE = 1e-11  # of the last step: in log-strength, and Newton's error is about its square
+_HALVINGS = 40
+_LONGEST = 4.0  # step of a round, in log-strength
+_SHORT = 0.25  # below it curvature hardly changes, and a whole step never fails to rise
+
+
+class Fit(NamedTuple):
+    """Where the likelihood is greatest."""
+
+    found: Float64  # [K + 1] log-strengths, then the parameter for ties
+    information: Float64  # [K + 1, K + 1] negative second derivatives there
+    converged: bool  # False: 100 rounds of Newton's method were not enough
+
+
+class Likelihood(NamedTuple):
+    """What is maximised."""
+
+    model: int  # links.BRADLEY_TERRY, DAVIDSON or RAO_KUPPER
+    pairs: Pairs
+    prior: Float64  # [K] weight of one tie with an imaginary competitor of strength 0
+
+
+def solve(model: int, pairs: Pairs, prior: Float64, start: Float64) -> Fit:
+    """The strengths of greatest likelihood.
+
+    Args:
+        model: links.BRADLEY_TERRY, DAVIDSON or RAO_KUPPER.
+        pairs: sums of the pairs that met.
+        prior: float64 [K], weight of one tie with an imaginary competitor of strength 0 (so that
+            none is infinite). All zero: none, and the strengths sum to 0.
+        start: float64 [K + 1], where to begin: log-strengths, then the parameter for ties (above
+            0 for Rao and Kupper; any number for a model without).
+    """
+    found = np.array(start, dtype=np.float64)
+    information = np.zeros((len(found), len(found)))
+    problem = Likelihood(model, pairs, column(prior, np.float64))
+    return Fit(found, information, bool(newton(problem, found, information)))
+
+
+@kernel
+def newton(problem: Likelihood, found: Float64, information: Float64) -> bool:
+    """Newton's method from `found`, in place; false when it has not come to rest."""
+    size = len(found)
+    free = size if problem.model in (DAVIDSON, RAO_KUPPER) else size - 1
+    work, step, trial = np.empty((size, size)), np.empty(size), np.empty(size)
+    value = _derive(problem, found, step, information)
+    for _ in range(_ROUNDS):
+        work[:] = information
+        _pin(work, problem.prior, free)
+        cholesky_solve(work, step, free)
+        largest = np.abs(step[:free]).max()
+        if largest < _CLOSE:
+            return True
+        scale = min(1.0, _LONGEST / largest)
+        if problem.model == RAO_KUPPER and step[size - 1] < 0:  # its parameter stays above 0
+            scale = min(scale, 0.9 * found[size - 1] / -step[size - 1])
+        for _half in range(_HALVINGS):
+            trial[:] = found
+            trial[:free] += scale * step[:free]
+            if scale * largest < _SHORT:
+                break
+            risen = _value(problem, trial)
+            if risen >= value - 1e-12 * abs(value):
+                break
+            scale /= 2
+        found[:] = trial
+        value = _derive(problem, found, step, information)
+    return False
+
+
+@kernel
+def _value(problem: Likelihood, at: Float64) -> float:
+    pairs, prior = problem.pairs, problem.prior
+    value, e = 0.0, at[len(at) - 1]
+    for p in range(len(pairs.first)):
+        sums = pairs.sums[p, 0], pairs.sums[p, 1], pairs.sums[p, 2]
+        d = at[pairs.first[p]] - at[pairs.second[p]]
+        value += curvature(problem.model, d, e, sums)[0]
+    for i in range(len(prior)):
+        if prior[i] > 0:
+            value += prior[i] * (log_logistic(at[i]) + log_logistic(-at[i])) / 2
+    return value
+
+
+@kernel
+def _derive(problem: Likelihood, at: Float64, gradient: Float64, information: Float64) -> float:
+    """Value, gradient and information at a place."""
+    pairs, prior = problem.pairs, problem.prior
+    value, last = 0.0, len(at) - 1
+    e = at[last]
+    gradient[:] = 0
+    information[:] = 0
+    for p in range(len(pairs.first)):
+        i, j = pairs.first[p], pairs.second[p]
+        n, s, t = pairs.sums[p, 0], pairs.sums[p, 1], pairs.sums[p, 2]
+        more, dd, de, ee = curvature(problem.model, at[i] - at[j], e, (n, s, t))
+        dn, ds, dt, en, es, et = slopes(problem.model, at[i] - at[j], e)
+        value += more
+        by_d = dn * n + ds * s + dt * t
+        gradient[i] += by_d
+        gradient[j] -= by_d
+        gradient[last] += en * n + es * s + et * t
+        information[i, i] += dd
+        information[j, j] += dd
+        information[i, j] -= dd
+        information[i, last] += de
+        information[j, last] -= de
+        information[last, last] += ee
+    for i in range(last):
+        won = 1 / (1 + np.exp(-at[i]))
+        gradient[i] += prior[i] * (0.5 - won)
+        information[i, i] += prior[i] * won * (1 - won)
+        value += prior[i] * (log_logistic(at[i]) + log_logistic(-at[i])) / 2
+    for i in range(len(at)):
+        for j in range(i):
+            both = information[i, j] + information[j, i]
+            information[i, j] = information[j, i] = both
+    return value
+
+
+@kernel
+def _pin(information: Float64, prior: Float64, free: int) -> None:
+    """Without a prior, adding a number to all strengths changes nothing: fix their sum."""
+    if prior.sum() == 0:
+        size = len(prior)
+        level = 0.0
+        for i in range(size):
+            level += information[i, i] / size
+        for i in range(size):
+            for j in range(size):
+                information[i, j] += level / size
+    for i in range(free, len(information)):
+        information[i, i] = 1.0
+
+
+@kernel
+def cholesky_solve(matrix: Float64, vector: Float64, size: int) -> None:
+    """Solve matrix @ x = vector in place, for the leading `size` of both.
+
+    Works on rows of the upper triangle, which the compiler turns into vector instructions.
+    """
+    for k in range(size):
+        matrix[k, k:size] /= np.sqrt(matrix[k, k])
+        for i in range(k + 1, size):
+            factor = matrix[k, i]
+            for j in range(i, size):
+                matrix[i, j] -= factor * matrix[k, j]
+    for k in range(size):
+        vector[k] /= matrix[k, k]
+        for j in range(k + 1, size):
+            vector[j] -= matrix[k, j] * vector[k]
+    for k in range(size - 1, -1, -1):
+        for j in range(k + 1, size):
+            vector[k] -= matrix[k, j] * vector[j]
+        vector[k] /= matrix[k, k]
