@@ -53,7 +53,7 @@ def open_sql(run: RunDir) -> Iterator[Connection]:
     passport = run.read_passport()
     connection = open_handoff(run) or _open_live(run, passport)
     try:
-        _lock(connection)
+        lock(connection)
         yield connection
     finally:
         connection.close()
@@ -230,7 +230,8 @@ def work_table(connection: Connection, committed: Sequence[journal.Part]) -> Non
     connection.unregister("work_raw")
 
 
-def _lock(connection: Connection) -> None:
+def lock(connection: Connection) -> None:
+    """Leave a connection no file, no extension, no Python variable and no setting to reach."""
     for setting in (
         "enable_progress_bar = false",  # it would print into the results on stdout
         "autoinstall_known_extensions = false",

@@ -1,0 +1,176 @@
+"""Values of a table of comparisons: made into numbers, and counted where they cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from steelyard.errors import InputRefused, escape
+from steelyard.records import Bool, Float64
+from steelyard.shards.findings import Findings
+from steelyard.shards.gold import LABELS, read_gold
+
+SOURCES = {"logit", "winner", "score_a", "score_b"}
+NO_PREFERENCE = "no preference"
+EXAMPLES = 3
+
+
+class Checks:
+    """What is wrong, counted by reason over all batches; methods mutate."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.left_out: dict[str, int] = {}
+        self.rows = 0
+        self._bad: dict[str, tuple[int, list[str]]] = {}
+
+    def bad(self, mask: Bool, reason: str, show: Callable[[int], object] | None = None) -> None:
+        """Count bad rows under a reason, with examples of what stands there."""
+        count = int(np.count_nonzero(mask))
+        if not count:
+            return
+        before, shown = self._bad.get(reason, (0, []))
+        if show is not None and len(shown) < EXAMPLES:
+            shown += [escape(show(row), 40) for row in np.flatnonzero(mask)[:EXAMPLES].tolist()]
+        self._bad[reason] = before + count, list(dict.fromkeys(shown))[:EXAMPLES]
+
+    def leave_out(self, reason: str, mask: Bool) -> None:
+        """Count rows that are no comparisons."""
+        count = int(np.count_nonzero(mask))
+        if count:
+            self.left_out[reason] = self.left_out.get(reason, 0) + count
+
+    def refuse(self) -> None:
+        """End with all that is wrong.
+
+        Raises:
+            InputRefused: something is.
+        """
+        if self._bad:
+            lines = [
+                f"{count:,} of {self.rows:,} rows: {reason}"
+                + (f" (such as {', '.join(shown)})" if shown else "")
+                for reason, (count, shown) in self._bad.items()
+            ]
+            raise InputRefused(
+                "\n    ".join(["values that cannot be used", *lines]),
+                place=self.place,
+                effect="nothing was computed",
+                remedy="correct them, or convert with an expression: --map 'preference=(x - 1)'",
+            )
+
+
+def checked(batch: pa.RecordBatch, checks: Checks) -> pa.RecordBatch:
+    """The batch with final types; rows without a preference are dropped and counted.
+
+    Bad values are counted in `checks`; the batch that comes back is to be used only if
+    `checks.refuse` passes.
+    """
+    checks.rows += len(batch)
+    columns = {name: batch.column(name) for name in batch.schema.names}
+    made = _preference(columns, checks)
+    out = {name: values for name, values in columns.items() if name not in SOURCES}
+    out |= made
+    keep = np.ones(len(batch), dtype=np.bool_)
+    if "preference" in out:
+        absent = _mask(out["preference"].is_null())
+        checks.leave_out(NO_PREFERENCE, absent)
+        keep &= ~absent
+    for name in out.keys() & _CHECKED.keys():
+        out[name] = _CHECKED[name](name, out[name], checks)
+    if {"model_a", "model_b"} <= out.keys():
+        out |= {name: out[name].dictionary_encode() for name in ("model_a", "model_b")}
+    result = pa.RecordBatch.from_pydict(out)
+    return result if keep.all() else result.filter(pa.array(keep))
+
+
+def _preference(columns: dict[str, pa.Array], checks: Checks) -> dict[str, pa.Array]:
+    """`preference` (and `tie`, for words) from what the source has in its place."""
+    if "winner" in columns:
+        return _winner(columns["winner"], checks)
+    if "logit" in columns:
+        return {"preference": _sigmoid(columns["logit"], "logit", checks)}
+    if "score_a" in columns:
+        difference = pc.subtract(columns["score_a"], columns["score_b"])
+        return {"preference": _sigmoid(difference, "score_a - score_b", checks)}
+    return {}
+
+
+def _winner(values: pa.Array, checks: Checks) -> dict[str, pa.Array]:
+    coded = values.dictionary_encode()
+    words = coded.dictionary.to_pylist()
+    codes = [LABELS.get(" ".join(word.split()).lower()) for word in words]
+    code = np.array([3 if one is None else one for one in codes] + [4], dtype=np.int8)
+    code = code[coded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)]
+    checks.bad(code == 3, "the winner is none of a, b, tie", lambda row: values[row])
+    absent = pa.array(code >= 3)
+    preference = np.array([1.0, 0.0, 0.5, 0.5, 0.5])[code]
+    tie = (code == 2).astype(np.float64)
+    return {
+        "preference": pa.array(preference, mask=_mask(absent)),
+        "tie": pa.array(tie, mask=_mask(absent)),
+    }
+
+
+def _sigmoid(values: pa.Array, name: str, checks: Checks) -> pa.Array:
+    numbers, absent = _numbers(values), _mask(values.is_null())
+    checks.bad(~absent & ~np.isfinite(numbers), f"{name} is not a finite number")
+    with np.errstate(over="ignore"):
+        return pa.array(1 / (1 + np.exp(-numbers)), mask=absent)
+
+
+def _unit(name: str, values: pa.Array, checks: Checks) -> pa.Array:
+    numbers, absent = _numbers(values), _mask(values.is_null())
+    checks.bad(~absent & np.isnan(numbers), f"the {name} is NaN")
+    outside = ~absent & ((numbers < 0) | (numbers > 1))
+    checks.bad(outside, f"the {name} is outside [0, 1]", lambda row: numbers[row])
+    return values
+
+
+def _size(name: str, values: pa.Array, checks: Checks) -> pa.Array:
+    numbers, absent = _numbers(values), _mask(values.is_null())
+    checks.bad(absent, f"the {name} is null")
+    wrong = ~absent & ~((numbers >= 0) & np.isfinite(numbers))
+    checks.bad(wrong, f"the {name} is negative or no number", lambda row: numbers[row])
+    return values
+
+
+def _present(name: str, values: pa.Array, checks: Checks) -> pa.Array:
+    checks.bad(_mask(values.is_null()), f"the {name} is null")
+    return values
+
+
+def _gold(name: str, values: pa.Array, checks: Checks) -> pa.Array:
+    findings = Findings()
+    votes = read_gold({"gold": values}, {"gold": name}, findings)
+    reasons = [detail for _, detail in findings.found.values()]
+    wrong = np.zeros(len(values), dtype=np.bool_)
+    wrong[list(findings.found)] = True
+    checks.bad(wrong, "the gold cannot be read", lambda _: reasons[0])
+    return votes
+
+
+_CHECKED: dict[str, Callable[[str, pa.Array, Checks], pa.Array]] = {
+    "model_a": _present,
+    "model_b": _present,
+    "instruction": _present,
+    "preference": _unit,
+    "tie": _unit,
+    "weight": _size,
+    "length_a": _size,
+    "length_b": _size,
+    "gold": _gold,
+}
+
+
+def _numbers(values: pa.Array) -> Float64:
+    numbers: Float64 = values.fill_null(0).to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _mask(values: pa.BooleanArray) -> Bool:
+    mask: Bool = values.to_numpy(zero_copy_only=False)
+    return mask

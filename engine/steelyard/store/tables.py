@@ -1,0 +1,181 @@
+"""Comparisons of a run, or of any Parquet file: named roles -> one checked Arrow table.
+
+A source is a run directory, a `.duckdb` file that Steelyard wrote, or Parquet of any other tool: a
+file, a folder or a pattern. The table has one column a role, under the role's name:
+
+| role | becomes |
+|---|---|
+| model_a, model_b | dictionary of strings, no nulls |
+| preference | float64 in [0, 1]: P(a is better) + half of P(tie) |
+| tie | float64 in [0, 1], P(tie); null where the source does not tell ties apart |
+| instruction | uint64, the cluster: a 64-bit hash of what stands there, whole numbers as they are |
+| weight | float64, finite, not negative |
+| length_a, length_b | float64, not negative |
+| pair_id | string |
+| gold | votes for a, b and a tie (records.GOLD); null where a row has none |
+
+Any other name is a column of the source (or a field of `metadata`), taken as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from steelyard.errors import InputRefused, UsageError, escape
+from steelyard.shards import discover
+from steelyard.store.database import Connection, lock, open_sql
+from steelyard.store.rundir import RunDir
+from steelyard.store.table_checks import Checks, checked
+from steelyard.store.table_roles import ROLES, assign, expression
+
+BATCH = 1 << 20  # rows that are checked at a time
+SOURCE = "source_rows"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparisons:
+    """Checked comparisons, in the order of the source."""
+
+    table: pa.Table  # one column a role that was asked for and is there
+    left_out: dict[str, int]  # reason -> rows without a preference, which are no comparisons
+    columns: dict[str, str]  # role -> the column or expression that was read
+
+    def has(self, *roles: str) -> bool:
+        """Whether the source has all these roles."""
+        return set(roles) <= set(self.table.column_names)
+
+
+def read_comparisons(
+    path: Path,
+    columns: Mapping[str, str] | None,
+    need: Sequence[str],
+    want: Sequence[str] = (),
+) -> Comparisons:
+    """Read what a statistic needs from a run or a file.
+
+    Args:
+        path: run directory, `.duckdb` file, or Parquet file, folder or pattern.
+        columns: role -> column, as `--map` gives it. In parentheses it is an expression over the
+            columns, in DuckDB's SQL: `preference=(score - 1)`. An empty one leaves the role out.
+        need: roles, or names of columns, that have to be there.
+        want: roles that are taken where the source has them.
+
+    Raises:
+        UsageError: there is no such source, role or column.
+        InputRefused: values that cannot be what their role says, with their numbers of rows.
+        IntegrityFault: a file of the run is damaged.
+    """
+    with _open(path) as (connection, names):
+        roles = assign(str(path), names, columns or {}, need, want)
+        left_out, where = _left_out(connection, names)
+        select = ", ".join(f'{expression(role, roles)} AS "{role}"' for role in roles)
+        query = f"SELECT {select} FROM {SOURCE}{where}"  # noqa: S608 - names are checked
+        try:
+            table, more = _read(connection, query, str(path))
+        except duckdb.Error as error:
+            words = " ".join(str(error).split("\n\n", maxsplit=1)[0].split())
+            raise UsageError(
+                f"DuckDB cannot read the columns: {escape(words, 300)}",
+                place=str(path),
+                remedy="check --map: a column's name, or an expression in parentheses",
+            ) from None
+    left_out = {key: count for key, count in (left_out | more).items() if count}
+    if not len(table):
+        raise InputRefused(
+            "no comparison is left"
+            + (f"; left out: {describe(left_out)}" if left_out else ", there are no rows"),
+            place=str(path),
+            remedy="name a run with verdicts, or a file with comparisons",
+        )
+    return Comparisons(table, left_out, roles)
+
+
+def describe(left_out: Mapping[str, int]) -> str:
+    """What was left out, as words."""
+    return ", ".join(f"{count:,} rows: {reason}" for reason, count in left_out.items())
+
+
+def _read(connection: Connection, query: str, place: str) -> tuple[pa.Table, dict[str, int]]:
+    checks = Checks(place)
+    relation = connection.sql(query)
+    batches = [checked(batch, checks) for batch in relation.to_arrow_reader(BATCH)]
+    checks.refuse()
+    if not batches:
+        return pa.table({}), checks.left_out
+    table = pa.Table.from_batches(batches).unify_dictionaries()
+    return table, checks.left_out
+
+
+def _left_out(connection: Connection, names: Sequence[str]) -> tuple[dict[str, int], str]:
+    """Rows that a run marks as without numbers, by status, and the WHERE that leaves them out."""
+    if not {"status", "raw_preference"} <= set(names):
+        return {}, ""
+    found = connection.sql(
+        f"SELECT status, count(*) FROM {SOURCE} WHERE status <> 'ok' GROUP BY 1 ORDER BY 1"  # noqa: S608
+    ).fetchall()
+    return {f"status {status}": count for status, count in found}, " WHERE status = 'ok'"
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[Connection, list[str]]]:
+    """A locked connection on which the source's rows have the name SOURCE, and their columns."""
+    if (path / "run.json").exists():
+        with open_sql(RunDir(path)) as connection:
+            yield connection, _named(connection, "SELECT * FROM verdicts")
+    else:
+        connection = _database(path) if path.suffix == ".duckdb" else duckdb.connect(":memory:")
+        try:
+            if path.suffix != ".duckdb":
+                connection.register("parquet_rows", _dataset(path))
+            lock(connection)
+            table = "verdicts" if path.suffix == ".duckdb" else "parquet_rows"
+            yield connection, _named(connection, f"SELECT * FROM {table}")  # noqa: S608
+        finally:
+            connection.close()
+
+
+def _named(connection: Connection, query: str) -> list[str]:
+    connection.execute(f"CREATE TEMP VIEW {SOURCE} AS {query}")
+    described = connection.execute(f"DESCRIBE {SOURCE}").fetchall()
+    names = [row[0] for row in described]
+    fields = next((row[1] for row in described if row[0] == "metadata"), "")
+    if fields.startswith("STRUCT"):
+        inner = connection.sql(f"SELECT metadata.* FROM {SOURCE} LIMIT 0").columns  # noqa: S608
+        names += [f"metadata.{name}" for name in inner]
+    return names
+
+
+def _database(path: Path) -> Connection:
+    try:
+        connection = duckdb.connect(str(path), read_only=True)
+        connection.execute("SELECT * FROM verdicts LIMIT 0")
+    except duckdb.Error as error:
+        words = str(error).split("\n", maxsplit=1)[0]
+        raise UsageError(
+            f"this is no database with verdicts: {escape(words, 200)}",
+            place=str(path),
+            remedy="name a file that `steelyard score` or `steelyard compact` wrote",
+        ) from None
+    return connection
+
+
+def _dataset(path: Path) -> ds.Dataset:
+    files = [source.path for source in discover([path])]
+    try:
+        return ds.dataset(files, format="parquet")
+    except (pa.ArrowException, OSError) as error:
+        raise InputRefused(
+            f"this is no Parquet that can be read: {escape(error, 200)}",
+            place=str(path),
+            remedy="name a run directory, a .duckdb file of a run, or Parquet files",
+        ) from None
+
+
+__all__ = ["ROLES", "Comparisons", "describe", "read_comparisons"]
