@@ -1,0 +1,73 @@
+"""Elo's ratings, one comparison after the other."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelyard_kernels.jit import column, kernel
+from steelyard_kernels.draws import below, stream
+from steelyard_kernels.threads import spread
+
+Float64 = NDArray[np.float64]
+Int32 = NDArray[np.int32]
+
+
+def elo(
+    first: Int32, second: Int32, outcome: Float64, competitors: int, *, k: float, shuffles: int,
+    seed: int,
+) -> Float64:  # fmt: skip
+    """Ratings after all comparisons, from 1000 each, 400 points being odds of 10 to 1.
+
+    After each, both move by k * (outcome - expected), expected = 1 / (1 + 10**(-d / 400)) (Elo,
+    "The Rating of Chessplayers", 1978, section 1.6). The last ones count most, so the order
+    matters; a shuffle is another order.
+
+    Args:
+        first: int32 [rows], competitor from 0.
+        second: int32 [rows].
+        outcome: float64 [rows], in [0, 1], of the first.
+        competitors: how many.
+        k: the largest step, in points.
+        shuffles: 0: the order of the rows; else so many random orders.
+        seed: of the random orders.
+
+    Returns:
+        float64 [max(shuffles, 1), competitors].
+    """
+    ratings = np.full((max(shuffles, 1), competitors), 1000.0)
+    given = column(first, np.int32), column(second, np.int32), column(outcome, np.float64)
+    if not shuffles:
+        _play(*given, np.zeros(0, np.int32), k, ratings[0])
+        return ratings
+
+    def work(start: int, end: int) -> None:
+        order = np.empty(len(outcome), np.int32)
+        for at in range(start, end):
+            _shuffle(order, np.uint64(stream(seed, at)))
+            _play(*given, order, k, ratings[at])
+
+    spread(work, shuffles, 1)
+    return ratings
+
+
+@kernel
+def _play(
+    first: Int32, second: Int32, outcome: Float64, order: Int32, k: float, rating: Float64
+) -> None:
+    for at in range(len(outcome)):
+        row = order[at] if len(order) else at
+        a, b = first[row], second[row]
+        expected = 1 / (1 + 10 ** ((rating[b] - rating[a]) / 400))
+        change = k * (outcome[row] - expected)
+        rating[a] += change
+        rating[b] -= change
+
+
+@kernel
+def _shuffle(order: Int32, seed: np.uint64) -> None:
+    """Fisher and Yates, from the front."""
+    for at in range(len(order)):
+        other = below(np.uint64(at + 1), seed, np.uint64(at))
+        order[at] = order[other]
+        order[other] = at

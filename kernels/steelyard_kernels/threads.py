@@ -1,0 +1,29 @@
+"""Work in blocks, on as many threads as the process may use. Kernels leave the interpreter's lock."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+
+def spread(work: Callable[[int, int], None], items: int, block: int) -> None:
+    """Call `work(start, end)` for the blocks of range(items), in no certain order.
+
+    Args:
+        work: writes to what belongs to its items only, so that threads change no result.
+        items: how many.
+        block: items a call, at least 1.
+
+    Raises:
+        Whatever `work` raises first.
+    """
+    starts = range(0, items, block)
+    threads = min(len(os.sched_getaffinity(0)), len(starts))
+    if threads <= 1:
+        for start in starts:
+            work(start, min(start + block, items))
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work, at, min(at + block, items)) for at in starts]:
+            done.result()
