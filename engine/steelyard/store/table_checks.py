@@ -138,6 +138,12 @@ def _size(name: str, values: pa.Array, checks: Checks) -> pa.Array:
     return values
 
 
+def _finite(name: str, values: pa.Array, checks: Checks) -> pa.Array:
+    numbers, absent = _numbers(values), _mask(values.is_null())
+    checks.bad(~absent & ~np.isfinite(numbers), f"the {name} is not a finite number")
+    return values
+
+
 def _present(name: str, values: pa.Array, checks: Checks) -> pa.Array:
     checks.bad(_mask(values.is_null()), f"the {name} is null")
     return values
@@ -159,6 +165,7 @@ _CHECKED: dict[str, Callable[[str, pa.Array, Checks], pa.Array]] = {
     "instruction": _present,
     "preference": _unit,
     "tie": _unit,
+    "score": _finite,
     "weight": _size,
     "length_a": _size,
     "length_b": _size,

@@ -1,0 +1,173 @@
+"""Metrics with bootstrap intervals over instructions, and the reliability table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from steelyard.metrics.formulas import METRICS, ONE_SIDED
+from steelyard.metrics.rows import Judged
+from steelyard.metrics.sums import BINS, block, collect
+from steelyard.records import Float64, Int64
+
+LEVEL = 0.95
+# More instructions than this are put together at random before they are resampled. Sums of
+# independent instructions are independent too, and 10,000 of them give a standard error to 1%.
+MOST_GROUPS = 10_000
+FEWEST_DEFINED = 0.9  # share of replicates that have to define a metric for it to have an interval
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A metric's value and 95% interval; None: too few instructions, or not always defined."""
+
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Decisive pairs whose preference is in (left, right]: what was said and what gold says."""
+
+    left: float
+    right: float
+    pairs: int
+    said: float | None  # mean preference
+    seen: float | None  # share of pairs for which gold says a
+    low: float | None
+    high: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What n pairs say about a judge. Metrics that nothing was there to measure are left out."""
+
+    pairs: int
+    instructions: int
+    estimates: dict[str, Estimate]
+    bins: tuple[Bin, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "pairs": self.pairs,
+            "instructions": self.instructions,
+            "metrics": [estimate.to_json() for estimate in self.estimates.values()],
+            "reliability": [one.to_json() for one in self.bins],
+        }
+
+
+def evaluate(judged: Judged, *, band: float, replicates: int, seed: int) -> Evaluation:
+    """All metrics of n pairs.
+
+    Args:
+        judged: the pairs, n > 0.
+        band: preferences this near to one half are ties.
+        replicates: of the bootstrap; 0: no intervals.
+        seed: of the bootstrap.
+    """
+    groups, instructions = _numbered(judged.groups)
+    merged, count = merged_groups(groups, instructions, seed)
+    sums = collect(judged, merged, count, band)
+    total = sums.sum(axis=0)
+    drawn = _drawn(sums, replicates, seed)
+    estimates = {
+        name: estimate
+        for name, metric in METRICS.items()
+        if (estimate := _estimate(name, metric(total), metric(drawn))) is not None
+    }
+    return Evaluation(len(judged), instructions, estimates, tuple(_bins(total, drawn)))
+
+
+def difference(
+    one: Judged, other: Judged, names: Iterable[str], *, band: float, replicates: int, seed: int
+) -> dict[str, Estimate]:
+    """Metrics of `one` less those of `other`, on the same pairs in the same order.
+
+    Both are resampled together, so what they have in common cancels.
+    """
+    groups, instructions = _numbered(one.groups)
+    merged, count = merged_groups(groups, instructions, seed)
+    pair = [collect(judged, merged, count, band) for judged in (one, other)]
+    total = [sums.sum(axis=0) for sums in pair]
+    drawn = [_drawn(sums, replicates, seed) for sums in pair]
+    found = {}
+    for name in names:
+        metric = METRICS[name]
+        value = metric(total[0]) - metric(total[1])
+        estimate = _estimate(name, value, metric(drawn[0]) - metric(drawn[1]), signed=True)
+        if estimate is not None:
+            found[name] = estimate
+    return found
+
+
+def merged_groups(groups: Int64, count: int, seed: int) -> tuple[Int64, int]:
+    """At most MOST_GROUPS groups of as many instructions each, drawn at random."""
+    if count <= MOST_GROUPS:
+        return groups, count
+    places = np.random.default_rng(seed).permutation(count) % MOST_GROUPS
+    return places[groups], MOST_GROUPS
+
+
+def _numbered(groups: Int64) -> tuple[Int64, int]:
+    found, numbers = np.unique(groups, return_inverse=True)
+    return numbers.astype(np.int64), len(found)
+
+
+def _drawn(sums: Float64, replicates: int, seed: int) -> Float64:
+    if replicates < 2 or len(sums) < 2:  # one instruction says nothing about others
+        return np.empty((0, sums.shape[1]))
+    from steelyard_kernels.bootstrap import resampled_sums
+
+    return resampled_sums(sums, replicates, seed)
+
+
+def _estimate(
+    name: str, value: Float64, drawn: Float64, *, signed: bool = False
+) -> Estimate | None:
+    if not np.isfinite(value):
+        return None
+    low, high = interval(float(value), drawn, reflect=name in ONE_SIDED)
+    if low is not None and high is not None and name in ONE_SIDED and not signed:
+        low, high = max(min(low, float(value)), 0.0), max(high, float(value))
+    return Estimate(name, float(value), low, high)
+
+
+def interval(
+    value: float, drawn: Float64, *, reflect: bool = False
+) -> tuple[float | None, float | None]:
+    """The 95% bootstrap interval around a value; Davison and Hinkley 1997, chapter 5.
+
+    Percentiles of the replicates; `reflect` turns them around the value (the basic bootstrap), for
+    a statistic whose replicates lie to one side of it.
+    """
+    defined = drawn[np.isfinite(drawn)]
+    if len(defined) < max(2, FEWEST_DEFINED * len(drawn)):
+        return None, None
+    drawn = defined
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return (2 * value - high, 2 * value - low) if reflect else (low, high)
+
+
+def _bins(total: Float64, drawn: Float64) -> list[Bin]:
+    table, tables = block(total, "bins_preference"), block(drawn, "bins_preference")
+    found = []
+    for at, (pairs, said, seen) in enumerate(table.tolist()):
+        resampled = tables[:, at, 2] / np.where(tables[:, at, 0] > 0, tables[:, at, 0], np.nan)
+        low, high = interval(0.0, resampled) if pairs else (None, None)
+        mean = (said / pairs, seen / pairs) if pairs else (None, None)
+        found.append(Bin(at / BINS, (at + 1) / BINS, int(pairs), *mean, low, high))
+    return found
