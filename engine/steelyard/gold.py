@@ -75,41 +75,49 @@ def read_gold_file(
         UsageError: there is no such file, column or role.
         GoldRefused: rows that cannot be used, all reasons at once, with counts.
     """
-    table, roles = _read(path, columns or {}, want)
-    ids, annotators = _texts(table, roles, "pair_id"), _texts(table, roles, "annotator")
-    votes, labelled, problems = _votes(table, roles)
-    problems += _identity_problems(ids, annotators, labelled)
+    rows = _read(path, columns or {}, want)
+    votes, labelled, problems = _votes(rows.table, rows.roles)
+    problems += _identity_problems(rows.ids, rows.annotators, labelled)
     if problems:
         raise GoldRefused(
-            "\n    ".join([f"{len(table):,} rows of gold, of which", *problems]),
+            "\n    ".join([f"{len(rows.table):,} rows of gold, of which", *problems]),
             place=str(path),
             effect="nothing was computed",
             remedy="correct the rows; labels are A, B and tie, numbers P(a), votes at least 0",
         )
     if not labelled.any():
         raise GoldRefused(
-            f"none of {len(table):,} rows has gold",
+            f"none of {len(rows.table):,} rows has gold",
             place=str(path),
             remedy="name the column with --gold-map gold=COLUMN",
         )
-    return _grouped(table, roles, ids, annotators, votes, labelled, want)
+    return _grouped(rows, votes, labelled, want)
 
 
-def _read(
-    path: Path, columns: Mapping[str, str], want: Sequence[str]
-) -> tuple[pa.Table, dict[str, str]]:
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    table: pa.Table
+    roles: dict[str, str]
+    ids: pa.Array
+    annotators: pa.Array | None
+
+
+def _read(path: Path, columns: Mapping[str, str], want: Sequence[str]) -> _Rows:
     files = [source.path for source in discover([path])]
     try:
         data = ds.dataset(files, format="parquet")
         roles = _assign(str(path), data.schema.names, columns)
         chosen = dict.fromkeys([*roles.values(), *(n for n in want if n in data.schema.names)])
-        return data.to_table(columns=list(chosen)).combine_chunks(), roles
+        table = data.to_table(columns=list(chosen)).combine_chunks()
     except (pa.ArrowException, OSError) as error:
         raise GoldRefused(
             f"this is no Parquet that can be read: {escape(error, 200)}",
             place=str(path),
             remedy="give gold as Parquet with pair_id and gold, label or votes",
         ) from None
+
+    named = [_texts(table, roles[role]) for role in ("pair_id", "annotator") if role in roles]
+    return _Rows(table, roles, named[0], named[1] if len(named) > 1 else None)
 
 
 def _assign(place: str, names: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
@@ -139,13 +147,8 @@ def _assign(place: str, names: Sequence[str], columns: Mapping[str, str]) -> dic
     return roles
 
 
-def _texts(table: pa.Table, roles: Mapping[str, str], role: str) -> pa.Array | None:
-    if role not in roles:
-        return None
-    column = table[roles[role]].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # no rows, or one chunk
-        column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
-    return column.cast(pa.string())
+def _texts(table: pa.Table, name: str) -> pa.Array:
+    return pa.concat_arrays(table[name].chunks or [pa.array([], pa.string())]).cast(pa.string())
 
 
 def _votes(table: pa.Table, roles: Mapping[str, str]) -> tuple[Float64, Bool, list[str]]:
@@ -184,16 +187,10 @@ def _kind(detail: str) -> str:
         return "have an unknown label"
     if "a number is P(a)" in detail:
         return "have a number that is no probability"
-    return "have " + detail.split(":")[0].replace("votes are", "votes that are").replace(
-        "votes sum", "votes that sum"
-    )
+    return "have " + detail.partition(":")[0].replace("votes ", "votes that ", 1)
 
 
-def _identity_problems(
-    ids: pa.Array | None, annotators: pa.Array | None, labelled: Bool
-) -> list[str]:
-    if ids is None:
-        return []
+def _identity_problems(ids: pa.Array, annotators: pa.Array | None, labelled: Bool) -> list[str]:
     problems = []
     nameless = labelled & ids.is_null().to_numpy(zero_copy_only=False)
     if nameless.any():
@@ -215,30 +212,28 @@ def _identity_problems(
     return problems
 
 
-def _grouped(
-    table: pa.Table, roles: Mapping[str, str], ids: pa.Array | None, annotators: pa.Array | None,
-    votes: Float64, labelled: Bool, want: Sequence[str],
-) -> GoldFile:  # fmt: skip
-    """Rows of one pair put together."""
-    if ids is None:
-        raise ValueError("pair_id is required")
+def _grouped(rows: _Rows, votes: Float64, labelled: Bool, want: Sequence[str]) -> GoldFile:
+    """Rows of one pair put together; rows without gold are left out."""
     keep = pa.array(labelled)
-    coded = ids.filter(keep).dictionary_encode()
+    coded = rows.ids.filter(keep).dictionary_encode()
     at: Int64 = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     pairs = len(coded.dictionary)
     votes = votes[labelled]
     sums = np.stack([np.bincount(at, weights=one, minlength=pairs) for one in votes.T], axis=1)
     first = np.zeros(pairs, dtype=np.int64)
     first[at[::-1]] = np.arange(len(at))[::-1]
-    taken = {**({"instruction": roles["instruction"]} if "instruction" in roles else {}),
-             **{name: name for name in want if name in table.column_names}}  # fmt: skip
+    taken = {name: name for name in want if name in rows.table.column_names}
+    if "instruction" in rows.roles:
+        taken["instruction"] = rows.roles["instruction"]
     columns = {
-        name: table[column].filter(keep).take(pa.array(first)) for name, column in taken.items()
+        name: rows.table[column].filter(keep).take(pa.array(first))
+        for name, column in taken.items()
     }
     annotations = None
-    if annotators is not None:
-        who = annotators.filter(keep).fill_null("").dictionary_encode()
+    if rows.annotators is not None:
+        who = rows.annotators.filter(keep).fill_null("").dictionary_encode()
         numbers: Int64 = who.indices.to_numpy(zero_copy_only=False).astype(np.int64)
         names = tuple(who.dictionary.to_pylist())
         annotations = Annotations(at, numbers, votes.argmax(axis=1).astype(np.int64), names)
-    return GoldFile(coded.dictionary, sums, columns, annotations, int((~labelled).sum()))
+    missing = int((~labelled).sum())
+    return GoldFile(coded.dictionary, np.asarray(sums, np.float64), columns, annotations, missing)

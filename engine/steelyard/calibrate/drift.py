@@ -92,4 +92,4 @@ def _kolmogorov(distance: float, n: int, m: int) -> float:
     if x < 0.2:
         return 1.0
     terms = (2 * (-1) ** (k - 1) * math.exp(-2 * k * k * x * x) for k in range(1, 101))
-    return min(max(sum(terms), 0.0), 1.0)
+    return float(min(max(sum(terms), 0.0), 1.0))

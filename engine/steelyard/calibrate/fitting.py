@@ -13,7 +13,7 @@ import numpy as np
 
 from steelyard.calibrate.features import Features, Gold, logit, sigmoid
 from steelyard.calibrate.linear import TERMS, Linear
-from steelyard.calibrate.logistic import cluster_mean, fit_logistic
+from steelyard.calibrate.logistic import Regression, cluster_mean, fit_logistic
 from steelyard.calibrate.steps import Bins, Knots, histogram_bins, isotonic_knots
 from steelyard.records import Float64
 
@@ -35,11 +35,10 @@ def _regressed(features: Features, gold: Gold, names: tuple[str, ...]) -> Linear
     constants, intervals = _constants(features, gold, names)
     terms = np.stack([TERMS[name].values(features, constants) for name in names], axis=1)
     prior = np.array([name in {"logit", "log_a", "log_b"} for name in names], dtype=np.float64)
-    fit = fit_logistic(terms, gold.preference, gold.weights, gold.groups, prior)
+    fit = fit_logistic(Regression(terms, gold.preference, gold.weights, gold.groups, prior))
     coefficients = dict(zip(names, fit.coefficients.tolist(), strict=True))
     intervals |= {
-        name: (low, high)
-        for name, (low, high) in zip(names, fit.intervals.tolist(), strict=True)
+        name: (low, high) for name, (low, high) in zip(names, fit.intervals.tolist(), strict=True)
     }
     return Linear(coefficients, intervals, constants)
 
@@ -87,7 +86,7 @@ def _temperature(features: Features, gold: Gold) -> Linear:
 
 def _beta(features: Features, gold: Gold) -> Linear:
     """Kull, Silva Filho and Flach (AISTATS 2017); a negative slope is left out, as there."""
-    names = ("log_a", "log_b", "intercept")
+    names: tuple[str, ...] = ("log_a", "log_b", "intercept")
     fit = _regressed(features, gold, names)
     for name in ("log_a", "log_b"):
         if fit.coefficients[name] < 0:

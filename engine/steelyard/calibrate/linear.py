@@ -65,7 +65,9 @@ TERMS: dict[str, Term] = {
         lambda _, c: f"tanh((length_a - length_b)::DOUBLE / {number_sql(c['length_scale'])})",
     ),
     # Beta calibration: ln p and -ln(1 - p).
-    "log_a": Term((), lambda f, _: -_softplus(-f.score), lambda s, _: f"-{_softplus_sql(f'-({s})')}"),
+    "log_a": Term(
+        (), lambda f, _: -_softplus(-f.score), lambda s, _: f"-{_softplus_sql(f'-({s})')}"
+    ),
     "log_b": Term((), lambda f, _: _softplus(f.score), lambda s, _: _softplus_sql(f"({s})")),
 }  # fmt: skip
 
@@ -91,7 +93,7 @@ class Linear:
         return sigmoid(total)
 
     def sql(self, score: str) -> str:
-        """The same as SQL over the columns of `verdicts`; `score` is the expression of the logit."""
+        """The same as SQL over columns of `verdicts`; `score` is the expression of the logit."""
         parts = (
             f"{number_sql(coefficient)} * {TERMS[name].sql(score, self.constants)}"
             for name, coefficient in self.coefficients.items()

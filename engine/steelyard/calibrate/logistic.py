@@ -13,6 +13,7 @@ from steelyard.records import Float64, Int64
 # without it, gold that the judge gets right without exception would ask for an infinite slope.
 RIDGE = 1e-3
 STEPS = 100
+SMALLEST_STEP = 1e-9
 NORMAL_95 = 1.959963984540054
 
 
@@ -24,72 +25,64 @@ class Fit:
     intervals: Float64
 
 
-def fit_logistic(
-    terms: Float64, targets: Float64, weights: Float64, groups: Int64, prior: Float64
-) -> Fit:
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """Data of a regression: n rows, k terms."""
+
+    terms: Float64  # n x k
+    targets: Float64  # n, in [0, 1]: a share of votes
+    weights: Float64  # n, positive: the number of votes
+    groups: Int64  # n, cluster numbers
+    prior: Float64  # k, where the weak prior has its middle
+
+    def loss(self, at: Float64) -> float:
+        """What is minimised, at k coefficients."""
+        value = self.terms @ at
+        lost = self.weights @ (np.logaddexp(0, value) - self.targets * value)
+        return float(lost + RIDGE / 2 * np.sum((at - self.prior) ** 2))
+
+    def derivatives(self, at: Float64) -> tuple[Float64, Float64]:
+        """Gradient (k) and Hessian (k x k) of the loss."""
+        p = sigmoid(self.terms @ at)
+        slope = self.terms.T @ (self.weights * (p - self.targets)) + RIDGE * (at - self.prior)
+        bend = (self.terms * (self.weights * p * (1 - p))[:, None]).T @ self.terms
+        return slope, bend + RIDGE * np.eye(len(at))
+
+    def variances(self, at: Float64) -> Float64:
+        """Sandwich variances of k coefficients over clusters (Liang and Zeger 1986)."""
+        _, bend = self.derivatives(at)
+        residuals = self.weights * (sigmoid(self.terms @ at) - self.targets)
+        clusters = np.unique(self.groups, return_inverse=True)[1]
+        rows = (self.terms * residuals[:, None]).T
+        sums = np.stack([np.bincount(clusters, weights=row) for row in rows], axis=1)
+        inverse = np.linalg.inv(bend)
+        count = len(sums)
+        spread = inverse @ (sums.T @ sums) @ inverse * count / max(count - 1, 1)
+        return np.asarray(np.diag(spread))
+
+
+def fit_logistic(data: Regression) -> Fit:
     """Maximise sum w (t ln p + (1 - t) ln(1 - p)) for p = sigmoid(terms @ coefficients).
 
     Newton's method with halved steps; the objective is concave, and a weak prior makes it strictly
-    so. Intervals are sandwich intervals over clusters (Liang and Zeger, Biometrika 1986).
-
-    Args:
-        terms: n x k.
-        targets: n, in [0, 1]; a share of votes.
-        weights: n, positive; the number of votes.
-        groups: n, cluster numbers from 0.
-        prior: k, where the weak prior has its middle.
+    so. Intervals are sandwich intervals over clusters.
     """
-    found = np.zeros(terms.shape[1])
-    loss = _loss(terms, targets, weights, found, prior)
+    found = np.zeros(data.terms.shape[1])
+    loss = data.loss(found)
     for _ in range(STEPS):
-        slope, bend = _derivatives(terms, targets, weights, found, prior)
+        slope, bend = data.derivatives(found)
         step = np.linalg.solve(bend, slope)
         size = 1.0
-        while size > 1e-9:
-            moved = _loss(terms, targets, weights, found - size * step, prior)
-            if moved <= loss:
-                break
+        while size > SMALLEST_STEP and data.loss(found - size * step) > loss:
             size /= 2
-        else:
+        if size <= SMALLEST_STEP:
             break
-        found, gained, loss = found - size * step, loss - moved, moved
-        if gained <= 1e-14 * (1 + abs(loss)) and np.abs(step).max() < 1e-9:
+        found = found - size * step
+        gained, loss = loss - data.loss(found), data.loss(found)
+        if gained <= 1e-14 * (1 + abs(loss)) and np.abs(step).max() < SMALLEST_STEP:
             break
-    spread = NORMAL_95 * np.sqrt(_variances(terms, targets, weights, groups, found, prior))
+    spread = NORMAL_95 * np.sqrt(data.variances(found))
     return Fit(found, np.stack([found - spread, found + spread], axis=1))
-
-
-def _loss(terms: Float64, targets: Float64, weights: Float64, at: Float64, prior: Float64) -> float:
-    value = terms @ at
-    lost = weights @ (np.logaddexp(0, value) - targets * value)
-    return float(lost + RIDGE / 2 * np.sum((at - prior) ** 2))
-
-
-def _derivatives(
-    terms: Float64, targets: Float64, weights: Float64, at: Float64, prior: Float64
-) -> tuple[Float64, Float64]:
-    p = sigmoid(terms @ at)
-    slope = terms.T @ (weights * (p - targets)) + RIDGE * (at - prior)
-    bend = (terms * (weights * p * (1 - p))[:, None]).T @ terms + RIDGE * np.eye(len(at))
-    return slope, bend
-
-
-def _variances(
-    terms: Float64,
-    targets: Float64,
-    weights: Float64,
-    groups: Int64,
-    at: Float64,
-    prior: Float64,
-) -> Float64:
-    _, bend = _derivatives(terms, targets, weights, at, prior)
-    rows = terms * (weights * (sigmoid(terms @ at) - targets))[:, None]
-    clusters = np.unique(groups, return_inverse=True)[1]
-    sums = np.stack([np.bincount(clusters, weights=column) for column in rows.T], axis=1)
-    inverse = np.linalg.inv(bend)
-    spread = inverse @ (sums.T @ sums) @ inverse
-    count = len(sums)
-    return np.asarray(np.diag(spread) * count / max(count - 1, 1))
 
 
 def cluster_mean(values: Float64, groups: Int64) -> tuple[float, Float64]:

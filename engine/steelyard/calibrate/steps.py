@@ -63,7 +63,9 @@ class Bins:
 
     def sql(self, score: str) -> str:
         """The same as SQL."""
-        return _guarded(score, _tree(score, list(self.edges), [number_sql(one) for one in self.levels]))
+        return _guarded(
+            score, _tree(score, list(self.edges), [number_sql(one) for one in self.levels])
+        )
 
 
 def _tree(score: str, edges: list[float], pieces: list[str]) -> str:
@@ -113,9 +115,7 @@ def histogram_bins(score: Float64, targets: Float64, weights: Float64, bins: int
     return Bins(tuple(edges.tolist()), tuple(levels.tolist()))
 
 
-def _merged(
-    score: Float64, targets: Float64, weights: Float64
-) -> tuple[Float64, Float64, Float64]:
+def _merged(score: Float64, targets: Float64, weights: Float64) -> tuple[Float64, Float64, Float64]:
     """Scores rising with those that are (nearly) equal merged: first score, mean, mass."""
     order = np.argsort(score, kind="stable")
     x, w = score[order], weights[order]
@@ -123,4 +123,4 @@ def _merged(
     new[1:] = np.diff(x) > CLOSEST
     at = np.cumsum(new) - 1
     mass = np.bincount(at, weights=w)
-    return x[new], np.bincount(at, weights=w * targets[order]) / mass, mass
+    return x[new], np.bincount(at, weights=w * targets[order]) / mass, np.asarray(mass, np.float64)

@@ -24,6 +24,7 @@ from steelyard.cli.base import (
     run_options,
     stopping,
 )
+from steelyard.cli.calibration import calibrate, evaluate
 
 
 @click.group(cls=Steelyard, context_settings=CONTEXT)
@@ -149,6 +150,10 @@ def compact(run: Path, out: Path | None, json_out: bool) -> None:
             f" {counts['pairs']:,} pairs, {counts['reads']:,} reads of"
             f" {counts['prompts']:,} prompts"
         )
+
+
+main.add_command(calibrate)
+main.add_command(evaluate)
 
 
 @main.command()

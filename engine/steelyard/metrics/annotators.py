@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from steelyard.records import Float64, Int64
+from steelyard.records import Bool, Int64
 
 CLASSES = 3
 
@@ -45,7 +45,7 @@ def compare_annotators(
     known = judged[pairs] >= 0
     count = len(names)
 
-    def shares(hits: Float64, of: Float64) -> list[float | None]:
+    def shares(hits: Int64 | Bool, of: Int64 | Bool) -> list[float | None]:
         top = np.bincount(annotators, weights=hits, minlength=count)
         below = np.bincount(annotators, weights=of, minlength=count)
         return [a / b if b else None for a, b in zip(top.tolist(), below.tolist(), strict=True)]

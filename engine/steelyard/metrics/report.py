@@ -168,6 +168,6 @@ def _bins(total: Float64, drawn: Float64) -> list[Bin]:
     for at, (pairs, said, seen) in enumerate(table.tolist()):
         resampled = tables[:, at, 2] / np.where(tables[:, at, 0] > 0, tables[:, at, 0], np.nan)
         low, high = interval(0.0, resampled) if pairs else (None, None)
-        mean = (said / pairs, seen / pairs) if pairs else (None, None)
-        found.append(Bin(at / BINS, (at + 1) / BINS, int(pairs), *mean, low, high))
+        means = [one / pairs if pairs else None for one in (said, seen)]
+        found.append(Bin(at / BINS, (at + 1) / BINS, int(pairs), means[0], means[1], low, high))
     return found

@@ -35,10 +35,20 @@ class Judged:
 
     def take(self, rows: Int64 | Bool) -> Judged:
         """The pairs at these places."""
-        names = ("preference", "votes", "groups", "tie", "preference_ab", "preference_ba")
-        columns = {name: getattr(self, name) for name in (*names, "label_mass", "longer")}
-        return replace(
-            self, **{k: None if column is None else column[rows] for k, column in columns.items()}
+
+        def taken(column: Float64 | None) -> Float64 | None:
+            return None if column is None else column[rows]
+
+        return Judged(
+            preference=self.preference[rows],
+            votes=self.votes[rows],
+            groups=self.groups[rows],
+            tie=taken(self.tie),
+            preference_ab=taken(self.preference_ab),
+            preference_ba=taken(self.preference_ba),
+            label_mass=taken(self.label_mass),
+            longer=taken(self.longer),
+            hard=self.hard,
         )
 
     def swapped(self) -> Judged:
@@ -53,7 +63,7 @@ class Judged:
         )
 
     def shares(self) -> Float64:
-        """n x 3: the distribution of votes."""
+        """The distribution of votes, n x 3."""
         return np.asarray(self.votes / self.votes.sum(axis=1, keepdims=True))
 
 

@@ -114,7 +114,7 @@ def _binary(
         cells = at * BINS + where
         columns = (np.ones(len(at)), values, outcome)
         counted = [np.bincount(cells, weights=w, minlength=count * BINS) for w in columns]
-        return np.stack(counted, axis=1).reshape(count, 3 * BINS)
+        return np.asarray(np.stack(counted, axis=1).reshape(count, 3 * BINS), np.float64)
 
     yield "binary", lambda: _means(y, at, count)
     yield "brier", lambda: _means((p - y) ** 2, at, count)
@@ -146,7 +146,8 @@ def _means(values: Float64, groups: Int64, count: int, rows: Bool | None = None)
     if rows is not None:
         values, groups = values[rows], groups[rows]
     number = np.bincount(groups, minlength=count).astype(np.float64)
-    return np.stack([number, np.bincount(groups, weights=values, minlength=count)], axis=1)
+    total = np.bincount(groups, weights=values, minlength=count)
+    return np.stack([number, total], axis=1)
 
 
 def _cells(codes: Int64, groups: Int64, count: int, cells: int) -> Float64:
@@ -170,7 +171,7 @@ def _above_half(preference: Float64) -> Float64:
 
 
 def equal_width(values: Float64) -> Int64:
-    """Bins of width 1/BINS over [0, 1], open at the left: (0, 0.1], (0.1, 0.2], ...; 0 in the first.
+    """Bins of width 1/BINS over [0, 1], open at the left: (0, 0.1], (0.1, 0.2], ...; 0 in the 1st.
 
     The edges are the nearest numbers to 0.1, 0.2, ..., so that 0.3 is in the third bin.
     """

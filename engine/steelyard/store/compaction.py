@@ -109,11 +109,11 @@ def _write_database(
         connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
         connection.execute(
             "CREATE TABLE verdicts AS "
-            + verdict_sql(**verdict_arguments(passport, manifest))
-            + ' ORDER BY p.shard, p."row"'
+            + verdict_sql(**verdict_arguments(run, passport, manifest))
+            + ' ORDER BY v.shard, v."row"'
         )
         connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
-        run_table(connection, passport, committed)
+        run_table(connection, run, passport, committed)
         work_table(connection, committed)
         counts = _audit(connection, manifest)
         connection.execute("CHECKPOINT o")

@@ -23,6 +23,7 @@ import xxhash
 from steelyard.errors import UsageError, escape
 from steelyard.records import PAIRS, READS, REJECTS
 from steelyard.store import journal
+from steelyard.store.calibrated import run_calibrator
 from steelyard.store.plan_files import (
     Manifest,
     load_manifest,
@@ -35,6 +36,7 @@ from steelyard.work import Work
 
 # The oldest DuckDB that has to read the hand-off file.
 STORAGE_VERSION = "v1.5.0"
+NO_CALIBRATION = "none"
 MEMORY_LIMIT = "768MB"  # beyond it DuckDB spills into the run directory
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
@@ -130,16 +132,22 @@ def workspace(
 
 
 def open_handoff(run: RunDir) -> Connection | None:
-    """The hand-off file, unless parts were committed after it."""
+    """The hand-off file, unless parts were committed or a calibrator was applied after it."""
     if not run.database.exists():
         return None
     try:
         connection = duckdb.connect(str(run.database), read_only=True)
     except duckdb.Error:
         return None
+    made_of = {
+        "journal": _parts_digest(journal.read_journal(run.root)),
+        "calibration": _calibration_digest(run),
+    }
     try:
-        row = connection.execute("SELECT value FROM run WHERE key = 'journal'").fetchone()
-        if row is not None and row[0] == _parts_digest(journal.read_journal(run.root)):
+        rows = connection.execute(
+            "SELECT key, value FROM run WHERE key IN ('journal', 'calibration')"
+        ).fetchall()
+        if dict(rows) == made_of:
             return connection
     except duckdb.Error:
         pass
@@ -156,10 +164,10 @@ def _open_live(run: RunDir, passport: dict[str, Any]) -> Connection:
     _register(connection, "reads_raw", [run.root / part.name for part in parts], READS)
     connection.execute("CREATE VIEW reads AS SELECT * FROM reads_raw")
     connection.execute(
-        "CREATE VIEW verdicts AS " + verdict_sql(**verdict_arguments(passport, manifest))
+        "CREATE VIEW verdicts AS " + verdict_sql(**verdict_arguments(run, passport, manifest))
     )
     connection.execute("CREATE VIEW rejects AS " + REJECTS_SQL)
-    run_table(connection, passport, parts)
+    run_table(connection, run, passport, parts)
     work_table(connection, parts)
     return connection
 
@@ -193,9 +201,12 @@ def _plan_files(run: RunDir, manifest: Manifest | None, prefix: str) -> list[Pat
     ]
 
 
-def verdict_arguments(passport: dict[str, Any], manifest: Manifest | None) -> dict[str, Any]:
+def verdict_arguments(
+    run: RunDir, passport: dict[str, Any], manifest: Manifest | None
+) -> dict[str, Any]:
     """What `verdict_sql` has to know of a run."""
     return {
+        "calibrator": run_calibrator(run),
         "judge": passport["judge"]["name"],
         "protocol": passport["config"]["protocol"],
         "metadata": bool(manifest and manifest.metadata),
@@ -203,7 +214,10 @@ def verdict_arguments(passport: dict[str, Any], manifest: Manifest | None) -> di
 
 
 def run_table(
-    connection: Connection, passport: dict[str, Any], committed: Sequence[journal.Part]
+    connection: Connection,
+    run: RunDir,
+    passport: dict[str, Any],
+    committed: Sequence[journal.Part],
 ) -> None:
     """Table `run`: what run.json says, as text by key, and which parts were read."""
     rows = [
@@ -211,6 +225,7 @@ def run_table(
         for key, value in passport.items()
     ]
     rows.append(("journal", _parts_digest(committed)))
+    rows.append(("calibration", _calibration_digest(run)))
     connection.execute("CREATE TABLE run (key VARCHAR, value VARCHAR)")
     connection.executemany("INSERT INTO run VALUES (?, ?)", rows)
 
@@ -247,6 +262,12 @@ def lock(connection: Connection) -> None:
 def _parts_digest(committed: Sequence[journal.Part]) -> str:
     text = "".join(f"{part.name} {part.digest} {part.pairs}\n" for part in committed)
     return xxhash.xxh3_128_hexdigest(text.encode())
+
+
+def _calibration_digest(run: RunDir) -> str:
+    if not run.calibration.exists():
+        return NO_CALIBRATION
+    return xxhash.xxh3_128_hexdigest(run.calibration.read_bytes())
 
 
 def one_row(connection: Connection, sql: str) -> tuple[Any, ...]:

@@ -28,7 +28,17 @@ ROLES: dict[str, tuple[str, ...]] = {
 }
 # What `preference` is made of where no column holds it, in the order in which they are tried.
 SOURCES = (("preference",), ("logit",), ("winner",), ("score_a", "score_b"))
-NUMBERS = {"preference", "logit", "score_a", "score_b", "score", "tie", "weight", "length_a", "length_b"}
+NUMBERS = {
+    "preference",
+    "logit",
+    "score_a",
+    "score_b",
+    "score",
+    "tie",
+    "weight",
+    "length_a",
+    "length_b",
+}
 TEXTS = {"model_a", "model_b", "winner", "pair_id"}
 
 

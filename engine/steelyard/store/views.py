@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from steelyard.calibrate.record import Calibrator, calibrated_sql
 from steelyard.protocols import get_protocol
 
 LOW_LABEL_MASS = 0.5
 
 
-def verdict_sql(judge: str, protocol: str, *, metadata: bool) -> str:
-    """The one definition of a verdict: pairs joined to the reads of both orders.
+# The calibrated columns of a run to which no calibrator was applied.
+UNCALIBRATED = """NULL::DOUBLE AS calibrated_preference, NULL::DOUBLE AS calibrated_tie,
+  NULL::BOOLEAN AS trusted"""
+
+
+def verdict_sql(judge: str, protocol: str, *, metadata: bool, calibrator: Calibrator | None) -> str:
+    """The one definition of a verdict: raw verdicts with their calibrated columns.
 
     Reads `pairs_raw` and `reads`. A pair appears when both its prompts are read.
     """
+    added = UNCALIBRATED
+    if calibrator is not None:
+        added = ",\n  ".join(f"{sql} AS {name}" for name, sql in calibrated_sql(calibrator))
+    raw = raw_verdict_sql(judge, protocol, metadata=metadata)
+    return f"SELECT v.*,\n  {added}\nFROM ({raw}) v"
+
+
+def raw_verdict_sql(judge: str, protocol: str, *, metadata: bool) -> str:
+    """Pairs joined to the reads of both orders."""
     derived = ",\n  ".join(
         f"CASE WHEN ab.status = 'ok' AND ba.status = 'ok' THEN {expression} END AS {name}"
         for name, expression in get_protocol(protocol).verdict_sql
