@@ -29,6 +29,7 @@ class Method:
 
     fit: Callable[[Features, Gold], Curve]
     needs: tuple[str, ...] = ()  # fields of Features that have to be there
+    learns: bool = True  # from gold; else a reference that `auto` shows and does not choose
 
 
 def _regressed(features: Features, gold: Gold, names: tuple[str, ...]) -> Linear:
@@ -109,8 +110,8 @@ def _linear(*names: str) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "none": Method(_none),
-    "batch": Method(_batch),
+    "none": Method(_none, learns=False),
+    "batch": Method(_batch, learns=False),
     "temperature": Method(_temperature),
     "platt": _linear("logit", "intercept"),
     "length": _linear("logit", "intercept", "length"),

@@ -22,6 +22,7 @@ class Term:
     """
 
     needs: tuple[str, ...]  # fields of Features
+    columns: tuple[str, ...]  # of verdicts, besides that of the score
     values: Callable[[Features, Mapping[str, float]], Float64]
     sql: Callable[[str, Mapping[str, float]], str]
 
@@ -49,10 +50,11 @@ def _softplus(score: Float64) -> Float64:
 
 
 TERMS: dict[str, Term] = {
-    "intercept": Term((), lambda f, _: np.ones(len(f)), lambda _score, _: "1"),
-    "logit": Term((), lambda f, _: f.score, lambda score, _: score),
+    "intercept": Term((), (), lambda f, _: np.ones(len(f)), lambda _score, _: "1"),
+    "logit": Term((), (), lambda f, _: f.score, lambda score, _: score),
     "order": Term(
         ("score_ab", "score_ba"),
+        ("preference_ab", "preference_ba"),
         _order,
         lambda _, c: (
             f"(({logit_sql('preference_ab')} - {logit_sql('preference_ba')}) / 2"
@@ -61,14 +63,15 @@ TERMS: dict[str, Term] = {
     ),
     "length": Term(
         ("longer",),
+        ("length_a", "length_b"),
         _length,
         lambda _, c: f"tanh((length_a - length_b)::DOUBLE / {number_sql(c['length_scale'])})",
     ),
     # Beta calibration: ln p and -ln(1 - p).
     "log_a": Term(
-        (), lambda f, _: -_softplus(-f.score), lambda s, _: f"-{_softplus_sql(f'-({s})')}"
+        (), (), lambda f, _: -_softplus(-f.score), lambda s, _: f"-{_softplus_sql(f'-({s})')}"
     ),
-    "log_b": Term((), lambda f, _: _softplus(f.score), lambda s, _: _softplus_sql(f"({s})")),
+    "log_b": Term((), (), lambda f, _: _softplus(f.score), lambda s, _: _softplus_sql(f"({s})")),
 }  # fmt: skip
 
 
@@ -84,6 +87,11 @@ class Linear:
     def needs(self) -> set[str]:
         """Fields of Features, besides `score`."""
         return {need for name in self.coefficients for need in TERMS[name].needs}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of verdicts that the SQL reads, besides that of the score."""
+        return tuple(column for name in self.coefficients for column in TERMS[name].columns)
 
     def preference(self, features: Features) -> Float64:
         """P(a is better) of n pairs."""

@@ -114,28 +114,31 @@ class Calibrator:
 
 
 def calibrated_sql(
-    calibrator: Calibrator, score: str = logit_sql(PREFERENCE)
+    calibrator: Calibrator, value: str = PREFERENCE, *, is_logit: bool = False
 ) -> list[tuple[str, str]]:
     """The calibrated columns as (name, SQL) over the columns of `verdicts`.
 
     The one definition for live views and for compaction; equal to `Calibrator.apply` to 1e-12.
-    Later expressions name the columns of earlier ones. NULL where the preference is NULL.
+    Later expressions name the columns of earlier ones. NULL where a value that is read is NULL.
 
     Args:
         calibrator: what to apply.
-        score: the SQL of the logit that is calibrated.
+        value: the SQL of what is calibrated.
+        is_logit: it is a logit and not a preference.
     """
     preference, tie, trusted = COLUMNS
+    # DuckDB's least() and greatest() pass over NULL, so it has to be kept out.
+    known = " AND ".join(f"{name} IS NOT NULL" for name in (value, *calibrator.curve.columns))
+    curve = calibrator.curve.sql(value if is_logit else logit_sql(value))
     chosen = calibrator.selective
-    sure = f"greatest({preference}, 1 - {preference})"
     if chosen is None:
         trust = "NULL::BOOLEAN"
     elif chosen.threshold is None:
         trust = f"CASE WHEN {preference} IS NOT NULL THEN false END"
     else:
-        trust = f"{sure} >= {number_sql(chosen.threshold)}"
+        trust = f"greatest({preference}, 1 - {preference}) >= {number_sql(chosen.threshold)}"
     ties = "NULL::DOUBLE" if calibrator.tie is None else tie_sql(preference, calibrator.tie)
-    return [(preference, calibrator.curve.sql(score)), (tie, ties), (trusted, trust)]
+    return [(preference, f"CASE WHEN {known} THEN {curve} END"), (tie, ties), (trusted, trust)]
 
 
 def _curve_json(curve: Curve) -> dict[str, Any]:
@@ -158,11 +161,14 @@ def _curve(content: Mapping[str, Any]) -> Curve:
         unknown = coefficients.keys() - TERMS.keys()
         if unknown:
             raise ValueError(f"unknown term {min(unknown)}")
+        constants = {name: _finite(value) for name, value in content["constants"].items()}
+        for name in coefficients:
+            TERMS[name].sql("0", constants)  # a constant that it needs and lacks is a KeyError
         return Linear(
             coefficients,
             {name: (_finite(low), _finite(high)) for name, (low, high) in
              content["intervals"].items()},
-            {name: _finite(value) for name, value in content["constants"].items()},
+            constants,
         )  # fmt: skip
     if kind == "knots":
         x, y = _row(content["x"]), _row(content["y"])

@@ -18,7 +18,8 @@ FOLDS = 5
 class Candidate:
     """A method's loss on instructions that it was not fitted on; nats a vote.
 
-    `behind` is its distance to the best method, with its standard error over instructions.
+    `behind` is its distance to the best method that learns, with its standard error over
+    instructions; negative for a reference that is better than all of them.
     """
 
     method: str
@@ -37,7 +38,8 @@ def choose(features: Features, gold: Gold, seed: int) -> list[Candidate]:
 
     Chosen is the simplest method that is within one standard error of the best (Breiman et al.
     1984): the standard error of the difference, which both methods' losses on the same pairs give.
-    Folds are of instructions, so that no instruction helps to predict itself.
+    Methods that learn nothing from gold are there for comparison: with little gold they would be
+    within a standard error too often, and one parameter is simple enough. Folds are of instructions, so that no instruction helps to predict itself.
 
     Args:
         features: n pairs.
@@ -48,12 +50,13 @@ def choose(features: Features, gold: Gold, seed: int) -> list[Candidate]:
     losses = {name: _held_out(name, features, gold, folds) for name in available(features)}
     weights = gold.weights
     means = {name: float(weights @ loss / weights.sum()) for name, loss in losses.items()}
-    best = min(means, key=means.__getitem__)
+    learning = [name for name in losses if METHODS[name].learns]
+    best = min(learning, key=means.__getitem__)
     behind = {
         name: (means[name] - means[best], _error(loss - losses[best], weights, gold.groups))
         for name, loss in losses.items()
     }
-    chosen = next(name for name, (gap, error) in behind.items() if gap <= error)
+    chosen = next(name for name in learning if behind[name][0] <= behind[name][1])
     return [
         Candidate(name, means[name], gap, error, chosen=name == chosen)
         for name, (gap, error) in behind.items()

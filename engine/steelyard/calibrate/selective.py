@@ -15,6 +15,7 @@ import numpy as np
 from steelyard.records import Bool, Float64, Int64
 
 STEPS = 20  # thresholds that are tried, at coverages 5%, 10%, ..., 100%
+STARTS = (5, 10, 15, 20)  # steps at which a sequence of tests begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,13 @@ def fit_threshold(
 ) -> Selective:
     """The lowest threshold that keeps the promise, by fixed-sequence testing.
 
-    From the most confident pairs on, "agreement among the trusted is below `agreement`" is tested
-    with an exact binomial tail at level 1 - confidence, and the first test that does not reject
-    ends the sequence (Angelopoulos et al., "Learn then test", 2021; for LLM judges Jung et al.,
-    "Trust or escalate", 2024): whatever the judge is like, the threshold breaks the promise with a
-    probability of at most 1 - confidence over draws of the gold pairs. Where instructions have
-    several pairs, counts are divided by the design effect (Korn and Graubard, 1998).
+    "Agreement among the trusted is below `agreement`" is tested with an exact binomial tail, at
+    one coverage after the other until a test does not reject (Angelopoulos et al., "Learn then
+    test", 2021, with several starts; for LLM judges Jung et al., "Trust or escalate", 2024).
+    Sequences start at a quarter, a half, three quarters and all of the pairs and share the level
+    1 - confidence: whatever the judge is like, the threshold breaks the promise with a probability
+    of at most 1 - confidence over draws of the gold pairs. Where instructions have several pairs,
+    counts are divided by the design effect (Korn and Graubard, 1998), which is approximate.
 
     Args:
         preference: n, calibrated on other gold than this.
@@ -60,13 +62,16 @@ def fit_threshold(
     certainty = confidence_of(preference)
     order = np.argsort(-certainty, kind="stable")
     ranked, wrong, group = certainty[order], ~agrees[order], groups[order]
+    ends = _ends(ranked, _steps(len(ranked))).tolist()
+    level = (1 - confidence) / len(STARTS)
     found = 0
-    for take in _sequence(ranked, agreement, confidence):
-        failures, effect = int(wrong[:take].sum()), design_effect(wrong[:take], group[:take])
-        pairs, missed = math.floor(take / effect), math.ceil(failures / effect)
-        if binomial_tail(missed, pairs, 1 - agreement) > 1 - confidence:
-            break
-        found = take
+    for start in STARTS:
+        for take in ends[start - 1 :]:
+            effect = design_effect(wrong[:take], group[:take])
+            missed = math.ceil(int(wrong[:take].sum()) / effect)
+            if binomial_tail(missed, math.floor(take / effect), 1 - agreement) > level:
+                break
+            found = max(found, take)
     return Selective(
         agreement,
         confidence,
@@ -118,15 +123,9 @@ def coverage_risk(preference: Float64, agrees: Bool) -> list[dict[str, float]]:
     ]
 
 
-def _sequence(ranked: Float64, agreement: float, confidence: float) -> list[int]:
-    """Numbers of pairs to trust, rising; the first is enough to pass with a few failures."""
-    fewest = math.log(1 - confidence) / math.log(agreement)  # passes without any failure
-    ends = _ends(ranked, _steps(len(ranked)))
-    return [take for take in np.unique(ends).tolist() if take >= 2 * fewest]
-
-
 def _steps(count: int) -> Int64:
-    return np.unique(np.ceil(np.arange(1, STEPS + 1) / STEPS * count).astype(np.int64))
+    """How many pairs are trusted at each step; the same number twice where there are few."""
+    return np.ceil(np.arange(1, STEPS + 1) / STEPS * count).astype(np.int64)
 
 
 def _ends(ranked: Float64, takes: Int64) -> Int64:

@@ -23,6 +23,7 @@ class Knots:
     x: tuple[float, ...]
     y: tuple[float, ...]
     needs = frozenset[str]()
+    columns = ()
 
     def preference(self, features: Features) -> Float64:
         """P(a is better) of n pairs."""
@@ -40,12 +41,12 @@ class Knots:
     def sql(self, score: str) -> str:
         """The same as SQL."""
         if len(self.x) == 1:
-            return _guarded(score, number_sql(self.y[0]))
+            return number_sql(self.y[0])
         pieces = [
             f"{y} + least(greatest(({score} - {x}) / ({right} - {x}), 0), 1) * ({above} - {y})"
             for (x, y), (right, above) in pairwise(zip(*self._numbers, strict=True))
         ]
-        return _guarded(score, _tree(score, list(self.x[1:-1]), pieces))
+        return _tree(score, list(self.x[1:-1]), pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Bins:
     edges: tuple[float, ...]
     levels: tuple[float, ...]
     needs = frozenset[str]()
+    columns = ()
 
     def preference(self, features: Features) -> Float64:
         """P(a is better) of n pairs."""
@@ -63,9 +65,7 @@ class Bins:
 
     def sql(self, score: str) -> str:
         """The same as SQL."""
-        return _guarded(
-            score, _tree(score, list(self.edges), [number_sql(one) for one in self.levels])
-        )
+        return _tree(score, list(self.edges), [number_sql(one) for one in self.levels])
 
 
 def _tree(score: str, edges: list[float], pieces: list[str]) -> str:
@@ -76,10 +76,6 @@ def _tree(score: str, edges: list[float], pieces: list[str]) -> str:
     below = _tree(score, edges[:middle], pieces[: middle + 1])
     above = _tree(score, edges[middle + 1 :], pieces[middle + 1 :])
     return f"CASE WHEN {score} < {number_sql(edges[middle])} THEN {below} ELSE {above} END"
-
-
-def _guarded(score: str, expression: str) -> str:
-    return f"CASE WHEN {score} IS NOT NULL THEN {expression} END"
 
 
 def isotonic_knots(score: Float64, targets: Float64, weights: Float64) -> Knots:

@@ -76,20 +76,24 @@ def ece(name: str) -> Metric:
     return value
 
 
-def ece_debiased(sums: Float64) -> Float64:
-    """ECE over bins of equal mass, less what chance alone adds to it (Kumar et al. 2019).
+def ece_debiased(name: str) -> Metric:
+    """ECE over the bins of that block, less what chance alone adds to it (Kumar et al. 2019).
 
     Within a bin the mean outcome is taken as normal around what was seen; the mean of |normal| has
     a closed form, so nothing is sampled. At least 0.
     """
-    share, gap, outcome = _gaps(sums, "bins_mass")
-    number = np.maximum(block(sums, "bins_mass")[..., 0], 1)
-    spread = np.sqrt(np.maximum(outcome * (1 - outcome), 0) / number)
-    scaled = gap / np.where(spread > 0, spread, 1)
-    folded = spread * np.sqrt(2 / np.pi) * np.exp(-(scaled**2) / 2) + gap * _erf(scaled / 2**0.5)
-    expected = np.where(spread > 0, folded, gap)
-    found = (share * (2 * gap - expected)).sum(axis=-1)
-    return np.asarray(np.where(found < 0, 0, found))
+
+    def value(sums: Float64) -> Float64:
+        share, gap, outcome = _gaps(sums, name)
+        number = np.maximum(block(sums, name)[..., 0], 1)
+        spread = np.sqrt(np.maximum(outcome * (1 - outcome), 0) / number)
+        scaled = gap / np.where(spread > 0, spread, 1)
+        normal = np.sqrt(2 / np.pi) * np.exp(-(scaled**2) / 2)
+        folded = spread * normal + gap * _erf(scaled / 2**0.5)
+        found = (share * (2 * gap - np.where(spread > 0, folded, gap))).sum(axis=-1)
+        return np.asarray(np.where(found < 0, 0, found))
+
+    return value
 
 
 def reliability(sums: Float64) -> Float64:
@@ -146,6 +150,7 @@ METRICS: dict[str, Metric] = {
     "vote_agreement": mean_of("vote_share"),
     "macro_f1": macro_f1,
     "kappa": kappa,
+    "share_a": mean_of("binary"),
     "log_loss": mean_of("log_loss"),
     "brier": mean_of("brier"),
     "reliability": reliability,
@@ -154,7 +159,7 @@ METRICS: dict[str, Metric] = {
     "within_bins": within_bins,
     "ece": ece("bins_preference"),
     "ece_confidence": ece("bins_confidence"),
-    "ece_debiased": ece_debiased,
+    "ece_debiased": ece_debiased("bins_mass"),
     "auc": auc,
     "both_orders": mean_of("both_orders"),
     "consistency": mean_of("consistent"),
@@ -166,5 +171,9 @@ METRICS: dict[str, Metric] = {
     "annotator_agreement": annotator_agreement,
     "fleiss_kappa": fleiss_kappa,
 }
-# Metrics in which a sampling error can only add: their bootstrap distribution lies too high.
-ONE_SIDED = {"ece", "ece_confidence", "ece_debiased", "reliability"}
+# Calibration errors by their bins: sampling error only adds to them, so replicates lie too high.
+ECE_BINS = {
+    "ece": "bins_preference",
+    "ece_confidence": "bins_confidence",
+    "ece_debiased": "bins_mass",
+}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from steelyard.metrics.formulas import METRICS, ONE_SIDED
+from steelyard.metrics.formulas import ECE_BINS, METRICS, ece, ece_debiased
 from steelyard.metrics.rows import Judged
 from steelyard.metrics.sums import BINS, block, collect
 from steelyard.records import Float64, Int64
@@ -17,6 +17,9 @@ LEVEL = 0.95
 # More instructions than this are put together at random before they are resampled. Sums of
 # independent instructions are independent too, and 10,000 of them give a standard error to 1%.
 MOST_GROUPS = 10_000
+# Squares to which sampling error adds, so that replicates lie too high by what the value itself
+# does: their interval is turned around the value (the basic bootstrap).
+TURNED = {"reliability", "resolution"}
 FEWEST_DEFINED = 0.9  # share of replicates that have to define a metric for it to have an interval
 
 
@@ -86,8 +89,8 @@ def evaluate(judged: Judged, *, band: float, replicates: int, seed: int) -> Eval
     drawn = _drawn(sums, replicates, seed)
     estimates = {
         name: estimate
-        for name, metric in METRICS.items()
-        if (estimate := _estimate(name, metric(total), metric(drawn))) is not None
+        for name in METRICS
+        if (estimate := _estimate(name, total, drawn)) is not None
     }
     return Evaluation(len(judged), instructions, estimates, tuple(_bins(total, drawn)))
 
@@ -107,10 +110,10 @@ def difference(
     found = {}
     for name in names:
         metric = METRICS[name]
-        value = metric(total[0]) - metric(total[1])
-        estimate = _estimate(name, value, metric(drawn[0]) - metric(drawn[1]), signed=True)
-        if estimate is not None:
-            found[name] = estimate
+        value = float(metric(total[0]) - metric(total[1]))
+        if np.isfinite(value):
+            low, high = interval(metric(drawn[0]) - metric(drawn[1]))
+            found[name] = Estimate(name, value, low, high)
     return found
 
 
@@ -135,31 +138,43 @@ def _drawn(sums: Float64, replicates: int, seed: int) -> Float64:
     return resampled_sums(sums, replicates, seed)
 
 
-def _estimate(
-    name: str, value: Float64, drawn: Float64, *, signed: bool = False
-) -> Estimate | None:
+def _estimate(name: str, total: Float64, drawn: Float64) -> Estimate | None:
+    metric = METRICS[name]
+    value = float(metric(total))
     if not np.isfinite(value):
         return None
-    low, high = interval(float(value), drawn, reflect=name in ONE_SIDED)
-    if low is not None and high is not None and name in ONE_SIDED and not signed:
-        low, high = max(min(low, float(value)), 0.0), max(high, float(value))
-    return Estimate(name, float(value), low, high)
+    low, high = interval(metric(drawn))
+    if name == "uncertainty":
+        low, high = _uncertainty_interval(drawn)
+    elif name in TURNED and low is not None and high is not None:
+        low, high = max(2 * value - high, 0.0), max(2 * value - low, value)
+    elif name in ECE_BINS and low is not None and high is not None:
+        bins = ECE_BINS[name]
+        above = high - float(ece(bins)(total))
+        low = max(min(float(ece_debiased(bins)(total)) - above, value), 0.0)
+        high = max(high, value)
+    return Estimate(name, value, low, high)
 
 
-def interval(
-    value: float, drawn: Float64, *, reflect: bool = False
-) -> tuple[float | None, float | None]:
-    """The 95% bootstrap interval around a value; Davison and Hinkley 1997, chapter 5.
+def _uncertainty_interval(drawn: Float64) -> tuple[float | None, float | None]:
+    """That of the share of a's, s, through s (1 - s), which has its top at one half."""
+    low, high = interval(METRICS["share_a"](drawn))
+    if low is None or high is None:
+        return None, None
+    ends = sorted((low * (1 - low), high * (1 - high)))
+    return ends[0], 0.25 if low <= 0.5 <= high else ends[1]
 
-    Percentiles of the replicates; `reflect` turns them around the value (the basic bootstrap), for
-    a statistic whose replicates lie to one side of it.
+
+def interval(drawn: Float64) -> tuple[float | None, float | None]:
+    """The middle 95% of bootstrap replicates (Davison and Hinkley 1997, chapter 5).
+
+    None where too few of them are defined.
     """
     defined = drawn[np.isfinite(drawn)]
     if len(defined) < max(2, FEWEST_DEFINED * len(drawn)):
         return None, None
-    drawn = defined
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
-    return (2 * value - high, 2 * value - low) if reflect else (low, high)
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return low, high
 
 
 def _bins(total: Float64, drawn: Float64) -> list[Bin]:
@@ -167,7 +182,7 @@ def _bins(total: Float64, drawn: Float64) -> list[Bin]:
     found = []
     for at, (pairs, said, seen) in enumerate(table.tolist()):
         resampled = tables[:, at, 2] / np.where(tables[:, at, 0] > 0, tables[:, at, 0], np.nan)
-        low, high = interval(0.0, resampled) if pairs else (None, None)
+        low, high = interval(resampled) if pairs else (None, None)
         means = [one / pairs if pairs else None for one in (said, seen)]
         found.append(Bin(at / BINS, (at + 1) / BINS, int(pairs), means[0], means[1], low, high))
     return found

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from steelyard.calibrate.features import logit_sql
 from steelyard.calibrate.record import COLUMNS, Calibrator, calibrated_sql
 from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.shards import discover
@@ -105,11 +104,10 @@ def _query(place: str, names: list[str], columns: Mapping[str, str], calibrator:
             place=place,
             remedy="name a column with --logit or --preference",
         )
-    value = expression(role, roles)
-    score = value if role == "logit" else logit_sql(value)
+    definition = calibrated_sql(calibrator, expression(role, roles), is_logit=role == "logit")
     kept = [name for name in COLUMNS if name in names]
     without = f"EXCLUDE ({', '.join(kept)})" if kept else ""
-    added = ", ".join(f"{sql} AS {name}" for name, sql in calibrated_sql(calibrator, score))
+    added = ", ".join(f"{sql} AS {name}" for name, sql in definition)
     return f"SELECT *, {added} FROM (SELECT * {without} FROM source_rows)"  # noqa: S608 - ours
 
 
