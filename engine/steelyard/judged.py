@@ -233,7 +233,7 @@ def _from_file(
         )
     places: Int64 = at.filter(pa.array(known)).to_numpy(zero_copy_only=False).astype(np.int64)
     groups = pairs.groups[rows]
-    if "instruction" not in pairs.table.column_names and "instruction" in gold.columns:
+    if _apart(pairs.groups) and "instruction" in gold.columns:
         groups = _codes(gold.columns["instruction"])[places]
     missing = len(gold.pair_ids) - len(np.unique(places))
     notes = (
@@ -242,7 +242,7 @@ def _from_file(
     )  # fmt: skip
     if gold.unlabelled:
         notes.append(f"{gold.unlabelled:,} rows of the gold file have no gold")
-    matched = _matched(pairs, rows, gold.votes[places], groups, tuple(notes), file=gold)
+    matched = _matched(pairs, rows, gold.votes[places], groups, tuple(notes))
     taken = gold.columns.get(by) if by else None
     annotations = None if gold.annotations is None else _placed(gold.annotations, places, gold)
     return replace(
@@ -263,18 +263,19 @@ def _placed(annotations: Annotations, places: Int64, gold: GoldFile) -> Annotati
 
 
 def _matched(
-    pairs: Pairs, rows: Int64, votes: Float64, groups: Int64, notes: tuple[str, ...],
-    *, file: GoldFile | None = None,
-) -> Matched:  # fmt: skip
-    if "instruction" not in pairs.table.column_names and not (
-        file is not None and "instruction" in file.columns
-    ):
+    pairs: Pairs, rows: Int64, votes: Float64, groups: Int64, notes: tuple[str, ...]
+) -> Matched:
+    if _apart(groups):
         notes = (
             *notes,
-            "no instruction is known: pairs count as independent, and intervals are too narrow"
-            " where pairs share one",
+            "every pair counts as an instruction of its own; where pairs share one, name it"
+            " (--map instruction=COLUMN), or intervals are too narrow",
         )
     return Matched(pairs, rows, votes, groups, None, None, (*pairs.notes, *notes))
+
+
+def _apart(groups: Int64) -> bool:
+    return len(np.unique(groups)) == len(groups)
 
 
 def _groups(table: pa.Table) -> Int64:
