@@ -21,6 +21,8 @@ NAMES = (
     "overhead",
     "exactness",
     "limits",
+    "calibration",
+    "trust",
     "gpu",
 )
 
