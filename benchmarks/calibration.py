@@ -157,11 +157,12 @@ def main() -> int:
         compacted = measured("compact, to compare", rows, "compact", run.root)
         table, gold = table_of(run, folder)
         times = ("--bootstraps", chosen.bootstraps)
+        by = ("--by", "subset")
         lines = [
             compacted,
             measured("calibrate apply RUN", rows, "calibrate", "apply", run.root, calibrator),
             measured("evaluate RUN, raw and calibrated", rows, "evaluate", run.root, *times),
-            measured("evaluate RUN --by subset", rows, "evaluate", run.root, *times, "--by", "subset"),
+            measured("evaluate RUN --by subset", rows, "evaluate", run.root, *times, *by),
             measured("calibrate apply --from TABLE", rows, "calibrate", "apply", "--from", table,
                      calibrator, "--force", "--out", folder / "out.parquet"),
             measured("evaluate TABLE --gold FILE", rows, "evaluate", table, "--gold", gold, *times),

@@ -110,6 +110,21 @@ def limits(rows):
     assert len({(row["step_tokens"], row["step_prompts"]) for row in rows}) == len(rows) > 1
 
 
+def calibration(rows):
+    assert all(row["rows"] == rows[0]["rows"] > 0 for row in rows)
+    assert len(rows) == 6
+
+
+def trust(rows):
+    tables = {row["table"] for row in rows}
+    assert {"recovery", "coverage", "promise"} <= tables
+    for row in rows:
+        if row["table"] == "recovery":
+            assert row["share"] >= 0.7  # ten seeds
+        if row["name"].endswith(": broken"):
+            assert row["share"] <= 0.1
+
+
 def gpu(rows):
     same_work(rows[:2])
     same_work(rows[2:])
@@ -117,6 +132,7 @@ def gpu(rows):
 
 
 AUDITS = {
+    "calibration": calibration,
     "exactness": exactness,
     "gpu": gpu,
     "limits": limits,
@@ -126,5 +142,6 @@ AUDITS = {
     "sharing": sharing,
     "soak": soak,
     "tournament": same_work,
+    "trust": trust,
     "versus": same_work,
 }

@@ -283,8 +283,10 @@ def test_drift_is_told(tmp_path):
     program("calibrate", "fit", *common, "--gold", gold, "--out", tmp_path / "c.json")
     moved = pa.table({"difference": np.abs(score)})
     pq.write_table(moved, tmp_path / "moved.parquet")
-    done = program("calibrate", "apply", "--from", tmp_path / "moved.parquet", "--logit",
-                   "difference", tmp_path / "c.json", "--out", tmp_path / "o.parquet", "--json")  # fmt: skip
+    done = program(
+        "calibrate", "apply", "--from", tmp_path / "moved.parquet", "--logit", "difference",
+        tmp_path / "c.json", "--out", tmp_path / "o.parquet", "--json",
+    )  # fmt: skip
     assert "have drifted" in done.stderr
     assert json.loads(done.stdout)["drift"]["psi"] > 0.2
     same = program(

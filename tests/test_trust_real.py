@@ -48,9 +48,11 @@ def judgebench():
             WITH reads AS (
               SELECT pair_id, judge,
                 max(CASE WHEN "order" = 'AB' THEN
-                  CASE decision WHEN 'A>B' THEN 1.0 WHEN 'B>A' THEN 0.0 WHEN 'A=B' THEN 0.5 END END) ab,
+                  CASE decision WHEN 'A>B' THEN 1.0 WHEN 'B>A' THEN 0.0 WHEN 'A=B' THEN 0.5 END
+                  END) ab,
                 max(CASE WHEN "order" = 'BA' THEN
-                  CASE decision WHEN 'A>B' THEN 0.0 WHEN 'B>A' THEN 1.0 WHEN 'A=B' THEN 0.5 END END) ba,
+                  CASE decision WHEN 'A>B' THEN 0.0 WHEN 'B>A' THEN 1.0 WHEN 'A=B' THEN 0.5 END
+                  END) ba,
                 avg(CASE WHEN "order" = 'AB' THEN score_first - score_second
                   ELSE score_second - score_first END) AS score
               FROM '{judges}' GROUP BY ALL)

@@ -19,8 +19,8 @@ from steelyard.records import Bool
 
 MOST_VALUES = 200  # of a column to evaluate by
 COMPARED = (
-    "mse", "vote_log_loss", "log_loss", "brier", "ece", "ece_confidence", "ece_debiased", "agreement",
-    "macro_f1",
+    "mse", "vote_log_loss", "log_loss", "brier", "ece", "ece_confidence", "ece_debiased",
+    "agreement", "macro_f1",
 )  # fmt: skip
 
 

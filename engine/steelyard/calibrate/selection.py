@@ -39,7 +39,8 @@ def choose(features: Features, gold: Gold, seed: int) -> list[Candidate]:
     Chosen is the simplest method that is within one standard error of the best (Breiman et al.
     1984): the standard error of the difference, which both methods' losses on the same pairs give.
     Methods that learn nothing from gold are there for comparison: with little gold they would be
-    within a standard error too often, and one parameter is simple enough. Folds are of instructions, so that no instruction helps to predict itself.
+    within a standard error too often, and one parameter is simple enough. Folds are of
+    instructions, so that no instruction helps to predict itself.
 
     Args:
         features: n pairs.
