@@ -112,7 +112,7 @@ def limits(rows):
 
 def calibration(rows):
     assert all(row["rows"] == rows[0]["rows"] > 0 for row in rows)
-    assert len(rows) == 6
+    assert len(rows) == 5
 
 
 def trust(rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -119,6 +120,23 @@ def test_verdicts_are_recomputed_and_raw_values_stay(place, run, gold, tmp_path)
     assert live.equals(after)
     shown = program("calibrate", "show", run.root)
     assert shown.stdout.startswith(f"method        {made.method}")
+
+
+def test_another_calibrator_takes_the_place_of_the_first(run, gold, tmp_path):
+    for method in ("isotonic", "platt"):
+        made = fit_calibrator(Source(run.root), gold, FitOptions(method=method)).calibrator
+        (tmp_path / "c.json").write_text(made.to_json())
+        apply_calibrator(Source(run.root), tmp_path / "c.json", None, force=False)
+    assert program("compact", run.root, "--out", tmp_path / "new.duckdb").returncode == 0
+    with duckdb.connect(":memory:") as connection:
+        connection.execute(f"ATTACH '{tmp_path / 'new.duckdb'}' AS a (READ_ONLY)")
+        connection.execute(f"ATTACH '{run.root / 'verdicts.duckdb'}' AS b (READ_ONLY)")
+        for table in ("verdicts", "run", "reads", "rejects"):
+            for one, other in ("ab", "ba"):
+                query = f"FROM {one}.{table} EXCEPT ALL FROM {other}.{table}"
+                assert connection.execute(query).fetchall() == []
+    left = {path.name for path in run.root.iterdir() if "tmp" in path.name or "spill" in path.name}
+    assert not left
 
 
 def test_evaluate_shows_raw_beside_calibrated(place, run, gold):
@@ -249,8 +267,10 @@ def test_a_reward_models_scores_are_calibrated(tmp_path):
     found = pq.read_table(out)
     assert found.column_names[:5] == pq.read_table(table).column_names
     assert np.abs(found["calibrated_preference"].to_numpy() - sigmoid(score * slope)).max() < 1e-12
-    again = program("calibrate", "apply", "--from", out, "--logit", "difference", tmp_path / "c.json",
-                    "--out", tmp_path / "again.parquet")  # fmt: skip
+    again = program(
+        "calibrate", "apply", "--from", out, "--logit", "difference", tmp_path / "c.json",
+        "--out", tmp_path / "again.parquet",
+    )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert pq.read_table(tmp_path / "again.parquet").equals(found)
     text = program("evaluate", out, "--gold", gold, "--preference", "calibrated_preference").stdout

@@ -144,7 +144,7 @@ def apply_calibrator(source: Source, path: Path, out: Path | None, *, force: boo
     with run.lock():
         save_calibrator(run.calibration, calibrator)
         if run.database.exists():
-            compaction.compact(run)
+            compaction.recalibrate(run)
     return Applied(str(source.path), count, drift, tuple(notes))
 
 

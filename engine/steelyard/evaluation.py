@@ -136,6 +136,8 @@ def _parts(matched: Matched, by: str | None) -> list[tuple[str, Bool]]:
         return []
     column = matched.by
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     coded = column.dictionary_encode(null_encoding="encode")
     values = coded.dictionary.to_pylist()
     if len(values) > MOST_VALUES:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from steelyard.calibrate.record import Calibrator, calibrated_sql
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.store import journal
+from steelyard.store.calibrated import run_calibrator
 from steelyard.store.database import (
+    MEMORY_LIMIT,
     Connection,
+    current_state,
+    made_of,
     one_row,
     open_handoff,
     run_table,
@@ -97,6 +103,53 @@ def ensure_compact(run: RunDir) -> None:
         compact(run)
     else:
         current.close()
+
+
+def recalibrate(run: RunDir) -> None:
+    """Bring the hand-off file up to date after a calibrator was applied to the run.
+
+    Where it holds all parts, only the calibrated columns change, in a copy that takes its place:
+    no join is made again. Otherwise it is compacted.
+
+    Raises:
+        IntegrityFault: a file is damaged, or the books do not balance.
+    """
+    calibrator = run_calibrator(run)
+    wanted = current_state(run)
+    found = {}
+    with suppress(duckdb.Error), duckdb.connect(str(run.database), read_only=True) as connection:
+        found = made_of(connection)
+    if calibrator is None or found.get("journal") != wanted["journal"] or len(found) < len(wanted):
+        compact(run)
+        return
+    temporary = run.database.with_name(f"{run.database.name}.{os.getpid()}{TEMPORARY}")
+    with writing(run.database):
+        try:
+            shutil.copyfile(run.database, temporary)
+            _update(temporary, calibrator, wanted["calibration"])
+            publish(temporary, run.database)
+        except duckdb.IOException as error:
+            raise OSError(str(error)) from error
+        finally:
+            _remove(temporary)
+
+
+def _update(path: Path, calibrator: Calibrator, digest: str) -> None:
+    spill = path.with_suffix(".spill")
+    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
+    try:
+        with duckdb.connect(":memory:", config=settings) as connection:
+            connection.execute("SET enable_progress_bar = false")
+            connection.execute(f"ATTACH {sql_text(path)} AS o")
+            for name, sql in calibrated_sql(calibrator):  # later ones read earlier ones
+                connection.execute(f"UPDATE o.verdicts SET {name} = {sql}")  # noqa: S608
+            connection.execute(
+                f"UPDATE o.run SET value = {sql_text(digest)} WHERE key = 'calibration'"  # noqa: S608
+            )
+            connection.execute("CHECKPOINT o")
+            connection.execute("DETACH o")
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)
 
 
 def _write_database(

@@ -139,20 +139,29 @@ def open_handoff(run: RunDir) -> Connection | None:
         connection = duckdb.connect(str(run.database), read_only=True)
     except duckdb.Error:
         return None
-    made_of = {
-        "journal": _parts_digest(journal.read_journal(run.root)),
-        "calibration": _calibration_digest(run),
-    }
+    if made_of(connection) == current_state(run):
+        return connection
+    connection.close()
+    return None
+
+
+def made_of(connection: Connection) -> dict[str, str]:
+    """What a hand-off file says it was made of; empty if it does not say."""
     try:
         rows = connection.execute(
             "SELECT key, value FROM run WHERE key IN ('journal', 'calibration')"
         ).fetchall()
-        if dict(rows) == made_of:
-            return connection
     except duckdb.Error:
-        pass
-    connection.close()
-    return None
+        return {}
+    return dict(rows)
+
+
+def current_state(run: RunDir) -> dict[str, str]:
+    """What an up-to-date hand-off file is made of: the committed parts and the calibrator."""
+    return {
+        "journal": _parts_digest(journal.read_journal(run.root)),
+        "calibration": _calibration_digest(run),
+    }
 
 
 def _open_live(run: RunDir, passport: dict[str, Any]) -> Connection:
