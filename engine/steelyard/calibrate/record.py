@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -65,10 +65,6 @@ class Calibrator:
         """What differs between the reads it was fitted on and these, in words."""
         keys = dict.fromkeys([*self.bound, *bound])
         return [key for key in keys if self.bound.get(key) != bound.get(key)]
-
-    def binding(self, bound: Mapping[str, str]) -> Calibrator:
-        """The same for reads that were made with this."""
-        return replace(self, bound=dict(bound))
 
     def to_json(self) -> str:
         """The file's text."""
