@@ -21,7 +21,7 @@ from steelyard.calibrate.features import Features, Gold, sigmoid
 from steelyard.calibrate.fitting import METHODS
 from steelyard.calibrate.selection import choose
 from steelyard.calibrate.selective import confidence_of, fit_threshold
-from steelyard.metrics.report import difference, evaluate
+from steelyard.metrics.report import difference, evaluate, sample
 from steelyard.metrics.rows import Judged
 from trust_data import biased_judge, judged_pairs
 from workloads import DATA
@@ -66,8 +66,11 @@ def halves(features: Features, gold: Gold, seed: int) -> tuple[str, dict[str, An
     method = next(one.method for one in choose(*half, 0) if one.chosen)
     test, known = features.take(~train), gold.take(~train)
     made = METHODS[method].fit(*half).preference(test)
-    pair = [Judged(p, known.votes, known.groups) for p in (made, sigmoid(test.score))]
-    return method, difference(*pair, METRICS, band=0, replicates=1000, seed=0)
+    pair = [
+        sample(Judged(p, known.votes, known.groups), band=0, replicates=1000, seed=0)
+        for p in (made, sigmoid(test.score))
+    ]
+    return method, difference(*pair, METRICS)
 
 
 def recovery(seeds: int) -> Iterator[dict[str, Any]]:
@@ -88,8 +91,8 @@ def coverage(seeds: int) -> Iterator[dict[str, Any]]:
     found = evaluate(many, band=0, replicates=0, seed=0).estimates
     hits = dict.fromkeys(found, 0)
     for seed in range(seeds):
-        sample = judged_pairs(np.random.default_rng(seed))
-        for name, one in evaluate(sample, band=0, replicates=400, seed=seed).estimates.items():
+        pairs = judged_pairs(np.random.default_rng(seed))
+        for name, one in evaluate(pairs, band=0, replicates=400, seed=seed).estimates.items():
             hits[name] += one.low <= found[name].value <= one.high
     for name, count in hits.items():
         yield line("coverage", name, n=seeds, value=found[name].value, share=count / seeds)

@@ -42,6 +42,7 @@ LAYERS = {
         "scoring",
         "identity",
         "judged",
+        "matched",
         "calibration",
         "evaluation",
     },

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steelyard.metrics.annotators import compare_annotators, pairwise_kappa
-from steelyard.metrics.report import MOST_GROUPS, difference, evaluate, merged_groups
+from steelyard.metrics.report import MOST_GROUPS, difference, evaluate, merged_groups, sample
 from steelyard.metrics.rows import (
     Judged,
     both_orders_correct,
@@ -268,7 +268,7 @@ def test_differences_are_paired():
 
     near = replace(PAIRS, preference=np.clip(PAIRS.preference + 0.01, 0, 1))
     given = {"band": 0.0, "replicates": 500, "seed": 0}
-    change = difference(near, PAIRS, ["mse"], **given)["mse"]
+    change = difference(sample(near, **given), sample(PAIRS, **given), ["mse"])["mse"]
     alone = evaluate(PAIRS, **given).estimates["mse"]
     assert change.high - change.low < (alone.high - alone.low) / 3
     assert change.low <= change.value <= change.high
@@ -279,8 +279,8 @@ def test_intervals_cover_the_truth_in_500_simulations():
     truth = values(judged_pairs(np.random.default_rng(10**6), instructions=120_000))
     hits = dict.fromkeys(truth, 0)
     for seed in range(500):
-        sample = judged_pairs(np.random.default_rng(seed))
-        for name, estimate in evaluate(sample, band=0, replicates=400, seed=seed).estimates.items():
+        pairs = judged_pairs(np.random.default_rng(seed))
+        for name, estimate in evaluate(pairs, band=0, replicates=400, seed=seed).estimates.items():
             hits[name] += estimate.low <= truth[name] <= estimate.high
     coverage = {name: count / 500 for name, count in hits.items()}
     outside = {

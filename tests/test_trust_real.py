@@ -22,7 +22,7 @@ from steelyard.calibrate.fitting import METHODS
 from steelyard.calibrate.selection import choose
 from steelyard.evaluation import EvaluateOptions, evaluate_source
 from steelyard.judged import Source
-from steelyard.metrics.report import difference
+from steelyard.metrics.report import difference, sample
 from steelyard.metrics.rows import Judged, both_orders_correct
 
 # Accuracy on JudgeBench by its rule, in per cent.
@@ -85,8 +85,16 @@ def test_auto_lowers_log_loss_and_calibration_error_on_unseen_instructions(judge
     mine, theirs = features.take(train), known.take(train)
     method = next(one.method for one in choose(mine, theirs, 0) if one.chosen)
     made = METHODS[method].fit(mine, theirs).preference(features)
-    pair = [Judged(p[~train], known.votes[~train], groups[~train]) for p in (made, sigmoid(score))]
-    change = difference(*pair, ["log_loss", "ece_debiased"], band=0, replicates=1000, seed=0)
+    change = difference(
+        *(
+            sample(
+                Judged(p[~train], known.votes[~train], groups[~train]),
+                band=0, replicates=1000, seed=0,
+            )
+            for p in (made, sigmoid(score))
+        ),
+        ["log_loss", "ece_debiased"],
+    )  # fmt: skip
     assert change["log_loss"].value < 0
     assert change["ece_debiased"].value < 0
     if "internlm" not in judge:  # this one is nearly calibrated, so its gain is a small one

@@ -18,7 +18,8 @@ from steelyard.calibrate.selection import choose, grouped_folds
 from steelyard.calibrate.selective import Selective, coverage_risk, fit_threshold
 from steelyard.calibrate.ties import fit_tie
 from steelyard.errors import CalibratorRefused, UsageError, escape
-from steelyard.judged import Matched, Source, binding, match_gold, read_pairs
+from steelyard.judged import Source, binding, read_pairs
+from steelyard.matched import Matched, match_gold
 from steelyard.metrics.rows import TIE, gold_classes
 from steelyard.records import Bool, Float64
 from steelyard.store import compaction

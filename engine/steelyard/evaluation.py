@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from steelyard.errors import UsageError, escape
-from steelyard.judged import Matched, Source, match_gold
+from steelyard.judged import Source
+from steelyard.matched import Matched, match_gold
 from steelyard.metrics.annotators import Annotator, compare_annotators, pairwise_kappa
-from steelyard.metrics.report import Estimate, Evaluation, difference, evaluate
+from steelyard.metrics.report import Estimate, Evaluation, Sample, difference, sample, summary
 from steelyard.metrics.rows import Judged, predicted_classes
 from steelyard.records import Bool
 
@@ -117,17 +118,17 @@ def evaluate_source(
 def _assess(
     value: str | None, raw: Judged, calibrated: Judged | None, options: EvaluateOptions
 ) -> Assessment:
-    given = {
-        "band": options.tie_band, "replicates": options.bootstraps, "seed": options.seed,
-    }  # fmt: skip
+    def sampled(judged: Judged) -> Sample:
+        return sample(
+            judged, band=options.tie_band, replicates=options.bootstraps, seed=options.seed
+        )
+
+    before = sampled(raw)
     if calibrated is None:
-        return Assessment(value, evaluate(raw, **given), None, {})  # type: ignore[arg-type]
-    return Assessment(
-        value,
-        evaluate(raw, **given),  # type: ignore[arg-type]
-        evaluate(calibrated, **given),  # type: ignore[arg-type]
-        difference(calibrated, raw, COMPARED, **given),  # type: ignore[arg-type]
-    )
+        return Assessment(value, summary(before), None, {})
+    after = sampled(calibrated)
+    change = difference(after, before, COMPARED)
+    return Assessment(value, summary(before), summary(after), change)
 
 
 def _parts(matched: Matched, by: str | None) -> list[tuple[str, Bool]]:

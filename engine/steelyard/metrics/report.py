@@ -73,46 +73,59 @@ class Evaluation:
         }
 
 
-def evaluate(judged: Judged, *, band: float, replicates: int, seed: int) -> Evaluation:
-    """All metrics of n pairs.
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Sums over n pairs, and over the pairs of resampled instructions."""
+
+    pairs: int
+    instructions: int
+    total: Float64  # WIDTH
+    drawn: Float64  # replicates x WIDTH
+
+
+def sample(judged: Judged, *, band: float, replicates: int, seed: int) -> Sample:
+    """Sum up n pairs and resample them.
 
     Args:
         judged: the pairs, n > 0.
         band: preferences this near to one half are ties.
         replicates: of the bootstrap; 0: no intervals.
-        seed: of the bootstrap.
+        seed: of the bootstrap; with one seed, samples of the same pairs draw the same.
     """
     groups, instructions = _numbered(judged.groups)
     merged, count = merged_groups(groups, instructions, seed)
     sums = collect(judged, merged, count, band)
-    total = sums.sum(axis=0)
-    drawn = _drawn(sums, replicates, seed)
+    return Sample(len(judged), instructions, sums.sum(axis=0), _drawn(sums, replicates, seed))
+
+
+def evaluate(judged: Judged, *, band: float, replicates: int, seed: int) -> Evaluation:
+    """All metrics of n pairs; arguments as in `sample`."""
+    return summary(sample(judged, band=band, replicates=replicates, seed=seed))
+
+
+def summary(one: Sample) -> Evaluation:
+    """All metrics of a sample."""
     estimates = {
         name: estimate
         for name in METRICS
-        if (estimate := _estimate(name, total, drawn)) is not None
+        if (estimate := _estimate(name, one.total, one.drawn)) is not None
     }
-    return Evaluation(len(judged), instructions, estimates, tuple(_bins(total, drawn)))
+    bins = tuple(_bins(one.total, one.drawn))
+    return Evaluation(one.pairs, one.instructions, estimates, bins)
 
 
-def difference(
-    one: Judged, other: Judged, names: Iterable[str], *, band: float, replicates: int, seed: int
-) -> dict[str, Estimate]:
-    """Metrics of `one` less those of `other`, on the same pairs in the same order.
+def difference(one: Sample, other: Sample, names: Iterable[str]) -> dict[str, Estimate]:
+    """Metrics of `one` less those of `other`.
 
-    Both are resampled together, so what they have in common cancels.
+    Both are of the same pairs in the same order and resampled with one seed, so that what they
+    have in common cancels.
     """
-    groups, instructions = _numbered(one.groups)
-    merged, count = merged_groups(groups, instructions, seed)
-    pair = [collect(judged, merged, count, band) for judged in (one, other)]
-    total = [sums.sum(axis=0) for sums in pair]
-    drawn = [_drawn(sums, replicates, seed) for sums in pair]
     found = {}
     for name in names:
         metric = METRICS[name]
-        value = float(metric(total[0]) - metric(total[1]))
+        value = float(metric(one.total) - metric(other.total))
         if np.isfinite(value):
-            low, high = interval(metric(drawn[0]) - metric(drawn[1]))
+            low, high = interval(metric(one.drawn) - metric(other.drawn))
             found[name] = Estimate(name, value, low, high)
     return found
 
