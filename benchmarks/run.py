@@ -23,6 +23,8 @@ NAMES = (
     "exactness",
     "limits",
     "ratings",
+    "calibration",
+    "trust",
     "gpu",
 )
 

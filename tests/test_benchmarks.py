@@ -119,6 +119,21 @@ def ratings(rows):
     assert held["cluster intervals"] > 0.85
 
 
+def calibration(rows):
+    assert all(row["rows"] == rows[0]["rows"] > 0 for row in rows)
+    assert len(rows) == 5
+
+
+def trust(rows):
+    tables = {row["table"] for row in rows}
+    assert {"recovery", "coverage", "promise"} <= tables
+    for row in rows:
+        if row["table"] == "recovery":
+            assert row["share"] >= 0.7  # ten seeds
+        if row["name"].endswith(": broken"):
+            assert row["share"] <= 0.1
+
+
 def gpu(rows):
     same_work(rows[:2])
     same_work(rows[2:])
@@ -126,6 +141,7 @@ def gpu(rows):
 
 
 AUDITS = {
+    "calibration": calibration,
     "exactness": exactness,
     "gpu": gpu,
     "limits": limits,
@@ -136,5 +152,6 @@ AUDITS = {
     "sharing": sharing,
     "soak": soak,
     "tournament": same_work,
+    "trust": trust,
     "versus": same_work,
 }

@@ -35,16 +35,16 @@ LAYERS = {
         "metrics",
         "ratings",
     },
-    "edges": {"shards", "judge", "store", "telemetry", "ratebook", "progress", "data"},
+    "edges": {"shards", "judge", "store", "telemetry", "ratebook", "progress", "data", "gold"},
     "flow": {
         *("planning", "texts", "prompting", "feed", "scoring", "identity", "inquiry"),
-        "features",
+        *("features", "judged", "matched", "calibration", "evaluation"),
     },
     "session": {"session"},
     "run": {"run"},
     "surface": {
         *("status", "api", "dryrun", "inspection", "protocol_report", "demo", "doctor"),
-        *("importing", "reports", "plots"),
+        *("importing", "reports", "plots", "drawing", "reliability_plot"),
     },
     "cli": {"cli", "__main__"},
 }

@@ -3,6 +3,8 @@
     SteelyardError
     ├── UsageError            2   the command or its configuration is wrong
     ├── InputRefused          3   a shard or a row, before the judge is loaded
+    │   ├── GoldRefused
+    │   └── CalibratorRefused
     ├── EnvironmentFault      5   GPU, disk, engine, a missing package
     │   ├── JudgeUnavailable
     │   ├── EngineFailed
@@ -98,6 +100,18 @@ class InputRefused(SteelyardError):
 
     exit_code = EXIT_INPUT
     code = "input"
+
+
+class GoldRefused(InputRefused):
+    """Gold cannot be used: unknown labels, no votes, doubled pairs, none of the pairs judged."""
+
+    code = "gold"
+
+
+class CalibratorRefused(InputRefused):
+    """A calibrator cannot be fitted, read, or applied to these reads."""
+
+    code = "calibrator"
 
 
 class EnvironmentFault(SteelyardError):

@@ -24,6 +24,7 @@ from steelyard.cli.base import (
     run_options,
     stopping,
 )
+from steelyard.cli.calibration import calibrate, evaluate
 from steelyard.cli.protocols import protocol as protocol_commands
 from steelyard.cli.statistics import bias, rank, winrate
 from steelyard.config import parse_pairs
@@ -195,7 +196,7 @@ def compact(run: Path, out: Path | None, json_out: bool) -> None:
         )
 
 
-for command in (rank, winrate, bias):
+for command in (rank, winrate, bias, calibrate, evaluate):
     main.add_command(command)
 
 

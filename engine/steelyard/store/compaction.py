@@ -12,14 +12,19 @@ from typing import Any
 
 import duckdb
 
+from steelyard.calibrate.record import Calibrator, calibrated_sql
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.store import journal
+from steelyard.store.calibrated import run_calibrator
 from steelyard.store.database import (
     MEMORY_LIMIT,
     Connection,
+    current_state,
+    made_of,
     one_row,
     open_handoff,
     run_table,
+    view_spec,
     work_table,
     workspace,
 )
@@ -28,7 +33,7 @@ from steelyard.store.imported import define_tables
 from steelyard.store.plan_files import Manifest, load_manifest
 from steelyard.store.rundir import IMPORTED, RunDir
 from steelyard.store.statistics_views import create_statistics
-from steelyard.store.views import REJECTS_SQL, Spec, answers_sql, sql_text, verdict_sql
+from steelyard.store.views import REJECTS_SQL, answers_sql, sql_text, verdict_sql
 
 # The oldest DuckDB that has to read the hand-off file.
 STORAGE_VERSION = "v1.5.0"
@@ -107,21 +112,68 @@ def ensure_compact(run: RunDir) -> None:
         current.close()
 
 
+def recalibrate(run: RunDir) -> None:
+    """Bring the hand-off file up to date after a calibrator was applied to the run.
+
+    Where it holds all parts, only the calibrated columns change, in a copy that takes its place:
+    no join is made again. Otherwise it is compacted.
+
+    Raises:
+        IntegrityFault: a file is damaged, or the books do not balance.
+    """
+    calibrator = run_calibrator(run)
+    wanted = current_state(run)
+    found = {}
+    with suppress(duckdb.Error), duckdb.connect(str(run.database), read_only=True) as connection:
+        found = made_of(connection)
+    if calibrator is None or found.get("journal") != wanted["journal"] or len(found) < len(wanted):
+        compact(run)
+        return
+    temporary = run.database.with_name(f"{run.database.name}.{os.getpid()}{TEMPORARY}")
+    with writing(run.database):
+        try:
+            shutil.copyfile(run.database, temporary)
+            _update(temporary, calibrator, wanted["calibration"])
+            publish(temporary, run.database)
+        except duckdb.IOException as error:
+            raise OSError(str(error)) from error
+        finally:
+            _remove(temporary)
+
+
+def _update(path: Path, calibrator: Calibrator, digest: str) -> None:
+    spill = path.with_suffix(".spill")
+    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
+    try:
+        with duckdb.connect(":memory:", config=settings) as connection:
+            connection.execute("SET enable_progress_bar = false")
+            connection.execute(f"ATTACH {sql_text(path)} AS o")
+            for name, sql in calibrated_sql(calibrator):  # later ones read earlier ones
+                connection.execute(f"UPDATE o.verdicts SET {name} = {sql}")  # noqa: S608
+            connection.execute(
+                f"UPDATE o.run SET value = {sql_text(digest)} WHERE key = 'calibration'"  # noqa: S608
+            )
+            connection.execute("CHECKPOINT o")
+            connection.execute("DETACH o")
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)
+
+
 def _write_database(
     run: RunDir, passport: dict[str, Any], manifest: Manifest, path: Path
 ) -> dict[str, int]:
     committed = journal.committed_parts(run.root)
-    spec = Spec.of(passport, metadata=bool(manifest.metadata))
+    spec = view_spec(run, passport, manifest)
     spill = path.with_suffix(".spill")
     with workspace(run, committed, spill=spill) as connection, _new_file(connection, path):
         connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
         connection.execute(
-            "CREATE TABLE verdicts AS " + verdict_sql(spec) + ' ORDER BY p.shard, p."row"'
+            "CREATE TABLE verdicts AS " + verdict_sql(spec) + ' ORDER BY v.shard, v."row"'
         )
         connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
         connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
         create_statistics(connection)
-        run_table(connection, passport, committed)
+        run_table(connection, run, passport, committed)
         work_table(connection, committed)
         return _audit(connection, manifest)
 
@@ -136,7 +188,7 @@ def _write_imported(run: RunDir, passport: dict[str, Any], path: Path) -> dict[s
         ):
             define_tables(connection, run, passport, "TABLE")
             create_statistics(connection)
-            run_table(connection, passport, [])
+            run_table(connection, run, passport, [])
             work_table(connection, [])
             verdicts, rejects = one_row(
                 connection,

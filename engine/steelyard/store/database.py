@@ -23,6 +23,7 @@ import xxhash
 from steelyard.errors import UsageError, escape
 from steelyard.records import PAIRS, READS, REJECTS
 from steelyard.store import journal
+from steelyard.store.calibrated import run_calibrator
 from steelyard.store.imported import define_tables
 from steelyard.store.plan_files import (
     Manifest,
@@ -37,6 +38,7 @@ from steelyard.work import Work
 
 # The oldest DuckDB that has to read the hand-off file.
 STORAGE_VERSION = "v1.5.0"
+NO_CALIBRATION = "none"
 MEMORY_LIMIT = "768MB"  # beyond it DuckDB spills into the run directory
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
@@ -132,21 +134,42 @@ def workspace(
 
 
 def open_handoff(run: RunDir) -> Connection | None:
-    """The hand-off file, unless parts were committed after it."""
+    """The hand-off file, unless parts were committed or a calibrator was applied after it."""
     if not run.database.exists():
         return None
     try:
         connection = duckdb.connect(str(run.database), read_only=True)
     except duckdb.Error:
         return None
-    try:
-        row = connection.execute("SELECT value FROM run WHERE key = 'journal'").fetchone()
-        if row is not None and row[0] == _parts_digest(journal.read_journal(run.root)):
-            return connection
-    except duckdb.Error:
-        pass
+    if made_of(connection) == current_state(run):
+        return connection
     connection.close()
     return None
+
+
+def made_of(connection: Connection) -> dict[str, str]:
+    """What a hand-off file says it was made of; empty if it does not say."""
+    try:
+        rows = connection.execute(
+            "SELECT key, value FROM run WHERE key IN ('journal', 'calibration')"
+        ).fetchall()
+    except duckdb.Error:
+        return {}
+    return dict(rows)
+
+
+def current_state(run: RunDir) -> dict[str, str]:
+    """What an up-to-date hand-off file is made of: the committed parts and the calibrator."""
+    return {
+        "journal": _parts_digest(journal.read_journal(run.root)),
+        "calibration": _calibration_digest(run),
+    }
+
+
+def view_spec(run: RunDir, passport: dict[str, Any], manifest: Manifest | None) -> Spec:
+    """What the views have to know of a run."""
+    metadata = bool(manifest and manifest.metadata)
+    return Spec.of(passport, metadata=metadata, calibrator=run_calibrator(run))
 
 
 def _open_views(run: RunDir, passport: dict[str, Any]) -> Connection:
@@ -155,7 +178,7 @@ def _open_views(run: RunDir, passport: dict[str, Any]) -> Connection:
     connection = duckdb.connect(":memory:")
     define_tables(connection, run, passport, "VIEW")
     create_statistics(connection)
-    run_table(connection, passport, [])
+    run_table(connection, run, passport, [])
     work_table(connection, [])
     return connection
 
@@ -168,12 +191,12 @@ def _open_live(run: RunDir, passport: dict[str, Any]) -> Connection:
     _register(connection, "rejects_raw", _plan_files(run, manifest, "rejects/"), REJECTS)
     _register(connection, "reads_raw", [run.root / part.name for part in parts], READS)
     connection.execute("CREATE VIEW reads AS SELECT * FROM reads_raw")
-    spec = Spec.of(passport, metadata=bool(manifest and manifest.metadata))
+    spec = view_spec(run, passport, manifest)
     connection.execute("CREATE VIEW verdicts AS " + verdict_sql(spec))
     connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
     connection.execute("CREATE VIEW rejects AS " + REJECTS_SQL)
     create_statistics(connection)
-    run_table(connection, passport, parts)
+    run_table(connection, run, passport, parts)
     work_table(connection, parts)
     return connection
 
@@ -208,7 +231,10 @@ def _plan_files(run: RunDir, manifest: Manifest | None, prefix: str) -> list[Pat
 
 
 def run_table(
-    connection: Connection, passport: dict[str, Any], committed: Sequence[journal.Part]
+    connection: Connection,
+    run: RunDir,
+    passport: dict[str, Any],
+    committed: Sequence[journal.Part],
 ) -> None:
     """Table `run`: what run.json says, as text by key, and which parts were read."""
     rows = [
@@ -216,6 +242,7 @@ def run_table(
         for key, value in passport.items()
     ]
     rows.append(("journal", _parts_digest(committed)))
+    rows.append(("calibration", _calibration_digest(run)))
     connection.execute("CREATE TABLE run (key VARCHAR, value VARCHAR)")
     connection.executemany("INSERT INTO run VALUES (?, ?)", rows)
 
@@ -252,6 +279,12 @@ def lock(connection: Connection) -> None:
 def _parts_digest(committed: Sequence[journal.Part]) -> str:
     text = "".join(f"{part.name} {part.digest} {part.pairs}\n" for part in committed)
     return xxhash.xxh3_128_hexdigest(text.encode())
+
+
+def _calibration_digest(run: RunDir) -> str:
+    if not run.calibration.exists():
+        return NO_CALIBRATION
+    return xxhash.xxh3_128_hexdigest(run.calibration.read_bytes())
 
 
 def one_row(connection: Connection, sql: str) -> tuple[Any, ...]:

@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 
 from steelyard.errors import IntegrityFault
 from steelyard.records import READS, REJECTS
+from steelyard.store.calibrated import run_calibrator
 from steelyard.store.files import PARQUET, TEMPORARY, file_digest, sync, writing
 from steelyard.store.rundir import IMPORTED, RunDir
-from steelyard.store.views import sql_text
+from steelyard.store.views import sql_text, with_calibration
 
 _TABLES = ("verdicts", "rejects")
 _GROUP_ROWS = 1 << 16
@@ -115,4 +116,7 @@ def define_tables(
         if kind == "VIEW":
             source = f"{name}_raw"
             connection.register(source, ds.dataset(str(path), format="parquet"))
-        connection.execute(f"CREATE {kind} {name} AS SELECT * FROM {source}")  # noqa: S608
+        query = f"SELECT * FROM {source}"  # noqa: S608 - our own names
+        if name == "verdicts":
+            query = with_calibration(query, run_calibrator(run))
+        connection.execute(f"CREATE {kind} {name} AS {query}")

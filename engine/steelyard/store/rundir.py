@@ -59,6 +59,11 @@ class RunDir:
         """The hand-off artefact."""
         return self.root / "verdicts.duckdb"
 
+    @property
+    def calibration(self) -> Path:
+        """calibration.json: the calibrator that verdicts are calibrated with, if any."""
+        return self.root / "calibration.json"
+
     def check_place(self) -> None:
         """See that a run is there, or can be made there.
 

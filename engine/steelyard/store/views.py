@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from steelyard.calibrate.record import Calibrator, calibrated_sql
 from steelyard.protocols.combine import COLUMNS, RULES, Rule, winner
 from steelyard.protocols.questions import Questions
 
@@ -27,9 +28,12 @@ class Spec:
     scale: tuple[float, ...]
     tie_band: float
     metadata: bool  # whether the pairs have columns without a role
+    calibrator: Calibrator | None = None
 
     @classmethod
-    def of(cls, passport: dict[str, Any], *, metadata: bool) -> Spec:
+    def of(
+        cls, passport: dict[str, Any], *, metadata: bool, calibrator: Calibrator | None = None
+    ) -> Spec:
         """From run.json."""
         inquiry = passport["inquiry"]
         first = inquiry["protocols"][0]
@@ -41,14 +45,33 @@ class Spec:
             scale=tuple(first["scale"]),
             tie_band=first["tie_band"],
             metadata=metadata,
+            calibrator=calibrator,
         )
 
 
+# The calibrated columns of a run to which no calibrator was applied.
+UNCALIBRATED = """NULL::DOUBLE AS calibrated_preference, NULL::DOUBLE AS calibrated_tie,
+  NULL::BOOLEAN AS trusted"""
+
+
 def verdict_sql(spec: Spec) -> str:
-    """The one definition of a verdict: pairs joined to the reads of all their prompts.
+    """The one definition of a verdict: raw verdicts with their calibrated columns.
 
     Reads `pairs_raw` and `reads`. A pair appears when all its prompts are read.
     """
+    return with_calibration(raw_verdict_sql(spec), spec.calibrator)
+
+
+def with_calibration(verdicts: str, calibrator: Calibrator | None) -> str:
+    """A query of raw verdicts, with the calibrated columns."""
+    added = UNCALIBRATED
+    if calibrator is not None:
+        added = ",\n  ".join(f"{sql} AS {name}" for name, sql in calibrated_sql(calibrator))
+    return f"SELECT v.*,\n  {added}\nFROM ({verdicts}) v"
+
+
+def raw_verdict_sql(spec: Spec) -> str:
+    """Pairs joined to the reads of all their prompts."""
     rule = spec.rule
     values = dict(rule.verdict)
     combined = ",\n    ".join(f"{sql} AS {name}" for name, sql in values.items())

@@ -1,0 +1,133 @@
+"""Are calibrators, intervals and thresholds what they say? Known truths, and real judges.
+
+Four tables in one: `judge` real reward models on JudgeBench, before and after `auto`; `recovery`
+known faults in 95% intervals; `coverage` of bootstrap intervals; `promise` broken thresholds.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from common import parser, report
+from steelyard.calibrate.features import Features, Gold, sigmoid
+from steelyard.calibrate.fitting import METHODS
+from steelyard.calibrate.selection import choose
+from steelyard.calibrate.selective import confidence_of, fit_threshold
+from steelyard.metrics.report import difference, evaluate, sample
+from steelyard.metrics.rows import Judged
+from trust_data import biased_judge, judged_pairs
+from workloads import DATA
+
+METRICS = ("log_loss", "ece_debiased")
+
+
+def line(table: str, name: str, **values: object) -> dict[str, Any]:
+    columns = {"n": "", "value": "", "low": "", "high": "", "share": ""}
+    return {"table": table, "name": name, **columns, **values}
+
+
+def judges(splits: int) -> Iterator[dict[str, Any]]:
+    """Half of the instructions to fit, half to test: the first split, and all splits' share."""
+    pairs = {
+        row["pair_id"]: row
+        for row in pq.read_table(DATA / "labelled/judgebench.parquet").to_pylist()
+    }
+    reads = pq.read_table(DATA / "labelled/judgebench_judges.parquet").to_pylist()
+    for judge in sorted({row["judge"] for row in reads if row["score_first"] is not None}):
+        mine = [row for row in reads if row["judge"] == judge and row["order"] == "AB"]
+        about = [pairs[row["pair_id"]] for row in mine]
+        score = np.array([row["score_first"] - row["score_second"] for row in mine])
+        longer = np.array([float(len(one["response_a"]) - len(one["response_b"])) for one in about])
+        groups = np.unique([one["prompt"] for one in about], return_inverse=True)[1]
+        gold = Gold(np.eye(3)[[0 if one["label"] == "A" else 1 for one in about]], groups)
+        changes = [halves(Features(score, longer=longer), gold, seed) for seed in range(splits)]
+        method, first = changes[0]
+        for metric in METRICS:
+            better = np.mean([change[metric].value < 0 for _, change in changes])
+            one = first[metric]
+            found = {"value": one.value, "low": one.low, "high": one.high, "share": float(better)}
+            name = f"{judge.split('_')[-1]}: {method}, {metric}"
+            yield line("judge", name, n=len(mine), **found)
+
+
+def halves(features: Features, gold: Gold, seed: int) -> tuple[str, dict[str, Any]]:
+    """What `auto` changes on instructions that it has not seen."""
+    count = int(gold.groups.max()) + 1
+    train = np.random.default_rng(seed).permutation(count)[gold.groups] % 2 == 0
+    half = features.take(train), gold.take(train)
+    method = next(one.method for one in choose(*half, 0) if one.chosen)
+    test, known = features.take(~train), gold.take(~train)
+    made = METHODS[method].fit(*half).preference(test)
+    pair = [
+        sample(Judged(p, known.votes, known.groups), band=0, replicates=1000, seed=0)
+        for p in (made, sigmoid(test.score))
+    ]
+    return method, difference(*pair, METRICS)
+
+
+def recovery(seeds: int) -> Iterator[dict[str, Any]]:
+    truth = {"logit": 0.5, "length": -0.4, "intercept": 0.0, "first_position": 0.7}
+    hits = dict.fromkeys(truth, 0)
+    for seed in range(seeds):
+        features, gold, _ = biased_judge(seed)
+        fits = [METHODS[name].fit(features, gold) for name in ("position", "length")]
+        intervals = {**fits[0].intervals, **fits[1].intervals}
+        for name, value in truth.items():
+            hits[name] += intervals[name][0] <= value <= intervals[name][1]
+    for name, count in hits.items():
+        yield line("recovery", name, n=seeds, value=truth[name], share=count / seeds)
+
+
+def coverage(seeds: int) -> Iterator[dict[str, Any]]:
+    many = judged_pairs(np.random.default_rng(10**6), instructions=120_000)
+    found = evaluate(many, band=0, replicates=0, seed=0).estimates
+    hits = dict.fromkeys(found, 0)
+    for seed in range(seeds):
+        pairs = judged_pairs(np.random.default_rng(seed))
+        for name, one in evaluate(pairs, band=0, replicates=400, seed=seed).estimates.items():
+            hits[name] += one.low <= found[name].value <= one.high
+    for name, count in hits.items():
+        yield line("coverage", name, n=seeds, value=found[name].value, share=count / seeds)
+
+
+def promise(seeds: int) -> Iterator[dict[str, Any]]:
+    """Judges whose agreement rises with their confidence, and one that is wrong when it is sure."""
+    curves = {
+        "rising": lambda c: 0.55 + 0.44 * (2 * c - 1) ** 0.7,
+        "wrong when sure": lambda c: np.where(c > 0.97, 0.88, 0.93),
+    }
+    pool = confidence_of(np.random.default_rng(10**6).beta(0.7, 0.7, 100_000))
+    for name, curve in curves.items():
+        broken = trusted = 0
+        for seed in range(seeds):
+            draw = np.random.default_rng(seed)
+            p = draw.beta(0.7, 0.7, 600)
+            right = draw.random(600) < curve(confidence_of(p))
+            threshold = fit_threshold(p, right, np.arange(600), 0.9, 0.95).threshold
+            if threshold is not None:
+                trusted += 1
+                broken += bool(curve(pool[pool >= threshold]).mean() < 0.9)
+        yield line("promise", f"{name}: broken", n=seeds, share=broken / seeds)
+        yield line("promise", f"{name}: found", n=seeds, share=trusted / seeds)
+
+
+def main() -> int:
+    chosen = parser(__doc__).parse_args()
+    seeds, runs, splits = (10, 20, 2) if chosen.smoke else (100, 500, 20)
+    rows = [*recovery(seeds), *coverage(runs), *promise(runs)]
+    if (DATA / "labelled/judgebench_judges.parquet").exists():
+        rows = [*judges(splits), *rows]
+    report("trust", rows, chosen)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""Judged pairs against gold: metrics with intervals, by group, raw and calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from steelyard.errors import UsageError, escape
+from steelyard.judged import Source
+from steelyard.matched import Matched, match_gold
+from steelyard.metrics.annotators import Annotator, compare_annotators, pairwise_kappa
+from steelyard.metrics.report import Estimate, Evaluation, Sample, difference, sample, summary
+from steelyard.metrics.rows import Judged, predicted_classes
+from steelyard.records import Bool
+
+MOST_VALUES = 200  # of a column to evaluate by
+COMPARED = (
+    "mse", "vote_log_loss", "log_loss", "brier", "ece", "ece_confidence", "ece_debiased",
+    "agreement", "macro_f1",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """What a user decides about an evaluation."""
+
+    by: str | None = None
+    tie_band: float = 0.0
+    bootstraps: int = 1000
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """A part of the pairs: all of them, or those with one value of a column."""
+
+    value: str | None
+    raw: Evaluation
+    calibrated: Evaluation | None
+    change: dict[str, Estimate]  # calibrated less raw
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "value": self.value,
+            "raw": self.raw.to_json(),
+            "calibrated": self.calibrated.to_json() if self.calibrated else None,
+            "change": [one.to_json() for one in self.change.values()],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that `evaluate` tells."""
+
+    options: EvaluateOptions
+    whole: Assessment
+    parts: tuple[Assessment, ...]
+    annotators: tuple[Annotator, ...]
+    annotator_kappa: float | None  # mean of pairwise kappas
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "by": self.options.by,
+            "tie_band": self.options.tie_band,
+            "bootstraps": self.options.bootstraps,
+            "seed": self.options.seed,
+            **self.whole.to_json(),
+            "parts": [part.to_json() for part in self.parts],
+            "annotators": [one.to_json() for one in self.annotators],
+            "annotator_kappa": self.annotator_kappa,
+            "notes": list(self.notes),
+        }
+
+
+def evaluate_source(
+    source: Source,
+    gold: Path | None,
+    options: EvaluateOptions,
+    gold_columns: Mapping[str, str] | None = None,
+) -> Report:
+    """Evaluate a run or a table against gold.
+
+    Raises:
+        UsageError: an option is out of range, or a column is not there.
+        GoldRefused: gold cannot be used.
+    """
+    if not 0 <= options.tie_band < 0.5:
+        raise UsageError(
+            f"--tie-band is {options.tie_band}", remedy="give a distance from 0.5, from 0 to 0.5"
+        )
+    if options.bootstraps < 0:
+        raise UsageError(f"--bootstraps is {options.bootstraps}", remedy="give 0 or more")
+    matched = match_gold(source, gold, gold_columns, options.by)
+    raw, calibrated = matched.raw, matched.calibrated
+    parts = [
+        _assess(value, raw.take(rows), calibrated.take(rows) if calibrated else None, options)
+        for value, rows in _parts(matched, options.by)
+    ]
+    annotators, kappa = _annotators(matched, calibrated or raw, options)
+    return Report(
+        options,
+        _assess(None, raw, calibrated, options),
+        tuple(parts),
+        annotators,
+        kappa,
+        matched.notes,
+    )
+
+
+def _assess(
+    value: str | None, raw: Judged, calibrated: Judged | None, options: EvaluateOptions
+) -> Assessment:
+    def sampled(judged: Judged) -> Sample:
+        return sample(
+            judged, band=options.tie_band, replicates=options.bootstraps, seed=options.seed
+        )
+
+    before = sampled(raw)
+    if calibrated is None:
+        return Assessment(value, summary(before), None, {})
+    after = sampled(calibrated)
+    change = difference(after, before, COMPARED)
+    return Assessment(value, summary(before), summary(after), change)
+
+
+def _parts(matched: Matched, by: str | None) -> list[tuple[str, Bool]]:
+    """The values of the column, most frequent first, and their rows."""
+    if by is None or matched.by is None:
+        return []
+    column = matched.by
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    coded = column.dictionary_encode(null_encoding="encode")
+    values = coded.dictionary.to_pylist()
+    if len(values) > MOST_VALUES:
+        raise UsageError(
+            f"{escape(by)} has {len(values):,} values; at most {MOST_VALUES} are evaluated apart",
+            remedy="choose a column with fewer values",
+        )
+    codes = coded.indices.to_numpy(zero_copy_only=False)
+    counts = np.bincount(codes, minlength=len(values))
+    order = np.argsort(-counts, kind="stable").tolist()
+    return [(str(values[code]), codes == code) for code in order]
+
+
+def _annotators(
+    matched: Matched, judged: Judged, options: EvaluateOptions
+) -> tuple[tuple[Annotator, ...], float | None]:
+    found = matched.annotations
+    if found is None:
+        return (), None
+    named = predicted_classes(judged.preference, judged.tie, options.tie_band)
+    rows = compare_annotators(found.pairs, found.annotators, found.classes, named, found.names)
+    kappa = pairwise_kappa(found.pairs, found.annotators, found.classes)
+    return tuple(sorted(rows, key=lambda one: (-one.votes, one.name))), kappa

@@ -1,0 +1,120 @@
+"""Calibrators on the disk, and tables of other tools with calibrated columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from steelyard.calibrate.record import COLUMNS, Calibrator, calibrated_sql
+from steelyard.errors import InputRefused, UsageError, escape
+from steelyard.shards import discover
+from steelyard.store.files import PARQUET, TEMPORARY, publish, write_text, writing
+from steelyard.store.rundir import RunDir
+from steelyard.store.table_roles import assign, expression
+
+BATCH = 1 << 18
+
+
+def load_calibrator(path: Path) -> Calibrator:
+    """A calibrator's file.
+
+    Raises:
+        UsageError: there is none.
+        CalibratorRefused: it is damaged, or something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(
+            f"the calibrator cannot be read: {error.strerror or error}",
+            place=str(path),
+            remedy="name a file that `steelyard calibrate fit --out` wrote",
+        ) from None
+    return Calibrator.from_json(text, str(path))
+
+
+def save_calibrator(path: Path, calibrator: Calibrator) -> None:
+    """Write a calibrator's file, whole or not at all."""
+    write_text(path, calibrator.to_json())
+
+
+def run_calibrator(run: RunDir) -> Calibrator | None:
+    """The calibrator that was applied to a run.
+
+    Raises:
+        CalibratorRefused: its file is damaged.
+    """
+    return load_calibrator(run.calibration) if run.calibration.exists() else None
+
+
+def calibrate_file(
+    path: Path, columns: Mapping[str, str], calibrator: Calibrator, out: Path
+) -> int:
+    """A Parquet table with the calibrated columns added; its other columns stay.
+
+    The terms of a position-aware calibrator read columns preference_ab and preference_ba, those of
+    a length-aware one length_a and length_b.
+
+    Args:
+        path: Parquet file, folder or pattern.
+        columns: role -> column; `logit` or `preference` names what is calibrated.
+        calibrator: what to apply.
+        out: the file to write.
+
+    Returns:
+        Rows written.
+
+    Raises:
+        UsageError: a column is not there.
+        InputRefused: the table cannot be read, or values cannot be calibrated.
+    """
+    connection = duckdb.connect(":memory:")
+    temporary = out.with_name(out.name + TEMPORARY)
+    try:
+        source = ds.dataset([source.path for source in discover([path])], format="parquet")
+        connection.register("source_rows", source)
+        reader = connection.sql(_query(str(path), source.schema.names, columns, calibrator))
+        with writing(out):
+            rows = _write(reader.to_arrow_reader(BATCH), temporary)
+            publish(temporary, out)
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise InputRefused(
+            f"the table cannot be calibrated: {escape(' '.join(str(error).split()), 200)}",
+            place=str(path),
+            effect="nothing was written",
+            remedy="check the columns that the calibrator needs: `steelyard calibrate show`",
+        ) from None
+    finally:
+        connection.close()
+        temporary.unlink(missing_ok=True)
+    return rows
+
+
+def _query(place: str, names: list[str], columns: Mapping[str, str], calibrator: Calibrator) -> str:
+    roles = assign(place, names, columns, ["preference"])
+    role = next((one for one in ("logit", "preference") if one in roles), None)
+    if role is None:
+        raise UsageError(
+            "winners and pairs of scores have no probability to calibrate",
+            place=place,
+            remedy="name a column with --logit or --preference",
+        )
+    definition = calibrated_sql(calibrator, expression(role, roles), is_logit=role == "logit")
+    kept = [name for name in COLUMNS if name in names]
+    without = f"EXCLUDE ({', '.join(kept)})" if kept else ""
+    added = ", ".join(f"{sql} AS {name}" for name, sql in definition)
+    return f"SELECT *, {added} FROM (SELECT * {without} FROM source_rows)"  # noqa: S608 - ours
+
+
+def _write(reader: pa.RecordBatchReader, path: Path) -> int:
+    rows = 0
+    with pq.ParquetWriter(path, reader.schema, **PARQUET) as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+            rows += len(batch)
+    return rows

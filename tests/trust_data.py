@@ -1,0 +1,49 @@
+"""Generated reads and gold with known truth, for tests of calibrators and metrics."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from steelyard.calibrate.features import Features, Gold, sigmoid
+from steelyard.metrics.rows import Judged
+
+
+def biased_judge(
+    seed, *, pairs=1500, instructions=300, temperature=2.0, first=0.7, length=0.8, votes=5
+):
+    """Reads of a judge with known faults, and votes of people without them.
+
+    A judge's logit is temperature x people's logit + length x tanh(length difference / its
+    deviation), and `first` more for the response that it sees first.
+    """
+    draw = np.random.default_rng(seed)
+    longer = np.round(draw.normal(0, 300, pairs))
+    base = draw.normal(0, 2, pairs)
+    ab = base + first + draw.normal(0, 0.5, pairs)
+    ba = base - first + draw.normal(0, 0.5, pairs)
+    score = (ab + ba) / 2
+    people = (score - length * np.tanh(longer / longer.std())) / temperature
+    count = draw.integers(1, votes + 1, pairs)
+    a = draw.binomial(count, sigmoid(people))
+    gold = np.stack([a, count - a, np.zeros(pairs)], axis=1).astype(np.float64)
+    groups = draw.integers(0, instructions, pairs)
+    return Features(score, ab, ba, longer), Gold(gold, groups), sigmoid(people)
+
+
+def judged_pairs(draw, *, instructions=250, each=4):
+    """Pairs of instructions that differ in how hard they are, with three votes a pair."""
+    n = instructions * each
+    groups = np.repeat(np.arange(instructions), each)
+    quality = draw.normal(0, 1, instructions)[groups] + draw.normal(0, 1, n)
+    score = 1.6 * quality + draw.normal(0, 0.5, instructions)[groups] + 0.3
+    ab = sigmoid(score + 0.4 + draw.normal(0, 0.3, n))
+    ba = sigmoid(score - 0.4 + draw.normal(0, 0.3, n))
+    a, tie = np.exp(quality / 2), np.exp(0.2)
+    total = a + 1 / a + tie
+    edges = np.stack([a / total, (a + 1 / a) / total], axis=1)[:, None, :]
+    classes = (draw.random((n, 3, 1)) > edges).sum(axis=2)
+    votes = np.stack([(classes == one).sum(axis=1) for one in range(3)], axis=1)
+    mass, longer = draw.beta(8, 1, n), draw.normal(0, 200, n) + 60 * quality
+    return Judged(
+        sigmoid(score), votes.astype(np.float64), groups, None, ab, ba, mass, longer
+    )  # fmt: skip
