@@ -23,6 +23,7 @@ NAMES = (
     "limits",
     "calibration",
     "trust",
+    "ratings",
     "gpu",
 )
 

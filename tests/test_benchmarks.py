@@ -125,6 +125,15 @@ def trust(rows):
             assert row["share"] <= 0.1
 
 
+def ratings(rows):
+    """All tools find the same ratings, and intervals by instruction hold the truth."""
+    for row in rows:
+        if row["what"] in {"ratings, exact", "ratings of summed points"}:
+            assert row["difference"] < 1e-3
+    held = {row["tool"]: float(row["coverage"]) for row in rows if row["coverage"]}
+    assert held["cluster intervals"] > 0.85
+
+
 def gpu(rows):
     same_work(rows[:2])
     same_work(rows[2:])
@@ -138,6 +147,7 @@ AUDITS = {
     "limits": limits,
     "overhead": overhead,
     "overlap": overlap,
+    "ratings": ratings,
     "rubric": rubric,
     "sharing": sharing,
     "soak": soak,

@@ -85,7 +85,8 @@ def test_the_hand_off_file_opens_without_us(run):
     with duckdb.connect(str(run.database), read_only=True) as connection:
         tables = {name for (name,) in connection.execute("SHOW TABLES").fetchall()}
         ((count,),) = connection.execute("SELECT count(*) FROM verdicts").fetchall()
-    assert tables == {"verdicts", "reads", "rejects", "work", "run"}
+    views = {"leaderboard", "win_matrix", "position_bias", "length_bias"}
+    assert tables == {"verdicts", "reads", "rejects", "work", "run", *views}
     assert count == 80
 
 

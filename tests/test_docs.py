@@ -22,6 +22,8 @@ QUERIES = re.findall(r"```sql\n(.*?)```", SQL, re.DOTALL)
 def run(tmp_path_factory):
     place = tmp_path_factory.mktemp("docs")
     table = pairs_table(60).append_column("label", pa.array(["A", "B", "tie"] * 20))
+    longer = [text * (1 + row % 4) for row, text in enumerate(table["response_b"].to_pylist())]
+    table = table.set_column(2, "response_b", pa.array(longer))
     pq.write_table(table, place / "pairs.parquet")
     return steelyard.score(place / "pairs.parquet", run=place / "run", judge="scripted")
 

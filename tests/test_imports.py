@@ -45,6 +45,7 @@ LAYERS = {
         "matched",
         "calibration",
         "evaluation",
+        "features",
     },
     "session": {"session"},
     "run": {"run"},
@@ -57,6 +58,8 @@ LAYERS = {
         "doctor",
         "drawing",
         "reliability_plot",
+        "reports",
+        "plots",
     },
     "cli": {"cli", "__main__"},
 }

@@ -89,6 +89,19 @@ def test_an_instruction_is_the_same_in_every_table(tmp_path):
     assert clusters[0] != clusters[1]
 
 
+def test_wanted_columns_without_a_value_are_not_there(tmp_path):
+    """As lengths of pairs that a run has no verdict for, and gold that it has not at all."""
+    none = pa.array([None, None], pa.float64())
+    path = write(
+        tmp_path / "t.parquet", **models(2), preference=[0.5, None],
+        length_a=pa.array([3.0, None]), length_b=none, weight=none,
+    )  # fmt: skip
+    read = read_comparisons(path, None, NEED, ("length_a", "length_b", "weight"))
+    assert read.has("length_a")
+    assert not read.has("length_b")
+    assert not read.has("weight")
+
+
 def test_rows_without_a_preference_are_counted(tmp_path):
     path = write(tmp_path / "t.parquet", **models(3), preference=[0.5, None, None])
     read = read_comparisons(path, None, NEED)

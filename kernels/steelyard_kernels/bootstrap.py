@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from steelyard_kernels.jit import column, kernel
 from steelyard_kernels.draws import below, stream
+from steelyard_kernels.jit import column, kernel
 from steelyard_kernels.threads import spread
 
 Float64 = NDArray[np.float64]

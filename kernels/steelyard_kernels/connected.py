@@ -5,33 +5,29 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from steelyard_kernels.jit import column, kernel
+from steelyard_kernels.comparisons import Pairs
+from steelyard_kernels.jit import kernel
 
 Bool = NDArray[np.bool_]
-Float64 = NDArray[np.float64]
-Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 _NOTHING = 1e-9  # share of a pair's score that counts as none: outcomes of a confident judge
 
 
-def components(first: Int32, second: Int32, sums: Float64, competitors: int) -> Int64:
+def components(pairs: Pairs, competitors: int) -> Int64:
     """Competitors by group: inside a group everyone has beaten everyone, through others maybe.
 
     Strengths are finite if and only if there is one group (Ford, "Solution of a ranking problem
     from binary comparisons", 1957): between two, one side never lost a point to the other.
 
     Args:
-        first: int32 [pairs], competitor i.
-        second: int32 [pairs], competitor j.
-        sums: float64 [pairs, 3], n, s, t.
+        pairs: sums of those that met.
         competitors: K.
 
     Returns:
         int64 [K], the lowest competitor of each one's group.
     """
-    given = column(first, np.int32), column(second, np.int32), column(sums, np.float64)
-    beats = _beats(*given, competitors)
+    beats = _beats(pairs, competitors)
     group = np.full(competitors, -1, np.int64)
     for competitor in range(competitors):
         if group[competitor] < 0:
@@ -41,20 +37,20 @@ def components(first: Int32, second: Int32, sums: Float64, competitors: int) -> 
 
 
 @kernel
-def is_connected(first: Int32, second: Int32, sums: Float64, competitors: int) -> bool:
+def is_connected(pairs: Pairs, competitors: int) -> bool:
     """Whether there is one group."""
-    beats = _beats(first, second, sums, competitors)
-    return _reach(beats, 0).all() and _reach(beats.T.copy(), 0).all()
+    beats = _beats(pairs, competitors)
+    return bool(_reach(beats, 0).all() and _reach(beats.T.copy(), 0).all())
 
 
 @kernel
-def _beats(first: Int32, second: Int32, sums: Float64, competitors: int) -> Bool:
+def _beats(pairs: Pairs, competitors: int) -> Bool:
     """[K, K]: whether the first has a point against the second."""
     out = np.zeros((competitors, competitors), np.bool_)
-    for p in range(len(first)):
-        n, s = sums[p, 0], sums[p, 1]
-        out[first[p], second[p]] = s > _NOTHING * n
-        out[second[p], first[p]] = n - s > _NOTHING * n
+    for p in range(len(pairs.first)):
+        n, s = pairs.sums[p, 0], pairs.sums[p, 1]
+        out[pairs.first[p], pairs.second[p]] = s > _NOTHING * n
+        out[pairs.second[p], pairs.first[p]] = n - s > _NOTHING * n
     return out
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from steelyard_kernels.jit import column, kernel
+from steelyard_kernels.comparisons import Rows
 from steelyard_kernels.draws import below, stream
+from steelyard_kernels.jit import kernel
 from steelyard_kernels.threads import spread
 
 Float64 = NDArray[np.float64]
 Int32 = NDArray[np.int32]
 
 
-def elo(
-    first: Int32, second: Int32, outcome: Float64, competitors: int, *, k: float, shuffles: int,
-    seed: int,
-) -> Float64:  # fmt: skip
+def elo(rows: Rows, competitors: int, *, k: float, shuffles: int, seed: int) -> Float64:
     """Ratings after all comparisons, from 1000 each, 400 points being odds of 10 to 1.
 
     After each, both move by k * (outcome - expected), expected = 1 / (1 + 10**(-d / 400)) (Elo,
@@ -24,9 +22,7 @@ def elo(
     matters; a shuffle is another order.
 
     Args:
-        first: int32 [rows], competitor from 0.
-        second: int32 [rows].
-        outcome: float64 [rows], in [0, 1], of the first.
+        rows: the comparisons; ties and weights are not looked at.
         competitors: how many.
         k: the largest step, in points.
         shuffles: 0: the order of the rows; else so many random orders.
@@ -36,30 +32,27 @@ def elo(
         float64 [max(shuffles, 1), competitors].
     """
     ratings = np.full((max(shuffles, 1), competitors), 1000.0)
-    given = column(first, np.int32), column(second, np.int32), column(outcome, np.float64)
     if not shuffles:
-        _play(*given, np.zeros(0, np.int32), k, ratings[0])
+        _play(rows, np.zeros(0, np.int32), k, ratings[0])
         return ratings
 
     def work(start: int, end: int) -> None:
-        order = np.empty(len(outcome), np.int32)
+        order = np.empty(len(rows.pair), np.int32)
         for at in range(start, end):
             _shuffle(order, np.uint64(stream(seed, at)))
-            _play(*given, order, k, ratings[at])
+            _play(rows, order, k, ratings[at])
 
     spread(work, shuffles, 1)
     return ratings
 
 
 @kernel
-def _play(
-    first: Int32, second: Int32, outcome: Float64, order: Int32, k: float, rating: Float64
-) -> None:
-    for at in range(len(outcome)):
+def _play(rows: Rows, order: Int32, k: float, rating: Float64) -> None:
+    for at in range(len(rows.pair)):
         row = order[at] if len(order) else at
-        a, b = first[row], second[row]
+        a, b = rows.pair[row] // len(rating), rows.pair[row] % len(rating)
         expected = 1 / (1 + 10 ** ((rating[b] - rating[a]) / 400))
-        change = k * (outcome[row] - expected)
+        change = k * (rows.preference[row] - expected)
         rating[a] += change
         rating[b] -= change
 

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from steelyard_kernels.jit import kernel
 
 BRADLEY_TERRY, DAVIDSON, RAO_KUPPER = 0, 1, 2
@@ -51,13 +49,14 @@ def slopes(model: int, d: float, e: float) -> tuple[float, float, float, float, 
 
 @kernel
 def curvature(
-    model: int, d: float, e: float, n: float, s: float, t: float
+    model: int, d: float, e: float, sums: tuple[float, float, float]
 ) -> tuple[float, float, float, float]:
-    """Log-likelihood of a pair's sums and its negative second derivatives.
+    """Log-likelihood of a pair's sums n, s, t and its negative second derivatives.
 
     Returns:
         value, dd, de, ee.
     """
+    n, s, t = sums
     if model == DAVIDSON:
         win, loss, tie = _davidson(d, e)
         value = n * math.log(tie) + (s - n / 2) * d - (n - t) * e

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelyard_kernels.bootstrap import BLOCK, draw_counts
-from steelyard_kernels.bradley_terry import newton
+from steelyard_kernels.bradley_terry import Likelihood, newton
+from steelyard_kernels.comparisons import Pairs, Rows, pair_sums, pairs_of
 from steelyard_kernels.connected import is_connected
 from steelyard_kernels.groups import group
 from steelyard_kernels.jit import column, kernel
@@ -33,11 +34,9 @@ class Resampled(NamedTuple):
 
 def resampled_strengths(
     model: int,
-    pair: Int32,
-    preference: Float64,
-    tie: Float64,
-    weight: Float64,
+    rows: Rows,
     cluster: Int32,
+    *,
     clusters: int,
     start: Float64,
     replicates: int,
@@ -50,10 +49,7 @@ def resampled_strengths(
 
     Args:
         model: see links.
-        pair: int32 [rows], i * K + j with i < j.
-        preference: float64 [rows], of i, in [0, 1].
-        tie: float64 [rows], or [0].
-        weight: float64 [rows], or [0].
+        rows: the comparisons.
         cluster: int32 [rows], from 0.
         clusters: how many.
         start: float64 [K + 1], the estimate from all rows, where each fit begins.
@@ -61,65 +57,80 @@ def resampled_strengths(
         seed: any integer; a replicate's draws are those of `bootstrap.draw_counts`.
     """
     size = len(start) - 1
-    order, ends = group(pair, size * size)
-    present = np.flatnonzero(np.diff(ends))
-    first, second = (present // size).astype(np.int32), (present % size).astype(np.int32)
-    bounds = column(np.append(ends[present], ends[-1]), np.int64)
-    w = weight[order] if len(weight) else np.ones(len(order))
-    rows = (
-        column(cluster[order], np.int32),
-        column(w, np.float64),
-        column(w * preference[order], np.float64),
-        column(w * tie[order] if len(tie) else tie, np.float64),
-    )
+    order, ends = group(rows.pair, size * size)
+    pairs = pairs_of(pair_sums(rows._replace(weight=np.zeros(0)), size), size)
+    bounds = np.append(0, ends[pairs.first.astype(np.int64) * size + pairs.second + 1])
+    sorted_rows = _sorted(rows, cluster, order, bounds)
     result = Resampled(
         np.empty((replicates, size + 1)),
         np.zeros(replicates, np.bool_),
         np.zeros(replicates, np.bool_),
     )
-    given = model, column(first, np.int32), column(second, np.int32), column(start, np.float64)
+    begin = column(start, np.float64)
 
-    def work(begin: int, end: int) -> None:
-        counts = column(draw_counts(clusters, begin, end, seed), np.uint8)
-        sums = np.zeros((end - begin, len(present), 3))
-        _sum(*rows, bounds, counts, sums)
-        _fit(*given, sums, *(part[begin:end] for part in result))
+    def work(first: int, last: int) -> None:
+        counts = column(draw_counts(clusters, first, last, seed), np.uint8)
+        sums = np.zeros((last - first, len(pairs.first), 3))
+        _sum(sorted_rows, counts, sums)
+        part = Resampled(
+            result.strengths[first:last],
+            result.regularised[first:last],
+            result.converged[first:last],
+        )
+        _fit(model, pairs, begin, sums, part)
 
-    spread(work, replicates, min(BLOCK, max(1, _MEMORY // (24 * max(1, len(present))))))
+    spread(work, replicates, min(BLOCK, max(1, _MEMORY // (24 * len(pairs.first)))))
     return result
 
 
+class _Sorted(NamedTuple):
+    """Rows by pair."""
+
+    cluster: Int32  # [n]
+    w: Float64  # [n] weight
+    wy: Float64  # [n] weight * preference
+    wt: Float64  # [n] weight * tie, or [0]
+    bounds: Int64  # [pairs + 1] where each pair's rows begin
+
+
+def _sorted(rows: Rows, cluster: Int32, order: Int64, bounds: Int64) -> _Sorted:
+    w = rows.weight[order] if len(rows.weight) else np.ones(len(order))
+    return _Sorted(
+        column(cluster[order], np.int32),
+        column(w, np.float64),
+        column(w * rows.preference[order], np.float64),
+        column(w * rows.tie[order] if len(rows.tie) else rows.tie, np.float64),
+        column(bounds, np.int64),
+    )
+
+
 @kernel
-def _sum(
-    cluster: Int32, w: Float64, wy: Float64, wt: Float64, bounds: Int64, counts: UInt8,
-    sums: Float64,
-) -> None:  # fmt: skip
+def _sum(rows: _Sorted, counts: UInt8, sums: Float64) -> None:
     replicates = counts.shape[1]
     total = np.empty((3, replicates))
-    for pair in range(len(bounds) - 1):
+    for pair in range(len(rows.bounds) - 1):
         total[:] = 0
-        for at in range(bounds[pair], bounds[pair + 1]):
-            times, one, score = counts[cluster[at]], w[at], wy[at]
+        for at in range(rows.bounds[pair], rows.bounds[pair + 1]):
+            times, one, score = counts[rows.cluster[at]], rows.w[at], rows.wy[at]
             for r in range(replicates):
                 total[0, r] += times[r] * one
                 total[1, r] += times[r] * score
-            if len(wt):
+            if len(rows.wt):
                 for r in range(replicates):
-                    total[2, r] += times[r] * wt[at]
+                    total[2, r] += times[r] * rows.wt[at]
         for r in range(replicates):
             for kind in range(3):
                 sums[r, pair, kind] = total[kind, r]
 
 
 @kernel
-def _fit(
-    model: int, first: Int32, second: Int32, start: Float64, sums: Float64, strengths: Float64,
-    regularised: Bool, converged: Bool,
-) -> None:  # fmt: skip
+def _fit(model: int, pairs: Pairs, start: Float64, sums: Float64, out: Resampled) -> None:
     size = len(start)
     information = np.empty((size, size))
     for r in range(len(sums)):
-        regularised[r] = not is_connected(first, second, sums[r], size - 1)
-        prior = np.full(size - 1, 1.0 if regularised[r] else 0.0)
-        strengths[r] = start
-        converged[r] = newton(model, first, second, sums[r], prior, strengths[r], information)
+        drawn = Pairs(pairs.first, pairs.second, sums[r])
+        out.regularised[r] = not is_connected(drawn, size - 1)
+        prior = np.full(size - 1, 1.0 if out.regularised[r] else 0.0)
+        out.strengths[r] = start
+        problem = Likelihood(model, drawn, prior)
+        out.converged[r] = newton(problem, out.strengths[r], information)

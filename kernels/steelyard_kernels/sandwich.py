@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from steelyard_kernels.comparisons import Rows
 from steelyard_kernels.jit import column, kernel
 from steelyard_kernels.links import slopes
 from steelyard_kernels.threads import spread
 
 Float64 = NDArray[np.float64]
-Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 _PARTS = 16  # of the clusters, each with a sum of its own: a fixed number, whatever the threads
@@ -37,20 +37,12 @@ def pair_slopes(model: int, strengths: Float64) -> Float64:
 
 
 def gradient_products(
-    pair: Int32,
-    preference: Float64,
-    tie: Float64,
-    weight: Float64,
-    coefficients: Float64,
-    groups: tuple[Int64, Int64] | None,
+    rows: Rows, coefficients: Float64, groups: tuple[Int64, Int64] | None
 ) -> Float64:
     """The sum of g g' over rows, or over clusters of rows.
 
     Args:
-        pair: int32 [rows], i * K + j with i < j.
-        preference: float64 [rows], of i, in [0, 1].
-        tie: float64 [rows], or [0]: no row is a tie.
-        weight: float64 [rows], or [0]: each is 1.
+        rows: the comparisons.
         coefficients: float64 [K * K, 6], of `pair_slopes`.
         groups: (order, ends) of `groups.group`: the rows of each cluster; None: each row alone.
 
@@ -58,19 +50,15 @@ def gradient_products(
         float64 [K + 1, K + 1], symmetric.
     """
     size = round(len(coefficients) ** 0.5)
-    rows = (
-        column(pair, np.int32),
-        *(column(x, np.float64) for x in (preference, tie, weight)),
-        column(coefficients, np.float64),
-    )
+    by = column(coefficients, np.float64)
     if groups is None:
-        return _rows(*rows, size)
+        return _rows(rows, by, size)
     order, ends = column(groups[0], np.int64), column(groups[1], np.int64)
     parts = np.zeros((_PARTS, size + 1, size + 1))
     block = max(1, -(-(len(ends) - 1) // _PARTS))
 
     def work(start: int, end: int) -> None:
-        _clusters(*rows, order, ends[start : end + 1], parts[start // block])
+        _clusters(rows, by, order, ends[start : end + 1], parts[start // block])
 
     spread(work, len(ends) - 1, block)
     total: Float64 = parts.sum(axis=0)
@@ -88,14 +76,12 @@ def _slopes(model: int, strengths: Float64, out: Float64) -> None:
 
 
 @kernel
-def _row(
-    row: int, pair: Int32, preference: Float64, tie: Float64, weight: Float64, by: Float64
-) -> tuple[float, float]:
+def _row(row: int, rows: Rows, by: Float64) -> tuple[float, float]:
     """A row's gradient by the difference of its pair's strengths, and by the ties' parameter."""
-    at = pair[row]
-    w = weight[row] if len(weight) else 1.0
-    t = tie[row] if len(tie) else 0.0
-    y = preference[row]
+    at = rows.pair[row]
+    w = rows.weight[row] if len(rows.weight) else 1.0
+    t = rows.tie[row] if len(rows.tie) else 0.0
+    y = rows.preference[row]
     return (
         w * (by[at, 0] + by[at, 1] * y + by[at, 2] * t),
         w * (by[at, 3] + by[at, 4] * y + by[at, 5] * t),
@@ -103,16 +89,14 @@ def _row(
 
 
 @kernel
-def _rows(
-    pair: Int32, preference: Float64, tie: Float64, weight: Float64, by: Float64, size: int
-) -> Float64:
+def _rows(rows: Rows, by: Float64, size: int) -> Float64:
     """Rows of one pair share a place: three sums a pair, then the matrix."""
     sums = np.zeros((size * size, 3))
-    for row in range(len(pair)):
-        d, e = _row(row, pair, preference, tie, weight, by)
-        sums[pair[row], 0] += d * d
-        sums[pair[row], 1] += d * e
-        sums[pair[row], 2] += e * e
+    for row in range(len(rows.pair)):
+        d, e = _row(row, rows, by)
+        sums[rows.pair[row], 0] += d * d
+        sums[rows.pair[row], 1] += d * e
+        sums[rows.pair[row], 2] += e * e
     out = np.zeros((size + 1, size + 1))
     for i in range(size):
         for j in range(i + 1, size):
@@ -130,10 +114,7 @@ def _rows(
 
 
 @kernel
-def _clusters(
-    pair: Int32, preference: Float64, tie: Float64, weight: Float64, by: Float64, order: Int64,
-    ends: Int64, out: Float64,
-) -> None:  # fmt: skip
+def _clusters(rows: Rows, by: Float64, order: Int64, ends: Int64, out: Float64) -> None:
     """Adds to the lower triangle of `out`."""
     size = len(out) - 1
     gradient, touched = np.zeros(size + 1), np.empty(size + 1, np.int64)
@@ -142,8 +123,8 @@ def _clusters(
         count = 0
         for at in range(ends[cluster], ends[cluster + 1]):
             row = order[at]
-            d, e = _row(row, pair, preference, tie, weight, by)
-            i, j = pair[row] // size, pair[row] % size
+            d, e = _row(row, rows, by)
+            i, j = rows.pair[row] // size, rows.pair[row] % size
             for k in (i, j, size):
                 if not seen[k]:
                     seen[k] = True

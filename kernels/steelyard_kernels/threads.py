@@ -1,4 +1,4 @@
-"""Work in blocks, on as many threads as the process may use. Kernels leave the interpreter's lock."""
+"""Work in blocks, on as many threads as the process may use; kernels hold no lock."""
 
 from __future__ import annotations
 

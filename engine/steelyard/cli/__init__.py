@@ -25,6 +25,7 @@ from steelyard.cli.base import (
     stopping,
 )
 from steelyard.cli.calibration import calibrate, evaluate
+from steelyard.cli.statistics import bias, rank, winrate
 
 
 @click.group(cls=Steelyard, context_settings=CONTEXT)
@@ -152,8 +153,8 @@ def compact(run: Path, out: Path | None, json_out: bool) -> None:
         )
 
 
-main.add_command(calibrate)
-main.add_command(evaluate)
+for command in (calibrate, evaluate, rank, winrate, bias):
+    main.add_command(command)
 
 
 @main.command()

@@ -29,6 +29,7 @@ from steelyard.store.database import (
 from steelyard.store.files import TEMPORARY, publish, writing
 from steelyard.store.plan_files import Manifest, load_manifest
 from steelyard.store.rundir import RunDir
+from steelyard.store.statistics_views import create_statistics
 from steelyard.store.views import REJECTS_SQL, sql_text, verdict_sql
 
 # The oldest DuckDB that has to read the hand-off file.
@@ -166,6 +167,7 @@ def _write_database(
             + ' ORDER BY v.shard, v."row"'
         )
         connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
+        create_statistics(connection, 'hash(shard, "row")')
         run_table(connection, run, passport, committed)
         work_table(connection, committed)
         counts = _audit(connection, manifest)

@@ -31,6 +31,7 @@ from steelyard.store.plan_files import (
     require_plan_file,
 )
 from steelyard.store.rundir import RunDir
+from steelyard.store.statistics_views import create_statistics
 from steelyard.store.views import REJECTS_SQL, sql_text, verdict_sql
 from steelyard.work import Work
 
@@ -176,6 +177,7 @@ def _open_live(run: RunDir, passport: dict[str, Any]) -> Connection:
         "CREATE VIEW verdicts AS " + verdict_sql(**verdict_arguments(run, passport, manifest))
     )
     connection.execute("CREATE VIEW rejects AS " + REJECTS_SQL)
+    create_statistics(connection, 'hash(shard, "row")')
     run_table(connection, run, passport, parts)
     work_table(connection, parts)
     return connection

@@ -71,20 +71,19 @@ def checked(batch: pa.RecordBatch, checks: Checks) -> pa.RecordBatch:
     """
     checks.rows += len(batch)
     columns = {name: batch.column(name) for name in batch.schema.names}
-    made = _preference(columns, checks)
     out = {name: values for name, values in columns.items() if name not in SOURCES}
-    out |= made
-    keep = np.ones(len(batch), dtype=np.bool_)
+    out |= _preference(columns, checks)
     if "preference" in out:
         absent = _mask(out["preference"].is_null())
         checks.leave_out(NO_PREFERENCE, absent)
-        keep &= ~absent
+        if absent.any():
+            keep = pa.array(~absent)
+            out = {name: values.filter(keep) for name, values in out.items()}
     for name in out.keys() & _CHECKED.keys():
         out[name] = _CHECKED[name](name, out[name], checks)
-    if {"model_a", "model_b"} <= out.keys():
-        out |= {name: out[name].dictionary_encode() for name in ("model_a", "model_b")}
-    result = pa.RecordBatch.from_pydict(out)
-    return result if keep.all() else result.filter(pa.array(keep))
+    for name in out.keys() & {"model_a", "model_b"}:
+        out[name] = out[name].dictionary_encode()
+    return pa.RecordBatch.from_pydict(out)
 
 
 def _preference(columns: dict[str, pa.Array], checks: Checks) -> dict[str, pa.Array]:

@@ -13,7 +13,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "model_b": ("model_b",),
     "preference": ("preference", "raw_preference"),
     "logit": ("logit", "score_difference"),
-    "score": (),  # a logit taken as it is, only where --logit names it
+    "score": (),  # a logit taken as it is, only where --map names it
     "score_a": ("score_a",),
     "score_b": ("score_b",),
     "winner": ("winner",),
@@ -29,16 +29,8 @@ ROLES: dict[str, tuple[str, ...]] = {
 # What `preference` is made of where no column holds it, in the order in which they are tried.
 SOURCES = (("preference",), ("logit",), ("winner",), ("score_a", "score_b"))
 NUMBERS = {
-    "preference",
-    "logit",
-    "score_a",
-    "score_b",
-    "score",
-    "tie",
-    "weight",
-    "length_a",
-    "length_b",
-}
+    "preference", "logit", "score", "score_a", "score_b", "tie", "weight", "length_a", "length_b",
+}  # fmt: skip
 TEXTS = {"model_a", "model_b", "winner", "pair_id"}
 
 

@@ -8,6 +8,7 @@ file, a folder or a pattern. The table has one column a role, under the role's n
 | model_a, model_b | dictionary of strings, no nulls |
 | preference | float64 in [0, 1]: P(a is better) + half of P(tie) |
 | tie | float64 in [0, 1], P(tie); null where the source does not tell ties apart |
+| score | float64, finite; a logit as it stands |
 | instruction | uint64, the cluster: a 64-bit hash of what stands there, whole numbers as they are |
 | weight | float64, finite, not negative |
 | length_a, length_b | float64, not negative |
@@ -19,7 +20,7 @@ Any other name is a column of the source (or a field of `metadata`), taken as it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ import pyarrow.dataset as ds
 
 from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.shards import discover
-from steelyard.store.database import Connection, lock, open_sql
+from steelyard.store.database import Connection, lock, one_row, open_sql
 from steelyard.store.rundir import RunDir
 from steelyard.store.table_checks import Checks, checked
 from steelyard.store.table_roles import ROLES, assign, expression
@@ -57,6 +58,7 @@ def read_comparisons(
     columns: Mapping[str, str] | None,
     need: Sequence[str],
     want: Sequence[str] = (),
+    each: Callable[[pa.RecordBatch], pa.RecordBatch] | None = None,
 ) -> Comparisons:
     """Read what a statistic needs from a run or a file.
 
@@ -65,7 +67,8 @@ def read_comparisons(
         columns: role -> column, as `--map` gives it. In parentheses it is an expression over the
             columns, in DuckDB's SQL: `preference=(score - 1)`. An empty one leaves the role out.
         need: roles, or names of columns, that have to be there.
-        want: roles that are taken where the source has them.
+        want: roles that are taken where the source has them, and any row a value for them.
+        each: what is done to every batch when it is checked, such as to make numbers of texts.
 
     Raises:
         UsageError: there is no such source, role or column.
@@ -75,10 +78,11 @@ def read_comparisons(
     with _open(path) as (connection, names):
         roles = assign(str(path), names, columns or {}, need, want)
         left_out, where = _left_out(connection, names)
-        select = ", ".join(f'{expression(role, roles)} AS "{role}"' for role in roles)
-        query = f"SELECT {select} FROM {SOURCE}{where}"  # noqa: S608 - names are checked
         try:
-            table, more = _read(connection, query, str(path))
+            roles = _without_empty(connection, roles, want, where)
+            select = ", ".join(f'{expression(role, roles)} AS "{role}"' for role in roles)
+            query = f"SELECT {select} FROM {SOURCE}{where}"  # noqa: S608 - names are checked
+            table, more = _read(connection, query, Checks(str(path)), each or (lambda batch: batch))
         except duckdb.Error as error:
             words = " ".join(str(error).split("\n\n", maxsplit=1)[0].split())
             raise UsageError(
@@ -102,15 +106,31 @@ def describe(left_out: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} rows: {reason}" for reason, count in left_out.items())
 
 
-def _read(connection: Connection, query: str, place: str) -> tuple[pa.Table, dict[str, int]]:
-    checks = Checks(place)
-    relation = connection.sql(query)
-    batches = [checked(batch, checks) for batch in relation.to_arrow_reader(BATCH)]
+def _without_empty(
+    connection: Connection, roles: dict[str, str], want: Sequence[str], where: str
+) -> dict[str, str]:
+    """The roles without those wanted ones that no row has a value for, as a run's gold may be."""
+    wanted = [role for role in roles if role in want]
+    if not wanted:
+        return roles
+    counts = ", ".join(f"count({roles[role]})" for role in wanted)
+    found = one_row(connection, f"SELECT {counts} FROM {SOURCE}{where}")  # noqa: S608
+    empty = {role for role, count in zip(wanted, found, strict=True) if not count}
+    return {role: sql for role, sql in roles.items() if role not in empty}
+
+
+def _read(
+    connection: Connection,
+    query: str,
+    checks: Checks,
+    each: Callable[[pa.RecordBatch], pa.RecordBatch],
+) -> tuple[pa.Table, dict[str, int]]:
+    reader = connection.sql(query).to_arrow_reader(BATCH)
+    batches = [each(checked(batch, checks)) for batch in reader]
     checks.refuse()
     if not batches:
         return pa.table({}), checks.left_out
-    table = pa.Table.from_batches(batches).unify_dictionaries()
-    return table, checks.left_out
+    return pa.Table.from_batches(batches).unify_dictionaries(), checks.left_out
 
 
 def _left_out(connection: Connection, names: Sequence[str]) -> tuple[dict[str, int], str]:

@@ -1,0 +1,80 @@
+"""Style counts of the responses behind comparisons: from the run's shards, or the file's texts.
+
+A run keeps no texts, so that its shards are read again, once, batch by batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from steelyard.errors import InputRefused
+from steelyard.ratings.style import FEATURES, style_counts
+from steelyard.shards import Limits, open_shards, stream
+from steelyard.store.rundir import RunDir
+from steelyard.store.tables import Comparisons, read_comparisons
+
+TEXTS = ("response_a", "response_b")
+PLACE = ("shard", "row")
+
+
+def counted(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with style counts in place of its texts: `lists_a`, `lists_b`, ..., float64."""
+    columns = {name: batch.column(name) for name in batch.schema.names if name not in TEXTS}
+    for name in TEXTS:
+        counts = style_counts(batch.column(name).fill_null("").to_pylist())
+        side = name[-1]
+        columns |= {
+            f"{feature}_{side}": pa.array(counts[:, at]) for at, feature in enumerate(FEATURES)
+        }
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def read_with_style(
+    path: Path, columns: Mapping[str, str] | None, need: tuple[str, ...], want: tuple[str, ...]
+) -> Comparisons:
+    """Comparisons with style counts of both responses.
+
+    Args:
+        path: run or file, as for `read_comparisons`; a file has the columns response_a and
+            response_b.
+        columns: role -> column.
+        need: roles.
+        want: roles.
+
+    Raises:
+        UsageError: there is no such source, or a file without texts.
+        InputRefused: values cannot be used, or the run's shards are not what they were.
+    """
+    want = tuple(name for name in want if name not in {"length_a", "length_b"})
+    if not (path / "run.json").exists():
+        return read_comparisons(path, columns, (*need, *TEXTS), want, counted)
+    read = read_comparisons(path, columns, (*need, *PLACE), want)
+    index = pa.array(np.arange(len(read.table)))
+    places = read.table.select(PLACE).append_column("index", index)
+    found = places.join(_counts_of_shards(path), list(PLACE)).sort_by("index")
+    missing = found["length_a"].null_count
+    if missing:
+        raise InputRefused(
+            f"{missing:,} of {len(found):,} verdicts have no row in the shards any more",
+            place=str(path),
+            effect="nothing was computed",
+            remedy="put the run's shards back as they were",
+        )
+    table = read.table
+    for name in found.column_names:
+        if name not in {*PLACE, "index"}:
+            table = table.append_column(name, found[name])
+    return Comparisons(table, read.left_out, read.columns)
+
+
+def _counts_of_shards(path: Path) -> pa.Table:
+    config = RunDir(path).read_passport()["config"]
+    shards = open_shards(config["inputs"], config.get("map") or {})
+    parts = []
+    for rows, _ in stream(shards, Limits(config["max_row_bytes"])):
+        parts.append(counted(rows.select([*PLACE, *TEXTS])))
+    return pa.Table.from_batches(parts)

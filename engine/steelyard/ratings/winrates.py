@@ -1,0 +1,90 @@
+"""How often each competitor beats a baseline, raw and with length or style held equal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from steelyard.ratings.length_control import (
+    Controlled,
+    length_controlled,
+    others_difficulty,
+    style_controlled,
+)
+from steelyard.ratings.logistic import FitFailed
+from steelyard.ratings.means import Codes, Mean, decided, mean
+from steelyard.records import Float64
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """Comparisons with a baseline; columns of length n, seen from the competitor's side."""
+
+    competitor: tuple[str, ...]  # names
+    code: Codes  # into `competitor`
+    preference: Float64  # P(the competitor is better) + half of P(tie)
+    cluster: Codes
+    weight: Float64  # or empty
+    length: Float64 | None  # characters, the competitor's less the baseline's
+    difficulty: Float64 | None
+    style: Mapping[str, Float64]  # feature -> (a - b) / (a + b)
+
+
+@dataclass(frozen=True, slots=True)
+class WinRate:
+    """One competitor against the baseline; rates in [0, 1]."""
+
+    competitor: str
+    win_rate: Mean
+    discrete: float
+    difference: float | None  # mean difference of lengths, in characters
+    length_controlled: Controlled | None
+    style_controlled: Controlled | None
+    problem: str | None  # why a controlled rate is missing though its columns are there
+
+
+def win_rates(rows: Against) -> list[WinRate]:
+    """Win rates of all competitors, the best first (by length-controlled rate where there is one).
+
+    Without a given difficulty, that of an instruction is learned from the other competitors'
+    preferences on it. A regression without a maximum, as where one side wins always, leaves that
+    competitor's controlled rate out and says so.
+    """
+    difficulty = rows.difficulty
+    if difficulty is None and rows.length is not None:
+        difficulty = others_difficulty(rows.preference, rows.code, rows.cluster)
+    found = [
+        _one(rows, difficulty, name, rows.code == at) for at, name in enumerate(rows.competitor)
+    ]
+    return sorted(found, key=lambda one: -_order(one))
+
+
+def _order(one: WinRate) -> float:
+    return one.length_controlled.win_rate if one.length_controlled else one.win_rate.value
+
+
+def _one(rows: Against, difficulty: Float64 | None, name: str, mine: Codes) -> WinRate:
+    y, cluster = rows.preference[mine], rows.cluster[mine]
+    weight = rows.weight[mine] if len(rows.weight) else None
+    by_length = by_style = problem = None
+    try:
+        if rows.length is not None and len(y) > 1:
+            hard = None if difficulty is None else difficulty[mine]
+            by_length = length_controlled(y, rows.length[mine], hard, cluster, weight)
+        if rows.style and len(y) > 1:
+            differences = {key: values[mine] for key, values in rows.style.items()}
+            by_style = style_controlled(y, differences, cluster, weight)
+    except FitFailed as error:
+        problem = error.cause
+    w = np.ones(len(y)) if weight is None else weight
+    return WinRate(
+        competitor=name,
+        win_rate=mean(y, cluster, weight),
+        discrete=float((w * decided(y)).sum() / w.sum()),
+        difference=None if rows.length is None else float(rows.length[mine].mean()),
+        length_controlled=by_length,
+        style_controlled=by_style,
+        problem=problem,
+    )

@@ -1,0 +1,1 @@
+"""What the commands on finished comparisons compute and print: rank, winrate, bias."""
