@@ -194,6 +194,7 @@ def test_columns_are_those_of_a_run(run):
     described = rows(run, "DESCRIBE verdicts")
     assert [row["column_name"] for row in described] == [
         *VERDICTS.names, "metadata", "read_at", "criteria", "keys",
+        "calibrated_preference", "calibrated_tie", "trusted",
     ]  # fmt: skip
 
 
