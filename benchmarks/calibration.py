@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 import steelyard
 from common import parser, report
-from steelyard.store import compaction, database, journal
+from steelyard.store import compaction, journal
 from steelyard.store.files import file_digest, write_table
 from steelyard.store.parts import commit_part
 from steelyard.store.rundir import RunDir
@@ -73,7 +73,7 @@ def inflate(run: RunDir, copies: int) -> None:
         tables = []
         for copy in range(start, min(start + COPIES_A_PART, copies)):
             tables.append(copied(pairs, copy))
-            more = copied(reads, copy)
+            more = copied(reads, copy)  # in a bucket of its own, as so many pairs would be
             commit_part(run, more, copy + 1, Gain(len(pairs), 0, {}))
         name = f"plan/pairs-{number:05}.parquet"
         write_table(run.root / name, pa.concat_tables(tables))
@@ -81,7 +81,9 @@ def inflate(run: RunDir, copies: int) -> None:
     path = run.plan / "plan.json"
     manifest = json.loads(path.read_text("utf-8"))
     manifest["pairs"] *= copies
-    manifest["unique"] = [count * copies for count in manifest["unique"]]
+    manifest["asked"] *= copies
+    (unique,) = manifest["unique"]
+    manifest["unique"] = [unique] * copies
     manifest["files"] = {**manifest["files"], **files}
     path.write_text(json.dumps(manifest), "utf-8")
     run.database.unlink()
@@ -89,16 +91,20 @@ def inflate(run: RunDir, copies: int) -> None:
 
 def copied(table: pa.Table, copy: int) -> pa.Table:
     """Rows under other keys, pair_ids and instructions."""
-    for name in ("key_ab", "key_ba", "prompt_key"):
+    for name in ("keys", "prompt_key"):
         if name in table.column_names:
-            keys = table[name].combine_chunks()
+            column = pa.concat_arrays(table[name].chunks)
+            keys = column.flatten() if name == "keys" else column
             words = np.frombuffer(keys.buffers()[1], np.uint64).copy()
             words[::2] ^= np.uint64(copy * 0x9E3779B97F4A7C15 % 2**64)
-            table = changed(
-                table,
-                name,
-                pa.Array.from_buffers(keys.type, len(keys), [None, pa.py_buffer(words)]),
-            )
+            flat = pa.Array.from_buffers(keys.type, len(keys), [None, pa.py_buffer(words)])
+            if name == "keys":
+                flat = pa.ListArray.from_arrays(column.offsets, flat, type=column.type)
+            table = changed(table, name, flat)
+    for name, step in (("pair", len(table)), ("bucket", 1)):
+        if name in table.column_names:
+            numbers = table[name].to_numpy() + copy * step
+            table = changed(table, name, pa.array(numbers, table[name].type))
     if "instruction_id" in table.column_names:
         numbers = table["instruction_id"].to_numpy() ^ np.uint64(copy)
         table = changed(table, "instruction_id", pa.array(numbers, pa.uint64()))
@@ -118,7 +124,7 @@ def table_of(run: RunDir, folder: Path) -> tuple[Path, Path]:
     found = steelyard.open_run(run.root).sql(
         "SELECT pair_id, raw_preference, preference_ab, preference_ba, length_a, length_b,"
         " gold.a AS votes_a, gold.b AS votes_b, gold.tie AS votes_tie, metadata.subset AS subset,"
-        ' hash(shard, "row" // 8) AS instruction_id FROM verdicts'
+        " instruction_id FROM verdicts"
     )
     gold = ["pair_id", "votes_a", "votes_b", "votes_tie"]
     pq.write_table(
@@ -154,7 +160,6 @@ def main() -> int:
         measured("fit", seed, "calibrate", "fit", run.root, "--out", calibrator, "--agreement", 0.5)
         inflate(run, chosen.pairs // seed)
         rows = chosen.pairs // seed * seed
-        database.MEMORY_LIMIT = "2GB"  # `workspace` spills past it, and joins this large do not fit
         compaction.compact(run)
         table, gold = table_of(run, folder)
         times = ("--bootstraps", chosen.bootstraps)

@@ -298,3 +298,22 @@ def test_metadata_keeps_its_types(tmp_path):
         1,
         2,
     ]
+
+
+def test_verdicts_made_some_buckets_at_a_time_are_those_made_at_once(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(compaction, "PROMPTS_AT_ONCE", 7)
+    counts = compaction.compact(run, tmp_path / "pieces.duckdb")
+    ordered = 'SELECT * EXCLUDE (metadata, read_at) FROM verdicts ORDER BY shard, "row"'
+    with duckdb.connect(str(tmp_path / "pieces.duckdb"), read_only=True) as connection:
+        pieces = connection.sql(ordered).fetchall()
+    with duckdb.connect(str(run.database), read_only=True) as connection:
+        assert pieces == connection.sql(ordered).fetchall()
+    assert counts["verdicts"] == len(pieces) > 7
+
+
+@pytest.mark.parametrize(
+    ("unique", "expected"),
+    [([], [(0, 0)]), ([5], [(0, 0)]), ([3, 3, 3, 9, 0, 1], [(0, 1), (2, 2), (3, 3), (4, 5)])],
+)
+def test_ranges_of_buckets(unique, expected):
+    assert list(compaction.bucket_ranges(unique, 6)) == expected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -33,10 +33,11 @@ from steelyard.store.imported import define_tables
 from steelyard.store.plan_files import Manifest, load_manifest
 from steelyard.store.rundir import IMPORTED, RunDir
 from steelyard.store.statistics_views import create_statistics
-from steelyard.store.views import REJECTS_SQL, answers_sql, sql_text, verdict_sql
+from steelyard.store.views import REJECTS_SQL, Spec, answers_sql, sql_text, verdict_sql
 
 # The oldest DuckDB that has to read the hand-off file.
 STORAGE_VERSION = "v1.5.0"
+PROMPTS_AT_ONCE = 1_000_000  # whose join and sort fit into DuckDB's memory
 DUCKDB_MAGIC = b"DUCK"  # at byte 8 of its files
 
 
@@ -167,15 +168,41 @@ def _write_database(
     spill = path.with_suffix(".spill")
     with workspace(run, committed, spill=spill) as connection, _new_file(connection, path):
         connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
-        connection.execute(
-            "CREATE TABLE verdicts AS " + verdict_sql(spec) + ' ORDER BY v.shard, v."row"'
-        )
+        _make_verdicts(connection, spec, manifest)
         connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
         connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
         create_statistics(connection)
         run_table(connection, run, passport, committed)
         work_table(connection, committed)
         return _audit(connection, manifest)
+
+
+def _make_verdicts(connection: Connection, spec: Spec, manifest: Manifest) -> None:
+    """Table `verdicts`, some buckets at a time: a join of all at once takes memory without bound.
+
+    A prompt stands in one bucket, with all its pairs.
+    """
+    query = verdict_sql(spec, "pairs_now", "reads_now") + ' ORDER BY v.shard, v."row"'
+    start = "CREATE TABLE verdicts AS "
+    for first, last in bucket_ranges(manifest.unique, PROMPTS_AT_ONCE):
+        for name in ("pairs", "reads"):
+            connection.execute(
+                f"CREATE OR REPLACE TEMP VIEW {name}_now AS FROM {name}_raw"
+                f" WHERE bucket BETWEEN {first} AND {last}"
+            )
+        connection.execute(start + query)
+        start = "INSERT INTO verdicts "
+
+
+def bucket_ranges(unique: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """First and last of neighbouring buckets that have about `most` prompts together."""
+    first = prompts = 0
+    for bucket, count in enumerate(unique):
+        if prompts and prompts + count > most:
+            yield first, bucket - 1
+            first, prompts = bucket, 0
+        prompts += count
+    yield first, max(first, len(unique) - 1)
 
 
 def _write_imported(run: RunDir, passport: dict[str, Any], path: Path) -> dict[str, int]:

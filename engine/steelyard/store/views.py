@@ -54,12 +54,12 @@ UNCALIBRATED = """NULL::DOUBLE AS calibrated_preference, NULL::DOUBLE AS calibra
   NULL::BOOLEAN AS trusted"""
 
 
-def verdict_sql(spec: Spec) -> str:
+def verdict_sql(spec: Spec, pairs: str = "pairs_raw", reads: str = "reads") -> str:
     """The one definition of a verdict: raw verdicts with their calibrated columns.
 
-    Reads `pairs_raw` and `reads`. A pair appears when all its prompts are read.
+    Reads the tables `pairs` and `reads`. A pair appears when all its prompts are read.
     """
-    return with_calibration(raw_verdict_sql(spec), spec.calibrator)
+    return with_calibration(raw_verdict_sql(spec, pairs, reads), spec.calibrator)
 
 
 def with_calibration(verdicts: str, calibrator: Calibrator | None) -> str:
@@ -70,7 +70,7 @@ def with_calibration(verdicts: str, calibrator: Calibrator | None) -> str:
     return f"SELECT v.*,\n  {added}\nFROM ({verdicts}) v"
 
 
-def raw_verdict_sql(spec: Spec) -> str:
+def raw_verdict_sql(spec: Spec, pairs: str, reads: str) -> str:
     """Pairs joined to the reads of all their prompts."""
     rule = spec.rule
     values = dict(rule.verdict)
@@ -81,9 +81,9 @@ def raw_verdict_sql(spec: Spec) -> str:
     )
     return f"""
 WITH asked AS (
-  {_asked_sql(spec, "pairs_raw", ("pair",))}
+  {_asked_sql(spec, pairs, ("pair",))}
 ), answered AS (
-  {_answered_sql(spec, ("a.pair",))}
+  {_answered_sql(spec, ("a.pair",), reads)}
 ), combined AS (
   SELECT pair, count(*) AS asked,
     {_good(spec)} AS good,
@@ -106,7 +106,7 @@ SELECT p.pair_id, p.shard, p."row", p.instruction_id, p.category, p.model_a, p.m
   p.length_a, p.length_b, p.gold,
   {"p.metadata" if spec.metadata else "NULL::STRUCT(none VARCHAR)"} AS metadata,
   c.read_at, p.criteria, p.keys
-FROM pairs_raw p JOIN combined c ON p.pair = c.pair
+FROM {pairs} p JOIN combined c ON p.pair = c.pair
 WHERE c.asked = len(p.keys)"""  # noqa: S608 - our own text
 
 
@@ -121,7 +121,7 @@ def answers_sql(spec: Spec) -> str:
 WITH asked AS (
   {_asked_sql(spec, "verdicts", ("pair_id", "shard", '"row"'))}
 ), answered AS (
-  {_answered_sql(spec, ("a.pair_id", "a.shard", 'a."row"'))}
+  {_answered_sql(spec, ("a.pair_id", "a.shard", 'a."row"'), "reads")}
 )
 SELECT pair_id, shard, "row", {_list(spec.judges)}[judge + 1] AS judge,
   {_list(spec.protocols)}[variant + 1] AS protocol, criterion, weight, sample,
@@ -157,7 +157,7 @@ def _asked_sql(spec: Spec, source: str, columns: Sequence[str]) -> str:
   )"""  # noqa: S608 - our own text
 
 
-def _answered_sql(spec: Spec, columns: Sequence[str]) -> str:
+def _answered_sql(spec: Spec, columns: Sequence[str], reads: str) -> str:
     """`asked`, joined to the reads, with the rule's values."""
     rule = spec.rule
     scale = f", [{', '.join(f'{value!r}::DOUBLE' for value in spec.scale)}] AS scale"
@@ -169,7 +169,7 @@ def _answered_sql(spec: Spec, columns: Sequence[str]) -> str:
     return f"""SELECT *, {values} FROM (
     SELECT {", ".join(columns)}, a.swapped, a.sample, a.criterion, a.weight, a.variant, a.judge,
       a.question, r.*{scale if spec.scale else ""}
-    FROM asked a JOIN reads r ON a.prompt_key = r.prompt_key
+    FROM asked a JOIN {reads} r ON a.prompt_key = r.prompt_key
   )"""  # noqa: S608 - our own text
 
 
