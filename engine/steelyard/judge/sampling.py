@@ -15,19 +15,22 @@ class Sampling:
     Args:
         parameters: vLLM's class of them.
         answer: how answers are read.
+        seeded: whether each prompt has a seed of its own, so that it gets the same text again.
     """
 
-    def __init__(self, parameters: Callable[..., Any], answer: Answer) -> None:
-        self._parameters, self._answer = parameters, answer
+    def __init__(
+        self, parameters: Callable[..., Any], answer: Answer, *, seeded: bool = True
+    ) -> None:
+        self._parameters, self._answer, self._seeded = parameters, answer, seeded
 
     def __call__(self, key: bytes | None) -> Any:
         """For the prompt with this key; for the label alone where it is None."""
         if key is None or not self._answer.writes:
             return self._label
-        if not self._answer.temperature:
+        if not self._answer.temperature or not self._seeded:
             return self._text
         chosen = self._text.clone()
-        chosen.seed = int.from_bytes(key[:4], "little")  # the same prompt, the same text
+        chosen.seed = int.from_bytes(key[:4], "little")
         return chosen
 
     @cached_property

@@ -158,7 +158,8 @@ class VllmJudge(Judge):
 
         feed = Feed(
             self._engine,
-            Sampling(SamplingParams, answer),
+            # Two seeded prompts in a step end vLLM 0.32's engine on a CPU.
+            Sampling(SamplingParams, answer, seeded=self._device == "gpu"),
             answer,
             TextReader(answer, self.encoder),
             vocabulary=self._files.vocabulary,
