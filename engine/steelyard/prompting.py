@@ -46,6 +46,7 @@ class PreparedBucket:
             any cache of prefixes leaves to compute. 0 for overlong prompts, which stand last and
             are never computed.
         fitting: how many prompts are not overlong.
+        images: digests of each prompt's images; (): none has any.
     """
 
     number: int
@@ -57,6 +58,7 @@ class PreparedBucket:
     truncated: Bool
     floor: Int32
     fitting: int
+    images: Sequence[tuple[str, ...]] = ()
 
 
 @dataclass(slots=True)
