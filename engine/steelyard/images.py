@@ -23,6 +23,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 # Part of the keys of prompts with images: raise it when equal bytes would be shown differently.
 IMAGE_RULE = "1: first frame, upright, on white, RGB; before the text of the user message"
 
+_BOMB = f"has more than {IMAGE_PIXELS:,} pixels"
+
 
 class BadImageError(Exception):
     """Bytes that are not taken as an image; the text says why."""
@@ -62,11 +64,13 @@ def decode_image(raw: bytes) -> Image:
             opened = image.open(io.BytesIO(raw), formats=FORMATS)
             width, height = opened.size
             if width * height > IMAGE_PIXELS:
-                raise BadImageError(f"has {width * height:,} pixels; the limit is {IMAGE_PIXELS:,}")
+                raise BadImageError(_BOMB)
             opened.load()
             return _plain(image, operations.exif_transpose(opened))
     except BadImageError:
         raise
+    except image.DecompressionBombError:  # more than Pillow opens at all
+        raise BadImageError(_BOMB) from None
     except Exception as error:  # decoders raise what they like on damaged bytes
         raise BadImageError("cannot be decoded as PNG, JPEG, WebP, GIF, BMP or TIFF") from error
 
