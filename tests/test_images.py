@@ -334,6 +334,19 @@ def test_plan_counts_and_keeps_nothing(scored):
     assert found["cache"] is None
 
 
+def test_images_stay_with_their_prompts_when_the_engine_dies(scored, tmp_path):
+    """Suspects are read again in other batches."""
+    shards, run = scored
+    assert score(config(shards, judge="scripted:fail=0.1"), tmp_path / "failing", QUIET) == 4
+    query = 'SELECT status, raw_preference FROM verdicts ORDER BY shard, "row"'
+    found = steelyard.open_run(tmp_path / "failing").sql(query).to_pylist()
+    good = [at for at, row in enumerate(found) if row["status"] == "ok"]
+    assert 0 < len(good) < len(SETS)
+    expected = verdicts(run)
+    for at in good:
+        assert found[at]["raw_preference"] == expected[at]["raw_preference"]
+
+
 class TextOnly(ScriptedJudge):
     images = None
 
