@@ -72,6 +72,8 @@ class Workload:
     prompts: int  # unique prompts at most
     longest_prompt: int  # tokens, an upper bound
     writes: int = 1  # tokens that it may add to a prompt
+    images: int = 0  # of a prompt, at most
+    image_folder: str | None = None  # where they are (store/images.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class PromptBatch:
     tokens: Int32  # flat
     offsets: Int64  # n + 1
     truncated: Bool  # n
+    images: Sequence[tuple[str, ...]] = ()  # digests of each prompt's images; (): none has any
 
     def __len__(self) -> int:
         return len(self.keys)

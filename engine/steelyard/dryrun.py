@@ -49,7 +49,11 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         tempfile.TemporaryDirectory(prefix="steelyard-plan-") as folder,
     ):
         truncate = config.overlong == "truncate"
-        parts = [judge_part(judge, inquiry, examples, truncate=truncate) for judge in judges]
+        images = shards.roles.get("images")
+        parts = [
+            judge_part(judge, inquiry, examples, truncate=truncate, images=images)
+            for judge in judges
+        ]
         passport = make_passport(config, judges, inquiry, parts, shards)
         asked = asking(inquiry, parts)
         run = RunDir(Path(folder))
@@ -61,7 +65,7 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
             expected=shards.rows,
             bucket_bytes=config.bucket_bytes,
             schema=shards.schema,
-            local=shards.local,
+            local=shards.local and "images" not in shards.roles,
             on_progress=lambda accepted, refused: reporter.planning(accepted, refused, shards.rows),
         )
         reporter.done()
@@ -73,7 +77,9 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
                 maker = make_maker(judge, number, passport, inquiry)
                 longest = min(manifest.longest_prompt_bytes + maker.template_tokens, maker.context)
                 room = parts[number].answer.room
-                cache = judge.likely_cache(Workload(manifest.prompts, longest, room))
+                workload = Workload(manifest.prompts, longest, room)
+                # How many tokens an image becomes is known to the engine alone.
+                cache = None if manifest.images else judge.likely_cache(workload)
                 _sample(sample, texts, manifest, maker, cache)
         context = min(judge.context_length for judge in judges)
     return {

@@ -59,6 +59,7 @@ def batches(bucket: PreparedBucket) -> Iterator[PromptBatch]:
             tokens=bucket.rows.tokens[offsets[start] : offsets[end]],
             offsets=offsets[start : end + 1] - offsets[start],
             truncated=truncated[start:end],
+            images=bucket.images[start:end],
         )
 
 

@@ -40,7 +40,7 @@ def row_limits(config: RunConfig) -> Limits:
 
 def run_fingerprint(inquiry: Inquiry, parts: Sequence[JudgePart]) -> str:
     """Hash of all that can change a verdict's reads, 32 hex digits."""
-    prints = [part.fingerprints for part in parts]
+    prints = [(*part.fingerprints, *part.pictured) for part in parts]
     return fingerprint({"forms": prints, "questions": inquiry.questions.to_json()})
 
 

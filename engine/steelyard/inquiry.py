@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from steelyard.config import RunConfig, fingerprint
-from steelyard.errors import UsageError
+from steelyard.errors import UsageError, escape
+from steelyard.images import IMAGE_RULE
 from steelyard.judge.base import Judge
 from steelyard.plan import Asking
 from steelyard.prompt import SEGMENT_RULE, Form, make_form
@@ -165,11 +166,13 @@ class JudgePart:
         answer: how its answers are read.
         forms: variant after variant, for each the general form and one a category.
         fingerprints: of the forms, 32 hex digits each: hashes of all that can change a read.
+        pictured: the same for rows with images; empty where the input has none.
     """
 
     answer: Answer
     forms: tuple[Form, ...]
     fingerprints: tuple[str, ...]
+    pictured: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for run.json."""
@@ -177,20 +180,39 @@ class JudgePart:
 
 
 def judge_part(
-    judge: Judge, inquiry: Inquiry, examples: Sequence[Example], *, truncate: bool
+    judge: Judge,
+    inquiry: Inquiry,
+    examples: Sequence[Example],
+    *,
+    truncate: bool,
+    images: str | None = None,
 ) -> JudgePart:
     """The questions for one judge.
 
+    Args:
+        judge: opened.
+        inquiry: what is asked.
+        examples: of all categories.
+        truncate: whether long texts are cut.
+        images: the input's column of images, if there is one.
+
     Raises:
-        UsageError: a label is no single token of it.
+        UsageError: a label is no single token of it, or it takes no images.
         JudgeUnavailable: its chat template loses a part of the prompt.
     """
+    if images is not None and judge.images is None:
+        raise UsageError(
+            f"the column {escape(images)!r} holds images, and {judge.card.name} takes text only",
+            effect="nothing was read",
+            remedy="choose a vision-language judge, or judge by the texts alone: --map images=",
+        )
     forms = []
     for protocol in inquiry.protocols:
         for category in (None, *inquiry.categories):
             own = [one for one in examples if one.category == category]
             fitting = own or [one for one in examples if one.category is None]
-            forms.append(make_form(protocol, judge.encoder, fitting))
+            form = make_form(protocol, judge.encoder, fitting, images=images is not None)
+            forms.append(form)
     return _part(judge, inquiry, tuple(forms), truncate=truncate)
 
 
@@ -206,11 +228,24 @@ def planned_part(
 def _part(judge: Judge, inquiry: Inquiry, forms: tuple[Form, ...], *, truncate: bool) -> JudgePart:
     answer = answer_of(judge, inquiry.protocol)
     prints = [form_fingerprint(judge, answer, form, truncate=truncate) for form in forms]
-    return JudgePart(answer, forms, tuple(prints))
+    pictured = [
+        fingerprint(
+            {
+                "form": plain,
+                "templates": form.pictured,
+                "blocks": list(form.blocks),
+                "judge": judge.images,
+                "rule": IMAGE_RULE,
+            }
+        )
+        for form, plain in zip(forms, prints, strict=True)
+        if form.pictured
+    ]
+    return JudgePart(answer, forms, tuple(prints), tuple(pictured))
 
 
 def form_fingerprint(judge: Judge, answer: Answer, form: Form, *, truncate: bool) -> str:
-    """Hash of all that can change a read of a prompt in this form, 32 hex digits."""
+    """Hash of all that can change a read of a prompt of texts in this form, 32 hex digits."""
     # Where the files came from changes nothing: the digests say what they are.
     card = {
         key: value
@@ -221,7 +256,7 @@ def form_fingerprint(judge: Judge, answer: Answer, form: Form, *, truncate: bool
         {
             "judge": card,
             "answer": asdict(answer),
-            "form": asdict(form),
+            "form": {"templates": form.templates, "constants": form.constants},
             "context": judge.context_length if truncate else None,
             "segments": SEGMENT_RULE,
         }
@@ -272,4 +307,5 @@ def asking(inquiry: Inquiry, parts: Sequence[JudgePart]) -> Asking:
         forms=tuple(tuple(map(bytes.fromhex, part.fingerprints)) for part in parts),
         categories=inquiry.categories,
         shown=frozenset(slots - constants),
+        pictured=tuple(tuple(map(bytes.fromhex, part.pictured)) for part in parts if part.pictured),
     )

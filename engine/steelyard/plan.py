@@ -77,6 +77,7 @@ class Asking:
         questions: the axes.
         forms: for each judge the fingerprints of its forms, 16 bytes each: variant after variant,
             and for each variant one form a category.
+        pictured: the same for pairs with images; empty where no row has any.
         categories: those with examples of their own, behind the form for all others.
         shown: the slots that any form shows.
     """
@@ -85,6 +86,7 @@ class Asking:
     forms: tuple[tuple[bytes, ...], ...]
     categories: tuple[str, ...]
     shown: frozenset[str]
+    pictured: tuple[tuple[bytes, ...], ...] = ()
 
 
 def plan_batch(intake: pa.RecordBatch, asking: Asking) -> Planned:
@@ -144,7 +146,9 @@ def prompt_keys(
 ) -> pa.ListArray:
     """The keys of each pair's prompts, in the order of Questions.
 
-    A key is xxh3_128(fingerprint of the form, digests of the texts that the prompt shows).
+    A key is xxh3_128(fingerprint of the form, digests of the texts that the prompt shows). Images
+    count as one of the texts (their digests in their order), and where a pair has none, its keys
+    are what they are in a run without images.
 
     Args:
         hashed: digests of n pairs' texts by text column; ABSENT where there is none.
@@ -156,10 +160,16 @@ def prompt_keys(
     which = _form_of(category, asking.categories)
     key = xxhash.xxh3_128_digest
     columns: list[list[bytes | None]] = []
-    for forms in asking.forms:
+    images = hashed["images"]
+    for plain, pictured in zip(asking.forms, asking.pictured or asking.forms, strict=True):
         width = len(asking.categories) + 1
-        for start in range(0, len(forms), width):
-            begun = [forms[start + form] + head for form, head in zip(which, heads, strict=True)]
+        for start in range(0, len(plain), width):
+            begun = [
+                plain[start + form] + head
+                if image == ABSENT
+                else pictured[start + form] + image + head
+                for form, head, image in zip(which, heads, images, strict=True)
+            ]
             for tail in tails:
                 columns += [
                     [
@@ -251,7 +261,8 @@ def _pair_ids(columns: dict[str, pa.Array], hashed: dict[str, list[bytes]]) -> p
     if given.null_count == 0:
         return given
     key = xxhash.xxh3_128_hexdigest
-    parts = [hashed[name] for name in TEXT_COLUMNS if name != "category"]
+    parts = [hashed[name] for name in TEXT_COLUMNS if name not in {"category", "images"}]
+    parts.append([b"" if one == ABSENT else one for one in hashed["images"]])
     models = [_repeated_digests(columns[name]) for name in ("model_a", "model_b")]
     derived = [key(b"".join(row)) for row in zip(*parts, *models, strict=True)]
     return pc.coalesce(given, pa.array(derived, pa.string()))

@@ -9,7 +9,7 @@ tokens). It is part of the judge fingerprint under `SEGMENT_RULE`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, combinations
 from typing import Protocol as Interface
 
@@ -17,7 +17,8 @@ import numpy as np
 
 from steelyard.batches import TokenRows
 from steelyard.errors import JudgeUnavailable, UsageError
-from steelyard.protocols.base import SLOT, Example, Protocol, slot
+from steelyard.images import MOST_IMAGES
+from steelyard.protocols.base import IMAGES, SLOT, Example, Protocol, slot
 from steelyard.records import Bool, Int32, Message
 from steelyard_kernels.ragged import join
 
@@ -44,21 +45,43 @@ class Form:
             marks.
         constants: texts of slots that are the same in every prompt: those of worked examples. They
             are data, as a pair's texts are.
+        pictured: as `templates`, for rows with images: a mark stands where these are.
+        blocks: what the mark stands for with 1, 2, ... images; template text.
     """
 
     templates: dict[str, str]
     constants: dict[str, str]
+    pictured: dict[str, str] = field(default_factory=dict)
+    blocks: Sequence[str] = ()
+
+    def template(self, filled: str, images: int) -> str:
+        """The text for rows with these optional texts and so many images."""
+        if not images:
+            return self.templates[filled]
+        return self.pictured[filled].replace(slot(IMAGES), self.blocks[images - 1])
 
 
-def make_form(protocol: Protocol, encoder: TextEncoder, examples: Sequence[Example] = ()) -> Form:
+def make_form(
+    protocol: Protocol,
+    encoder: TextEncoder,
+    examples: Sequence[Example] = (),
+    *,
+    images: bool = False,
+) -> Form:
     """The protocol in the judge's chat format, one text for each set of optional slots.
 
     Templates see slot marks only, never data. The texts are stored in run.json and used from there
     on resume, so that a template cannot drift inside a run.
 
+    Args:
+        protocol: what is asked.
+        encoder: the judge's.
+        examples: shown in every prompt.
+        images: whether rows may have images.
+
     Raises:
         UsageError: the protocol's template shows a slot twice, or is none.
-        JudgeUnavailable: the chat template drops or repeats a part of its messages.
+        JudgeUnavailable: the chat template drops or repeats a part of its messages, or an image.
     """
     constants: dict[str, str] = {}
     marks = []
@@ -67,15 +90,65 @@ def make_form(protocol: Protocol, encoder: TextEncoder, examples: Sequence[Examp
         constants |= {names[key]: text for key, text in example.fields.items()}
         marks.append({key: slot(name) for key, name in names.items()})
     optional = protocol.optional
-    subsets = chain.from_iterable(
-        combinations(optional, count) for count in range(len(optional) + 1)
+    subsets = [
+        frozenset(subset)
+        for subset in chain.from_iterable(
+            combinations(optional, count) for count in range(len(optional) + 1)
+        )
+    ]
+    templates, pictured = (
+        {_name(subset): _render(protocol, encoder, subset, tuple(marks), shown) for subset in some}
+        for shown, some in ((0, subsets), (1, subsets if images else []))
     )
-    templates = {
-        "+".join(subset): _render(protocol, encoder, frozenset(subset), tuple(marks))
-        for subset in subsets
-    }
     shown = set(SLOT.findall(templates[""]))
-    return Form(templates, {name: text for name, text in constants.items() if name in shown})
+    used = {name: text for name, text in constants.items() if name in shown}
+    if not images:
+        return Form(templates, used)
+    opening, blocks = image_blocks(encoder)
+    for name, text in pictured.items():
+        head, mark, rest = text.partition(slot(IMAGES))
+        if not head.endswith(opening):
+            raise _no_images()
+        pictured[name] = head.removesuffix(blocks[0]) + mark + rest
+    return Form(templates, used, pictured, blocks)
+
+
+def _name(subset: frozenset[str]) -> str:
+    return "+".join(sorted(subset))
+
+
+def image_blocks(encoder: TextEncoder) -> tuple[str, tuple[str, ...]]:
+    """How a judge's chat format shows images before a user's text.
+
+    Returns:
+        what one image adds before the text; and for 1 to MOST_IMAGES images what differs by their
+        number, which is the end of what stands before the text.
+
+    Raises:
+        JudgeUnavailable: the judge's chat template shows no images, or not before the text.
+    """
+    mark = slot(IMAGES)
+    heads = [
+        encoder.render_chat([Message("user", mark, images)]).partition(mark)[0]
+        for images in range(MOST_IMAGES + 1)
+    ]
+    if len(set(heads)) != len(heads):
+        raise _no_images()
+    common = _shared(min(heads[1:]), max(heads[1:]))
+    return heads[1][_shared(heads[0], heads[1]) :], tuple(head[common:] for head in heads[1:])
+
+
+def _shared(a: str, b: str) -> int:
+    """Characters that two texts have in common at their beginning."""
+    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(min(a, b)))
+
+
+def _no_images() -> JudgeUnavailable:
+    return JudgeUnavailable(
+        "the judge's chat template shows no images before the text of a message",
+        effect="images would be left out",
+        remedy="choose a vision-language judge, or leave images out: --map images=",
+    )
 
 
 def _render(
@@ -83,10 +156,11 @@ def _render(
     encoder: TextEncoder,
     present: frozenset[str],
     examples: tuple[Mapping[str, str], ...],
+    images: int,
 ) -> str:
-    messages = protocol.messages(present, examples)
+    messages = protocol.messages(present, examples, images)
     asked = SLOT.findall(" ".join(message.content for message in messages))
-    expected = sorted([*protocol.required, *present])
+    expected = sorted([*protocol.required, *present, *([IMAGES] if images else [])])
     if sorted(name for name in asked if not name.startswith("example_")) != expected:
         raise UsageError(
             f"the template shows {', '.join(asked)}; it has to show {', '.join(expected)},"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 
 from steelyard.batches import TokenRows, Unique
 from steelyard.coding import Coded, Words, distinct
+from steelyard.images import MOST_IMAGES, read_digests
 from steelyard.prompt import (
     EMPTY,
     Compiled,
@@ -46,6 +48,7 @@ class PreparedBucket:
             any cache of prefixes leaves to compute. 0 for overlong prompts, which stand last and
             are never computed.
         fitting: how many prompts are not overlong.
+        images: digests of each prompt's images; (): none has any.
     """
 
     number: int
@@ -57,6 +60,7 @@ class PreparedBucket:
     truncated: Bool
     floor: Int32
     fitting: int
+    images: Sequence[tuple[str, ...]] = ()
 
 
 @dataclass(slots=True)
@@ -68,7 +72,8 @@ class PromptMaker:
         questions: what is asked about a pair.
         judge: the judge's number among them.
         categories: those with a form of their own (plan.Asking).
-        forms: the judge's, compiled, by the optional slots present (prompt.Form).
+        forms: the judge's.
+        compiled: each form's, by the optional slots present and the number of images.
         context: tokens that a prompt may have.
         truncate: whether longer ones are cut; else they are overlong.
     """
@@ -77,7 +82,8 @@ class PromptMaker:
     questions: Questions
     judge: int
     categories: tuple[str, ...]
-    forms: list[dict[str, Compiled]]
+    forms: Sequence[Form]
+    compiled: list[dict[tuple[str, int], Compiled]]
     context: int
     truncate: bool
     _last: Int32 = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
@@ -95,26 +101,26 @@ class PromptMaker:
         judge: int = 0,
         categories: tuple[str, ...] = (),
     ) -> PromptMaker:
-        """Compile rendered forms."""
+        """Compile rendered forms; those for images follow when they are met."""
         compiled = [
             {
-                name: compile_template(text, encoder, form.constants)
+                (name, 0): compile_template(text, encoder, form.constants)
                 for name, text in form.templates.items()
             }
             for form in forms
         ]
         asked = questions or Questions()
-        return cls(encoder, asked, judge, categories, compiled, context, truncate)
+        return cls(encoder, asked, judge, categories, forms, compiled, context, truncate)
 
     @property
     def template_tokens(self) -> int:
         """Tokens of the longest template without data."""
-        return max(one.fixed for form in self.forms for one in form.values())
+        return max(one.fixed for form in self.compiled for one in form.values())
 
     @property
     def least_tokens(self) -> int:
         """Tokens of the longest form when no row has any optional text."""
-        return max(form[""].fixed for form in self.forms)
+        return max(form["", 0].fixed for form in self.compiled)
 
     def mine(self, unique: Unique) -> Bool:
         """Which of a bucket's unique prompts are this judge's."""
@@ -138,9 +144,11 @@ class PromptMaker:
         pending = unread if self.questions.judges == 1 else unread[self.mine(unique)[unread]]
         if not len(pending):
             return None
-        coded = self._coded(texts, unique, unique.first[pending])
+        asked = unique.first[pending]
+        group, sets = _images(texts, unique.pairs[asked])
+        coded = self._coded(texts, unique, asked, [len(sets[one]) for one in group.tolist()])
         prompts = self._compose(coded)
-        order, floor, fitting = self._order(prompts.rows)
+        order, floor, fitting = self._order(prompts.rows, group if sets[1:] else None)
         fed = pending[order]
         return PreparedBucket(
             number=bucket,
@@ -152,6 +160,7 @@ class PromptMaker:
             truncated=prompts.truncated[order],
             floor=floor,
             fitting=fitting,
+            images=[sets[one] for one in group[order].tolist()] if sets[1:] else (),
         )
 
     def _compose(self, coded: Coded) -> Prompts:
@@ -173,12 +182,24 @@ class PromptMaker:
         return compose(segments, parts, self.context if self.truncate else None)
 
     def _template(self, form: int, filled: tuple[str, ...]) -> Compiled:
-        """A form for prompts with these optional texts; it may show fewer of them."""
-        known = self.forms[form]
-        return known["+".join(name for name in filled if name in known)]
+        """A form for prompts with these optional texts; it may show fewer of them.
 
-    def _coded(self, texts: pa.Table, unique: Unique, prompts: Int64) -> Coded:
-        """Code the texts that these prompts show."""
+        Args:
+            form: its number, and that of images (see `_coded`).
+            filled: optional slots for which there is a text.
+        """
+        number, images = divmod(form, MOST_IMAGES + 1)
+        chosen, known = self.forms[number], self.compiled[number]
+        name = "+".join(name for name in filled if name in chosen.templates)
+        if (name, images) not in known:
+            text = chosen.template(name, images)
+            known[name, images] = compile_template(text, self.encoder, chosen.constants)
+        return known[name, images]
+
+    def _coded(
+        self, texts: pa.Table, unique: Unique, prompts: Int64, images: Sequence[int]
+    ) -> Coded:
+        """Code the texts that these prompts show, each with so many images."""
         row = unique.pairs[prompts]
         alone = self.questions.shows == "response"
         orders = np.full(len(row), len(self.questions.orders))
@@ -187,7 +208,9 @@ class PromptMaker:
         place = self.questions.place(
             prompts - unique.starts[row], np.diff(unique.starts)[row], orders
         )
-        shown = sorted({slot for form in self.forms for one in form.values() for slot in one.slots})
+        shown = sorted(
+            {slot for form in self.compiled for one in form.values() for slot in one.slots}
+        )
         words = Words()
         slots = {}
         for slot in shown:
@@ -198,6 +221,7 @@ class PromptMaker:
             slots[slot] = np.where(place.swapped == 1, other[row], first[row])
         known, codes = words.used(slots)
         form = place.variant * (len(self.categories) + 1) + self._category(texts)[row]
+        form = form * (MOST_IMAGES + 1) + np.asarray(images, dtype=np.int64)
         return Coded.of(known, codes, form, len(row))
 
     def _criterion(self, words: Words, texts: pa.Table, row: Int64, number: Int64) -> Int64:
@@ -225,12 +249,21 @@ class PromptMaker:
                 start, size = end, 0
         return found
 
-    def _order(self, rows: TokenRows) -> tuple[Int64, Int32, int]:
-        """Prefix order with overlong rows last, the floor of each, and how many fit."""
+    def _order(self, rows: TokenRows, group: Int64 | None) -> tuple[Int64, Int32, int]:
+        """Prefix order with overlong rows last, the floor of each, and how many fit.
+
+        Args:
+            rows: prompts.
+            group: images of each, which stand before the texts; the floor knows no images.
+        """
         fits = rows.lengths <= self.context
         fit, long = np.flatnonzero(fits), np.flatnonzero(~fits)
         fitting = rows if fits.all() else take_rows(rows, fit)
         order, shared = lexicographic_order(fitting.tokens, fitting.offsets)
+        if group is not None:
+            order = order[np.argsort(group[fit][order], kind="stable")]
+            both = pairwise(order.tolist())
+            shared[1:] = [common_beginning(fitting[a], fitting[b]) for a, b in both]
         floor = np.zeros(len(rows), dtype=np.int32)
         if len(order):
             floor[: len(order)] = fitting.lengths[order] - shared
@@ -239,6 +272,12 @@ class PromptMaker:
             end = order[-1]
             self._last = fitting.tokens[fitting.offsets[end] : fitting.offsets[end + 1]].copy()
         return np.concatenate([fit[order], long]), floor, len(order)
+
+
+def _images(texts: pa.Table, pairs: Int64) -> tuple[Int64, list[tuple[str, ...]]]:
+    """Which images these pairs have, as numbers of sets of digests; set 0 is the empty one."""
+    code, found = distinct(texts["images"])
+    return code[pairs] + 1, [(), *map(read_digests, found.to_pylist())]
 
 
 def stack(arrays: Sequence[Int32], rows: Sequence[TokenRows]) -> TokenRows:

@@ -39,6 +39,7 @@ INTAKE = pa.schema(
         pa.field("turns_a", TURNS),  # the same, where each response has a past of its own
         pa.field("turns_b", TURNS),
         pa.field("reference", pa.string()),
+        pa.field("images", pa.string()),  # digests in their order (images.write_digests)
         pa.field("criteria", CRITERIA),
         pa.field("category", pa.string()),  # chooses the examples that a prompt shows
         pa.field("model_a", pa.string()),
@@ -93,6 +94,7 @@ TEXTS = pa.schema(
         pa.field("reference", pa.string()),
         pa.field("criteria", pa.string()),  # a JSON list of texts
         pa.field("category", pa.string()),
+        pa.field("images", pa.string()),  # digests (images.write_digests); the bytes: store/images
     ]
 )
 
@@ -161,6 +163,7 @@ class Message:
 
     role: str  # system, user or assistant
     content: str
+    images: int = 0  # that stand before its text
 
 
 @dataclass(frozen=True, slots=True)

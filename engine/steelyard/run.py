@@ -41,6 +41,7 @@ from steelyard.session import Context, read_prompts
 from steelyard.shards import ShardSet, open_shards, pair_roles, stream
 from steelyard.store import compaction, journal, queries, reuse
 from steelyard.store.buckets import BucketTexts
+from steelyard.store.images import ImageStore
 from steelyard.store.journal import Part, read_journal
 from steelyard.store.parts import FAILED_READS
 from steelyard.store.plan_files import Manifest, read_manifest
@@ -79,7 +80,11 @@ def score(
     shards = open_input(config, inquiry)
     with open_judges(config) as judges, place.lock():
         truncate = config.overlong == "truncate"
-        parts = [judge_part(judge, inquiry, examples, truncate=truncate) for judge in judges]
+        images = shards.roles.get("images")
+        parts = [
+            judge_part(judge, inquiry, examples, truncate=truncate, images=images)
+            for judge in judges
+        ]
         passport = make_passport(config, judges, inquiry, parts, shards)
         begun = place.passport.exists() and read_manifest(place) is not None
         if begun:
@@ -220,14 +225,15 @@ def _plan(ctx: Context, shards: ShardSet | None, asked: Asking) -> Manifest:
         raise IntegrityFault(
             "the plan is gone", place=str(ctx.run.plan), remedy="score into a new run directory"
         )
+    keep = ImageStore(ctx.run.images).add
     manifest = write_plan(
         ctx.run,
-        lambda: stream(shards, row_limits(ctx.config)),
+        lambda: stream(shards, row_limits(ctx.config), keep_image=keep),
         asking=asked,
         expected=shards.rows,
         bucket_bytes=ctx.config.bucket_bytes,
         schema=shards.schema,
-        local=shards.local,
+        local=shards.local and "images" not in shards.roles,
         on_progress=_planning_progress(ctx, shards.rows),
     )
     ctx.reporter.done()

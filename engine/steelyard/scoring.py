@@ -70,4 +70,5 @@ def _select(batch: PromptBatch, at: Int64) -> PromptBatch | None:
         ),
         offsets=offsets,
         truncated=batch.truncated[at],
+        images=[batch.images[index] for index in at.tolist()] if batch.images else (),
     )

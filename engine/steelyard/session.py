@@ -111,10 +111,14 @@ class _Reading:
             rejects=sum(manifest.rejected.values()),
         )
         longest = manifest.longest_prompt_bytes + self.maker.template_tokens
+        if manifest.images:  # how many tokens an image becomes is known to the engine alone
+            longest = self.maker.context
         self._workload = Workload(
             prompts=manifest.prompts - read if left is None else left,
             longest_prompt=min(longest, self.maker.context),
             writes=self.answer.room,
+            images=manifest.images,
+            image_folder=str(ctx.run.images) if manifest.images else None,
         )
 
     def _check_template(self) -> None:
@@ -166,8 +170,9 @@ class _Reading:
         )
         if self.loaded is None:
             self.loaded, self.cache = time.monotonic(), report.cache
-            # What a judge writes goes into the cache, too: nobody can tell that beforehand.
-            known = report.cache is not None and not self.answer.writes
+            # What a judge writes goes into the cache, too, and what images become: nobody can
+            # tell that beforehand.
+            known = not self.answer.writes and not self.manifest.images
             self._oracle = BlockOracle(report.cache) if report.cache and known else None
             if report.cache is not None and not report.cache.enabled:
                 ctx.reporter.warn(NO_CACHE)

@@ -133,6 +133,8 @@ class Judge(ABC):
     encoder: Encoder
     context_length: int  # tokens of prompt + 1 of answer at most
     clock: EngineClock  # runs on over all calls of `read`
+    # Digest of all that turns an image into the model's input, beside the card; None: takes none.
+    images: str | None = None
 
     @abstractmethod
     def start(self, workload: Workload, answer: Answer) -> EngineReport:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from steelyard.errors import JudgeUnavailable, escape
+from steelyard.protocols.base import IMAGES, slot
 from steelyard.records import Message
 
 # The day that templates with a date are told; Llama 3's own default.
@@ -61,25 +63,33 @@ class ChatFormat:
         if self._template is None:
             return self._opening + "\n\n".join(message.content for message in messages)
         reasons = []
-        for variant in (list(messages), fold_system(messages)):
+        # Some templates take contents as lists of parts alone, such as those of SmolVLM.
+        chats = (list(messages), fold_system(messages))
+        for variant, parts in [(chat, parts) for parts in (False, True) for chat in chats]:
             try:
-                text = self._apply(variant)
+                text = self._apply(variant, parts=parts)
             except Exception as error:
                 reasons.append(escape(error, 200))
                 continue
-            lost = [m.role for m in messages if m.content.strip() not in text]
+            lost = [m.role for m in variant if m.content.strip() not in text]
             if not lost:
                 return close_thinking(text)
             reasons.append(f"it leaves out the {lost[0]} message")
         raise JudgeUnavailable(
-            f"the chat template cannot hold the prompt: {reasons[-1]}",
+            f"the chat template cannot hold the prompt: {reasons[1]}",
             place=self._place,
             remedy="choose an instruction-tuned judge that takes single user messages",
         )
 
-    def _apply(self, messages: Sequence[Message]) -> str:
+    def _apply(self, messages: Sequence[Message], *, parts: bool) -> str:
         rendered: str = self._tokenizer.apply_chat_template(
-            [{"role": message.role, "content": message.content} for message in messages],
+            [
+                {
+                    "role": message.role,
+                    "content": _parts(message) if parts or message.images else message.content,
+                }
+                for message in messages
+            ],
             chat_template=self._template,
             tokenize=False,
             add_generation_prompt=True,
@@ -102,13 +112,20 @@ class ChatFormat:
         return str(self._tokenizer.bos_token) if opens else ""
 
 
+def _parts(message: Message) -> list[dict[str, str]]:
+    images = [{"type": "image"}] * message.images
+    return [*images, {"type": "text", "text": message.content}]
+
+
 def fold_system(messages: Sequence[Message]) -> list[Message]:
     """System messages put before the first user message, as part of it."""
     system = [m.content for m in messages if m.role == "system"]
     rest = [m for m in messages if m.role != "system"]
     if not system or not rest:
         return [Message("user", "\n\n".join(system))] if system else rest
-    return [Message(rest[0].role, "\n\n".join([*system, rest[0].content])), *rest[1:]]
+    first, lead = rest[0], slot(IMAGES) if rest[0].images else ""
+    content = "\n\n".join([*system, first.content.removeprefix(lead)])
+    return [replace(first, content=lead + content), *rest[1:]]
 
 
 def close_thinking(rendered: str) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from steelyard.batches import PromptBatch, ReadBatch, Written
-from steelyard.errors import escape
+from steelyard.errors import SteelyardError, escape
 from steelyard.judge.base import EngineClock
+from steelyard.judge.pictures import Pictures, rendered
 from steelyard.judge.reading import NO_ANSWER, TextReader
 from steelyard.reads import is_read, merge_variants
 from steelyard.records import STATUS_ERROR, STATUS_OK, STATUS_UNPARSABLE, Answer, Float64
@@ -33,6 +34,7 @@ class Finished:
     cached: int = 0
     error: str | None = None
     said: Said | None = None
+    grown: int = 0  # tokens that its images became, beyond their placeholders
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Feed:
         vocabulary: token ids are below it; 0: unknown.
         clock: told of every step.
         own_process: whether the engine works on while this process does something else.
+        pictures: the images of prompts, where there are any.
     """
 
     def __init__(
@@ -104,8 +107,9 @@ class Feed:
         vocabulary: int,
         clock: EngineClock,
         own_process: bool,
+        pictures: Pictures | None = None,
     ) -> None:
-        self._engine = engine
+        self._engine, self._pictures = engine, pictures
         self._clock, self._own_process = clock, own_process
         self._loaded = False  # whether prompts were left in the engine after the last step
         self._answer, self._reader = answer, reader
@@ -142,11 +146,16 @@ class Feed:
         """Give ids to the engine; what it has against them, if anything."""
         self._count += 1
         name = str(self._count)
-        prompt = {"type": "token", "prompt_token_ids": ids}
+        images = request.batch.images[request.index] if request.batch.images else ()
+        prompt: Any = {"type": "token", "prompt_token_ids": ids}
         try:
+            if images and self._pictures is not None:
+                prompt = rendered(self._engine, self._pictures.prompt(ids, images))
             self._engine.add_request(name, prompt, self._sampling(key))
         except ValueError as error:
             return f"refused by the engine: {escape(error, 200)}"
+        except SteelyardError:
+            raise
         except Exception as error:
             if type(error).__name__ != "VLLMValidationError":
                 raise EngineError from error
@@ -175,9 +184,14 @@ class Feed:
         self._clock.ran(began, time.perf_counter(), since_last=since_last)
         for output in outputs:
             if output.finished:
-                result = self._result(self.waiting.pop(output.request_id), output)
+                request = self.waiting.pop(output.request_id)
+                grown = 0
+                if request.batch.images and output.prompt_token_ids:
+                    grown = len(output.prompt_token_ids) - request.tokens
+                request = replace(request, tokens=request.tokens + grown)
+                result = self._result(request, output)
                 if result is not None:
-                    self.finished.append(result)
+                    self.finished.append(replace(result, grown=grown))
         self._loaded = bool(self.waiting)
 
     def _result(self, request: _Request, output: Any) -> Finished | None:
@@ -265,7 +279,9 @@ def read_batch(finished: list[Finished], answer: Answer) -> ReadBatch:
         for row, found in enumerate(finished):
             if errors[row] is None and (found.said is None or found.said.numbers is None):
                 status[row], errors[row] = STATUS_UNPARSABLE, NO_ANSWER
-    lengths = [int(f.batch.offsets[f.index + 1] - f.batch.offsets[f.index]) for f in finished]
+    lengths = [
+        int(f.batch.offsets[f.index + 1] - f.batch.offsets[f.index]) + f.grown for f in finished
+    ]
     return ReadBatch(
         keys=[f.batch.keys[f.index] for f in finished],
         buckets=np.array([f.batch.bucket for f in finished], dtype=np.int32),

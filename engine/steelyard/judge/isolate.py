@@ -30,6 +30,7 @@ class _Prompt:
     key: bytes
     ids: np.typing.NDArray[np.int32]
     truncated: bool
+    images: tuple[str, ...]
 
 
 class Isolation:
@@ -89,7 +90,9 @@ class Isolation:
     def _remember(self, batch: PromptBatch) -> PromptBatch:
         for index, key in enumerate(batch.keys):
             ids = batch.tokens[batch.offsets[index] : batch.offsets[index + 1]]
-            self._flight[key] = _Prompt(batch.bucket, key, ids, bool(batch.truncated[index]))
+            images = batch.images[index] if batch.images else ()
+            truncated = bool(batch.truncated[index])
+            self._flight[key] = _Prompt(batch.bucket, key, ids, truncated, images)
         return batch
 
     def _settle(self, reads: ReadBatch) -> Iterator[ReadBatch]:
@@ -162,6 +165,7 @@ def _batch(prompts: list[_Prompt]) -> PromptBatch:
         tokens=np.concatenate([prompt.ids for prompt in prompts]),
         offsets=offsets,
         truncated=np.asarray([prompt.truncated for prompt in prompts], dtype=np.bool_),
+        images=[prompt.images for prompt in prompts],
     )
 
 

@@ -54,6 +54,7 @@ class ReplicatedJudge(Judge):
         self.card = opened.card
         self.encoder = opened.encoder
         self.context_length = opened.context_length
+        self.images = opened.images
         self.clock = EngineClock()
         self._replicas: list[_Replica] = []
         self._size = chunk or 256
@@ -177,6 +178,7 @@ def split(batches: Iterator[PromptBatch], size: int) -> Iterator[PromptBatch]:
                 batch.tokens[at[0] : at[-1]],
                 at - at[0],
                 batch.truncated[start:end],
+                batch.images[start:end],
             )
 
 

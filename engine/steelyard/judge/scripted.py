@@ -32,7 +32,13 @@ from steelyard.records import (
 )
 from steelyard.work import EngineReport
 
-CONTROL = {"<|begin|>": 256, "<|system|>": 257, "<|user|>": 258, "<|assistant|>": 259}
+CONTROL = {
+    "<|begin|>": 256,
+    "<|system|>": 257,
+    "<|user|>": 258,
+    "<|assistant|>": 259,
+    "<|image|>": 260,
+}
 CONTEXT_LENGTH = 1 << 20
 _UNIT = 2.0**-64
 _WORDS = 1 << 20  # ids of whole words begin here
@@ -69,7 +75,10 @@ class ByteEncoder(Encoder):
 
     def render_chat(self, messages: Sequence[Message]) -> str:
         """See `Encoder`."""
-        body = "".join(f"<|{message.role}|>{message.content}" for message in messages)
+        body = "".join(
+            f"<|{message.role}|>{'<|image|>' * message.images}{message.content}"
+            for message in messages
+        )
         return f"<|begin|>{body}<|assistant|>"
 
     def label_variants(self, label: str) -> tuple[LabelVariant, ...]:
@@ -88,6 +97,7 @@ class ScriptedJudge(Judge):
     """
 
     encoder: ByteEncoder
+    images = "digests-1"  # it looks at the digests of images, not at the images
 
     def __init__(self, options: str = "") -> None:
         values = _options(options)
@@ -138,8 +148,8 @@ class ScriptedJudge(Judge):
         edges = (batch.offsets[start : end + 1] * batch.tokens.itemsize).tolist()
         units = np.asarray(
             [
-                self._units(raw[left:right], key)
-                for (left, right), key in zip(pairwise(edges), batch.keys[start:end], strict=True)
+                self._units(_seen(raw[left:right], batch, index), batch.keys[index])
+                for index, (left, right) in enumerate(pairwise(edges), start)
             ]
         )
         if (units[:, 3] < self._fail).any():
@@ -180,6 +190,12 @@ class ScriptedJudge(Judge):
             unit * _UNIT * (1 - 2**-53)
             for unit in (first >> 64, first & low, second, third >> 64, third & low)
         ]
+
+
+def _seen(ids: memoryview, batch: PromptBatch, index: int) -> memoryview:
+    """A prompt's ids, and the digests of its images behind them."""
+    images = batch.images[index] if batch.images else ()
+    return memoryview(bytes(ids) + "".join(images).encode()) if images else ids
 
 
 def _logprobs(units: Float64, variants: int) -> Float64:

@@ -15,6 +15,7 @@ from steelyard.errors import EngineFailed, JudgeUnavailable, SteelyardError, Usa
 from steelyard.judge import settings as choose
 from steelyard.judge.base import EngineClock, Judge, JudgeSpec
 from steelyard.judge.engine_queue import EngineError, Feed, cache_shape, each_prompt, read_batch
+from steelyard.judge.pictures import Pictures
 from steelyard.judge.process import (
     OutputLog,
     engine_surroundings,
@@ -42,6 +43,7 @@ class VllmJudge(Judge):
         self._device: choose.Device = device
         self._dtype = choose.choose_dtype(files, device, spec.engine.get("dtype", "auto"))
         self.encoder = HFEncoder(files.folder)
+        self.images = files.images
         self.clock = EngineClock()
         limit = choose.context_limit(spec.engine)
         self.context_length = min(files.context_length, limit or files.context_length)
@@ -60,6 +62,7 @@ class VllmJudge(Judge):
         self._alive = threading.Event()
         self._engine: Any = None
         self._answer: Answer | None = None
+        self._pictures: Pictures | None = None
 
     @classmethod
     def open(cls, spec: JudgeSpec) -> VllmJudge:
@@ -86,6 +89,7 @@ class VllmJudge(Judge):
             )
         self.close()
         self._answer = answer
+        self._pictures = Pictures.of(workload)
         self._log = log = OutputLog()
         with engine_surroundings(log, spawn=self._device == "gpu") as spawned:
             self._spawned = spawned
@@ -137,6 +141,9 @@ class VllmJudge(Judge):
             "skip_tokenizer_init": True,
             "trust_remote_code": False,
         }
+        if self.images is not None:
+            limits = {**dict.fromkeys(("video", "audio"), 0), "image": workload.images}
+            fixed |= {"limit_mm_per_prompt": limits, "skip_tokenizer_init": not workload.images}
         if self._spawned:
             fixed["worker_extension_cls"] = "steelyard.judge.worker.OwnedWorker"
         arguments = chosen | self._overrides() | fixed
@@ -165,6 +172,7 @@ class VllmJudge(Judge):
             vocabulary=self._files.vocabulary,
             clock=self.clock,
             own_process=self._spawned,
+            pictures=self._pictures,
         )
         try:
             prompts = each_prompt(batches)

@@ -22,6 +22,7 @@ from steelyard.judge.safetensors import require_whole
 _JSON = dict[str, Any]
 _CHUNK = 1 << 22  # bytes hashed at a time
 _FETCHED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken"]
+_IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
 # Second copies of the weights in other layouts.
 _NOT_FETCHED = ["original/*", "consolidated*", "onnx/*", "*/*.safetensors"]
 _CONTEXT_KEYS = (
@@ -78,6 +79,14 @@ class ModelFiles:
             place=str(self.folder),
             remedy='add "max_position_embeddings" to it',
         )
+
+    @property
+    def images(self) -> str | None:
+        """Digest of the files that say how images become the model's input; None: it takes none."""
+        found = [path for name in _IMAGE_FILES if (path := self.folder / name).is_file()]
+        if not found or not isinstance(self.config.get("vision_config"), dict):
+            return None
+        return xxhash.xxh3_128_hexdigest(b"".join(path.read_bytes() for path in found))
 
     @property
     def vocabulary(self) -> int:

@@ -17,6 +17,9 @@ from steelyard.records import Message
 # Marks that stand for data while a template is rendered; it never sees data itself.
 SLOT = re.compile(r"\[\[slot:([a-z_0-9]+)\]\]")
 
+# Where the images stand, before the text of the user message; no template names it.
+IMAGES = "images"
+
 # The text column behind each slot, where response_a is shown (first), and where response_b is.
 SLOT_COLUMNS: dict[str, tuple[str, str]] = {
     "instruction": ("instruction", "instruction"),
@@ -30,6 +33,7 @@ SLOT_COLUMNS: dict[str, tuple[str, str]] = {
     "second_turns": ("turns_b", "turns_a"),
     "response_turns": ("turns_a", "turns_b"),
     "criterion": ("criteria", "criteria"),
+    IMAGES: ("images", "images"),
 }
 # Slots that a row may leave empty; the template asks for them with {% if ... %}.
 OPTIONAL_SLOTS = (
@@ -152,13 +156,17 @@ class Protocol:
         return "examples" in self.names
 
     def messages(
-        self, present: frozenset[str], examples: tuple[Mapping[str, str], ...] = ()
+        self,
+        present: frozenset[str],
+        examples: tuple[Mapping[str, str], ...] = (),
+        images: int = 0,
     ) -> list[Message]:
         """The chat for rows that have the optional texts named in `present`.
 
         Args:
             present: some of `optional`.
             examples: marks of the worked examples' texts.
+            images: before the user's text, which then begins with the mark of IMAGES.
 
         Raises:
             UsageError: a template is none, or does what templates may not do.
@@ -173,7 +181,10 @@ class Protocol:
             for text in (self.system, self.user)
         ]
         roles = ("system", "user")
-        return [Message(role, text) for role, text in zip(roles, texts, strict=True) if text]
+        chat = [Message(role, text) for role, text in zip(roles, texts, strict=True) if text]
+        if images:
+            chat[-1] = Message("user", slot(IMAGES) + chat[-1].content, images)
+        return chat
 
 
 def _whole(template: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from steelyard.errors import UsageError, escape
-from steelyard.protocols.base import SLOT_COLUMNS, Example, Protocol
+from steelyard.protocols.base import IMAGES, SLOT_COLUMNS, Example, Protocol
 from steelyard.protocols.combine import RULES
 from steelyard.protocols.questions import Criterion
 
@@ -96,12 +96,13 @@ def _check(protocol: Protocol, path: Path) -> None:
 
 
 def _check_slots(protocol: Protocol, path: Path) -> None:
-    unknown = protocol.names - SLOT_COLUMNS.keys() - {"examples"}
+    known = [name for name in SLOT_COLUMNS if name != IMAGES]
+    unknown = protocol.names - {*known, "examples"}
     if unknown:
         raise _wrong(
             path,
             f"the template asks for {', '.join(sorted(unknown))}",
-            f"it may use context, examples, {', '.join(SLOT_COLUMNS)}",
+            f"it may use context, examples, {', '.join(known)}",
         )
     missing = [name for name in protocol.required if name not in protocol.names]
     if missing:

@@ -18,6 +18,7 @@ _DEEPEST = 16
 _DIGITS = 38
 # Roles that are one number a row, in tables of verdicts.
 NUMBERS = ("preference", "length_a", "length_b")
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 GOLD_ORDER = [field.name for field in GOLD]
 
 
@@ -112,6 +113,25 @@ def _criteria_type(kind: pa.DataType) -> pa.DataType:
     )
 
 
+def _images_type(kind: pa.DataType) -> pa.DataType:
+    if is_list(kind):
+        item = kind.value_type
+        return pa.null() if pt.is_null(item) else pa.list_(_images_type(item))
+    if is_text(kind):
+        return pa.string()
+    if pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind):
+        return pa.binary()
+    if pt.is_struct(kind):
+        fields = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
+        raw, path = (fields.get(name, pa.null()) for name in ("bytes", "path"))
+        bytes_fit = pt.is_null(raw) or pt.is_binary(raw) or pt.is_large_binary(raw)
+        if {"bytes", "path"} & fields.keys() and bytes_fit and (pt.is_null(path) or is_text(path)):
+            return IMAGE
+    raise UnsupportedError(
+        "has to hold bytes, paths, structs of bytes and path, or lists of one of these"
+    )
+
+
 def _gold_type(kind: pa.DataType) -> pa.DataType:
     if is_text(kind):
         return pa.string()
@@ -129,6 +149,7 @@ def _gold_type(kind: pa.DataType) -> pa.DataType:
 
 _OWN_TYPES = {
     **dict.fromkeys(CONVERSATIONS, _turns_type),
+    "images": _images_type,
     "criteria": _criteria_type,
     "gold": _gold_type,
 }

@@ -15,9 +15,10 @@ UTF8 = "utf8"  # a text is not UTF-8
 EMPTY = "empty"  # a required text is nothing but white space
 SIZE = "size"  # the row is too large
 TURNS = "turns"  # an earlier turn is incomplete
+IMAGES = "images"  # an image is missing, damaged, too large or outside of the shard's folder
 CRITERIA = "criteria"  # the row's own criteria are incomplete
 GOLD = "gold"  # the gold cannot be read
-REASONS = (NULL, UTF8, EMPTY, SIZE, TURNS, CRITERIA, GOLD)
+REASONS = (NULL, UTF8, EMPTY, SIZE, TURNS, IMAGES, CRITERIA, GOLD)
 # Those of tables of verdicts.
 SCALE = "scale"  # a number is outside of what it can be
 WINNER = "winner"  # nobody knows who that is

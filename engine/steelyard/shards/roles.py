@@ -13,7 +13,7 @@ REQUIRED = ("instruction", "response_a", "response_b")
 TEXTS = (*REQUIRED, "system", "reference", "category", "model_a", "model_b")
 CONVERSATIONS = ("turns", "turns_a", "turns_b")
 # What prompts are made of.
-PROMPT_ROLES = (*REQUIRED, *CONVERSATIONS, "system", "reference", "criteria", "category")
+PROMPT_ROLES = (*REQUIRED, *CONVERSATIONS, "system", "reference", "images", "criteria", "category")
 VOTES = ("votes_a", "votes_b", "votes_tie")
 # Every role, with the column names that stand for it without --map. Those of SPECIAL are looked
 # for only if the protocol asks for them.
@@ -27,6 +27,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "turns_a": ("turns_a",),
     "turns_b": ("turns_b",),
     "reference": ("reference",),
+    "images": ("images", "image"),
     "criteria": ("criteria",),
     "category": ("category",),
     "model_a": ("model_a",),

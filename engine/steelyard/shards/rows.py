@@ -16,6 +16,7 @@ from ..records import INTAKE, Bool, Int64
 from .criteria import read_criteria
 from .findings import EMPTY, NULL, SIZE, UTF8, Findings
 from .gold import read_gold
+from .images import ImageReader
 from .problems import show
 from .roles import CONVERSATIONS, REQUIRED, TEXTS
 from .sizes import row_bytes
@@ -55,6 +56,7 @@ class RawBatch:
     rows: int
     columns: Mapping[str, pa.Array]  # role -> values, of the roles that the shards fill
     metadata: Mapping[str, pa.Array]
+    folder: str | None = None  # of the shard, if it is on this machine
 
     def filter(self, good: pa.Array) -> RawBatch:
         """The rows where `good` is true; `first` stays and no longer tells the others' numbers."""
@@ -64,6 +66,7 @@ class RawBatch:
             int(pc.sum(good).as_py() or 0),
             {name: values.filter(good) for name, values in self.columns.items()},
             {name: values.filter(good) for name, values in self.metadata.items()},
+            self.folder,
         )
 
 
@@ -73,6 +76,8 @@ def check(
     schema: pa.Schema,
     limits: Limits,
     required: Sequence[str] = REQUIRED,
+    *,
+    images: ImageReader | None = None,
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Split a batch into good and bad rows; each row is in exactly one, in the shard's order.
 
@@ -82,6 +87,7 @@ def check(
         schema: ShardSet.schema.
         limits: see there.
         required: roles that no row may leave empty.
+        images: reads the rows' images.
 
     Returns:
         (rows of `schema`, REJECTS).
@@ -102,6 +108,9 @@ def check(
             derived[role] = read_turns(clean.columns[role], roles[role], later)
     if "criteria" in clean.columns:
         derived["criteria"] = read_criteria(clean.columns["criteria"], roles["criteria"], later)
+    if "images" in clean.columns:
+        reader = images or ImageReader()
+        derived["images"] = reader.read(clean.columns["images"], batch.folder, later)
     if "gold" in clean.columns or "votes_a" in clean.columns:
         derived["gold"] = read_gold(clean.columns, roles, later)
     accepted = _intake(clean, derived, numbers, schema)

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,30 +14,36 @@ import pyarrow.types as pt
 
 from ..errors import InputRefused, SteelyardError, escape
 from .columns import NUMBERS, cast, role_type
-from .files import disk_fault, is_disk_fault, open_file, remote_fault
+from .files import disk_fault, is_disk_fault, open_file, protocol, remote_fault
 from .footer import DECODE_ERRORS, Footer, read_footer
+from .images import ImageReader, Keep
 from .problems import RefusalError, refusal, show
 from .roles import CONVERSATIONS, VOTES
 from .rows import Limits, RawBatch, check
 from .shardset import Shard, ShardSet
 
 _FIRST_ROWS = 64
+_FIRST_PICTURED = 4  # rows with images may hold 128 MiB each
 _GROWTH = 4
 _BUFFER = 1 << 18  # bytes read ahead of each column
 _AHEAD = 2  # batches decoded beside the work on those before; decoding takes a third of planning
 _EFFECT = "the pass over the inputs stopped there; nothing was scored"
-_SEVERAL_TYPES = ("gold", "criteria", *CONVERSATIONS)
+_SEVERAL_TYPES = ("gold", "images", "criteria", *CONVERSATIONS)
 _ABSENT = dict.fromkeys((*VOTES, *NUMBERS), pa.float64())
 
 
 def read(shards: ShardSet, limits: Limits, start: tuple[int, int] = (0, 0)) -> Generator[RawBatch]:
     """The rows of all shards as they are; see `stream`."""
-    with closing(_ahead(_read_all(shards, _Pace(limits), start))) as batches:
+    pace = _Pace(limits, _FIRST_PICTURED if "images" in shards.roles else _FIRST_ROWS)
+    with closing(_ahead(_read_all(shards, pace, start))) as batches:
         yield from batches
 
 
 def stream(
-    shards: ShardSet, limits: Limits | None = None, start: tuple[int, int] = (0, 0)
+    shards: ShardSet,
+    limits: Limits | None = None,
+    start: tuple[int, int] = (0, 0),
+    keep_image: Keep | None = None,
 ) -> Generator[tuple[pa.RecordBatch, pa.RecordBatch]]:
     """Read and check all rows of all shards, in the order of shards and rows.
 
@@ -49,6 +56,7 @@ def stream(
         shards: from `open_shards`.
         limits: the defaults where None.
         start: number of a shard and of a row in it; what comes before its row group is left out.
+        keep_image: given digest and bytes of every image of the rows, each once.
 
     Yields:
         (rows of `shards.schema`, REJECTS), either may have no rows; every row of the shards is
@@ -60,9 +68,10 @@ def stream(
         EnvironmentFault: the disk or the network failed.
     """
     limits = limits or Limits()
+    images = ImageReader(keep_image)
     with closing(read(shards, limits, start)) as batches:
         for batch in batches:
-            yield check(batch, shards.roles, shards.schema, limits, shards.required)
+            yield check(batch, shards.roles, shards.schema, limits, shards.required, images=images)
 
 
 def _ahead(batches: Iterator[RawBatch]) -> Generator[RawBatch]:
@@ -97,9 +106,9 @@ def _ahead(batches: Iterator[RawBatch]) -> Generator[RawBatch]:
 class _Pace:
     """How many rows to ask for next, from what the rows before have taken."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, first: int) -> None:
         self.limits = limits
-        self.rows = min(_FIRST_ROWS, limits.batch_rows)
+        self.rows = min(first, limits.batch_rows)
 
     def seen(self, batch: RawBatch) -> None:
         """Adapt to what this batch has taken."""
@@ -186,14 +195,12 @@ def _raw(shard: Shard, shards: ShardSet, first: int, batch: pa.RecordBatch) -> R
         kind = role_type(role, found[name].type)
         if not pt.is_null(kind):
             columns[role] = cast(found[name], kind)
-        elif role not in (
-            "gold",
-            "criteria",
-            *CONVERSATIONS,
-        ):  # these may take several types, and are absent here
+        elif role not in _SEVERAL_TYPES:  # these are absent here
             columns[role] = pa.nulls(rows, _ABSENT.get(role, pa.string()))
     metadata = {field.name: cast(found[field.name], field.type) for field in shards.metadata}
-    return RawBatch(shard.name, first, rows, columns, metadata)
+    path = shard.source.path
+    folder = None if protocol(path) else str(Path(path).parent)
+    return RawBatch(shard.name, first, rows, columns, metadata, folder)
 
 
 def _fault(shard: Shard, group: int, error: Exception) -> SteelyardError:

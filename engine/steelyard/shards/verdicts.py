@@ -31,7 +31,7 @@ VERDICT_TABLE = Roles(
         **{
             role: names
             for role, names in NAMES.items()
-            if role not in {"system", "turns", "reference", *SPECIAL}
+            if role not in {"system", "turns", "reference", "images", *SPECIAL}
         },
         "instruction_id": ("instruction_id",),
         "preference": ("preference", "raw_preference"),

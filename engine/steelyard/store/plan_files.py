@@ -20,9 +20,11 @@ import pyarrow.parquet as pq
 from steelyard.batches import Unique
 from steelyard.dedupe import unique_prompts
 from steelyard.errors import IntegrityFault, UsageError
+from steelyard.images import read_digests
 from steelyard.records import PAIRS, PLACED, REJECTS, Int32, Planned
 from steelyard.store.buckets import Copied, CopiedTexts, InShards, Keeper
 from steelyard.store.files import PARQUET, file_digest, sync, write_text, writing
+from steelyard.store.images import ImageStore
 from steelyard.store.rundir import RunDir
 
 PAIRS_ROWS = 1 << 16
@@ -46,6 +48,7 @@ class Manifest:
     longest_prompt_bytes: int
     metadata: list[str]
     files: dict[str, str]  # name relative to the run directory -> digest
+    images: int = 0  # of a row, at most
 
     @property
     def in_shards(self) -> bool:
@@ -91,6 +94,7 @@ class PlanWriter:
         self._reject_writer: pq.ParquetWriter | None = None
         self._rejected: dict[str, int] = {}
         self._counts = {"pairs": 0, "asked": 0, "text_bytes": 0, "longest_prompt_bytes": 0}
+        self._images = 0
 
     def add(self, rows: Planned) -> None:
         """Take planned rows.
@@ -106,6 +110,9 @@ class PlanWriter:
         counts["asked"] += len(rows.pairs["keys"].flatten())
         counts["text_bytes"] += int(rows.text_bytes.sum())
         counts["longest_prompt_bytes"] = max(counts["longest_prompt_bytes"], _longest(rows))
+        digests = rows.texts["images"]
+        if digests.null_count < len(rows):
+            self._images = max(self._images, *(len(read_digests(x)) for x in digests.to_pylist()))
         with writing(self._folder):
             buckets = self._keeper.add(rows)
         placed = rows.pairs
@@ -137,7 +144,8 @@ class PlanWriter:
             shutil.rmtree(folder, ignore_errors=True)
 
     def commit(self) -> Manifest:
-        """Make everything durable and give it its place."""
+        """Make everything durable and give it its place, the rows' images before the plan."""
+        ImageStore(self._run.images).sync()
         with writing(self._folder):
             self._flush_pairs()
             self._pairs.close()
@@ -201,6 +209,7 @@ class PlanWriter:
             ranges=self._keeper.ranges,
             metadata=self._metadata,
             files={name: file_digest(self._place(name)) for name in names},
+            images=self._images,
         )
 
 

@@ -40,6 +40,11 @@ class RunDir:
         return self.root / "plan"
 
     @property
+    def images(self) -> Path:
+        """The images of the rows, each once."""
+        return self.root / "images"
+
+    @property
     def reads(self) -> Path:
         """Parts: immutable, only those in the journal count."""
         return self.root / "reads"

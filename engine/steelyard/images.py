@@ -1,0 +1,95 @@
+"""Images: what is taken as one, its digest, and how it is shown to a judge. Pillow decodes them."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+from steelyard.errors import JudgeUnavailable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MOST_IMAGES = 8  # of a row
+IMAGE_BYTES = 16 << 20  # of a file
+IMAGE_PIXELS = 50_000_000  # a small file can unpack to far more than memory holds
+# Decoders that are not asked for are not run on foreign bytes.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+# Part of the keys of prompts with images: raise it when equal bytes would be shown differently.
+IMAGE_RULE = "1: first frame, upright, on white, RGB; before the text of the user message"
+
+_BOMB = f"has more than {IMAGE_PIXELS:,} pixels"
+
+
+class BadImageError(Exception):
+    """Bytes that are not taken as an image; the text says why."""
+
+
+def image_digest(raw: bytes) -> str:
+    """xxh3_128 of a file's bytes, 32 hex digits."""
+    return xxhash.xxh3_128_hexdigest(raw)
+
+
+def write_digests(digests: Sequence[str]) -> str:
+    """A row's images in their order, as the text that stands for them in a plan."""
+    return json.dumps(list(digests))
+
+
+def read_digests(text: str | None) -> tuple[str, ...]:
+    """The digests of `write_digests`; none for null."""
+    return () if text is None else tuple(json.loads(text))
+
+
+def decode_image(raw: bytes) -> Image:
+    """An image as a judge is shown it: RGB, upright, transparent parts white, first frame.
+
+    Args:
+        raw: a file in one of FORMATS.
+
+    Raises:
+        BadImageError: it is none, is damaged, or exceeds IMAGE_BYTES or IMAGE_PIXELS.
+        JudgeUnavailable: Pillow is missing.
+    """
+    image, operations = _pillow()
+    if len(raw) > IMAGE_BYTES:
+        raise BadImageError(f"has {len(raw):,} bytes; the limit is {IMAGE_BYTES:,}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own limit of pixels is a warning
+            opened = image.open(io.BytesIO(raw), formats=FORMATS)
+            width, height = opened.size
+            if width * height > IMAGE_PIXELS:
+                raise BadImageError(_BOMB)
+            opened.load()
+            return _plain(image, operations.exif_transpose(opened))
+    except BadImageError:
+        raise
+    except image.DecompressionBombError:  # more than Pillow opens at all
+        raise BadImageError(_BOMB) from None
+    except Exception as error:  # decoders raise what they like on damaged bytes
+        raise BadImageError("cannot be decoded as PNG, JPEG, WebP, GIF, BMP or TIFF") from error
+
+
+def _plain(image: Any, upright: Image) -> Image:  # noqa: ANN401 - a module of Pillow's
+    if upright.mode in {"RGBA", "LA", "PA"} or "transparency" in upright.info:
+        layer = upright.convert("RGBA")
+        white = image.new("RGBA", layer.size, "white")
+        upright = image.alpha_composite(white, layer)
+    return upright.convert("RGB")
+
+
+def _pillow() -> tuple[Any, Any]:
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise JudgeUnavailable(
+            "the input has images, and the package Pillow, which reads them, is missing",
+            effect="nothing was read",
+            remedy="pip install pillow (it comes with vLLM), or leave images out: --map images=",
+        ) from error
+    return Image, ImageOps
