@@ -5,6 +5,7 @@ import math
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -120,11 +121,30 @@ def test_a_probability_is_parsed_and_a_text_without_one_is_an_error_read(tmp_pat
     assert run_status(tmp_path / "none")["prompts"]["unparsable"] == 4
 
 
-@pytest.mark.parametrize("name", ["pairwise", "rationale", "two-scores"])
-def test_a_killed_run_goes_on(judge, tmp_path, name):
-    shard = mirrored_pairs(tmp_path / "pairs.parquet", 60)
+def brief(name, folder):
+    """The protocol, writing at most 48 tokens."""
+    path = folder / f"{name}.toml"
+    text = Path(get_protocol(name).place).read_text()
+    path.write_text(text.replace("max_tokens = 512", "max_tokens = 48"))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"), [("pairwise", 60), ("rationale", 30), ("two-scores", 12)]
+)
+def test_a_killed_run_goes_on(judge, tmp_path, name, pairs):
+    shard = mirrored_pairs(tmp_path / "pairs.parquet", pairs)
     (tmp_path / "run.toml").write_text("part_rows = 4\npart_seconds = 0.2\n")
-    options = ["--judge", judge, "--protocol", name, "--config", tmp_path / "run.toml", "--quiet"]
+    protocol = name if name == "pairwise" else brief(name, tmp_path)
+    options = [
+        "--judge",
+        judge,
+        "--protocol",
+        protocol,
+        "--config",
+        tmp_path / "run.toml",
+        "--quiet",
+    ]
     command = [*PROGRAM, "score", shard, "--run", tmp_path / "run", *options]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
     end = time.monotonic() + 180
