@@ -13,12 +13,12 @@ from steelyard.batches import Workload
 from steelyard.config import RunConfig
 from steelyard.feed import feed
 from steelyard.identity import make_passport, row_limits
-from steelyard.inquiry import asking, judge_part, resolve
+from steelyard.inquiry import asking, resolve
 from steelyard.oracle import BlockOracle
 from steelyard.planning import write_plan
 from steelyard.progress import Reporter, amount, duration
 from steelyard.prompting import PromptMaker
-from steelyard.run import open_input, open_judges
+from steelyard.run import judge_parts, open_input, open_judges
 from steelyard.session import make_maker
 from steelyard.shards import stream
 from steelyard.store import queries
@@ -48,12 +48,7 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         open_judges(config) as judges,
         tempfile.TemporaryDirectory(prefix="steelyard-plan-") as folder,
     ):
-        truncate = config.overlong == "truncate"
-        images = shards.roles.get("images")
-        parts = [
-            judge_part(judge, inquiry, examples, truncate=truncate, images=images)
-            for judge in judges
-        ]
+        parts = judge_parts(config, judges, inquiry, examples, shards)
         passport = make_passport(config, judges, inquiry, parts, shards)
         asked = asking(inquiry, parts)
         run = RunDir(Path(folder))

@@ -7,7 +7,7 @@ resume: the same from wherever the run stands.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,12 +31,13 @@ from steelyard.identity import (
     run_fingerprint,
     same_run,
 )
-from steelyard.inquiry import Inquiry, asking, judge_part, planned_part, resolve
+from steelyard.inquiry import Inquiry, JudgePart, asking, judge_part, planned_part, resolve
 from steelyard.judge import open_judge
 from steelyard.judge.base import Judge
 from steelyard.plan import Asking
 from steelyard.planning import write_plan
 from steelyard.progress import Reporter
+from steelyard.protocols.base import Example
 from steelyard.session import Context, read_prompts
 from steelyard.shards import ShardSet, open_shards, pair_roles, stream
 from steelyard.store import compaction, journal, queries, reuse
@@ -79,12 +80,7 @@ def score(
     inquiry, examples = resolve(config)
     shards = open_input(config, inquiry)
     with open_judges(config) as judges, place.lock():
-        truncate = config.overlong == "truncate"
-        images = shards.roles.get("images")
-        parts = [
-            judge_part(judge, inquiry, examples, truncate=truncate, images=images)
-            for judge in judges
-        ]
+        parts = judge_parts(config, judges, inquiry, examples, shards)
         passport = make_passport(config, judges, inquiry, parts, shards)
         begun = place.passport.exists() and read_manifest(place) is not None
         if begun:
@@ -150,6 +146,20 @@ def open_input(config: RunConfig, inquiry: Inquiry) -> ShardSet:
     """The shards of a config, with the roles that its protocol needs."""
     known = pair_roles(inquiry.required_roles, inquiry.special_roles)
     return open_shards(config.inputs, config.map, known)
+
+
+def judge_parts(
+    config: RunConfig,
+    judges: Sequence[Judge],
+    inquiry: Inquiry,
+    examples: Sequence[Example],
+    shards: ShardSet,
+) -> list[JudgePart]:
+    """What is asked, in each judge's words."""
+    truncate, images = config.overlong == "truncate", shards.roles.get("images")
+    return [
+        judge_part(judge, inquiry, examples, truncate=truncate, images=images) for judge in judges
+    ]
 
 
 def _carry_out(ctx: Context, shards: ShardSet | None, asked: Asking) -> int:

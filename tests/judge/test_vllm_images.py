@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 import numpy as np
@@ -14,24 +13,17 @@ import steelyard
 import tiny
 import tiny_vision
 from helpers import pairs_table, program
+from pictures import BLUE, GREEN, RED
 from steelyard.images import decode_image
 from steelyard.judge.tokenizer import HFEncoder
 from steelyard.prompt import make_form
 from steelyard.protocols import get_protocol
 
 pytest.importorskip("vllm")
-Image = pytest.importorskip("PIL.Image")
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
 
 
-def picture(seed):
-    raw = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(raw).save(out, "PNG")
-    return out.getvalue()
-
-
-SETS = [[picture(1)], [picture(1), picture(2)], [picture(2), picture(1)], [], [picture(3)], []]
+SETS = [[RED], [RED, BLUE], [BLUE, RED], [], [GREEN], []]
 
 
 @pytest.fixture(scope="module")
