@@ -152,3 +152,21 @@ def test_a_diagram_is_drawn(name, tmp_path):
         pictures.append((tmp_path / name).read_bytes())
     assert pictures[0] == pictures[1]
     assert pictures[0][:4] == (b"\x89PNG" if name == "d.png" else b"<?xm")
+
+
+def test_a_result_replaces_no_input_and_nothing_else(tmp_path):
+    from steelyard.errors import UsageError
+    from steelyard.store.calibrated import check_out
+
+    table = tmp_path / "table.parquet"
+    table.write_bytes(b"PAR1 and more")
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    with pytest.raises(UsageError, match="one of the inputs"):
+        check_out(table, b"PAR1", read=(None, table))
+    with pytest.raises(UsageError, match="something else"):
+        check_out(notes, b"PAR1", read=())
+    with pytest.raises(UsageError, match="does not exist"):
+        check_out(tmp_path / "no" / "x", b"PAR1", read=())
+    check_out(table, b"PAR1", read=(notes,))
+    assert table.read_bytes() == b"PAR1 and more"

@@ -160,7 +160,8 @@ def _passport(imported: dict[str, Any], tables: ShardSet, reading: Reading) -> d
     }
     return describe(
         tables,
-        fingerprint=fingerprint({**how, "judge": reading.judge, "input": tables.fingerprint}),
+        # What a calibrator depends on: who judged, not which tables hold it.
+        fingerprint=fingerprint({"judge": reading.judge, "protocol": PROTOCOL}),
         config={"judge": reading.judge, "protocol": PROTOCOL},
         judges=[{"name": reading.judge}],
         inquiry={"protocols": [{"name": PROTOCOL}]},

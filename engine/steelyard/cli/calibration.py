@@ -99,9 +99,10 @@ def fit(
 
     from steelyard.calibration import FitOptions, fit_calibrator
     from steelyard.drawing import draw_fit
-    from steelyard.store.calibrated import save_calibrator
+    from steelyard.store.calibrated import check_out, save_calibrator
 
     source, out = make_source(_one(run, table), options), options.pop("out")
+    check_out(out, b"{", read=(table, gold, options["content_free"]))
     columns = parse_pairs("--gold-map", gold_map)
     fitted = fit_calibrator(source, gold, FitOptions(**options), columns)
     save_calibrator(out, fitted.calibrator)
@@ -125,12 +126,15 @@ def apply(
 ) -> None:  # fmt: skip
     """Recompute the verdicts of RUN with a calibrator; no judge is needed, raw values stay."""
     from steelyard.calibration import apply_calibrator
+    from steelyard.store.calibrated import check_out
 
     out: Path | None = options.pop("out")
     if len(places) != (1 if table else 2):
         raise click.UsageError("name RUN and CALIBRATOR, or --from FILE and CALIBRATOR")
     if out and not table:
         raise click.UsageError("--out is for tables; a run keeps its calibrated verdicts itself")
+    if out:
+        check_out(out, b"PAR1", read=(table, places[-1]))
     source = make_source(table or places[0], options)
     applied = apply_calibrator(source, places[-1], out, force=force)
     tell(applied.notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import duckdb
@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from steelyard.calibrate.record import COLUMNS, Calibrator, calibrated_sql
-from steelyard.errors import InputRefused, UsageError, escape
+from steelyard.errors import CalibratorRefused, InputRefused, UsageError, escape
 from steelyard.shards import discover
 from steelyard.store.files import PARQUET, TEMPORARY, publish, write_text, writing
 from steelyard.store.rundir import RunDir
@@ -43,13 +43,47 @@ def save_calibrator(path: Path, calibrator: Calibrator) -> None:
     write_text(path, calibrator.to_json())
 
 
+def check_out(out: Path, begins: bytes, read: Iterable[Path | None]) -> None:
+    """See that a result takes the place of nothing but an earlier result of its kind.
+
+    Args:
+        out: where it will be written.
+        begins: how a file of its kind begins.
+        read: what it is made of.
+
+    Raises:
+        UsageError: it would replace something else.
+    """
+    inputs = {path.resolve() for path in read if path is not None}
+    if not out.parent.is_dir():
+        problem = "the folder for --out does not exist"
+    elif out.resolve() in inputs:
+        problem = "--out is one of the inputs"
+    elif out.exists() and (not out.is_file() or out.read_bytes()[: len(begins)] != begins):
+        problem = "there is something else at the place of --out"
+    else:
+        return
+    remedy = "choose another place with --out"
+    raise UsageError(problem, place=str(out), effect="nothing was written", remedy=remedy)
+
+
 def run_calibrator(run: RunDir) -> Calibrator | None:
     """The calibrator that was applied to a run.
 
     Raises:
         CalibratorRefused: its file is damaged.
     """
-    return load_calibrator(run.calibration) if run.calibration.exists() else None
+    if not run.calibration.exists():
+        return None
+    try:
+        return load_calibrator(run.calibration)
+    except CalibratorRefused as refused:
+        raise CalibratorRefused(
+            refused.cause,
+            place=refused.place,
+            effect="no verdict is shown with it; the raw reads are intact",
+            remedy="delete that file, then `steelyard calibrate apply` a good calibrator",
+        ) from None
 
 
 def calibrate_file(
