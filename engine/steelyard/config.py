@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from steelyard.errors import UsageError, escape
 
 Scalar = str | int | float | bool
 
+MOST_SAMPLES = 100
 OVERLONG = ("reject", "truncate")
 ON_BAD_ROW = ("reject", "fail")
 
@@ -79,8 +81,13 @@ class RunConfig:
             raise UsageError(
                 "`revision` of several judges", remedy="download them, and name their folders"
             )
-        if self.samples < 0:
-            raise UsageError("`samples` is negative", remedy="leave it out, or ask at least once")
+        if not 0 <= self.samples <= MOST_SAMPLES:
+            raise UsageError(
+                f"`samples` is {self.samples}",
+                remedy=f"leave it out, or ask 1 to {MOST_SAMPLES} times",
+            )
+        if not math.isfinite(self.tie_band):
+            raise UsageError(f"`tie_band` is {self.tie_band}", remedy="give a number from 0 on")
         for name in ("replicas", "max_row_bytes", "bucket_bytes", "part_rows", "part_seconds"):
             if getattr(self, name) <= 0:
                 raise UsageError(

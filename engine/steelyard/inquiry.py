@@ -109,6 +109,10 @@ def resolve(config: RunConfig) -> tuple[Inquiry, tuple[Example, ...]]:
     """
     protocols = tuple(_adjusted(get_protocol(name), config) for name in config.protocol)
     first = protocols[0]
+    if len({protocol.name for protocol in protocols}) < len(protocols):
+        raise UsageError(
+            "two protocols have the same name", remedy="rename a file: verdicts tell them by name"
+        )
     for other in protocols[1:]:
         for name in _SHARED:
             if getattr(first, name) != getattr(other, name):

@@ -15,7 +15,7 @@ from steelyard.protocols import sandbox
 from steelyard.records import Message
 
 # Marks that stand for data while a template is rendered; it never sees data itself.
-SLOT = re.compile(r"\[\[slot:([a-z_0-9]+)\]\]")
+SLOT = re.compile(r"\[\[slot:([A-Za-z_0-9]+)\]\]")
 
 # Where the images stand, before the text of the user message; no template names it.
 IMAGES = "images"

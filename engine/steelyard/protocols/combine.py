@@ -74,6 +74,7 @@ def _turned(same: str, other: str) -> str:
 
 
 _A, _B = "NOT swapped", "swapped"
+ROUNDING = 1e-9  # of means: 6.35 - 5.85 is a little more than a half
 _TOTAL = f"(exp({_FIRST}) + exp({_SECOND}) + exp({_THIRD}))"
 _SCALE = "list_sum(list_transform(label_logprobs, lambda x: exp(x)))"
 
@@ -167,7 +168,10 @@ RULES = {
         "the weighted share of criteria met: P(yes), and as hard votes; a missing answer is a no",
         (
             ("score", sigmoid(f"({_FIRST} - {_SECOND})")),
-            ("hard_score", f"CASE WHEN {_FIRST} >= {_SECOND} THEN 1.0 ELSE 0.0 END"),
+            (
+                "hard_score",
+                f"({_FIRST} >= {_SECOND})::INTEGER::DOUBLE",
+            ),
         ),
         (*_sides("score", "score"), *_sides("hard_score", "hard_score"), *_DIFFERENCE),
         band="score",
@@ -185,7 +189,8 @@ def winner(preference: str, tie: str, scores: tuple[str, str] | None, band: floa
     """
     measure = f"{preference} - 0.5" if scores is None else f"{scores[0]} - {scores[1]}"
     hard = (
-        f"CASE WHEN {preference} IS NULL THEN NULL WHEN abs({measure}) <= {band!r} THEN 'tie'"
+        f"CASE WHEN {preference} IS NULL THEN NULL"
+        f" WHEN abs({measure}) <= {band + ROUNDING!r} THEN 'tie'"
         f" WHEN {measure} > 0 THEN 'a' ELSE 'b' END"
     )
     three = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from steelyard.errors import UsageError, escape
-from steelyard.protocols.base import IMAGES, SLOT_COLUMNS, Example, Protocol
+from steelyard.protocols.base import IMAGES, SLOT, SLOT_COLUMNS, Example, Protocol
 from steelyard.protocols.combine import RULES
 from steelyard.protocols.questions import Criterion
 
 BUILTIN = Path(__file__).parent / "builtin"
 LARGEST = 1 << 20  # bytes of a file
 MOST_EXAMPLES = 64
+MOST_SAMPLES = 100
 
 _DEFAULTS: dict[str, Any] = {
     "about": "",
@@ -92,7 +94,17 @@ def _check(protocol: Protocol, path: Path) -> None:
         raise _wrong(path, "`range` is no range", "give least and greatest score")
     if protocol.tie_band < 0:
         raise _wrong(path, "`tie_band` is negative", "0: only equal sides tie")
+    _check_texts(protocol, path)
     _check_slots(protocol, path)
+
+
+def _check_texts(protocol: Protocol, path: Path) -> None:
+    if not all(label.strip() for label in protocol.labels):
+        raise _wrong(path, "a label is empty", "give each answer a label")
+    if protocol.samples > MOST_SAMPLES:
+        raise _wrong(path, f"{protocol.samples} samples", f"at most {MOST_SAMPLES}")
+    if any(SLOT.search(text) for text in (protocol.system, protocol.user, protocol.prefix)):
+        raise _wrong(path, "a slot's mark stands in the text", "write {{ name }} in the template")
 
 
 def _check_slots(protocol: Protocol, path: Path) -> None:
@@ -161,15 +173,25 @@ def load_examples(path: Path, labels: tuple[str, ...]) -> tuple[Example, ...]:
                 path, f"the verdict of example {number} is no label", f"use {', '.join(labels)}"
             )
         texts = {key: value.strip() for key, value in entry.items() if key != "category"}
-        examples.append(Example(texts, entry.get("category")))
+        category = entry.get("category", "").strip()
+        examples.append(Example(texts, category or None))
+    if all(one.category is not None for one in examples):
+        raise _wrong(
+            path,
+            "every example has a category: rows of no such category would see none",
+            "give at least one example without a category, for all other rows",
+        )
     return tuple(examples)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = path.read_bytes()
+        if not path.is_file():
+            raise _wrong(path, "it cannot be read: it is no file", "check the path")
+        with path.open("rb") as stream:
+            raw = stream.read(LARGEST + 1)
         if len(raw) > LARGEST:
-            raise _wrong(path, f"{len(raw):,} bytes", f"at most {LARGEST:,}")
+            raise _wrong(path, "the file is too large", f"at most {LARGEST:,} bytes")
         values = _parse(path, raw.decode("utf-8"))
     except OSError as error:
         cause = error.strerror or str(error)
@@ -196,16 +218,20 @@ def _parse(path: Path, text: str) -> Any:  # noqa: ANN401 - whatever the file ho
 
 def _typed(path: Path, key: str, value: Any) -> Any:  # noqa: ANN401
     default = _DEFAULTS[key]
-    number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(default, tuple) and isinstance(value, list):
         texts = key == "labels"
-        if all(isinstance(one, str if texts else int | float) for one in value):
+        if all(isinstance(one, str) if texts else _is_number(one) for one in value):
             return tuple(value) if texts else tuple(map(float, value))
-    elif isinstance(default, float) and number:
+    elif isinstance(default, float) and _is_number(value):
         return float(value)
     elif type(value) is type(default):
         return value
     raise _wrong(path, f"`{key}` has the wrong type", f"give a {type(default).__name__}")
+
+
+def _is_number(value: object) -> bool:
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return plain and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _wrong(path: Path, cause: str, remedy: str) -> UsageError:

@@ -21,7 +21,7 @@ MOST = 1000  # names and blocks; Python's compiler takes long over tens of thous
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESERVED = {"self", "super", "caller", "varargs", "kwargs"}  # Jinja's own
 ALLOWED = (
-    "a template has text, {{ name }}, {% if name %} with not, and, or, == and !=, {% elif %},"
+    "a template has text, {{ name }}, {% if name %} with not, and, or, {% elif %},"
     f" {{% else %}}, {{% for {ITEM} in {LIST} %}} with {{{{ {ITEM}.field }}}} and"
     f" {{{{ {LOOP}.index }}}}, comments, and {{% raw %}} around text with braces"
 )
@@ -38,7 +38,8 @@ _WORDS: dict[type[nodes.Node], str] = {
     nodes.Getitem: "a subscript",
     nodes.Const: "a constant where a name is meant",
     nodes.Literal: "a list, tuple or dictionary",
-    nodes.Compare: "a comparison other than name == constant",
+    # It would compare with the mark that stands for a text, and never with the text.
+    nodes.Compare: "a comparison",
     nodes.Assign: "`set`",
     nodes.AssignBlock: "`set`",
     nodes.Macro: "a macro",
@@ -172,17 +173,8 @@ class Grammar:
         elif isinstance(node, nodes.And | nodes.Or):
             self._condition(node.left, depth - 1)
             self._condition(node.right, depth - 1)
-        elif isinstance(node, nodes.Compare):
-            self._comparison(node)
         else:
             self._value(node)
-
-    def _comparison(self, node: nodes.Compare) -> None:
-        operand = node.ops[0]
-        plain = len(node.ops) == 1 and operand.op in {"eq", "ne"}
-        if not plain or not isinstance(operand.expr, nodes.Const):
-            raise self._refusal(node)
-        self._value(node.expr)
 
     def _value(self, node: nodes.Node) -> str:
         """The variable or field that an expression is; anything else is refused."""

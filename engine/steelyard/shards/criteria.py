@@ -30,7 +30,8 @@ def read_criteria(values: pa.Array, column: str, findings: Findings) -> pa.Array
     else:
         texts, weights = items, pa.array(np.ones(len(items)))
     empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts), ""), True)
-    number = pc.fill_null(weights.cast(pa.float64()), np.nan).to_numpy(zero_copy_only=False)
+    weights = pc.fill_null(weights.cast(pa.float64()), 1.0)
+    number = weights.to_numpy(zero_copy_only=False)
     wrong = empty.to_numpy(zero_copy_only=False) | ~((number > 0) & (number < np.inf))
     row_of = np.repeat(np.arange(len(values)), np.diff(offsets))
     bad = np.bincount(row_of[wrong], minlength=len(values)) > 0
@@ -40,5 +41,5 @@ def read_criteria(values: pa.Array, column: str, findings: Findings) -> pa.Array
         bad, REASON, lambda _: f"{show(column)} has no criterion, an empty one, or a bad weight"
     )
     fields = list(CRITERIA.value_type)
-    structs = pa.StructArray.from_arrays([texts, weights.cast(pa.float64())], fields=fields)
+    structs = pa.StructArray.from_arrays([texts, weights], fields=fields)
     return pa.ListArray.from_arrays(pa.array(offsets - start, pa.int32()), structs, type=CRITERIA)

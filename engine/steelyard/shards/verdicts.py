@@ -213,6 +213,8 @@ def _instruction_ids(
     if values is None:
         return None
     if pt.is_integer(values.type):
+        if pt.is_unsigned_integer(values.type):
+            return values.cast(pa.uint64())
         negative = _mask(pc.fill_null(pc.less(values, 0), fill_value=False))
         column = show(roles["instruction_id"])
         findings.add(negative, SCALE, lambda row: f"{column} is {values[row]}, below 0")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from steelyard.errors import UsageError
 from steelyard.store import queries
 from steelyard.store.journal import read_journal
@@ -34,7 +36,7 @@ def take_over(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
     theirs = [part for part in read_journal(other.root) if part.intact(other.root)]
     if damaged := len(read_journal(other.root)) - len(theirs):
         notes.append(f"{damaged} damaged parts of {other.root} were left out")
-    if passport["fingerprint"] != run.read_passport()["fingerprint"]:
+    if not _forms(passport) & _forms(run.read_passport()):
         notes.append(f"{other.root} has another judge, protocol or template: no prompt is equal")
     first, taken = next_number(run), 0
     tables = queries.matching_reads(run, other, theirs, origin, PART_ROWS)
@@ -42,3 +44,8 @@ def take_over(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
         commit_part(run, table, number, Gain(duplicate_tokens=queries.spared_tokens(run, table)))
         taken += len(table)
     return taken, notes
+
+
+def _forms(passport: dict[str, Any]) -> set[str]:
+    """Fingerprints of the ways in which a run asks."""
+    return {one for judge in passport["judges"] for one in judge["part"]["fingerprints"]}
