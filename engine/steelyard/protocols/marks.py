@@ -49,6 +49,8 @@ _I_PREFER = (
 )
 _IT_IS = r"(?<!\w)(?i:(?:it|this)(?:['’]s|\s{1,2}is))\s{1,2}"
 
+# "The correct answer is B" speaks of the question's own options.
+_SOLUTION = r"(?i:correct|right|true|actual|real|question)"
 # Before a label: words that take the sentence back ("I cannot say that Response A is better"),
 # or that quote a response ("Response A's final answer: B").
 _DENIED = (
@@ -57,6 +59,7 @@ _DENIED = (
 _QUOTED = (
     rf"(?:{NOUNS}\s\w{{1,3}}(?:['’]s|\s(?i:gives|states|concludes|says|answers|ends|reaches))"
     r"|\b(?i:its|their))\b[^.,;\n]{0,60}\Z"
+    rf"|\b{_SOLUTION}\s{{1,2}}{_ANSWER}\b[^.!?]{{0,12}}\Z"
 )
 BEFORE = 80  # characters before a mark in which those words are looked for
 
@@ -97,7 +100,8 @@ def kinds(labels: tuple[str, ...]) -> tuple[Kind, ...]:
         rf"(?:{_NOUN})?(?:{forms})(?!\w))"
     )
     verdict = rf"{boxed}{alone}(?=[ \t]{{0,3}}(?:{_STOP}|(?i:{_REASON})\b{out_of}))"
-    ends = rf"(?:[^\n]{{0,60}}[:：][ *_]{{0,4}})?{boxed}[.。!]?{MARKS}\Z"
+    solved = rf"(?![^\n]{{0,60}}\b{_SOLUTION}\s{{1,2}}{_ANSWER}\b)"
+    ends = rf"{solved}(?:[^\n]{{0,60}}[:：][ *_]{{0,4}})?{boxed}[.。!]?{MARKS}\Z"
     listed = (
         rf"(?:\n|[.!?]\s)[\s*_(]{{0,4}}(?:{_NOUN})?(?!(?P=label)\b)(?:{forms})"
         r"[*_)]{0,3}(?:[.,;:!]\s|\n)"
