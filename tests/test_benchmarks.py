@@ -134,6 +134,15 @@ def trust(rows):
             assert row["share"] <= 0.1
 
 
+def protocols(rows):
+    """Every protocol judged every pair; a rubric's criteria share their response."""
+    by_name = {row["protocol"]: row for row in rows}
+    assert len(by_name) == len(rows) >= 12
+    assert all(row["computed_a_pair"] <= row["logical_a_pair"] for row in rows)
+    assert by_name["rubric"]["computed_a_pair"] < by_name["rubric"]["logical_a_pair"] / 3
+    assert by_name["two-scores"]["written_a_pair"] > by_name["pairwise"]["written_a_pair"] == 0
+
+
 def gpu(rows):
     same_work(rows[:2])
     same_work(rows[2:])
@@ -147,6 +156,7 @@ AUDITS = {
     "limits": limits,
     "overhead": overhead,
     "overlap": overlap,
+    "protocols": protocols,
     "ratings": ratings,
     "rubric": rubric,
     "sharing": sharing,
