@@ -34,17 +34,18 @@ LAYERS = {
         "calibrate",
         "metrics",
         "ratings",
+        "export",
     },
     "edges": {"shards", "judge", "store", "telemetry", "ratebook", "progress", "data", "gold"},
     "flow": {
         *("planning", "texts", "prompting", "feed", "scoring", "identity", "inquiry"),
-        *("features", "judged", "matched", "calibration", "evaluation"),
+        *("features", "judged", "matched", "calibration", "evaluation", "dataset_texts"),
     },
     "session": {"session"},
     "run": {"run"},
     "surface": {
         *("status", "api", "dryrun", "inspection", "protocol_report", "demo", "doctor"),
-        *("importing", "reports", "plots", "drawing", "reliability_plot"),
+        *("importing", "exporting", "reports", "plots", "drawing", "reliability_plot"),
     },
     "cli": {"cli", "__main__"},
 }

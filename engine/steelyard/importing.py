@@ -154,6 +154,7 @@ def _passport(imported: dict[str, Any], tables: ShardSet, reading: Reading) -> d
     """The content of run.json."""
     how = {
         "tables": [source.name for source in tables.sources],
+        "paths": [source.path for source in tables.sources],
         "columns": {**tables.roles, **{k: CONSTANT + v for k, v in reading.constants.items()}},
         "b_wins": reading.low,
         "a_wins": reading.high,

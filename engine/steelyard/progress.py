@@ -81,6 +81,10 @@ class Reporter:
         """How far the judge is."""
         self._line(lambda: self._scoring_line(counts))
 
+    def step(self, what: str, rows: int, total: int) -> None:
+        """How far any other pass over rows is."""
+        self._line(lambda: f"{what}: {rows:,}/{total:,} rows")
+
     def done(self) -> None:
         """End a moving line."""
         self._end_line()

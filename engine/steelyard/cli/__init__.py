@@ -25,6 +25,7 @@ from steelyard.cli.base import (
     stopping,
 )
 from steelyard.cli.calibration import calibrate, evaluate
+from steelyard.cli.export import export
 from steelyard.cli.protocols import protocol as protocol_commands
 from steelyard.cli.statistics import bias, rank, winrate
 from steelyard.config import parse_pairs
@@ -196,7 +197,7 @@ def compact(run: Path, out: Path | None, json_out: bool) -> None:
         )
 
 
-for command in (rank, winrate, bias, calibrate, evaluate):
+for command in (rank, winrate, bias, calibrate, evaluate, export):
     main.add_command(command)
 
 

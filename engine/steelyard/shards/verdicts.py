@@ -109,7 +109,7 @@ def read_verdicts(
     else:
         columns |= _from_numbers(clean, roles["preference"], reading, later)
     columns |= {side: _lengths(clean, side, roles, later) for side in ("length_a", "length_b")}
-    columns["instruction_id"] = _instruction_ids(clean, roles, later)
+    columns["instruction_id"] = instruction_ids(clean, roles, later)
     if "gold" in clean.columns or "votes_a" in clean.columns:
         columns["gold"] = read_gold(clean.columns, roles, later)
     columns["row"] = pa.array(numbers + batch.first, pa.int64())
@@ -205,7 +205,7 @@ def _lengths(
     return pc.utf8_length(pc.utf8_trim_whitespace(text)).cast(pa.int32())
 
 
-def _instruction_ids(
+def instruction_ids(
     batch: RawBatch, roles: Mapping[str, str], findings: Findings
 ) -> pa.Array | None:
     """Numbers as they are, texts as the planner hashes them; ids go before texts."""

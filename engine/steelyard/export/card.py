@@ -1,0 +1,110 @@
+"""What a dataset says of itself: README.md for the Hub, and the same as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from steelyard.export.filters import REASONS
+
+_FOR = {
+    "preference": "preference pairs (TRL: DPOTrainer and its kin)",
+    "reward": "preference pairs with a margin in log-odds (TRL: RewardTrainer)",
+    "kto": "single completions, desirable or not (TRL: KTOTrainer)",
+    "sft": "the best completions (TRL: SFTTrainer)",
+    "autorater": "judge prompts with the probability that a judge should state (TRL: SFTTrainer)",
+    "grpo": "judge prompts with the probability to be rewarded for (TRL: GRPOTrainer with"
+    " `steelyard.rewards`)",
+}
+
+
+def draw_card(content: Mapping[str, Any]) -> str:
+    """README.md of a dataset.
+
+    Args:
+        content: as it stands in export.json.
+    """
+    options = content["options"]
+    files = "\n".join(
+        f"      - split: {split}\n        path: data/{split}-*.parquet" for split in content["rows"]
+    )
+    parts = [
+        f"---\ntags:\n  - preference\n  - steelyard\nconfigs:\n  - config_name: default\n"
+        f"    data_files:\n{files}\n---",
+        f"# {_FOR[options['format']].partition(' (')[0].capitalize()}, judged by"
+        f" {_line(content['judge']['name'])}",
+        f"Written by Steelyard {content['steelyard']}: {_FOR[options['format']]}.",
+        _table(("", ""), _about(content)),
+        "## Rows",
+        _table(
+            ("split", "rows", "instructions"),
+            [
+                (split, f"{rows:,}", f"{content['instructions'][split]:,}")
+                for split, rows in content["rows"].items()
+            ],
+        ),
+        "## Verdicts",
+        _table(("what became of them", "verdicts"), _books(content)),
+        "## Options",
+        _table(
+            ("option", "value"),
+            [
+                (name, f"`{_line(value)}`")
+                for name, value in options.items()
+                if value not in (None, False, [], ())
+            ],
+        ),
+        "## Files",
+        _table(
+            ("file", "xxh3_128"),
+            [(name, f"`{digest}`") for name, digest in content["files"].items()],
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def draw_books(content: Mapping[str, Any]) -> str:
+    """What became of the verdicts and how many rows there are, for a terminal."""
+    lines = [f"{count:>12}  {what}" for what, count in _books(content)]
+    for split, rows in content["rows"].items():
+        lines.append(
+            f"{rows:>12,}  rows of {content['instructions'][split]:,} instructions: {split}"
+        )
+    return "\n".join(lines)
+
+
+def _books(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("verdicts", f"{content['verdicts']:,}"),
+        *(
+            (f"removed, {name}: {REASONS[name]}", f"{count:,}")
+            for name, count in content["removed"].items()
+        ),
+        ("exported", f"{content['exported']:,}"),
+    ]
+
+
+def _about(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    judge, calibrator = content["judge"], content["calibrator"]
+    return [
+        ("judge", _line(judge["name"])),
+        ("protocol", _line(judge["protocol"])),
+        ("judge fingerprint", f"`{judge['fingerprint']}`"),
+        ("input fingerprint", f"`{content['input']['fingerprint']}`"),
+        (
+            "probabilities",
+            "raw: no calibrator was applied"
+            if calibrator is None
+            else f"calibrated by `{_line(calibrator['method'])}`, file `{calibrator['digest']}`",
+        ),
+    ]
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def _line(value: object) -> str:
+    """A value in a cell of a table."""
+    return str(value).replace("|", "\\|").replace("`", "'").replace("\n", " ")

@@ -1,0 +1,213 @@
+"""Texts and what was found of them -> rows of TRL's dataset formats, as Arrow.
+
+| format | columns |
+|---|---|
+| preference | prompt, chosen, rejected |
+| reward | prompt, chosen, rejected, margin |
+| kto | prompt, completion, label |
+| sft, autorater | prompt, completion |
+| grpo | prompt, probability |
+
+Behind them stand the columns that say where a row comes from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from steelyard.export.pairing import log_odds
+from steelyard.protocols import get_protocol
+from steelyard.protocols.base import SLOT, SLOT_COLUMNS
+from steelyard.records import TURNS, Int64
+
+# A dataset's columns of texts, by form.
+TEXT = {"conversational": TURNS, "plain": pa.string()}
+JUDGE = "verbalized"  # the protocol whose prompts autoraters are trained on
+
+ORIGIN = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("rejected_pair_id", pa.string()),  # where the two were not judged against each other
+        ("chosen_model", pa.string()),
+        ("rejected_model", pa.string()),
+        ("probability", pa.float64()),  # that the chosen response is better
+        ("raw_probability", pa.float64()),  # the same before calibration
+        ("consistent", pa.bool_()),
+        ("label_mass", pa.float64()),
+        ("judge", pa.string()),
+        ("judge_fingerprint", pa.string()),
+    ]
+)
+ALONE = pa.schema([field for field in ORIGIN if not field.name.startswith("rejected_")])
+JUDGED = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("shown", pa.string()),  # the order in the prompt: ab or ba
+        ("probability", pa.float64()),  # that the response shown first is better: the target
+        *(ORIGIN.field(name) for name in ("raw_probability", "consistent", "label_mass")),
+        *(ORIGIN.field(name) for name in ("judge", "judge_fingerprint")),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Texts of n rows; null where a row has no such text."""
+
+    instruction: pa.Array
+    system: pa.Array
+    turns: pa.Array  # records.TURNS
+    conversation: pa.Array  # the turns as one text
+    reference: pa.Array
+    first: pa.Array  # the chosen response, the only one, or the one that a judge sees first
+    second: pa.Array
+
+
+def schema(kind: str, form: str) -> pa.Schema:
+    """The columns of a format."""
+    text = TEXT[form]
+    own = {
+        "preference": [("prompt", text), ("chosen", text), ("rejected", text)],
+        "reward": [
+            *(("prompt", text), ("chosen", text), ("rejected", text)),
+            ("margin", pa.float64()),
+        ],
+        "kto": [("prompt", text), ("completion", text), ("label", pa.bool_())],
+        "sft": [("prompt", text), ("completion", text)],
+        "autorater": [("prompt", text), ("completion", text)],
+        "grpo": [("prompt", text)],
+    }[kind]
+    behind = {"preference": ORIGIN, "reward": ORIGIN, "kto": ALONE, "sft": ALONE}.get(kind, JUDGED)
+    return pa.schema([*(pa.field(*one) for one in own), *behind])
+
+
+def make_rows(kind: str, form: str, texts: Texts, items: pa.Table) -> pa.Table:
+    """Rows of a format.
+
+    Args:
+        kind: one of options.FORMATS.
+        form: conversational or plain; then no row may have a system message or turns, but for
+            judging formats.
+        texts: of n rows.
+        items: n rows with the columns of the format that hold no text, but for the margin.
+    """
+    wanted = schema(kind, form)
+    columns: dict[str, pa.Array] = {
+        name: items[name].combine_chunks() for name in wanted.names if name in items.column_names
+    }
+    if kind in ("autorater", "grpo"):
+        system, user = _judge_prompts(texts)
+        if form == "plain":
+            columns["prompt"] = pc.binary_join_element_wise(system, user, "\n\n")
+        else:
+            columns["prompt"] = conversation(system, pa.nulls(len(user), TURNS), user)
+        columns["completion"] = _say(_tagged(columns["probability"]), form)
+    else:
+        columns["prompt"] = (
+            texts.instruction
+            if form == "plain"
+            else conversation(texts.system, texts.turns, texts.instruction)
+        )
+        columns |= dict.fromkeys(("chosen", "completion"), _say(texts.first, form))
+        columns["rejected"] = _say(texts.second, form)
+        columns["margin"] = pa.array(log_odds(columns["probability"].to_numpy()))
+    return pa.Table.from_arrays([columns[name] for name in wanted.names], schema=wanted)
+
+
+def conversation(system: pa.Array, turns: pa.Array, user: pa.Array) -> pa.Array:
+    """A conversation a row: the system message and the turns that it has, then the user's text.
+
+    Args:
+        system: n strings, null for none.
+        turns: n lists of records.TURNS, null for none.
+        user: n strings.
+    """
+    rows = len(user)
+    has_system = np.asarray(system.is_valid())
+    counts = np.asarray(pc.fill_null(pc.list_value_length(turns), 0)).astype(np.int64)
+    ends = np.cumsum(has_system + counts + 1)
+    earlier = turns.flatten()
+    taken = np.empty(int(ends[-1]) if rows else 0, dtype=np.int64)
+    starts = ends - (has_system + counts + 1)
+    taken[starts[has_system]] = np.flatnonzero(has_system)
+    taken[ends - 1] = rows + np.arange(rows)
+    taken[_ranges(starts + has_system, counts)] = 2 * rows + np.arange(len(earlier))
+    content = pa.concat_arrays([system, user, earlier.field("content")])
+    roles = pa.concat_arrays([_same("system", rows), _same("user", rows), earlier.field("role")])
+    messages = pa.StructArray.from_arrays(
+        [roles.take(pa.array(taken)), content.take(pa.array(taken))], fields=list(TURNS.value_type)
+    )
+    offsets = pa.array(np.concatenate([[0], ends]).astype(np.int32))
+    return pa.ListArray.from_arrays(offsets, messages, type=TURNS)
+
+
+def _ranges(starts: Int64, counts: Int64) -> Int64:
+    """start, start + 1, ... of each row, `count` of them, one row after the other."""
+    first = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
+    places: Int64 = first + np.arange(len(first))
+    return places
+
+
+def _say(text: pa.Array, form: str) -> pa.Array:
+    """What an assistant answers."""
+    if form == "plain":
+        return text
+    messages = pa.StructArray.from_arrays(
+        [_same("assistant", len(text)), text], fields=list(TURNS.value_type)
+    )
+    return pa.ListArray.from_arrays(
+        pa.array(np.arange(len(text) + 1, dtype=np.int32)), messages, type=TURNS
+    )
+
+
+def _same(text: str, rows: int) -> pa.Array:
+    return pa.repeat(pa.scalar(text, pa.string()), rows)
+
+
+def _tagged(probability: pa.Array) -> pa.Array:
+    """The answer that the judge is to give."""
+    tag = get_protocol(JUDGE).tag
+    texts = [f"<{tag}>{value:.2f}</{tag}>" for value in probability.to_pylist()]
+    return pa.array(texts, pa.string())
+
+
+def _judge_prompts(texts: Texts) -> tuple[pa.Array, pa.Array]:
+    """System message and question of the judge; texts are put in as they are, never rendered."""
+    protocol = get_protocol(JUDGE)
+    columns = {
+        "instruction": texts.instruction,
+        "system": texts.system,
+        "conversation": texts.conversation,
+        "reference": texts.reference,
+        "first": texts.first,
+        "second": texts.second,
+    }
+    listed = {
+        name: pc.utf8_trim_whitespace(columns[name]).to_pylist()
+        for name in columns
+        if name in {*protocol.required, *protocol.optional} & SLOT_COLUMNS.keys()
+    }
+    systems, users = [], []
+    for row in range(len(texts.first)):
+        present = frozenset(name for name in protocol.optional if listed[name][row])
+        opening, question = _cut(present)
+        systems.append(opening)
+        users.append("".join(
+            listed[part][row] if at % 2 else part for at, part in enumerate(question)
+        ))  # fmt: skip
+    return pa.array(systems, pa.string()), pa.array(users, pa.string())
+
+
+_CUT: dict[frozenset[str], tuple[str, list[str]]] = {}
+
+
+def _cut(present: frozenset[str]) -> tuple[str, list[str]]:
+    """The judge's system message, and its question cut at the slots, for rows with these texts."""
+    if present not in _CUT:
+        system, user = get_protocol(JUDGE).messages(present)
+        _CUT[present] = (system.content, SLOT.split(user.content))
+    return _CUT[present]

@@ -1,0 +1,112 @@
+"""Pairs, and rows of a dataset, as SQL over the scratch database; see filters.py.
+
+`ref` numbers the chosen response, the only one, or the one that a judge sees first; `second_ref`
+the other. A row is `direct` if all its texts stand in one row of the shards.
+"""
+
+from __future__ import annotations
+
+from steelyard.export.options import ExportOptions
+
+_ORIGIN = """pair_id, rejected_pair_id, chosen_model, rejected_model, probability, raw_probability,
+  consistent, label_mass"""
+
+
+def _side(name: str, is_a: str) -> str:
+    return f"CASE WHEN {is_a} THEN {name}_a ELSE {name}_b END"
+
+
+def pairs_sql(options: ExportOptions) -> str:
+    """A pair a verdict: the better response first, or for judges response a."""
+    better = "true" if options.judging else "preference >= 0.5"
+    worse = f"NOT ({better})"
+    return f"""
+CREATE TABLE pairs AS
+SELECT n, other, instruction, spread, tied, gold,
+  CASE WHEN {better} THEN preference ELSE 1 - preference END AS probability,
+  CASE WHEN {better} THEN raw ELSE 1 - raw END AS raw_probability,
+  {_side("ref", better)} AS ref, {_side("ref", worse)} AS second_ref,
+  {_side("response", better)} AS response, {_side("response", worse)} AS second,
+  {_side("length", better)} - {_side("length", worse)} AS longer,
+  {_side("model", better)} AS chosen_model, {_side("model", worse)} AS rejected_model,
+  pair_id, NULL::VARCHAR AS rejected_pair_id, consistent, label_mass, NULL AS reason
+FROM candidates WHERE reason IS NULL"""  # noqa: S608 - our own names
+
+
+# A pair an instruction, from the table `chosen` (pairing.Chosen with numbers n).
+CHOSEN_PAIRS = f"""
+CREATE TABLE pairs AS
+SELECT b.n, CASE WHEN NOT c.direct THEN w.n END AS other, b.instruction, b.spread,
+  c.direct AND b.tied AS tied, NULL::DOUBLE AS gold, c.probability, c.raw AS raw_probability,
+  {_side("b.ref", "c.better_is_a")} AS ref, {_side("w.ref", "c.worse_is_a")} AS second_ref,
+  {_side("b.response", "c.better_is_a")} AS response,
+  {_side("w.response", "c.worse_is_a")} AS second,
+  {_side("b.length", "c.better_is_a")} - {_side("w.length", "c.worse_is_a")} AS longer,
+  {_side("b.model", "c.better_is_a")} AS chosen_model,
+  {_side("w.model", "c.worse_is_a")} AS rejected_model,
+  b.pair_id, CASE WHEN NOT c.direct THEN w.pair_id END AS rejected_pair_id,
+  b.consistent AND w.consistent AS consistent, least(b.label_mass, w.label_mass) AS label_mass,
+  CASE WHEN c.contradicted THEN 'contradicted' END AS reason
+FROM chosen c JOIN candidates b ON b.n = c.better JOIN candidates w ON w.n = c.worse"""  # noqa: S608
+
+# SFT: a completion once.
+REPEATED = """CASE WHEN row_number() OVER (PARTITION BY instruction, response ORDER BY n) > 1
+  THEN 'repeated' END"""
+
+# KTO: each completion once, with how often it wins in what was kept; sums in a fixed order.
+COMPLETIONS = """
+CREATE TABLE completions AS
+SELECT min(n) AS n, instruction, any_value(spread) AS spread, response, arg_min(ref, n) AS ref,
+  arg_min(model, n) AS chosen_model, arg_min(pair_id, n) AS pair_id,
+  list_sum(list(probability ORDER BY n)) / count(*) AS probability,
+  list_sum(list(raw_probability ORDER BY n)) / count(*) AS raw_probability,
+  bool_and(consistent) AS consistent, min(label_mass) AS label_mass
+FROM (
+  SELECT n, instruction, spread, ref, response, chosen_model AS model, pair_id, probability,
+    raw_probability, consistent, label_mass FROM kept WHERE reason IS NULL
+  UNION ALL
+  SELECT coalesce(other, n), instruction, spread, second_ref, second, rejected_model,
+    coalesce(rejected_pair_id, pair_id), 1 - probability, 1 - raw_probability, consistent,
+    label_mass FROM kept WHERE reason IS NULL
+) GROUP BY instruction, response"""
+UNDECIDED = """CASE WHEN NOT EXISTS (
+    FROM completions c WHERE c.instruction = kept.instruction
+      AND c.response IN (kept.response, kept.second) AND c.probability <> 0.5
+  ) THEN 'undecided' END"""
+
+
+def items_sql(options: ExportOptions, source: str, *, in_shards: bool) -> str:
+    """The table `items`: a row of the dataset a row.
+
+    Args:
+        options: the format.
+        source: the table of what became of the pairs.
+        in_shards: whether `ref // 2` is a row of the shards.
+    """
+    both = "ref // 2 = second_ref // 2" if in_shards else "false"
+    one = "true" if in_shards else "false"
+    split = f"CASE WHEN spread < {options.test!r} THEN 'test' ELSE 'train' END AS split"
+    if options.judging:
+        target = "gold" if options.target == "gold" else "probability"
+        select = f"""
+SELECT instruction, split, pair_id, consistent, label_mass, direct, 2 * n + turned AS item, shown,
+  CASE WHEN turned = 1 THEN second_ref ELSE ref END AS ref,
+  CASE WHEN turned = 1 THEN ref ELSE second_ref END AS second_ref,
+  CASE WHEN turned = 1 THEN 1 - {target} ELSE {target} END AS probability,
+  CASE WHEN turned = 1 THEN 1 - raw_probability ELSE raw_probability END AS raw_probability
+FROM (SELECT *, {split}, {both} AS direct FROM {source} WHERE reason IS NULL),
+  (VALUES (0, 'ab'), (1, 'ba')) orders(turned, shown)"""  # noqa: S608
+    elif options.format == "kto":
+        select = f"""
+SELECT n AS item, {split}, instruction, ref, NULL::BIGINT AS second_ref, chosen_model, pair_id,
+  probability, raw_probability, consistent, label_mass, probability > 0.5 AS label,
+  {one} AS direct
+FROM completions WHERE probability <> 0.5"""  # noqa: S608
+    else:
+        alone = options.format == "sft"
+        second = "NULL::BIGINT" if alone else "second_ref"
+        select = f"""
+SELECT n AS item, {split}, instruction, ref, {second} AS second_ref, {_ORIGIN},
+  {one if alone else both} AS direct
+FROM {source} WHERE reason IS NULL"""  # noqa: S608
+    return f"CREATE TABLE items AS {select}"

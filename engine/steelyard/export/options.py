@@ -1,0 +1,138 @@
+"""What a user decides about a dataset."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from steelyard.errors import UsageError, escape
+
+FORMATS = ("preference", "reward", "kto", "sft", "autorater", "grpo")
+JUDGING = ("autorater", "grpo")  # prompts of a judge, not of the model that is judged
+SELECT = ("all", "best-worst", "best-second")
+FORMS = ("conversational", "plain")
+TARGETS = ("gold", "preference")
+NGRAM = 13  # words; of GPT-3's decontamination (Brown et al., 2020, appendix C)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What a dataset is to be; None: the filter is not used."""
+
+    format: str
+    form: str = "conversational"
+    where: str | None = None  # SQL over verdicts
+    min_probability: float | None = None  # of the chosen response, above 0.5
+    consistent: bool = False
+    min_label_mass: float | None = None
+    trusted: bool = False
+    margin: tuple[float, float] | None = None  # least and greatest log-odds of the chosen one
+    select: str | None = None  # None: all; for sft best-worst
+    per_instruction: int | None = None
+    balance_length: bool = False
+    near_duplicates: float | None = None  # Jaccard similarity
+    decontaminate: tuple[str, ...] = ()  # files of instructions
+    ngram: int = NGRAM
+    test: float = 0.0  # share of instructions
+    target: str | None = None  # of judging formats; None: gold where the run has any
+    seed: int = 0
+    rows_per_file: int = 100_000
+
+    @property
+    def judging(self) -> bool:
+        """Whether rows are for training judges."""
+        return self.format in JUDGING
+
+    @property
+    def selection(self) -> str:
+        """Which pairs of an instruction are taken."""
+        return self.select or ("best-worst" if self.format == "sft" else "all")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "select": self.selection}
+
+    def validate(self) -> ExportOptions:
+        """Check what can be checked without data.
+
+        Raises:
+            UsageError: names the option and what it may be.
+        """
+        for option, value, allowed in (
+            ("--format", self.format, FORMATS),
+            ("--form", self.form, FORMS),
+            ("--select", self.selection, SELECT),
+            ("--target", self.target or TARGETS[0], TARGETS),
+        ):
+            if value not in allowed:
+                raise UsageError(
+                    f"{option} is {escape(value)!r}", remedy=f"choose one of: {', '.join(allowed)}"
+                )
+        _between("--min-probability", self.min_probability, 0.5, 1)
+        _between("--min-label-mass", self.min_label_mass, 0, 1)
+        _between("--near-duplicates", self.near_duplicates, 0.01, 1)
+        _between("--test", self.test, 0, 0.99)
+        for option, number in (
+            ("--per-instruction", self.per_instruction),
+            ("--ngram", self.ngram),
+            ("--rows-per-file", self.rows_per_file),
+        ):
+            if number is not None and number < 1:
+                raise UsageError(f"{option} is {number}", remedy="give a number from 1 on")
+        if self.where is not None and not self.where.strip(" \n\t;"):
+            raise UsageError("--where is empty", remedy="leave it out, or give a condition in SQL")
+        if self.margin is not None:
+            low, high = self.margin
+            if not 0 <= low <= high:
+                raise UsageError(
+                    f"--margin is {low:g}..{high:g}",
+                    remedy="give two log-odds of the chosen response, from 0 on: 0.5..4",
+                )
+        self._check_kind()
+        return self
+
+    def _check_kind(self) -> None:
+        if not self.judging:
+            if self.target is not None:
+                raise UsageError(
+                    f"--target is of no use for {self.format}",
+                    remedy=f"leave it out; it is for {' and '.join(JUDGING)}",
+                )
+            return
+        if self.selection != "all":
+            raise UsageError(
+                f"--select {self.selection} is of no use for {self.format}",
+                remedy="leave it out: judges are trained on pairs as they were judged",
+            )
+        if self.balance_length:
+            raise UsageError(
+                f"--balance-length is of no use for {self.format}",
+                remedy="leave it out: every pair stands there in both orders",
+            )
+
+
+def read_margin(text: str | None) -> tuple[float, float] | None:
+    """`LOW..HIGH`; either may be left out.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if text is None:
+        return None
+    low, dots, high = text.partition("..")
+    try:
+        ends = float(low or 0), float(high or math.inf)
+    except ValueError:
+        ends = math.nan, math.nan
+    if not dots or math.isnan(ends[0]) or math.isnan(ends[1]):
+        raise UsageError(
+            f"--margin is {escape(text)!r}",
+            remedy="give the least and the greatest log-odds with two dots between: 0.5..4, or 1..",
+        )
+    return ends
+
+
+def _between(option: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:
+        raise UsageError(f"{option} is {value:g}", remedy=f"give a number from {low:g} to {high:g}")

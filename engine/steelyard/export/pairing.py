@@ -1,0 +1,161 @@
+"""The best and the worst, or the second, of the responses to each instruction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from steelyard.records import Bool, Float64, Int64, UInt64
+from steelyard_kernels.log_odds import strengths
+
+SURE = 1e-6  # preferences are taken as at most 1 - SURE sure, so that log-odds are finite
+_EQUAL = 1e-9  # strengths closer than this are a tie
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Verdicts of pairs, m of them, with instructions side by side, in the order of the input."""
+
+    instruction: UInt64  # m
+    first: UInt64  # m, digest of response a
+    second: UInt64  # m, digest of response b, another one
+    preference: Float64  # m, in [0, 1]: P(a is better)
+    raw: Float64  # m, the same before calibration
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A pair for each of k instructions."""
+
+    better: Int64  # k, place of a verdict with the better response; the verdict itself if direct
+    better_side: Int64  # k: 0 a, 1 b
+    worse: Int64  # k
+    worse_side: Int64
+    probability: Float64  # k, that the better one is better
+    raw: Float64  # k
+    direct: Bool  # k, whether the two were judged against each other
+    contradicted: Bool  # k, whether that verdict says the opposite
+    unconnected: int  # verdicts of responses that no chain of verdicts joins to the chosen ones
+
+
+def log_odds(preference: Float64) -> Float64:
+    """log(p / (1 - p)), with p kept SURE away from 0 and 1."""
+    p = np.clip(preference, SURE, 1 - SURE)
+    odds: Float64 = np.log(p) - np.log1p(-p)
+    return odds
+
+
+def choose(judged: Judged, against: str) -> Chosen:
+    """The best response of each instruction, and the worst or the second best.
+
+    Strengths are least squares over the verdicts' log-odds (kernels, log_odds); where verdicts do
+    not join all responses, those of the largest part are compared. Two that were judged against
+    each other keep that verdict's probability; for others it follows from their strengths.
+
+    Args:
+        judged: the verdicts.
+        against: "best-worst" or "best-second".
+    """
+    if not len(judged.instruction):
+        return _NOTHING
+    group, ends = _groups(judged.instruction)
+    owner, first, second = _responses(group, judged)
+    strength, component = strengths(first, second, log_odds(judged.preference), ends, len(owner))
+    raw, _ = strengths(first, second, log_odds(judged.raw), ends, len(owner))
+    seen, side = _first_verdict(first, second, len(owner))
+    best, other, loose = _ends(owner, strength, component, seen, against)
+    found = _direct(first, second, best, other, ends)
+    direct = found >= 0
+    at = np.maximum(found, 0)
+    turned = first[at] != best
+    own = np.where(turned, 1 - judged.preference[at], judged.preference[at])
+    own_raw = np.where(turned, 1 - judged.raw[at], judged.raw[at])
+    return Chosen(
+        better=np.where(direct, at, seen[best]),
+        better_side=np.where(direct, turned, side[best]).astype(np.int64),
+        worse=np.where(direct, at, seen[other]),
+        worse_side=np.where(direct, ~turned, side[other]).astype(np.int64),
+        probability=np.where(direct, own, _sigmoid(_gap(strength, best, other))),
+        raw=np.where(direct, own_raw, _sigmoid(_gap(raw, best, other))),
+        direct=direct,
+        contradicted=direct & (own < 0.5),
+        unconnected=int(np.isin(first, loose).sum()),
+    )
+
+
+def _groups(instruction: UInt64) -> tuple[Int64, Int64]:
+    """Number of each verdict's instruction, and where these end."""
+    change = np.flatnonzero(instruction[1:] != instruction[:-1]) + 1
+    ends = np.concatenate([[0], change, [len(instruction)]]).astype(np.int64)
+    return np.repeat(np.arange(len(ends) - 1), np.diff(ends)), ends
+
+
+def _responses(group: Int64, judged: Judged) -> tuple[Int64, Int64, Int64]:
+    """The instruction of each different response, and both responses of each verdict as numbers."""
+    owners = np.concatenate([group, group])
+    digests = np.concatenate([judged.first, judged.second])
+    order = np.lexsort((digests, owners))
+    owners, digests = owners[order], digests[order]
+    new = np.r_[True, (owners[1:] != owners[:-1]) | (digests[1:] != digests[:-1])]
+    codes = np.empty(len(order), dtype=np.int64)
+    codes[order] = np.cumsum(new) - 1
+    return owners[new], codes[: len(group)], codes[len(group) :]
+
+
+def _first_verdict(first: Int64, second: Int64, responses: int) -> tuple[Int64, Int64]:
+    """The first verdict in which each response stands, and on which side."""
+    seen = np.full(responses, len(first), dtype=np.int64)
+    np.minimum.at(seen, first, np.arange(len(first)))
+    as_second = np.full(responses, len(first), dtype=np.int64)
+    np.minimum.at(as_second, second, np.arange(len(first)))
+    return np.minimum(seen, as_second), (as_second < seen).astype(np.int64)
+
+
+def _ends(
+    owner: Int64, strength: Float64, component: Int64, seen: Int64, against: str
+) -> tuple[Int64, Int64, Int64]:
+    """Best and other response of each instruction, and the responses outside its largest part.
+
+    Of equal parts and of equal strengths, the one that stood first in the input.
+    """
+    sizes = np.bincount(component, minlength=len(owner))[component]
+    begun = np.full(len(owner), np.iinfo(np.int64).max)
+    np.minimum.at(begun, component, seen)
+    order = np.lexsort((begun[component], -sizes, owner))
+    starts = np.flatnonzero(np.r_[True, owner[order][1:] != owner[order][:-1]])
+    kept_part = component[order[starts]][owner]
+    inside = component == kept_part
+    rounded = np.round(strength / _EQUAL)
+    ranked = np.lexsort((seen, -rounded, owner))
+    ranked = ranked[inside[ranked]]
+    starts = np.flatnonzero(np.r_[True, owner[ranked][1:] != owner[ranked][:-1]])
+    stops = np.r_[starts[1:], len(ranked)]
+    other = ranked[stops - 1] if against == "best-worst" else ranked[starts + 1]
+    return ranked[starts], other, np.flatnonzero(~inside)
+
+
+def _direct(first: Int64, second: Int64, best: Int64, other: Int64, ends: Int64) -> Int64:
+    """The first verdict on best against other of each instruction; -1: there is none."""
+    group = np.repeat(np.arange(len(best)), np.diff(ends))
+    hit = ((first == best[group]) & (second == other[group])) | (
+        (first == other[group]) & (second == best[group])
+    )
+    found = np.full(len(best), -1, dtype=np.int64)
+    rows = np.flatnonzero(hit)[::-1]
+    found[group[rows]] = rows
+    return found
+
+
+def _gap(strength: Float64, best: Int64, other: Int64) -> Float64:
+    gap = strength[best] - strength[other]
+    return np.where(np.abs(gap) < _EQUAL, 0.0, gap)
+
+
+def _sigmoid(value: Float64) -> Float64:
+    out: Float64 = 1 / (1 + np.exp(-value))
+    return out
+
+
+_NONE, _NO = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
+_NOTHING = Chosen(_NONE, _NONE, _NONE, _NONE, np.zeros(0), np.zeros(0), _NO, _NO, 0)

@@ -1,0 +1,37 @@
+"""Files of instructions alone, such as an evaluation's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+from ..errors import InputRefused
+from .findings import Findings
+from .problems import show
+from .roles import NAMES, Roles
+from .rows import Limits, find_invalid_utf8
+from .shardset import open_shards
+from .stream import read
+
+INSTRUCTIONS = Roles(names={"instruction": NAMES["instruction"]}, required=("instruction",))
+
+
+def read_instructions(inputs: Sequence[str]) -> Iterator[str]:
+    """The instructions of Parquet files, nulls left out.
+
+    Raises:
+        InputRefused: a file cannot be read, has no such column, or texts that are not UTF-8.
+    """
+    shards = open_shards(inputs, None, INSTRUCTIONS)
+    with closing(read(shards, Limits())) as batches:
+        for batch in batches:
+            findings = Findings()
+            find_invalid_utf8(batch, shards.roles, findings)
+            if findings:
+                raise InputRefused(
+                    "a text is not UTF-8",
+                    place=f"{show(batch.shard)}, after row {batch.first}",
+                    effect="nothing was written",
+                    remedy="correct the file",
+                )
+            yield from batch.columns["instruction"].drop_null().to_pylist()

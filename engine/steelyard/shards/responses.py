@@ -1,0 +1,65 @@
+"""Files of responses, a row a response: where the texts of verdicts stand that were imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import InputRefused
+from .findings import Findings
+from .problems import show
+from .roles import NAMES, Roles
+from .rows import Limits, find_invalid_utf8, without
+from .shardset import ShardSet, open_shards
+from .stream import read
+from .verdicts import instruction_ids
+
+RESPONSES = Roles(
+    names={
+        "instruction_id": ("instruction_id",),
+        "instruction": NAMES["instruction"],
+        "system": NAMES["system"],
+        "model": ("model", "generator"),
+        "response": ("response", "output"),
+    },
+    required=("instruction", "model", "response"),
+)
+_TEXTS = ("instruction", "system", "model", "response")
+
+
+def open_responses(inputs: Sequence[str], columns: Mapping[str, str] | None = None) -> ShardSet:
+    """Files of responses; see `open_shards`."""
+    return open_shards(inputs, columns, RESPONSES)
+
+
+def stream_responses(shards: ShardSet) -> Iterator[pa.Table]:
+    """Batches of instruction_id, instruction, system, model and response, in their order.
+
+    `instruction_id` is the given one, or the hash of the instruction, as in verdicts.
+
+    Raises:
+        InputRefused: a row lacks a text, or has one that is not UTF-8.
+    """
+    with closing(read(shards, Limits())) as batches:
+        for batch in batches:
+            findings = Findings()
+            find_invalid_utf8(batch, shards.roles, findings)
+            clean, _ = without(batch, findings)
+            for role in RESPONSES.required:
+                nulls = clean.columns[role].null_count
+                if nulls or findings:
+                    raise InputRefused(
+                        f"{nulls:,} rows have no {role}" if nulls else "a text is not UTF-8",
+                        place=f"{show(batch.shard)}, after row {batch.first}",
+                        effect="nothing was written",
+                        remedy="correct the file, or leave these rows out of it",
+                    )
+            ids = instruction_ids(clean, shards.roles, findings)
+            columns = {
+                name: clean.columns.get(name, pa.nulls(clean.rows, pa.string())) for name in _TEXTS
+            }
+            columns["model"] = pc.utf8_trim_whitespace(columns["model"])
+            yield pa.table({"instruction_id": ids, **columns})

@@ -1,0 +1,262 @@
+"""The scratch database in which verdicts become the rows of a dataset.
+
+It holds what was seen of the texts, never the texts themselves but those of rows that take them
+from several places. What is decided there stands in `export.filters` and `export.items`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from steelyard.errors import IntegrityFault, UsageError, escape
+from steelyard.export import filters, items
+from steelyard.export.options import ExportOptions
+from steelyard.export.pairing import Chosen, Judged, choose
+from steelyard.records import Int64
+from steelyard.store.database import MEMORY_LIMIT, Connection, one_row, open_sql
+from steelyard.store.rundir import RunDir
+
+BATCH = 1 << 16
+
+# What is known of the texts of a pair. References number responses in the order in which they
+# will be read again.
+SEEN = pa.schema(
+    [
+        ("n", pa.int64()),  # place of the pair in the input
+        ("shard", pa.string()),
+        ("row", pa.int64()),
+        ("instruction", pa.uint64()),  # digest, with the system message and the turns before it
+        ("leader", pa.uint64()),  # digest of the first instruction that is nearly the same
+        ("spread", pa.float64()),  # in [0, 1): decides the split
+        ("response_a", pa.uint64()),
+        ("response_b", pa.uint64()),
+        ("ref_a", pa.int64()),
+        ("ref_b", pa.int64()),
+        ("length_a", pa.int64()),
+        ("length_b", pa.int64()),
+        ("problem", pa.string()),  # a reason why these texts cannot be used
+    ]
+)
+
+_VERDICTS = """
+SELECT shard, "row", pair_id, model_a, model_b, status, winner, gold, consistent, trusted,
+  length_b IS NULL AND raw_preference IS NULL AS alone, instruction_id,
+  raw_preference, calibrated_preference, least(label_mass_ab, label_mass_ba) AS label_mass,
+  {where} AS wanted
+FROM verdicts"""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the verdicts, and the rows of the dataset."""
+
+    verdicts: int = 0
+    removed: dict[str, int] = field(default_factory=dict)  # reason -> verdicts
+    exported: int = 0  # verdicts
+    rows: dict[str, int] = field(default_factory=dict)  # split -> rows
+    instructions: dict[str, int] = field(default_factory=dict)  # split -> different ones
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Which columns of the verdicts have values."""
+
+    calibrated: bool
+    gold: bool
+    consistent: bool
+    label_mass: bool
+    trusted: bool
+
+
+class Selection:
+    """Verdicts on their way into a dataset; see `open_selection`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.counts = Counts()
+
+    def take_verdicts(self, run: RunDir, where: str | None) -> Known:
+        """Copy the verdicts of a run.
+
+        Raises:
+            UsageError: DuckDB refuses `where`.
+        """
+        # The line's end keeps a comment from swallowing the parenthesis.
+        wanted = "true" if where is None else f"coalesce(CAST(({where}\n) AS BOOLEAN), false)"
+        with open_sql(run) as locked:
+            try:
+                reader = locked.sql(_VERDICTS.format(where=wanted)).to_arrow_reader(BATCH)
+                self.execute("CREATE TABLE verdicts AS SELECT * FROM reader", reader=reader)
+            except (duckdb.Error, pa.ArrowException) as error:
+                words = " ".join(str(error).split("\n\n", maxsplit=1)[0].split())
+                raise UsageError(
+                    f"DuckDB refuses --where: {escape(words, 300)}",
+                    remedy="give a condition on the columns of verdicts (docs/sql.md), such as"
+                    " --where \"model_a <> 'x' AND length_a < 4000\"",
+                ) from None
+        found = one_row(
+            self._connection,
+            "SELECT count(*), count(calibrated_preference), count(gold), count(consistent),"
+            " count(label_mass), count(trusted) FROM verdicts",
+        )
+        self.counts.verdicts = found[0]
+        return Known(*(count > 0 for count in found[1:]))
+
+    def execute(self, sql: str, **tables: pa.Table | pa.RecordBatchReader) -> Connection:
+        """Run a statement of ours, which may name Arrow tables."""
+        for name, table in tables.items():
+            self._connection.register(name, table)
+        try:
+            return self._connection.execute(sql)
+        finally:
+            for name in tables:
+                self._connection.unregister(name)
+
+    def saw(self, seen: pa.Table) -> None:
+        """Take what is known of some texts: rows of SEEN."""
+        self.execute("INSERT INTO seen SELECT * FROM batch", batch=seen)
+
+    def settle(self, options: ExportOptions, *, calibrated: bool, in_shards: bool) -> Counts:
+        """Decide about every verdict.
+
+        Args:
+            options: filters and format.
+            calibrated: whether calibrated preferences are exported, or raw ones.
+            in_shards: whether references are rows of shards, two a row.
+
+        Raises:
+            IntegrityFault: the books do not close.
+        """
+        preference = "calibrated_preference" if calibrated else "raw_preference"
+        self._run("checked", filters.checked_sql(options, preference))
+        self._step("once", "checked", filters.DUPLICATE)
+        self._step("candidates", "once", filters.NEAR_DUPLICATE)
+        if options.selection == "all":
+            self._run("pairs", items.pairs_sql(options))
+        else:
+            self._choose(options.selection)
+        self._step("certain", "pairs", filters.certain(options))
+        self._step("few", "certain", filters.few(options))
+        if options.balance_length:
+            self._connection.execute(filters.matched_sql(options))
+            self._step("kept", "matched", filters.BALANCED)
+        else:
+            self._step("kept", "few", "NULL")
+        last = "kept"
+        if options.format == "sft":
+            self._step(last := "single", "kept", items.REPEATED)
+        elif options.format == "kto":
+            self._connection.execute(items.COMPLETIONS)
+            self._step(last := "decided", "kept", items.UNDECIDED)
+        self._connection.execute(items.items_sql(options, last, in_shards=in_shards))
+        return self._close(last)
+
+    def items(self) -> pa.RecordBatchReader:
+        """Rows to be whose texts stand in one row of the shards, in its order."""
+        return self.stream("SELECT * FROM items WHERE direct ORDER BY ref, item")
+
+    def references(self) -> Int64:
+        """The responses that rows need from elsewhere, ascending."""
+        table = self._connection.sql(
+            "SELECT DISTINCT unnest([ref, second_ref]) AS ref FROM items WHERE NOT direct"
+            " ORDER BY ref"
+        ).to_arrow_table()
+        found: Int64 = table["ref"].drop_null().to_numpy()
+        return found
+
+    def stream(self, query: str) -> pa.RecordBatchReader:
+        """The rows of a query of ours."""
+        return self._connection.cursor().sql(query).to_arrow_reader(BATCH)
+
+    def _run(self, name: str, sql: str) -> None:
+        """Make a table, and count what goes no further than it."""
+        self._connection.execute(sql)
+        self._count(name)
+
+    def _count(self, name: str) -> None:
+        for reason, verdicts in self._connection.execute(
+            f"SELECT reason, count(*) + count(other) FROM {name}"  # noqa: S608 - our own names
+            " WHERE reason IS NOT NULL GROUP BY 1"
+        ).fetchall():
+            self._remove(reason, verdicts)
+
+    def _step(self, name: str, source: str, reason: str) -> None:
+        self._run(name, filters.step_sql(name, source, reason))
+
+    def _remove(self, reason: str, verdicts: int) -> None:
+        self.counts.removed[reason] = self.counts.removed.get(reason, 0) + verdicts
+
+    def _choose(self, selection: str) -> None:
+        """The table `pairs`: one of each instruction; the other verdicts are not selected."""
+        table = self._connection.sql(
+            "SELECT n, instruction, response_a, response_b, preference, raw FROM candidates"
+            " WHERE reason IS NULL ORDER BY min(n) OVER (PARTITION BY instruction), n"
+        ).to_arrow_table()
+        columns = [table[name].to_numpy() for name in table.column_names[1:]]
+        found = choose(Judged(*columns), selection)
+        self.execute(items.CHOSEN_PAIRS, chosen=_numbered(found, table["n"]))
+        taken = one_row(self._connection, "SELECT count(*) + count(other) FROM pairs")[0]
+        self._remove("unconnected", found.unconnected)
+        self._remove("not_selected", len(table) - taken - found.unconnected)
+        self._count("pairs")
+
+    def _close(self, last: str) -> Counts:
+        counts = self.counts
+        for split, rows, instructions in self._connection.execute(
+            "SELECT split, count(*), count(DISTINCT instruction) FROM items GROUP BY 1 ORDER BY 1"
+        ).fetchall():
+            counts.rows[split], counts.instructions[split] = rows, instructions
+        counts.exported = one_row(
+            self._connection,
+            f"SELECT count(DISTINCT one) FROM (SELECT unnest([n, other]) AS one FROM {last}"  # noqa: S608
+            " WHERE reason IS NULL)",
+        )[0]
+        known = {name: counts.removed.pop(name, 0) for name in filters.REASONS}
+        if counts.removed or counts.exported + sum(known.values()) != counts.verdicts:
+            raise IntegrityFault(
+                f"{counts.verdicts:,} verdicts are not {counts.exported:,} exported and"
+                f" {sum(known.values()):,} removed",
+                effect="nothing was written",
+                remedy="report this with the command that was given",
+            )
+        counts.removed = {name: verdicts for name, verdicts in known.items() if verdicts}
+        return counts
+
+
+def _numbered(found: Chosen, numbers: pa.ChunkedArray) -> pa.Table:
+    """What was chosen, with the numbers of verdicts in place of their positions."""
+    places = numbers.to_numpy()
+    return pa.table(
+        {
+            "better": places[found.better],
+            "better_is_a": found.better_side == 0,
+            "worse": places[found.worse],
+            "worse_is_a": found.worse_side == 0,
+            "probability": found.probability,
+            "raw": found.raw,
+            "direct": found.direct,
+            "contradicted": found.contradicted,
+        }
+    )
+
+
+@contextmanager
+def open_selection(folder: Path) -> Iterator[Selection]:
+    """A selection whose files lie in a folder, which the caller removes."""
+    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(folder / "spill")}
+    with duckdb.connect(str(folder / "selection.duckdb"), config=settings) as connection:
+        connection.execute("SET enable_progress_bar = false")
+        selection = Selection(connection)
+        selection.execute("CREATE TABLE seen AS SELECT * FROM none", none=SEEN.empty_table())
+        yield selection
