@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from steelyard.config import RunConfig
+from steelyard.export.options import make_options
+from steelyard.exporting import Responses, export_dataset
 from steelyard.progress import Reporter
 from steelyard.run import score as score_run
 from steelyard.status import run_status
@@ -36,6 +38,34 @@ class Run:
     def verdicts(self) -> pa.Table:
         """All verdicts, in the order of the input."""
         return self.sql('SELECT * FROM verdicts ORDER BY shard, "row"')
+
+    def export(
+        self,
+        out: str | os.PathLike[str],
+        format: str,  # noqa: A002 - as the option is called
+        *,
+        responses: Sequence[str] = (),
+        quiet: bool = True,
+        **options: Any,  # noqa: ANN401 - the fields of ExportOptions
+    ) -> dict[str, Any]:
+        """Write the verdicts as a dataset to train on (docs/reward-datasets.md).
+
+        Args:
+            out: the folder to make.
+            format: preference, reward, kto, sft, autorater or grpo.
+            responses: files with the texts of imported verdicts.
+            quiet: no progress on stderr.
+            **options: further fields of `steelyard.export.options.ExportOptions`.
+
+        Returns:
+            the content of export.json: counts, judge, files with their digests.
+
+        Raises:
+            steelyard.errors.SteelyardError: what the command line would print.
+        """
+        wanted = make_options({"format": format, **options})
+        texts = Responses(responses, {}) if responses else None
+        return export_dataset(self.root, Path(out), wanted, texts, Reporter(quiet=quiet))
 
     def status(self) -> dict[str, Any]:
         """What `steelyard status --json` prints."""

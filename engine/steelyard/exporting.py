@@ -149,7 +149,8 @@ def _imported_shards(place: RunDir, passport: dict[str, Any]) -> ShardSet:
 def _evaluation(options: ExportOptions) -> Evaluation | None:
     if not options.decontaminate:
         return None
-    return Evaluation(read_instructions(options.decontaminate), options.ngram)
+    found = read_instructions(options.decontaminate, options.decontaminate_column)
+    return Evaluation(found, options.ngram)
 
 
 def _resolve(options: ExportOptions, known: Known) -> ExportOptions:

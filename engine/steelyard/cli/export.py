@@ -46,6 +46,7 @@ from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
     metavar="FILE",
     help="Drop instructions of this evaluation (Parquet); repeatable.",
 )
+@click.option("--decontaminate-column", metavar="COLUMN", help="Of its instructions.")
 @click.option(
     "--ngram", default=NGRAM, show_default=True, help="Common words that count, in --decontaminate."
 )

@@ -51,7 +51,7 @@ def draw_card(content: Mapping[str, Any]) -> str:
             [
                 (name, f"`{_line(value)}`")
                 for name, value in options.items()
-                if value not in (None, False, [], ())
+                if value is not None and value is not False and value != []
             ],
         ),
         "## Files",

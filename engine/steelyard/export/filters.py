@@ -32,6 +32,7 @@ REASONS = {
     "not_selected": "not the pair that --select takes of its instruction",
     "contradicted": "judged against each other, the worse response won",
     "tie": "a tie: neither response is chosen",
+    "empty": "the chosen response has no text",
     "probability": "probability below --min-probability",
     "margin": "log-odds outside --margin",
     "per_instruction": "more than --per-instruction pairs",
@@ -99,6 +100,7 @@ def certain(options: ExportOptions) -> str:
     odds = f"ln(least({sure}, {1 - SURE!r}) / (1 - least({sure}, {1 - SURE!r})))"
     checks = {
         "tie": "false" if options.judging else "tied OR probability = 0.5",
+        "empty": "false" if options.judging else "empty",
         "probability": f"{sure} < {options.min_probability or 0.0!r}",
         "margin": "false"
         if options.margin is None

@@ -42,7 +42,14 @@ ORIGIN = pa.schema(
         ("judge_fingerprint", pa.string()),
     ]
 )
-ALONE = pa.schema([field for field in ORIGIN if not field.name.startswith("rejected_")])
+ALONE = pa.schema(
+    [
+        ("pair_id", pa.string()),  # of its first verdict
+        ("model", pa.string()),
+        ("probability", pa.float64()),  # that it is better than what it was judged against
+        *(ORIGIN.field(at) for at in range(5, len(ORIGIN))),
+    ]
+)
 JUDGED = pa.schema(
     [
         ("pair_id", pa.string()),

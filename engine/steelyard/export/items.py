@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from steelyard.export.options import ExportOptions
 
-_ORIGIN = """pair_id, rejected_pair_id, chosen_model, rejected_model, probability, raw_probability,
-  consistent, label_mass"""
+_ORIGIN = "pair_id, probability, raw_probability, consistent, label_mass"
 
 
 def _side(name: str, is_a: str) -> str:
@@ -28,6 +27,7 @@ SELECT n, other, instruction, spread, tied, gold,
   {_side("ref", better)} AS ref, {_side("ref", worse)} AS second_ref,
   {_side("response", better)} AS response, {_side("response", worse)} AS second,
   {_side("length", better)} - {_side("length", worse)} AS longer,
+  {_side("length", better)} = 0 AS empty,
   {_side("model", better)} AS chosen_model, {_side("model", worse)} AS rejected_model,
   pair_id, NULL::VARCHAR AS rejected_pair_id, consistent, label_mass, NULL AS reason
 FROM candidates WHERE reason IS NULL"""  # noqa: S608 - our own names
@@ -42,6 +42,7 @@ SELECT b.n, CASE WHEN NOT c.direct THEN w.n END AS other, b.instruction, b.sprea
   {_side("b.response", "c.better_is_a")} AS response,
   {_side("w.response", "c.worse_is_a")} AS second,
   {_side("b.length", "c.better_is_a")} - {_side("w.length", "c.worse_is_a")} AS longer,
+  {_side("b.length", "c.better_is_a")} = 0 AS empty,
   {_side("b.model", "c.better_is_a")} AS chosen_model,
   {_side("w.model", "c.worse_is_a")} AS rejected_model,
   b.pair_id, CASE WHEN NOT c.direct THEN w.pair_id END AS rejected_pair_id,
@@ -57,7 +58,7 @@ REPEATED = """CASE WHEN row_number() OVER (PARTITION BY instruction, response OR
 COMPLETIONS = """
 CREATE TABLE completions AS
 SELECT min(n) AS n, instruction, any_value(spread) AS spread, response, arg_min(ref, n) AS ref,
-  arg_min(model, n) AS chosen_model, arg_min(pair_id, n) AS pair_id,
+  arg_min(model, n) AS model, arg_min(pair_id, n) AS pair_id,
   list_sum(list(probability ORDER BY n)) / count(*) AS probability,
   list_sum(list(raw_probability ORDER BY n)) / count(*) AS raw_probability,
   bool_and(consistent) AS consistent, min(label_mass) AS label_mass
@@ -98,15 +99,16 @@ FROM (SELECT *, {split}, {both} AS direct FROM {source} WHERE reason IS NULL),
   (VALUES (0, 'ab'), (1, 'ba')) orders(turned, shown)"""  # noqa: S608
     elif options.format == "kto":
         select = f"""
-SELECT n AS item, {split}, instruction, ref, NULL::BIGINT AS second_ref, chosen_model, pair_id,
-  probability, raw_probability, consistent, label_mass, probability > 0.5 AS label,
+SELECT n AS item, {split}, instruction, ref, NULL::BIGINT AS second_ref, model, {_ORIGIN},
+  probability > 0.5 AS label,
   {one} AS direct
 FROM completions WHERE probability <> 0.5"""  # noqa: S608
     else:
-        alone = options.format == "sft"
-        second = "NULL::BIGINT" if alone else "second_ref"
+        own = (
+            f"NULL::BIGINT AS second_ref, chosen_model AS model, {one} AS direct"
+            if options.format == "sft"
+            else f"second_ref, rejected_pair_id, chosen_model, rejected_model, {both} AS direct"
+        )
         select = f"""
-SELECT n AS item, {split}, instruction, ref, {second} AS second_ref, {_ORIGIN},
-  {one if alone else both} AS direct
-FROM {source} WHERE reason IS NULL"""  # noqa: S608
+SELECT n AS item, {split}, instruction, ref, {_ORIGIN}, {own} FROM {source} WHERE reason IS NULL"""  # noqa: S608
     return f"CREATE TABLE items AS {select}"

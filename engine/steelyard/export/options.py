@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from steelyard.config import unknown_key
 from steelyard.errors import UsageError, escape
 
 FORMATS = ("preference", "reward", "kto", "sft", "autorater", "grpo")
@@ -33,6 +35,7 @@ class ExportOptions:
     balance_length: bool = False
     near_duplicates: float | None = None  # Jaccard similarity
     decontaminate: tuple[str, ...] = ()  # files of instructions
+    decontaminate_column: str | None = None
     ngram: int = NGRAM
     test: float = 0.0  # share of instructions
     target: str | None = None  # of judging formats; None: gold where the run has any
@@ -50,8 +53,12 @@ class ExportOptions:
         return self.select or ("best-worst" if self.format == "sft" else "all")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "select": self.selection}
+        """Plain values; of files, their names."""
+        values = {**asdict(self), "select": self.selection}
+        values["decontaminate"] = [name.rpartition("/")[2] for name in self.decontaminate]
+        if self.margin is not None:
+            values["margin"] = [end if math.isfinite(end) else None for end in self.margin]
+        return values
 
     def validate(self) -> ExportOptions:
         """Check what can be checked without data.
@@ -110,6 +117,19 @@ class ExportOptions:
                 f"--balance-length is of no use for {self.format}",
                 remedy="leave it out: every pair stands there in both orders",
             )
+
+
+def make_options(values: Mapping[str, Any]) -> ExportOptions:
+    """Options from plain values.
+
+    Raises:
+        UsageError: one is unknown, or out of range.
+    """
+    known = [entry.name for entry in fields(ExportOptions)]
+    for name in values:
+        if name not in known:
+            raise unknown_key(name, known, "export()")
+    return ExportOptions(**values).validate()
 
 
 def read_margin(text: str | None) -> tuple[float, float] | None:

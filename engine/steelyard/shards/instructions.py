@@ -16,13 +16,17 @@ from .stream import read
 INSTRUCTIONS = Roles(names={"instruction": NAMES["instruction"]}, required=("instruction",))
 
 
-def read_instructions(inputs: Sequence[str]) -> Iterator[str]:
+def read_instructions(inputs: Sequence[str], column: str | None = None) -> Iterator[str]:
     """The instructions of Parquet files, nulls left out.
+
+    Args:
+        inputs: files, folders or patterns.
+        column: of the instructions, if its name does not say it.
 
     Raises:
         InputRefused: a file cannot be read, has no such column, or texts that are not UTF-8.
     """
-    shards = open_shards(inputs, None, INSTRUCTIONS)
+    shards = open_shards(inputs, {"instruction": column} if column else None, INSTRUCTIONS)
     with closing(read(shards, Limits())) as batches:
         for batch in batches:
             findings = Findings()
