@@ -25,6 +25,7 @@ NAMES = (
     "ratings",
     "calibration",
     "trust",
+    "export",
     "gpu",
 )
 

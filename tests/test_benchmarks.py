@@ -134,6 +134,12 @@ def trust(rows):
             assert row["share"] <= 0.1
 
 
+def export(rows):
+    imported, *exports = rows
+    assert imported["rows"] > 0
+    assert all(0 < row["rows"] <= 2 * imported["rows"] for row in exports)
+
+
 def protocols(rows):
     """Every protocol judged every pair; a rubric's criteria share their response."""
     by_name = {row["protocol"]: row for row in rows}
@@ -152,6 +158,7 @@ def gpu(rows):
 AUDITS = {
     "calibration": calibration,
     "exactness": exactness,
+    "export": export,
     "gpu": gpu,
     "limits": limits,
     "overhead": overhead,

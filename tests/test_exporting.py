@@ -303,7 +303,7 @@ def test_lengths_are_balanced(imported, tmp_path):
 
 
 def test_instructions_of_evaluations_and_near_copies_are_left_out(imported, tmp_path):
-    words = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi".split()
+    words = [f"word{at}" for at in range(14)]
     long = " ".join(words)
     rows = [
         ("Tell me a story about a dog", "a1", "b1", 0.9),

@@ -49,7 +49,8 @@ def jaccard(one, other):
     return len(a & b) / len(a | b)
 
 
-def test_near_duplicates_have_the_similarity_that_was_asked_for():
+@pytest.mark.parametrize("least", [0.35, 0.5, 0.7, 0.9])
+def test_near_duplicates_have_the_similarity_that_was_asked_for(least):
     """What is found is right by the definition, and little is missed."""
     draw = random.Random(5)
     vocabulary = [f"w{at}" for at in range(400)]
@@ -57,15 +58,15 @@ def test_near_duplicates_have_the_similarity_that_was_asked_for():
     for _ in range(60):
         own = [draw.choice(vocabulary) for _ in range(40)]
         texts.append(" ".join(own))
-        for changes in (1, 2, 4, 8):
+        for changes in (0, 1, 2, 4, 8, 12):
             other = list(own)
             for _ in range(changes):
                 other[draw.randrange(40)] = draw.choice(vocabulary)
             texts.append(" ".join(other))
-    near, leaders = NearDuplicates(0.7), []
+    near, leaders = NearDuplicates(least), []
     found, missed = 0, 0
     for text in texts:
-        similar = [at for at, leader in enumerate(leaders) if jaccard(text, leader) >= 0.7]
+        similar = [at for at, leader in enumerate(leaders) if jaccard(text, leader) >= least]
         number = near.leader(text)
         if number == len(leaders):
             missed += bool(similar)
@@ -74,7 +75,7 @@ def test_near_duplicates_have_the_similarity_that_was_asked_for():
             assert number in similar
             found += 1
     assert found > 60
-    assert missed <= 0.01 * found
+    assert missed <= 0.02 * found
 
 
 def test_the_same_instruction_is_its_own_leader():

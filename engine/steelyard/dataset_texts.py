@@ -77,10 +77,10 @@ class Observer:
     def look(self, instruction: pa.Array, system: pa.Array, turns: pa.Array) -> Seen:
         """Look at n instructions, in the order of the input."""
         digest = _context_digests(instruction, system, render_turns(turns))
-        plain = pc.utf8_lower(pc.replace_substring_regex(trim(instruction), r"\s+", " "))
+        seed = self._seed % 2**64
+        plain = (" ".join(text.lower().split()) for text in instruction.to_pylist())
         spread = np.array(
-            [xxhash.xxh3_64_intdigest(one, self._seed & 0xFFFFFFFF) for one in digests(plain)],
-            dtype=np.uint64,
+            [xxhash.xxh3_64_intdigest(text.encode(), seed) for text in plain], dtype=np.uint64
         )
         leader, bad = digest.copy(), np.zeros(len(digest), dtype=np.bool_)
         if self._near or self._evaluation:

@@ -78,7 +78,7 @@ class ExportOptions:
                 )
         _between("--min-probability", self.min_probability, 0.5, 1)
         _between("--min-label-mass", self.min_label_mass, 0, 1)
-        _between("--near-duplicates", self.near_duplicates, 0.01, 1)
+        _between("--near-duplicates", self.near_duplicates, 0.3, 1)
         _between("--test", self.test, 0, 0.99)
         for option, number in (
             ("--per-instruction", self.per_instruction),

@@ -12,7 +12,8 @@ from steelyard.records import UInt64
 
 SHINGLE = 3  # words
 BANDS = 32
-ROWS = 4  # hashes a band: two texts of similarity s meet in a band with 1 - (1 - s^4)^32
+MOST_ROWS = 4  # hashes a band; two texts of similarity s share no band with (1 - s^rows)^BANDS
+MISSED = 0.01  # at most, of pairs that are just so similar as was asked for
 _WORD = re.compile(r"\w+")
 
 
@@ -73,9 +74,12 @@ class NearDuplicates:
 
     def __init__(self, similarity: float) -> None:
         self._similarity = similarity
+        fitting = (r for r in range(MOST_ROWS, 1, -1) if (1 - similarity**r) ** BANDS <= MISSED)
+        self._rows = next(fitting, 1)
+        shape = (BANDS * self._rows, 1)
         rng = np.random.default_rng(0)  # of the hash functions: the same in every export
-        self._factors = rng.integers(1, 1 << 63, (BANDS * ROWS, 1), dtype=np.uint64) | np.uint64(1)
-        self._shifts = rng.integers(0, 1 << 63, (BANDS * ROWS, 1), dtype=np.uint64)
+        self._factors = rng.integers(1, 1 << 63, shape, dtype=np.uint64) | np.uint64(1)
+        self._shifts = rng.integers(0, 1 << 63, shape, dtype=np.uint64)
         self._bands: list[dict[bytes, list[int]]] = [{} for _ in range(BANDS)]
         self._sets: list[UInt64] = []
 
@@ -105,7 +109,7 @@ class NearDuplicates:
     def _keys(self, own: UInt64) -> list[bytes]:
         mixed = own[None, :] * self._factors + self._shifts  # modulo 2^64
         least = (mixed ^ (mixed >> np.uint64(29))).min(axis=1)
-        return [band.tobytes() for band in least.reshape(BANDS, ROWS)]
+        return [band.tobytes() for band in least.reshape(BANDS, self._rows)]
 
 
 def _jaccard(one: UInt64, other: UInt64) -> float:

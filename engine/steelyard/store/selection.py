@@ -255,7 +255,7 @@ def _numbered(found: Chosen, numbers: pa.ChunkedArray) -> pa.Table:
 def open_selection(folder: Path) -> Iterator[Selection]:
     """A selection whose files lie in a folder, which the caller removes."""
     settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(folder / "spill")}
-    with duckdb.connect(str(folder / "selection.duckdb"), config=settings) as connection:
+    with duckdb.connect(":memory:", config=settings) as connection:
         connection.execute("SET enable_progress_bar = false")
         selection = Selection(connection)
         selection.execute("CREATE TABLE seen AS SELECT * FROM none", none=SEEN.empty_table())
