@@ -19,7 +19,7 @@ def source(path: Path, read: Comparisons) -> dict[str, Any]:
         "source": str(path),
         "rows": len(read.table),
         "left_out": read.left_out,
-        "clusters_by": read.columns.get("instruction", "row").strip('"'),
+        "clusters_by": read.columns.get("instruction", "row").replace('"', ""),
     }
 
 
