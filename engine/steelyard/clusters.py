@@ -43,13 +43,13 @@ def instruction_ids(values: pa.Array) -> pa.Array:
     return pc.coalesce(numbers, _hashed(values.cast(pa.string())))
 
 
-def few_clusters(clusters: int, of: str = "instructions") -> str | None:
+def few_clusters(clusters: int) -> str | None:
     """What a report says of so few clusters; None where they suffice."""
     if clusters >= FEW:
         return None
     if clusters >= FEWEST:
-        return f"only {clusters} {of}: the intervals are too narrow"
-    return f"only {clusters} {of}: too few to tell how sure this is; no interval is given"
+        return f"only {clusters} clusters: the intervals are too narrow"
+    return f"only {clusters} clusters: too few to tell how sure this is; no interval is given"
 
 
 def _hashed(texts: pa.Array) -> pa.Array:

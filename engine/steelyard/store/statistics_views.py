@@ -14,7 +14,7 @@ Connection: TypeAlias = duckdb.DuckDBPyConnection
 LONGER_BY = (31, 101, 301, 1001)  # characters: where the bands of `length_bias` begin
 
 
-# What is independent; imported verdicts may name no instruction, but votes on a pair belong together.
+# What is independent. Where an import names no instruction, votes on one pair belong together.
 CLUSTER = "coalesce(instruction_id, hash(pair_id))"
 
 

@@ -82,7 +82,9 @@ def checked(batch: pa.RecordBatch, checks: Checks) -> pa.RecordBatch:
         out = _without(out, NO_WEIGHT, _mask(pc.equal(out["weight"], 0).fill_null(False)), checks)
     if "instruction" in out:
         ids = instruction_ids(out["instruction"])
-        out["instruction"] = pc.coalesce(ids, instruction_ids(out.pop(PAIR))) if PAIR in out else ids
+        out["instruction"] = (
+            pc.coalesce(ids, instruction_ids(out.pop(PAIR))) if PAIR in out else ids
+        )
     for name in out.keys() & _CHECKED.keys():
         out[name] = _CHECKED[name](name, out[name], checks)
     for name in out.keys() & {"model_a", "model_b"}:

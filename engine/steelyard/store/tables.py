@@ -9,7 +9,7 @@ file, a folder or a pattern. The table has one column a role, under the role's n
 | preference | float64 in [0, 1]: P(a is better) + half of P(tie) |
 | tie | float64 in [0, 1], P(tie); null where the source does not tell ties apart |
 | score | float64, finite; a logit as it stands |
-| instruction | uint64, the cluster (`clusters.instruction_ids`); where a source names none, the pair |
+| instruction | uint64, the cluster (`clusters.instruction_ids`); the pair where none is named |
 | weight | float64, finite, not negative |
 | length_a, length_b | float64, not negative |
 | pair_id | string |
