@@ -159,6 +159,11 @@ def test_a_table_without_a_good_row_is_refused_and_leaves_no_run(tmp_path):
         ({"column_map": {**COMPETITORS, "winner": "model"}}, UsageError, "two roles"),
         ({"column_map": {**COMPETITORS, "winner": "word"}}, InputRefused, "both there"),
         ({"column_map": {**COMPETITORS, "preference": "word"}}, InputRefused, "a number"),
+        (
+            {"column_map": {**COMPETITORS, "winner": "word", "preference": ""}, "scale": "0..1"},
+            UsageError,
+            "--scale 0..1 has no effect on the winners in word",
+        ),
     ],
 )
 def test_what_cannot_be_imported(tmp_path, options, error, words):
