@@ -130,7 +130,7 @@ def _difficulty(table: pa.Table, path: Path) -> Float64:
     ids, values = given.table["instruction"].combine_chunks(), _log_odds(given.table, path)
     twice = _contradictory(ids.to_numpy(), values)
     if len(twice):
-        name = given.columns["instruction"].replace('"', "")
+        name = given.columns["instruction"].partition(", else ")[0].replace('"', "")
         named = read_comparisons(path, {"instruction": name, "pair_id": name}, ("pair_id",)).table
         first, second = twice[0]
         raise InputRefused(
