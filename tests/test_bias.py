@@ -161,3 +161,22 @@ def test_a_contextual_fit_covers_the_truth():
     assert abs(x @ (y - p)) < 1e-6
     assert 0.9 < np.mean(inside) < 0.99
     assert math.isclose(found.strengths.sum(), 0, abs_tol=1e-9)
+
+
+def test_few_instructions_are_told_by_group(tmp_path):
+    table = planted(np.random.default_rng(5), 160)  # 40 instructions
+    assert report(tmp_path, table)["warnings"] == []
+    few = table.set_column(
+        table.schema.get_field_index("subset"), "subset", pa.array(["p"] * 12 + ["q"] * 148)
+    )
+    found = report(tmp_path, few, "subset")
+    note = "only 3 clusters: too few to tell how sure this is; no interval is given"
+    assert f"p: {note}" in found["warnings"]
+    assert not [line for line in found["warnings"] if line.startswith("q: ")]
+    for group, sure in ((found["by"]["p"], False), (found["by"]["q"], True)):
+        assert (group["position"]["lean"]["lower"] is not None) == sure
+        assert (group["verbosity"]["standard_error"] is not None) == sure
+    assert note in draw_bias(found)
+    assert report(tmp_path, table.slice(0, 80))["warnings"] == [
+        "only 20 clusters: the intervals are too narrow"
+    ]

@@ -29,7 +29,7 @@ def test_unknown_keys_are_refused_with_what_was_meant():
     [
         {"judge": 3}, {"replicas": "two"}, {"replicas": True}, {"map": "x"}, {"inputs": [1]},
         {"overlong": "cut"}, {"on_bad_row": "skip"}, {"part_rows": 0}, {"part_seconds": -1},
-        {"max_row_bytes": 1.5},
+        {"max_row_bytes": 1.5}, {"tie_band": -1}, {"tie_band": float("inf")}, {"tie_band": "0.1"},
     ],
 )  # fmt: skip
 def test_wrong_values_are_refused(values):

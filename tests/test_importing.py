@@ -4,6 +4,7 @@ import json
 import math
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,9 @@ import steelyard
 from helpers import data_file, program, rows, write_pairs
 from steelyard.errors import InputRefused, IntegrityFault, UsageError
 from steelyard.importing import import_tables
+from steelyard.ratings.means import mean
+from steelyard.reports.rank import RankOptions, rank
+from steelyard.reports.winrate import winrate
 from steelyard.shards import Limits, open_shards
 from steelyard.shards.stream import read
 from steelyard.shards.verdicts import VERDICT_TABLE, VERDICTS, Reading, read_verdicts
@@ -155,6 +159,11 @@ def test_a_table_without_a_good_row_is_refused_and_leaves_no_run(tmp_path):
         ({"column_map": {**COMPETITORS, "winner": "model"}}, UsageError, "two roles"),
         ({"column_map": {**COMPETITORS, "winner": "word"}}, InputRefused, "both there"),
         ({"column_map": {**COMPETITORS, "preference": "word"}}, InputRefused, "a number"),
+        (
+            {"column_map": {**COMPETITORS, "winner": "word", "preference": ""}, "scale": "0..1"},
+            UsageError,
+            "--scale 0..1 has no effect on the winners in word",
+        ),
     ],
 )
 def test_what_cannot_be_imported(tmp_path, options, error, words):
@@ -303,3 +312,58 @@ def test_stored_words_are_imported(tmp_path):
     assert {row["winner"]: row["n"] for row in counted} == {
         entry["values"].lower(): entry["counts"] for entry in stored
     }
+
+
+def test_imported_votes_on_a_pair_belong_together(tmp_path):
+    """8,931 votes on 2,139 pairs: the run has the file's clusters, also in its leaderboard."""
+    votes = data_file("arena/llmfao_votes.parquet")
+    assert import_tables([str(votes)], tmp_path / "run") == 0
+    by_file, by_run = (rank(path, {}, RankOptions()) for path in (votes, tmp_path / "run"))
+    assert by_file["clusters"] == by_run["clusters"] == 2139
+    assert by_file["ranking"] == by_run["ranking"]
+    by_row = rank(tmp_path / "run", {}, RankOptions(intervals="rows"))
+    error = {one["competitor"]: one["standard_error"] for one in by_row["ranking"]}
+    ratios = [one["standard_error"] / error[one["competitor"]] for one in by_run["ranking"]]
+    assert sum(ratios) / len(ratios) > 1.05  # votes on one pair agree
+    run = steelyard.open_run(tmp_path / "run")
+    row = run.sql("SELECT * FROM leaderboard WHERE competitor = 'GPT 4'").to_pylist()[0]
+    table = pq.read_table(votes).to_pylist()
+    sides = [(v["pair_id"], {"a": 1.0, "b": 0.0}.get(v["winner"].lower(), 0.5), v) for v in table]
+    mine = [
+        (pair, y if v["model_a"] == "GPT 4" else 1 - y)
+        for pair, y, v in sides if "GPT 4" in {v["model_a"], v["model_b"]}
+    ]  # fmt: skip
+    pairs, values = map(np.array, zip(*mine, strict=True))
+    wanted = mean(values, pairs)
+    assert (row["win_rate"], row["instructions"]) == (pytest.approx(wanted.value), wanted.clusters)
+    assert wanted.clusters < wanted.rows
+    assert row["standard_error"] == pytest.approx(wanted.standard_error)
+
+
+def test_difficulties_belong_to_the_same_instructions_after_an_import(tmp_path):
+    """Ids that are texts, and texts that look like numbers: the run has the file's win rates."""
+    for name in ("preferences", "instruction_difficulty"):
+        table = pq.read_table(data_file(f"alpaca_eval/{name}.parquet"))
+        ids = pa.array([f"0{id_}" for id_ in table["instruction_id"].to_pylist()])
+        place = table.schema.get_field_index("instruction_id")
+        pq.write_table(table.set_column(place, "instruction_id", ids), tmp_path / f"{name}.parquet")
+    lengths = {"length_a": "output_length", "length_b": "baseline_length"}
+    columns = {**COMPETITORS, **lengths}
+    preferences, hard = (
+        tmp_path / "preferences.parquet",
+        tmp_path / "instruction_difficulty.parquet",
+    )
+    import_tables([str(preferences)], tmp_path / "run", column_map=columns, scale="1..2")
+    baseline = "gpt4_1106_preview"
+    by_run = winrate(tmp_path / "run", {}, baseline, difficulty=hard)
+    raw = {**columns, "preference": "(preference - 1)"}
+    by_file = winrate(preferences, raw, baseline, difficulty=hard)
+    assert by_run["win_rates"] == by_file["win_rates"]
+    assert len(by_run["win_rates"]) == 50
+    numbers = data_file("alpaca_eval/instruction_difficulty.parquet")
+    with pytest.raises(InputRefused, match="40,240 of 40,240 comparisons are of instructions"):
+        winrate(tmp_path / "run", {}, baseline, difficulty=numbers)
+    by_number = winrate(
+        data_file("alpaca_eval/preferences.parquet"), raw, baseline, difficulty=numbers
+    )
+    assert by_number["win_rates"] == by_file["win_rates"]

@@ -19,7 +19,7 @@ SOURCES = {"steelyard": ROOT / "engine", "steelyard_kernels": ROOT / "kernels"}
 # it; the kernels are one unit. It may import units of the layers below its own.
 LAYERS = {
     "kernels": {"steelyard_kernels"},
-    "ground": {"errors", "records", "batches", "work", "images"},
+    "ground": {"errors", "records", "batches", "work", "images", "clusters"},
     "config": {"config"},
     "protocols": {"protocols"},
     "stages": {

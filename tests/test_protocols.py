@@ -221,7 +221,9 @@ def test_criteria_from_yaml_json_and_toml_are_the_same(tmp_path):
     ("text", "cause"),
     [
         ("criteria = []", "no list"),
-        ("other = 1", "no list"),
+        ("other = 1", "unknown key 'other'"),
+        ('criteria = ["a"]\nweigth = 2', "unknown key 'weigth'"),
+        ('criteria = ["b", {text = "a", wieght = 3}]', "unknown key 'wieght' of criterion 2"),
         ('criteria = [{text = ""}]', "criterion 1"),
         ('criteria = ["a", {text = "b", weight = 0}]', "criterion 2"),
         ('criteria = [{text = "b", weight = true}]', "criterion 1"),
@@ -252,6 +254,11 @@ PAIR = "{{ context }}\n{{ first }}\n{{ second }}\n"
     [
         (f'labels = ["A"]\nuser = """{PAIR}"""', "takes 2 labels"),
         (f'labels = ["A", "A"]\nuser = """{PAIR}"""', "twice"),
+        (f'labels = ["yes", "Yes "]\nuser = """{PAIR}"""', "twice"),
+        (
+            f'combine = "tie"\ntie_band = 0.1\nlabels = ["A", "B", "C"]\nuser = """{PAIR}"""',
+            "has no effect",
+        ),
         (f'label = ["A", "B"]\nuser = """{PAIR}"""', "unknown key"),
         (f'labels = ["A", "B"]\ncombine = "magic"\nuser = """{PAIR}"""', "combine"),
         (f'labels = ["A", "B"]\nshows = "response"\nuser = """{PAIR}"""', "cannot combine"),
@@ -272,6 +279,15 @@ def test_bad_protocol_files(tmp_path, text, cause):
     (tmp_path / "p.toml").write_text(text)
     with pytest.raises(UsageError, match=cause):
         load_protocol(tmp_path / "p.toml")
+
+
+def test_a_mark_of_byte_order_is_no_part_of_a_file(tmp_path):
+    """As editors on Windows write it; and letters that differ in case are two labels."""
+    text = f'labels = ["a", "A"]\nuser = """{PAIR}"""'
+    (tmp_path / "p.toml").write_text(text, encoding="utf-8-sig")
+    assert load_protocol(tmp_path / "p.toml").labels == ("a", "A")
+    (tmp_path / "c.json").write_text('{"criteria": ["It is short."]}', encoding="utf-8-sig")
+    assert [one.text for one in load_criteria(tmp_path / "c.json")] == ["It is short."]
 
 
 def test_a_protocol_of_one_s_own(tmp_path):
@@ -304,6 +320,7 @@ def test_a_slot_that_is_shown_twice_is_refused(tmp_path):
         ({"examples": "e.toml"}, "of no use"),
         ({"protocol": ("few-shot",)}, "needs worked examples"),
         ({"samples": 2}, "cannot differ"),
+        ({"protocol": ("pairwise-tie",), "tie_band": 0.1}, "has no effect on pairwise-tie"),
         ({"protocol": ("nobody",)}, "no protocol"),
         ({"protocol": ("rubric",), "criteria": "nowhere.toml"}, "cannot be read"),
     ],

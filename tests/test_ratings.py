@@ -19,6 +19,7 @@ from steelyard.ratings import classic
 from steelyard.ratings.comparing import compare, holm
 from steelyard.ratings.strengths import MODELS, POINTS, rate
 from steelyard.ratings.tournament import tournament
+from steelyard.reports.rank import RankOptions, draw_rank, rank
 from steelyard.store.tables import read_comparisons
 
 NAMES = np.array(list("abcdefghijklmnop"))
@@ -209,6 +210,12 @@ def test_a_published_ranking_is_reproduced(llmfao):
         wanted = [published[method][name] for name in contest.competitors]
         assert len(wanted) == 59
         assert np.allclose(scores, wanted, rtol=1e-5, atol=0), method
+    # The published one falls with wins; that of `rank` rises with them.
+    ranks = [np.argsort(np.argsort(x)) for x in (
+        found["average_win_rate"], found["eigen"], classic.eigenvector(points)
+    )]  # fmt: skip
+    assert np.corrcoef(ranks[0], ranks[1])[0, 1] < -0.7
+    assert np.corrcoef(ranks[0], ranks[2])[0, 1] > 0.2
 
 
 def test_scores_rank_the_best_first():
@@ -276,3 +283,57 @@ def test_what_is_asked_for_has_to_be_there():
     points, ties = tournament(table([("x", "y", 1), ("y", "z", 1)] * 4)).points()
     with pytest.raises(classic.NotConverged, match="bradley-terry"):
         classic.newman(points, ties)
+
+
+def report(tmp_path, source, **options):
+    pq.write_table(source, tmp_path / "t.parquet")
+    return rank(tmp_path / "t.parquet", {}, RankOptions(**options))
+
+
+@pytest.mark.parametrize("intervals", ["cluster", "rows", "bootstrap"])
+def test_two_rows_make_no_difference_real(tmp_path, intervals):
+    """Two equal rows have no spread at all: an interval of width 0, were it given."""
+    for count in (2, 5):
+        found = report(
+            tmp_path, table([("x", "y", 0.9)] * count), intervals=intervals, replicates=50
+        )
+        sure = count >= 5
+        assert [one["rating"] for one in found["ranking"]] == pytest.approx([1190.85, 809.15], 1e-4)
+        for one in found["ranking"]:
+            for name in ("lower", "upper", "standard_error", "best_rank", "worst_rank"):
+                assert (one[name] is not None) == sure
+        assert len(found["differences"]) == (1 if sure else 0)
+        text = draw_rank(found)
+        assert ("differences are real" in text) == sure
+        assert ("no interval is given" in text) != sure
+
+
+def test_groups_that_never_met_are_told(tmp_path):
+    rows = [("x", "y", 0.6), ("y", "z", 0.7), ("z", "x", 0.2), ("p", "q", 0.8)] * 20
+    with pytest.raises(classic.NotConverged, match=r"p \(one-sided\), q \(one-sided\)"):
+        report(tmp_path, table(rows), method="newman")
+    for method in ("elo", "average", "pagerank", "eigen"):
+        (warning,) = report(tmp_path, table(rows), method=method)["warnings"]
+        assert warning.startswith("no chain of comparisons joins p, q to the others"), method
+        assert report(tmp_path, table(rows[:3] * 9), method=method)["warnings"] == []
+    weighted = table(rows[:3] * 9, weight=[1.0, 2.0, 3.0] * 9)
+    assert "whatever its weight" in report(tmp_path, weighted, method="elo")["warnings"][0]
+
+
+@pytest.mark.parametrize("method", ["newman", "eigen"])
+def test_who_keeps_a_score_from_coming_to_rest_is_named(tmp_path, method):
+    rows = [("king", "x", 1), ("x", "fool", 1), ("king", "fool", 1)] * 9
+    with pytest.raises(classic.NotConverged, match=r"king \(never lost\)") as caught:
+        report(tmp_path, table(rows), method=method)
+    assert "bradley-terry" in caught.value.remedy
+
+
+def test_an_eigenvector_of_challengers_of_one_baseline():
+    """Points alone swing for ever between a baseline and those that met nobody else."""
+    contest = tournament(table([("a", "base", 0.8), ("b", "base", 0.4)] * 5))
+    points, _ = contest.points()
+    found = classic.eigenvector(points)
+    values, vectors = np.linalg.eig(points)
+    leading = np.abs(vectors[:, values.real.argmax()])
+    assert found == pytest.approx(leading, rel=1e-6)
+    assert found[0] == pytest.approx(2 * found[1])

@@ -158,3 +158,44 @@ def test_what_is_no_source_is_refused(tmp_path):
     ):
         with pytest.raises(kind):
             read_comparisons(tmp_path / name, None, NEED)
+
+
+def clusters(path, given=None):
+    read = read_comparisons(path, given, NEED, ("instruction",))
+    ids = read.table["instruction"].to_pylist()
+    return [ids.index(id_) for id_ in ids], read.columns["instruction"]
+
+
+def test_votes_on_one_pair_belong_together(tmp_path):
+    """The first column with values is the cluster; where it has none, the pair stands in."""
+    votes = {**models(5), "preference": [0.1] * 5, "pair_id": [0, 0, 1, 1, 2]}
+    none, some = pa.array([None] * 5, pa.uint64()), pa.array([1, None, None, None, 1], pa.int64())
+    path = tmp_path / "t.parquet"
+    write(path, **votes)
+    assert clusters(path) == ([0, 0, 2, 2, 4], '"pair_id"')
+    write(path, **votes, instruction_id=none)
+    assert clusters(path) == ([0, 0, 2, 2, 4], '"pair_id"')
+    write(path, **votes, instruction_id=none, prompt=["p", "q", "p", "q", "q"])
+    assert clusters(path) == ([0, 1, 0, 1, 1], '"prompt"')
+    write(path, **votes, instruction_id=some)  # the number 1 is no pair 1
+    assert clusters(path) == ([0, 1, 2, 2, 0], '"instruction_id", else "pair_id"')
+    write(path, **votes, instruction_id=some, mine=["u", "u", "u", "v", "v"])
+    assert clusters(path, {"pair_id": "mine"}) == ([0, 1, 1, 3, 0], '"instruction_id", else "mine"')
+    with pytest.raises(InputRefused, match="3 of 5 rows: the instruction is null"):
+        clusters(path, {"instruction": "instruction_id"})
+
+
+@pytest.mark.parametrize("texts", [["1.4", "1.2", "1"], ["007", "7", "07"]])
+def test_ids_that_look_like_numbers_stay_apart(tmp_path, texts):
+    path = write(tmp_path / "t.parquet", **models(3), preference=[0.1] * 3, prompt_id=texts)
+    assert clusters(path)[0] == [0, 1, 2]
+
+
+def test_rows_of_weight_0_are_no_comparisons(tmp_path):
+    path = tmp_path / "t.parquet"
+    write(path, **models(3), preference=[0.1] * 3, weight=[0.0, 2.0, 0.0])
+    read = read_comparisons(path, None, NEED, ("weight",))
+    assert (len(read.table), read.left_out) == (1, {"weight 0": 2})
+    write(path, **models(3), preference=[0.1] * 3, weight=[0, 0, 0])
+    with pytest.raises(InputRefused, match="no comparison is left; left out: 3 rows: weight 0"):
+        read_comparisons(path, None, NEED, ("weight",))

@@ -21,6 +21,7 @@ Scalar = str | int | float | bool
 MOST_SAMPLES = 100
 OVERLONG = ("reject", "truncate")
 ON_BAD_ROW = ("reject", "fail")
+ABSENT: dict[str, type] = {"tie_band": float}  # options that are None if left out, and no text
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class RunConfig:
     criteria: str | None = None  # file of a rubric's criteria
     examples: str | None = None  # file of worked examples
     samples: int = 0  # of what a judge writes; 0: the protocol's own number
-    tie_band: float = -1.0  # below 0: the protocol's own
+    tie_band: float | None = None  # None: the protocol's own
     engine: dict[str, Scalar] = field(default_factory=dict)  # vLLM's own argument names
     replicas: int = 1
     overlong: str = "reject"
@@ -86,8 +87,11 @@ class RunConfig:
                 f"`samples` is {self.samples}",
                 remedy=f"leave it out, or ask 1 to {MOST_SAMPLES} times",
             )
-        if not math.isfinite(self.tie_band):
-            raise UsageError(f"`tie_band` is {self.tie_band}", remedy="give a number from 0 on")
+        if self.tie_band is not None and not 0 <= self.tie_band < math.inf:
+            raise UsageError(
+                f"`tie_band` is {self.tie_band}",
+                remedy="give a number from 0 on, or leave it out for the protocol's own",
+            )
         for name in ("replicas", "max_row_bytes", "bucket_bytes", "part_rows", "part_seconds"):
             if getattr(self, name) <= 0:
                 raise UsageError(
@@ -125,7 +129,7 @@ def load_toml(path: Path) -> dict[str, Any]:
         UsageError: it cannot be read.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(
             f"the configuration cannot be read: {escape(error)}",
@@ -197,7 +201,7 @@ def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _typed(key: str, value: Any, default: Any, place: str) -> Any:  # noqa: ANN401
-    kind = type(default) if default is not None else str
+    kind = type(default) if default is not None else ABSENT.get(key, str)
     if kind is tuple and isinstance(value, str):
         value = [value]
     if kind is tuple and isinstance(value, list | tuple):

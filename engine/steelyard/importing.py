@@ -37,7 +37,7 @@ def import_tables(
     run: Path,
     *,
     column_map: Mapping[str, str] | None = None,
-    scale: str = "0..1",
+    scale: str | None = None,
     judge: str = PROTOCOL,
 ) -> int:
     """Make a run of verdicts that stand in tables.
@@ -46,7 +46,7 @@ def import_tables(
         inputs: Parquet files, folders, patterns or URLs.
         run: the run directory, which must not hold a run.
         column_map: role -> column, or `=NAME` for a competitor that is the same in all rows.
-        scale: the preference that says "b wins", two dots, the one that says "a wins".
+        scale: the preference that says "b wins", two dots, the one that says "a wins"; None: 0..1.
         judge: who made the verdicts.
 
     Returns:
@@ -60,12 +60,20 @@ def import_tables(
     place.check_place()
     if not judge.strip():
         raise UsageError("the judge has no name", remedy="--judge NAME says who made the verdicts")
-    low, high = _scale(scale)
+    low, high = _scale("0..1" if scale is None else scale)
     columns, constants = _constants(column_map or {})
     reading = Reading(judge=judge, low=low, high=high, constants=constants)
     required = tuple(role for role in VERDICT_TABLE.required if role not in constants)
     tables = open_shards(inputs, columns, replace(VERDICT_TABLE, required=required))
     _check_result(tables)
+    if scale is not None and "winner" in tables.roles:
+        column = escape(tables.roles["winner"])
+        raise UsageError(
+            f"--scale {escape(scale)} has no effect on the winners in {column}",
+            effect="nothing was imported",
+            remedy="leave it out, or name the column of preferences: --map preference=COLUMN"
+            " --map winner=",
+        )
     with place.lock():
         if place.passport.exists():
             raise UsageError(

@@ -159,7 +159,12 @@ def _adjusted(protocol: Protocol, config: RunConfig) -> Protocol:
                 remedy="samples need a protocol that writes at a temperature above 0",
             )
         protocol = replace(protocol, samples=config.samples)
-    return replace(protocol, tie_band=config.tie_band) if config.tie_band >= 0 else protocol
+    if config.tie_band is not None and protocol.has_tie_label:
+        raise UsageError(
+            f"`tie_band` has no effect on {protocol.name}, whose judge has a label for a tie",
+            remedy="leave it out, or choose a protocol without that label",
+        )
+    return protocol if config.tie_band is None else replace(protocol, tie_band=config.tie_band)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,10 +89,9 @@ def score(
 )
 @click.option(
     "--scale",
-    default="0..1",
-    show_default=True,
     metavar="B..A",
-    help="The preference that says model_b wins, and the one that says model_a wins.",
+    help="The preference that says model_b wins, and the one that says model_a wins."
+    "  [default: 0..1]",
 )
 @click.option("--judge", default="imported", show_default=True, help="Who made the verdicts.")
 @as_json

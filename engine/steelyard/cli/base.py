@@ -86,7 +86,12 @@ def run_options(command: Command) -> Command:
         click.option("--criteria", help="File of a rubric's criteria (TOML, JSON, YAML)."),
         click.option("--examples", help="File of worked examples (TOML, JSON, YAML)."),
         click.option("--samples", type=int, help="How often a judge that writes is asked."),
-        click.option("--tie-band", type=float, help="Up to which difference two sides tie."),
+        click.option(
+            "--tie-band",
+            type=float,
+            help="Up to which difference, from 0 on, two sides tie where the judge has no label for"
+            " a tie.  [default: the protocol's]",
+        ),
         click.option(
             "--map",
             "column_map",

@@ -151,6 +151,11 @@ class Protocol:
         return (*REQUIRED_SLOTS[self.shows], *more)
 
     @property
+    def has_tie_label(self) -> bool:
+        """Whether its judge answers with a tie of its own, so that a tie band has no effect."""
+        return self.combine == "tie"
+
+    @property
     def has_examples(self) -> bool:
         """Whether it shows worked examples."""
         return "examples" in self.names

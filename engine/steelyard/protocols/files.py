@@ -78,8 +78,14 @@ def _check(protocol: Protocol, path: Path) -> None:
             f"the rule {protocol.combine} takes {rule.labels} labels, not {len(protocol.labels)}",
             "list them as `labels`, in the order of docs/protocols.md",
         )
-    if len(set(protocol.labels)) != len(protocol.labels):
-        raise _wrong(path, "a label comes twice", "give each answer a label of its own")
+    # As `parsing.find_label` compares them: case counts in a single letter only.
+    labels = [
+        text if len(text) == 1 else text.casefold() for text in map(str.strip, protocol.labels)
+    ]
+    if len(set(labels)) != len(labels):
+        raise _wrong(
+            path, "a label comes twice", "give each answer a label that no case tells apart"
+        )
     if protocol.combine == "scale" and (
         len(protocol.scale) != len(protocol.labels) or len(protocol.labels) < 2
     ):
@@ -92,6 +98,8 @@ def _check(protocol: Protocol, path: Path) -> None:
         raise _wrong(path, "samples that cannot differ", "samples need a text and a temperature")
     if len(protocol.range) != 2 or protocol.range[0] >= protocol.range[1]:
         raise _wrong(path, "`range` is no range", "give least and greatest score")
+    if protocol.tie_band and protocol.has_tie_label:
+        raise _wrong(path, "`tie_band` beside a label for a tie has no effect", "leave it out")
     if protocol.tie_band < 0:
         raise _wrong(path, "`tie_band` is negative", "0: only equal sides tie")
     _check_texts(protocol, path)
@@ -133,7 +141,7 @@ def load_criteria(path: Path) -> tuple[Criterion, ...]:
     Raises:
         UsageError: the file cannot be read, or holds no criteria.
     """
-    found = _read(path).get("criteria")
+    found = _only(path, _read(path), "criteria").get("criteria")
     if not isinstance(found, list) or not found:
         raise _wrong(path, "there is no list `criteria`", "see docs/protocols.md for an example")
     criteria = []
@@ -151,6 +159,7 @@ def load_criteria(path: Path) -> tuple[Criterion, ...]:
             raise _wrong(
                 path, f"criterion {number} is none", "give a text, and a weight above 0 or none"
             )
+        _only(path, one, "text", "weight", place=f" of criterion {number}")
         criteria.append(Criterion(text.strip(), float(weight)))
     return tuple(criteria)
 
@@ -161,7 +170,7 @@ def load_examples(path: Path, labels: tuple[str, ...]) -> tuple[Example, ...]:
     Raises:
         UsageError: the file cannot be read, holds none, or a verdict that is no label.
     """
-    found = _read(path).get("examples")
+    found = _only(path, _read(path), "examples").get("examples")
     if not isinstance(found, list) or not 0 < len(found) <= MOST_EXAMPLES:
         raise _wrong(path, "there is no list `examples`", f"give 1 to {MOST_EXAMPLES} of them")
     examples = []
@@ -184,6 +193,14 @@ def load_examples(path: Path, labels: tuple[str, ...]) -> tuple[Example, ...]:
     return tuple(examples)
 
 
+def _only(path: Path, values: dict[str, Any], *known: str, place: str = "") -> dict[str, Any]:
+    """The values, if they have no other keys than these."""
+    for key in values:
+        if key not in known:
+            raise _wrong(path, f"unknown key {escape(key)!r}{place}", f"known: {', '.join(known)}")
+    return values
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         if not path.is_file():
@@ -192,7 +209,7 @@ def _read(path: Path) -> dict[str, Any]:
             raw = stream.read(LARGEST + 1)
         if len(raw) > LARGEST:
             raise _wrong(path, "the file is too large", f"at most {LARGEST:,} bytes")
-        values = _parse(path, raw.decode("utf-8"))
+        values = _parse(path, raw.decode("utf-8-sig"))
     except OSError as error:
         cause = error.strerror or str(error)
         raise _wrong(path, f"it cannot be read: {cause}", "check the path") from None

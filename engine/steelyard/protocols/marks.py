@@ -17,8 +17,10 @@ NOUNS = (
 _NOUN = rf"{NOUNS}\s{{1,2}}(?:(?i:from|by|of)\s{{1,2}}{NOUNS}\s{{1,2}})?"
 MARKS = r"[*_`\"'“”‘’$]{0,4}+"  # Markdown and quotes
 
-# What may follow a verdict. A word such as in "Verdict: A good response ..." may not.
-_STOP = r"\n|\Z|[.,;:!?(<}。，；：！]|[-–—]"
+# What may follow a verdict. A word such as in "Verdict: A good response ..." may not, nor what
+# makes it a question ("Verdict: A? No, B."), a compound ("better-known") or a slip ("A. No, B.").
+_SLIP = r"(?![.,;:!\s–—-]{1,4}(?i:no|wait|actually|correction|hmm)\s?[,.;:!–—])"
+_STOP = rf"{_SLIP}(?:\n|\Z|[.,;:!(<}}。，；：！]|-(?!\w)|[–—])"
 _REASON = r"because|since|as|for|due|overall|over|by|out\s{1,2}of"
 
 # Between "Verdict" and its label: a colon, "is", the end of a line or of a tag.

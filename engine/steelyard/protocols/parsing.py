@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from steelyard.protocols.marks import BEFORE, MARKS, NOUNS, kinds
 
@@ -43,6 +44,12 @@ _NAMED = re.compile(
     r"|(?i:because|since|as|for|and|while|but|due)\b))"
 )
 _SIDE = re.compile(r"(?<!\w)[AB](?!\w)")
+_FINAL = re.compile(r"(?<!\w)(?:final|overall|total)(?!\w)", re.IGNORECASE)
+# After a number that is no score of the whole: of one criterion among several ("8 for accuracy, 6
+# for clarity"), or the first item of a list ("1. correct 2. clear").
+_FOR = r"\s{1,2}(?i:for|on|in)\b"
+_CRITERION = re.compile(rf"{_FOR}[^\n]{{0,200}}?(?<![\w.])[0-9]{{1,4}}(?:[./][0-9]{{1,4}})?{_FOR}")
+_ITEM = re.compile(r"\.\s{1,3}(?:[a-z]|(?s:.){0,400}?\s2[.)]\s)")
 
 _PROBABILITY = re.compile(
     r"([0-9]{1,3}(?:[.,][0-9]{0,20})?|[.,][0-9]{1,20})([eE]-[0-9]{1,3})?(\s?%)?\.?"
@@ -109,7 +116,8 @@ def two_scores(text: str, low: float, high: float) -> tuple[float, float] | None
 
     Scores stand alone in the first or the last line ("8 7", "Scores: 8, 7", "8.5/10 and 7/10"), or
     each beside a name ("Assistant A: 8", "The score of Assistant 2: 7"). Where both are there they
-    have to agree.
+    have to agree, unless the last line calls its scores final, overall or total. Scores of several
+    criteria ("A: 8 for accuracy, 6 for clarity") are none of the whole.
 
     Args:
         text: what the judge wrote, its reasons included.
@@ -120,7 +128,7 @@ def two_scores(text: str, low: float, high: float) -> tuple[float, float] | None
         Scores in [low, high], or None: one score or none, out of range, or contradictory.
     """
     answer, _ = _answer(text)
-    found = [*_lone_pairs(answer), *_named_pair(answer)]
+    found = _final_pair(answer) or [*_lone_pairs(answer), *_named_pair(answer)]
     if not found or len({(float(a), float(b)) for (a, _), (b, _) in found}) > 1:
         return None
     first, second = (float(number) for number, _ in found[0])
@@ -129,15 +137,24 @@ def two_scores(text: str, low: float, high: float) -> tuple[float, float] | None
     return (first, second) if fits else None
 
 
+def _final_pair(answer: str) -> list[_Pair]:
+    """The two scores of the last line, where it calls them those of the whole."""
+    last = answer.rstrip().rpartition("\n")[2].strip()
+    return _pairs_in([last]) if _FINAL.search(last[:80]) else []
+
+
 def _lone_pairs(answer: str) -> list[_Pair]:
     """Two scores that stand alone in the first line, the last line, or all that there is."""
     lines = [line for piece in answer.splitlines() if (line := piece.strip())]
     if len(lines) > 1 and lines[0].endswith((":", "：")):
         del lines[0]
-    found = map(_LONE.fullmatch, [answer, *lines[:1], *lines[-1:]])
+    return _pairs_in([answer, *lines[:1], *lines[-1:]])
+
+
+def _pairs_in(texts: Sequence[str]) -> list[_Pair]:
     return [
         ((match["a"], match["a_scale"]), (match["b"], match["b_scale"]))
-        for match in found
+        for match in map(_LONE.fullmatch, texts)
         if match is not None and _is_about_both(match)
     ]
 
@@ -156,7 +173,11 @@ def _named_pair(answer: str) -> list[_Pair]:
     """A score of each response; nothing where one has several different ones or none."""
     first: set[tuple[str, str | None]] = set()
     second: set[tuple[str, str | None]] = set()
-    for match in _NAMED.finditer(answer):
+    marks = [*_NAMED.finditer(answer)]
+    for match, after in zip_longest(marks, marks[1:]):
+        rest = answer[match.end() : after.start() if after else len(answer)]
+        if _CRITERION.match(rest) or (match["score"] == "1" and _ITEM.match(rest)):
+            continue
         side = second if (match["side"] or match["bare"]) in "Bb2" else first
         side.add((match["score"], match["score_scale"]))
     return [(first.pop(), second.pop())] if len(first) == len(second) == 1 else []

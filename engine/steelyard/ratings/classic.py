@@ -71,11 +71,17 @@ def newman(points: Float64, ties: Float64) -> tuple[Float64, float]:
 
 
 def eigenvector(points: Float64) -> Float64:
-    """[K], length 1: the leading eigenvector of points (Bonacich, AJS 92, 1987)."""
+    """[K], length 1: the leading eigenvector of points (Bonacich, AJS 92, 1987).
+
+    Whoever beats high scores scores high. The power iteration runs on points + c I, which has the
+    same eigenvectors and comes to rest where points alone swing between two groups that met only
+    each other, such as a baseline and its challengers.
+    """
     size = len(points)
+    c = points.sum() / size / 2
 
     def step(state: Float64) -> Float64:
-        moved = points @ state
+        moved = points @ state + c * state
         return np.asarray(moved / np.linalg.norm(moved))
 
     return _settle(step, np.full(size, 1 / np.sqrt(size)), "the power iteration")
@@ -126,5 +132,5 @@ def _settle(step: Callable[[Float64], Float64], state: Float64, name: str) -> Fl
             return state
     raise NotConverged(
         f"{name} does not come to rest on these comparisons",
-        remedy="some competitor won all, lost all or met nobody; use the method bradley-terry",
+        remedy="use the method bradley-terry, which also rates those who won or lost all",
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from steelyard.clusters import FEWEST
 from steelyard.records import Float64
 
 Codes = npt.NDArray[np.integer[Any]]
@@ -25,8 +26,8 @@ class Mean:
     clusters: int
 
     def interval(self, level: float = 0.95) -> tuple[float | None, float | None]:
-        """Bounds of the interval by the normal distribution."""
-        if self.standard_error is None:
+        """Bounds of the interval by the normal distribution; None for fewer than 5 clusters."""
+        if self.standard_error is None or self.clusters < FEWEST:
             return None, None
         wide = NormalDist().inv_cdf(0.5 + level / 2) * self.standard_error
         return self.value - wide, self.value + wide

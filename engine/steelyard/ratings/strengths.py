@@ -8,20 +8,20 @@ from statistics import NormalDist
 
 import numpy as np
 
+from steelyard.clusters import few_clusters
 from steelyard.errors import InputRefused, SteelyardError, UsageError, escape
+from steelyard.ratings.connection import loose_ends
 from steelyard.ratings.tournament import NOTHING, Tournament
-from steelyard.records import Float64, Int64
+from steelyard.records import Float64
 from steelyard_kernels import links
 from steelyard_kernels.bradley_terry import Fit, solve
 from steelyard_kernels.comparisons import pairs_of
-from steelyard_kernels.connected import components
 from steelyard_kernels.groups import group
 from steelyard_kernels.resampling import resampled_strengths
 from steelyard_kernels.sandwich import gradient_products, pair_slopes
 
 POINTS = 400 / math.log(10)  # of the Elo scale a unit of log-strength: 400 are odds of 10 to 1
 CENTRE = 1000.0
-FEW = 30  # clusters: with fewer, intervals that rest on large numbers are too narrow
 MODELS = {
     "bradley-terry": links.BRADLEY_TERRY,
     "davidson": links.DAVIDSON,
@@ -113,16 +113,20 @@ def _check_clusters(contest: Tournament) -> tuple[str, ...]:
             "all comparisons are of one cluster, from which no interval follows",
             remedy="use --intervals rows, or leave the cluster out with --map instruction=",
         )
-    if contest.clusters < FEW:
-        return (f"only {contest.clusters} clusters: the intervals are too narrow",)
-    return ()
+    note = few_clusters(contest.clusters)
+    return (note,) if note else ()
 
 
 def _estimate(contest: Tournament, model: str) -> tuple[Fit, tuple[str, ...]]:
     """The fit, and a warning if it took a prior."""
     pairs = pairs_of(contest.sums(), contest.size)
     _check_ties(contest, model, pairs.sums)
-    warnings = _loose_ends(contest, components(pairs, contest.size))
+    warnings: tuple[str, ...] = ()
+    if ends := loose_ends(contest):
+        warnings = (
+            f"not all strengths are finite: {ends} won all, lost all or were never compared with"
+            " the others; every competitor was given one tie with an average one",
+        )
     prior = np.full(contest.size, float(bool(warnings)))
     fitted = solve(MODELS[model], pairs, prior, np.append(np.zeros(contest.size), 0.5))
     if not fitted.converged or not np.isfinite(fitted.found).all():
@@ -163,25 +167,6 @@ def _check_ties(contest: Tournament, model: str, sums: Float64) -> None:
             effect="nothing was computed",
             remedy="a preference is P(a is better) + half of P(tie); check --map tie=",
         )
-
-
-def _loose_ends(contest: Tournament, groups: Int64) -> tuple[str, ...]:
-    """Competitors outside the largest group within which all beat each other, named."""
-    labels, counts = np.unique(groups, return_counts=True)
-    if len(labels) == 1:
-        return ()
-    outside = np.flatnonzero(groups != labels[counts.argmax()])
-    points, _ = contest.points()
-    won, lost = points.sum(axis=1), points.sum(axis=0)
-    named = []
-    for at in outside[:8]:
-        why = "never lost" if lost[at] == 0 else "never won" if won[at] == 0 else "one-sided"
-        named.append(f"{escape(contest.competitors[at])} ({why})")
-    more = f" and {len(outside) - 8} more" if len(outside) > 8 else ""
-    return (
-        f"not all strengths are finite: {', '.join(named)}{more} won all, lost all or were never"
-        " compared with the others; every competitor was given one tie with an average one",
-    )
 
 
 def _sandwich(contest: Tournament, kind: int, fitted: Fit, *, clustered: bool) -> Float64:

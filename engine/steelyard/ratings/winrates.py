@@ -58,11 +58,12 @@ def win_rates(rows: Against) -> list[WinRate]:
     found = [
         _one(rows, difficulty, name, rows.code == at) for at, name in enumerate(rows.competitor)
     ]
-    return sorted(found, key=lambda one: -_order(one))
+    return sorted(found, key=best_first)
 
 
-def _order(one: WinRate) -> float:
-    return one.length_controlled.win_rate if one.length_controlled else one.win_rate.value
+def best_first(one: WinRate) -> float:
+    """What win rates are sorted by."""
+    return -(one.length_controlled.win_rate if one.length_controlled else one.win_rate.value)
 
 
 def _one(rows: Against, difficulty: Float64 | None, name: str, mine: Codes) -> WinRate:

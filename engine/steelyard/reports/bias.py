@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steelyard.errors import UsageError
+from steelyard.clusters import few_clusters
+from steelyard.errors import UsageError, escape
 from steelyard.ratings import bias as measures
 from steelyard.ratings.logistic import FitFailed
 from steelyard.ratings.means import Mean
 from steelyard.ratings.tournament import Tournament, numbers, tournament
 from steelyard.records import Float64
-from steelyard.reports.common import between, draw_source, draw_table, estimate, source
+from steelyard.reports.common import between, draw_source, draw_table, estimate, source, sure
 from steelyard.store.tables import Comparisons, read_comparisons
 
 MOST_GROUPS = 100
@@ -60,7 +61,7 @@ def bias(path: Path, columns: Mapping[str, str], by: str | None = None) -> dict[
         for value in values:
             same = pc.equal(read.table[by], value) if value.is_valid else pc.is_null(read.table[by])
             part = read.table.filter(same.fill_null(False))
-            content["by"][str(value.as_py())] = _sections(part, content["warnings"])
+            content["by"][str(value.as_py())] = _sections(part, content["warnings"], str(value))
     return content
 
 
@@ -127,27 +128,30 @@ def _missing(read: Comparisons) -> dict[str, str]:
     return {what: " and ".join(names) for what, names in lacking.items() if names}
 
 
-def _sections(table: pa.Table, warnings: list[str]) -> dict[str, Any]:
+def _sections(table: pa.Table, warnings: list[str], name: str = "") -> dict[str, Any]:
+    title = f"{escape(name)}: " if name else ""
     cluster = np.arange(len(table))
     if "instruction" in table.column_names:
         cluster = pc.dictionary_encode(table["instruction"]).combine_chunks().indices.to_numpy()
+    if note := few_clusters(len(np.unique(cluster))):
+        warnings.append(title + note)
     found: dict[str, Any] = {"rows": len(table)}
     both_orders: tuple[tuple[str, tuple[str, str], Callable[..., object]], ...] = (
         ("position", ORDERS, measures.position),
         ("label_mass", MASSES, measures.label_mass),
     )
-    for name, columns, measure in both_orders:
-        found[name] = None
+    for section, columns, measure in both_orders:
+        found[section] = None
         if set(columns) <= set(table.column_names):
             known = table.select(columns).drop_null()
             both = pc.and_(*(pc.is_valid(table[column]) for column in columns)).to_numpy()
             if len(known):
                 ab, ba = (numbers(known[column]) for column in columns)
-                found[name] = _as_json(measure(ab, ba, cluster[both]))
-    return found | _between_competitors(table, warnings)
+                found[section] = _as_json(measure(ab, ba, cluster[both]))
+    return found | _between_competitors(table, warnings, title)
 
 
-def _between_competitors(table: pa.Table, warnings: list[str]) -> dict[str, Any]:
+def _between_competitors(table: pa.Table, warnings: list[str], title: str) -> dict[str, Any]:
     names = set(table.column_names)
     out: dict[str, Any] = {"verbosity": None, "families": None}
     if not {"model_a", "model_b"} <= names:
@@ -164,7 +168,9 @@ def _between_competitors(table: pa.Table, warnings: list[str]) -> dict[str, Any]
         try:
             out["verbosity"] = _as_json(measures.verbosity(contest, difference, gold))
         except FitFailed as error:
-            warnings.append(f"verbosity: {error.cause}")
+            warnings.append(f"{title}verbosity: {error.cause}")
+        if one := out["verbosity"]:
+            one["standard_error"] = sure(one["standard_error"], contest.clusters)
     judges, judge = [""], np.zeros(len(table), np.int32)
     if "judge" in names:
         coded = pc.cast(table["judge"], pa.string()).combine_chunks().fill_null("")

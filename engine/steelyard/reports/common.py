@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from steelyard.clusters import FEWEST
 from steelyard.errors import escape
 from steelyard.ratings.means import Mean
 from steelyard.store.tables import Comparisons
@@ -19,7 +20,7 @@ def source(path: Path, read: Comparisons) -> dict[str, Any]:
         "source": str(path),
         "rows": len(read.table),
         "left_out": read.left_out,
-        "clusters_by": read.columns.get("instruction", "row").strip('"'),
+        "clusters_by": read.columns.get("instruction", "row").replace('"', ""),
     }
 
 
@@ -30,12 +31,17 @@ def estimate(value: Mean | None) -> dict[str, Any] | None:
     lower, upper = value.interval(LEVEL)
     return {
         "value": value.value,
-        "standard_error": value.standard_error,
+        "standard_error": sure(value.standard_error, value.clusters),
         "lower": lower,
         "upper": upper,
         "rows": value.rows,
         "clusters": value.clusters,
     }
+
+
+def sure(standard_error: float | None, clusters: int) -> float | None:
+    """A standard error, where there are clusters enough for it to mean anything."""
+    return standard_error if clusters >= FEWEST else None
 
 
 def draw_table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> str:

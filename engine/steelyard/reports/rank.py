@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from steelyard.clusters import FEWEST
 from steelyard.errors import UsageError, escape
 from steelyard.ratings import classic
 from steelyard.ratings.comparing import compare
+from steelyard.ratings.connection import islands, loose_ends
 from steelyard.ratings.strengths import INTERVALS, MODELS, rate
 from steelyard.ratings.tournament import Tournament, tournament
 from steelyard.records import Float64
@@ -75,6 +77,7 @@ def rank(path: Path, columns: Mapping[str, str], options: RankOptions) -> dict[s
         ranking = _rated(contest, options, content)
     else:
         ranking = _scored(contest, points, ties, options)
+        content["warnings"] = _doubts(contest, options)
     rates, average = classic.win_matrix(points), classic.average_win_rate(points)
     met = (contest.sums()[:, 0] > 0).reshape(contest.size, contest.size)
     place = {name: at for at, name in enumerate(contest.competitors)}
@@ -94,7 +97,7 @@ def rank(path: Path, columns: Mapping[str, str], options: RankOptions) -> dict[s
 
 def draw_rank(content: dict[str, Any]) -> str:
     """The leaderboard as text."""
-    rows, rated = [], "best_rank" in content["ranking"][0]
+    rows, rated = [], content["ranking"][0].get("best_rank") is not None
     for row in content["ranking"]:
         score = row["rating"]
         line = [row["competitor"], row["rank"], f"{score:.1f}" if abs(score) >= 10 else score]
@@ -107,7 +110,7 @@ def draw_rank(content: dict[str, Any]) -> str:
     head += ["interval"] if content["ranking"][0].get("lower") is not None else []
     head += ["ranks"] if rated else []
     parts = [draw_table(rows, [*head, "win rate", "comparisons"])]
-    if "differences" in content:
+    if content.get("differences"):
         real = sum(one["p_value"] < 1 - LEVEL for one in content["differences"])
         parts.append(
             f"{real} of {len(content['differences'])} differences are real (together at"
@@ -135,6 +138,10 @@ def _rated(
     content |= {"intervals": options.intervals, "level": LEVEL, "anchor": options.anchor}
     if ratings.ties is not None:
         content["tie_parameter"] = ratings.ties
+    units = len(contest) if options.intervals == "rows" else contest.clusters
+    sure = units >= FEWEST
+    if not sure and options.intervals == "rows":
+        content["warnings"].append(f"only {units} rows: no interval is given")
     content["differences"] = [
         {
             "better": names[i],
@@ -145,17 +152,18 @@ def _rated(
         }
         for at, i in enumerate(order)
         for j in order[at + 1 :]
+        if sure
     ]
     return [
         {
             "rank": at + 1,
             "competitor": names[i],
             "rating": float(ratings.rating[i]),
-            "lower": float(ratings.lower[i]),
-            "upper": float(ratings.upper[i]),
-            "standard_error": float(ratings.standard_error[i]),
-            "best_rank": int(tested.best_rank[i]),
-            "worst_rank": int(tested.worst_rank[i]),
+            "lower": float(ratings.lower[i]) if sure else None,
+            "upper": float(ratings.upper[i]) if sure else None,
+            "standard_error": float(ratings.standard_error[i]) if sure else None,
+            "best_rank": int(tested.best_rank[i]) if sure else None,
+            "worst_rank": int(tested.worst_rank[i]) if sure else None,
         }
         for at, i in enumerate(order.tolist())
     ]
@@ -165,17 +173,23 @@ def _scored(
     contest: Tournament, points: Float64, ties: Float64, options: RankOptions
 ) -> list[dict[str, Any]]:
     lower = upper = None
+    methods = {
+        "average": lambda: classic.average_win_rate(points),
+        "newman": lambda: classic.newman(points, ties)[0],
+        "eigen": lambda: classic.eigenvector(points),
+        "pagerank": lambda: classic.pagerank(points),
+    }
     if options.method == "elo":
         score, lower, upper = classic.elo(contest, shuffles=options.shuffles, seed=options.seed)
-    elif options.method == "newman":
-        score, _ = classic.newman(points, ties)
     else:
-        methods = {
-            "average": classic.average_win_rate,
-            "eigen": classic.eigenvector,
-            "pagerank": classic.pagerank,
-        }
-        score = methods[options.method](points)
+        try:
+            score = methods[options.method]()
+        except classic.NotConverged as error:
+            ends = loose_ends(contest)
+            why = f": {ends} won all, lost all or were never compared with the others"
+            raise classic.NotConverged(
+                error.cause + (why if ends else ""), remedy=error.remedy
+            ) from None
     order = np.argsort(-score, kind="stable").tolist()
     ranking: list[dict[str, Any]] = []
     for at, i in enumerate(order):
@@ -184,6 +198,20 @@ def _scored(
             row |= {"lower": float(lower[i]), "upper": float(upper[i])}
         ranking.append(row)
     return ranking
+
+
+def _doubts(contest: Tournament, options: RankOptions) -> list[str]:
+    """What a score without a likelihood does not tell by itself."""
+    lines = []
+    if apart := islands(contest):
+        lines.append(
+            f"no chain of comparisons joins {apart} to the others: where they stand among them"
+            " means nothing"
+        )
+    weight = contest.rows.weight
+    if options.method == "elo" and len(weight) and (weight != weight[0]).any():
+        lines.append("elo counts every row once, whatever its weight")
+    return lines
 
 
 def _number(value: float) -> float | None:

@@ -8,21 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steelyard.clusters import few_clusters
 from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.features import read_with_style
 from steelyard.ratings.length_control import Controlled, relative_difference
 from steelyard.ratings.style import FEATURES
 from steelyard.ratings.tournament import NOTHING, numbers
-from steelyard.ratings.winrates import Against, WinRate, win_rates
-from steelyard.records import Float64
-from steelyard.reports.common import draw_source, draw_table, estimate, percent, source
+from steelyard.ratings.winrates import Against, WinRate, best_first, win_rates
+from steelyard.records import Bool, Float64, Int64
+from steelyard.reports.common import draw_source, draw_table, estimate, percent, source, sure
 from steelyard.store.tables import read_comparisons
 
 NEED = ("model_a", "model_b", "preference")
 WANT = ("instruction", "weight", "length_a", "length_b")
+SHOWN = 5  # competitors that a warning names
 
 
 def winrate(
@@ -50,19 +53,34 @@ def winrate(
         InputRefused: values cannot be used.
     """
     read = (read_with_style if style else read_comparisons)(path, columns, NEED, WANT)
-    table, turned = _against(read.table, baseline)
+    table, own = _against(read.table, baseline)
     hard = None if difficulty is None else _difficulty(table, difficulty)
-    rows = _rows(table, turned, hard)
-    found = win_rates(rows)
+    # Apart, so that the difficulties that others learn from them are of real contests.
+    found = [one for mask in (~own, own) for one in win_rates(_rows(table, baseline, hard, mask))]
+    learned = "learned" if {"length_a", "length_b"} <= set(table.column_names) else None
     return {
         **source(path, read),
         "rows": len(table),
         "baseline": baseline,
-        "difficulty": str(difficulty) if difficulty else "learned" if rows.length is not None
-        else None,
-        "win_rates": [_as_json(one) for one in found],
-        "warnings": [f"{escape(one.competitor)}: {one.problem}" for one in found if one.problem],
-    }  # fmt: skip
+        "difficulty": str(difficulty) if difficulty else learned,
+        "win_rates": [_as_json(one) for one in sorted(found, key=best_first)],
+        "warnings": _warnings(found, baseline, int(own.sum())),
+    }
+
+
+def _warnings(found: list[WinRate], baseline: str, alone: int) -> list[str]:
+    lines = [f"{escape(one.competitor)}: {one.problem}" for one in found if one.problem]
+    if alone:
+        name = escape(baseline)
+        lines.append(f"{alone:,} rows compare {name} with itself: no other's numbers rest on them")
+    few: dict[str, list[str]] = {}
+    for one in found:
+        if note := few_clusters(one.win_rate.clusters):
+            few.setdefault(note, []).append(escape(one.competitor))
+    for note, names in few.items():
+        more = f" and {len(names) - SHOWN} more" if names[SHOWN:] else ""
+        lines.append(f"{', '.join(names[:SHOWN])}{more}: {note}")
+    return lines
 
 
 def draw_winrate(content: dict[str, Any]) -> str:
@@ -85,8 +103,8 @@ def draw_winrate(content: dict[str, Any]) -> str:
     return "\n\n".join([title, draw_table(rows, [*head, "rows"]), draw_source(content)])
 
 
-def _against(table: pa.Table, baseline: str) -> tuple[pa.Table, pa.Array]:
-    """Rows with the baseline, and which of them have it as model_a."""
+def _against(table: pa.Table, baseline: str) -> tuple[pa.Table, Bool]:
+    """Rows with the baseline, and which of them have it on both sides."""
     first, second = (pc.equal(table[name], baseline) for name in ("model_a", "model_b"))
     rows = pc.or_(first, second)
     if not pc.any(rows).as_py():
@@ -98,27 +116,49 @@ def _against(table: pa.Table, baseline: str) -> tuple[pa.Table, pa.Array]:
             place="--baseline",
             remedy=f"choose a competitor, such as {', '.join(map(escape, near))}",
         )
-    turned = pc.and_not(first, second)  # a competitor against itself stays as it is
-    return table.filter(rows), turned.filter(rows).combine_chunks()
+    return table.filter(rows), pc.and_(first, second).filter(rows).to_numpy()
 
 
 def _difficulty(table: pa.Table, path: Path) -> Float64:
-    given = read_comparisons(path, None, ("instruction", "difficulty")).table
     if "instruction" not in table.column_names:
         raise UsageError(
             "the comparisons name no instruction that a difficulty could belong to",
             place="--difficulty",
             remedy="name its column: --map instruction=COLUMN",
         )
-    at = pc.index_in(table["instruction"], value_set=given["instruction"].combine_chunks())
+    given = read_comparisons(path, None, ("instruction", "difficulty"))
+    ids, values = given.table["instruction"].combine_chunks(), _log_odds(given.table, path)
+    twice = _contradictory(ids.to_numpy(), values)
+    if len(twice):
+        name = given.columns["instruction"].partition(", else ")[0].replace('"', "")
+        named = read_comparisons(path, {"instruction": name, "pair_id": name}, ("pair_id",)).table
+        first, second = twice[0]
+        raise InputRefused(
+            f"{len(twice):,} of {pc.count_distinct(ids).as_py():,} instructions have several"
+            f" difficulties, such as {escape(named['pair_id'][first], 80)}: {values[first]:g} and"
+            f" {values[second]:g}",
+            place=str(path),
+            effect="nothing was computed",
+            remedy="give each instruction one difficulty",
+        )
+    at = pc.index_in(table["instruction"], value_set=ids)
     if at.null_count:
         raise InputRefused(
             f"{at.null_count:,} of {len(table):,} comparisons are of instructions without a"
             " difficulty",
             place=str(path),
-            remedy="give each instruction one, or leave --difficulty out to have it learned",
+            remedy="give each instruction one, or leave --difficulty out to have it learned; a text"
+            " 7 is not the number 7",
         )
-    found = numbers(given["difficulty"].take(at).cast(pa.float64()))
+    found: Float64 = values[at.to_numpy()]
+    return found
+
+
+def _log_odds(given: pa.Table, path: Path) -> Float64:
+    try:
+        found = numbers(given["difficulty"].cast(pa.float64()))
+    except pa.ArrowException:
+        found = np.full(len(given), np.nan)
     if not np.isfinite(found).all():
         raise InputRefused(
             f"{int((~np.isfinite(found)).sum()):,} difficulties are null or no numbers",
@@ -128,7 +168,20 @@ def _difficulty(table: pa.Table, path: Path) -> Float64:
     return found
 
 
-def _rows(table: pa.Table, turned: pa.Array, difficulty: Float64 | None) -> Against:
+def _contradictory(ids: npt.NDArray[np.uint64], values: Float64) -> Int64:
+    """[m, 2]: of each id with several values, a row of the lowest and one of the highest."""
+    order = np.lexsort((values, ids))
+    starts = np.flatnonzero(np.append(True, np.diff(ids[order]) != 0))
+    low, high = order[starts], order[np.append(starts[1:], len(order)) - 1]
+    differ = values[low] != values[high]
+    return np.stack([low[differ], high[differ]], axis=1)
+
+
+def _rows(table: pa.Table, baseline: str, difficulty: Float64 | None, mask: Bool) -> Against:
+    """The rows of a mask, each seen from the competitor's side."""
+    table = table.filter(pa.array(mask))
+    first, second = (pc.equal(table[name], baseline) for name in ("model_a", "model_b"))
+    turned = pc.and_not(first, second).combine_chunks()
     back = turned.to_numpy(zero_copy_only=False)
     preference = numbers(table["preference"])
     models = pc.if_else(turned, *(pc.cast(table[name].combine_chunks(), pa.string())
@@ -155,7 +208,7 @@ def _rows(table: pa.Table, turned: pa.Array, difficulty: Float64 | None) -> Agai
         cluster=cluster,
         weight=numbers(table["weight"]) if "weight" in names else NOTHING,
         length=length,
-        difficulty=difficulty,
+        difficulty=None if difficulty is None else difficulty[mask],
         style=style or {},
     )
 
@@ -166,16 +219,16 @@ def _as_json(one: WinRate) -> dict[str, Any]:
         "win_rate": estimate(one.win_rate),
         "discrete_win_rate": one.discrete,
         "mean_length_difference": one.difference,
-        "length_controlled": _controlled(one.length_controlled),
-        "style_controlled": _controlled(one.style_controlled),
+        "length_controlled": _controlled(one.length_controlled, one.win_rate.clusters),
+        "style_controlled": _controlled(one.style_controlled, one.win_rate.clusters),
     }
 
 
-def _controlled(one: Controlled | None) -> dict[str, Any] | None:
+def _controlled(one: Controlled | None, clusters: int) -> dict[str, Any] | None:
     if one is None:
         return None
     return {
         "win_rate": one.win_rate,
-        "standard_error": one.standard_error,
+        "standard_error": sure(one.standard_error, clusters),
         "coefficients": one.coefficients,
     }

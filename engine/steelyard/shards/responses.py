@@ -8,6 +8,7 @@ from contextlib import closing
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..clusters import instruction_ids
 from ..errors import InputRefused
 from .findings import Findings
 from .problems import show
@@ -15,7 +16,6 @@ from .roles import NAMES, Roles
 from .rows import Limits, find_invalid_utf8, without
 from .shardset import ShardSet, open_shards
 from .stream import read
-from .verdicts import instruction_ids
 
 RESPONSES = Roles(
     names={
@@ -57,7 +57,8 @@ def stream_responses(shards: ShardSet) -> Iterator[pa.Table]:
                         effect="nothing was written",
                         remedy="correct the file, or leave these rows out of it",
                     )
-            ids = instruction_ids(clean, shards.roles, findings)
+            named = clean.columns.get("instruction_id", clean.columns["instruction"])
+            ids = instruction_ids(named)
             columns = {
                 name: clean.columns.get(name, pa.nulls(clean.rows, pa.string())) for name in _TEXTS
             }

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
-import xxhash
 
+from ..clusters import instruction_ids
 from ..errors import escape
 from ..protocols.combine import COLUMNS
 from ..records import CRITERIA, GOLD, KEYS, STATUS_OK, Bool, Float64
@@ -33,7 +33,7 @@ VERDICT_TABLE = Roles(
             for role, names in NAMES.items()
             if role not in {"system", "turns", "reference", "images", *SPECIAL}
         },
-        "instruction_id": ("instruction_id",),
+        "instruction_id": ("instruction_id", "prompt_id"),
         "preference": ("preference", "raw_preference"),
         "winner": ("winner",),
         "length_a": ("length_a",),
@@ -109,7 +109,7 @@ def read_verdicts(
     else:
         columns |= _from_numbers(clean, roles["preference"], reading, later)
     columns |= {side: _lengths(clean, side, roles, later) for side in ("length_a", "length_b")}
-    columns["instruction_id"] = instruction_ids(clean, roles, later)
+    columns["instruction_id"] = _instruction_ids(clean, roles, later)
     if "gold" in clean.columns or "votes_a" in clean.columns:
         columns["gold"] = read_gold(clean.columns, roles, later)
     columns["row"] = pa.array(numbers + batch.first, pa.int64())
@@ -205,26 +205,18 @@ def _lengths(
     return pc.utf8_length(pc.utf8_trim_whitespace(text)).cast(pa.int32())
 
 
-def instruction_ids(
+def _instruction_ids(
     batch: RawBatch, roles: Mapping[str, str], findings: Findings
 ) -> pa.Array | None:
-    """Numbers as they are, texts as the planner hashes them; ids go before texts."""
+    """As every table has them (`clusters.instruction_ids`); ids go before texts."""
     values = batch.columns.get("instruction_id", batch.columns.get("instruction"))
     if values is None:
         return None
-    if pt.is_integer(values.type):
-        if pt.is_unsigned_integer(values.type):
-            return values.cast(pa.uint64())
+    if pt.is_signed_integer(values.type):
         negative = _mask(pc.fill_null(pc.less(values, 0), fill_value=False))
         column = show(roles["instruction_id"])
         findings.add(negative, SCALE, lambda row: f"{column} is {values[row]}, below 0")
-        return values.cast(pa.uint64(), safe=False)
-    coded = pc.utf8_trim_whitespace(values).dictionary_encode()
-    hashes = [
-        int.from_bytes(xxhash.xxh3_128_digest(text.encode())[:8], "little")
-        for text in coded.dictionary.to_pylist()
-    ]
-    return pa.array(hashes, pa.uint64()).take(coded.indices)
+    return instruction_ids(values)
 
 
 def _assemble(batch: RawBatch, columns: Mapping[str, pa.Array], judge: str) -> pa.RecordBatch:

@@ -14,7 +14,11 @@ Connection: TypeAlias = duckdb.DuckDBPyConnection
 LONGER_BY = (31, 101, 301, 1001)  # characters: where the bands of `length_bias` begin
 
 
-def create_statistics(connection: Connection, instruction: str = "instruction_id") -> None:
+# What is independent. Where an import names no instruction, votes on one pair belong together.
+CLUSTER = "coalesce(instruction_id, hash(pair_id))"
+
+
+def create_statistics(connection: Connection, instruction: str = CLUSTER) -> None:
     """Create the views on a connection that has `verdicts`.
 
     Args:
@@ -25,7 +29,7 @@ def create_statistics(connection: Connection, instruction: str = "instruction_id
         connection.execute(f"CREATE VIEW {name} AS {query}")
 
 
-def statistics_sql(instruction: str = "instruction_id") -> dict[str, str]:
+def statistics_sql(instruction: str = CLUSTER) -> dict[str, str]:
     """The query of each view."""
     sides = f"""
 sides AS (

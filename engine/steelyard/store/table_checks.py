@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steelyard.clusters import instruction_ids
 from steelyard.errors import InputRefused, escape
 from steelyard.records import Bool, Float64
 from steelyard.shards.findings import Findings
@@ -15,6 +16,8 @@ from steelyard.shards.gold import LABELS, read_gold
 
 SOURCES = {"logit", "winner", "score_a", "score_b"}
 NO_PREFERENCE = "no preference"
+NO_WEIGHT = "weight 0"
+PAIR = "pair of an instruction"  # a column of ids that stand in where a row has no instruction
 EXAMPLES = 3
 
 
@@ -64,7 +67,7 @@ class Checks:
 
 
 def checked(batch: pa.RecordBatch, checks: Checks) -> pa.RecordBatch:
-    """The batch with final types; rows without a preference are dropped and counted.
+    """The batch with final types; rows that compare nothing are dropped and counted.
 
     Bad values are counted in `checks`; the batch that comes back is to be used only if
     `checks.refuse` passes.
@@ -74,16 +77,29 @@ def checked(batch: pa.RecordBatch, checks: Checks) -> pa.RecordBatch:
     out = {name: values for name, values in columns.items() if name not in SOURCES}
     out |= _preference(columns, checks)
     if "preference" in out:
-        absent = _mask(out["preference"].is_null())
-        checks.leave_out(NO_PREFERENCE, absent)
-        if absent.any():
-            keep = pa.array(~absent)
-            out = {name: values.filter(keep) for name, values in out.items()}
+        out = _without(out, NO_PREFERENCE, _mask(out["preference"].is_null()), checks)
+    if "weight" in out:
+        out = _without(out, NO_WEIGHT, _mask(pc.equal(out["weight"], 0).fill_null(False)), checks)
+    if "instruction" in out:
+        ids = instruction_ids(out["instruction"])
+        out["instruction"] = (
+            pc.coalesce(ids, instruction_ids(out.pop(PAIR))) if PAIR in out else ids
+        )
     for name in out.keys() & _CHECKED.keys():
         out[name] = _CHECKED[name](name, out[name], checks)
     for name in out.keys() & {"model_a", "model_b"}:
         out[name] = out[name].dictionary_encode()
     return pa.RecordBatch.from_pydict(out)
+
+
+def _without(
+    columns: dict[str, pa.Array], reason: str, mask: Bool, checks: Checks
+) -> dict[str, pa.Array]:
+    checks.leave_out(reason, mask)
+    if not mask.any():
+        return columns
+    keep = pa.array(~mask)
+    return {name: values.filter(keep) for name, values in columns.items()}
 
 
 def _preference(columns: dict[str, pa.Array], checks: Checks) -> dict[str, pa.Array]:
@@ -148,6 +164,11 @@ def _present(name: str, values: pa.Array, checks: Checks) -> pa.Array:
     return values
 
 
+def _named(name: str, values: pa.Array, checks: Checks) -> pa.Array:
+    checks.bad(_mask(values.is_null()), f"the {name} is null or blank")
+    return values
+
+
 def _gold(name: str, values: pa.Array, checks: Checks) -> pa.Array:
     findings = Findings()
     votes = read_gold({"gold": values}, {"gold": name}, findings)
@@ -161,7 +182,7 @@ def _gold(name: str, values: pa.Array, checks: Checks) -> pa.Array:
 _CHECKED: dict[str, Callable[[str, pa.Array, Checks], pa.Array]] = {
     "model_a": _present,
     "model_b": _present,
-    "instruction": _present,
+    "instruction": _named,
     "preference": _unit,
     "tie": _unit,
     "score": _finite,

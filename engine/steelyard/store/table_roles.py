@@ -18,8 +18,8 @@ ROLES: dict[str, tuple[str, ...]] = {
     "score_b": ("score_b",),
     "winner": ("winner",),
     "tie": ("tie", "raw_tie"),
-    # Without any of these, votes on one pair still belong together.
-    "instruction": ("instruction_id", "instruction", "prompt_id", "prompt", "question", "pair_id"),
+    # Ids go before texts, as at an import; without either, votes on one pair belong together.
+    "instruction": ("instruction_id", "prompt_id", "instruction", "prompt", "question", "pair_id"),
     "weight": ("weight",),
     "length_a": ("length_a",),
     "length_b": ("length_b",),
@@ -83,10 +83,25 @@ def expression(role: str, roles: Mapping[str, str]) -> str:
         return f"CAST({sql} AS DOUBLE)"
     if role in TEXTS:
         return f"CAST({sql} AS VARCHAR)"
-    if role == "instruction":  # the same in every source, so that tables can be joined on it
-        code = f"coalesce(TRY_CAST({sql} AS UBIGINT), hash(CAST({sql} AS VARCHAR)))"
-        return f"CASE WHEN {sql} IS NOT NULL THEN {code} END"
     return sql
+
+
+def cluster_columns(
+    place: str, names: Sequence[str], columns: Mapping[str, str]
+) -> tuple[list[str], str | None]:
+    """SQL of the columns that can say which instruction a row is of, and of the pair's id.
+
+    Args:
+        place: what is read, for messages.
+        names: the source's columns.
+        columns: role -> column or (expression), as the user gave them.
+
+    Returns:
+        Those of instructions, in order of preference, and the pair's, which stands in for them.
+    """
+    found = (_column(name, names) for name in ROLES["instruction"] if name != "pair_id")
+    own = [quoted(name) for name in found if name is not None]
+    return own, _find(place, "pair_id", names, columns)
 
 
 def quoted(name: str) -> str:

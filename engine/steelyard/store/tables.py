@@ -9,7 +9,7 @@ file, a folder or a pattern. The table has one column a role, under the role's n
 | preference | float64 in [0, 1]: P(a is better) + half of P(tie) |
 | tie | float64 in [0, 1], P(tie); null where the source does not tell ties apart |
 | score | float64, finite; a logit as it stands |
-| instruction | uint64, the cluster: a 64-bit hash of what stands there, whole numbers as they are |
+| instruction | uint64, the cluster (`clusters.instruction_ids`); the pair where none is named |
 | weight | float64, finite, not negative |
 | length_a, length_b | float64, not negative |
 | pair_id | string |
@@ -33,11 +33,16 @@ from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.shards import discover
 from steelyard.store.database import Connection, lock, one_row, open_sql
 from steelyard.store.rundir import RunDir
-from steelyard.store.table_checks import Checks, checked
-from steelyard.store.table_roles import ROLES, assign, expression
+from steelyard.store.table_checks import PAIR, Checks, checked
+from steelyard.store.table_roles import ROLES, assign, cluster_columns, expression
 
 BATCH = 1 << 20  # rows that are checked at a time
 SOURCE = "source_rows"
+# What DuckDB calls the types that `instruction_ids` takes as numbers; all others become texts.
+COUNTED = {
+    "tinyint", "smallint", "integer", "bigint",
+    "utinyint", "usmallint", "uinteger", "ubigint", "float", "double",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +81,15 @@ def read_comparisons(
         IntegrityFault: a file of the run is damaged.
     """
     with _open(path) as (connection, names):
-        roles = assign(str(path), names, columns or {}, need, want)
+        columns = columns or {}
+        roles = assign(str(path), names, columns, need, want)
         left_out, where = _left_out(connection, names)
         try:
+            if "instruction" in {*need, *want} - columns.keys():
+                own, pair = cluster_columns(str(path), names, columns)
+                roles |= _clusters(connection, own, pair, where)
             roles = _without_empty(connection, roles, want, where)
-            select = ", ".join(f'{expression(role, roles)} AS "{role}"' for role in roles)
-            query = f"SELECT {select} FROM {SOURCE}{where}"  # noqa: S608 - names are checked
+            query = f"SELECT {_select(connection, roles)} FROM {SOURCE}{where}"  # noqa: S608
             table, more = _read(connection, query, Checks(str(path)), each or (lambda batch: batch))
         except duckdb.Error as error:
             words = " ".join(str(error).split("\n\n", maxsplit=1)[0].split())
@@ -98,12 +106,43 @@ def read_comparisons(
             place=str(path),
             remedy="name a run with verdicts, or a file with comparisons",
         )
+    if pair := roles.pop(PAIR, None):
+        roles["instruction"] += f", else {pair}"
     return Comparisons(table, left_out, roles)
 
 
 def describe(left_out: Mapping[str, int]) -> str:
     """What was left out, as words."""
     return ", ".join(f"{count:,} rows: {reason}" for reason, count in left_out.items())
+
+
+def _clusters(
+    connection: Connection, own: Sequence[str], pair: str | None, where: str
+) -> dict[str, str]:
+    """The first of these columns that has values, and the pair for rows where it has none."""
+    candidates = [*own, *([pair] if pair else [])]
+    if not candidates:
+        return {}
+    counts = ", ".join(f"count({sql})" for sql in candidates)
+    query = f"SELECT count(*), {counts} FROM {SOURCE}{where}"  # noqa: S608 - names are checked
+    total, *found = one_row(connection, query)
+    filled = {sql: count for sql, count in zip(candidates, found, strict=True) if count}
+    if not filled:
+        return {}
+    chosen = next(iter(filled))
+    if filled[chosen] == total or pair == chosen or pair not in filled:
+        return {"instruction": chosen}
+    return {"instruction": chosen, PAIR: pair}
+
+
+def _select(connection: Connection, roles: Mapping[str, str]) -> str:
+    chosen = {role: expression(role, roles) for role in roles}
+    if sql := roles.get("instruction"):
+        kind = connection.sql(f"SELECT {sql} FROM {SOURCE} LIMIT 0").types[0].id  # noqa: S608
+        chosen["instruction"] = sql if kind in COUNTED else f"CAST({sql} AS VARCHAR)"
+    if PAIR in roles:  # as text, so that no pair takes the number of an instruction
+        chosen[PAIR] = f"CAST({roles[PAIR]} AS VARCHAR)"
+    return ", ".join(f'{sql} AS "{role}"' for role, sql in chosen.items())
 
 
 def _without_empty(

@@ -1,0 +1,62 @@
+"""What is independent: which rows belong to one instruction, and how many of these suffice.
+
+The id of an instruction is defined here alone, so that tables of any source can be joined on it.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+import xxhash
+
+FEW = 30  # clusters: with fewer, intervals that rest on large numbers are too narrow
+FEWEST = 5  # clusters: with fewer, their spread says nothing, and no interval is given
+_WHOLE = float(1 << 53)  # from here on a float does not tell neighbouring numbers apart
+
+
+def instruction_ids(values: pa.Array) -> pa.Array:
+    """Ids of instructions, whatever names them.
+
+    Whole numbers from 0 on are their own ids. Texts, trimmed, have the first eight bytes of their
+    xxh3_128, which is also the id that the planner gives an instruction; other numbers count as
+    texts. So the text 7 is not the number 7, nor the text 007.
+
+    Args:
+        values: n integers, floats or strings.
+
+    Returns:
+        uint64 [n]; null for a null, a NaN and a blank text.
+    """
+    if pt.is_unsigned_integer(values.type):
+        return values.cast(pa.uint64())
+    if not (pt.is_integer(values.type) or pt.is_floating(values.type)):
+        return _hashed(values)
+    whole = pc.greater_equal(values, 0)
+    if pt.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+        small = pc.less(values, _WHOLE)
+        whole = pc.and_(whole, pc.and_(small, pc.equal(values, pc.floor(values))))
+    numbers = pc.if_else(whole, values, pa.scalar(None, values.type)).cast(pa.uint64())
+    if numbers.null_count == values.null_count:
+        return numbers
+    return pc.coalesce(numbers, _hashed(values.cast(pa.string())))
+
+
+def few_clusters(clusters: int) -> str | None:
+    """What a report says of so few clusters; None where they suffice."""
+    if clusters >= FEW:
+        return None
+    if clusters >= FEWEST:
+        return f"only {clusters} clusters: the intervals are too narrow"
+    return f"only {clusters} clusters: too few to tell how sure this is; no interval is given"
+
+
+def _hashed(texts: pa.Array) -> pa.Array:
+    coded = texts if pt.is_dictionary(texts.type) else texts.dictionary_encode()
+    trimmed = pc.utf8_trim_whitespace(coded.dictionary.cast(pa.string()))
+    ids = [
+        int.from_bytes(xxhash.xxh3_128_digest(text.encode())[:8], "little") if text else None
+        for text in trimmed.to_pylist()
+    ]
+    return pa.array(ids, pa.uint64()).take(coded.indices)
