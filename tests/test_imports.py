@@ -39,7 +39,15 @@ LAYERS = {
     "edges": {"shards", "judge", "store", "telemetry", "ratebook", "progress", "data", "gold"},
     "flow": {
         *("planning", "texts", "prompting", "feed", "scoring", "identity", "inquiry"),
-        *("features", "judged", "matched", "calibration", "evaluation", "dataset_texts"),
+        *(
+            "features",
+            "judged",
+            "matched",
+            "calibration",
+            "evaluation",
+            "dataset_texts",
+            "sightings",
+        ),
     },
     "session": {"session"},
     "run": {"run"},

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from steelyard.errors import InputRefused, escape
 from steelyard.export.formats import Texts
 from steelyard.export.options import ExportOptions
-from steelyard.export.overlap import Evaluation, NearDuplicates
-from steelyard.plan import digests, render_turns, trim
-from steelyard.records import TURNS, Float64, Int64, UInt64
+from steelyard.plan import render_turns, trim
+from steelyard.records import TURNS, Int64
 from steelyard.shards import Limits, ShardSet, stream
 from steelyard.shards.responses import stream_responses
+from steelyard.sightings import Observer, Seen, is_text, numbers_of, or_null
 from steelyard.store.selection import SEEN, Selection
 
 _KEPT = pa.schema(
@@ -55,53 +53,6 @@ class DatasetTexts(Protocol):
         """The selected items with their texts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What was seen of n instructions."""
-
-    digest: UInt64
-    leader: UInt64
-    spread: Float64
-    contaminated: list[bool]
-
-
-class Observer:
-    """Looks at instructions, for what filters and splits go by."""
-
-    def __init__(self, options: ExportOptions, evaluation: Evaluation | None) -> None:
-        self._seed = options.seed
-        self._evaluation = evaluation
-        self._near = NearDuplicates(options.near_duplicates) if options.near_duplicates else None
-        self._leaders: list[int] = []  # digests by the number that NearDuplicates gives
-
-    def look(self, instruction: pa.Array, system: pa.Array, turns: pa.Array) -> Seen:
-        """Look at n instructions, in the order of the input."""
-        digest = _context_digests(instruction, system, render_turns(turns))
-        seed = self._seed % 2**64
-        plain = (" ".join(text.lower().split()) for text in instruction.to_pylist())
-        spread = np.array(
-            [xxhash.xxh3_64_intdigest(text.encode(), seed) for text in plain], dtype=np.uint64
-        )
-        leader, bad = digest.copy(), np.zeros(len(digest), dtype=np.bool_)
-        if self._near or self._evaluation:
-            _, first, back = np.unique(digest, return_index=True, return_inverse=True)
-            texts = instruction.take(pa.array(first)).to_pylist()
-            for at in np.argsort(first, kind="stable").tolist():
-                rows = back == at
-                if self._evaluation:
-                    bad[rows] = self._evaluation.holds(texts[at])
-                if self._near:
-                    leader[rows] = self._leader(texts[at], int(digest[first[at]]))
-        return Seen(digest, leader, spread / 2.0**64, bad.tolist())
-
-    def _leader(self, text: str, digest: int) -> int:
-        assert self._near is not None  # noqa: S101 - the caller has looked
-        number = self._near.leader(text)
-        if number == len(self._leaders):
-            self._leaders.append(digest)
-        return self._leaders[number]
-
-
 class ShardTexts:
     """The texts of a run in its own shards."""
 
@@ -126,7 +77,7 @@ class ShardTexts:
                 "instruction": seen.digest,
                 "leader": seen.leader,
                 "spread": seen.spread,
-                **{name: _numbers(texts) for name, texts in sides.items()},
+                **{name: numbers_of(texts) for name, texts in sides.items()},
                 "ref_a": 2 * n,
                 "ref_b": pc.if_else(alone, pa.scalar(None, pa.int64()), pa.array(2 * n + 1)),
                 **{
@@ -167,7 +118,7 @@ class ShardTexts:
     def _problems(self, rows: pa.RecordBatch, seen: Seen) -> pa.Array:
         """Why these texts cannot be used; the first reason that applies."""
         two = pc.or_(rows["turns_a"].is_valid(), rows["turns_b"].is_valid())
-        needs = pc.or_(_there(rows["system"]), _there(render_turns(rows["turns"])))
+        needs = pc.or_(is_text(rows["system"]), is_text(render_turns(rows["turns"])))
         reasons = [
             (rows["images"].is_valid(), "images"),
             (two, "two_conversations"),
@@ -206,7 +157,7 @@ class ResponseTexts:
             turns = pa.nulls(len(rows), TURNS)
             seen = observer.look(columns["instruction"], columns["system"], turns)
             response = trim(columns["response"])
-            needs = pc.and_(_there(columns["system"]), self._plain)
+            needs = pc.and_(is_text(columns["system"]), self._plain)
             problem = pc.if_else(
                 needs,
                 pa.scalar("needs_conversation"),
@@ -223,7 +174,7 @@ class ResponseTexts:
                 "instruction": seen.digest,
                 "leader": seen.leader,
                 "spread": seen.spread,
-                "response": _numbers(response),
+                "response": numbers_of(response),
                 "length": pc.utf8_length(response).cast(pa.int64()),
                 "problem": problem,
             }
@@ -294,10 +245,10 @@ def _texts_of(rows: pa.RecordBatch, items: pa.Table, base: int) -> Texts:
     turns = taken["turns"]
     return Texts(
         instruction=taken["instruction"],
-        system=_or_null(taken["system"]),
+        system=or_null(taken["system"]),
         turns=turns,
         conversation=render_turns(turns),
-        reference=_or_null(taken["reference"]),
+        reference=or_null(taken["reference"]),
         first=pc.if_else(a_first, taken["response_a"], taken["response_b"]),
         second=pc.if_else(a_first, taken["response_b"], taken["response_a"]),
     )
@@ -324,35 +275,11 @@ def _joined(selection: Selection) -> Iterator[tuple[pa.Table, Texts]]:
             pa.Table.from_batches([batch]),
             Texts(
                 instruction=batch["text"],
-                system=_or_null(batch["system"]),
+                system=or_null(batch["system"]),
                 turns=turns,
                 conversation=render_turns(turns),
-                reference=_or_null(batch["reference"]),
+                reference=or_null(batch["reference"]),
                 first=batch["first"],
                 second=batch["second"],
             ),
         )
-
-
-def _there(texts: pa.Array) -> pa.Array:
-    return pc.fill_null(pc.not_equal(trim(texts), ""), False)
-
-
-def _or_null(texts: pa.Array) -> pa.Array:
-    """Texts with anything in them."""
-    return pc.if_else(_there(texts), texts, pa.scalar(None, pa.string()))
-
-
-def _numbers(texts: pa.Array) -> UInt64:
-    """64 bits of each text's digest."""
-    found: UInt64 = np.frombuffer(b"".join(digests(texts)), dtype="<u8").reshape(-1, 2)[:, 0]
-    return found
-
-
-def _context_digests(instruction: pa.Array, system: pa.Array, conversation: pa.Array) -> UInt64:
-    """Of the instruction with what stands before it."""
-    own = digests(trim(instruction))
-    if system.null_count == len(system) and conversation.null_count == len(system):
-        return np.frombuffer(b"".join(own), dtype="<u8").reshape(-1, 2)[:, 0]
-    parts = zip(own, digests(_or_null(system)), digests(conversation), strict=True)
-    return np.array([xxhash.xxh3_64_intdigest(b"".join(row)) for row in parts], dtype=np.uint64)

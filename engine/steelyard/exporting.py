@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from steelyard import __version__
 from steelyard.config import RunConfig
-from steelyard.dataset_texts import DatasetTexts, Observer, ResponseTexts, ShardTexts
+from steelyard.dataset_texts import DatasetTexts, ResponseTexts, ShardTexts
 from steelyard.errors import InputRefused, UsageError
 from steelyard.export.card import draw_card
 from steelyard.export.formats import Texts, make_rows, schema
@@ -30,6 +30,7 @@ from steelyard.run import open_input
 from steelyard.shards import REQUIRED, Limits, ShardSet, open_shards
 from steelyard.shards.instructions import read_instructions
 from steelyard.shards.responses import open_responses
+from steelyard.sightings import Observer
 from steelyard.store.calibrated import run_calibrator
 from steelyard.store.datasets import DatasetWriter, check_folder, scratch
 from steelyard.store.files import file_digest, sync, write_text, writing
