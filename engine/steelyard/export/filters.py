@@ -1,9 +1,9 @@
 """Which verdicts become pairs of a dataset: every filter, as SQL over the scratch database.
 
-checked -> once -> candidates (what is asked of each verdict) -> pairs (items.py) -> certain -> few
--> kept (what is asked of each pair). Each table has the rows that the one before let through, and
-a column `reason`: why a row goes no further, NULL if it does. A row stands for the verdict `n`,
-and for `other` where its two responses were judged in two verdicts.
+`candidates` has a row a verdict, `pairs` one a pair. A filter on them is a query for the numbers
+`n` of the rows to leave out. A pair stands for the verdict `n`, and for `other` where its two
+responses were judged in two verdicts. Queries that look at many rows at once take few columns, so
+that they fit into the memory.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ REASONS = {
 _BINS = 20  # of the length difference
 
 
-def checked_sql(options: ExportOptions, preference: str) -> str:
-    """Verdicts with what was seen of their texts, and what each fails by itself.
+def candidates_sql(options: ExportOptions, preference: str) -> str:
+    """The table `candidates`: verdicts, what was seen of their texts, and `reason`.
 
     Args:
         options: the filters.
@@ -64,81 +64,78 @@ def checked_sql(options: ExportOptions, preference: str) -> str:
         "same_response": "false" if options.judging else "s.response_a = s.response_b",
         "contaminated": "s.problem = 'contaminated'",
     }
-    cases = _first(checks).replace("'problem'", "s.problem")
+    cases = " ".join(f"WHEN {check} THEN '{name}'" for name, check in checks.items())
     return f"""
-CREATE TABLE checked AS
-SELECT s.n, NULL::BIGINT AS other, s.instruction, s.leader, s.spread, s.response_a, s.response_b,
-  s.ref_a, s.ref_b, s.length_a, s.length_b, v.pair_id, v.model_a, v.model_b, v.consistent,
-  v.label_mass, v.winner = 'tie' AS tied, v.{preference} AS preference, v.raw_preference AS raw,
+CREATE TABLE candidates AS
+SELECT s.n, s.instruction, s.leader, s.spread, s.response_a, s.response_b, s.ref_a, s.ref_b,
+  s.length_a, s.length_b, v.pair_id, v.model_a, v.model_b, v.consistent, v.label_mass,
+  v.winner = 'tie' AS tied, v.{preference} AS preference, v.raw_preference AS raw,
   (v.gold.a + v.gold.tie / 2) / (v.gold.a + v.gold.b + v.gold.tie) AS gold,
-  {cases} AS reason
+  CASE {cases.replace("'problem'", "s.problem")} END AS reason
 FROM verdicts v LEFT JOIN seen s ON v.shard = s.shard AND v."row" = s."row" """  # noqa: S608
 
 
-def step_sql(name: str, source: str, reason: str) -> str:
-    """The table `name`: what `source` lets through, with the reasons of this step."""
-    return (
-        f"CREATE TABLE {name} AS SELECT * EXCLUDE (reason), {reason} AS reason"  # noqa: S608
-        f" FROM {source} WHERE reason IS NULL"
-    )
+def candidate_filters(options: ExportOptions) -> dict[str, str]:
+    """Reason -> query for candidates to leave out, one after the other."""
+    found = {"duplicate": _DUPLICATE}
+    if options.near_duplicates is not None:
+        found["near_duplicate"] = _NEAR_DUPLICATE
+    return found
 
 
 # The same two responses to the same instruction, on whichever sides.
-DUPLICATE = """CASE WHEN row_number() OVER (
-    PARTITION BY instruction, least(response_a, response_b), greatest(response_a, response_b)
-    ORDER BY n
-  ) > 1 THEN 'duplicate' END"""
-NEAR_DUPLICATE = """CASE WHEN instruction <> first_value(instruction) OVER (
-    PARTITION BY leader ORDER BY n
-  ) THEN 'near_duplicate' END"""
+_DUPLICATE = """
+SELECT n FROM candidates ANTI JOIN (
+  SELECT min(n) AS n FROM candidates
+  GROUP BY instruction, least(response_a, response_b), greatest(response_a, response_b)
+) USING (n)"""
+_NEAR_DUPLICATE = """
+SELECT n FROM candidates JOIN (
+  SELECT leader, arg_min(instruction, n) AS kept FROM candidates GROUP BY leader
+) USING (leader) WHERE instruction <> kept"""
 
 
-def certain(options: ExportOptions) -> str:
-    """Why a pair is not certain enough, or too certain."""
-    low, high = options.margin or (0.0, 0.0)
+def pair_filters(options: ExportOptions) -> dict[str, str]:
+    """Reason -> query for pairs to leave out, one after the other."""
     sure = "greatest(probability, 1 - probability)"
-    odds = f"ln(least({sure}, {1 - SURE!r}) / (1 - least({sure}, {1 - SURE!r})))"
-    checks = {
-        "tie": "false" if options.judging else "tied OR probability = 0.5",
-        "empty": "false" if options.judging else "empty",
-        "probability": f"{sure} < {options.min_probability or 0.0!r}",
-        "margin": "false"
-        if options.margin is None
-        else f"{odds} NOT BETWEEN {low!r} AND '{high!r}'::DOUBLE",
-    }
-    return _first(checks)
+    found = {}
+    if options.selection != "all":
+        found["contradicted"] = "contradicted"
+    if not options.judging:
+        found |= {"tie": "tied OR probability = 0.5", "empty": "empty"}
+    if options.min_probability is not None:
+        found["probability"] = f"{sure} < {options.min_probability!r}"
+    if options.margin is not None:
+        low, high = options.margin
+        odds = f"ln(least({sure}, {1 - SURE!r}) / (1 - least({sure}, {1 - SURE!r})))"
+        found["margin"] = f"{odds} NOT BETWEEN {low!r} AND '{high!r}'::DOUBLE"
+    queries = {name: f"SELECT n FROM pairs WHERE {where}" for name, where in found.items()}  # noqa: S608
+    if options.per_instruction is not None:
+        queries["per_instruction"] = _few(options)
+    if options.balance_length:
+        queries["length_balance"] = _unbalanced(options)
+    return queries
 
 
-def few(options: ExportOptions) -> str:
-    """Why a pair is one too many of its instruction; which ones, the seed draws."""
-    most = options.per_instruction
-    if most is None:
-        return "NULL"
-    return f"""CASE WHEN row_number() OVER (PARTITION BY instruction ORDER BY {draw(options)}, n)
-  > {most} THEN 'per_instruction' END"""
-
-
-def draw(options: ExportOptions) -> str:
+def _draw(options: ExportOptions) -> str:
     """A random number of a pair, the same whatever stands around it."""
-    return f"md5('{options.seed}:' || pair_id)"
+    return f"md5_number_lower('{options.seed}:' || pair_id)"
 
 
-# In each bin of absolute length differences, as many pairs whose chosen response is longer as
-# pairs whose rejected one is.
-BALANCED = "CASE WHEN longer <> 0 AND place > most THEN 'length_balance' END"
-
-
-def matched_sql(options: ExportOptions) -> str:
-    """The table `matched`: `few` with each pair's place in its bin and side, and room for both."""
+def _few(options: ExportOptions) -> str:
     return f"""
-CREATE TABLE matched AS
-SELECT * EXCLUDE (bin), least(count(*) FILTER (WHERE longer > 0) OVER (PARTITION BY bin),
-    count(*) FILTER (WHERE longer < 0) OVER (PARTITION BY bin)) AS most,
-  row_number() OVER (PARTITION BY bin, sign(longer) ORDER BY {draw(options)}, n) AS place
-FROM (SELECT *, ntile({_BINS}) OVER (ORDER BY abs(longer), n) AS bin
-  FROM few WHERE reason IS NULL)"""  # noqa: S608
+SELECT n FROM (SELECT n, instruction, {_draw(options)} AS drawn FROM pairs)
+QUALIFY row_number() OVER (PARTITION BY instruction ORDER BY drawn, n)
+  > {options.per_instruction}"""  # noqa: S608
 
 
-def _first(checks: dict[str, str]) -> str:
-    cases = " ".join(f"WHEN {check} THEN '{name}'" for name, check in checks.items())
-    return f"CASE {cases} END"
+def _unbalanced(options: ExportOptions) -> str:
+    """Pairs without a partner in their bin whose length differs the other way."""
+    return f"""
+SELECT n FROM (
+  SELECT n, longer, drawn, ntile({_BINS}) OVER (ORDER BY abs(longer), n) AS bin
+  FROM (SELECT n, longer, {_draw(options)} AS drawn FROM pairs)
+) WHERE longer <> 0
+QUALIFY row_number() OVER (PARTITION BY bin, sign(longer) ORDER BY drawn, n) > least(
+  count(*) FILTER (WHERE longer > 0) OVER (PARTITION BY bin),
+  count(*) FILTER (WHERE longer < 0) OVER (PARTITION BY bin))"""  # noqa: S608

@@ -21,7 +21,7 @@ def pairs_sql(options: ExportOptions) -> str:
     worse = f"NOT ({better})"
     return f"""
 CREATE TABLE pairs AS
-SELECT n, other, instruction, spread, tied, gold,
+SELECT n, NULL::BIGINT AS other, instruction, spread, tied, gold,
   CASE WHEN {better} THEN preference ELSE 1 - preference END AS probability,
   CASE WHEN {better} THEN raw ELSE 1 - raw END AS raw_probability,
   {_side("ref", better)} AS ref, {_side("ref", worse)} AS second_ref,
@@ -29,8 +29,8 @@ SELECT n, other, instruction, spread, tied, gold,
   {_side("length", better)} - {_side("length", worse)} AS longer,
   {_side("length", better)} = 0 AS empty,
   {_side("model", better)} AS chosen_model, {_side("model", worse)} AS rejected_model,
-  pair_id, NULL::VARCHAR AS rejected_pair_id, consistent, label_mass, NULL AS reason
-FROM candidates WHERE reason IS NULL"""  # noqa: S608 - our own names
+  pair_id, NULL::VARCHAR AS rejected_pair_id, consistent, label_mass
+FROM candidates"""  # noqa: S608 - our own names
 
 
 # A pair an instruction, from the table `chosen` (pairing.Chosen with numbers n).
@@ -47,41 +47,45 @@ SELECT b.n, CASE WHEN NOT c.direct THEN w.n END AS other, b.instruction, b.sprea
   {_side("w.model", "c.worse_is_a")} AS rejected_model,
   b.pair_id, CASE WHEN NOT c.direct THEN w.pair_id END AS rejected_pair_id,
   b.consistent AND w.consistent AS consistent, least(b.label_mass, w.label_mass) AS label_mass,
-  CASE WHEN c.contradicted THEN 'contradicted' END AS reason
+  c.contradicted
 FROM chosen c JOIN candidates b ON b.n = c.better JOIN candidates w ON w.n = c.worse"""  # noqa: S608
 
 # SFT: a completion once.
-REPEATED = """CASE WHEN row_number() OVER (PARTITION BY instruction, response ORDER BY n) > 1
-  THEN 'repeated' END"""
+REPEATED = """
+SELECT n FROM pairs ANTI JOIN (
+  SELECT min(n) AS n FROM pairs GROUP BY instruction, response
+) USING (n)"""
 
-# KTO: each completion once, with how often it wins in what was kept; sums in a fixed order.
-COMPLETIONS = """
+# KTO: each completion once, with how often it wins in what was kept. `side` is 2 n, or 2 n + 1
+# for the second response; sums are of whole numbers, so that their order changes nothing.
+_MEAN = """CASE WHEN count(*) = 1 THEN min({0}) ELSE
+    sum(CAST(round({0} * 1e15) AS BIGINT)) / count(*) / 1e15 END AS {0}"""
+COMPLETIONS = f"""
 CREATE TABLE completions AS
-SELECT min(n) AS n, instruction, any_value(spread) AS spread, response, arg_min(ref, n) AS ref,
-  arg_min(model, n) AS model, arg_min(pair_id, n) AS pair_id,
-  list_sum(list(probability ORDER BY n)) / count(*) AS probability,
-  list_sum(list(raw_probability ORDER BY n)) / count(*) AS raw_probability,
-  bool_and(consistent) AS consistent, min(label_mass) AS label_mass
+SELECT min(side) AS side, instruction, response, {_MEAN.format("probability")},
+  {_MEAN.format("raw_probability")}, bool_and(consistent) AS consistent,
+  min(label_mass) AS label_mass
 FROM (
-  SELECT n, instruction, spread, ref, response, chosen_model AS model, pair_id, probability,
-    raw_probability, consistent, label_mass FROM kept WHERE reason IS NULL
+  SELECT 2 * n AS side, instruction, response, probability, raw_probability, consistent, label_mass
+  FROM pairs
   UNION ALL
-  SELECT coalesce(other, n), instruction, spread, second_ref, second, rejected_model,
-    coalesce(rejected_pair_id, pair_id), 1 - probability, 1 - raw_probability, consistent,
-    label_mass FROM kept WHERE reason IS NULL
-) GROUP BY instruction, response"""
-UNDECIDED = """CASE WHEN NOT EXISTS (
-    FROM completions c WHERE c.instruction = kept.instruction
-      AND c.response IN (kept.response, kept.second) AND c.probability <> 0.5
-  ) THEN 'undecided' END"""
+  SELECT 2 * n + 1, instruction, second, 1 - probability, 1 - raw_probability, consistent,
+    label_mass FROM pairs
+) GROUP BY instruction, response"""  # noqa: S608
+UNDECIDED = """
+SELECT n FROM pairs JOIN (
+  SELECT instruction, response FROM completions WHERE probability = 0.5
+) c USING (instruction, response)
+JOIN (
+  SELECT instruction, response AS second FROM completions WHERE probability = 0.5
+) d ON d.instruction = pairs.instruction AND d.second = pairs.second"""
 
 
-def items_sql(options: ExportOptions, source: str, *, in_shards: bool) -> str:
+def items_sql(options: ExportOptions, *, in_shards: bool) -> str:
     """The table `items`: a row of the dataset a row.
 
     Args:
         options: the format.
-        source: the table of what became of the pairs.
         in_shards: whether `ref // 2` is a row of the shards.
     """
     both = "ref // 2 = second_ref // 2" if in_shards else "false"
@@ -95,14 +99,10 @@ SELECT instruction, split, pair_id, consistent, label_mass, direct, 2 * n + turn
   CASE WHEN turned = 1 THEN ref ELSE second_ref END AS second_ref,
   CASE WHEN turned = 1 THEN 1 - {target} ELSE {target} END AS probability,
   CASE WHEN turned = 1 THEN 1 - raw_probability ELSE raw_probability END AS raw_probability
-FROM (SELECT *, {split}, {both} AS direct FROM {source} WHERE reason IS NULL),
+FROM (SELECT *, {split}, {both} AS direct FROM pairs),
   (VALUES (0, 'ab'), (1, 'ba')) orders(turned, shown)"""  # noqa: S608
     elif options.format == "kto":
-        select = f"""
-SELECT n AS item, {split}, instruction, ref, NULL::BIGINT AS second_ref, model, {_ORIGIN},
-  probability > 0.5 AS label,
-  {one} AS direct
-FROM completions WHERE probability <> 0.5"""  # noqa: S608
+        select = _COMPLETED.format(split=split, one=one)
     else:
         own = (
             f"NULL::BIGINT AS second_ref, chosen_model AS model, {one} AS direct"
@@ -110,5 +110,16 @@ FROM completions WHERE probability <> 0.5"""  # noqa: S608
             else f"second_ref, rejected_pair_id, chosen_model, rejected_model, {both} AS direct"
         )
         select = f"""
-SELECT n AS item, {split}, instruction, ref, {_ORIGIN}, {own} FROM {source} WHERE reason IS NULL"""  # noqa: S608
+SELECT n AS item, {split}, instruction, ref, {_ORIGIN}, {own} FROM pairs"""  # noqa: S608
     return f"CREATE TABLE items AS {select}"
+
+
+_COMPLETED = """
+SELECT c.side AS item, {split}, c.instruction,
+  CASE WHEN c.side % 2 = 0 THEN p.ref ELSE p.second_ref END AS ref, NULL::BIGINT AS second_ref,
+  CASE WHEN c.side % 2 = 0 THEN p.chosen_model ELSE p.rejected_model END AS model,
+  CASE WHEN c.side % 2 = 0 THEN p.pair_id ELSE coalesce(p.rejected_pair_id, p.pair_id) END
+    AS pair_id,
+  c.probability, c.raw_probability, c.consistent, c.label_mass, c.probability > 0.5 AS label,
+  {one} AS direct
+FROM completions c JOIN pairs p ON p.n = c.side // 2 WHERE c.probability <> 0.5"""

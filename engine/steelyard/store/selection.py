@@ -85,6 +85,7 @@ class Selection:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.counts = Counts()
+        self._waiting: list[pa.Table] = []
 
     def take_verdicts(self, run: RunDir, where: str | None) -> Known:
         """Copy the verdicts of a run.
@@ -125,7 +126,14 @@ class Selection:
 
     def saw(self, seen: pa.Table) -> None:
         """Take what is known of some texts: rows of SEEN."""
-        self.execute("INSERT INTO seen SELECT * FROM batch", batch=seen)
+        self._waiting.append(seen)
+        if sum(map(len, self._waiting)) >= BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            seen, self._waiting = pa.concat_tables(self._waiting), []
+            self.execute("INSERT INTO seen SELECT * FROM batch", batch=seen)
 
     def settle(self, options: ExportOptions, *, calibrated: bool, in_shards: bool) -> Counts:
         """Decide about every verdict.
@@ -139,28 +147,34 @@ class Selection:
             IntegrityFault: the books do not close.
         """
         preference = "calibrated_preference" if calibrated else "raw_preference"
-        self._run("checked", filters.checked_sql(options, preference))
-        self._step("once", "checked", filters.DUPLICATE)
-        self._step("candidates", "once", filters.NEAR_DUPLICATE)
+        self._flush()
+        execute = self._connection.execute
+        execute(filters.candidates_sql(options, preference))
+        execute("DROP TABLE verdicts; DROP TABLE seen")
+        for reason, verdicts in execute(
+            "SELECT reason, count(*) FROM candidates WHERE reason IS NOT NULL GROUP BY 1"
+        ).fetchall():
+            self.counts.removed[reason] = verdicts
+        execute("DELETE FROM candidates WHERE reason IS NOT NULL")
+        for reason, query in filters.candidate_filters(options).items():
+            self._leave_out("candidates", reason, query, "count(*)")
         if options.selection == "all":
-            self._run("pairs", items.pairs_sql(options))
+            execute(items.pairs_sql(options))
         else:
             self._choose(options.selection)
-        self._step("certain", "pairs", filters.certain(options))
-        self._step("few", "certain", filters.few(options))
-        if options.balance_length:
-            self._connection.execute(filters.matched_sql(options))
-            self._step("kept", "matched", filters.BALANCED)
-        else:
-            self._step("kept", "few", "NULL")
-        last = "kept"
+        execute("DROP TABLE candidates")
+        queries = filters.pair_filters(options)
         if options.format == "sft":
-            self._step(last := "single", "kept", items.REPEATED)
-        elif options.format == "kto":
-            self._connection.execute(items.COMPLETIONS)
-            self._step(last := "decided", "kept", items.UNDECIDED)
-        self._connection.execute(items.items_sql(options, last, in_shards=in_shards))
-        return self._close(last)
+            queries["repeated"] = items.REPEATED
+        for reason, query in queries.items():
+            self._leave_out("pairs", reason, query, "count(*) + count(other)")
+        if options.format == "kto":
+            execute(items.COMPLETIONS)
+            execute(items.items_sql(options, in_shards=in_shards))
+            self._leave_out("pairs", "undecided", items.UNDECIDED, "count(*) + count(other)")
+        else:
+            execute(items.items_sql(options, in_shards=in_shards))
+        return self._close()
 
     def items(self) -> pa.RecordBatchReader:
         """Rows to be whose texts stand in one row of the shards, in its order."""
@@ -179,39 +193,30 @@ class Selection:
         """The rows of a query of ours."""
         return self._connection.cursor().sql(query).to_arrow_reader(BATCH)
 
-    def _run(self, name: str, sql: str) -> None:
-        """Make a table, and count what goes no further than it."""
-        self._connection.execute(sql)
-        self._count(name)
-
-    def _count(self, name: str) -> None:
-        for reason, verdicts in self._connection.execute(
-            f"SELECT reason, count(*) + count(other) FROM {name}"  # noqa: S608 - our own names
-            " WHERE reason IS NOT NULL GROUP BY 1"
-        ).fetchall():
-            self._remove(reason, verdicts)
-
-    def _step(self, name: str, source: str, reason: str) -> None:
-        self._run(name, filters.step_sql(name, source, reason))
-
-    def _remove(self, reason: str, verdicts: int) -> None:
-        self.counts.removed[reason] = self.counts.removed.get(reason, 0) + verdicts
+    def _leave_out(self, table: str, reason: str, query: str, verdicts: str) -> None:
+        """Delete rows of a table by their numbers n, and count the verdicts they stand for."""
+        execute = self._connection.execute
+        execute(f"CREATE OR REPLACE TABLE gone AS {query}")
+        (self.counts.removed[reason],) = one_row(
+            self._connection,
+            f"SELECT {verdicts} FROM {table} WHERE n IN (FROM gone)",  # noqa: S608 - our own names
+        )
+        execute(f"DELETE FROM {table} WHERE n IN (FROM gone)")  # noqa: S608
 
     def _choose(self, selection: str) -> None:
         """The table `pairs`: one of each instruction; the other verdicts are not selected."""
         table = self._connection.sql(
             "SELECT n, instruction, response_a, response_b, preference, raw FROM candidates"
-            " WHERE reason IS NULL ORDER BY min(n) OVER (PARTITION BY instruction), n"
+            " ORDER BY min(n) OVER (PARTITION BY instruction), n"
         ).to_arrow_table()
         columns = [table[name].to_numpy() for name in table.column_names[1:]]
         found = choose(Judged(*columns), selection)
         self.execute(items.CHOSEN_PAIRS, chosen=_numbered(found, table["n"]))
         taken = one_row(self._connection, "SELECT count(*) + count(other) FROM pairs")[0]
-        self._remove("unconnected", found.unconnected)
-        self._remove("not_selected", len(table) - taken - found.unconnected)
-        self._count("pairs")
+        self.counts.removed["unconnected"] = found.unconnected
+        self.counts.removed["not_selected"] = len(table) - taken - found.unconnected
 
-    def _close(self, last: str) -> Counts:
+    def _close(self) -> Counts:
         counts = self.counts
         for split, rows, instructions in self._connection.execute(
             "SELECT split, count(*), count(DISTINCT instruction) FROM items GROUP BY 1 ORDER BY 1"
@@ -219,8 +224,8 @@ class Selection:
             counts.rows[split], counts.instructions[split] = rows, instructions
         counts.exported = one_row(
             self._connection,
-            f"SELECT count(DISTINCT one) FROM (SELECT unnest([n, other]) AS one FROM {last}"  # noqa: S608
-            " WHERE reason IS NULL)",
+            "SELECT count(DISTINCT one) FROM (SELECT n AS one FROM pairs UNION ALL"
+            " SELECT other FROM pairs)",
         )[0]
         known = {name: counts.removed.pop(name, 0) for name in filters.REASONS}
         if counts.removed or counts.exported + sum(known.values()) != counts.verdicts:
@@ -254,8 +259,12 @@ def _numbered(found: Chosen, numbers: pa.ChunkedArray) -> pa.Table:
 @contextmanager
 def open_selection(folder: Path) -> Iterator[Selection]:
     """A selection whose files lie in a folder, which the caller removes."""
-    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(folder / "spill")}
-    with duckdb.connect(":memory:", config=settings) as connection:
+    settings = {
+        "memory_limit": MEMORY_LIMIT,
+        "temp_directory": str(folder / "spill"),
+        "preserve_insertion_order": False,  # what is read again has an ORDER BY
+    }
+    with duckdb.connect(str(folder / "selection.duckdb"), config=settings) as connection:
         connection.execute("SET enable_progress_bar = false")
         selection = Selection(connection)
         selection.execute("CREATE TABLE seen AS SELECT * FROM none", none=SEEN.empty_table())
