@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from itertools import combinations
 
 import pyarrow as pa
@@ -121,6 +124,26 @@ def test_rewards_of_an_engine_are_what_score_says(tmp_path, protocol):
     assert max(wanted) - min(wanted) > 0.01
     with pytest.raises(UsageError, match="closed"):
         reward(prompts, completions)
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_a_script_that_an_engine_would_run_again_is_told_so(tmp_path):
+    model = write_model(tmp_path / "model", context=2048)
+    (tmp_path / "train.py").write_text(
+        f"from steelyard.rewards import Judge\nJudge({str(model)!r}, protocol='pointwise')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "train.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
+    )
+    assert done.returncode == 1
+    assert "error[judge]" in done.stderr
+    assert "runs the script that loads the judge again" in done.stderr
+    assert 'under `if __name__ == "__main__":`' in done.stderr
 
 
 def test_a_baseline_is_the_one_opponent(tmp_path):
