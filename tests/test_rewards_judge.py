@@ -34,7 +34,7 @@ GROUPS = {
 
 
 def batch(protocol):
-    """What a trainer hands over: generations of two prompts, with columns of the data set."""
+    """What a trainer hands over: generations of two prompts, with columns of the dataset."""
     prompts = [prompt for prompt, texts in GROUPS.values() for _ in texts]
     texts = [text for _, answers in GROUPS.values() for text in answers]
     own = protocol != "multi-turn"  # one prompt is a conversation, the other a text

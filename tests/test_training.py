@@ -1,15 +1,14 @@
-"""TRL's trainers take a step on each kind of exported data set, offline and on a CPU."""
+"""TRL's trainers take a step on each kind of exported dataset, offline and on a CPU."""
 
 import math
+import re
 import socket
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+import steelyard
 import tiny
-from steelyard.protocols import get_protocol
-from steelyard.protocols.base import SLOT
+from helpers import ROOT, write_pairs
 from steelyard.rewards import Judge, brier, logarithmic
 
 pytestmark = [
@@ -18,23 +17,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:TRL currently supports vLLM versions:UserWarning"),
 ]
 
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-PROVENANCE = {
-    "pair_id": pa.string(),
-    "probability": pa.float64(),
-    "raw_probability": pa.float64(),
-    "consistent": pa.bool_(),
-    "label_mass": pa.float64(),
-    "judge": pa.string(),
-}
-CARD = """---
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: data/train-*.parquet
----
-"""
 STATED = "<probability>0.7</probability>"
 
 
@@ -53,89 +35,23 @@ def model(tmp_path_factory):
     return str(tiny.write_model(folder, context=2048, says=(STATED,)))
 
 
-def says(role, text):
-    return {"role": role, "content": text}
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """32 pairs of 8 instructions, judged."""
+    folder = tmp_path_factory.mktemp("run")
+    shard = write_pairs(folder / "pairs.parquet", 32, instructions=8)
+    return steelyard.score(shard, run=folder / "run", judge="scripted")
 
 
-def judge_prompt(at, swapped):
-    """What `verbalized` shows of a pair."""
-    first, second = (f"answer {at} {side}" for side in ("ba" if swapped else "ab"))
-    texts = {"instruction": f"question {at}", "first": first, "second": second}
-    return [
-        says(one.role, SLOT.sub(lambda found: texts[found[1]], one.content))
-        for one in get_protocol("verbalized").messages(frozenset())
-    ]
-
-
-def rows(kind, at):
-    """A pair in the columns of a kind of export, without provenance."""
-    ask = [says("user", f"question {at}")]
-    good, bad = ([says("assistant", f"answer {at} {side}")] for side in "ab")
-    p = (at + 0.5) / 8
-    if kind == "kto":
-        return [
-            {"prompt": ask, "completion": good, "label": True},
-            {"prompt": ask, "completion": bad, "label": False},
-        ]
-    if kind == "sft":
-        return [{"prompt": ask, "completion": good}]
-    if kind in {"autorater", "grpo"}:
-        targets = {False: p, True: 1 - p}
-        return [
-            {"prompt": judge_prompt(at, swapped), "probability": target}
-            if kind == "grpo"
-            else {
-                "prompt": judge_prompt(at, swapped),
-                "completion": [says("assistant", f"<probability>{target:.4f}</probability>")],
-            }
-            for swapped, target in targets.items()
-        ]
-    row = {"prompt": ask, "chosen": good, "rejected": bad}
-    return [row | {"margin": math.log(p / (1 - p))} if kind == "reward" else row]
-
-
-def flat(value):
-    """A conversation as the plain text of its last message."""
-    return value[-1]["content"] if isinstance(value, list) else value
-
-
-def write_export(folder, kind, *, plain=False):
-    """Two shards in the Hub's layout."""
-    provenance = {
-        "pair_id": "p",
-        "probability": 0.8,
-        "raw_probability": 0.9,
-        "consistent": True,
-        "label_mass": 0.99,
-        "judge": "scripted",
-    }
-    found = [provenance | row for at in range(8) for row in rows(kind, at)]
-    if plain:
-        found = [{name: flat(value) for name, value in row.items()} for row in found]
-    own = {name: pa.string() if plain else MESSAGES for name in TEXTS if name in found[0]}
-    own |= {name: kind for name, kind in OTHERS.items() if name in found[0]}
-    table = pa.Table.from_pylist(found, pa.schema(own | PROVENANCE))
-    (folder / "data").mkdir(parents=True)
-    (folder / "README.md").write_text(CARD)
-    half = len(table) // 2
-    for shard in range(2):
-        path = folder / "data" / f"train-{shard:05}-of-00002.parquet"
-        pq.write_table(table.slice(shard * half, half), path)
-    return folder
-
-
-TEXTS = ("prompt", "chosen", "rejected", "completion")
-OTHERS = {"label": pa.bool_(), "margin": pa.float64()}
-
-
-def load(folder, kind, **options):
+def load(run, folder, kind, *, plain=False):
     """An export as a trainer's user loads it."""
     from datasets import load_dataset
 
-    place = write_export(folder / "export", kind, **options)
-    loaded = load_dataset(str(place), cache_dir=str(folder / "cache"))
+    run.export(folder / "export", kind, form="plain" if plain else "conversational")
+    loaded = load_dataset(str(folder / "export"), cache_dir=str(folder / "cache"))
     assert list(loaded) == ["train"]
-    assert set(PROVENANCE) <= set(loaded["train"].column_names)
+    assert {"pair_id", "probability", "judge"} <= set(loaded["train"].column_names)
+    assert isinstance(loaded["train"][0]["prompt"], str if plain else list)
     return loaded["train"]
 
 
@@ -184,33 +100,33 @@ def language_model(folder):
 
 @plain_or_not
 @pytest.mark.parametrize("kind", ["preference", "reward"])
-def test_dpo(model, tmp_path, kind, plain):
+def test_dpo(model, run, tmp_path, kind, plain):
     from trl import DPOConfig, DPOTrainer
 
     take_a_step(
         DPOTrainer(
             args=DPOConfig(**settings(tmp_path)),
-            train_dataset=load(tmp_path, kind, plain=plain),
+            train_dataset=load(run, tmp_path, kind, plain=plain),
             **language_model(model),
         )
     )
 
 
 @plain_or_not
-def test_kto(model, tmp_path, plain):
+def test_kto(model, run, tmp_path, plain):
     from trl import KTOConfig, KTOTrainer
 
     take_a_step(
         KTOTrainer(
             args=KTOConfig(**settings(tmp_path)),
-            train_dataset=load(tmp_path, "kto", plain=plain),
+            train_dataset=load(run, tmp_path, "kto", plain=plain),
             **language_model(model),
         )
     )
 
 
 @plain_or_not
-def test_reward_model_with_margins(model, tmp_path, plain):
+def test_reward_model_with_margins(model, run, tmp_path, plain):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from trl import RewardConfig, RewardTrainer
 
@@ -224,18 +140,18 @@ def test_reward_model_with_margins(model, tmp_path, plain):
             )
         )["loss"]
 
-    pairs = load(tmp_path, "reward", plain=plain)
+    pairs = load(run, tmp_path, "reward", plain=plain)
     assert loss(pairs) != pytest.approx(loss(pairs.remove_columns("margin")), rel=0.01)
 
 
 @pytest.mark.parametrize(("kind", "plain"), [("sft", False), ("sft", True), ("autorater", False)])
-def test_sft(model, tmp_path, kind, plain):
+def test_sft(model, run, tmp_path, kind, plain):
     from trl import SFTConfig, SFTTrainer
 
     take_a_step(
         SFTTrainer(
             args=SFTConfig(**settings(tmp_path)),
-            train_dataset=load(tmp_path, kind, plain=plain),
+            train_dataset=load(run, tmp_path, kind, plain=plain),
             **language_model(model),
         )
     )
@@ -257,7 +173,7 @@ def grpo(model, folder, dataset, rewards):
     )
 
 
-def test_grpo_with_stated_probabilities(model, tmp_path):
+def test_grpo_with_stated_probabilities(model, run, tmp_path):
     seen = []
 
     def watch(completions, probability, **_):
@@ -265,7 +181,7 @@ def test_grpo_with_stated_probabilities(model, tmp_path):
         seen.extend(zip(texts, probability, strict=True))
         return [0.0] * len(texts)
 
-    logged = grpo(model, tmp_path, load(tmp_path, "grpo"), [brier, logarithmic, watch])
+    logged = grpo(model, tmp_path, load(run, tmp_path, "grpo"), [brier, logarithmic, watch])
     assert len(seen) == 8
     stated = [(STATED in text, target) for text, target in seen]
     assert {True, False} == {there for there, _ in stated}
@@ -275,7 +191,7 @@ def test_grpo_with_stated_probabilities(model, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"protocol": "pointwise"}, {}, {"baseline": "chosen"}])
-def test_grpo_with_a_judge(model, tmp_path, options):
+def test_grpo_with_a_judge(model, run, tmp_path, options):
     calls = []
     with Judge("scripted:seed=5", **options) as reward:
 
@@ -283,8 +199,27 @@ def test_grpo_with_a_judge(model, tmp_path, options):
             calls.append(reward(prompts, completions, **columns))
             return [0.0] * len(prompts)
 
-        logged = grpo(model, tmp_path, load(tmp_path, "preference"), [reward, watch])
+        logged = grpo(model, tmp_path, load(run, tmp_path, "preference"), [reward, watch])
     (once,) = calls
     assert len(set(once)) > 2
     name = f"rewards/judge_{options.get('protocol', 'pairwise')}/mean"
     assert logged[name] == pytest.approx(sum(once) / 8, abs=1e-6)
+
+
+@pytest.mark.vllm
+def test_the_scripts_of_the_page(model, run, tmp_path, monkeypatch):
+    page = (ROOT / "docs/rewards.md").read_text("utf-8")
+    scripts = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(scripts) == 2
+    monkeypatch.chdir(tmp_path)
+    run.export("judging", "grpo")
+    run.export("rewards", "preference")
+    small = settings(tmp_path, per_device_train_batch_size=4, num_generations=4, temperature=3.0)
+    for script in scripts:
+        small_model, named = re.subn(r'"Qwen/[^"]+"', repr(model), script)
+        code, settled = re.subn(r"GRPOConfig\(.*\)", "GRPOConfig(**SMALL)", small_model)
+        assert named
+        assert settled == 1
+        known = {"__name__": "__main__", "SMALL": small | {"max_completion_length": 4}}
+        exec(code, known)  # our own page
+        assert known["trainer"].state.global_step == 1

@@ -43,13 +43,13 @@ class Judge:
     Args:
         judge: `demo`, `scripted[:...]`, a hub name or a model folder.
         protocol: a name or a file.
-        baseline: a column of the data set with a response to each prompt.
+        baseline: a column of the dataset with a response to each prompt.
         failed: the reward of a completion without any verdict (too long for the judge, the judge's
             answer unparsable); None: a verdict that cannot be had is an error.
         revision: of the judge, on the hub.
         engine: vLLM's own settings.
         replicas: engines side by side.
-        criteria: file of a rubric's criteria; without it the data set's column `criteria`.
+        criteria: file of a rubric's criteria; without it the dataset's column `criteria`.
         examples: file of worked examples.
         samples: of what a judge writes; 0: the protocol's own number.
         overlong: "reject" or "truncate".
@@ -117,7 +117,7 @@ class Judge:
         Args:
             prompts: n texts or conversations, the one that each completion answers.
             completions: n texts or conversations.
-            **columns: all columns of the data set, n values each. Looked at are `reference`,
+            **columns: all columns of the dataset, n values each. Looked at are `reference`,
                 `criteria` and `category` where the protocol takes them, and the baseline.
 
         Raises:

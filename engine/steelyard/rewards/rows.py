@@ -61,7 +61,7 @@ def ask(
     Args:
         prompts: the prompt of each.
         texts: of the completions.
-        columns: of the data set, n values each.
+        columns: of the dataset, n values each.
         inquiry: what is asked.
         baseline: the column of the responses that they are compared with; None: with each other.
 
@@ -157,7 +157,7 @@ def _array(columns: Mapping[str, object], name: str, count: int, *kinds: pa.Data
     raise RewardRefused(
         f"the column {name} holds values that are not {wanted}",
         effect="no reward was given",
-        remedy=f"mend the column {name} of the data set",
+        remedy=f"mend the column {name} of the dataset",
     )
 
 
@@ -165,7 +165,7 @@ def _column(columns: Mapping[str, object], name: str, count: int) -> list[Any]:
     values = columns.get(name)
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != count:
         raise RewardRefused(
-            f"the data set has no column {escape(name)!r} with a value for each completion",
+            f"the dataset has no column {escape(name)!r} with a value for each completion",
             effect="no reward was given",
             remedy=f"it has: {escape(', '.join(columns), 200) or 'no further columns'}",
         )

@@ -76,7 +76,7 @@ def _targets(probability: Sequence[float] | None, count: int) -> list[float]:
         raise RewardRefused(
             f"{count} completions, and {given} `probability`",
             effect="no reward was given",
-            remedy="train on a data set with the target of each prompt in a column of that name",
+            remedy="train on a dataset with the target of each prompt in a column of that name",
         )
     for number, target in enumerate(probability):
         counts = isinstance(target, Real) and not isinstance(target, bool)
