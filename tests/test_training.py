@@ -2,13 +2,18 @@
 
 import math
 import re
+import shlex
 import socket
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 import steelyard
 import tiny
-from helpers import ROOT, write_pairs
+from helpers import ROOT, pairs_table, write_pairs
+from steelyard.cli import main
 from steelyard.rewards import Judge, brier, logarithmic
 
 pytestmark = [
@@ -223,3 +228,32 @@ def test_the_scripts_of_the_page(model, run, tmp_path, monkeypatch):
         known = {"__name__": "__main__", "SMALL": small | {"max_completion_length": 4}}
         exec(code, known)  # our own page
         assert known["trainer"].state.global_step == 1
+
+
+def test_the_recipe_for_a_reward_model(model, tmp_path, monkeypatch, capsys):
+    """The commands and the script of the page on datasets, with judge and model of this test."""
+    page = (ROOT / "docs/reward-datasets.md").read_text("utf-8")
+    commands, script = (
+        re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL)[1] for kind in ("sh", "python")
+    )
+    monkeypatch.chdir(tmp_path)
+    pairs = pairs_table(300, instructions=60)
+    ids = pa.array([f"pair {at}" for at in range(300)])
+    pq.write_table(pairs.append_column("pair_id", ids), "pairs.parquet")
+    # People who agree with the judge but for each tenth pair: else calibration leaves no verdict.
+    judged = steelyard.score("pairs.parquet", run="before", judge="scripted").verdicts()
+    better = [p > 0.5 for p in judged["raw_preference"].to_pylist()]
+    gold = ["BA"[one == (at % 10 > 0)] for at, one in enumerate(better)]
+    pq.write_table(pa.table({"pair_id": judged["pair_id"], "gold": gold}), "gold.parquet")
+    for command in commands.strip().replace("--judge demo", "--judge scripted").splitlines():
+        program, *arguments = shlex.split(command)
+        assert program == "steelyard"
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 0, done.output
+    code, named = re.subn(r'"HuggingFaceTB/[^"]+"', repr(model), script)
+    assert named == 1
+    known = {"__name__": "__main__"}
+    capsys.readouterr()
+    exec(code, known)  # our own page
+    assert known["trainer"].state.global_step == 20
+    assert 0 <= float(capsys.readouterr().out.split()[-1]) <= 1
