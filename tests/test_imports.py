@@ -53,7 +53,7 @@ LAYERS = {
     "run": {"run"},
     "surface": {
         *("status", "api", "dryrun", "inspection", "protocol_report", "demo", "doctor"),
-        *("importing", "exporting", "reports", "plots", "drawing", "reliability_plot"),
+        *("importing", "exporting", "reports", "plots", "drawing", "reliability_plot", "rewards"),
     },
     "cli": {"cli", "__main__"},
 }

@@ -4,7 +4,8 @@
     ├── UsageError            2   the command or its configuration is wrong
     ├── InputRefused          3   a shard or a row, before the judge is loaded
     │   ├── GoldRefused
-    │   └── CalibratorRefused
+    │   ├── CalibratorRefused
+    │   └── RewardRefused
     ├── EnvironmentFault      5   GPU, disk, engine, a missing package
     │   ├── JudgeUnavailable
     │   ├── EngineFailed
@@ -112,6 +113,12 @@ class CalibratorRefused(InputRefused):
     """A calibrator cannot be fitted, read, or applied to these reads."""
 
     code = "calibrator"
+
+
+class RewardRefused(InputRefused):
+    """No reward can be made: a target, a conversation or a completion does not allow it."""
+
+    code = "reward"
 
 
 class EnvironmentFault(SteelyardError):

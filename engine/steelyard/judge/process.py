@@ -82,6 +82,22 @@ def engine_surroundings(log: OutputLog, *, spawn: bool) -> Iterator[bool]:
             logging.getLogger("vllm").setLevel(logging.CRITICAL)
 
 
+def refuse_rerun() -> None:
+    """Stop where a new process runs the script that began it, before it begins one of its own.
+
+    vLLM's engine process does so on a GPU, and tells no more than that it did not start. The owner
+    finds this error in its log.
+
+    Raises:
+        RuntimeError: this process is being set up.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "the engine's process runs the script that loads the judge again: put what the script"
+            ' does under `if __name__ == "__main__":`'
+        )
+
+
 def settle_llvmlite() -> None:
     """Let a CPU engine start in a process that has imported Numba.
 

@@ -19,6 +19,7 @@ from steelyard.judge.pictures import Pictures
 from steelyard.judge.process import (
     OutputLog,
     engine_surroundings,
+    refuse_rerun,
     settle_llvmlite,
     uncompiled,
 )
@@ -72,6 +73,7 @@ class VllmJudge(Judge):
             JudgeUnavailable: see `resolve_model` and `HFEncoder`.
             UsageError: a dtype that the device does not have.
         """
+        refuse_rerun()
         files = resolve_model(spec.model, spec.revision)
         return cls(spec, files, choose.installed_device())
 

@@ -1,0 +1,102 @@
+"""Prompts and completions as a trainer hands them over: plain texts, or lists of messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from steelyard.errors import RewardRefused, escape
+
+Message: TypeAlias = Mapping[str, Any]
+Text: TypeAlias = str | Sequence[Message]  # TRL's two formats, "standard" and "conversational"
+
+_SHAPE = "give a text, or a list of messages with `role` and `content`"
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """A prompt: the last message of the user, and what stands before it."""
+
+    instruction: str
+    system: str | None = None
+    turns: tuple[tuple[str, str], ...] = ()  # role and content, oldest first
+
+
+def completion_text(completion: Text, place: str) -> str:
+    """What a model answered: of several messages the last, empty where it only calls tools.
+
+    Args:
+        completion: as the trainer hands it over.
+        place: what to call it in messages.
+
+    Raises:
+        RewardRefused: it is neither a text nor a list of messages that the assistant ends.
+    """
+    if isinstance(completion, str):
+        return completion
+    messages = _messages(completion, place)
+    role, content = messages[-1]
+    if role != "assistant":
+        raise RewardRefused(
+            f"it ends with a message of the role {escape(role)!r}",
+            place=place,
+            remedy="let it end with a message of the assistant",
+        )
+    return content
+
+
+def dialogue(prompt: Text, number: int) -> Dialogue:
+    """What a prompt says to a judge.
+
+    Args:
+        prompt: as the trainer hands it over.
+        number: of the completion in its batch, for messages.
+
+    Raises:
+        RewardRefused: it is neither a text nor a conversation of system, user and assistant that
+            the user ends.
+    """
+    if isinstance(prompt, str):
+        return Dialogue(prompt)
+    place = f"the prompt of completion {number}"
+    messages = _messages(prompt, place)
+    system = None
+    if messages[0][0] == "system":
+        system = messages.pop(0)[1]
+    roles = [role for role, _ in messages]
+    if unknown := set(roles) - {"user", "assistant"}:
+        raise RewardRefused(
+            f"it has a message of the role {escape(min(unknown))!r}"
+            + (" that is not the first" if "system" in unknown else ""),
+            place=place,
+            remedy="a judge takes a system message first, then messages of user and assistant",
+        )
+    if not roles or roles[-1] != "user":
+        raise RewardRefused(
+            "it does not end with a message of the user",
+            place=place,
+            remedy="end it with the instruction that the completion answers",
+        )
+    return Dialogue(messages[-1][1], system, tuple(messages[:-1]))
+
+
+def _messages(messages: Sequence[Message], place: str) -> list[tuple[str, str]]:
+    """Roles and contents; a message that calls tools may have no content."""
+    if not isinstance(messages, Sequence) or not messages:
+        raise RewardRefused(f"it is {escape(repr(messages))}", place=place, remedy=_SHAPE)
+    found = []
+    for message in messages:
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise RewardRefused(f"it holds {escape(repr(message))}", place=place, remedy=_SHAPE)
+        content = message.get("content")
+        if content is None and message.get("tool_calls"):
+            content = ""
+        if not isinstance(content, str):
+            raise RewardRefused(
+                f"the content of a message is no text: {escape(repr(content))}",
+                place=place,
+                remedy="rewards are made of texts alone: leave images and other parts out",
+            )
+        found.append((message["role"], content))
+    return found
