@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from steelyard.calibrate.features import Features, Gold, sigmoid
+from steelyard.calibrate.selective import confidence_of, fit_threshold, thresholds_of
 from steelyard.metrics.rows import Judged
 
 
@@ -47,3 +48,45 @@ def judged_pairs(draw, *, instructions=250, each=4):
     return Judged(
         sigmoid(score), votes.astype(np.float64), groups, None, ab, ba, mass, longer
     )  # fmt: skip
+
+
+# Gold by how many pairs its instructions have: (usual number of instructions, their sizes).
+GOLD_SHAPES = {
+    "singletons": (600, lambda draw, n: np.ones(n, np.int64)),
+    "30 of 10": (30, lambda draw, n: np.full(n, 10)),
+    "13 of 15": (13, lambda draw, n: np.full(n, 15)),
+    "40 heavy-tailed": (40, lambda draw, n: np.minimum(1 + draw.pareto(1.2, n).astype(int), 60)),
+    "uneven": (100, lambda draw, n: draw.integers(1, 30, n)),
+}
+# Judges by how often they are wrong at a confidence, against a promise of 90% agreement.
+JUDGES = {
+    "rising": lambda c: 0.45 - 0.44 * (2 * c - 1) ** 0.7,
+    "just too bad": lambda c: np.full(len(c), 0.101),
+    "wrong when sure": lambda c: np.where(c > 0.97, 0.12, 0.07),
+}
+
+
+def broken_and_found(shape, judge, seeds, *, instructions=None):
+    """In how many draws of gold a threshold breaks its promise, and in how many one is found.
+
+    All pairs of an instruction are wrong together: they share the draw that decides it.
+    """
+    usual, sizes_of = GOLD_SHAPES[shape]
+    risk = JUDGES[judge]
+    pool = confidence_of(np.random.default_rng(10**6).beta(0.7, 0.7, 100_000))
+    broken = found = 0
+    for seed in range(seeds):
+        draw = np.random.default_rng(seed)
+        sizes = sizes_of(draw, 2 * (instructions or usual))
+        groups = np.repeat(np.arange(len(sizes)), sizes)
+        p = draw.beta(0.7, 0.7, len(groups))
+        right = draw.random(len(sizes))[groups] >= risk(confidence_of(p))
+        test = groups % 2 == 1
+        threshold = fit_threshold(
+            p[test], right[test], groups[test], 0.9, 0.95,
+            thresholds=thresholds_of(p[~test]), largest=int(sizes.max()),
+        ).threshold  # fmt: skip
+        if threshold is not None:
+            found += 1
+            broken += bool(risk(pool[pool >= threshold]).mean() > 0.1)
+    return broken, found

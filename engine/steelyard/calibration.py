@@ -15,13 +15,19 @@ from steelyard.calibrate.fitting import CHOICES, FLATTEST, METHODS, Curve, avail
 from steelyard.calibrate.linear import Linear
 from steelyard.calibrate.record import Calibrator
 from steelyard.calibrate.selection import choose, grouped_folds
-from steelyard.calibrate.selective import Selective, coverage_risk, fit_threshold
+from steelyard.calibrate.selective import (
+    Selective,
+    coverage_risk,
+    fit_threshold,
+    instructions_needed,
+    thresholds_of,
+)
 from steelyard.calibrate.ties import fit_tie
 from steelyard.errors import CalibratorRefused, UsageError, escape
 from steelyard.judged import Source, binding, read_pairs
 from steelyard.matched import Matched, match_gold
 from steelyard.metrics.rows import TIE, gold_classes
-from steelyard.records import Bool, Float64
+from steelyard.records import Bool, Float64, Int64
 from steelyard.store import compaction
 from steelyard.store.calibrated import calibrate_file, load_calibrator, save_calibrator
 from steelyard.store.rundir import RunDir
@@ -80,10 +86,7 @@ def fit_calibrator(
     tie = fit_tie(curve.preference(mine), theirs.votes)
     threshold, risks = _threshold(curve, features, all_gold, ~half, options)
     if threshold is not None and threshold.threshold is None:
-        notes.append(
-            f"no threshold keeps an agreement of {threshold.agreement:.0%} with confidence"
-            f" {threshold.confidence:.0%} on {threshold.pairs:,} pairs: no verdict is trusted"
-        )
+        notes.append(_no_threshold(threshold, all_gold))
     raw = matched.pairs.table["preference"].to_numpy()[matched.rows]
     calibrator = Calibrator(
         method=method,
@@ -212,9 +215,31 @@ def _threshold(
     if options.agreement is None:
         return None, risks
     fitted = fit_threshold(
-        preference, agrees, gold.groups[rows], options.agreement, options.confidence
+        preference,
+        agrees,
+        gold.groups[rows],
+        options.agreement,
+        options.confidence,
+        thresholds=thresholds_of(curve.preference(features.take(~rows))),
+        largest=int(_sizes(gold).max()),
     )
     return fitted, risks
+
+
+def _no_threshold(asked: Selective, gold: Gold) -> str:
+    sizes = _sizes(gold)
+    needed = instructions_needed(sizes, asked.agreement, asked.confidence, int(sizes.max()))
+    return (
+        f"no threshold keeps this promise on gold of {len(sizes):,} instructions (an agreement of"
+        f" {asked.agreement:.0%} with confidence {asked.confidence:.0%}): no verdict is trusted;"
+        f" with no wrong verdict at all gold of about {2 * needed:,} such instructions would do,"
+        " half of them to fit the curve"
+    )
+
+
+def _sizes(gold: Gold) -> Int64:
+    """Pairs of each instruction."""
+    return np.unique(gold.groups, return_counts=True)[1].astype(np.int64)
 
 
 def named_by_gold(preference: Float64, votes: Float64) -> Bool:
