@@ -97,7 +97,7 @@ def test_drift_is_told(tmp_path):
 def test_what_the_table_lacks_is_said(tmp_path):
     table, gold, _ = scores(tmp_path)
     source = Source(table, {"logit": "difference", "score": "difference"})
-    with pytest.raises(CalibratorRefused, match="position needs score_ab and score_ba"):
+    with pytest.raises(CalibratorRefused, match="position needs preference_ab and preference_ba"):
         fit_calibrator(source, gold, FitOptions(method="position"))
     made = fit_calibrator(source, gold, FitOptions(method="length")).calibrator
     (tmp_path / "c.json").write_text(made.to_json())

@@ -17,7 +17,7 @@ from steelyard.calibrate.record import Calibrator
 from steelyard.calibration import FitOptions, apply_calibrator, fit_calibrator
 from steelyard.errors import CalibratorRefused, GoldRefused, RunLocked, UsageError
 from steelyard.evaluation import EvaluateOptions, evaluate_source
-from steelyard.judged import Source
+from steelyard.judged import Source, differences
 from steelyard.store.rundir import RunDir
 
 TEMPERATURE, LENGTH = 2.5, 2.0
@@ -176,8 +176,9 @@ def test_each_part_of_the_binding_counts(run, gold):
     made = fit_calibrator(Source(run.root), gold, FitOptions(method="platt")).calibrator
     assert set(made.bound) == {"fingerprint", "judge", "protocol", "templates", "truncation"}
     for key in made.bound:
-        assert made.mismatches({**made.bound, key: "other"}) == [key]
-    assert made.mismatches(made.bound) == []
+        words = differences(made.bound, {**made.bound, key: "other"})
+        assert words == f"{key}: {made.bound[key]} there, other here"
+    assert differences(made.bound, made.bound) == ""
 
 
 def test_a_run_that_is_written_is_not_calibrated(place, run, gold):

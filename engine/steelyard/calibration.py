@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from steelyard.calibrate.drift import Drift, Reference, measure_drift
 from steelyard.calibrate.features import Features, Gold
@@ -24,16 +25,26 @@ from steelyard.calibrate.selective import (
 )
 from steelyard.calibrate.ties import fit_tie
 from steelyard.errors import CalibratorRefused, UsageError, escape
-from steelyard.judged import Source, binding, read_pairs
+from steelyard.judged import (
+    ORDERS,
+    Source,
+    binding,
+    differences,
+    gaps,
+    numbers_of,
+    read_pairs,
+)
 from steelyard.matched import Matched, match_gold
-from steelyard.metrics.rows import TIE, gold_classes
-from steelyard.records import Bool, Float64, Int64
+from steelyard.metrics.rows import named_by_gold
+from steelyard.records import Bool, Int64
 from steelyard.store import compaction
 from steelyard.store.calibrated import calibrate_file, load_calibrator, save_calibrator
 from steelyard.store.rundir import RunDir
 from steelyard.store.tables import read_comparisons
 
 FEWEST_PAIRS = 10
+HEAVIEST = 0.5  # share of all votes that one pair may have without a note
+COLUMNS = {"score_ab": "preference_ab", "score_ba": "preference_ba", "longer": "both lengths"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,12 @@ def fit_calibrator(
     matched = match_gold(source, gold, gold_columns)
     features, all_gold, notes = matched.features, matched.gold, list(matched.notes)
     _check_size(source, matched, options)
+    missing = gaps(matched.table, ORDERS)
+    if missing:
+        notes.append(f"pairs with gold lack {missing}: `position` cannot be fitted")
+    heaviest = float(all_gold.weights.max() / all_gold.weights.sum())
+    if heaviest > HEAVIEST:
+        notes.append(f"one pair has {heaviest:.0%} of all votes: the fit is about that pair")
     half = np.ones(len(all_gold), dtype=np.bool_)
     if options.agreement is not None:
         half = grouped_folds(all_gold.groups, 2, options.seed) == 0
@@ -87,7 +104,7 @@ def fit_calibrator(
     threshold, risks = _threshold(curve, features, all_gold, ~half, options)
     if threshold is not None and threshold.threshold is None:
         notes.append(_no_threshold(threshold, all_gold))
-    raw = matched.pairs.table["preference"].to_numpy()[matched.rows]
+    raw = matched.table["preference"].to_numpy()
     calibrator = Calibrator(
         method=method,
         curve=curve,
@@ -131,11 +148,11 @@ def apply_calibrator(source: Source, path: Path, out: Path | None, *, force: boo
     calibrator = load_calibrator(path)
     _check_binding(source, calibrator, path, force=force)
     pairs = read_pairs(source)
-    _check_needs(calibrator, pairs.features, str(source.path))
+    missing = _missing(calibrator, pairs.table, str(source.path))
     drift = None
     if calibrator.reference is not None:
         drift = measure_drift(calibrator.reference, pairs.table["preference"].to_numpy())
-    notes = [*pairs.notes, *([_drift_note(drift)] if drift and drift.drifted else [])]
+    notes = [*pairs.notes, *missing, *([_drift_note(drift)] if drift and drift.drifted else [])]
     count = len(pairs)
     del pairs  # the memory is DuckDB's from here on
     if not source.is_run:
@@ -191,12 +208,12 @@ def _curve(
         method = next(one.method for one in candidates if one.chosen)
         return method, METHODS[method].fit(features, gold), [one.to_json() for one in candidates]
     if options.content_free is not None:
-        bare = read_comparisons(options.content_free, source.columns, ["preference"])
-        return "contextual", contextual(float(bare.table["preference"].to_numpy().mean())), []
+        return "contextual", contextual(_content_free(source, options.content_free)), []
     if options.method not in available(features):
         raise CalibratorRefused(
-            f"{options.method} needs {' and '.join(METHODS[options.method].needs)},"
-            " which these reads lack",
+            f"{options.method} needs"
+            f" {' and '.join(COLUMNS[one] for one in METHODS[options.method].needs)}"
+            " of every pair with gold, which these reads lack",
             place=str(source.path),
             effect="no calibrator was written",
             remedy=f"choose one of: auto, {', '.join(available(features))}",
@@ -242,12 +259,6 @@ def _sizes(gold: Gold) -> Int64:
     return np.unique(gold.groups, return_counts=True)[1].astype(np.int64)
 
 
-def named_by_gold(preference: Float64, votes: Float64) -> Bool:
-    """Whether the side that a preference names has the most votes; gold ties and 0.5 never."""
-    gold = gold_classes(votes)
-    return np.asarray((gold != TIE) & (preference != 0.5) & ((preference > 0.5) == (gold == 0)))
-
-
 def _fit_notes(gold: Gold, options: FitOptions, table: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "pairs": len(gold),
@@ -260,33 +271,45 @@ def _fit_notes(gold: Gold, options: FitOptions, table: list[dict[str, Any]]) -> 
 
 
 def _check_binding(source: Source, calibrator: Calibrator, path: Path, *, force: bool) -> None:
-    here = binding(source)
-    differs = calibrator.mismatches(here)
-    if not differs or force:
-        return
-    words = "; ".join(
-        f"{key}: {escape(calibrator.bound.get(key, 'none'))} there,"
-        f" {escape(here.get(key, 'none'))} here"
-        for key in differs
-    )
-    raise CalibratorRefused(
-        f"the calibrator was fitted under something else ({words})",
-        place=str(path),
-        effect="nothing was changed",
-        remedy="fit one on gold for these reads; --force applies it all the same",
-    )
+    words = differences(calibrator.bound, binding(source))
+    if words and not force:
+        raise CalibratorRefused(
+            f"the calibrator was fitted under something else ({words})",
+            place=str(path),
+            effect="nothing was changed",
+            remedy="fit one on gold for these reads; --force applies it all the same",
+        )
 
 
-def _check_needs(calibrator: Calibrator, features: Features, place: str) -> None:
-    lacking = [need for need in calibrator.curve.needs if getattr(features, need) is None]
+def _content_free(source: Source, path: Path) -> float:
+    """The mean preference of pairs without content, judged as those of the source were."""
+    words = differences(binding(Source(path, source.columns)), binding(source))
+    if words:
+        raise CalibratorRefused(
+            f"the pairs without content were judged by something else ({words})",
+            place=str(path),
+            effect="no calibrator was written",
+            remedy="judge them with the judge, protocol and options of the others",
+        )
+    bare = read_comparisons(path, source.columns, ["preference"])
+    return float(bare.table["preference"].to_numpy().mean())
+
+
+def _missing(calibrator: Calibrator, table: pa.Table, place: str) -> list[str]:
+    """What the calibrator reads and some rows lack, for a note; refused if all lack it."""
+    columns = calibrator.curve.columns
+    lacking = [name for name in columns if numbers_of(table, name) is None]
     if lacking:
         raise CalibratorRefused(
             f"the calibrator ({calibrator.method}) needs {' and '.join(sorted(lacking))},"
             " which these reads lack",
             place=place,
             effect="nothing was changed",
-            remedy="fit one with a method that needs less, such as platt",
+            remedy="fit one with a method that needs less, such as platt; --map ROLE=COLUMN names"
+            " a table's columns",
         )
+    missing = gaps(table, columns)
+    return [f"pairs lack {missing}: they get no calibrated_preference"] if missing else []
 
 
 def _drift_note(drift: Drift) -> str:

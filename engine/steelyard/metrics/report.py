@@ -20,6 +20,7 @@ MOST_GROUPS = 10_000
 # Squares to which sampling error adds, so that replicates lie too high by what the value itself
 # does: their interval is turned around the value (the basic bootstrap).
 TURNED = {"reliability", "resolution"}
+FEWEST_BOOTSTRAPS = 2  # fewer have no middle 95%
 FEWEST_DEFINED = 0.9  # share of replicates that have to define a metric for it to have an interval
 
 
@@ -89,7 +90,7 @@ def sample(judged: Judged, *, band: float, replicates: int, seed: int) -> Sample
     Args:
         judged: the pairs, n > 0.
         band: preferences this near to one half are ties.
-        replicates: of the bootstrap; 0: no intervals.
+        replicates: of the bootstrap; below FEWEST_BOOTSTRAPS: no intervals.
         seed: of the bootstrap; with one seed, samples of the same pairs draw the same.
     """
     groups, instructions = _numbered(judged.groups)
@@ -144,7 +145,7 @@ def _numbered(groups: Int64) -> tuple[Int64, int]:
 
 
 def _drawn(sums: Float64, replicates: int, seed: int) -> Float64:
-    if replicates < 2 or len(sums) < 2:  # one instruction says nothing about others
+    if replicates < FEWEST_BOOTSTRAPS or len(sums) < 2:  # one instruction says nothing about others
         return np.empty((0, sums.shape[1]))
     from steelyard_kernels.bootstrap import resampled_sums
 
