@@ -226,6 +226,18 @@ def test_too_little_gold_and_hard_decisions_are_refused(run, gold, tmp_path):
         fit_calibrator(Source(tmp_path / "hard.parquet"), gold, FitOptions())
 
 
+def test_pairs_without_content_have_to_be_of_the_same_judge(run, gold, tmp_path):
+    (tmp_path / "same").mkdir()
+    (tmp_path / "other").mkdir()
+    same = score(tmp_path / "same", rows=20, judge="scripted:fail=0.005")
+    options = FitOptions(method="contextual", content_free=same.root)
+    assert fit_calibrator(Source(run.root), gold, options).calibrator.method == "contextual"
+    other = score(tmp_path / "other", rows=20, judge="scripted:seed=1")
+    options = FitOptions(method="contextual", content_free=other.root)
+    with pytest.raises(CalibratorRefused, match=r"judged by something else \(fingerprint"):
+        fit_calibrator(Source(run.root), gold, options)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"method": "magic"}, {"agreement": 1.0}, {"confidence": 0.0}, {"method": "contextual"}],

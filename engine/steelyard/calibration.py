@@ -29,6 +29,7 @@ from steelyard.judged import (
     ORDERS,
     Source,
     binding,
+    content_free,
     differences,
     gaps,
     numbers_of,
@@ -36,11 +37,10 @@ from steelyard.judged import (
 )
 from steelyard.matched import Matched, match_gold
 from steelyard.metrics.rows import named_by_gold
-from steelyard.records import Bool, Int64
+from steelyard.records import Bool
 from steelyard.store import compaction
 from steelyard.store.calibrated import calibrate_file, load_calibrator, save_calibrator
 from steelyard.store.rundir import RunDir
-from steelyard.store.tables import read_comparisons
 
 FEWEST_PAIRS = 10
 HEAVIEST = 0.5  # share of all votes that one pair may have without a note
@@ -88,6 +88,7 @@ def fit_calibrator(
     features, all_gold, notes = matched.features, matched.gold, list(matched.notes)
     _check_size(source, matched, options)
     missing = gaps(matched.table, ORDERS)
+    _check_reads(source, features, missing, options)
     if missing:
         notes.append(f"pairs with gold lack {missing}: `position` cannot be fitted")
     heaviest = float(all_gold.weights.max() / all_gold.weights.sum())
@@ -200,6 +201,20 @@ def _check_size(source: Source, matched: Matched, options: FitOptions) -> None:
     )
 
 
+def _check_reads(source: Source, features: Features, missing: str, options: FitOptions) -> None:
+    known = available(features)
+    if options.method in {"auto", "contextual", *known}:
+        return
+    needs = " and ".join(COLUMNS[one] for one in METHODS[options.method].needs)
+    raise CalibratorRefused(
+        f"{options.method} needs {needs} of every pair with gold, which these reads lack"
+        + (f" ({missing})" if missing else ""),
+        place=str(source.path),
+        effect="no calibrator was written",
+        remedy=f"choose one of: auto, {', '.join(known)}",
+    )
+
+
 def _curve(
     source: Source, features: Features, gold: Gold, options: FitOptions
 ) -> tuple[str, Curve, list[dict[str, Any]]]:
@@ -208,16 +223,7 @@ def _curve(
         method = next(one.method for one in candidates if one.chosen)
         return method, METHODS[method].fit(features, gold), [one.to_json() for one in candidates]
     if options.content_free is not None:
-        return "contextual", contextual(_content_free(source, options.content_free)), []
-    if options.method not in available(features):
-        raise CalibratorRefused(
-            f"{options.method} needs"
-            f" {' and '.join(COLUMNS[one] for one in METHODS[options.method].needs)}"
-            " of every pair with gold, which these reads lack",
-            place=str(source.path),
-            effect="no calibrator was written",
-            remedy=f"choose one of: auto, {', '.join(available(features))}",
-        )
+        return "contextual", contextual(content_free(source, options.content_free)), []
     return options.method, METHODS[options.method].fit(features, gold), []
 
 
@@ -238,13 +244,13 @@ def _threshold(
         options.agreement,
         options.confidence,
         thresholds=thresholds_of(curve.preference(features.take(~rows))),
-        largest=int(_sizes(gold).max()),
+        largest=int(gold.sizes.max()),
     )
     return fitted, risks
 
 
 def _no_threshold(asked: Selective, gold: Gold) -> str:
-    sizes = _sizes(gold)
+    sizes = gold.sizes
     needed = instructions_needed(sizes, asked.agreement, asked.confidence, int(sizes.max()))
     return (
         f"no threshold keeps this promise on gold of {len(sizes):,} instructions (an agreement of"
@@ -252,11 +258,6 @@ def _no_threshold(asked: Selective, gold: Gold) -> str:
         f" with no wrong verdict at all gold of about {2 * needed:,} such instructions would do,"
         " half of them to fit the curve"
     )
-
-
-def _sizes(gold: Gold) -> Int64:
-    """Pairs of each instruction."""
-    return np.unique(gold.groups, return_counts=True)[1].astype(np.int64)
 
 
 def _fit_notes(gold: Gold, options: FitOptions, table: list[dict[str, Any]]) -> dict[str, Any]:
@@ -279,20 +280,6 @@ def _check_binding(source: Source, calibrator: Calibrator, path: Path, *, force:
             effect="nothing was changed",
             remedy="fit one on gold for these reads; --force applies it all the same",
         )
-
-
-def _content_free(source: Source, path: Path) -> float:
-    """The mean preference of pairs without content, judged as those of the source were."""
-    words = differences(binding(Source(path, source.columns)), binding(source))
-    if words:
-        raise CalibratorRefused(
-            f"the pairs without content were judged by something else ({words})",
-            place=str(path),
-            effect="no calibrator was written",
-            remedy="judge them with the judge, protocol and options of the others",
-        )
-    bare = read_comparisons(path, source.columns, ["preference"])
-    return float(bare.table["preference"].to_numpy().mean())
 
 
 def _missing(calibrator: Calibrator, table: pa.Table, place: str) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from steelyard.calibrate.features import Features, logit
-from steelyard.errors import escape
+from steelyard.errors import CalibratorRefused, escape
 from steelyard.records import Float64, Int64
 from steelyard.store.rundir import RunDir
 from steelyard.store.tables import describe, read_comparisons
@@ -114,6 +114,24 @@ def differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
         for key in dict.fromkeys([*there, *here])
         if there.get(key) != here.get(key)
     )
+
+
+def content_free(source: Source, path: Path) -> float:
+    """The mean preference of pairs without content, judged as those of the source were.
+
+    Raises:
+        CalibratorRefused: they were judged by something else.
+    """
+    words = differences(binding(Source(path, source.columns)), binding(source))
+    if words:
+        raise CalibratorRefused(
+            f"the pairs without content were judged by something else ({words})",
+            place=str(path),
+            effect="no calibrator was written",
+            remedy="judge them with the judge, protocol and options of the others",
+        )
+    bare = read_comparisons(path, source.columns, ["preference"])
+    return float(bare.table["preference"].to_numpy().mean())
 
 
 def _groups(table: pa.Table) -> Int64:
