@@ -39,7 +39,6 @@ ROLES: dict[str, tuple[str, ...]] = {
     "model_b": ("model_b",),
 }
 MODELS = ("model_a", "model_b")
-LEAST, MOST = 1e-9, 1e12  # votes of a row; sums of others lose digits
 VOTES = ("votes_a", "votes_b", "votes_tie")
 
 
@@ -193,13 +192,6 @@ def _votes(
     fields = [pc.fill_null(pc.struct_field(found, name), 0) for name in ("a", "b", "tie")]
     votes = np.stack([one.to_numpy(zero_copy_only=False) for one in fields], axis=1)
     labelled: Bool = found.is_valid().to_numpy(zero_copy_only=False)
-    total = votes.sum(axis=1)
-    extreme = np.flatnonzero(labelled & (total > 0) & ((total < LEAST) | (total > MOST)))
-    if len(extreme):
-        problems.append(
-            f"{len(extreme):,} have votes that sum to less than {LEAST:g} or more than {MOST:g},"
-            f" the first in row {extreme[0]:,}: {total[extreme[0]]:g}"
-        )
     return votes, labelled, problems
 
 

@@ -27,6 +27,7 @@ _SPELLINGS = (
 )
 LABELS = {word: code for code, words in enumerate(_SPELLINGS) for word in words}
 _ABSENT, _UNKNOWN = -1, -2
+LEAST, MOST = 1e-9, 1e12  # votes of a row; beyond, sums with others lose all digits
 
 
 def read_gold(
@@ -35,7 +36,8 @@ def read_gold(
     """GOLD for each row, null where the row has none; unreadable gold goes to `findings`.
 
     A label is one vote; a floating-point number is P(a), a vote split between a and b. Votes are
-    counts or weights: no null among them unless all are, none negative, and not all zero.
+    counts or weights: no null among them unless all are, none negative, not all zero, and their sum
+    from LEAST to MOST.
 
     Args:
         columns: role -> values: gold (text, float64 or GOLD) or votes_a, votes_b, votes_tie
@@ -176,6 +178,11 @@ def _read_votes(votes: Mapping[str, pa.Array], findings: Findings) -> pa.Array:
         (total == 0) & ~nothing,
         REASON,
         lambda row: f"votes sum to zero: {shown(row)}",
+    )
+    findings.add(
+        (total > 0) & np.isfinite(total) & ((total < LEAST) | (total > MOST)),
+        REASON,
+        lambda row: f"votes sum to less than {LEAST:g} or more than {MOST:g}: {shown(row)}",
     )
     if "tie" not in votes:
         counts = np.vstack([counts, np.zeros((1, counts.shape[1]))])
