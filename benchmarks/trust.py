@@ -26,6 +26,7 @@ from trust_data import GOLD_SHAPES, JUDGES, biased_judge, broken_and_found, judg
 from workloads import DATA
 
 METRICS = ("log_loss", "ece_debiased")
+MANY = 1200  # instructions with which thresholds are found
 
 
 def line(table: str, name: str, **values: object) -> dict[str, Any]:
@@ -99,11 +100,11 @@ def coverage(seeds: int) -> Iterator[dict[str, Any]]:
 
 def promise(seeds: int) -> Iterator[dict[str, Any]]:
     """Thresholds for 90% agreement on gold whose instructions are wrong in all pairs at once."""
-    cases = [(shape, judge, None) for shape in GOLD_SHAPES for judge in JUDGES]
-    cases += [(shape, "rising", 1200) for shape in GOLD_SHAPES]
+    cases = [(shape, judge, few) for shape, (few, _) in GOLD_SHAPES.items() for judge in JUDGES]
+    cases += [(shape, judge, MANY) for shape in GOLD_SHAPES for judge in ("rising", "just too bad")]
     for shape, judge, instructions in cases:
         broken, found = broken_and_found(shape, judge, seeds, instructions=instructions)
-        name = f"{shape}{f' ({instructions})' if instructions else ''}, {judge}"
+        name = f"{instructions:,} instructions {shape}, {judge}"
         yield line("promise", f"{name}: broken", n=seeds, share=broken / seeds)
         yield line("promise", f"{name}: found", n=seeds, share=found / seeds)
 

@@ -85,7 +85,7 @@ def test_the_promise_is_broken_in_at_most_one_of_twenty_draws(shape, judge):
     assert broken / seeds <= 0.05 + slack
 
 
-@pytest.mark.parametrize("shape", ["singletons", "30 of 10", "uneven"])
+@pytest.mark.parametrize("shape", ["of 1 pair", "of 10 pairs", "of 1 to 29 pairs"])
 def test_the_promise_is_kept_where_thresholds_are_found(shape):
     # Enough instructions for the test to reject often, and errors that are those of instructions.
     broken, found = broken_and_found(shape, "rising", 100, instructions=1200)

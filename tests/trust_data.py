@@ -52,11 +52,14 @@ def judged_pairs(draw, *, instructions=250, each=4):
 
 # Gold by how many pairs its instructions have: (usual number of instructions, their sizes).
 GOLD_SHAPES = {
-    "singletons": (600, lambda draw, n: np.ones(n, np.int64)),
-    "30 of 10": (30, lambda draw, n: np.full(n, 10)),
-    "13 of 15": (13, lambda draw, n: np.full(n, 15)),
-    "40 heavy-tailed": (40, lambda draw, n: np.minimum(1 + draw.pareto(1.2, n).astype(int), 60)),
-    "uneven": (100, lambda draw, n: draw.integers(1, 30, n)),
+    "of 1 pair": (600, lambda draw, n: np.ones(n, np.int64)),
+    "of 10 pairs": (30, lambda draw, n: np.full(n, 10)),
+    "of 15 pairs": (13, lambda draw, n: np.full(n, 15)),
+    "of 1 to 60 pairs, heavy-tailed": (
+        40,
+        lambda draw, n: np.minimum(1 + draw.pareto(1.2, n).astype(int), 60),
+    ),
+    "of 1 to 29 pairs": (100, lambda draw, n: draw.integers(1, 30, n)),
 }
 # Judges by how often they are wrong at a confidence, against a promise of 90% agreement.
 JUDGES = {

@@ -37,8 +37,8 @@ FEW_INSTRUCTIONS = 30  # below it intervals over instructions are too narrow
 class Matched:
     """The pairs that have gold, k of them."""
 
-    pairs: Pairs
-    rows: Int64  # k, places among the pairs
+    table: pa.Table  # k rows of what was read, by role (READS)
+    rows: Int64  # k, places among the judged pairs
     votes: Float64  # k x 3
     groups: Int64  # k
     by: pa.Array | None  # k values of the column that was asked for
@@ -49,13 +49,6 @@ class Matched:
     def features(self) -> Features:
         """Features of the k pairs."""
         return features_of(self.table)
-
-    @property
-    def table(self) -> pa.Table:
-        """What was read of the k pairs, by role."""
-        table = self.pairs.table
-        names = [name for name in READS if name in table.column_names]
-        return table.select(names).take(pa.array(self.rows))
 
     @property
     def gold(self) -> Gold:
@@ -102,6 +95,7 @@ class Matched:
             annotations = annotations.moved(places)
         return replace(
             self,
+            table=self.table.filter(pa.array(kept)),
             rows=self.rows[kept],
             votes=self.votes[kept],
             groups=self.groups[kept],
@@ -254,7 +248,10 @@ def _matched(
     pairs: Pairs, rows: Int64, votes: Float64, groups: Int64, notes: tuple[str, ...]
 ) -> Matched:
     notes = (*pairs.notes, *notes, *_gold_notes(votes, groups))
-    return Matched(pairs, rows, votes, groups, None, None, notes)
+    table = pairs.table.select([name for name in READS if name in pairs.table.column_names])
+    if len(rows) < len(table):
+        table = table.take(pa.array(rows))
+    return Matched(table, rows, votes, groups, None, None, notes)
 
 
 def _gold_notes(votes: Float64, groups: Int64) -> list[str]:
