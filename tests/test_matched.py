@@ -55,13 +55,14 @@ def test_gold_of_swapped_and_of_other_models_is_refused_with_counts(tmp_path):
     assert len(match_gold(table(tmp_path), file, left_out).rows) == 40
 
 
-def test_the_command_refuses_swapped_gold(tmp_path):
-    source = table(tmp_path)
-    done = program(
-        "evaluate", source.path, "--gold", gold(tmp_path, model_a=["y"] * 40, model_b=["x"] * 40)
-    )
+def test_the_command_refuses_swapped_gold_unless_names_are_left_out(tmp_path):
+    file = gold(tmp_path, model_a=["y"] * 40, model_b=["x"] * 40)
+    line = ("evaluate", table(tmp_path).path, "--gold", file, "--bootstraps", 0)
+    done = program(*line)
     assert done.returncode == 3
     assert "40 name the models the other way round" in done.stderr
+    done = program(*line, "--gold-map", "model_a=")
+    assert done.returncode == 0, done.stderr
 
 
 def test_one_sided_gold_and_gold_of_ties_are_told(tmp_path):

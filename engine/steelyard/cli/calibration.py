@@ -103,7 +103,7 @@ def fit(
 
     source, out = make_source(_one(run, table), options), options.pop("out")
     check_out(out, b"{", read=(table, gold, options["content_free"]))
-    columns = parse_pairs("--gold-map", gold_map)
+    columns = parse_pairs("--gold-map", gold_map, empty=True)
     fitted = fit_calibrator(source, gold, FitOptions(**options), columns)
     save_calibrator(out, fitted.calibrator)
     tell(fitted.notes)
@@ -188,7 +188,7 @@ def evaluate(
     read = make_source(source, options)
     if diagram:
         check_place(diagram)
-    columns = parse_pairs("--gold-map", gold_map)
+    columns = parse_pairs("--gold-map", gold_map, empty=True)
     report = evaluate_source(read, gold, EvaluateOptions(**options), columns)
     tell(report.notes)
     if json_out:
