@@ -99,12 +99,19 @@ def coverage(seeds: int) -> Iterator[dict[str, Any]]:
 
 
 def promise(seeds: int) -> Iterator[dict[str, Any]]:
-    """Thresholds for 90% agreement on gold whose instructions are wrong in all pairs at once."""
-    cases = [(shape, judge, few) for shape, (few, _) in GOLD_SHAPES.items() for judge in JUDGES]
-    cases += [(shape, judge, MANY) for shape in GOLD_SHAPES for judge in ("rising", "just too bad")]
-    for shape, judge, instructions in cases:
-        broken, found = broken_and_found(shape, judge, seeds, instructions=instructions)
-        name = f"{instructions:,} instructions {shape}, {judge}"
+    """Thresholds on gold whose instructions are wrong in all pairs at once: broken, found."""
+    cases = [
+        (instructions, shape, judge, agreement)
+        for agreement in (0.9, 0.6)
+        for shape, (few, _) in GOLD_SHAPES.items()
+        for instructions in ((few, MANY) if agreement == 0.9 else (few,))
+        for judge in JUDGES
+    ]
+    for instructions, shape, judge, agreement in cases:
+        broken, found = broken_and_found(
+            shape, judge, seeds, agreement=agreement, instructions=instructions
+        )
+        name = f"{agreement:.0%}, {instructions:,} instructions {shape}, {judge}"
         yield line("promise", f"{name}: broken", n=seeds, share=broken / seeds)
         yield line("promise", f"{name}: found", n=seeds, share=found / seeds)
 

@@ -78,11 +78,18 @@ def test_the_bet_is_the_mean_of_products():
 
 @pytest.mark.parametrize("shape", GOLD_SHAPES)
 @pytest.mark.parametrize("judge", JUDGES)
-def test_the_promise_is_broken_in_at_most_one_of_twenty_draws(shape, judge):
-    seeds = 400
-    broken, _ = broken_and_found(shape, judge, seeds)
+@pytest.mark.parametrize("agreement", [0.9, 0.6])  # at 0.6 a few instructions can prove it
+def test_the_promise_is_broken_in_at_most_one_of_twenty_draws(shape, judge, agreement):
+    seeds = 200
+    broken, _ = broken_and_found(shape, judge, seeds, agreement=agreement)
     slack = 2 * math.sqrt(0.05 * 0.95 / seeds)
     assert broken / seeds <= 0.05 + slack
+
+
+@pytest.mark.parametrize("shape", ["of 1 pair", "of 10 pairs", "of 1 to 29 pairs"])
+def test_a_few_instructions_prove_a_small_promise(shape):
+    _, found = broken_and_found(shape, "good", 100, agreement=0.6)
+    assert found >= 50
 
 
 @pytest.mark.parametrize("shape", ["of 1 pair", "of 10 pairs", "of 1 to 29 pairs"])

@@ -61,21 +61,26 @@ GOLD_SHAPES = {
     ),
     "of 1 to 29 pairs": (100, lambda draw, n: draw.integers(1, 30, n)),
 }
-# Judges by how often they are wrong at a confidence, against a promise of 90% agreement.
+# Judges by how often they are wrong at a confidence, where a share of `allowed` is promised.
 JUDGES = {
-    "rising": lambda c: 0.45 - 0.44 * (2 * c - 1) ** 0.7,
-    "just too bad": lambda c: np.full(len(c), 0.101),
-    "wrong when sure": lambda c: np.where(c > 0.97, 0.12, 0.07),
+    "rising": lambda c, allowed: allowed * (4.5 - 4.4 * (2 * c - 1) ** 0.7),
+    "good": lambda c, allowed: np.full(len(c), allowed / 4),
+    "just too bad": lambda c, allowed: np.full(len(c), allowed + 0.001),
+    "wrong when sure": lambda c, allowed: allowed * np.where(c > 0.97, 1.2, 0.7),
 }
 
 
-def broken_and_found(shape, judge, seeds, *, instructions=None):
+def broken_and_found(shape, judge, seeds, *, agreement=0.9, instructions=None):
     """In how many draws of gold a threshold breaks its promise, and in how many one is found.
 
     All pairs of an instruction are wrong together: they share the draw that decides it.
     """
     usual, sizes_of = GOLD_SHAPES[shape]
-    risk = JUDGES[judge]
+    allowed = 1 - agreement
+
+    def risk(certainty):
+        return np.minimum(JUDGES[judge](certainty, allowed), 1)
+
     pool = confidence_of(np.random.default_rng(10**6).beta(0.7, 0.7, 100_000))
     broken = found = 0
     for seed in range(seeds):
@@ -86,10 +91,10 @@ def broken_and_found(shape, judge, seeds, *, instructions=None):
         right = draw.random(len(sizes))[groups] >= risk(confidence_of(p))
         test = groups % 2 == 1
         threshold = fit_threshold(
-            p[test], right[test], groups[test], 0.9, 0.95,
+            p[test], right[test], groups[test], agreement, 0.95,
             thresholds=thresholds_of(p[~test]), largest=int(sizes.max()),
         ).threshold  # fmt: skip
         if threshold is not None:
             found += 1
-            broken += bool(risk(pool[pool >= threshold]).mean() > 0.1)
+            broken += bool(risk(pool[pool >= threshold]).mean() > allowed)
     return broken, found
