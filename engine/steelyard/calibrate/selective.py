@@ -78,7 +78,7 @@ def fit_threshold(
     Args:
         preference: n, calibrated on other gold than this.
         agrees: n, whether the verdict names what gold names; a gold tie never agrees.
-        groups: n, the pairs' instructions.
+        groups: n, the pairs' instructions, from 0.
         agreement: wanted, in (0, 1).
         confidence: wanted, in (0, 1).
         thresholds: falling, made from other gold (`thresholds_of`).
@@ -123,7 +123,7 @@ def chance_of(wrong: Bool, groups: Int64, risk: float, largest: int) -> float:
 
     Args:
         wrong: n pairs.
-        groups: n, their instructions. Instructions without a pair here bet nothing.
+        groups: n, their instructions, from 0. Those without a pair here leave wealth as it is.
         risk: in (0, 1).
         largest: most pairs that any instruction has, among these or not.
     """
@@ -131,8 +131,7 @@ def chance_of(wrong: Bool, groups: Int64, risk: float, largest: int) -> float:
         return binomial_tail(int(wrong.sum()), len(wrong), risk)
     if not len(wrong):
         return 1.0
-    at = np.unique(groups, return_inverse=True)[1]
-    x = np.bincount(at, weights=wrong - risk) / largest
+    x = np.bincount(groups, weights=wrong - risk) / largest
     with np.errstate(divide="ignore"):  # all is lost where a bet of everything was wrong
         wealth = [np.log(np.maximum(1 - bet * x, 0)).sum() for bet in _bets(risk).tolist()]
     return min(1.0, math.exp(-_log_mean(np.array(wealth))))
