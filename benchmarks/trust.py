@@ -20,13 +20,13 @@ from common import parser, report
 from steelyard.calibrate.features import Features, Gold, sigmoid
 from steelyard.calibrate.fitting import METHODS
 from steelyard.calibrate.selection import choose
-from steelyard.calibrate.selective import confidence_of, fit_threshold
 from steelyard.metrics.report import difference, evaluate, sample
 from steelyard.metrics.rows import Judged
-from trust_data import biased_judge, judged_pairs
+from trust_data import GOLD_SHAPES, JUDGES, biased_judge, broken_and_found, judged_pairs
 from workloads import DATA
 
 METRICS = ("log_loss", "ece_debiased")
+MANY = 1200  # instructions with which thresholds are found
 
 
 def line(table: str, name: str, **values: object) -> dict[str, Any]:
@@ -99,24 +99,21 @@ def coverage(seeds: int) -> Iterator[dict[str, Any]]:
 
 
 def promise(seeds: int) -> Iterator[dict[str, Any]]:
-    """Judges whose agreement rises with their confidence, and one that is wrong when it is sure."""
-    curves = {
-        "rising": lambda c: 0.55 + 0.44 * (2 * c - 1) ** 0.7,
-        "wrong when sure": lambda c: np.where(c > 0.97, 0.88, 0.93),
-    }
-    pool = confidence_of(np.random.default_rng(10**6).beta(0.7, 0.7, 100_000))
-    for name, curve in curves.items():
-        broken = trusted = 0
-        for seed in range(seeds):
-            draw = np.random.default_rng(seed)
-            p = draw.beta(0.7, 0.7, 600)
-            right = draw.random(600) < curve(confidence_of(p))
-            threshold = fit_threshold(p, right, np.arange(600), 0.9, 0.95).threshold
-            if threshold is not None:
-                trusted += 1
-                broken += bool(curve(pool[pool >= threshold]).mean() < 0.9)
+    """Thresholds on gold whose instructions are wrong in all pairs at once: broken, found."""
+    cases = [
+        (instructions, shape, judge, agreement)
+        for agreement in (0.9, 0.6)
+        for shape, (few, _) in GOLD_SHAPES.items()
+        for instructions in ((few, MANY) if agreement == 0.9 else (few,))
+        for judge in JUDGES
+    ]
+    for instructions, shape, judge, agreement in cases:
+        broken, found = broken_and_found(
+            shape, judge, seeds, agreement=agreement, instructions=instructions
+        )
+        name = f"{agreement:.0%}, {instructions:,} instructions {shape}, {judge}"
         yield line("promise", f"{name}: broken", n=seeds, share=broken / seeds)
-        yield line("promise", f"{name}: found", n=seeds, share=trusted / seeds)
+        yield line("promise", f"{name}: found", n=seeds, share=found / seeds)
 
 
 def main() -> int:

@@ -97,13 +97,13 @@ def test_drift_is_told(tmp_path):
 def test_what_the_table_lacks_is_said(tmp_path):
     table, gold, _ = scores(tmp_path)
     source = Source(table, {"logit": "difference", "score": "difference"})
-    with pytest.raises(CalibratorRefused, match="position needs score_ab and score_ba"):
+    with pytest.raises(CalibratorRefused, match="position needs preference_ab and preference_ba"):
         fit_calibrator(source, gold, FitOptions(method="position"))
     made = fit_calibrator(source, gold, FitOptions(method="length")).calibrator
     (tmp_path / "c.json").write_text(made.to_json())
     bare = pq.read_table(table).drop_columns(["length_a"])
     pq.write_table(bare, tmp_path / "bare.parquet")
-    with pytest.raises(CalibratorRefused, match="needs longer"):
+    with pytest.raises(CalibratorRefused, match="needs length_a, which"):
         apply_calibrator(
             Source(tmp_path / "bare.parquet", source.columns), tmp_path / "c.json",
             tmp_path / "o.parquet", force=False,
@@ -119,6 +119,79 @@ def test_contextual_takes_a_judged_pair_without_content(tmp_path):
     options = FitOptions(method="contextual", content_free=tmp_path / "bare.parquet")
     made = fit_calibrator(source, gold, options).calibrator
     assert made.curve.coefficients == pytest.approx({"logit": 1.0, "intercept": -2.0})
+
+
+def test_both_orders_of_a_table_have_columns_of_any_name(tmp_path):
+    table, gold, score = scores(tmp_path)
+    rows = pq.read_table(table).append_column("p", pa.array(sigmoid(score / 5)))
+    for name, lean in (("first", 0.5), ("second", -0.5)):
+        rows = rows.append_column(name, pa.array(sigmoid(score / 5 + lean)))
+    pq.write_table(rows, table)
+    mapped = ("--preference", "p", "--map", "preference_ab=first", "--map", "preference_ba=second")
+    common = ("--from", table, *mapped)
+    fit = program("calibrate", "fit", *common, "--gold", gold, "--method", "position",
+                  "--out", tmp_path / "c.json")  # fmt: skip
+    assert fit.returncode == 0, fit.stderr
+    made = Calibrator.from_json((tmp_path / "c.json").read_text(), "test")
+    assert made.curve.constants["first_position"] == pytest.approx(0.5)
+    out = tmp_path / "out.parquet"
+    done = program("calibrate", "apply", *common, tmp_path / "c.json", "--out", out)
+    assert done.returncode == 0, done.stderr
+    found = pq.read_table(out)
+    assert found.column_names == [*rows.column_names, "calibrated_preference", "calibrated_tie",
+                                  "trusted"]  # fmt: skip
+    slope, shift = made.curve.coefficients["logit"], made.curve.coefficients["intercept"]
+    wanted = sigmoid(slope * score / 5 + shift)  # no pair has another lean than the mean
+    assert np.abs(found["calibrated_preference"].to_numpy() - wanted).max() < 1e-9
+
+
+def test_rows_that_lack_what_the_calibrator_reads_are_counted(tmp_path):
+    table, gold, score = scores(tmp_path)
+    rows = pq.read_table(table).append_column("preference", pa.array(sigmoid(score / 5)))
+    ab = [None, *sigmoid(score / 5 + draw_lean(score)).tolist()[1:]]
+    rows = rows.append_column("preference_ab", pa.array(ab))
+    rows = rows.append_column("preference_ba", pa.array(sigmoid(score / 5)))
+    pq.write_table(rows, table)
+    fit = ("calibrate", "fit", "--from", table, "--out", tmp_path / "c.json")
+    done = program(*fit, "--gold", gold, "--method", "position")
+    assert done.returncode == 3
+    assert "which these reads lack (preference_ab in 1 of 800)" in done.stderr
+    pq.write_table(pq.read_table(gold).slice(1), gold)
+    assert program(*fit, "--gold", gold, "--method", "position").returncode == 0
+    done = program("calibrate", "apply", "--from", table, tmp_path / "c.json", "--out",
+                   tmp_path / "o.parquet")  # fmt: skip
+    assert "preference_ab in 1 of 800: they get no calibrated_preference" in done.stderr
+    assert pq.read_table(tmp_path / "o.parquet")["calibrated_preference"].null_count == 1
+
+
+def draw_lean(score):
+    return np.random.default_rng(4).normal(0.3, 0.5, len(score))
+
+
+def test_one_pair_with_most_of_the_votes_is_told(tmp_path):
+    table, gold, _ = scores(tmp_path)
+    ids = pq.read_table(gold)["pair_id"]
+    a, b = np.ones(800), np.ones(800)
+    a[7] = 1e6
+    pq.write_table(pa.table({"pair_id": ids, "votes_a": a, "votes_b": b}), gold)
+    source = Source(table, {"logit": "difference", "score": "difference"})
+    fitted = fit_calibrator(source, gold, FitOptions(method="platt"))
+    assert any("one pair has 100% of all votes" in note for note in fitted.notes)
+
+
+def test_no_threshold_is_said_with_what_would_be_needed(tmp_path):
+    table, gold, _ = scores(tmp_path, rows=200)
+    rows = pq.read_table(table)
+    topic = pa.array(np.arange(200) % 20)
+    rows = rows.set_column(rows.column_names.index("prompt_id"), "prompt_id", topic)
+    pq.write_table(rows, table)
+    source = Source(table, {"logit": "difference", "score": "difference"})
+    fitted = fit_calibrator(source, gold, FitOptions(method="platt", agreement=0.9))
+    assert fitted.calibrator.selective.threshold is None
+    note = next(one for one in fitted.notes if "no threshold" in one)
+    assert "keeps this promise on gold of 20 instructions" in note
+    assert "gold of about 114 such instructions" in note
+    assert any("gold is of 20 instructions; below 30" in one for one in fitted.notes)
 
 
 USAGE = [

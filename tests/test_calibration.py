@@ -17,7 +17,7 @@ from steelyard.calibrate.record import Calibrator
 from steelyard.calibration import FitOptions, apply_calibrator, fit_calibrator
 from steelyard.errors import CalibratorRefused, GoldRefused, RunLocked, UsageError
 from steelyard.evaluation import EvaluateOptions, evaluate_source
-from steelyard.judged import Source
+from steelyard.judged import Source, differences
 from steelyard.store.rundir import RunDir
 
 TEMPERATURE, LENGTH = 2.5, 2.0
@@ -176,8 +176,9 @@ def test_each_part_of_the_binding_counts(run, gold):
     made = fit_calibrator(Source(run.root), gold, FitOptions(method="platt")).calibrator
     assert set(made.bound) == {"fingerprint", "judge", "protocol", "templates", "truncation"}
     for key in made.bound:
-        assert made.mismatches({**made.bound, key: "other"}) == [key]
-    assert made.mismatches(made.bound) == []
+        words = differences(made.bound, {**made.bound, key: "other"})
+        assert words == f"{key}: {made.bound[key]} there, other here"
+    assert differences(made.bound, made.bound) == ""
 
 
 def test_a_run_that_is_written_is_not_calibrated(place, run, gold):
@@ -223,6 +224,18 @@ def test_too_little_gold_and_hard_decisions_are_refused(run, gold, tmp_path):
     pq.write_table(hard, tmp_path / "hard.parquet")
     with pytest.raises(CalibratorRefused, match="decisions without probabilities"):
         fit_calibrator(Source(tmp_path / "hard.parquet"), gold, FitOptions())
+
+
+def test_pairs_without_content_have_to_be_of_the_same_judge(run, gold, tmp_path):
+    (tmp_path / "same").mkdir()
+    (tmp_path / "other").mkdir()
+    same = score(tmp_path / "same", rows=20, judge="scripted:fail=0.005")
+    options = FitOptions(method="contextual", content_free=same.root)
+    assert fit_calibrator(Source(run.root), gold, options).calibrator.method == "contextual"
+    other = score(tmp_path / "other", rows=20, judge="scripted:seed=1")
+    options = FitOptions(method="contextual", content_free=other.root)
+    with pytest.raises(CalibratorRefused, match=r"judged by something else \(fingerprint"):
+        fit_calibrator(Source(run.root), gold, options)
 
 
 @pytest.mark.parametrize(

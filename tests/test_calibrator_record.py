@@ -10,7 +10,7 @@ import pytest
 from steelyard.calibrate.features import Features, logit, sigmoid
 from steelyard.calibrate.fitting import METHODS
 from steelyard.calibrate.record import Calibrator, calibrated_sql
-from steelyard.calibrate.selective import Selective, fit_threshold
+from steelyard.calibrate.selective import Selective, fit_threshold, thresholds_of
 from steelyard.calibrate.ties import fit_tie
 from steelyard.errors import CalibratorRefused
 from trust_data import biased_judge
@@ -23,7 +23,10 @@ def calibrator(name):
     tied = np.concatenate([GOLD.votes[:, :2], np.ones((len(GOLD), 1))], axis=1)
     agrees = np.random.default_rng(0).random(len(GOLD)) < 0.97
     preference = curve.preference(FEATURES)
-    threshold = fit_threshold(preference, agrees, GOLD.groups, 0.9, 0.95)
+    threshold = fit_threshold(
+        preference, agrees, GOLD.groups, 0.9, 0.95,
+        thresholds=thresholds_of(preference), largest=int(np.bincount(GOLD.groups).max()),
+    )  # fmt: skip
     assert threshold.threshold is not None
     bound = {"fingerprint": "f"}
     return Calibrator(name, curve, fit_tie(preference, tied), threshold, None, bound, {"pairs": 3})

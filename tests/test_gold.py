@@ -91,6 +91,56 @@ REFUSED = {
         {"pair_id": ["x", None], "label": ["A", "B"]},
         "1 have no pair_id, the first in row 1",
     ),
+    "votes of one side": (
+        {"pair_id": ["x"], "votes_a": [1]},
+        "gold has votes_a and no votes_b",
+    ),
+    "votes of the other side": (
+        {"pair_id": ["x"], "votes_b": [1], "votes_tie": [1]},
+        "gold has votes_b and no votes_a",
+    ),
+    "votes as text": (
+        {"pair_id": ["x"], "votes_a": ["one"], "votes_b": [1]},
+        "votes_a in votes_a is of type string",
+    ),
+    "labels as lists": (
+        {"pair_id": ["x"], "label": [["A"]]},
+        "gold in label is of type list<",
+    ),
+    "labels as other fields": (
+        {"pair_id": ["x"], "gold": [{"left": 1, "right": 2}]},
+        "gold in gold is of type struct<left",
+    ),
+    "a pair_id of bytes": (
+        {"pair_id": [b"\xff\xfe"], "label": ["A"]},
+        "pair_id in pair_id is of type binary",
+    ),
+    "a pair_id that is no UTF-8": (
+        {"pair_id": pa.array([b"\xff\xfe"]).view(pa.string()), "label": ["A"]},
+        "pair_id in pair_id holds bytes that are no UTF-8",
+    ),
+    "a pair_id that is a list": (
+        {"pair_id": [["x"]], "label": ["A"]},
+        "pair_id in pair_id is of type list<",
+    ),
+    "a pair_id that is a fraction": (
+        {"pair_id": [1.0], "label": ["A"]},
+        "pair_id in pair_id is of type double",
+    ),
+    "extreme weights": (
+        {"pair_id": ["x", "y", "z"], "votes_a": [1e300, 1, 1e-300], "votes_b": [0.0, 1, 0]},
+        "2 have votes that sum to less than 1e-09 or more than 1e+12, the first in row 0",
+    ),
+    "rows of other models": (
+        {
+            "pair_id": ["x", "x", "y"],
+            "label": ["A", "A", "B"],
+            "annotator": ["i", "j", "i"],
+            "model_a": ["m", "n", "m"],
+            "model_b": ["n", "m", "n"],
+        },
+        "the rows of 1 pair_ids name different models, the first x",
+    ),
     "no gold at all": (
         {"pair_id": ["x"], "label": pa.array([None], pa.string())},
         "none of 1 rows has gold",

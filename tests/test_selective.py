@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from steelyard.calibrate.drift import Reference, measure_drift
 from steelyard.calibrate.selective import (
     binomial_tail,
+    chance_of,
     coverage_risk,
-    design_effect,
     fit_threshold,
+    instructions_needed,
+    thresholds_of,
 )
+from trust_data import GOLD_SHAPES, JUDGES, broken_and_found
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.floats(0.01, 0.99))
@@ -33,7 +36,10 @@ def test_a_worked_example():
     # 400 pairs, all right but the 40 least certain. At level 0.05 / 4, 95% coverage passes with 20
     # failures of 380 and 100% does not with 40 of 400.
     preference = np.linspace(0.99, 0.6, 400)
-    found = fit_threshold(preference, np.arange(400) < 360, np.arange(400), 0.9, 0.95)
+    found = fit_threshold(
+        preference, np.arange(400) < 360, np.arange(400), 0.9, 0.95,
+        thresholds=thresholds_of(preference), largest=1,
+    )  # fmt: skip
     assert binomial_tail(20, 380, 0.1) < 0.05 / 4 < binomial_tail(40, 400, 0.1)
     assert found.coverage == 0.95
     assert found.observed == pytest.approx(360 / 380)
@@ -41,50 +47,76 @@ def test_a_worked_example():
     assert found.pairs == 400
 
 
+def test_thresholds_fall_between_pairs_to_one_half():
+    preference = np.array([0.9, 0.2, 0.6, 0.55])  # certainties .9, .8, .6, .55
+    found = thresholds_of(preference)
+    assert len(found) == 20
+    assert sorted(set(found.tolist())) == pytest.approx([0.5, 0.575, 0.7, 0.85])
+    assert found.tolist() == sorted(found.tolist(), reverse=True)
+
+
 def test_too_little_gold_keeps_no_promise():
-    found = fit_threshold(np.full(20, 0.9), np.ones(20, bool), np.arange(20), 0.9, 0.95)
+    found = fit_threshold(
+        np.full(20, 0.9), np.ones(20, bool), np.arange(20), 0.9, 0.95,
+        thresholds=thresholds_of(np.full(20, 0.9)), largest=1,
+    )  # fmt: skip
     assert (found.threshold, found.coverage, found.observed) == (None, 0.0, None)
 
 
-def broken_promises(seeds, *, each, curve):
-    """Share of draws of gold in which the true agreement above the threshold is too low."""
-    broken = trusted = 0
-    for seed in range(seeds):
-        draw = np.random.default_rng(seed)
-        p = np.repeat(draw.beta(0.7, 0.7, 600 // each), each)
-        p = np.clip(p + draw.normal(0, 0.02, len(p)), 0, 1)
-        certainty = np.maximum(p, 1 - p)
-        hard = np.repeat(draw.normal(0, 1, 600 // each), each) * (each > 1) * 0.05
-        right = draw.random(len(p)) < np.clip(curve(certainty) + hard, 0, 1)
-        groups = np.repeat(np.arange(600 // each), each)
-        found = fit_threshold(p, right, groups, 0.9, 0.95)
-        if found.threshold is None:
-            continue
-        trusted += 1
-        many = np.random.default_rng(10**6).beta(0.7, 0.7, 100_000)
-        many = np.maximum(many, 1 - many)
-        broken += curve(many[many >= found.threshold]).mean() < 0.9
-    assert trusted > seeds // 4
-    return broken / seeds
+def test_the_bet_is_the_mean_of_products():
+    # Two instructions of three pairs at most, risk 0.2: one with 1 wrong of 3, one with 0 of 2.
+    wrong, groups = np.array([True, False, False, False, False]), np.array([4, 4, 4, 9, 9])
+    x = [(1 - 3 * 0.2) / 3, -2 * 0.2 / 3]
+    bets = [k / 20 / 0.8 for k in range(1, 21)]
+    wealth = np.mean([math.prod(1 - bet * one for one in x) for bet in bets])
+    assert chance_of(wrong, groups, 0.2, 3) == pytest.approx(min(1, 1 / wealth), rel=1e-12)
+    order = np.array([3, 0, 4, 2, 1])
+    assert chance_of(wrong[order], groups[order], 0.2, 3) == chance_of(wrong, groups, 0.2, 3)
+    assert chance_of(wrong[:0], groups[:0], 0.2, 3) == 1.0
+    assert chance_of(np.ones(6, bool), np.arange(6) // 3, 0.2, 3) == 1.0  # all is lost, no error
 
 
-@pytest.mark.parametrize("each", [1, 4])
-def test_the_promise_is_broken_in_at_most_one_of_twenty_draws(each):
-    assert broken_promises(500, each=each, curve=lambda c: 0.55 + 0.44 * (2 * c - 1) ** 0.7) <= 0.05
+@pytest.mark.parametrize("shape", GOLD_SHAPES)
+@pytest.mark.parametrize("judge", JUDGES)
+@pytest.mark.parametrize("agreement", [0.9, 0.6])  # at 0.6 a few instructions can prove it
+def test_the_promise_is_broken_in_at_most_one_of_twenty_draws(shape, judge, agreement):
+    seeds = 200
+    broken, _ = broken_and_found(shape, judge, seeds, agreement=agreement)
+    slack = 2 * math.sqrt(0.05 * 0.95 / seeds)
+    assert broken / seeds <= 0.05 + slack
 
 
-def test_the_promise_holds_for_a_judge_that_is_surest_where_it_is_wrong():
-    assert broken_promises(500, each=1, curve=lambda c: np.where(c > 0.97, 0.88, 0.93)) <= 0.05
+@pytest.mark.parametrize("shape", ["of 1 pair", "of 10 pairs", "of 1 to 29 pairs"])
+def test_a_few_instructions_prove_a_small_promise(shape):
+    _, found = broken_and_found(shape, "good", 100, agreement=0.6)
+    assert found >= 50
 
 
-def test_the_design_effect_of_independent_and_of_equal_rows():
-    draw = np.random.default_rng(0)
-    wrong = draw.random(4000) < 0.2
-    assert design_effect(wrong, np.arange(4000)) == 1.0
-    assert design_effect(np.repeat(wrong, 5), np.repeat(np.arange(4000), 5)) == pytest.approx(
-        5, abs=0.05
-    )
-    assert design_effect(wrong, np.arange(4000) // 5) < 1.3
+@pytest.mark.parametrize("shape", ["of 1 pair", "of 10 pairs", "of 1 to 29 pairs"])
+def test_the_promise_is_kept_where_thresholds_are_found(shape):
+    # Enough instructions for the test to reject often, and errors that are those of instructions.
+    broken, found = broken_and_found(shape, "rising", 100, instructions=1200)
+    assert found >= 60
+    assert broken <= 10
+    broken, _ = broken_and_found(shape, "just too bad", 100, instructions=1200)
+    assert broken <= 10
+
+
+@pytest.mark.parametrize("agreement", [0.6, 0.9])
+def test_instructions_needed_are_those_with_which_a_faultless_judge_passes(agreement):
+    sizes = np.array([10, 10, 4])
+    needed = instructions_needed(sizes, agreement, 0.95, 10)
+    passes = []
+    for times in (math.ceil(needed / 3), math.ceil(needed / 3) - 1):
+        groups = np.repeat(np.arange(3 * times), np.tile(sizes, times))
+        p = np.full(len(groups), 0.9)
+        found = fit_threshold(
+            p, np.ones(len(p), bool), groups, agreement, 0.95,
+            thresholds=thresholds_of(p), largest=10,
+        )  # fmt: skip
+        passes.append(found.threshold is not None)
+    assert passes == [True, False]
+    assert instructions_needed(np.ones(5, np.int64), 0.9, 0.95, 1) == 42  # 0.9^42 < 0.0125
 
 
 def test_coverage_and_risk_of_a_small_set():

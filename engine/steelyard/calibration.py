@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from steelyard.calibrate.drift import Drift, Reference, measure_drift
 from steelyard.calibrate.features import Features, Gold
@@ -15,19 +16,35 @@ from steelyard.calibrate.fitting import CHOICES, FLATTEST, METHODS, Curve, avail
 from steelyard.calibrate.linear import Linear
 from steelyard.calibrate.record import Calibrator
 from steelyard.calibrate.selection import choose, grouped_folds
-from steelyard.calibrate.selective import Selective, coverage_risk, fit_threshold
+from steelyard.calibrate.selective import (
+    Selective,
+    coverage_risk,
+    fit_threshold,
+    instructions_needed,
+    thresholds_of,
+)
 from steelyard.calibrate.ties import fit_tie
 from steelyard.errors import CalibratorRefused, UsageError, escape
-from steelyard.judged import Source, binding, read_pairs
+from steelyard.judged import (
+    ORDERS,
+    Source,
+    binding,
+    content_free,
+    differences,
+    gaps,
+    numbers_of,
+    read_pairs,
+)
 from steelyard.matched import Matched, match_gold
-from steelyard.metrics.rows import TIE, gold_classes
-from steelyard.records import Bool, Float64
+from steelyard.metrics.rows import named_by_gold
+from steelyard.records import Bool
 from steelyard.store import compaction
 from steelyard.store.calibrated import calibrate_file, load_calibrator, save_calibrator
 from steelyard.store.rundir import RunDir
-from steelyard.store.tables import read_comparisons
 
 FEWEST_PAIRS = 10
+HEAVIEST = 0.5  # share of all votes that one pair may have without a note
+COLUMNS = {"score_ab": "preference_ab", "score_ba": "preference_ba", "longer": "both lengths"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +87,13 @@ def fit_calibrator(
     matched = match_gold(source, gold, gold_columns)
     features, all_gold, notes = matched.features, matched.gold, list(matched.notes)
     _check_size(source, matched, options)
+    missing = gaps(matched.table, ORDERS)
+    _check_reads(source, features, missing, options)
+    if missing:
+        notes.append(f"pairs with gold lack {missing}: `position` cannot be fitted")
+    heaviest = float(all_gold.weights.max() / all_gold.weights.sum())
+    if heaviest > HEAVIEST:
+        notes.append(f"one pair has {heaviest:.0%} of all votes: the fit is about that pair")
     half = np.ones(len(all_gold), dtype=np.bool_)
     if options.agreement is not None:
         half = grouped_folds(all_gold.groups, 2, options.seed) == 0
@@ -80,11 +104,8 @@ def fit_calibrator(
     tie = fit_tie(curve.preference(mine), theirs.votes)
     threshold, risks = _threshold(curve, features, all_gold, ~half, options)
     if threshold is not None and threshold.threshold is None:
-        notes.append(
-            f"no threshold keeps an agreement of {threshold.agreement:.0%} with confidence"
-            f" {threshold.confidence:.0%} on {threshold.pairs:,} pairs: no verdict is trusted"
-        )
-    raw = matched.pairs.table["preference"].to_numpy()[matched.rows]
+        notes.append(_no_threshold(threshold, all_gold))
+    raw = matched.table["preference"].to_numpy()
     calibrator = Calibrator(
         method=method,
         curve=curve,
@@ -128,11 +149,11 @@ def apply_calibrator(source: Source, path: Path, out: Path | None, *, force: boo
     calibrator = load_calibrator(path)
     _check_binding(source, calibrator, path, force=force)
     pairs = read_pairs(source)
-    _check_needs(calibrator, pairs.features, str(source.path))
+    missing = _missing(calibrator, pairs.table, str(source.path))
     drift = None
     if calibrator.reference is not None:
         drift = measure_drift(calibrator.reference, pairs.table["preference"].to_numpy())
-    notes = [*pairs.notes, *([_drift_note(drift)] if drift and drift.drifted else [])]
+    notes = [*pairs.notes, *missing, *([_drift_note(drift)] if drift and drift.drifted else [])]
     count = len(pairs)
     del pairs  # the memory is DuckDB's from here on
     if not source.is_run:
@@ -180,6 +201,20 @@ def _check_size(source: Source, matched: Matched, options: FitOptions) -> None:
     )
 
 
+def _check_reads(source: Source, features: Features, missing: str, options: FitOptions) -> None:
+    known = available(features)
+    if options.method in {"auto", "contextual", *known}:
+        return
+    needs = " and ".join(COLUMNS[one] for one in METHODS[options.method].needs)
+    raise CalibratorRefused(
+        f"{options.method} needs {needs} of every pair with gold, which these reads lack"
+        + (f" ({missing})" if missing else ""),
+        place=str(source.path),
+        effect="no calibrator was written",
+        remedy=f"choose one of: auto, {', '.join(known)}",
+    )
+
+
 def _curve(
     source: Source, features: Features, gold: Gold, options: FitOptions
 ) -> tuple[str, Curve, list[dict[str, Any]]]:
@@ -188,16 +223,7 @@ def _curve(
         method = next(one.method for one in candidates if one.chosen)
         return method, METHODS[method].fit(features, gold), [one.to_json() for one in candidates]
     if options.content_free is not None:
-        bare = read_comparisons(options.content_free, source.columns, ["preference"])
-        return "contextual", contextual(float(bare.table["preference"].to_numpy().mean())), []
-    if options.method not in available(features):
-        raise CalibratorRefused(
-            f"{options.method} needs {' and '.join(METHODS[options.method].needs)},"
-            " which these reads lack",
-            place=str(source.path),
-            effect="no calibrator was written",
-            remedy=f"choose one of: auto, {', '.join(available(features))}",
-        )
+        return "contextual", contextual(content_free(source, options.content_free)), []
     return options.method, METHODS[options.method].fit(features, gold), []
 
 
@@ -212,15 +238,26 @@ def _threshold(
     if options.agreement is None:
         return None, risks
     fitted = fit_threshold(
-        preference, agrees, gold.groups[rows], options.agreement, options.confidence
+        preference,
+        agrees,
+        gold.groups[rows],
+        options.agreement,
+        options.confidence,
+        thresholds=thresholds_of(curve.preference(features.take(~rows))),
+        largest=int(gold.sizes.max()),
     )
     return fitted, risks
 
 
-def named_by_gold(preference: Float64, votes: Float64) -> Bool:
-    """Whether the side that a preference names has the most votes; gold ties and 0.5 never."""
-    gold = gold_classes(votes)
-    return np.asarray((gold != TIE) & (preference != 0.5) & ((preference > 0.5) == (gold == 0)))
+def _no_threshold(asked: Selective, gold: Gold) -> str:
+    sizes = gold.sizes
+    needed = instructions_needed(sizes, asked.agreement, asked.confidence, int(sizes.max()))
+    return (
+        f"no threshold keeps this promise on gold of {len(sizes):,} instructions (an agreement of"
+        f" {asked.agreement:.0%} with confidence {asked.confidence:.0%}): no verdict is trusted;"
+        f" with no wrong verdict at all gold of about {2 * needed:,} such instructions would do,"
+        " half of them to fit the curve"
+    )
 
 
 def _fit_notes(gold: Gold, options: FitOptions, table: list[dict[str, Any]]) -> dict[str, Any]:
@@ -235,33 +272,31 @@ def _fit_notes(gold: Gold, options: FitOptions, table: list[dict[str, Any]]) -> 
 
 
 def _check_binding(source: Source, calibrator: Calibrator, path: Path, *, force: bool) -> None:
-    here = binding(source)
-    differs = calibrator.mismatches(here)
-    if not differs or force:
-        return
-    words = "; ".join(
-        f"{key}: {escape(calibrator.bound.get(key, 'none'))} there,"
-        f" {escape(here.get(key, 'none'))} here"
-        for key in differs
-    )
-    raise CalibratorRefused(
-        f"the calibrator was fitted under something else ({words})",
-        place=str(path),
-        effect="nothing was changed",
-        remedy="fit one on gold for these reads; --force applies it all the same",
-    )
+    words = differences(calibrator.bound, binding(source))
+    if words and not force:
+        raise CalibratorRefused(
+            f"the calibrator was fitted under something else ({words})",
+            place=str(path),
+            effect="nothing was changed",
+            remedy="fit one on gold for these reads; --force applies it all the same",
+        )
 
 
-def _check_needs(calibrator: Calibrator, features: Features, place: str) -> None:
-    lacking = [need for need in calibrator.curve.needs if getattr(features, need) is None]
+def _missing(calibrator: Calibrator, table: pa.Table, place: str) -> list[str]:
+    """What the calibrator reads and some rows lack, for a note; refused if all lack it."""
+    columns = calibrator.curve.columns
+    lacking = [name for name in columns if numbers_of(table, name) is None]
     if lacking:
         raise CalibratorRefused(
             f"the calibrator ({calibrator.method}) needs {' and '.join(sorted(lacking))},"
             " which these reads lack",
             place=place,
             effect="nothing was changed",
-            remedy="fit one with a method that needs less, such as platt",
+            remedy="fit one with a method that needs less, such as platt; --map ROLE=COLUMN names"
+            " a table's columns",
         )
+    missing = gaps(table, columns)
+    return [f"pairs lack {missing}: they get no calibrated_preference"] if missing else []
 
 
 def _drift_note(drift: Drift) -> str:

@@ -9,8 +9,9 @@ from steelyard.calibrate.linear import Linear
 from steelyard.calibrate.record import Calibrator
 from steelyard.calibrate.steps import Bins
 from steelyard.calibration import Fitted
+from steelyard.clusters import FEWEST
 from steelyard.evaluation import Assessment, Report
-from steelyard.metrics.report import Bin, Estimate, Evaluation
+from steelyard.metrics.report import FEWEST_BOOTSTRAPS, Bin, Estimate, Evaluation
 
 MOST_ANNOTATORS = 12
 WIDTH = 41  # of the diagram's axis from 0 to 1, an odd number of characters
@@ -89,8 +90,7 @@ def draw_report(report: Report) -> str:
     first = whole.raw
     blocks = [
         f"{first.pairs:,} pairs of {first.instructions:,} instructions; tie band"
-        f" {report.options.tie_band:g}; 95% intervals from {report.options.bootstraps:,}"
-        " bootstraps over instructions",
+        f" {report.options.tie_band:g}; {_intervals(report)}",
         _metrics(whole),
     ]
     for name, evaluation in _evaluations(whole):
@@ -101,6 +101,14 @@ def draw_report(report: Report) -> str:
     if report.annotators:
         blocks.append(_annotators(report))
     return "\n\n".join(blocks)
+
+
+def _intervals(report: Report) -> str:
+    if report.options.bootstraps < FEWEST_BOOTSTRAPS:
+        return f"no intervals (--bootstraps {report.options.bootstraps})"
+    if report.whole.raw.instructions < FEWEST:
+        return f"no intervals: fewer than {FEWEST} instructions"
+    return f"95% intervals from {report.options.bootstraps:,} bootstraps over instructions"
 
 
 def draw_reliability(bins: Sequence[Bin], title: str) -> str:

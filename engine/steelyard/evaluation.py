@@ -11,17 +11,19 @@ import numpy as np
 import pyarrow as pa
 
 from steelyard.errors import UsageError, escape
-from steelyard.judged import Source
+from steelyard.judged import MASSES, ORDERS, Source, gaps, numbers_of
 from steelyard.matched import Matched, match_gold
 from steelyard.metrics.annotators import Annotator, compare_annotators, pairwise_kappa
 from steelyard.metrics.report import Estimate, Evaluation, Sample, difference, sample, summary
 from steelyard.metrics.rows import Judged, predicted_classes
 from steelyard.records import Bool
 
+OPTIONAL = ("tie", *ORDERS, *MASSES, "calibrated_tie")  # what a pair may lack
+CHANCE = 0.5
 MOST_VALUES = 200  # of a column to evaluate by
 COMPARED = (
     "mse", "vote_log_loss", "log_loss", "brier", "ece", "ece_confidence", "ece_debiased",
-    "agreement", "macro_f1",
+    "agreement", "decided_agreement", "macro_f1",
 )  # fmt: skip
 
 
@@ -98,21 +100,48 @@ def evaluate_source(
         )
     if options.bootstraps < 0:
         raise UsageError(f"--bootstraps is {options.bootstraps}", remedy="give 0 or more")
-    matched = match_gold(source, gold, gold_columns, options.by)
+    matched, missing = _alike(match_gold(source, gold, gold_columns, options.by))
     raw, calibrated = matched.raw, matched.calibrated
     parts = [
         _assess(value, raw.take(rows), calibrated.take(rows) if calibrated else None, options)
         for value, rows in _parts(matched, options.by)
     ]
     annotators, kappa = _annotators(matched, calibrated or raw, options)
-    return Report(
-        options,
-        _assess(None, raw, calibrated, options),
-        tuple(parts),
-        annotators,
-        kappa,
-        matched.notes,
-    )
+    whole = _assess(None, raw, calibrated, options)
+    notes = (*matched.notes, *missing, *_near_chance(whole))
+    return Report(options, whole, tuple(parts), annotators, kappa, notes)
+
+
+def _alike(matched: Matched) -> tuple[Matched, list[str]]:
+    """The pairs that are evaluated: raw and calibrated on the same, with what is missing."""
+    notes = []
+    preference = numbers_of(matched.table, "calibrated_preference")
+    if preference is not None and not np.isfinite(preference).all():
+        kept = np.isfinite(preference)
+        notes.append(
+            f"{int((~kept).sum()):,} of {len(kept):,} pairs with gold have no calibrated_preference"
+            " and are left out of everything, so that raw and calibrated are of the same pairs"
+        )
+        matched = matched.take(kept)
+    missing = gaps(matched.table, OPTIONAL)
+    if missing:
+        notes.append(f"pairs lack {missing}; they are left out of the metrics that need it")
+    return matched, notes
+
+
+def _near_chance(whole: Assessment) -> list[str]:
+    """Verdicts that may agree with gold no more often than a coin."""
+    notes = []
+    for name, evaluation in (("", whole.raw), ("calibrated ", whole.calibrated)):
+        found = evaluation.estimates.get("decided_agreement") if evaluation else None
+        if found is None or found.low is None or found.high is None:
+            continue
+        if found.low <= CHANCE <= found.high:
+            notes.append(
+                f"near chance: where {name}verdicts and gold both name a side they agree in"
+                f" {found.value:.1%} [{found.low:.1%}, {found.high:.1%}]; a coin would in 50%"
+            )
+    return notes
 
 
 def _assess(
@@ -139,6 +168,11 @@ def _parts(matched: Matched, by: str | None) -> list[tuple[str, Bool]]:
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_nested(column.type):
+        raise UsageError(
+            f"{escape(by)} holds {escape(column.type)}, which is no value to evaluate by",
+            remedy="choose a column of text or numbers",
+        )
     coded = column.dictionary_encode(null_encoding="encode")
     values = coded.dictionary.to_pylist()
     if len(values) > MOST_VALUES:

@@ -7,6 +7,7 @@
 | votes_a, votes_b, votes_tie | the same | counts or weights, in place of gold |
 | annotator | annotator, worker, rater | who: a row is then one annotator's, a pair has several |
 | instruction | instruction_id, instruction, prompt_id, prompt, question | the cluster |
+| model_a, model_b | the same | whose responses: compared with the judged pair's |
 """
 
 from __future__ import annotations
@@ -19,14 +20,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.types as pt
 
 from steelyard.errors import GoldRefused, UsageError, escape
 from steelyard.records import Bool, Float64, Int64
 from steelyard.shards import discover
-from steelyard.shards.columns import is_text
 from steelyard.shards.findings import Findings
-from steelyard.shards.gold import read_gold
+from steelyard.shards.gold import gold_column, read_gold, text_column
 
 ROLES: dict[str, tuple[str, ...]] = {
     "pair_id": ("pair_id",),
@@ -36,7 +35,10 @@ ROLES: dict[str, tuple[str, ...]] = {
     "votes_tie": ("votes_tie",),
     "annotator": ("annotator", "worker", "rater"),
     "instruction": ("instruction_id", "instruction", "prompt_id", "prompt", "question"),
+    "model_a": ("model_a",),
+    "model_b": ("model_b",),
 }
+MODELS = ("model_a", "model_b")
 VOTES = ("votes_a", "votes_b", "votes_tie")
 
 
@@ -49,6 +51,11 @@ class Annotations:
     classes: Int64  # m: 0 a, 1 b, 2 tie
     names: tuple[str, ...]
 
+    def moved(self, places: Int64) -> Annotations:
+        """The same votes on pairs that have other places now, m of them; -1: left out."""
+        kept = places >= 0
+        return Annotations(places[kept], self.annotators[kept], self.classes[kept], self.names)
+
 
 @dataclass(frozen=True, slots=True)
 class GoldFile:
@@ -57,6 +64,7 @@ class GoldFile:
     pair_ids: pa.Array  # n strings, unique
     votes: Float64  # n x 3: for a, for b, for a tie; sums are positive
     columns: dict[str, pa.Array] = field(default_factory=dict)  # instruction, and what was wanted
+    models: dict[str, pa.Array] = field(default_factory=dict)  # model_a and model_b, or nothing
     annotations: Annotations | None = None
     unlabelled: int = 0  # rows without gold, left out
 
@@ -76,8 +84,8 @@ def read_gold_file(
         GoldRefused: rows that cannot be used, all reasons at once, with counts.
     """
     rows = _read(path, columns or {}, want)
-    votes, labelled, problems = _votes(rows.table, rows.roles)
-    problems += _identity_problems(rows.ids, rows.annotators, labelled)
+    votes, labelled, problems = _votes(rows.table, rows.roles, str(path))
+    problems += _identity_problems(rows, labelled)
     if problems:
         raise GoldRefused(
             "\n    ".join([f"{len(rows.table):,} rows of gold, of which", *problems]),
@@ -100,6 +108,7 @@ class _Rows:
     roles: dict[str, str]
     ids: pa.Array
     annotators: pa.Array | None
+    models: dict[str, pa.Array]  # role -> names, where gold has both
 
 
 def _read(path: Path, columns: Mapping[str, str], want: Sequence[str]) -> _Rows:
@@ -115,9 +124,13 @@ def _read(path: Path, columns: Mapping[str, str], want: Sequence[str]) -> _Rows:
             place=str(path),
             remedy="give gold as Parquet with pair_id and gold, label or votes",
         ) from None
-
-    named = [_texts(table, roles[role]) for role in ("pair_id", "annotator") if role in roles]
-    return _Rows(table, roles, named[0], named[1] if len(named) > 1 else None)
+    named = {
+        role: text_column(table[column], role, column, str(path))
+        for role, column in roles.items()
+        if role in {"pair_id", "annotator", *MODELS}
+    }
+    models = {role: named[role] for role in MODELS if set(MODELS) <= named.keys()}
+    return _Rows(table, roles, named["pair_id"], named.get("annotator"), models)
 
 
 def _assign(place: str, names: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
@@ -135,8 +148,18 @@ def _assign(place: str, names: Sequence[str], columns: Mapping[str, str]) -> dic
         for role, known in tried.items()
         if (column := next((one for one in known if one in names), ""))
     }
-    if {"votes_a", "votes_b"} <= roles.keys():
+    votes = {"votes_a", "votes_b"} <= roles.keys()
+    if votes:
         roles.pop("gold", None)
+    if {"votes_a", "votes_b"} & roles.keys() and "gold" not in roles and not votes:
+        there, missing = sorted(("votes_a", "votes_b"), key=lambda one: one not in roles)
+        raise GoldRefused(
+            f"gold has {there} and no {missing}",
+            place=place,
+            effect="nothing was computed",
+            remedy=f"name its column: --gold-map {missing}=COLUMN; columns:"
+            f" {', '.join(map(escape, names))}",
+        )
     if "pair_id" not in roles or not {"gold", "votes_a"} & roles.keys():
         missing = "pair_id" if "pair_id" not in roles else "gold (or votes_a and votes_b)"
         raise UsageError(
@@ -147,28 +170,17 @@ def _assign(place: str, names: Sequence[str], columns: Mapping[str, str]) -> dic
     return roles
 
 
-def _texts(table: pa.Table, name: str) -> pa.Array:
-    return pa.concat_arrays(table[name].chunks or [pa.array([], pa.string())]).cast(pa.string())
-
-
-def _votes(table: pa.Table, roles: Mapping[str, str]) -> tuple[Float64, Bool, list[str]]:
+def _votes(
+    table: pa.Table, roles: Mapping[str, str], place: str
+) -> tuple[Float64, Bool, list[str]]:
     """Votes of each row, which rows have any, and what is wrong with the others."""
     findings = Findings()
     taken = VOTES if "gold" not in roles else ("gold",)
-    values = {}
-    for role in (role for role in taken if role in roles):
-        column = pa.concat_arrays(table[roles[role]].chunks or [pa.array([], pa.string())])
-        if role == "gold" and is_text(column.type):
-            values[role] = column.cast(pa.string())
-        elif role != "gold" or pt.is_floating(column.type):
-            values[role] = column.cast(pa.float64())
-        elif pt.is_struct(column.type) or pt.is_null(column.type):
-            values[role] = column if pt.is_struct(column.type) else column.cast(pa.string())
-        else:
-            raise UsageError(
-                f"gold in {escape(roles[role])} is {column.type}; a whole number is no label",
-                remedy="write A, B and tie, or P(a) as a floating-point number",
-            )
+    values = {
+        role: gold_column(table[roles[role]], role, roles[role], place)
+        for role in taken
+        if role in roles
+    }
     found = read_gold(values, roles, findings)
     counts: dict[str, list[int]] = {}
     for row, (_, detail) in sorted(findings.found.items()):
@@ -179,7 +191,8 @@ def _votes(table: pa.Table, roles: Mapping[str, str]) -> tuple[Float64, Bool, li
     ]
     fields = [pc.fill_null(pc.struct_field(found, name), 0) for name in ("a", "b", "tie")]
     votes = np.stack([one.to_numpy(zero_copy_only=False) for one in fields], axis=1)
-    return votes, found.is_valid().to_numpy(zero_copy_only=False), problems
+    labelled: Bool = found.is_valid().to_numpy(zero_copy_only=False)
+    return votes, labelled, problems
 
 
 def _kind(detail: str) -> str:
@@ -190,8 +203,9 @@ def _kind(detail: str) -> str:
     return "have " + detail.partition(":")[0].replace("votes ", "votes that ", 1)
 
 
-def _identity_problems(ids: pa.Array, annotators: pa.Array | None, labelled: Bool) -> list[str]:
+def _identity_problems(rows: _Rows, labelled: Bool) -> list[str]:
     problems = []
+    ids, annotators = rows.ids, rows.annotators
     nameless = labelled & ids.is_null().to_numpy(zero_copy_only=False)
     if nameless.any():
         first = int(np.flatnonzero(nameless)[0])
@@ -203,12 +217,21 @@ def _identity_problems(ids: pa.Array, annotators: pa.Array | None, labelled: Boo
     many = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(many):
         name = escape(many.field("values")[0].as_py().replace("\x1f", " by "))
-        rows = pc.sum(many.field("counts")).as_py()
+        copies = pc.sum(many.field("counts")).as_py()
         whose = "" if annotators is None else " by the same annotator"
         problems.append(
-            f"{rows:,} share {len(many):,} pair_ids{whose}, the first {name};"
+            f"{copies:,} share {len(many):,} pair_ids{whose}, the first {name};"
             " with an annotator's name in a column (--gold-map annotator=) they are votes"
         )
+    if rows.models:
+        named = pa.table({"pair_id": ids, **rows.models}).filter(pa.array(labelled)).drop_null()
+        kinds = pc.value_counts(named.group_by(named.column_names).aggregate([])["pair_id"])
+        torn = kinds.filter(pc.greater(kinds.field("counts"), 1))
+        if len(torn):
+            name = escape(torn.field("values")[0].as_py())
+            problems.append(
+                f"the rows of {len(torn):,} pair_ids name different models, the first {name}"
+            )
     return problems
 
 
@@ -229,6 +252,7 @@ def _grouped(rows: _Rows, votes: Float64, labelled: Bool, want: Sequence[str]) -
         name: rows.table[column].filter(keep).take(pa.array(first))
         for name, column in taken.items()
     }
+    models = {name: texts.filter(keep).take(pa.array(first)) for name, texts in rows.models.items()}
     annotations = None
     if rows.annotators is not None:
         who = rows.annotators.filter(keep).fill_null("").dictionary_encode()
@@ -236,4 +260,6 @@ def _grouped(rows: _Rows, votes: Float64, labelled: Bool, want: Sequence[str]) -
         names = tuple(who.dictionary.to_pylist())
         annotations = Annotations(at, numbers, votes.argmax(axis=1).astype(np.int64), names)
     missing = int((~labelled).sum())
-    return GoldFile(coded.dictionary, np.asarray(sums, np.float64), columns, annotations, missing)
+    return GoldFile(
+        coded.dictionary, np.asarray(sums, np.float64), columns, models, annotations, missing
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ import numpy as np
 import pyarrow as pa
 
 from steelyard.calibrate.features import Features, logit
+from steelyard.errors import CalibratorRefused, escape
 from steelyard.records import Float64, Int64
 from steelyard.store.rundir import RunDir
 from steelyard.store.tables import describe, read_comparisons
 
-WANTED = (
-    "pair_id", "instruction", "tie", "length_a", "length_b", "preference_ab", "preference_ba",
-    "label_mass_ab", "label_mass_ba",
-)  # fmt: skip
+ORDERS = ("preference_ab", "preference_ba")
+LENGTHS = ("length_a", "length_b")
+MASSES = ("label_mass_ab", "label_mass_ba")
+WANTED = ("pair_id", "instruction", "tie", *LENGTHS, *ORDERS, *MASSES)
 CALIBRATED = ("calibrated_preference", "calibrated_tie")
 
 
@@ -42,12 +43,11 @@ class Pairs:
     """Pairs of a source; all columns have n rows."""
 
     table: pa.Table
-    features: Features
     groups: Int64
     notes: tuple[str, ...]  # for the user: what was left out, what was assumed
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self.table)
 
 
 def read_pairs(source: Source, want: tuple[str, ...] = ()) -> Pairs:
@@ -59,18 +59,32 @@ def read_pairs(source: Source, want: tuple[str, ...] = ()) -> Pairs:
     """
     need = ["preference", *(["score"] if "score" in source.columns else [])]
     found = read_comparisons(source.path, source.columns, need, (*WANTED, *CALIBRATED, *want))
-    table = found.table
     notes = [f"left out: {describe(found.left_out)}"] if found.left_out else []
-    preference = column_of(table, "preference")
-    orders = [whole_of(table, f"preference_{order}") for order in ("ab", "ba")]
-    lengths = [whole_of(table, f"length_{side}") for side in ("a", "b")]
-    features = Features(
-        score=column_of(table, "score") if "score" in table.column_names else logit(preference),
+    return Pairs(found.table, _groups(found.table), tuple(notes))
+
+
+def features_of(table: pa.Table) -> Features:
+    """What calibrators see of pairs; a feature that any row lacks is None."""
+    orders = [whole_of(table, name) for name in ORDERS]
+    lengths = [whole_of(table, name) for name in LENGTHS]
+    known = "score" in table.column_names
+    return Features(
+        score=column_of(table, "score") if known else logit(column_of(table, "preference")),
         score_ab=None if orders[0] is None else logit(orders[0]),
         score_ba=None if orders[1] is None else logit(orders[1]),
         longer=None if lengths[0] is None or lengths[1] is None else lengths[0] - lengths[1],
     )
-    return Pairs(table, features, _groups(table), tuple(notes))
+
+
+def gaps(table: pa.Table, names: Iterable[str]) -> str:
+    """How many rows lack a value in those columns that others have one in; empty: none do."""
+    count = len(table)
+    missing = {
+        name: table[name].null_count
+        for name in names
+        if name in table.column_names and 0 < table[name].null_count < count
+    }
+    return ", ".join(f"{name} in {lacking:,} of {count:,}" for name, lacking in missing.items())
 
 
 def binding(source: Source) -> dict[str, str]:
@@ -91,6 +105,33 @@ def binding(source: Source) -> dict[str, str]:
         "templates": hashlib.sha256(forms).hexdigest()[:32],
         "truncation": str(passport["config"].get("overlong", "none")),
     }
+
+
+def differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """In what two bindings differ; empty: in nothing."""
+    return "; ".join(
+        f"{key}: {escape(there.get(key, 'none'))} there, {escape(here.get(key, 'none'))} here"
+        for key in dict.fromkeys([*there, *here])
+        if there.get(key) != here.get(key)
+    )
+
+
+def content_free(source: Source, path: Path) -> float:
+    """The mean preference of pairs without content, judged as those of the source were.
+
+    Raises:
+        CalibratorRefused: they were judged by something else.
+    """
+    words = differences(binding(Source(path, source.columns)), binding(source))
+    if words:
+        raise CalibratorRefused(
+            f"the pairs without content were judged by something else ({words})",
+            place=str(path),
+            effect="no calibrator was written",
+            remedy="judge them with the judge, protocol and options of the others",
+        )
+    bare = read_comparisons(path, source.columns, ["preference"])
+    return float(bare.table["preference"].to_numpy().mean())
 
 
 def _groups(table: pa.Table) -> Int64:

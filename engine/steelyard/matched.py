@@ -11,19 +11,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steelyard.calibrate.features import Features, Gold
+from steelyard.clusters import few_clusters
 from steelyard.errors import GoldRefused, UsageError, escape
 from steelyard.gold import Annotations, GoldFile, read_gold_file
-from steelyard.judged import Pairs, Source, column_of, numbers_of, read_pairs, whole_of
-from steelyard.metrics.rows import Judged
-from steelyard.records import Float64, Int64
+from steelyard.judged import (
+    CALIBRATED,
+    LENGTHS,
+    MASSES,
+    ORDERS,
+    Pairs,
+    Source,
+    column_of,
+    features_of,
+    numbers_of,
+    read_pairs,
+    whole_of,
+)
+from steelyard.metrics.rows import CLASSES, TIE, Judged, gold_classes
+from steelyard.records import Bool, Float64, Int64
+
+READS = ("preference", "score", "tie", *ORDERS, *LENGTHS, *MASSES, *CALIBRATED)
 
 
 @dataclass(frozen=True, slots=True)
 class Matched:
     """The pairs that have gold, k of them."""
 
-    pairs: Pairs
-    rows: Int64  # k, places among the pairs
+    table: pa.Table  # k rows of what was read, by role (READS)
+    rows: Int64  # k, places among the judged pairs
     votes: Float64  # k x 3
     groups: Int64  # k
     by: pa.Array | None  # k values of the column that was asked for
@@ -33,7 +48,7 @@ class Matched:
     @property
     def features(self) -> Features:
         """Features of the k pairs."""
-        return self.pairs.features.take(self.rows)
+        return features_of(self.table)
 
     @property
     def gold(self) -> Gold:
@@ -43,40 +58,50 @@ class Matched:
     @property
     def raw(self) -> Judged:
         """The k pairs as judged."""
-        table, rows = self.pairs.table, self.rows
-        masses = [numbers_of(table, f"label_mass_{order}") for order in ("ab", "ba")]
-        preference = column_of(table, "preference")[rows]
-        longer = self.pairs.features.longer
-
-        def taken(column: Float64 | None) -> Float64 | None:
-            return None if column is None else column[rows]
-
+        table = self.table
+        masses, lengths = (
+            [numbers_of(table, name) for name in names] for names in (MASSES, LENGTHS)
+        )
+        preference = column_of(table, "preference")
         return Judged(
             preference=preference,
             votes=self.votes,
             groups=self.groups,
-            tie=taken(whole_of(table, "tie")),
-            preference_ab=taken(numbers_of(table, "preference_ab")),
-            preference_ba=taken(numbers_of(table, "preference_ba")),
+            tie=numbers_of(table, "tie"),
+            preference_ab=numbers_of(table, "preference_ab"),
+            preference_ba=numbers_of(table, "preference_ba"),
             label_mass=None
             if masses[0] is None or masses[1] is None
-            else ((masses[0] + masses[1]) / 2)[rows],
-            longer=taken(longer),
+            else (masses[0] + masses[1]) / 2,
+            longer=None if lengths[0] is None or lengths[1] is None else lengths[0] - lengths[1],
             hard=bool(np.isin(preference, (0.0, 0.5, 1.0)).all()),
         )
 
     @property
     def calibrated(self) -> Judged | None:
-        """The k pairs with the run's calibrated preferences; None: it is not calibrated."""
-        preference = whole_of(self.pairs.table, "calibrated_preference")
+        """The k pairs with calibrated preferences; None: not all of them have one."""
+        table = self.table
+        preference = whole_of(table, "calibrated_preference")
         if preference is None:
             return None
-        tie = whole_of(self.pairs.table, "calibrated_tie")
-        rows = self.rows
+        tie = numbers_of(table, "calibrated_tie")
+        return replace(self.raw, preference=preference, tie=tie, hard=False)
+
+    def take(self, kept: Bool) -> Matched:
+        """Those of the k pairs that are marked."""
+        annotations = self.annotations
+        if annotations is not None:
+            places = np.where(kept, np.cumsum(kept) - 1, -1)[annotations.pairs]
+            annotations = annotations.moved(places)
         return replace(
-            self.raw, preference=preference[rows], tie=None if tie is None else tie[rows],
-            hard=False,
-        )  # fmt: skip
+            self,
+            table=self.table.filter(pa.array(kept)),
+            rows=self.rows[kept],
+            votes=self.votes[kept],
+            groups=self.groups[kept],
+            by=None if self.by is None else self.by.filter(pa.array(kept)),
+            annotations=annotations,
+        )
 
 
 def match_gold(
@@ -91,9 +116,14 @@ def match_gold(
         GoldRefused: there is no gold, it cannot be used, or it is that of other pairs.
         UsageError: no column is called `by`.
     """
-    want = ((by,) if by else ()) + (() if gold else ("gold",))
-    pairs = read_pairs(source, want)
-    matched = _from_file(pairs, gold, gold_columns, by) if gold else _from_source(pairs, source)
+    columns = (by,) if by else ()
+    if gold is None:
+        pairs = read_pairs(source, (*columns, "gold"))
+        matched = _from_source(pairs, source)
+    else:
+        file = read_gold_file(gold, gold_columns, columns)
+        pairs = read_pairs(source, (*columns, *file.models))
+        matched = _from_file(pairs, file, gold, by)
     column = matched.by
     if by and by in pairs.table.column_names:
         column = pairs.table[by].take(pa.array(matched.rows))
@@ -131,10 +161,7 @@ def _from_source(pairs: Pairs, source: Source) -> Matched:
     return _matched(pairs, rows, votes, pairs.groups[rows], ())
 
 
-def _from_file(
-    pairs: Pairs, path: Path, columns: Mapping[str, str] | None, by: str | None
-) -> Matched:
-    gold = read_gold_file(path, columns, (by,) if by else ())
+def _from_file(pairs: Pairs, gold: GoldFile, path: Path, by: str | None) -> Matched:
     if "pair_id" not in pairs.table.column_names:
         raise UsageError(
             "the judged pairs have no pair_id to join gold on",
@@ -154,6 +181,7 @@ def _from_file(
             remedy="gold and pairs have to have the same pair_ids; --gold-map pair_id=COLUMN",
         )
     places: Int64 = at.filter(pa.array(known)).to_numpy(zero_copy_only=False).astype(np.int64)
+    _check_models(pairs, gold, path, rows, places)
     groups = pairs.groups[rows]
     if _apart(pairs.groups) and "instruction" in gold.columns:
         groups = _codes(gold.columns["instruction"])[places]
@@ -166,34 +194,88 @@ def _from_file(
         notes.append(f"{gold.unlabelled:,} rows of the gold file have no gold")
     matched = _matched(pairs, rows, gold.votes[places], groups, tuple(notes))
     taken = gold.columns.get(by) if by else None
-    annotations = None if gold.annotations is None else _placed(gold.annotations, places, gold)
+    annotations = None
+    if gold.annotations is not None:
+        back = np.full(len(gold.pair_ids), -1, dtype=np.int64)
+        back[places] = np.arange(len(places))
+        annotations = gold.annotations.moved(back[gold.annotations.pairs])
     return replace(
         matched, by=None if taken is None else taken.take(pa.array(places)), annotations=annotations
     )
 
 
-def _placed(annotations: Annotations, places: Int64, gold: GoldFile) -> Annotations:
-    back = np.full(len(gold.pair_ids), -1, dtype=np.int64)
-    back[places] = np.arange(len(places))
-    kept = back[annotations.pairs] >= 0
-    return Annotations(
-        back[annotations.pairs[kept]],
-        annotations.annotators[kept],
-        annotations.classes[kept],
-        annotations.names,
+def _check_models(pairs: Pairs, gold: GoldFile, path: Path, rows: Int64, places: Int64) -> None:
+    """Gold that names its models names those of the judged pair, in their order."""
+    if not gold.models or not gold.models.keys() <= set(pairs.table.column_names):
+        return
+    a, b = (names.take(pa.array(places)) for names in gold.models.values())
+    one, other = (
+        pairs.table[name].take(pa.array(rows)).cast(pa.string()).combine_chunks()
+        for name in gold.models
     )
+
+    def both(x: pa.Array, y: pa.Array) -> Bool:
+        same = pc.fill_null(pc.and_kleene(pc.equal(a, x), pc.equal(b, y)), fill_value=True)
+        found: Bool = same.to_numpy(zero_copy_only=False)
+        return found
+
+    differs = ~both(one, other)
+    swapped = differs & both(other, one)
+    lines = []
+    for mask, what in (
+        (swapped, "name the models the other way round"),
+        (differs & ~swapped, "name other models"),
+    ):
+        if mask.any():
+            at = int(np.flatnonzero(mask)[0])
+            shown = [escape(value[at].as_py()) for value in (gold.pair_ids.take(places), a, b)]
+            judged = [escape(value[at].as_py()) for value in (one, other)]
+            lines.append(
+                f"{int(mask.sum()):,} {what}, the first {shown[0]}: {shown[1]} and {shown[2]} in"
+                f" gold, {judged[0]} and {judged[1]} judged"
+            )
+    if lines:
+        raise GoldRefused(
+            "\n    ".join([f"{len(rows):,} judged pairs have gold, of which", *lines]),
+            place=str(path),
+            effect="nothing was computed",
+            remedy="where models are the other way round, swap them and A and B (or the votes);"
+            " where only spellings differ, leave the names out: --gold-map model_a=",
+        )
 
 
 def _matched(
     pairs: Pairs, rows: Int64, votes: Float64, groups: Int64, notes: tuple[str, ...]
 ) -> Matched:
+    notes = (*pairs.notes, *notes, *_gold_notes(votes, groups))
+    table = pairs.table.select([name for name in READS if name in pairs.table.column_names])
+    if len(rows) < len(table):
+        table = table.take(pa.array(rows))
+    return Matched(table, rows, votes, groups, None, None, notes)
+
+
+def _gold_notes(votes: Float64, groups: Int64) -> list[str]:
+    """What a user should know before believing a number made of this gold."""
+    notes = []
+    count = len(np.unique(groups))
     if _apart(groups):
-        notes = (
-            *notes,
+        notes.append(
             "every pair counts as an instruction of its own; where pairs share one, name it"
-            " (--map instruction=COLUMN), or intervals are too narrow",
+            " (--map instruction=COLUMN), or intervals are too narrow"
         )
-    return Matched(pairs, rows, votes, groups, None, None, (*pairs.notes, *notes))
+    if few := few_clusters(count):
+        notes.append(f"gold is of {few}")
+    named = np.bincount(gold_classes(votes), minlength=len(CLASSES))
+    decisive = int(named[:TIE].sum())
+    if not decisive:
+        notes.append(f"gold names no side in any of {len(votes):,} pairs: all are ties")
+    elif decisive in named[:TIE]:
+        side = CLASSES[int(named[:TIE].argmax())]
+        notes.append(
+            f"gold names {side} in all of {decisive:,} decided pairs: it cannot tell a judge from"
+            f" one that always says {side}"
+        )
+    return notes
 
 
 def _apart(groups: Int64) -> bool:

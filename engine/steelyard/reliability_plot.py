@@ -17,12 +17,20 @@ def check_place(path: Path) -> None:
     """See that a diagram can be written, before the work.
 
     Raises:
-        UsageError: the name is none of a picture.
+        UsageError: the name is none of a picture, or something is in its way.
         EnvironmentFault: matplotlib is missing.
     """
     if path.suffix not in KINDS:
         raise UsageError(
             f"a diagram cannot be {escape(path.name)}", remedy="name a file ending in .svg or .png"
+        )
+    if not path.parent.is_dir() or path.is_dir():
+        problem = "it is a folder" if path.is_dir() else "its folder does not exist"
+        raise UsageError(
+            f"the diagram cannot be written: {problem}",
+            place=str(path),
+            effect="nothing was computed",
+            remedy="name a file in a folder that exists with --diagram",
         )
     try:
         import matplotlib  # noqa: F401

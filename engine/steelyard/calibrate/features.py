@@ -98,6 +98,11 @@ class Gold:
         """Share of votes for a, ties halved: the target of every fit."""
         return np.asarray((self.votes[:, 0] + self.votes[:, 2] / 2) / self.weights)
 
+    @property
+    def sizes(self) -> Int64:
+        """Pairs of each instruction."""
+        return np.unique(self.groups, return_counts=True)[1].astype(np.int64)
+
     def take(self, rows: Int64 | Bool) -> Gold:
         """The pairs at these places; groups keep their numbers."""
         return Gold(self.votes[rows], self.groups[rows])

@@ -61,11 +61,6 @@ class Calibrator:
         tie = None if self.tie is None else tie_probability(preference, self.tie)
         return Calibrated(preference, tie, trusted)
 
-    def mismatches(self, bound: Mapping[str, str]) -> list[str]:
-        """What differs between the reads it was fitted on and these, in words."""
-        keys = dict.fromkeys([*self.bound, *bound])
-        return [key for key in keys if self.bound.get(key) != bound.get(key)]
-
     def to_json(self) -> str:
         """The file's text."""
         content = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from steelyard.records import Bool, Float64, Int64
 
 STEPS = 20  # thresholds that are tried, at coverages 5%, 10%, ..., 100%
 STARTS = (5, 10, 15, 20)  # steps at which a sequence of tests begins
+BETS = 20  # sizes of bets, up to the largest that cannot end in debt
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,47 +41,124 @@ def confidence_of(preference: Float64) -> Float64:
     return np.maximum(preference, 1 - preference)
 
 
+def thresholds_of(preference: Float64) -> Float64:
+    """The thresholds to test, at coverages 5%, 10%, ..., 100% of these pairs; falling.
+
+    They come from other gold than that which tests them: a threshold that is fixed beforehand
+    takes the same part of every draw of gold, whatever instructions are drawn.
+    """
+    ranked = -np.sort(-confidence_of(preference))
+    ends = _ends(ranked, _steps(len(ranked))).tolist()
+    return np.array([_between(ranked, take) for take in ends], dtype=np.float64)
+
+
 def fit_threshold(
-    preference: Float64, agrees: Bool, groups: Int64, agreement: float, confidence: float
+    preference: Float64,
+    agrees: Bool,
+    groups: Int64,
+    agreement: float,
+    confidence: float,
+    *,
+    thresholds: Float64,
+    largest: int,
 ) -> Selective:
     """The lowest threshold that keeps the promise, by fixed-sequence testing.
 
-    "Agreement among the trusted is below `agreement`" is tested with an exact binomial tail, at
-    one coverage after the other until a test does not reject (Angelopoulos et al., "Learn then
-    test", 2021, with several starts; for LLM judges Jung et al., "Trust or escalate", 2024).
-    Sequences start at a quarter, a half, three quarters and all of the pairs and share the level
-    1 - confidence: whatever the judge is like, the threshold breaks the promise with a probability
-    of at most 1 - confidence over draws of the gold pairs. Where instructions have several pairs,
-    counts are divided by the design effect (Korn and Graubard, 1998), which is approximate.
+    "Agreement among the trusted is below `agreement`" is tested at one coverage after the other
+    until a test does not reject (Angelopoulos et al., "Learn then test", 2021, with several
+    starts; for LLM judges Jung et al., "Trust or escalate", 2024). Sequences start at a quarter, a
+    half, three quarters and all of the pairs and share the level 1 - confidence: whatever the judge
+    is like, the threshold breaks the promise with a probability of at most 1 - confidence over
+    draws of gold.
+
+    Assumed is that the instructions of gold are independent draws from those that the promise is
+    for, and that none of these has more pairs than `largest`. Pairs of one instruction may depend
+    on each other in any way.
 
     Args:
         preference: n, calibrated on other gold than this.
         agrees: n, whether the verdict names what gold names; a gold tie never agrees.
-        groups: n, the pairs' instructions.
+        groups: n, the pairs' instructions, from 0.
         agreement: wanted, in (0, 1).
         confidence: wanted, in (0, 1).
+        thresholds: falling, made from other gold (`thresholds_of`).
+        largest: most pairs of an instruction; 1: the pairs are independent.
     """
     certainty = confidence_of(preference)
-    order = np.argsort(-certainty, kind="stable")
-    ranked, wrong, group = certainty[order], ~agrees[order], groups[order]
-    ends = _ends(ranked, _steps(len(ranked))).tolist()
     level = (1 - confidence) / len(STARTS)
-    found = 0
-    for start in STARTS:
-        for take in ends[start - 1 :]:
-            effect = design_effect(wrong[:take], group[:take])
-            missed = math.ceil(int(wrong[:take].sum()) / effect)
-            if binomial_tail(missed, math.floor(take / effect), 1 - agreement) > level:
-                break
-            found = max(found, take)
+    chances = []
+    for threshold in thresholds.tolist():
+        rows = certainty >= threshold
+        chances.append(chance_of(~agrees[rows], groups[rows], 1 - agreement, largest))
+    passed = [
+        threshold
+        for start in STARTS
+        for threshold, _ in takewhile(
+            lambda one: one[1] <= level,
+            zip(thresholds[start - 1 :].tolist(), chances[start - 1 :], strict=True),
+        )
+    ]
+    threshold = min(passed, default=None)
+    trusted = certainty >= (np.inf if threshold is None else threshold)
     return Selective(
         agreement,
         confidence,
-        _between(ranked, found) if found else None,
-        found / len(ranked) if len(ranked) else 0.0,
-        float(1 - wrong[:found].mean()) if found else None,
-        len(ranked),
+        threshold,
+        float(trusted.mean()) if len(trusted) else 0.0,
+        float(agrees[trusted].mean()) if trusted.any() else None,
+        len(certainty),
     )
+
+
+def chance_of(wrong: Bool, groups: Int64, risk: float, largest: int) -> float:
+    """A p-value of "more than `risk` of such pairs are wrong".
+
+    With one pair an instruction, the exact binomial tail. Else an instruction's pairs are one
+    observation, x = (wrong pairs - risk x pairs) / largest in [-risk, 1 - risk]: the share of wrong
+    pairs is above `risk` if and only if the mean of x is above 0. Against that one bets
+    (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B
+    2024): under it the wealth prod (1 - bet x) has an expectation of at most 1 for every bet in
+    [0, 1 / (1 - risk)], and so has its mean over bets. Its inverse is a p-value (Markov), whatever
+    the order of instructions.
+
+    Args:
+        wrong: n pairs.
+        groups: n, their instructions, from 0. Those without a pair here leave wealth as it is.
+        risk: in (0, 1).
+        largest: most pairs that any instruction has, among these or not.
+    """
+    if largest == 1:
+        return binomial_tail(int(wrong.sum()), len(wrong), risk)
+    if not len(wrong):
+        return 1.0
+    x = np.bincount(groups, weights=wrong - risk) / largest
+    with np.errstate(divide="ignore"):  # all is lost where a bet of everything was wrong
+        wealth = [np.log(np.maximum(1 - bet * x, 0)).sum() for bet in _bets(risk).tolist()]
+    return min(1.0, math.exp(-_log_mean(np.array(wealth))))
+
+
+def instructions_needed(sizes: Int64, agreement: float, confidence: float, largest: int) -> int:
+    """How many instructions of such sizes prove the promise where every verdict is right."""
+    level, risk = (1 - confidence) / len(STARTS), 1 - agreement
+    if largest == 1:
+        return math.ceil(math.log(level) / math.log(agreement))
+    growth = np.array([np.log1p(bet * risk * sizes / largest).mean() for bet in _bets(risk)])
+    low, high = 0, 1
+    while _log_mean(high * growth) < -math.log(level):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = _log_mean(middle * growth) >= -math.log(level)
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def _bets(risk: float) -> Float64:
+    return np.arange(1, BETS + 1) / BETS / (1 - risk)
+
+
+def _log_mean(logs: Float64) -> float:
+    return float(np.logaddexp.reduce(logs)) - math.log(len(logs))
 
 
 def binomial_tail(successes: int, trials: int, probability: float) -> float:
@@ -91,20 +170,6 @@ def binomial_tail(successes: int, trials: int, probability: float) -> float:
     steps = np.log(trials - at) - np.log(at + 1) + odds
     logs = np.concatenate([[0.0], np.cumsum(steps)]) + trials * math.log1p(-probability)
     return float(min(1.0, np.exp(np.logaddexp.reduce(logs))))
-
-
-def design_effect(wrong: Bool, groups: Int64) -> float:
-    """Variance of a share over groups against that of independent rows, at least 1."""
-    _, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    n, share = len(wrong), float(wrong.mean()) if len(wrong) else 0.0
-    if len(sizes) == n:
-        return 1.0
-    kish = float(np.sum(sizes.astype(np.float64) ** 2) / n)  # full dependence: nothing else known
-    if share in {0.0, 1.0} or len(sizes) < 2:
-        return kish
-    sums = np.bincount(inverse, weights=wrong - share)
-    spread = float(np.sum(sums**2)) * len(sizes) / (len(sizes) - 1)
-    return min(max(1.0, spread / (n * share * (1 - share))), kish)
 
 
 def coverage_risk(preference: Float64, agrees: Bool) -> list[dict[str, float]]:
@@ -137,5 +202,5 @@ def _ends(ranked: Float64, takes: Int64) -> Int64:
 def _between(ranked: Float64, take: int) -> float:
     """A threshold halfway to the next pair, so that rounding moves none over it."""
     if take == len(ranked):
-        return float(ranked[-1])
+        return 0.5  # nothing is less certain
     return float((ranked[take - 1] + ranked[take]) / 2)

@@ -103,7 +103,7 @@ def fit(
 
     source, out = make_source(_one(run, table), options), options.pop("out")
     check_out(out, b"{", read=(table, gold, options["content_free"]))
-    columns = parse_pairs("--gold-map", gold_map)
+    columns = parse_pairs("--gold-map", gold_map, empty=True)
     fitted = fit_calibrator(source, gold, FitOptions(**options), columns)
     save_calibrator(out, fitted.calibrator)
     tell(fitted.notes)
@@ -170,7 +170,9 @@ def show(calibrator: Path, json_out: bool) -> None:
 @click.option(
     "--tie-band", default=0.0, show_default=True, help="Preferences this near to 0.5 are ties."
 )
-@click.option("--bootstraps", default=1000, show_default=True, help="Replicates; 0: no intervals.")
+@click.option(
+    "--bootstraps", default=1000, show_default=True, help="Replicates; below 2: no intervals."
+)
 @click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
 @click.option("--diagram", type=PATH, help="Write a reliability diagram: .svg or .png.")
 @as_json
@@ -186,18 +188,18 @@ def evaluate(
     read = make_source(source, options)
     if diagram:
         check_place(diagram)
-    columns = parse_pairs("--gold-map", gold_map)
+    columns = parse_pairs("--gold-map", gold_map, empty=True)
     report = evaluate_source(read, gold, EvaluateOptions(**options), columns)
     tell(report.notes)
-    if diagram:
-        curves = {"raw": report.whole.raw.bins}
-        if report.whole.calibrated:
-            curves["calibrated"] = report.whole.calibrated.bins
-        plot_reliability(diagram, curves)
     if json_out:
         print_json(report.to_json())
     else:
         click.echo(draw_report(report))
+    if diagram:  # last: a disk that fills up does not cost the report
+        curves = {"raw": report.whole.raw.bins}
+        if report.whole.calibrated:
+            curves["calibrated"] = report.whole.calibrated.bins
+        plot_reliability(diagram, curves)
 
 
 def _one(run: Path | None, table: Path | None) -> Path:

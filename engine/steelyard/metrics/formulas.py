@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from steelyard.metrics.rows import TIE
 from steelyard.metrics.sums import block
 from steelyard.records import Float64
 
@@ -36,6 +37,12 @@ def _confusion(sums: Float64) -> Float64:
 def agreement(sums: Float64) -> Float64:
     """Share of pairs whose verdict names the class that gold names."""
     cells = _confusion(sums)
+    return _ratio(np.trace(cells, axis1=-2, axis2=-1), cells.sum(axis=(-2, -1)))
+
+
+def decided_agreement(sums: Float64) -> Float64:
+    """The same where verdict and gold both name a side: one half is chance."""
+    cells = _confusion(sums)[..., :TIE, :TIE]
     return _ratio(np.trace(cells, axis1=-2, axis2=-1), cells.sum(axis=(-2, -1)))
 
 
@@ -147,6 +154,7 @@ METRICS: dict[str, Metric] = {
     "mse": mean_of("squared"),
     "vote_log_loss": mean_of("vote_loss"),
     "agreement": agreement,
+    "decided_agreement": decided_agreement,
     "vote_agreement": mean_of("vote_share"),
     "macro_f1": macro_f1,
     "kappa": kappa,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from steelyard.clusters import FEWEST
 from steelyard.metrics.formulas import ECE_BINS, METRICS, ece, ece_debiased
 from steelyard.metrics.rows import Judged
 from steelyard.metrics.sums import BINS, block, collect
@@ -20,6 +21,7 @@ MOST_GROUPS = 10_000
 # Squares to which sampling error adds, so that replicates lie too high by what the value itself
 # does: their interval is turned around the value (the basic bootstrap).
 TURNED = {"reliability", "resolution"}
+FEWEST_BOOTSTRAPS = 2  # fewer have no middle 95%
 FEWEST_DEFINED = 0.9  # share of replicates that have to define a metric for it to have an interval
 
 
@@ -89,7 +91,7 @@ def sample(judged: Judged, *, band: float, replicates: int, seed: int) -> Sample
     Args:
         judged: the pairs, n > 0.
         band: preferences this near to one half are ties.
-        replicates: of the bootstrap; 0: no intervals.
+        replicates: of the bootstrap; below FEWEST_BOOTSTRAPS: no intervals.
         seed: of the bootstrap; with one seed, samples of the same pairs draw the same.
     """
     groups, instructions = _numbered(judged.groups)
@@ -144,7 +146,7 @@ def _numbered(groups: Int64) -> tuple[Int64, int]:
 
 
 def _drawn(sums: Float64, replicates: int, seed: int) -> Float64:
-    if replicates < 2 or len(sums) < 2:  # one instruction says nothing about others
+    if replicates < FEWEST_BOOTSTRAPS or len(sums) < FEWEST:
         return np.empty((0, sums.shape[1]))
     from steelyard_kernels.bootstrap import resampled_sums
 

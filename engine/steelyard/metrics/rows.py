@@ -17,7 +17,8 @@ LENGTHS_DIFFER = 30  # characters; below it neither response counts as the longe
 class Judged:
     """n judged pairs with gold; columns of length n.
 
-    NaN in an order's preference: the judge gave no decision in that order.
+    NaN in an order's preference: the judge gave no decision in that order. NaN in `tie`,
+    `label_mass` or `longer`: not known of that pair.
     """
 
     preference: Float64  # P(a is better) + half of P(tie), in [0, 1], no NaN
@@ -86,6 +87,12 @@ def gold_classes(votes: Float64) -> Int64:
     top = votes.max(axis=1, keepdims=True)
     leading = votes == top
     return np.where(leading.sum(axis=1) > 1, TIE, leading.argmax(axis=1)).astype(np.int64)
+
+
+def named_by_gold(preference: Float64, votes: Float64) -> Bool:
+    """Whether the side that a preference names has the most votes; gold ties and 0.5 never."""
+    gold = gold_classes(votes)
+    return np.asarray((gold != TIE) & (preference != 0.5) & ((preference > 0.5) == (gold == 0)))
 
 
 def both_orders_correct(ab: Float64, ba: Float64, gold: Int64) -> Bool:

@@ -97,7 +97,7 @@ def _adders(
         yield "longer_gold", lambda: mean(named.astype(np.float64), told)
     if judged.label_mass is not None:
         mass = judged.label_mass
-        yield "shortfall", lambda: mean(1 - mass)
+        yield "shortfall", lambda: mean(1 - mass, np.isfinite(mass))
     yield "annotators", lambda: _annotators(judged.votes, groups, count)
 
 

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from ..errors import escape
+from ..errors import GoldRefused, UsageError, escape
 from ..records import GOLD, Bool, Float64
+from .columns import is_text
 from .findings import GOLD as REASON
 from .findings import Findings
 from .problems import show
@@ -26,6 +27,7 @@ _SPELLINGS = (
 )
 LABELS = {word: code for code, words in enumerate(_SPELLINGS) for word in words}
 _ABSENT, _UNKNOWN = -1, -2
+LEAST, MOST = 1e-9, 1e12  # votes of a row; beyond, sums with others lose all digits
 
 
 def read_gold(
@@ -34,7 +36,8 @@ def read_gold(
     """GOLD for each row, null where the row has none; unreadable gold goes to `findings`.
 
     A label is one vote; a floating-point number is P(a), a vote split between a and b. Votes are
-    counts or weights: no null among them unless all are, none negative, and not all zero.
+    counts or weights: no null among them unless all are, none negative, not all zero, and their sum
+    from LEAST to MOST.
 
     Args:
         columns: role -> values: gold (text, float64 or GOLD) or votes_a, votes_b, votes_tie
@@ -51,6 +54,81 @@ def read_gold(
     if pt.is_floating(values.type):
         return _read_probability(values, roles["gold"], findings)
     return _read_labels(values, roles["gold"], findings)
+
+
+def text_column(values: pa.ChunkedArray, role: str, name: str, place: str) -> pa.Array:
+    """Names in a column `name` as strings.
+
+    Raises:
+        GoldRefused: they are neither text nor whole numbers.
+    """
+    column = _whole(values)
+    kind = column.type.value_type if pt.is_dictionary(column.type) else column.type
+    if not (is_text(kind) or pt.is_integer(kind) or pt.is_null(kind)):
+        raise _wrong_type(role, name, kind, "text or whole numbers", place)
+    return _valid(column.cast(pa.string()), role, name, place)
+
+
+def gold_column(values: pa.ChunkedArray, role: str, name: str, place: str) -> pa.Array:
+    """Gold or votes in a column `name` as `read_gold` takes them.
+
+    Raises:
+        GoldRefused: the type can be neither labels, probabilities nor votes.
+        UsageError: whole numbers as labels.
+    """
+    column = _whole(values)
+    kind = column.type
+    if pt.is_null(kind):
+        return column.cast(pa.string() if role == "gold" else pa.float64())
+    if role == "gold" and is_text(kind):
+        return _valid(column.cast(pa.string()), role, name, place)
+    if role == "gold" and pt.is_struct(kind):
+        fields = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
+        if not {"a", "b"} <= fields.keys() <= {"a", "b", "tie"} or not all(
+            map(_is_number, fields.values())
+        ):
+            raise _wrong_type(role, name, kind, "numbers called a, b and tie", place)
+        return column
+    if role == "gold" and pt.is_integer(kind):
+        raise UsageError(
+            f"gold in {escape(name)} is {kind}; a whole number is no label",
+            place=place,
+            remedy="write A, B and tie, or P(a) as a floating-point number",
+        )
+    if not _is_number(kind) or (role == "gold" and not pt.is_floating(kind)):
+        wanted = "A, B and tie, or P(a)" if role == "gold" else "numbers"
+        raise _wrong_type(role, name, kind, wanted, place)
+    return column.cast(pa.float64())
+
+
+def _whole(values: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(values.chunks) if values.chunks else pa.array([], values.type)
+
+
+def _valid(texts: pa.Array, role: str, name: str, place: str) -> pa.Array:
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        raise GoldRefused(
+            f"{role} in {escape(name)} holds bytes that are no UTF-8",
+            place=place,
+            effect="nothing was computed",
+            remedy="write the column as text",
+        ) from None
+    return texts
+
+
+def _wrong_type(role: str, name: str, kind: pa.DataType, wanted: str, place: str) -> GoldRefused:
+    return GoldRefused(
+        f"{role} in {escape(name)} is of type {escape(kind)}",
+        place=place,
+        effect="nothing was computed",
+        remedy=f"write it as {wanted}, or name another column: --gold-map {role}=COLUMN",
+    )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind))
 
 
 def _read_labels(values: pa.Array, column: str, findings: Findings) -> pa.Array:
@@ -100,6 +178,11 @@ def _read_votes(votes: Mapping[str, pa.Array], findings: Findings) -> pa.Array:
         (total == 0) & ~nothing,
         REASON,
         lambda row: f"votes sum to zero: {shown(row)}",
+    )
+    findings.add(
+        (total > 0) & np.isfinite(total) & ((total < LEAST) | (total > MOST)),
+        REASON,
+        lambda row: f"votes sum to less than {LEAST:g} or more than {MOST:g}: {shown(row)}",
     )
     if "tie" not in votes:
         counts = np.vstack([counts, np.zeros((1, counts.shape[1]))])

@@ -18,6 +18,7 @@ from steelyard.store.rundir import RunDir
 from steelyard.store.table_roles import assign, expression
 
 BATCH = 1 << 18
+VALUE = "value_read"  # what is calibrated
 
 
 def load_calibrator(path: Path) -> Calibrator:
@@ -91,8 +92,8 @@ def calibrate_file(
 ) -> int:
     """A Parquet table with the calibrated columns added; its other columns stay.
 
-    The terms of a position-aware calibrator read columns preference_ab and preference_ba, those of
-    a length-aware one length_a and length_b.
+    A position-aware calibrator reads the roles preference_ab and preference_ba, a length-aware one
+    length_a and length_b.
 
     Args:
         path: Parquet file, folder or pattern.
@@ -130,7 +131,7 @@ def calibrate_file(
 
 
 def _query(place: str, names: list[str], columns: Mapping[str, str], calibrator: Calibrator) -> str:
-    roles = assign(place, names, columns, ["preference"])
+    roles = assign(place, names, columns, ["preference", *calibrator.curve.columns])
     role = next((one for one in ("logit", "preference") if one in roles), None)
     if role is None:
         raise UsageError(
@@ -138,11 +139,16 @@ def _query(place: str, names: list[str], columns: Mapping[str, str], calibrator:
             place=place,
             remedy="name a column with --logit or --preference",
         )
-    definition = calibrated_sql(calibrator, expression(role, roles), is_logit=role == "logit")
-    kept = [name for name in COLUMNS if name in names]
-    without = f"EXCLUDE ({', '.join(kept)})" if kept else ""
+    held = (name.replace('"', '""') for name in names if name not in COLUMNS)
+    kept = ", ".join(f'"{name}" := "{name}"' for name in held)
+    # What the calibrator reads stands beside the row under its own names: --map may give others.
+    read = {name: expression(name, roles) for name in calibrator.curve.columns}
+    read[VALUE] = expression(role, roles)
+    beside = ", ".join(f"{sql} AS {name}" for name, sql in read.items())
+    definition = calibrated_sql(calibrator, VALUE, is_logit=role == "logit")
     added = ", ".join(f"{sql} AS {name}" for name, sql in definition)
-    return f"SELECT *, {added} FROM (SELECT * {without} FROM source_rows)"  # noqa: S608 - ours
+    inner = f"SELECT struct_pack({kept}) AS whole_row, {beside} FROM source_rows"  # noqa: S608
+    return f"SELECT whole_row.*, {added} FROM ({inner})"  # noqa: S608 - names are checked
 
 
 def _write(reader: pa.RecordBatchReader, path: Path) -> int:

@@ -25,11 +25,16 @@ ROLES: dict[str, tuple[str, ...]] = {
     "length_b": ("length_b",),
     "pair_id": ("pair_id",),
     "gold": ("gold",),
+    "preference_ab": ("preference_ab",),
+    "preference_ba": ("preference_ba",),
+    "calibrated_preference": ("calibrated_preference",),
+    "calibrated_tie": ("calibrated_tie",),
 }
 # What `preference` is made of where no column holds it, in the order in which they are tried.
 SOURCES = (("preference",), ("logit",), ("winner",), ("score_a", "score_b"))
 NUMBERS = {
     "preference", "logit", "score", "score_a", "score_b", "tie", "weight", "length_a", "length_b",
+    "preference_ab", "preference_ba", "calibrated_preference", "calibrated_tie",
 }  # fmt: skip
 TEXTS = {"model_a", "model_b", "winner", "pair_id"}
 

@@ -12,6 +12,8 @@ file, a folder or a pattern. The table has one column a role, under the role's n
 | instruction | uint64, the cluster (`clusters.instruction_ids`); the pair where none is named |
 | weight | float64, finite, not negative |
 | length_a, length_b | float64, not negative |
+| preference_ab, preference_ba | float64 in [0, 1]: `preference` as read in each order |
+| calibrated_preference, calibrated_tie | float64 in [0, 1] |
 | pair_id | string |
 | gold | votes for a, b and a tie (records.GOLD); null where a row has none |
 
