@@ -191,7 +191,7 @@ def test_no_threshold_is_said_with_what_would_be_needed(tmp_path):
     note = next(one for one in fitted.notes if "no threshold" in one)
     assert "keeps this promise on gold of 20 instructions" in note
     assert "gold of about 114 such instructions" in note
-    assert any("gold is of 20 instructions; below 30" in one for one in fitted.notes)
+    assert any("gold is of only 20 clusters" in one for one in fitted.notes)
 
 
 USAGE = [
