@@ -10,16 +10,15 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from calibration import measured
 from common import parser, report
+from memory import make_shards
 
-SHARD_ROWS = 100_000
-PER_INSTRUCTION = 8
 FORMATS = (
     ("preference", ()),
     ("preference", ("--select", "best-worst", "--balance-length", "--test", "0.01")),
@@ -28,31 +27,12 @@ FORMATS = (
 )
 
 
-def make_shards(folder: Path, pairs: int, words: int) -> int:
-    """Verdicts on distinct pairs, eight to an instruction; returns the bytes of the texts."""
-    folder.mkdir()
-    draw = np.random.default_rng(0)
-    vocabulary = np.array([f"w{i}" for i in range(5000)])
-    total = 0
-    for start in range(0, pairs, SHARD_ROWS):
-        rows = range(start, min(start + SHARD_ROWS, pairs))
-        texts = [" ".join(vocabulary[draw.integers(0, 5000, words)]) for _ in range(500)]
-        pick = draw.integers(0, 500, (len(rows), 2)).tolist()
-        columns = {
-            "pair_id": [f"p{i}" for i in rows],
-            "instruction": [
-                f"{i // PER_INSTRUCTION} {texts[i // PER_INSTRUCTION % 500]}" for i in rows
-            ],
-            "response_a": [f"a{i} {texts[a]}" for i, (a, _) in zip(rows, pick, strict=True)],
-            "response_b": [f"b{i} {texts[b]}" for i, (_, b) in zip(rows, pick, strict=True)],
-            "model_a": [f"m{i % 7}" for i in rows],
-            "model_b": [f"n{i % 11}" for i in rows],
-            "preference": draw.random(len(rows)),
-        }
-        table = pa.table(columns)
-        total += table.nbytes
-        pq.write_table(table, folder / f"{start:09}.parquet", row_group_size=20_000)
-    return total
+def verdicts(rows: range) -> dict[str, list[Any]]:
+    """Columns beside the texts."""
+    return {
+        "pair_id": [f"p{row}" for row in rows],
+        "preference": np.random.default_rng(rows.start).random(len(rows)).tolist(),
+    }
 
 
 def main() -> int:
@@ -65,7 +45,7 @@ def main() -> int:
     lines = []
     with tempfile.TemporaryDirectory(prefix="steelyard-bench-") as name:
         folder = Path(name)
-        size = make_shards(folder / "in", chosen.pairs, chosen.words)
+        size = make_shards(folder / "in", chosen.pairs, chosen.words, verdicts)
         run = folder / "run"
         lines.append(measured("import", chosen.pairs, "import", folder / "in", "--run", run))
         for number, (kind, more) in enumerate(FORMATS):

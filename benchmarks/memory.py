@@ -9,7 +9,9 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,8 +34,13 @@ print(peak / 2**20, time.perf_counter() - began)
 SHARD_ROWS = 100_000
 
 
-def make_shards(folder: Path, pairs: int, words: int) -> int:
-    """Shards of distinct pairs, eight to an instruction; returns their bytes."""
+def make_shards(
+    folder: Path,
+    pairs: int,
+    words: int,
+    more: Callable[[range], dict[str, list[Any]]] = lambda _: {},
+) -> int:
+    """Shards of distinct pairs, eight to an instruction, and more columns; returns their bytes."""
     folder.mkdir()
     draw = np.random.default_rng(0)
     vocabulary = np.array([f"w{i}" for i in range(5000)])
@@ -48,6 +55,7 @@ def make_shards(folder: Path, pairs: int, words: int) -> int:
             "response_b": [f"b{i} {texts[b]}" for i, (_, b) in zip(rows, pick, strict=True)],
             "model_a": [f"m{i % 7}" for i in rows],
             "model_b": [f"m{i % 11}" for i in rows],
+            **more(rows),
         }
         table = pa.table(columns)
         total += table.nbytes

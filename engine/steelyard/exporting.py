@@ -92,22 +92,9 @@ def export_dataset(
             **_origin(place, passport),
             **counts.to_json(),
         }
-        if not counts.rows and out is not None:
-            reasons = ", ".join(f"{count:,} {name}" for name, count in counts.removed.items())
-            raise InputRefused(
-                f"none of {counts.verdicts:,} verdicts is left ({reasons})",
-                place=str(run),
-                effect="nothing was written",
-                remedy="`--dry-run` prints what each filter removes; loosen one",
-            )
         if out is not None:
-            rows = texts.rows(selection)
-            content["files"] = _write(folder / "dataset", rows, options, content, reporter)
-            write_text(folder / "dataset" / "export.json", json.dumps(content, indent=2) + "\n")
-            write_text(folder / "dataset" / "README.md", draw_card(content))
-            with writing(out):
-                (folder / "dataset").replace(out)
-                sync(out.absolute().parent)
+            _require_rows(run, content)
+            _publish(folder / "dataset", out, texts.rows(selection), content, reporter)
     reporter.done()
     return content
 
@@ -208,21 +195,49 @@ def _origin(place: RunDir, passport: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _require_rows(run: Path, content: Mapping[str, Any]) -> None:
+    if not content["rows"]:
+        reasons = ", ".join(f"{count:,} {name}" for name, count in content["removed"].items())
+        raise InputRefused(
+            f"none of {content['verdicts']:,} verdicts is left ({reasons})",
+            place=str(run),
+            effect="nothing was written",
+            remedy="`--dry-run` prints what each filter removes; loosen one",
+        )
+
+
+def _publish(
+    folder: Path,
+    out: Path,
+    texts: Iterator[tuple[pa.Table, Texts]],
+    content: dict[str, Any],
+    reporter: Reporter,
+) -> None:
+    """Write everything, then give it its place."""
+    content["files"] = _write(folder, texts, content, reporter)
+    write_text(folder / "export.json", json.dumps(content, indent=2) + "\n")
+    write_text(folder / "README.md", draw_card(content))
+    with writing(out):
+        folder.replace(out)
+        sync(out.absolute().parent)
+
+
 def _write(
     folder: Path,
     texts: Iterator[tuple[pa.Table, Texts]],
-    options: ExportOptions,
     content: Mapping[str, Any],
     reporter: Reporter,
 ) -> dict[str, str]:
-    columns = schema(options.format, options.form)
-    writer = DatasetWriter(folder, columns, content["rows"], options.rows_per_file)
+    kind, form, rows_per_file = (
+        content["options"][name] for name in ("format", "form", "rows_per_file")
+    )
+    writer = DatasetWriter(folder, schema(kind, form), content["rows"], rows_per_file)
     total, done = sum(content["rows"].values()), 0
     judge = content["judge"]
     for items, found in texts:
         named = items.append_column("judge", _same(judge["name"], len(items)))
         named = named.append_column("judge_fingerprint", _same(judge["fingerprint"], len(items)))
-        rows = make_rows(options.format, options.form, found, named)
+        rows = make_rows(kind, form, found, named)
         for split in content["rows"]:
             writer.add(split, rows.filter(pc.equal(items["split"], split)))
         done += len(rows)

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from steelyard.errors import IntegrityFault, UsageError, escape
+from steelyard.errors import EnvironmentFault, IntegrityFault, UsageError, escape
 from steelyard.export import filters, items
 from steelyard.export.options import ExportOptions
 from steelyard.export.pairing import Chosen, Judged, choose
@@ -264,8 +264,17 @@ def open_selection(folder: Path) -> Iterator[Selection]:
         "temp_directory": str(folder / "spill"),
         "preserve_insertion_order": False,  # what is read again has an ORDER BY
     }
-    with duckdb.connect(str(folder / "selection.duckdb"), config=settings) as connection:
-        connection.execute("SET enable_progress_bar = false")
-        selection = Selection(connection)
-        selection.execute("CREATE TABLE seen AS SELECT * FROM none", none=SEEN.empty_table())
-        yield selection
+    try:
+        with duckdb.connect(str(folder / "selection.duckdb"), config=settings) as connection:
+            connection.execute("SET enable_progress_bar = false")
+            selection = Selection(connection)
+            selection.execute("CREATE TABLE seen AS SELECT * FROM none", none=SEEN.empty_table())
+            yield selection
+    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        words = " ".join(str(error).split("\n\n", maxsplit=1)[0].split())
+        raise EnvironmentFault(
+            f"the scratch database failed: {escape(words, 200)}",
+            place=str(folder),
+            effect="nothing was written",
+            remedy="free space where --out is to be, then export again",
+        ) from None
