@@ -32,8 +32,8 @@ from steelyard.shards.instructions import read_instructions
 from steelyard.shards.responses import open_responses
 from steelyard.sightings import Observer
 from steelyard.store.calibrated import run_calibrator
-from steelyard.store.datasets import DatasetWriter, check_folder, scratch
-from steelyard.store.files import file_digest, sync, write_text, writing
+from steelyard.store.datasets import DatasetWriter, check_folder, scratch, writing_dataset
+from steelyard.store.files import file_digest, sync, write_text
 from steelyard.store.plan_files import read_manifest
 from steelyard.store.rundir import IMPORTED, RunDir
 from steelyard.store.selection import Known, Selection, open_selection
@@ -217,7 +217,7 @@ def _publish(
     content["files"] = _write(folder, texts, content, reporter)
     write_text(folder / "export.json", json.dumps(content, indent=2) + "\n")
     write_text(folder / "README.md", draw_card(content))
-    with writing(out):
+    with writing_dataset(out):
         folder.replace(out)
         sync(out.absolute().parent)
 

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +17,10 @@ from steelyard.store.files import TEMPORARY, file_digest, sync, writing
 
 GROUP_ROWS = 1 << 13
 _PARQUET = {"compression": "zstd", "write_page_checksum": True}
+
+
+# What cannot be written of a dataset takes nothing with it.
+writing_dataset = partial(writing, effect="no dataset was written", again="export again")
 
 
 def check_folder(out: Path) -> None:
@@ -43,7 +48,7 @@ def scratch(out: Path | None) -> Iterator[Path]:
             yield Path(name)
         return
     folder = out.absolute().with_name(out.name + TEMPORARY)
-    with writing(folder):
+    with writing_dataset(folder):
         shutil.rmtree(folder, ignore_errors=True)  # of an export that was killed
         folder.mkdir()
     try:
@@ -62,7 +67,7 @@ class DatasetWriter:
     def __init__(
         self, folder: Path, schema: pa.Schema, rows: Mapping[str, int], rows_per_file: int
     ) -> None:
-        with writing(folder):
+        with writing_dataset(folder):
             (folder / "data").mkdir(parents=True)
         self._splits = {
             split: _Split(folder / "data", split, schema, count, rows_per_file)
@@ -76,8 +81,8 @@ class DatasetWriter:
 
     def close(self) -> dict[str, str]:
         """Finish all files: name -> digest."""
-        names = [name for split in self._splits.values() for name in split.close()]
-        with writing(self._folder):
+        with writing_dataset(self._folder):
+            names = [name for split in self._splits.values() for name in split.close()]
             sync(self._folder / "data")
             return {name: file_digest(self._folder / name) for name in sorted(names)}
 
@@ -119,7 +124,7 @@ class _Split:
 
     def _write(self, rows: pa.Table) -> None:
         """One row group."""
-        with writing(self._folder):
+        with writing_dataset(self._folder):
             if not self._room:
                 self._finish()
                 path = self._folder / self._names[self._begun]

@@ -19,8 +19,17 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(
+    path: Path,
+    effect: str = "all parts committed before are valid",
+    again: str = "run `steelyard resume` on the run directory",
+) -> Iterator[None]:
     """Turn the operating system's refusals to write into errors that say what to do.
+
+    Args:
+        path: what is written.
+        effect: what the failure means.
+        again: what to do when its cause is gone.
 
     Raises:
         DiskFull: no room, or over a quota or size limit.
@@ -34,14 +43,14 @@ def writing(path: Path) -> Iterator[None]:
             raise DiskFull(
                 "no room left to write",
                 place=str(path),
-                effect="all parts committed before are valid",
-                remedy="free some space, then run `steelyard resume` on the run directory",
+                effect=effect,
+                remedy=f"free some space, then {again}",
             ) from error
         raise EnvironmentFault(
             f"cannot write: {error.strerror or error}",
             place=str(path),
-            effect="all parts committed before are valid",
-            remedy="check the path, its permissions and the disk, then resume",
+            effect=effect,
+            remedy=f"check the path, its permissions and the disk, then {again}",
         ) from error
 
 

@@ -256,6 +256,10 @@ def _numbered(found: Chosen, numbers: pa.ChunkedArray) -> pa.Table:
     )
 
 
+# A statement of ours is right: these are the machine's.
+_FAULTS = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException)
+
+
 @contextmanager
 def open_selection(folder: Path) -> Iterator[Selection]:
     """A selection whose files lie in a folder, which the caller removes."""
@@ -270,7 +274,7 @@ def open_selection(folder: Path) -> Iterator[Selection]:
             selection = Selection(connection)
             selection.execute("CREATE TABLE seen AS SELECT * FROM none", none=SEEN.empty_table())
             yield selection
-    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+    except _FAULTS as error:
         words = " ".join(str(error).split("\n\n", maxsplit=1)[0].split())
         raise EnvironmentFault(
             f"the scratch database failed: {escape(words, 200)}",
