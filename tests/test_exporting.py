@@ -17,6 +17,7 @@ from helpers import data_file, pairs_table
 from steelyard.cli import main
 from steelyard.errors import InputRefused, UsageError
 from steelyard.importing import import_tables
+from steelyard.store import selection
 from steelyard.store.files import file_digest
 
 
@@ -191,6 +192,16 @@ def test_best_and_worst_are_taken_from_several_verdicts(imported, tmp_path):
     second = imported(rows, "again").export(tmp_path / "second", "preference", select="best-second")
     assert second["rows"] == {"train": 20}
     assert {row["rejected"][0]["content"][:4] for row in read(tmp_path / "second")} == {"base"}
+
+
+def test_the_choice_is_the_same_however_many_verdicts_are_looked_at_at_once(
+    scored, tmp_path, monkeypatch
+):
+    one = scored.export(tmp_path / "one", "preference", select="best-worst")
+    monkeypatch.setattr(selection, "CHOSEN_AT_ONCE", 15)
+    other = scored.export(tmp_path / "other", "preference", select="best-worst")
+    assert one == other
+    assert one["rows"]["train"] > 20
 
 
 def test_completions_are_good_if_they_win_more_than_they_lose(imported, tmp_path):

@@ -5,10 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from steelyard.records import Bool, Float64, Int64, UInt64
 from steelyard_kernels.log_odds import strengths
 
+# What was chosen: `n` of verdicts, and which side the response is.
+CHOSEN = pa.schema(
+    [
+        ("better", pa.int64()),
+        ("better_is_a", pa.bool_()),
+        ("worse", pa.int64()),
+        ("worse_is_a", pa.bool_()),
+        ("probability", pa.float64()),
+        ("raw", pa.float64()),
+        ("direct", pa.bool_()),
+        ("contradicted", pa.bool_()),
+    ]
+)
 SURE = 1e-6  # preferences are taken as at most 1 - SURE sure, so that log-odds are finite
 _EQUAL = 1e-9  # strengths closer than this are a tie
 
@@ -37,6 +51,20 @@ class Chosen:
     direct: Bool  # k, whether the two were judged against each other
     contradicted: Bool  # k, whether that verdict says the opposite
     unconnected: int  # verdicts of responses that no chain of verdicts joins to the chosen ones
+
+    def to_table(self, numbers: Int64) -> pa.Table:
+        """Rows of CHOSEN, with the numbers of verdicts in place of their positions."""
+        columns = {
+            "better": numbers[self.better],
+            "better_is_a": self.better_side == 0,
+            "worse": numbers[self.worse],
+            "worse_is_a": self.worse_side == 0,
+            "probability": self.probability,
+            "raw": self.raw,
+            "direct": self.direct,
+            "contradicted": self.contradicted,
+        }
+        return pa.table(columns, CHOSEN)
 
 
 def log_odds(preference: Float64) -> Float64:

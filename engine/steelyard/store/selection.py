@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from steelyard.errors import EnvironmentFault, IntegrityFault, UsageError, escape
 from steelyard.export import filters, items
 from steelyard.export.options import ExportOptions
-from steelyard.export.pairing import Chosen, Judged, choose
+from steelyard.export.pairing import CHOSEN, Judged, choose
 from steelyard.records import Int64
 from steelyard.store.database import MEMORY_LIMIT, Connection, one_row, open_sql
 from steelyard.store.rundir import RunDir
@@ -45,6 +46,10 @@ SEEN = pa.schema(
     ]
 )
 
+CHOSEN_AT_ONCE = 1 << 20  # verdicts
+_BY_INSTRUCTION = """
+SELECT n, instruction, response_a, response_b, preference, raw FROM candidates
+ORDER BY instruction, n"""
 _VERDICTS = """
 SELECT shard, "row", pair_id, model_a, model_b, status, winner, gold, consistent, trusted,
   length_b IS NULL AND raw_preference IS NULL AS alone, instruction_id,
@@ -205,16 +210,37 @@ class Selection:
 
     def _choose(self, selection: str) -> None:
         """The table `pairs`: one of each instruction; the other verdicts are not selected."""
-        table = self._connection.sql(
-            "SELECT n, instruction, response_a, response_b, preference, raw FROM candidates"
-            " ORDER BY min(n) OVER (PARTITION BY instruction), n"
-        ).to_arrow_table()
-        columns = [table[name].to_numpy() for name in table.column_names[1:]]
-        found = choose(Judged(*columns), selection)
-        self.execute(items.CHOSEN_PAIRS, chosen=_numbered(found, table["n"]))
-        taken = one_row(self._connection, "SELECT count(*) + count(other) FROM pairs")[0]
-        self.counts.removed["unconnected"] = found.unconnected
-        self.counts.removed["not_selected"] = len(table) - taken - found.unconnected
+        self.execute("CREATE TABLE chosen AS SELECT * FROM none", none=CHOSEN.empty_table())
+        unconnected = 0
+        for rows in self._by_instruction():
+            columns = [rows[name].to_numpy() for name in rows.column_names[1:]]
+            found = choose(Judged(*columns), selection)
+            batch = found.to_table(rows["n"].to_numpy())
+            self.execute("INSERT INTO chosen SELECT * FROM batch", batch=batch)
+            unconnected += found.unconnected
+        self.execute(items.CHOSEN_PAIRS)
+        everything, taken = one_row(
+            self._connection,
+            "SELECT (SELECT count(*) FROM candidates), (SELECT count(*) + count(other) FROM pairs)",
+        )
+        self.counts.removed["unconnected"] = unconnected
+        self.counts.removed["not_selected"] = everything - taken - unconnected
+
+    def _by_instruction(self) -> Iterator[pa.Table]:
+        """Candidates, those of an instruction side by side and in one table, some 100 MB each."""
+        rest: pa.Table | None = None
+        for batch in self.stream(_BY_INSTRUCTION):
+            rows = pa.Table.from_batches([batch])
+            rest = rows if rest is None else pa.concat_tables([rest, rows])
+            if len(rest) < CHOSEN_AT_ONCE:
+                continue
+            last = rest["instruction"].to_numpy()
+            end = int(np.flatnonzero(last != last[-1])[-1] + 1) if last[0] != last[-1] else 0
+            if end:
+                yield rest.slice(0, end)
+                rest = rest.slice(end)
+        if rest is not None and len(rest):
+            yield rest
 
     def _close(self) -> Counts:
         counts = self.counts
@@ -237,23 +263,6 @@ class Selection:
             )
         counts.removed = {name: verdicts for name, verdicts in known.items() if verdicts}
         return counts
-
-
-def _numbered(found: Chosen, numbers: pa.ChunkedArray) -> pa.Table:
-    """What was chosen, with the numbers of verdicts in place of their positions."""
-    places = numbers.to_numpy()
-    return pa.table(
-        {
-            "better": places[found.better],
-            "better_is_a": found.better_side == 0,
-            "worse": places[found.worse],
-            "worse_is_a": found.worse_side == 0,
-            "probability": found.probability,
-            "raw": found.raw,
-            "direct": found.direct,
-            "contradicted": found.contradicted,
-        }
-    )
 
 
 # A statement of ours is right: these are the machine's.
