@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import random
+import re
 
 import duckdb
 import numpy as np
@@ -15,7 +17,7 @@ from click.testing import CliRunner
 import steelyard
 from helpers import data_file, pairs_table
 from steelyard.cli import main
-from steelyard.errors import InputRefused, UsageError
+from steelyard.errors import InputRefused, RunLocked, UsageError
 from steelyard.importing import import_tables
 from steelyard.store import selection
 from steelyard.store.files import file_digest
@@ -125,7 +127,9 @@ FROM (SELECT *, metadata.source <> 's1' AS wanted,
 
 @pytest.mark.parametrize("kind", ["preference", "reward", "kto", "sft", "autorater", "grpo"])
 def test_the_same_seed_makes_the_same_bytes(scored, tmp_path, kind):
-    options = {"test": 0.2, "seed": 7, "per_instruction": 4, "rows_per_file": 50}
+    options = {"test": 0.2, "seed": 7, "rows_per_file": 50}
+    if kind != "sft":
+        options |= {"per_instruction": 4}
     if kind not in {"autorater", "grpo"}:
         options |= {"balance_length": True}
     folders = [tmp_path / name for name in ("one", "two", "other")]
@@ -396,6 +400,10 @@ def test_a_dry_run_counts_the_same_and_writes_nothing(scored, tmp_path):
         ({"per_instruction": 0}, "--per-instruction is 0"),
         ({"select": "worst"}, "--select is 'worst'"),
         ({"form": "prose"}, "--form is 'prose'"),
+        ({"where": "random() < 0.5"}, r"--where calls random"),
+        ({"where": "read_at < CURRENT_DATE"}, r"--where calls current_date"),
+        ({"ngram": 5}, "of no use without --decontaminate"),
+        ({"select": "best-worst", "per_instruction": 2}, "--per-instruction is of no use"),
         ({"unknown": 1}, "unknown key 'unknown'"),
     ],
 )
@@ -422,6 +430,67 @@ def test_nothing_is_written_over_something_else(scored, tmp_path):
     assert (tmp_path / "out" / "mine").read_text() == "x"
 
 
+def test_only_scratch_of_exports_is_removed(scored, tmp_path):
+    """A folder of the user's, one that a killed export left, and one that another is writing."""
+    out, mine = tmp_path / "out", tmp_path / ".out.steelyard-export"
+    mine.mkdir()
+    (mine / "thesis").write_text("x")
+    with pytest.raises(UsageError, match="something else has the name"):
+        scored.export(out, "preference")
+    assert (mine / "thesis").read_text() == "x"
+    (mine / "lock").touch()
+    with (mine / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RunLocked, match="another export writes"):
+            scored.export(out, "preference")
+    assert (mine / "thesis").exists()
+    scored.export(out, "preference")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_no_dataset_stands_in_a_run(scored):
+    with pytest.raises(UsageError, match="inside a run directory"):
+        scored.export(scored.root / "out", "preference")
+
+
+def test_lengths_are_balanced_in_each_split(imported, tmp_path):
+    draw = np.random.default_rng(1)
+    rows = [
+        (f"q{at}", "l" * int(draw.integers(5, 90)), "s" * int(draw.integers(2, 60)), 0.9)
+        for at in range(600)
+    ]
+    content = imported(rows).export(tmp_path / "out", "preference", balance_length=True, test=0.3)
+    assert min(content["rows"].values()) > 20
+    for split in content["rows"]:
+        sizes = [
+            len(row["chosen"][0]["content"]) - len(row["rejected"][0]["content"])
+            for row in read(tmp_path / "out", split)
+        ]
+        assert sum(one > 0 for one in sizes) == sum(one < 0 for one in sizes)
+
+
+def test_the_best_completion_stays_whatever_the_worst_one_won(imported, tmp_path):
+    """x is far ahead of z through y, and yet lost to it."""
+    rows = [("q", "x", "y", 0.999), ("q", "y", "z", 0.999), ("q", "x", "z", 0.4)]
+    assert books(imported(rows).export(tmp_path / "a", "sft")) == {"not_selected": 2}
+    assert read(tmp_path / "a")[0]["completion"][0]["content"] == "x"
+    rows = [*rows, ("other", "x", "y", 0.9)]
+    content = imported(rows, "2").export(tmp_path / "b", "preference", select="best-worst")
+    assert books(content) == {"not_selected": 2, "contradicted": 1}
+
+
+def test_an_evaluation_without_instructions_says_how_to_name_them(scored, tmp_path):
+    pq.write_table(pa.table({"q": ["a question"]}), tmp_path / "e.parquet")
+    for column in (None, "nope"):
+        with pytest.raises(InputRefused) as refused:
+            scored.export(
+                tmp_path / "out", "preference", decontaminate=(str(tmp_path / "e.parquet"),),
+                decontaminate_column=column,
+            )  # fmt: skip
+        assert "--decontaminate-column" in refused.value.remedy
+        assert "--map" not in str(refused.value)
+
+
 def test_changed_shards_are_refused(imported, tmp_path):
     run = imported([("q", "a", "b", 0.9)])
     pq.write_table(verdicts([("q", "a", "c", 0.9)]), tmp_path / "run.parquet")
@@ -440,6 +509,12 @@ def test_verdicts_without_texts_say_what_is_needed(imported, tmp_path):
     run.export(tmp_path / "out", "preference", responses=(str(tmp_path / "r.parquet"),))
     (row,) = read(tmp_path / "out")
     assert (row["chosen"][0]["content"], row["rejected"][0]["content"]) == ("a", "b")
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert re.search(r"\| texts \| r.parquet \(fingerprint `[0-9a-f]{32}`\)", card)
+    missing = {**responses, "output": ["a", None]}
+    pq.write_table(pa.table(missing), tmp_path / "m.parquet")
+    with pytest.raises(InputRefused, match="finds its two responses"):
+        run.export(tmp_path / "m", "preference", responses=(str(tmp_path / "m.parquet"),))
     two = {key: [*values, values[0]] for key, values in responses.items()}
     two["output"][2] = "another"
     pq.write_table(pa.table(two), tmp_path / "two.parquet")
@@ -466,7 +541,7 @@ WITH texts AS (
 ), judged AS (
   SELECT instruction_id AS i, text, ln(p / (1 - p)) AS odds, n
   FROM (
-    SELECT *, file_row_number AS n, least(greatest(preference - 1, 1e-6), 1 - 1e-6) AS p
+    SELECT *, file_row_number AS n, least(greatest(preference - 1, 1e-12), 1 - 1e-12) AS p
     FROM read_parquet('{preferences}', file_row_number = true)
   ) p
   JOIN texts t ON t.i = instruction_id AND t.model = p.model

@@ -45,6 +45,7 @@ class DatasetTexts(Protocol):
     """A source of texts."""
 
     in_shards: bool  # whether references are rows of shards, two a row
+    files: ShardSet | None  # files of texts that are not the run's own
 
     def scan(self, selection: Selection, observer: Observer, progress: Progress) -> None:
         """Tell the selection what it has to know of all texts."""
@@ -59,6 +60,7 @@ class ShardTexts:
     in_shards = True
 
     def __init__(self, shards: ShardSet, limits: Limits, options: ExportOptions) -> None:
+        self.files: ShardSet | None = None
         self._shards, self._limits = shards, limits
         self._plain = options.form == "plain" and not options.judging
 
@@ -137,6 +139,7 @@ class ResponseTexts:
     in_shards = False
 
     def __init__(self, shards: ShardSet, options: ExportOptions) -> None:
+        self.files: ShardSet | None = shards
         self._shards = shards
         self._plain = options.form == "plain" and not options.judging
 

@@ -21,14 +21,14 @@ from steelyard.dataset_texts import DatasetTexts, ResponseTexts, ShardTexts
 from steelyard.errors import InputRefused, UsageError
 from steelyard.export.card import draw_card
 from steelyard.export.formats import Texts, make_rows, schema
-from steelyard.export.options import ExportOptions
+from steelyard.export.options import NGRAM, ExportOptions
 from steelyard.export.overlap import Evaluation
 from steelyard.identity import row_limits
 from steelyard.inquiry import Inquiry
 from steelyard.progress import Reporter
 from steelyard.run import open_input
 from steelyard.shards import REQUIRED, Limits, ShardSet, open_shards
-from steelyard.shards.instructions import read_instructions
+from steelyard.shards.instructions import open_instructions, read_instructions
 from steelyard.shards.responses import open_responses
 from steelyard.sightings import Observer
 from steelyard.store.calibrated import run_calibrator
@@ -77,23 +77,30 @@ def export_dataset(
     if out is not None:
         check_folder(out)
     texts = _texts(place, passport, options, responses)
-    evaluation = _evaluation(options)
+    evaluations = _evaluations(options)
     with scratch(out) as folder, open_selection(folder) as selection:
         reporter.say("reading verdicts")
         known = selection.take_verdicts(place, options.where)
         options = _resolve(options, known)
         _tell(place, known, selection, reporter)
-        texts.scan(selection, Observer(options, evaluation), partial(reporter.step, "texts"))
+        forbidden = None
+        if evaluations is not None:
+            forbidden = Evaluation(read_instructions(evaluations), options.ngram or NGRAM)
+        texts.scan(selection, Observer(options, forbidden), partial(reporter.step, "texts"))
         reporter.done()
         counts = selection.settle(options, calibrated=known.calibrated, in_shards=texts.in_shards)
         content = {
             "steelyard": __version__,
             "options": options.to_json(),
             **_origin(place, passport),
+            "responses": _files(texts.files),
+            "evaluations": _files(evaluations),
             **counts.to_json(),
         }
         if out is not None:
             _require_rows(run, content)
+            if options.test and len(content["rows"]) < 2:
+                reporter.warn(f"all instructions fell into one split: {', '.join(content['rows'])}")
             _publish(folder / "dataset", out, texts.rows(selection), content, reporter)
     reporter.done()
     return content
@@ -134,11 +141,31 @@ def _imported_shards(place: RunDir, passport: dict[str, Any]) -> ShardSet:
     return open_shards(paths, {name: columns[name] for name in REQUIRED})
 
 
-def _evaluation(options: ExportOptions) -> Evaluation | None:
+def _evaluations(options: ExportOptions) -> ShardSet | None:
     if not options.decontaminate:
         return None
-    found = read_instructions(options.decontaminate, options.decontaminate_column)
-    return Evaluation(found, options.ngram)
+    try:
+        return open_instructions(options.decontaminate, options.decontaminate_column)
+    except (InputRefused, UsageError) as refused:
+        cause = refused.cause.partition(" for --map")[0]
+        raise InputRefused(
+            f"the file of --decontaminate cannot be used: {cause}",
+            place=refused.place,
+            effect="nothing was written",
+            remedy="give Parquet with a column instruction, prompt or question, or name the column"
+            " with --decontaminate-column",
+        ) from None
+
+
+def _files(shards: ShardSet | None) -> dict[str, Any] | None:
+    """What a dataset's card says of files that it was made with."""
+    if shards is None:
+        return None
+    return {
+        "files": [source.name for source in shards.sources],
+        "rows": shards.rows,
+        "fingerprint": shards.fingerprint,
+    }
 
 
 def _resolve(options: ExportOptions, known: Known) -> ExportOptions:
@@ -196,6 +223,14 @@ def _origin(place: RunDir, passport: dict[str, Any]) -> dict[str, Any]:
 
 
 def _require_rows(run: Path, content: Mapping[str, Any]) -> None:
+    if content["removed"].get("no_text") == content["verdicts"]:
+        raise InputRefused(
+            f"none of {content['verdicts']:,} verdicts finds its two responses",
+            place=str(run),
+            effect="nothing was written",
+            remedy="--responses has to have the verdicts' instruction_id (a number is not the text"
+            " of it) or their instructions, and their models' names; --map names the columns",
+        )
     if not content["rows"]:
         reasons = ", ".join(f"{count:,} {name}" for name, count in content["removed"].items())
         raise InputRefused(

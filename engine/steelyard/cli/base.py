@@ -60,7 +60,7 @@ class Steelyard(click.Group):
             if os.environ.get("STEELYARD_TRACEBACK"):
                 raise
             click.echo(f"error[internal]: {type(error).__name__}: {escape(error, 300)}", err=True)
-            click.echo("  effect: committed parts are valid; `steelyard resume` goes on", err=True)
+            click.echo("  effect: what was committed before stays valid", err=True)
             click.echo(
                 "  next: run again with STEELYARD_TRACEBACK=1 and report what it prints", err=True
             )

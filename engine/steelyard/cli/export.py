@@ -47,9 +47,7 @@ from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
     help="Drop instructions of this evaluation (Parquet); repeatable.",
 )
 @click.option("--decontaminate-column", metavar="COLUMN", help="Of its instructions.")
-@click.option(
-    "--ngram", default=NGRAM, show_default=True, help="Common words that count, in --decontaminate."
-)
+@click.option("--ngram", type=int, help=f"Words in common that count.  [default: {NGRAM}]")
 @click.option("--test", default=0.0, help="Share of instructions for a split `test`.")
 @click.option(
     "--target",
@@ -82,15 +80,15 @@ def export(
     from steelyard.exporting import Responses, export_dataset
     from steelyard.progress import Reporter
 
-    if (out is None) != dry_run:
-        raise click.UsageError("give one of --out DIR and --dry-run")
+    if out is None and not dry_run:
+        raise click.UsageError("give --out DIR, or --dry-run")
     columns = parse_pairs("--map", options.pop("column_map"), empty=True)
     files = options.pop("responses")
     if columns and not files:
         raise click.UsageError("--map is about --responses: name their file as well")
     texts = Responses(files, columns) if files else None
     wanted = ExportOptions(**{**options, "margin": read_margin(options["margin"])})
-    content = export_dataset(run, out, wanted, texts, Reporter(quiet=quiet))
+    content = export_dataset(run, None if dry_run else out, wanted, texts, Reporter(quiet=quiet))
     if json_out:
         print_json(content)
     else:

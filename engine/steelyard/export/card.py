@@ -97,6 +97,14 @@ def _about(content: Mapping[str, Any]) -> list[tuple[str, str]]:
             if calibrator is None
             else f"calibrated by `{_line(calibrator['method'])}`, file `{calibrator['digest']}`",
         ),
+        *(
+            (name, f"{_line(', '.join(made['files']))} (fingerprint `{made['fingerprint']}`)")
+            for name, made in (
+                ("texts", content["responses"]),
+                ("decontaminated against", content["evaluations"]),
+            )
+            if made is not None
+        ),
     ]
 
 

@@ -38,7 +38,7 @@ REASONS = {
     "per_instruction": "more than --per-instruction pairs",
     "length_balance": "taken out by --balance-length",
     "repeated": "the same completion stood before",
-    "undecided": "both completions win as much as they lose",
+    "undecided": "both completions have a mean of one half",
 }
 
 _BINS = 20  # of the length difference
@@ -99,7 +99,7 @@ def pair_filters(options: ExportOptions) -> dict[str, str]:
     """Reason -> query for pairs to leave out, one after the other."""
     sure = "greatest(probability, 1 - probability)"
     found = {}
-    if options.selection != "all":
+    if options.selection != "all" and options.format != "sft":  # which takes the best alone
         found["contradicted"] = "contradicted"
     if not options.judging:
         found |= {"tie": "tied OR probability = 0.5", "empty": "empty"}
@@ -133,9 +133,10 @@ def _unbalanced(options: ExportOptions) -> str:
     """Pairs without a partner in their bin whose length differs the other way."""
     return f"""
 SELECT n FROM (
-  SELECT n, longer, drawn, ntile({_BINS}) OVER (ORDER BY abs(longer), n) AS bin
-  FROM (SELECT n, longer, {_draw(options)} AS drawn FROM pairs)
+  SELECT n, longer, drawn, test,
+    ntile({_BINS}) OVER (PARTITION BY test ORDER BY abs(longer), n) AS bin
+  FROM (SELECT n, longer, {_draw(options)} AS drawn, spread < {options.test!r} AS test FROM pairs)
 ) WHERE longer <> 0
-QUALIFY row_number() OVER (PARTITION BY bin, sign(longer) ORDER BY drawn, n) > least(
-  count(*) FILTER (WHERE longer > 0) OVER (PARTITION BY bin),
-  count(*) FILTER (WHERE longer < 0) OVER (PARTITION BY bin))"""  # noqa: S608
+QUALIFY row_number() OVER (PARTITION BY test, bin, sign(longer) ORDER BY drawn, n) > least(
+  count(*) FILTER (WHERE longer > 0) OVER (PARTITION BY test, bin),
+  count(*) FILTER (WHERE longer < 0) OVER (PARTITION BY test, bin))"""  # noqa: S608

@@ -36,7 +36,7 @@ class ExportOptions:
     near_duplicates: float | None = None  # Jaccard similarity
     decontaminate: tuple[str, ...] = ()  # files of instructions
     decontaminate_column: str | None = None
-    ngram: int = NGRAM
+    ngram: int | None = None  # None: NGRAM
     test: float = 0.0  # share of instructions
     target: str | None = None  # of judging formats; None: gold where the run has any
     seed: int = 0
@@ -96,6 +96,16 @@ class ExportOptions:
                     f"--margin is {low:g}..{high:g}",
                     remedy="give two log-odds of the chosen response, from 0 on: 0.5..4",
                 )
+        if not self.decontaminate and (self.ngram is not None or self.decontaminate_column):
+            raise UsageError(
+                "--ngram and --decontaminate-column are of no use without --decontaminate",
+                remedy="leave them out, or name the evaluation's file with --decontaminate",
+            )
+        if self.per_instruction is not None and self.selection != "all":
+            raise UsageError(
+                f"--per-instruction is of no use with --select {self.selection}",
+                remedy="leave it out: one pair of each instruction is selected",
+            )
         self._check_kind()
         return self
 

@@ -23,7 +23,8 @@ CHOSEN = pa.schema(
         ("contradicted", pa.bool_()),
     ]
 )
-SURE = 1e-6  # preferences are taken as at most 1 - SURE sure, so that log-odds are finite
+SURE = 1e-6  # margins: preferences are taken as at most 1 - SURE sure, so that they are finite
+RANKED = 1e-12  # the same for ranking, where the surest have to be told apart
 _EQUAL = 1e-9  # strengths closer than this are a tie
 
 
@@ -67,9 +68,9 @@ class Chosen:
         return pa.table(columns, CHOSEN)
 
 
-def log_odds(preference: Float64) -> Float64:
-    """log(p / (1 - p)), with p kept SURE away from 0 and 1."""
-    p = np.clip(preference, SURE, 1 - SURE)
+def log_odds(preference: Float64, sure: float = SURE) -> Float64:
+    """log(p / (1 - p)), with p kept `sure` away from 0 and 1."""
+    p = np.clip(preference, sure, 1 - sure)
     odds: Float64 = np.log(p) - np.log1p(-p)
     return odds
 
@@ -89,8 +90,10 @@ def choose(judged: Judged, against: str) -> Chosen:
         return _NOTHING
     group, ends = _groups(judged.instruction)
     owner, first, second = _responses(group, judged)
-    strength, component = strengths(first, second, log_odds(judged.preference), ends, len(owner))
-    raw, _ = strengths(first, second, log_odds(judged.raw), ends, len(owner))
+    strength, component = strengths(
+        first, second, log_odds(judged.preference, RANKED), ends, len(owner)
+    )
+    raw, _ = strengths(first, second, log_odds(judged.raw, RANKED), ends, len(owner))
     seen, side = _first_verdict(first, second, len(owner))
     best, other, loose = _ends(owner, strength, component, seen, against)
     found = _direct(first, second, best, other, ends)

@@ -10,23 +10,31 @@ from .findings import Findings
 from .problems import show
 from .roles import NAMES, Roles
 from .rows import Limits, find_invalid_utf8
-from .shardset import open_shards
+from .shardset import ShardSet, open_shards
 from .stream import read
 
 INSTRUCTIONS = Roles(names={"instruction": NAMES["instruction"]}, required=("instruction",))
 
 
-def read_instructions(inputs: Sequence[str], column: str | None = None) -> Iterator[str]:
-    """The instructions of Parquet files, nulls left out.
+def open_instructions(inputs: Sequence[str], column: str | None = None) -> ShardSet:
+    """Parquet files of instructions.
 
     Args:
         inputs: files, folders or patterns.
         column: of the instructions, if its name does not say it.
 
     Raises:
-        InputRefused: a file cannot be read, has no such column, or texts that are not UTF-8.
+        InputRefused: a file cannot be read, or has no such column.
     """
-    shards = open_shards(inputs, {"instruction": column} if column else None, INSTRUCTIONS)
+    return open_shards(inputs, {"instruction": column} if column else None, INSTRUCTIONS)
+
+
+def read_instructions(shards: ShardSet) -> Iterator[str]:
+    """Their instructions; nulls are left out.
+
+    Raises:
+        InputRefused: a text is not UTF-8.
+    """
     with closing(read(shards, Limits())) as batches:
         for batch in batches:
             findings = Findings()

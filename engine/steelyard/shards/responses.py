@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import reduce
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..clusters import instruction_ids
-from ..errors import InputRefused
 from .findings import Findings
-from .problems import show
 from .roles import NAMES, Roles
 from .rows import Limits, find_invalid_utf8, without
 from .shardset import ShardSet, open_shards
@@ -38,29 +37,19 @@ def open_responses(inputs: Sequence[str], columns: Mapping[str, str] | None = No
 def stream_responses(shards: ShardSet) -> Iterator[pa.Table]:
     """Batches of instruction_id, instruction, system, model and response, in their order.
 
-    `instruction_id` is the given one, or the hash of the instruction, as in verdicts.
-
-    Raises:
-        InputRefused: a row lacks a text, or has one that is not UTF-8.
+    `instruction_id` is the given one, or the hash of the instruction, as in verdicts. Rows that
+    lack a text, or have one that is not UTF-8, are left out: their verdicts find no text.
     """
     with closing(read(shards, Limits())) as batches:
         for batch in batches:
             findings = Findings()
             find_invalid_utf8(batch, shards.roles, findings)
             clean, _ = without(batch, findings)
-            for role in RESPONSES.required:
-                nulls = clean.columns[role].null_count
-                if nulls or findings:
-                    raise InputRefused(
-                        f"{nulls:,} rows have no {role}" if nulls else "a text is not UTF-8",
-                        place=f"{show(batch.shard)}, after row {batch.first}",
-                        effect="nothing was written",
-                        remedy="correct the file, or leave these rows out of it",
-                    )
             named = clean.columns.get("instruction_id", clean.columns["instruction"])
-            ids = instruction_ids(named)
             columns = {
                 name: clean.columns.get(name, pa.nulls(clean.rows, pa.string())) for name in _TEXTS
             }
             columns["model"] = pc.utf8_trim_whitespace(columns["model"])
-            yield pa.table({"instruction_id": ids, **columns})
+            rows = pa.table({"instruction_id": instruction_ids(named), **columns})
+            valid = [rows[role].is_valid() for role in RESPONSES.required]
+            yield rows.filter(reduce(pc.and_, valid))

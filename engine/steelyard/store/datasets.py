@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -12,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steelyard.errors import IntegrityFault, UsageError
-from steelyard.store.files import TEMPORARY, file_digest, sync, writing
+from steelyard.errors import IntegrityFault, RunLocked, UsageError
+from steelyard.store.files import file_digest, sync, writing
 
 GROUP_ROWS = 1 << 13
 _PARQUET = {"compression": "zstd", "write_page_checksum": True}
@@ -27,34 +28,73 @@ def check_folder(out: Path) -> None:
     """See that a dataset can take this place.
 
     Raises:
-        UsageError: something is there, or the folder it would be in is not.
+        UsageError: something is there, or the folder it would be in is not, or is a run's.
     """
+    parent, remedy = out.absolute().parent, "name a new folder with --out"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         problem = "there is something at the place of --out already"
-    elif not out.absolute().parent.is_dir():
-        problem = "the folder for --out does not exist"
+    elif not parent.is_dir():
+        problem, remedy = "the folder that --out would be in does not exist", f"make {parent} first"
+    elif (parent / "run.json").exists():
+        problem = "that is inside a run directory"
     else:
         return
-    raise UsageError(
-        problem, place=str(out), effect="nothing was written", remedy="name a new folder with --out"
-    )
+    raise UsageError(problem, place=str(out), effect="nothing was written", remedy=remedy)
 
 
 @contextmanager
 def scratch(out: Path | None) -> Iterator[Path]:
-    """A folder for what is not finished, beside `out` or where temporary files go; then gone."""
+    """A folder for what is not finished, beside `out` or where temporary files go; then gone.
+
+    What an export left that was killed is removed, and nothing else.
+
+    Raises:
+        UsageError: something else has its name.
+        RunLocked: another export writes to this place.
+    """
     if out is None:
         with tempfile.TemporaryDirectory() as name:
             yield Path(name)
         return
-    folder = out.absolute().with_name(out.name + TEMPORARY)
+    folder = out.absolute().with_name(f".{out.absolute().name}.steelyard-export")
+    if folder.exists() and not (folder / _LOCK).is_file():
+        raise UsageError(
+            "something else has the name of the scratch folder",
+            place=str(folder),
+            effect="nothing was written",
+            remedy="move it away, or name another folder with --out",
+        )
     with writing_dataset(folder):
-        shutil.rmtree(folder, ignore_errors=True)  # of an export that was killed
-        folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        lock = (folder / _LOCK).open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunLocked(
+                "another export writes to this place",
+                place=str(out),
+                effect="nothing was written",
+                remedy="wait for it, or name another folder with --out",
+            ) from None
+        try:
+            _clear(folder)
+            yield folder
+        finally:
+            _clear(folder)
+            (folder / _LOCK).unlink()
+            folder.rmdir()
+
+
+_LOCK = "lock"
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != _LOCK:
+            path.unlink()
 
 
 class DatasetWriter:

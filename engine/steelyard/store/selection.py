@@ -6,6 +6,7 @@ from several places. What is decided there stands in `export.filters` and `expor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -101,6 +102,7 @@ class Selection:
         # The line's end keeps a comment from swallowing the parenthesis.
         wanted = "true" if where is None else f"coalesce(CAST(({where}\n) AS BOOLEAN), false)"
         with open_sql(run) as locked:
+            _require_settled(locked, where or "")
             try:
                 reader = locked.sql(_VERDICTS.format(where=wanted)).to_arrow_reader(BATCH)
                 self.execute("CREATE TABLE verdicts AS SELECT * FROM reader", reader=reader)
@@ -263,6 +265,26 @@ class Selection:
             )
         counts.removed = {name: verdicts for name, verdicts in known.items() if verdicts}
         return counts
+
+
+def _require_settled(connection: Connection, where: str) -> None:
+    """Refuse a condition that may hold now and not the next time.
+
+    Raises:
+        UsageError: it calls a function such as random() or now().
+    """
+    words = set(re.findall(r"[a-z_0-9]+", where.lower()))
+    found = connection.execute(
+        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
+    ).fetchall()
+    called = {name for (name,) in found if re.search(rf"\b{re.escape(name)}\s*\(", where.lower())}
+    called |= words & {"current_date", "current_time", "current_timestamp", "localtimestamp"}
+    if called:
+        raise UsageError(
+            f"--where calls {', '.join(sorted(called))}, which is another one each time",
+            effect="the same command would not make the same dataset",
+            remedy="for a random part use hash(pair_id) % 100 < 50, or --per-instruction, --test",
+        )
 
 
 # A statement of ours is right: these are the machine's.
