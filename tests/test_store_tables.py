@@ -119,7 +119,7 @@ def test_rows_without_a_preference_are_counted(tmp_path):
         ({"preference": [1.5, -1.0]}, r"2 of 2 rows: .* outside \[0, 1\] \(such as 1.5, -1.0\)"),
         ({"winner": ["A", "me"]}, r"1 of 2 rows: the winner is none of a, b, tie \(such as me\)"),
         ({"logit": [math.inf, 1.0]}, "1 of 2 rows: logit is not a finite number"),
-        ({"winner": ["A", "B"], "weight": [1.0, -2.0]}, "1 of 2 rows: the weight is negative"),
+        ({"winner": ["A", "B"], "weight": [1.0, -2.0]}, "1 of 2 rows: the weight is neither 0 nor"),
         ({"winner": ["A", "B"], "model_a": [None, "x"]}, "1 of 2 rows: the model_a is null"),
         ({"winner": ["A", "B"], "gold": ["A", "who"]}, "1 of 2 rows: the gold cannot be read"),
     ],
