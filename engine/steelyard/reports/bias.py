@@ -162,7 +162,11 @@ def _between_competitors(table: pa.Table, warnings: list[str], title: str) -> di
         return out
     contest = tournament(table)
     gold = _gold(table, contest)
-    if {"length_a", "length_b"} <= names:
+    lengths = [table[name] for name in ("length_a", "length_b") if name in names]
+    if any(column.null_count for column in lengths):
+        absent = max(column.null_count for column in lengths)
+        warnings.append(f"{title}{absent:,} rows or more lack a length: verbosity is left out")
+    elif len(lengths) == 2:
         sign = np.where(contest.swapped, -1.0, 1.0)
         difference = sign * (numbers(table["length_a"]) - numbers(table["length_b"]))
         try:
