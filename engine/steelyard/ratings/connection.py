@@ -12,9 +12,7 @@ from steelyard_kernels.connected import components
 from steelyard_kernels.groups import groups_met
 
 SHOWN = 8  # competitors that a message names
-APART = (
-    "no chain of comparisons joins {} to the others: where they stand among them means nothing"
-)
+APART = "no chain of comparisons joins {} to the others: where they stand among them means nothing"
 
 
 def bounded_groups(contest: Tournament) -> Int64:

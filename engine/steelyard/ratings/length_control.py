@@ -42,6 +42,7 @@ def length_controlled(
     difficulty: Float64 | None,
     cluster: Codes,
     weight: Float64 | None = None,
+    *,
     slope: Slope | None = None,
 ) -> Controlled:
     """The win rate at equal length.
@@ -67,7 +68,7 @@ def length_controlled(
     names, x = _features(columns, len(preference))
     if slope is None:
         alone = np.zeros(len(length), dtype=np.int64)
-        slope = length_slope(preference, length, x[:, 1:], alone, cluster, w)
+        slope = length_slope(preference, length, x[:, 1:], alone, cluster=cluster, weight=w)
     twin = x.copy()
     twin[:, names.index("intercept")] = 0.0  # the baseline is as good as itself
     itself = sigmoid(slope.value * length)
@@ -160,7 +161,7 @@ def others_difficulty(preference: Float64, competitor: Codes, cluster: Codes) ->
 
 
 def others_mean(values: Float64, competitor: Codes, cluster: Codes) -> Float64:
-    """[n]: mean of the other competitors' values on each row's instruction; 0 where none has one."""
+    """[n]: mean of the other competitors' values on each row's instruction; 0 without others."""
     total, count = _of_others(values, competitor, cluster)
     return np.asarray(total / np.maximum(count, 1))
 
@@ -172,8 +173,8 @@ def _of_others(
     _, codes = np.unique(cluster, return_inverse=True)
     one = competitor.astype(np.int64) * (int(codes.max()) + 1) + codes
     _, own = np.unique(one, return_inverse=True)
-    total, count = np.bincount(codes, values)[codes], np.bincount(codes)[codes]
-    return total - np.bincount(own, values)[own], count - np.bincount(own)[own]
+    total = np.bincount(codes, values)[codes] - np.bincount(own, values)[own]
+    return np.asarray(total, np.float64), np.bincount(codes)[codes] - np.bincount(own)[own]
 
 
 def _features(columns: Mapping[str, Float64], rows: int) -> tuple[list[str], Float64]:

@@ -48,6 +48,7 @@ def length_slope(
     length: Float64,
     own: Float64,
     competitor: Codes,
+    *,
     cluster: Codes,
     weight: Float64 | None = None,
 ) -> Slope:
@@ -81,9 +82,7 @@ def length_slope(
         information -= sum(float(one.cross @ one.inverse @ one.cross) for one in parts)
         pull = [one.own.T @ rest[one.rows] - _FINITE * at[k] for k, one in enumerate(parts)]
         step = float(rest @ length) - RIDGE * slope
-        step -= sum(
-            float(one.cross @ one.inverse @ g) for one, g in zip(parts, pull, strict=True)
-        )
+        step -= sum(float(one.cross @ one.inverse @ g) for one, g in zip(parts, pull, strict=True))
         step /= information
         steps = np.stack(
             [one.inverse @ (g - one.cross * step) for one, g in zip(parts, pull, strict=True)]
@@ -104,7 +103,8 @@ def length_slope(
 def _split(rows: Codes, own: Float64, length: Float64, curve: Float64) -> _Parts:
     weighed = own * curve[:, None]
     information = weighed.T @ own + _FINITE * np.eye(own.shape[1])
-    return _Parts(rows, own, np.linalg.inv(information), weighed.T @ length)
+    inverse = np.asarray(np.linalg.inv(information), dtype=np.float64)
+    return _Parts(rows, own, inverse, weighed.T @ length)
 
 
 def _residual(parts: Sequence[_Parts], length: Float64) -> Float64:

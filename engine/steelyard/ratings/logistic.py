@@ -94,7 +94,8 @@ def _covariance(
     scores: Float64, cluster: npt.NDArray[np.integer[Any]], inverse: Float64
 ) -> Float64:
     _, codes = np.unique(cluster, return_inverse=True)
-    sums = np.stack([np.bincount(codes, weights=column) for column in scores.T], axis=1)
+    columns = [np.bincount(codes, weights=column) for column in scores.T]
+    sums = np.stack(columns, axis=1).astype(np.float64)
     return sandwich(inverse, sums, len(sums))
 
 

@@ -58,15 +58,13 @@ def win_rates(rows: Against) -> list[WinRate]:
     competitor's controlled rate out and says so.
     """
     difficulty, slope = rows.difficulty, None
-    if rows.length is not None and len(rows.code):
+    if (length := rows.length) is not None and len(rows.code):
         _, codes = np.unique(rows.cluster, return_inverse=True)
         rows = replace(rows, cluster=codes)
         if difficulty is None:
             difficulty = others_difficulty(rows.preference, rows.code, rows.cluster)
-        slope = _slope(rows, rows.length, difficulty)
-    found = [
-        _one(rows, difficulty, slope, at) for at in range(len(rows.competitor))
-    ]
+        slope = _slope(rows, length, difficulty)
+    found = [_one(rows, difficulty, slope, at) for at in range(len(rows.competitor))]
     return sorted(found, key=best_first)
 
 
@@ -84,8 +82,9 @@ def _slope(rows: Against, difference: Float64, difficulty: Float64 | None) -> Sl
             # learned difficulty holds their length too, and would take the slope for itself.
             own.append(others_mean(length, rows.code, rows.cluster))
     return length_slope(
-        rows.preference, length, np.stack(own, axis=1), rows.code, rows.cluster, rows.weight
-    )
+        rows.preference, length, np.stack(own, axis=1), rows.code,
+        cluster=rows.cluster, weight=rows.weight,
+    )  # fmt: skip
 
 
 def best_first(one: WinRate) -> float:
@@ -101,7 +100,7 @@ def _one(rows: Against, difficulty: Float64 | None, slope: Slope | None, at: int
     try:
         if rows.length is not None and len(y) > 1:
             hard = None if difficulty is None else difficulty[mine]
-            by_length = length_controlled(y, rows.length[mine], hard, cluster, weight, slope)
+            by_length = length_controlled(y, rows.length[mine], hard, cluster, weight, slope=slope)
         if rows.style and len(y) > 1:
             differences = {key: values[mine] for key, values in rows.style.items()}
             by_style = style_controlled(y, differences, cluster, weight)

@@ -16,9 +16,9 @@ from steelyard.ratings.comparing import compare
 from steelyard.ratings.connection import (
     APART,
     bounded_groups,
+    doubts,
     islands,
     largest,
-    loose_ends,
     own_units,
 )
 from steelyard.ratings.strengths import INTERVALS, MODELS, rate
@@ -263,11 +263,9 @@ def _scored(
         try:
             score = methods[options.method]()
         except classic.NotConverged as error:
-            why = {"won all or lost all": loose_ends(contest), "met no other": islands(contest)}
-            told = [f"{names} {what}" for what, names in why.items() if names]
-            raise classic.NotConverged(
-                ": ".join([error.cause, *["; ".join(told)][: len(told)]]), remedy=error.remedy
-            ) from None
+            why = "; ".join(doubts(contest))
+            cause = f"{error.cause}: {why}" if why else error.cause
+            raise classic.NotConverged(cause, remedy=error.remedy) from None
     order = np.argsort(-score, kind="stable").tolist()
     ranking: list[dict[str, Any]] = []
     for at, i in enumerate(order):

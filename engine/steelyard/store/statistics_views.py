@@ -65,7 +65,8 @@ WITH {sides}, means AS (
   FROM sides JOIN means USING (competitor) GROUP BY ALL
 ), errors AS (
   SELECT competitor, count(*) AS instructions,
-    CASE WHEN count(*) >= {FEWEST} THEN sqrt(sum(residual ** 2) * count(*) / (count(*) - 1)) END AS error
+    CASE WHEN count(*) >= {FEWEST} THEN sqrt(sum(residual ** 2) * count(*) / (count(*) - 1))
+    END AS error
   FROM residuals GROUP BY competitor
 ), opponents AS (
   SELECT competitor, opponent, avg(win) AS win_rate FROM sides GROUP BY ALL
