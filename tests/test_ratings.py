@@ -284,7 +284,7 @@ def test_what_is_asked_for_has_to_be_there():
     with pytest.raises(UsageError, match="every comparison is a tie"):
         rate(ties, model="davidson")
     capitals = tournament(table([("GPT 4", "claude", 0.6)] * 4))
-    with pytest.raises(UsageError, match="such as GPT 4$"):
+    with pytest.raises(UsageError, match=r"such as GPT 4$"):
         rate(capitals, anchor="gpt-4")
     points, ties = tournament(table([("x", "y", 1), ("y", "z", 1)] * 4)).points()
     with pytest.raises(classic.NotConverged, match="bradley-terry"):

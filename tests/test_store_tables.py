@@ -176,10 +176,10 @@ def test_a_length_that_is_not_known_is_null(tmp_path):
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     write(tmp_path / "a.parquet", **models(2), preference=[0.5, 0.5])
     (tmp_path / "z.parquet").write_bytes(b"nothing")
-    with pytest.raises(InputRefused, match="z.parquet: this is no Parquet"):
+    with pytest.raises(InputRefused, match=r"z\.parquet: this is no Parquet"):
         read_comparisons(tmp_path, None, NEED)
     write(tmp_path / "z.parquet")
-    with pytest.raises(InputRefused, match="z.parquet: this Parquet has no columns"):
+    with pytest.raises(InputRefused, match=r"z\.parquet: this Parquet has no columns"):
         read_comparisons(tmp_path, None, NEED)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ from steelyard.records import Float64
 # The baseline against itself with other lengths, as rows of a fifth of the weight: they keep the
 # coefficients of length and difficulty from explaining quality (the paper's regularisation).
 BASELINE_WEIGHT = 0.2
+LEARNABLE = 3  # competitors, from which difficulties can be learned
+TINY = 1e-12  # a win rate this near to 0 or 1 is as good as there
 RIDGE = 1.0  # on standardised differences of style: one unit of information
 
 
@@ -34,6 +37,13 @@ class Controlled:
     win_rate: float  # [0, 1]
     standard_error: float  # by the delta method, over instructions
     coefficients: dict[str, float]  # in log-odds a unit of the feature
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Bounds in [0, 1]: symmetric in log-odds, in which a slope hardly known is far off."""
+        p = min(max(self.win_rate, TINY), 1 - TINY)
+        wide = NormalDist().inv_cdf(0.5 + level / 2) * self.standard_error / (p * (1 - p))
+        ends = sigmoid(math.log(p / (1 - p)) + np.array([-wide, wide]))
+        return float(ends[0]), float(ends[1])
 
 
 def length_controlled(
@@ -51,7 +61,7 @@ def length_controlled(
         preference: float64 [n], P(the competitor beats the baseline), in [0, 1].
         difference: float64 [n], its length less the baseline's, in characters.
         difficulty: float64 [n], of the instruction, in log-odds, higher where more competitors
-            beat the baseline; None: unknown.
+            beat the baseline, or what stands in for it; None: unknown.
         cluster: whole numbers [n], the instruction, from 0 on; with a slope, those of its
             influence.
         weight: float64 [n]; None: each 1.
@@ -152,7 +162,7 @@ def others_difficulty(preference: Float64, competitor: Codes, cluster: Codes) ->
         float64 [n], mean 0; one tie is added, so that none is infinite. None: fewer than three
         competitors, which leave too little to learn it from.
     """
-    if len(np.unique(competitor)) < 3:
+    if len(np.unique(competitor)) < LEARNABLE:
         return None
     won, count = _of_others(preference, competitor, cluster)
     share = (won + 0.5) / (count + 1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from steelyard.ratings.length_control import (
+    LEARNABLE,
     Controlled,
     length_controlled,
     others_difficulty,
@@ -33,6 +34,7 @@ class Against:
     weight: Float64  # or empty
     length: Float64 | None  # characters, the competitor's less the baseline's
     difficulty: Float64 | None
+    baseline_length: Float64 | None  # characters, where `length` is known
     style: Mapping[str, Float64]  # feature -> (a - b) / (a + b)
 
 
@@ -54,8 +56,9 @@ def win_rates(rows: Against) -> list[WinRate]:
     """Win rates of all competitors, the best first (by length-controlled rate where there is one).
 
     Without a given difficulty, that of an instruction is learned from the other competitors'
-    preferences on it. A regression without a maximum, as where one side wins always, leaves that
-    competitor's controlled rate out and says so.
+    preferences on it; where these are too few, the baseline's length stands in. A regression
+    without a maximum, as where one side wins always, leaves that competitor's controlled rate out
+    and says so.
     """
     difficulty, slope = rows.difficulty, None
     if (length := rows.length) is not None and len(rows.code):
@@ -63,9 +66,23 @@ def win_rates(rows: Against) -> list[WinRate]:
         rows = replace(rows, cluster=codes)
         if difficulty is None:
             difficulty = others_difficulty(rows.preference, rows.code, rows.cluster)
+        if difficulty is None:
+            difficulty = _stand_in(rows)
         slope = _slope(rows, length, difficulty)
     found = [_one(rows, difficulty, slope, at) for at in range(len(rows.competitor))]
     return sorted(found, key=best_first)
+
+
+def _stand_in(rows: Against) -> Float64 | None:
+    """The baseline's length, standardised: instructions ask for more or less, hard ones for more.
+
+    Without it what an instruction is like would count as length: a short answer of the baseline
+    makes every competitor the longer one.
+    """
+    length = rows.baseline_length
+    if length is None or not length.std() > 0:
+        return None
+    return np.asarray((length - length.mean()) / length.std())
 
 
 def _slope(rows: Against, difference: Float64, difficulty: Float64 | None) -> Slope:
@@ -77,7 +94,7 @@ def _slope(rows: Against, difference: Float64, difficulty: Float64 | None) -> Sl
     own = [np.ones(len(length))]
     if difficulty is not None:
         own.append(difficulty)
-        if rows.difficulty is None:
+        if rows.difficulty is None and len(rows.competitor) >= LEARNABLE:
             # Who faces a short answer is longer than it and wins more, and so are the others: a
             # learned difficulty holds their length too, and would take the slope for itself.
             own.append(others_mean(length, rows.code, rows.cluster))

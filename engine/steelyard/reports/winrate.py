@@ -11,15 +11,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steelyard.clusters import few_clusters
+from steelyard.clusters import FEWEST, few_clusters
 from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.features import read_with_style
-from steelyard.ratings.length_control import Controlled, relative_difference
+from steelyard.ratings.length_control import LEARNABLE, Controlled, relative_difference
 from steelyard.ratings.style import FEATURES
 from steelyard.ratings.tournament import NOTHING, alike, numbers
 from steelyard.ratings.winrates import Against, WinRate, best_first, win_rates
 from steelyard.records import Bool, Float64, Int64
 from steelyard.reports.common import (
+    LEVEL,
     draw_source,
     draw_table,
     estimate,
@@ -94,14 +95,10 @@ def _without_lengths(table: pa.Table) -> tuple[pa.Table, list[str]]:
 
 def _learned(found: list[WinRate], baseline: str) -> str | None:
     """Where difficulties came from; None where nothing could rest on them."""
-    held = [
-        one.length_controlled.coefficients
-        for one in found
-        if one.length_controlled and one.competitor != baseline
-    ]
-    if not held:
+    others = [one for one in found if one.competitor != baseline]
+    if not any(one.length_controlled for one in others):
         return None
-    return "learned" if any("difficulty" in one for one in held) else "none"
+    return "learned" if len(others) >= LEARNABLE else "none"
 
 
 def _warnings(found: list[WinRate], baseline: str, alone: int, difficulty: str | None) -> list[str]:
@@ -111,8 +108,8 @@ def _warnings(found: list[WinRate], baseline: str, alone: int, difficulty: str |
         lines.append(f"{alone:,} rows compare {name} with itself: no other's numbers rest on them")
     if difficulty == "none":
         lines.append(
-            "no difficulty of instructions was used: learning it takes three competitors;"
-            " --difficulty gives it"
+            f"no difficulty of instructions was used: learning it takes {LEARNABLE} competitors,"
+            " --difficulty gives it; the baseline's length stands in"
         )
     notes: dict[str, list[str]] = {}
     for one in found:
@@ -247,9 +244,10 @@ def _rows(table: pa.Table, baseline: str, difficulty: Float64 | None, mask: Bool
     coded = models.dictionary_encode()
     names = set(table.column_names)
     sign = np.where(back, -1.0, 1.0)
-    length = style = None
+    length = baseline_length = style = None
     if {"length_a", "length_b"} <= names:
-        length = sign * (numbers(table["length_a"]) - numbers(table["length_b"]))
+        one, other = numbers(table["length_a"]), numbers(table["length_b"])
+        length, baseline_length = sign * (one - other), np.where(back, one, other)
     if {f"{feature}_{side}" for feature in FEATURES for side in "ab"} <= names:
         style = {
             feature: sign
@@ -267,6 +265,7 @@ def _rows(table: pa.Table, baseline: str, difficulty: Float64 | None, mask: Bool
         weight=numbers(table["weight"]) if "weight" in names else NOTHING,
         length=length,
         difficulty=None if difficulty is None else difficulty[mask],
+        baseline_length=baseline_length,
         style=style or {},
     )
 
@@ -285,8 +284,11 @@ def _as_json(one: WinRate) -> dict[str, Any]:
 def _controlled(one: Controlled | None, clusters: int) -> dict[str, Any] | None:
     if one is None:
         return None
+    lower, upper = one.interval(LEVEL) if clusters >= FEWEST else (None, None)
     return {
         "win_rate": one.win_rate,
         "standard_error": sure(one.standard_error, clusters),
+        "lower": lower,
+        "upper": upper,
         "coefficients": one.coefficients,
     }
