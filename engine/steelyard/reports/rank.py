@@ -21,7 +21,7 @@ from steelyard.ratings.connection import (
     largest,
     own_units,
 )
-from steelyard.ratings.strengths import INTERVALS, MODELS, rate
+from steelyard.ratings.strengths import INTERVALS, MODELS, Ratings, rate
 from steelyard.ratings.tournament import Tournament, tournament
 from steelyard.records import Bool, Float64
 from steelyard.reports.common import LEVEL, draw_source, draw_table, listed, source
@@ -31,6 +31,7 @@ METHODS = (*MODELS, "average", "elo", "newman", "eigen", "pagerank")
 REPLICATES = 1000
 FEWEST_REPLICATES = 100  # with fewer, the ends of an interval are those of two or three of them
 SHUFFLES = 100
+NO_SPREAD = 1e-6  # points: what rounding leaves of 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,7 @@ def _rated(
     clustered = intervals != "rows"
     known, bounded, enough = _tellable(contest, options.anchor, clustered=clustered)
     content["warnings"] += _few(contest, clustered=clustered)
+    content["warnings"] += _spreadless(ratings, bounded, options.anchor)
     total = contest.clusters if clustered else len(contest)
     tested = compare(ratings, LEVEL, known & (total >= FEW))
     order = np.argsort(-ratings.rating, kind="stable").tolist()
@@ -225,6 +227,14 @@ def _tellable(
         return known, known[:, contest.competitors.index(anchor)], enough
     main = largest(groups)
     return known, enough & (groups == (-1 if main is None else main)), enough
+
+
+def _spreadless(ratings: Ratings, bounded: Bool, anchor: str | None) -> list[str]:
+    """Whose interval has no width, as where all preferences are equal."""
+    at = np.flatnonzero(bounded & (ratings.standard_error < NO_SPREAD)).tolist()
+    names = [ratings.competitors[i] for i in at if ratings.competitors[i] != anchor]
+    words = "all preferences are equal: an interval of no width does not say how sure they are"
+    return [f"{listed(names)}: {words}"] if names else []
 
 
 def _few(contest: Tournament, *, clustered: bool) -> list[str]:
