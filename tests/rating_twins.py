@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pyarrow as pa
 from hypothesis import strategies as st
 
 from steelyard_kernels import links
@@ -179,3 +180,9 @@ def _davidson(rng, truth, i, j, cluster):
     again = np.repeat(np.arange(len(i)), rng.integers(1, 4, len(i)))
     outcome = outcome[again]
     return i[again], j[again], outcome, (outcome == 0.5).astype(float), cluster[again]
+
+
+def comparisons(rows, **more):
+    """Rows of (model_a, model_b, preference) as a table, with more columns."""
+    a, b, y = zip(*rows, strict=True)
+    return pa.table({"model_a": a, "model_b": b, "preference": pa.array(y, pa.float64()), **more})

@@ -180,3 +180,14 @@ def test_few_instructions_are_told_by_group(tmp_path):
     assert report(tmp_path, table.slice(0, 80))["warnings"] == [
         "only 20 clusters: the intervals are too narrow"
     ]
+
+
+def test_without_all_lengths_verbosity_is_left_out(tmp_path):
+    table = planted(np.random.default_rng(6), 400)
+    at = table.schema.get_field_index("length_a")
+    known = table["length_a"].to_pylist()
+    some = table.set_column(at, "length_a", pa.array([None] * 7 + known[7:]))
+    found = report(tmp_path, some)
+    assert found["all"]["verbosity"] is None
+    assert found["all"]["position"] is not None
+    assert found["warnings"] == ["7 rows lack a length: verbosity is left out"]

@@ -144,6 +144,41 @@ def test_style_of_a_run_is_that_of_its_texts(run, tmp_path):
     assert "equal style" in call("winrate", run, "--baseline", "m0", "--style").stdout
 
 
+def test_style_of_imported_verdicts_is_that_of_their_tables(tmp_path):
+    rng, count = np.random.default_rng(4), 90
+    columns = {
+        "instruction": [f"why {row}?" for row in range(count)],
+        "response_a": [STYLES[row % 4] * (1 + row % 7) for row in range(count)],
+        "response_b": [STYLES[row % 3] * (1 + row % 5) for row in range(count)],
+        "model_a": ["x"] * count, "model_b": ["base"] * count, "preference": rng.random(count),
+    }  # fmt: skip
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table(columns), path)
+    assert call("import", path, "--run", tmp_path / "run", "--scale", "0..1").exit_code == 0
+    (run,), (file,) = (
+        answer("winrate", place, "--baseline", "base", "--style")["win_rates"]
+        for place in (tmp_path / "run", path)
+    )
+    assert run["style_controlled"]["win_rate"] == file["style_controlled"]["win_rate"]
+    assert run["style_controlled"]["coefficients"]["lists"] != 0
+    pq.write_table(pa.table(columns).drop_columns(["response_b"]), path)
+    assert call("import", path, "--run", tmp_path / "bare", "--scale", "0..1").exit_code == 0
+    done = call("winrate", tmp_path / "bare", "--baseline", "base", "--style")
+    assert done.exit_code == 2
+    assert "hold no texts, and so no style" in done.stderr
+    assert "leave --style out" in done.stderr
+
+
+def test_a_drawing_shows_who_has_no_interval(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = {"model_a": ["x", "y", "king"] * 40, "model_b": ["y", "x", "x"] * 40,
+            "preference": [0.6, 0.3, 1.0] * 40}  # fmt: skip
+    pq.write_table(pa.table(rows), tmp_path / "t.parquet")
+    found = answer("rank", tmp_path / "t.parquet", "--plot", tmp_path / "out")
+    assert [row["lower"] is None for row in found["ranking"]] == [True, False, False]
+    assert (tmp_path / "out" / "ratings.svg").stat().st_size > 1000
+
+
 def test_lost_shards_are_named(run, tmp_path):
     shard = run.parent / "pairs.parquet"
     content = shard.read_bytes()
@@ -189,7 +224,9 @@ def test_drawing_without_matplotlib_says_what_to_install(votes, tmp_path, monkey
     [
         (["--method", "best"], 2, "there is no best for --method"),
         (["--intervals", "wide"], 2, "there is no wide for --intervals"),
-        (["--replicates", "1"], 2, "too few replicates"),
+        (["--intervals", "bootstrap", "--replicates", "1"], 2, "too few replicates"),
+        (["--replicates", "500"], 2, "--replicates has no effect here"),
+        (["--method", "elo", "--anchor", "a"], 2, "--anchor has no effect here"),
         (["--anchor", "nobody"], 2, "no competitor is called nobody"),
         (["--map", "winner=model_a"], 3, "the winner is none of a, b, tie"),
         (["--map", "winner=none"], 2, "there is no column none"),

@@ -16,7 +16,7 @@ from steelyard_kernels.bradley_terry import cholesky_solve, solve
 from steelyard_kernels.comparisons import pair_sums, pairs_of, rows_of
 from steelyard_kernels.connected import components
 from steelyard_kernels.elo import elo
-from steelyard_kernels.groups import group
+from steelyard_kernels.groups import group, groups_met
 from steelyard_kernels.resampling import resampled_strengths
 from steelyard_kernels.sandwich import gradient_products, pair_slopes
 from steelyard_kernels.threads import spread
@@ -249,3 +249,11 @@ def test_the_solver_solves(size):
     got = right.copy()
     cholesky_solve(matrix.copy(), got, size)
     assert np.allclose(got, np.linalg.solve(matrix, right), rtol=1e-8)
+
+
+@FEW
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 3))))
+def test_groups_that_a_member_is_in_are_counted(rows):
+    codes, first, second = np.array(rows, np.int32).reshape(-1, 3).T
+    wanted = [len({code for code, *pair in rows if member in pair}) for member in range(4)]
+    assert groups_met(codes.copy(), 6, first.copy(), second.copy(), 4).tolist() == wanted

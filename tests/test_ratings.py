@@ -14,20 +14,15 @@ from hypothesis import strategies as st
 
 import rating_twins as twins
 from helpers import data_file
+from rating_twins import comparisons as table
 from steelyard.errors import InputRefused, UsageError
 from steelyard.ratings import classic
 from steelyard.ratings.comparing import compare, holm
 from steelyard.ratings.strengths import MODELS, POINTS, rate
 from steelyard.ratings.tournament import tournament
-from steelyard.reports.rank import RankOptions, draw_rank, rank
 from steelyard.store.tables import read_comparisons
 
 NAMES = np.array(list("abcdefghijklmnop"))
-
-
-def table(rows, **more):
-    a, b, y = zip(*rows, strict=True)
-    return pa.table({"model_a": a, "model_b": b, "preference": pa.array(y, pa.float64()), **more})
 
 
 def contest_of(drawn, names=NAMES):
@@ -252,9 +247,11 @@ def test_one_sided_competitors_are_named_and_finite():
     rows = [("x", "y", 1), ("y", "x", 1), ("king", "x", 1), ("king", "y", 1), ("fool", "x", 0)]
     rows += [("z", "x", 0), ("z", "x", 1), ("p", "q", 1), ("q", "p", 1)]
     found = rate(tournament(table(rows * 20)))
-    (warning,) = found.warnings
-    for name in ("king (never lost)", "fool (never won)", "p (one-sided)"):
-        assert name in warning
+    one_sided, apart, prior = found.warnings
+    assert one_sided.startswith("fool (never won), king (never lost): ")
+    assert "the likelihood has no bound on that side" in one_sided
+    assert apart.startswith("no chain of comparisons joins p, q to the others")
+    assert "one tie with an average one" in prior
     assert np.isfinite(found.rating).all()
     assert found.competitors[found.rating.argmax()] == "king"
     assert found.rating.max() < 3000
@@ -278,54 +275,15 @@ def test_what_is_asked_for_has_to_be_there():
         rate(crowded, model="davidson")
     with pytest.raises(InputRefused, match="1 competitors"):
         tournament(table([("x", "x", 0.5)]))
-    with pytest.raises(UsageError, match="one cluster"):
-        rate(tournament(table([("x", "y", 0.6)] * 4, instruction=[7] * 4)))
+    ties = tournament(table([("x", "y", 0.5)] * 4, tie=[1.0] * 4))
+    with pytest.raises(UsageError, match="every comparison is a tie"):
+        rate(ties, model="davidson")
+    capitals = tournament(table([("GPT 4", "claude", 0.6)] * 4))
+    with pytest.raises(UsageError, match=r"such as GPT 4$"):
+        rate(capitals, anchor="gpt-4")
     points, ties = tournament(table([("x", "y", 1), ("y", "z", 1)] * 4)).points()
     with pytest.raises(classic.NotConverged, match="bradley-terry"):
         classic.newman(points, ties)
-
-
-def report(tmp_path, source, **options):
-    pq.write_table(source, tmp_path / "t.parquet")
-    return rank(tmp_path / "t.parquet", {}, RankOptions(**options))
-
-
-@pytest.mark.parametrize("intervals", ["cluster", "rows", "bootstrap"])
-def test_two_rows_make_no_difference_real(tmp_path, intervals):
-    """Two equal rows have no spread at all: an interval of width 0, were it given."""
-    for count in (2, 5):
-        found = report(
-            tmp_path, table([("x", "y", 0.9)] * count), intervals=intervals, replicates=50
-        )
-        sure = count >= 5
-        assert [one["rating"] for one in found["ranking"]] == pytest.approx([1190.85, 809.15], 1e-4)
-        for one in found["ranking"]:
-            for name in ("lower", "upper", "standard_error", "best_rank", "worst_rank"):
-                assert (one[name] is not None) == sure
-        assert len(found["differences"]) == (1 if sure else 0)
-        text = draw_rank(found)
-        assert ("differences are real" in text) == sure
-        assert ("no interval is given" in text) != sure
-
-
-def test_groups_that_never_met_are_told(tmp_path):
-    rows = [("x", "y", 0.6), ("y", "z", 0.7), ("z", "x", 0.2), ("p", "q", 0.8)] * 20
-    with pytest.raises(classic.NotConverged, match=r"p \(one-sided\), q \(one-sided\)"):
-        report(tmp_path, table(rows), method="newman")
-    for method in ("elo", "average", "pagerank", "eigen"):
-        (warning,) = report(tmp_path, table(rows), method=method)["warnings"]
-        assert warning.startswith("no chain of comparisons joins p, q to the others"), method
-        assert report(tmp_path, table(rows[:3] * 9), method=method)["warnings"] == []
-    weighted = table(rows[:3] * 9, weight=[1.0, 2.0, 3.0] * 9)
-    assert "whatever its weight" in report(tmp_path, weighted, method="elo")["warnings"][0]
-
-
-@pytest.mark.parametrize("method", ["newman", "eigen"])
-def test_who_keeps_a_score_from_coming_to_rest_is_named(tmp_path, method):
-    rows = [("king", "x", 1), ("x", "fool", 1), ("king", "fool", 1)] * 9
-    with pytest.raises(classic.NotConverged, match=r"king \(never lost\)") as caught:
-        report(tmp_path, table(rows), method=method)
-    assert "bradley-terry" in caught.value.remedy
 
 
 def test_an_eigenvector_of_challengers_of_one_baseline():

@@ -88,6 +88,20 @@ def test_the_leaderboard_is_that_of_the_stages(verdicts, views):
         assert row["average_win_rate"] == pytest.approx(averages[place], abs=1e-12)
 
 
+@pytest.mark.parametrize("count", [4, 5])
+def test_few_instructions_have_no_standard_error(count):
+    table = pa.table({
+        "model_a": ["x"] * count, "model_b": ["y"] * count, "raw_preference": [0.2] * count,
+        "pair_id": [str(row) for row in range(count)],
+        "instruction_id": pa.array(range(count), pa.uint64()),
+    })  # fmt: skip
+    with duckdb.connect(":memory:") as connection:
+        connection.register("verdicts", table)
+        query = statistics_sql()["leaderboard"]
+        errors = connection.sql(f"SELECT standard_error FROM ({query})").fetchall()
+    assert [one is not None for (one,) in errors] == [count >= 5] * 2
+
+
 def test_the_win_matrix_mirrors(views):
     share = {(row["competitor"], row["opponent"]): row["win_rate"] for row in views["win_matrix"]}
     assert len(share) == 6

@@ -119,7 +119,7 @@ def test_rows_without_a_preference_are_counted(tmp_path):
         ({"preference": [1.5, -1.0]}, r"2 of 2 rows: .* outside \[0, 1\] \(such as 1.5, -1.0\)"),
         ({"winner": ["A", "me"]}, r"1 of 2 rows: the winner is none of a, b, tie \(such as me\)"),
         ({"logit": [math.inf, 1.0]}, "1 of 2 rows: logit is not a finite number"),
-        ({"winner": ["A", "B"], "weight": [1.0, -2.0]}, "1 of 2 rows: the weight is negative"),
+        ({"winner": ["A", "B"], "weight": [1.0, -2.0]}, "1 of 2 rows: the weight is neither 0 nor"),
         ({"winner": ["A", "B"], "model_a": [None, "x"]}, "1 of 2 rows: the model_a is null"),
         ({"winner": ["A", "B"], "gold": ["A", "who"]}, "1 of 2 rows: the gold cannot be read"),
     ],
@@ -128,6 +128,59 @@ def test_bad_values_are_refused_with_their_number(tmp_path, columns, words):
     path = write(tmp_path / "t.parquet", **{**models(2), **columns})
     with pytest.raises(InputRefused, match=words):
         read_comparisons(path, None, NEED, ("weight", "gold"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "remedy"),
+    [
+        ({"preference": [1.5, 0.5]}, "--map 'preference=(x - 1)'"),
+        ({"preference": [0.1, 0.5], "tie": [3.0, 0.0]}, "--map 'tie=(x - 1)'"),
+        ({"preference": [math.nan, 0.5]}, "make a NaN null"),
+        ({"winner": ["A", "me"]}, "--map winner=COLUMN"),
+        ({"logit": [math.inf, 1.0]}, "--map 'logit=(greatest(-30, least(30, x)))'"),
+        ({"score_a": [math.inf, 1.0], "score_b": [0.0, 1.0]}, "give finite scores"),
+        ({"winner": ["A", "B"], "model_a": [None, "x"]}, "--map model_a=COLUMN"),
+        ({"winner": ["A", "B"], "model_b": [" ", "x"]}, "--map model_b=COLUMN"),
+        ({"winner": ["A", "B"], "weight": [1.0, None]}, "--map weight="),
+        ({"winner": ["A", "B"], "weight": [1.0, 1e300]}, "--map weight="),
+        ({"winner": ["A", "B"], "weight": [1.0, 1e-10]}, "--map weight="),
+        ({"winner": ["A", "B"], "length_a": [1, 2**31]}, "--map length_a="),
+        ({"winner": ["A", "B"], "length_b": [1, -5]}, "--map length_b="),
+        ({"winner": ["A", "B"], "gold": ["A", "who"]}, "--map gold="),
+    ],
+)
+def test_a_remedy_is_for_what_is_wrong(tmp_path, columns, remedy):
+    path = write(tmp_path / "t.parquet", **{**models(2), **columns})
+    with pytest.raises(InputRefused, match="1 of 2 rows: ") as caught:
+        read_comparisons(path, None, NEED, ("tie", "weight", "length_a", "length_b", "gold"))
+    assert remedy in caught.value.remedy
+    assert ("(x - 1)" in caught.value.remedy) == ("(x - 1)" in remedy)
+
+
+def test_names_are_trimmed_as_in_an_import(tmp_path):
+    path = tmp_path / "t.parquet"
+    write(path, model_a=["gpt ", "x"], model_b=["\tx", "gpt"], preference=[0.1, 0.2])
+    table = read_comparisons(path, None, NEED).table
+    assert table["model_a"].to_pylist() == ["gpt", "x"]
+    assert table["model_b"].to_pylist() == ["x", "gpt"]
+
+
+def test_a_length_that_is_not_known_is_null(tmp_path):
+    path = write(
+        tmp_path / "t.parquet", **models(2), preference=[0.5, 0.5], length_a=[None, 2**31 - 1]
+    )
+    table = read_comparisons(path, None, NEED, ("length_a",)).table
+    assert table["length_a"].to_pylist() == [None, 2**31 - 1]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    write(tmp_path / "a.parquet", **models(2), preference=[0.5, 0.5])
+    (tmp_path / "z.parquet").write_bytes(b"nothing")
+    with pytest.raises(InputRefused, match=r"z\.parquet: this is no Parquet"):
+        read_comparisons(tmp_path, None, NEED)
+    write(tmp_path / "z.parquet")
+    with pytest.raises(InputRefused, match=r"z\.parquet: this Parquet has no columns"):
+        read_comparisons(tmp_path, None, NEED)
 
 
 @pytest.mark.parametrize(

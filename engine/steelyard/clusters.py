@@ -49,7 +49,8 @@ def few_clusters(clusters: int) -> str | None:
         return None
     if clusters >= FEWEST:
         return f"only {clusters} clusters: the intervals are too narrow"
-    return f"only {clusters} clusters: too few to tell how sure this is; no interval is given"
+    words = "1 cluster" if clusters == 1 else f"{clusters} clusters"
+    return f"only {words}: too few to tell how sure this is; no interval is given"
 
 
 def _hashed(texts: pa.Array) -> pa.Array:

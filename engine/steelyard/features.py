@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from steelyard.errors import InputRefused
+from steelyard.errors import InputRefused, UsageError
 from steelyard.ratings.style import FEATURES, style_counts
-from steelyard.shards import Limits, open_shards, stream
-from steelyard.store.rundir import RunDir
+from steelyard.shards import REQUIRED, Limits, ShardSet, open_shards, stream
+from steelyard.store.rundir import IMPORTED, RunDir
 from steelyard.store.tables import Comparisons, read_comparisons
 
 TEXTS = ("response_a", "response_b")
@@ -46,7 +47,7 @@ def read_with_style(
         want: roles.
 
     Raises:
-        UsageError: there is no such source, or a file without texts.
+        UsageError: there is no such source, or a file or an imported run without texts.
         InputRefused: values cannot be used, or the run's shards are not what they were.
     """
     want = tuple(name for name in want if name not in {"length_a", "length_b"})
@@ -72,9 +73,27 @@ def read_with_style(
 
 
 def _counts_of_shards(path: Path) -> pa.Table:
-    config = RunDir(path).read_passport()["config"]
-    shards = open_shards(config["inputs"], config.get("map") or {})
+    passport = RunDir(path).read_passport()
+    if IMPORTED in passport:
+        shards, limits = _imported(path, passport[IMPORTED]), Limits()
+    else:
+        config = passport["config"]
+        shards = open_shards(config["inputs"], config.get("map") or {})
+        limits = Limits(config["max_row_bytes"])
     parts = []
-    for rows, _ in stream(shards, Limits(config["max_row_bytes"])):
+    for rows, _ in stream(shards, limits):
         parts.append(counted(rows.select([*PLACE, *TEXTS])))
     return pa.Table.from_batches(parts)
+
+
+def _imported(path: Path, how: Mapping[str, Any]) -> ShardSet:
+    """The tables that an imported run was made of, as shards."""
+    if how.get("paths") is None or not set(REQUIRED) <= how["columns"].keys():
+        raise UsageError(
+            "the tables of this imported run hold no texts, and so no style",
+            place=str(path),
+            effect="nothing was computed",
+            remedy="leave --style out, or import a table that has instruction, response_a and"
+            " response_b",
+        )
+    return open_shards(how["paths"], {name: how["columns"][name] for name in REQUIRED})

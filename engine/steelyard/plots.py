@@ -64,9 +64,9 @@ def plot_ratings(content: dict[str, Any], folder: Path) -> list[Path]:
     drawn, axes = figure(8, 1.2 + ROW * len(ranking))
     places = np.arange(len(ranking))
     rating = np.array([row["rating"] for row in ranking])
-    if ranking[0].get("lower") is not None:
-        low, high = (np.array([row[side] for row in ranking]) for side in ("lower", "upper"))
-        axes.hlines(places, low, high, color="0.6", linewidth=2)
+    sure = [at for at, row in enumerate(ranking) if row.get("lower") is not None]
+    low, high = ([ranking[at][side] for at in sure] for side in ("lower", "upper"))
+    axes.hlines(sure, low, high, color="0.6", linewidth=2)
     axes.plot(rating, places, "o", color="black", markersize=4)
     axes.set_yticks(places, [row["competitor"] for row in ranking])
     axes.invert_yaxis()

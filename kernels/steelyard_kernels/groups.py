@@ -28,6 +28,36 @@ def group(codes: Int32, groups: int) -> tuple[Int64, Int64]:
     return order, ends[:-1]
 
 
+def groups_met(codes: Int32, groups: int, first: Int32, second: Int32, members: int) -> Int64:
+    """In how many groups each member is found.
+
+    Args:
+        codes: int32 [rows], each from 0 to groups - 1.
+        groups: how many.
+        first: int32 [rows], a member from 0 to members - 1.
+        second: int32 [rows], another.
+        members: how many.
+
+    Returns:
+        int64 [members].
+    """
+    order, _ = group(codes, groups)
+    count = np.zeros(members, np.int64)
+    sides = column(first, np.int32), column(second, np.int32)
+    _meet(order, column(codes, np.int32), *sides, count)
+    return count
+
+
+@kernel
+def _meet(order: Int64, codes: Int32, first: Int32, second: Int32, count: Int64) -> None:
+    latest = np.full(len(count), -1, np.int64)
+    for row in order:
+        for member in (first[row], second[row]):
+            if latest[member] != codes[row]:
+                latest[member] = codes[row]
+                count[member] += 1
+
+
 @kernel
 def _group(codes: Int32, order: Int64, ends: Int64) -> None:
     """Counts stand two places ahead, so that placing rows leaves the beginnings in place."""

@@ -48,16 +48,16 @@ def columns(column_map: tuple[str, ...]) -> dict[str, str]:
 )
 @click.option(
     "--intervals",
-    default="cluster",
-    show_default=True,
-    help="By instruction (cluster), row by row (rows), or bootstrap.",
+    help="By instruction (cluster), row by row (rows), or bootstrap.  [default: cluster]",
 )
-@click.option("--replicates", default=1000, show_default=True, help="Of the bootstrap.")
+@click.option("--replicates", type=int, help="Of the bootstrap.  [default: 1000]")
 @click.option("--anchor", metavar="MODEL", help="Whose rating is 1000.  [default: the mean]")
 @click.option(
-    "--shuffles", default=100, show_default=True, help="Orders for elo; 0: the rows' own order."
+    "--shuffles",
+    type=int,
+    help="Orders for elo; 0: the rows' own order.  [default: 100]",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the bootstrap and the shuffles.")
+@click.option("--seed", type=int, help="Of the bootstrap and the shuffles.  [default: 0]")
 @plot_option
 def rank(
     source: Path, column_map: tuple[str, ...], json_out: bool, plot: Path | None, **options: Any

@@ -17,32 +17,38 @@ class Comparison:
 
     difference: Float64  # [K, K] rating of the row less that of the column
     standard_error: Float64  # [K, K]
-    p_value: Float64  # [K, K] two-sided, adjusted for all pairs (Holm); 1 on the diagonal
+    p_value: Float64  # [K, K] two-sided, adjusted for all pairs (Holm); NaN where there is none
     better: Bool  # [K, K] the row is better than the column, at the level
     best_rank: Int64  # [K] 1 + how many are better
     worst_rank: Int64  # [K] K less how many are worse
 
 
-def compare(ratings: Ratings, level: float = 0.95) -> Comparison:
-    """Test every difference, and derive each competitor's range of ranks.
+def compare(ratings: Ratings, level: float = 0.95, tested: Bool | None = None) -> Comparison:
+    """Test differences, and derive each competitor's range of ranks.
 
     P-values are those of a normal distribution, adjusted by Holm's procedure (Scandinavian
     Journal of Statistics 6, 1979), so that all claims together are right with probability
     `level`; then so are all ranges of ranks (Mogstad, Romano, Shaikh and Wilhelm, "Inference for
     Ranks", Review of Economic Studies 91, 2024).
+
+    Args:
+        ratings: of K competitors.
+        level: of all claims together.
+        tested: [K, K], symmetric: which differences can be; no other is claimed. None: all.
     """
     spread = np.diag(ratings.covariance)
     variance = spread[:, None] + spread[None, :] - 2 * ratings.covariance
     error = np.sqrt(np.maximum(variance, 0))
     difference = ratings.rating[:, None] - ratings.rating[None, :]
     size = len(spread)
-    upper = np.triu_indices(size, 1)
+    every = np.ones((size, size), dtype=np.bool_)
+    upper = np.nonzero(np.triu(every if tested is None else tested, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.abs(difference[upper]) / error[upper]
     z[np.isnan(z)] = 0  # no difference, and none possible
-    p_value = np.ones((size, size))
+    p_value = np.full((size, size), np.nan)
     p_value[upper] = holm(np.array([math.erfc(x / math.sqrt(2)) for x in z]))
-    p_value = np.minimum(p_value, p_value.T)
+    p_value = np.fmin(p_value, p_value.T)
     better = (p_value < 1 - level) & (difference > 0)
     return Comparison(
         difference=difference,

@@ -3,26 +3,30 @@
 Dubois, Galambosi, Liang and Hashimoto, "Length-Controlled AlpacaEval", 2024 (arXiv 2404.04475):
 logit P(win) = a + b * difficulty + c * tanh(difference of lengths / its standard deviation), and
 the controlled win rate is the mean prediction at a difference of 0. `docs/statistics.md` says
-where this fit differs from the published one, and what that changes.
+where this fit differs from the published one, and what that changes: rows in which the baseline
+meets itself have the slope that this judge shows (`length_slope`), not a measured one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 
-from steelyard.ratings.logistic import Regression, fit, sigmoid
+from steelyard.ratings.length_slope import Slope, length_feature, length_slope
+from steelyard.ratings.logistic import Regression, fit, sandwich, sigmoid
 from steelyard.ratings.means import Codes
 from steelyard.records import Float64
 
 # The baseline against itself with other lengths, as rows of a fifth of the weight: they keep the
-# coefficients of length and difficulty from explaining quality (the paper's regularisation, whose
-# rows were measured and are not published).
+# coefficients of length and difficulty from explaining quality (the paper's regularisation).
 BASELINE_WEIGHT = 0.2
-BASELINE_SLOPE = 1.25
+LEARNABLE = 3  # competitors, from which difficulties can be learned
+TINY = 1e-12  # a win rate this near to 0 or 1 is as good as there
 RIDGE = 1.0  # on standardised differences of style: one unit of information
 
 
@@ -34,6 +38,13 @@ class Controlled:
     standard_error: float  # by the delta method, over instructions
     coefficients: dict[str, float]  # in log-odds a unit of the feature
 
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Bounds in [0, 1]: symmetric in log-odds, in which a slope hardly known is far off."""
+        p = min(max(self.win_rate, TINY), 1 - TINY)
+        wide = NormalDist().inv_cdf(0.5 + level / 2) * self.standard_error / (p * (1 - p))
+        ends = sigmoid(math.log(p / (1 - p)) + np.array([-wide, wide]))
+        return float(ends[0]), float(ends[1])
+
 
 def length_controlled(
     preference: Float64,
@@ -41,6 +52,8 @@ def length_controlled(
     difficulty: Float64 | None,
     cluster: Codes,
     weight: Float64 | None = None,
+    *,
+    slope: Slope | None = None,
 ) -> Controlled:
     """The win rate at equal length.
 
@@ -48,30 +61,53 @@ def length_controlled(
         preference: float64 [n], P(the competitor beats the baseline), in [0, 1].
         difference: float64 [n], its length less the baseline's, in characters.
         difficulty: float64 [n], of the instruction, in log-odds, higher where more competitors
-            beat the baseline; None: unknown.
-        cluster: whole numbers [n], the instruction.
+            beat the baseline, or what stands in for it; None: unknown.
+        cluster: whole numbers [n], the instruction, from 0 on; with a slope, those of its
+            influence.
         weight: float64 [n]; None: each 1.
+        slope: what length is worth to the judge; None: as these rows tell it.
 
     Raises:
         FitFailed: the regression has no maximum.
     """
-    spread = difference.std(ddof=1) if len(difference) > 1 else 0.0
-    length = np.tanh(difference / spread) if spread > 0 else np.zeros(len(difference))
+    length = length_feature(difference)
     columns = {"length": length}
     if difficulty is not None:
         columns["difficulty"] = difficulty
     w = np.ones(len(preference)) if weight is None or not len(weight) else weight
     names, x = _features(columns, len(preference))
+    if slope is None:
+        alone = np.zeros(len(length), dtype=np.int64)
+        slope = length_slope(preference, length, x[:, 1:], alone, cluster=cluster, weight=w)
     twin = x.copy()
     twin[:, names.index("intercept")] = 0.0  # the baseline is as good as itself
+    itself = sigmoid(slope.value * length)
     found = fit(
         np.vstack([x, twin]),
-        np.concatenate([preference, sigmoid(BASELINE_SLOPE * length)]),
+        np.concatenate([preference, itself]),
         np.concatenate([w, BASELINE_WEIGHT * w]),
         np.concatenate([cluster, cluster]),
         np.full(len(names), 1e-9),
     )
+    pull = twin.T @ (BASELINE_WEIGHT * w * itself * (1 - itself) * length)
+    found = _with_slope(found, slope, pull, np.concatenate([cluster, cluster]))
     return _at_zero(names, x, found, w, ("length",))
+
+
+def _with_slope(found: Regression, slope: Slope, pull: Float64, cluster: Codes) -> Regression:
+    """The regression, its covariance with how sure the slope is that its rows were given.
+
+    Args:
+        found: the regression at that slope.
+        slope: with each instruction's influence on it.
+        pull: float64 [F], how the gradient moves with the slope.
+        cluster: whole numbers [n], of the regression's rows.
+    """
+    own = [np.bincount(cluster, column, len(slope.influence)) for column in found.scores.T]
+    sums = np.stack(own, axis=1) + slope.influence[:, None] * pull
+    moved = found.inverse @ pull
+    covariance = sandwich(found.inverse, sums, len(np.unique(cluster)))
+    return replace(found, covariance=covariance + slope.unknown * np.outer(moved, moved))
 
 
 def style_controlled(
@@ -126,17 +162,29 @@ def others_difficulty(preference: Float64, competitor: Codes, cluster: Codes) ->
         float64 [n], mean 0; one tie is added, so that none is infinite. None: fewer than three
         competitors, which leave too little to learn it from.
     """
-    if len(np.unique(competitor)) < 3:
+    if len(np.unique(competitor)) < LEARNABLE:
         return None
-    _, codes = np.unique(cluster, return_inverse=True)
-    one = competitor.astype(np.int64) * (int(codes.max()) + 1) + codes
-    _, own = np.unique(one, return_inverse=True)
-    won, count = np.bincount(codes, preference)[codes], np.bincount(codes)[codes]
-    won = won - np.bincount(own, preference)[own]
-    count = count - np.bincount(own)[own]
+    won, count = _of_others(preference, competitor, cluster)
     share = (won + 0.5) / (count + 1)
     odds = np.log(share / (1 - share))
     return np.asarray(odds - odds.mean())  # what all have in common is the competitors', not its
+
+
+def others_mean(values: Float64, competitor: Codes, cluster: Codes) -> Float64:
+    """[n]: mean of the other competitors' values on each row's instruction; 0 without others."""
+    total, count = _of_others(values, competitor, cluster)
+    return np.asarray(total / np.maximum(count, 1))
+
+
+def _of_others(
+    values: Float64, competitor: Codes, cluster: Codes
+) -> tuple[Float64, npt.NDArray[np.int64]]:
+    """Sum and number of the other competitors' values on each row's instruction; each [n]."""
+    _, codes = np.unique(cluster, return_inverse=True)
+    one = competitor.astype(np.int64) * (int(codes.max()) + 1) + codes
+    _, own = np.unique(one, return_inverse=True)
+    total = np.bincount(codes, values)[codes] - np.bincount(own, values)[own]
+    return np.asarray(total, np.float64), np.bincount(codes)[codes] - np.bincount(own)[own]
 
 
 def _features(columns: Mapping[str, Float64], rows: int) -> tuple[list[str], Float64]:

@@ -23,10 +23,12 @@ class FitFailed(SteelyardError):
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """Coefficients [F] and their covariance [F, F]."""
+    """Coefficients [F] and their covariance [F, F], the sandwich over clusters."""
 
     coefficients: Float64
     covariance: Float64
+    scores: Float64  # [n, F], each row's gradient at the maximum
+    inverse: Float64  # [F, F], of the information
 
 
 def sigmoid(x: Float64) -> Float64:
@@ -68,7 +70,8 @@ def fit(
             break
         if np.abs(step).max() < _CLOSE:
             rows = features * (weight * (outcome - p))[:, None]
-            return Regression(found, _covariance(rows, cluster, information))
+            inverse = np.asarray(np.linalg.inv(information), dtype=np.float64)
+            return Regression(found, _covariance(rows, cluster, inverse), rows, inverse)
         for _half in range(40):
             risen = _value(features, outcome, weight, ridge, found + step)
             if risen >= value - 1e-12 * abs(value):
@@ -88,11 +91,21 @@ def _value(x: Float64, y: Float64, w: Float64, ridge: Float64, at: Float64) -> f
 
 
 def _covariance(
-    gradients: Float64, cluster: npt.NDArray[np.integer[Any]], information: Float64
+    scores: Float64, cluster: npt.NDArray[np.integer[Any]], inverse: Float64
 ) -> Float64:
-    """The sandwich, of the rows' gradients [n, F]."""
     _, codes = np.unique(cluster, return_inverse=True)
-    sums = np.stack([np.bincount(codes, weights=column) for column in gradients.T], axis=1)
-    bread, groups = np.linalg.inv(information), len(sums)
-    covariance: Float64 = bread @ (sums.T @ sums) @ bread * groups / max(groups - 1, 1)
+    columns = [np.bincount(codes, weights=column) for column in scores.T]
+    sums = np.stack(columns, axis=1).astype(np.float64)
+    return sandwich(inverse, sums, len(sums))
+
+
+def sandwich(inverse: Float64, sums: Float64, groups: int) -> Float64:
+    """Covariance [F, F] of coefficients: inverse @ sums' @ sums @ inverse * groups / (groups - 1).
+
+    Args:
+        inverse: float64 [F, F], of the information.
+        sums: float64 [G, F], of the scores in each cluster.
+        groups: how many clusters there are.
+    """
+    covariance: Float64 = inverse @ (sums.T @ sums) @ inverse * groups / max(groups - 1, 1)
     return covariance

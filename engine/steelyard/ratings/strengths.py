@@ -10,8 +10,8 @@ import numpy as np
 
 from steelyard.clusters import few_clusters
 from steelyard.errors import InputRefused, SteelyardError, UsageError, escape
-from steelyard.ratings.connection import loose_ends
-from steelyard.ratings.tournament import NOTHING, Tournament
+from steelyard.ratings.connection import doubts
+from steelyard.ratings.tournament import NOTHING, Tournament, alike
 from steelyard.records import Float64
 from steelyard_kernels import links
 from steelyard_kernels.bradley_terry import Fit, solve
@@ -79,16 +79,17 @@ def rate(
 
     Returns:
         Ratings. Where some competitor never lost or never won a point to the others, all get one
-        tie with an imaginary average competitor, and a warning names them.
+        tie with an imaginary average competitor, and a warning names them; `reports.rank` gives
+        no interval that only this tie bounds.
 
     Raises:
-        UsageError: no such anchor, a model for ties where nothing tells ties apart, or a single
-            cluster.
+        UsageError: no such anchor, or a model for ties where nothing tells ties apart.
         RatingFailed: Newton's method found no maximum.
     """
     place = _place(contest, anchor)
-    warnings = _check_clusters(contest) if intervals != "rows" else ()
     fitted, more = _estimate(contest, model)
+    if intervals != "rows" and (note := few_clusters(contest.clusters)):
+        more = (*more, note)
     if model == "bradley-terry":  # its gradients take ties as halves
         contest = replace(contest, rows=contest.rows._replace(tie=NOTHING))
     rating = _anchored(fitted.found[None, :-1], place)[0]
@@ -104,29 +105,16 @@ def rate(
         lower, upper = rating - wide, rating + wide
     ties = None if model == "bradley-terry" else math.exp(fitted.found[-1])
     names = contest.competitors
-    return Ratings(names, rating, lower, upper, covariance, ties, (*more, *warnings))
-
-
-def _check_clusters(contest: Tournament) -> tuple[str, ...]:
-    if contest.clusters < 2:
-        raise UsageError(
-            "all comparisons are of one cluster, from which no interval follows",
-            remedy="use --intervals rows, or leave the cluster out with --map instruction=",
-        )
-    note = few_clusters(contest.clusters)
-    return (note,) if note else ()
+    return Ratings(names, rating, lower, upper, covariance, ties, more)
 
 
 def _estimate(contest: Tournament, model: str) -> tuple[Fit, tuple[str, ...]]:
     """The fit, and a warning if it took a prior."""
     pairs = pairs_of(contest.sums(), contest.size)
     _check_ties(contest, model, pairs.sums)
-    warnings: tuple[str, ...] = ()
-    if ends := loose_ends(contest):
-        warnings = (
-            f"not all strengths are finite: {ends} won all, lost all or were never compared with"
-            " the others; every competitor was given one tie with an average one",
-        )
+    warnings = tuple(doubts(contest))
+    if warnings:
+        warnings += ("every competitor was given one tie with an average one: ratings are finite",)
     prior = np.full(contest.size, float(bool(warnings)))
     fitted = solve(MODELS[model], pairs, prior, np.append(np.zeros(contest.size), 0.5))
     if not fitted.converged or not np.isfinite(fitted.found).all():
@@ -141,11 +129,10 @@ def _place(contest: Tournament, anchor: str | None) -> int | None:
     if anchor is None:
         return None
     if anchor not in contest.competitors:
-        from difflib import get_close_matches
-
-        near = get_close_matches(anchor, contest.competitors, n=3) or contest.competitors[:3]
+        near = alike(anchor, contest.competitors)
         raise UsageError(
             f"no competitor is called {escape(anchor)}",
+            place="--anchor",
             remedy=f"choose one, such as {', '.join(map(escape, near))}",
         )
     return contest.competitors.index(anchor)
@@ -154,6 +141,11 @@ def _place(contest: Tournament, anchor: str | None) -> int | None:
 def _check_ties(contest: Tournament, model: str, sums: Float64) -> None:
     if model == "bradley-terry":
         return
+    if len(contest.rows.tie) and sums[:, 2].sum() >= sums[:, 0].sum():
+        raise UsageError(
+            f"every comparison is a tie, from which the {model} model learns nothing",
+            remedy="use bradley-terry, which rates them all alike, or take comparisons with wins",
+        )
     if not len(contest.rows.tie) or not 0 < sums[:, 2].sum() < sums[:, 0].sum():
         raise UsageError(
             f"the {model} model needs ties told apart from wins, and both of them",

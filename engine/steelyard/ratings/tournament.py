@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +92,13 @@ def tournament(table: pa.Table) -> Tournament:
         clusters=clusters,
         alone=alone,
     )
+
+
+def alike(name: str, names: Sequence[str]) -> list[str]:
+    """Up to three of the names that are most like this one, whatever their case."""
+    by_lower = {one.lower(): one for one in reversed(names)}
+    near = get_close_matches(name.lower(), by_lower, n=3)
+    return [by_lower[one] for one in near] or list(names[:3])
 
 
 def numbers(column: pa.ChunkedArray) -> Float64:

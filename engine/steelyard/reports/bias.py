@@ -162,7 +162,10 @@ def _between_competitors(table: pa.Table, warnings: list[str], title: str) -> di
         return out
     contest = tournament(table)
     gold = _gold(table, contest)
-    if {"length_a", "length_b"} <= names:
+    lengths = [table[name].is_valid() for name in ("length_a", "length_b") if name in names]
+    if len(lengths) == 2 and (absent := len(table) - pc.sum(pc.and_(*lengths)).as_py()):
+        warnings.append(f"{title}{absent:,} rows lack a length: verbosity is left out")
+    elif len(lengths) == 2:
         sign = np.where(contest.swapped, -1.0, 1.0)
         difference = sign * (numbers(table["length_a"]) - numbers(table["length_b"]))
         try:

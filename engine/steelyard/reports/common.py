@@ -12,6 +12,7 @@ from steelyard.ratings.means import Mean
 from steelyard.store.tables import Comparisons
 
 LEVEL = 0.95
+SHOWN = 5  # competitors that a warning names
 
 
 def source(path: Path, read: Comparisons) -> dict[str, Any]:
@@ -42,6 +43,12 @@ def estimate(value: Mean | None) -> dict[str, Any] | None:
 def sure(standard_error: float | None, clusters: int) -> float | None:
     """A standard error, where there are clusters enough for it to mean anything."""
     return standard_error if clusters >= FEWEST else None
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if names[SHOWN:] else ""
+    return ", ".join(map(escape, names[:SHOWN])) + more
 
 
 def draw_table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> str:

@@ -9,45 +9,77 @@ from typing import Any
 
 import numpy as np
 
-from steelyard.clusters import FEWEST
+from steelyard.clusters import FEW, FEWEST
 from steelyard.errors import UsageError, escape
 from steelyard.ratings import classic
 from steelyard.ratings.comparing import compare
-from steelyard.ratings.connection import islands, loose_ends
-from steelyard.ratings.strengths import INTERVALS, MODELS, rate
+from steelyard.ratings.connection import (
+    APART,
+    bounded_groups,
+    doubts,
+    islands,
+    largest,
+    own_units,
+)
+from steelyard.ratings.strengths import INTERVALS, MODELS, Ratings, rate
 from steelyard.ratings.tournament import Tournament, tournament
-from steelyard.records import Float64
-from steelyard.reports.common import LEVEL, draw_source, draw_table, source
+from steelyard.records import Bool, Float64
+from steelyard.reports.common import LEVEL, draw_source, draw_table, listed, source
 from steelyard.store.tables import read_comparisons
 
 METHODS = (*MODELS, "average", "elo", "newman", "eigen", "pagerank")
+REPLICATES = 1000
+FEWEST_REPLICATES = 100  # with fewer, the ends of an interval are those of two or three of them
+SHUFFLES = 100
+NO_SPREAD = 1e-6  # points: what rounding leaves of 0
 
 
 @dataclass(frozen=True, slots=True)
 class RankOptions:
-    """How to rank; the command line's defaults."""
+    """How to rank. What is None was not given: only where it has an effect may it be."""
 
     method: str = "bradley-terry"  # one of METHODS
-    intervals: str = "cluster"  # one of strengths.INTERVALS
-    replicates: int = 1000
+    intervals: str | None = None  # one of strengths.INTERVALS; None: cluster
+    replicates: int | None = None  # of the bootstrap; None: REPLICATES
     anchor: str | None = None  # None: the mean is 1000
-    shuffles: int = 100  # orders of Elo's; 0: the order of the rows
-    seed: int = 0
+    shuffles: int | None = None  # orders of Elo's; 0: the order of the rows; None: SHUFFLES
+    seed: int | None = None  # None: 0
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("method", self.method, METHODS),
             ("intervals", self.intervals, INTERVALS),
         ):
-            if value not in known:
+            if value is not None and value not in known:
                 raise UsageError(
                     f"there is no {escape(value)} for --{name}",
                     remedy=f"choose one of {', '.join(known)}",
                 )
-        if self.replicates < 2 or self.shuffles < 0:
-            raise UsageError(
-                "too few replicates or shuffles", remedy="--replicates from 2, --shuffles from 0"
-            )
+        rated, drawn = self.method in MODELS, self.intervals == "bootstrap"
+        likely = f"--method {', '.join(MODELS)}"
+        for name, given, works, where in (
+            ("intervals", self.intervals, rated, likely),
+            ("anchor", self.anchor, rated, likely),
+            ("replicates", self.replicates, rated and drawn, "--intervals bootstrap"),
+            ("shuffles", self.shuffles, self.method == "elo", "--method elo"),
+            ("seed", self.seed, drawn or self.method == "elo",
+             "--intervals bootstrap and --method elo"),
+        ):  # fmt: skip
+            if given is not None and not works:
+                raise UsageError(
+                    f"--{name} has no effect here", remedy=f"leave it out; it is for {where}"
+                )
+        least = (("replicates", self.replicates, FEWEST_REPLICATES), ("shuffles", self.shuffles, 0))
+        for name, number, lowest in least:
+            if number is not None and number < lowest:
+                raise UsageError(
+                    f"too few {name}: {number}", remedy=f"give --{name} from {lowest} on"
+                )
+
+    @property
+    def orders(self) -> int:
+        """Shuffles, those of the default where none are given."""
+        return SHUFFLES if self.shuffles is None else self.shuffles
 
 
 def rank(path: Path, columns: Mapping[str, str], options: RankOptions) -> dict[str, Any]:
@@ -97,76 +129,132 @@ def rank(path: Path, columns: Mapping[str, str], options: RankOptions) -> dict[s
 
 def draw_rank(content: dict[str, Any]) -> str:
     """The leaderboard as text."""
-    rows, rated = [], content["ranking"][0].get("best_rank") is not None
-    for row in content["ranking"]:
+    ranking, rows = content["ranking"], []
+    spans = any(row.get("lower") is not None for row in ranking)
+    rated = any(row.get("best_rank") is not None for row in ranking)
+    for row in ranking:
         score = row["rating"]
         line = [row["competitor"], row["rank"], f"{score:.1f}" if abs(score) >= 10 else score]
-        if row.get("lower") is not None:
-            line.append(f"{row['lower']:.1f} .. {row['upper']:.1f}")
+        if spans:
+            known = row["lower"] is not None
+            line.append(f"{row['lower']:.1f} .. {row['upper']:.1f}" if known else "")
         if rated:
-            line.append(f"{row['best_rank']}-{row['worst_rank']}")
+            known = row["best_rank"] is not None
+            line.append(f"{row['best_rank']}-{row['worst_rank']}" if known else "")
         rows.append([*line, row["average_win_rate"], f"{row['comparisons']:,}"])
-    head = ["competitor", "rank", "rating"]
-    head += ["interval"] if content["ranking"][0].get("lower") is not None else []
-    head += ["ranks"] if rated else []
+    head = ["competitor", "rank", "rating", *["interval"][:spans], *["ranks"][:rated]]
     parts = [draw_table(rows, [*head, "win rate", "comparisons"])]
     if content.get("differences"):
-        real = sum(one["p_value"] < 1 - LEVEL for one in content["differences"])
-        parts.append(
-            f"{real} of {len(content['differences'])} differences are real (together at"
-            f" {LEVEL:.0%}); ranks: what these leave possible"
-        )
+        parts.append(_draw_differences(content["differences"]))
     return "\n\n".join([*parts, draw_source(content)])
+
+
+def _draw_differences(differences: list[dict[str, Any]]) -> str:
+    tested = [one["p_value"] for one in differences if one["p_value"] is not None]
+    real = sum(p_value < 1 - LEVEL for p_value in tested)
+    untold = len(differences) - len(tested)
+    return (
+        f"{real} of {len(differences)} differences are real (together at {LEVEL:.0%})"
+        + (f", {untold} cannot be tested" if untold else "")
+        + "; ranks: what these leave possible"
+    )
 
 
 def _rated(
     contest: Tournament, options: RankOptions, content: dict[str, Any]
 ) -> list[dict[str, Any]]:
+    intervals = options.intervals or INTERVALS[0]
     ratings = rate(
         contest,
         model=options.method,
-        intervals=options.intervals,
-        replicates=options.replicates,
+        intervals=intervals,
+        replicates=options.replicates or REPLICATES,
         level=LEVEL,
         anchor=options.anchor,
-        seed=options.seed,
+        seed=options.seed or 0,
     )
-    tested = compare(ratings, LEVEL)
-    order = np.argsort(-ratings.rating, kind="stable")
-    names = contest.competitors
     content["warnings"] = list(ratings.warnings)
-    content |= {"intervals": options.intervals, "level": LEVEL, "anchor": options.anchor}
+    content |= {"intervals": intervals, "level": LEVEL, "anchor": options.anchor}
     if ratings.ties is not None:
         content["tie_parameter"] = ratings.ties
-    units = len(contest) if options.intervals == "rows" else contest.clusters
-    sure = units >= FEWEST
-    if not sure and options.intervals == "rows":
-        content["warnings"].append(f"only {units} rows: no interval is given")
+    clustered = intervals != "rows"
+    known, bounded, enough = _tellable(contest, options.anchor, clustered=clustered)
+    content["warnings"] += _few(contest, clustered=clustered)
+    content["warnings"] += _spreadless(ratings, bounded, options.anchor)
+    total = contest.clusters if clustered else len(contest)
+    tested = compare(ratings, LEVEL, known & (total >= FEW))
+    order = np.argsort(-ratings.rating, kind="stable").tolist()
+    names = contest.competitors
     content["differences"] = [
         {
             "better": names[i],
             "worse": names[j],
             "difference": float(tested.difference[i, j]),
-            "standard_error": float(tested.standard_error[i, j]),
-            "p_value": float(tested.p_value[i, j]),
+            "standard_error": float(tested.standard_error[i, j]) if known[i, j] else None,
+            "p_value": _number(tested.p_value[i, j]),
         }
         for at, i in enumerate(order)
         for j in order[at + 1 :]
-        if sure
+        if total >= FEWEST
     ]
     return [
         {
             "rank": at + 1,
             "competitor": names[i],
             "rating": float(ratings.rating[i]),
-            "lower": float(ratings.lower[i]) if sure else None,
-            "upper": float(ratings.upper[i]) if sure else None,
-            "standard_error": float(ratings.standard_error[i]) if sure else None,
-            "best_rank": int(tested.best_rank[i]) if sure else None,
-            "worst_rank": int(tested.worst_rank[i]) if sure else None,
+            "lower": float(ratings.lower[i]) if bounded[i] else None,
+            "upper": float(ratings.upper[i]) if bounded[i] else None,
+            "standard_error": float(ratings.standard_error[i]) if bounded[i] else None,
+            "best_rank": int(tested.best_rank[i]) if enough[i] else None,
+            "worst_rank": int(tested.worst_rank[i]) if enough[i] else None,
         }
-        for at, i in enumerate(order.tolist())
+        for at, i in enumerate(order)
     ]
+
+
+def _tellable(
+    contest: Tournament, anchor: str | None, *, clustered: bool
+) -> tuple[Bool, Bool, Bool]:
+    """Which differences [K, K] the verdicts tell, which intervals [K], which ranges of ranks [K].
+
+    Neither is told by fewer than five clusters of a competitor's own, nor are differences where
+    the likelihood has no bound on one side, so that only the tie with an average one gives it.
+    """
+    enough = own_units(contest, clustered=clustered) >= FEWEST
+    groups = bounded_groups(contest)
+    known = (groups[:, None] == groups[None, :]) & enough[:, None] & enough[None, :]
+    if anchor is not None:
+        return known, known[:, contest.competitors.index(anchor)], enough
+    main = largest(groups)
+    return known, enough & (groups == (-1 if main is None else main)), enough
+
+
+def _spreadless(ratings: Ratings, bounded: Bool, anchor: str | None) -> list[str]:
+    """Whose interval has no width, as where all preferences are equal."""
+    at = np.flatnonzero(bounded & (ratings.standard_error < NO_SPREAD)).tolist()
+    names = [ratings.competitors[i] for i in at if ratings.competitors[i] != anchor]
+    words = "all preferences are equal: an interval of no width does not say how sure they are"
+    return [f"{listed(names)}: {words}"] if names else []
+
+
+def _few(contest: Tournament, *, clustered: bool) -> list[str]:
+    """Who has too few clusters, where all together have enough."""
+    units, what = own_units(contest, clustered=clustered), "clusters" if clustered else "rows"
+    total = contest.clusters if clustered else len(contest)
+    if total < FEWEST:
+        return [] if clustered else [f"only {total} rows: no interval is given"]
+    lines = []
+    if total < FEW:
+        lines.append(f"no difference counts as real with fewer than {FEW} {what}")
+    rare, few = units < FEWEST, (units >= FEWEST) & (units < FEW) & (total >= FEW)
+    for mask, least, effect in (
+        (rare, FEWEST, "no interval, no range of ranks and no real difference"),
+        (few, FEW, "their intervals are too narrow"),
+    ):
+        if mask.any():
+            names = listed([contest.competitors[at] for at in np.flatnonzero(mask).tolist()])
+            lines.append(f"{names}: fewer than {least} {what} of their own: {effect}")
+    return lines
 
 
 def _scored(
@@ -180,21 +268,19 @@ def _scored(
         "pagerank": lambda: classic.pagerank(points),
     }
     if options.method == "elo":
-        score, lower, upper = classic.elo(contest, shuffles=options.shuffles, seed=options.seed)
+        score, lower, upper = classic.elo(contest, shuffles=options.orders, seed=options.seed or 0)
     else:
         try:
             score = methods[options.method]()
         except classic.NotConverged as error:
-            ends = loose_ends(contest)
-            why = f": {ends} won all, lost all or were never compared with the others"
-            raise classic.NotConverged(
-                error.cause + (why if ends else ""), remedy=error.remedy
-            ) from None
+            why = "; ".join(doubts(contest))
+            cause = f"{error.cause}: {why}" if why else error.cause
+            raise classic.NotConverged(cause, remedy=error.remedy) from None
     order = np.argsort(-score, kind="stable").tolist()
     ranking: list[dict[str, Any]] = []
     for at, i in enumerate(order):
         row = {"rank": at + 1, "competitor": contest.competitors[i], "rating": float(score[i])}
-        if lower is not None and upper is not None and options.shuffles:
+        if lower is not None and upper is not None and options.orders:
             row |= {"lower": float(lower[i]), "upper": float(upper[i])}
         ranking.append(row)
     return ranking
@@ -204,10 +290,7 @@ def _doubts(contest: Tournament, options: RankOptions) -> list[str]:
     """What a score without a likelihood does not tell by itself."""
     lines = []
     if apart := islands(contest):
-        lines.append(
-            f"no chain of comparisons joins {apart} to the others: where they stand among them"
-            " means nothing"
-        )
+        lines.append(APART.format(apart))
     weight = contest.rows.weight
     if options.method == "elo" and len(weight) and (weight != weight[0]).any():
         lines.append("elo counts every row once, whatever its weight")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,33 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steelyard.clusters import few_clusters
+from steelyard.clusters import FEWEST, few_clusters
 from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.features import read_with_style
-from steelyard.ratings.length_control import Controlled, relative_difference
+from steelyard.ratings.length_control import LEARNABLE, Controlled, relative_difference
 from steelyard.ratings.style import FEATURES
-from steelyard.ratings.tournament import NOTHING, numbers
+from steelyard.ratings.tournament import NOTHING, alike, numbers
 from steelyard.ratings.winrates import Against, WinRate, best_first, win_rates
 from steelyard.records import Bool, Float64, Int64
-from steelyard.reports.common import draw_source, draw_table, estimate, percent, source, sure
-from steelyard.store.tables import read_comparisons
+from steelyard.reports.common import (
+    LEVEL,
+    draw_source,
+    draw_table,
+    estimate,
+    listed,
+    percent,
+    source,
+    sure,
+)
+from steelyard.store.tables import Comparisons, NothingLeft, read_comparisons
 
 NEED = ("model_a", "model_b", "preference")
 WANT = ("instruction", "weight", "length_a", "length_b")
-SHOWN = 5  # competitors that a warning names
+NO_SPREAD = 1e-9  # of a standard error: what rounding leaves of 0
+DIFFICULTIES = (
+    "give Parquet with the columns instruction_id (or instruction, or prompt) and difficulty, in"
+    " log-odds; --map names columns of SOURCE, not of this file"
+)
 
 
 def winrate(
@@ -54,33 +66,65 @@ def winrate(
     """
     read = (read_with_style if style else read_comparisons)(path, columns, NEED, WANT)
     table, own = _against(read.table, baseline)
+    table, unknown = _without_lengths(table)
     hard = None if difficulty is None else _difficulty(table, difficulty)
     # Apart, so that the difficulties that others learn from them are of real contests.
     found = [one for mask in (~own, own) for one in win_rates(_rows(table, baseline, hard, mask))]
-    learned = "learned" if {"length_a", "length_b"} <= set(table.column_names) else None
+    used = str(difficulty) if difficulty else _learned(found, baseline)
     return {
         **source(path, read),
         "rows": len(table),
         "baseline": baseline,
-        "difficulty": str(difficulty) if difficulty else learned,
+        "difficulty": used,
         "win_rates": [_as_json(one) for one in sorted(found, key=best_first)],
-        "warnings": _warnings(found, baseline, int(own.sum())),
+        "warnings": [*unknown, *_warnings(found, baseline, int(own.sum()), used)],
     }
 
 
-def _warnings(found: list[WinRate], baseline: str, alone: int) -> list[str]:
+def _without_lengths(table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """The table without its lengths where a row lacks one, and what to say of it."""
+    if not {"length_a", "length_b"} <= set(table.column_names):
+        return table, []
+    known = pc.and_(table["length_a"].is_valid(), table["length_b"].is_valid())
+    absent = len(table) - int(pc.sum(known).as_py())
+    if not absent:
+        return table, []
+    lines = [f"{absent:,} of {len(table):,} rows lack a length: none is given at equal length"]
+    return table.drop_columns(["length_a", "length_b"]), lines
+
+
+def _learned(found: list[WinRate], baseline: str) -> str | None:
+    """Where difficulties came from; None where nothing could rest on them."""
+    others = [one for one in found if one.competitor != baseline]
+    if not any(one.length_controlled for one in others):
+        return None
+    return "learned" if len(others) >= LEARNABLE else "none"
+
+
+def _warnings(found: list[WinRate], baseline: str, alone: int, difficulty: str | None) -> list[str]:
+    name = escape(baseline)
     lines = [f"{escape(one.competitor)}: {one.problem}" for one in found if one.problem]
     if alone:
-        name = escape(baseline)
         lines.append(f"{alone:,} rows compare {name} with itself: no other's numbers rest on them")
-    few: dict[str, list[str]] = {}
+    if difficulty == "none":
+        lines.append(
+            f"no difficulty of instructions was used: learning it takes {LEARNABLE} competitors,"
+            " --difficulty gives it; the baseline's length stands in"
+        )
+    notes: dict[str, list[str]] = {}
     for one in found:
         if note := few_clusters(one.win_rate.clusters):
-            few.setdefault(note, []).append(escape(one.competitor))
-    for note, names in few.items():
-        more = f" and {len(names) - SHOWN} more" if names[SHOWN:] else ""
-        lines.append(f"{', '.join(names[:SHOWN])}{more}: {note}")
-    return lines
+            notes.setdefault(note, []).append(one.competitor)
+        elif (one.win_rate.standard_error or 0) < NO_SPREAD and one.competitor != baseline:
+            note = "all preferences are equal: a standard error of 0 does not say how sure they are"
+            notes.setdefault(note, []).append(one.competitor)
+        if one.one_sided:
+            note = (
+                f"hardly ever on both sides of {name} in length: equal length is outside of what"
+                " was seen, an extrapolation"
+            )
+            notes.setdefault(note, []).append(one.competitor)
+    return lines + [f"{listed(names)}: {note}" for note, names in notes.items()]
 
 
 def draw_winrate(content: dict[str, Any]) -> str:
@@ -110,7 +154,7 @@ def _against(table: pa.Table, baseline: str) -> tuple[pa.Table, Bool]:
     if not pc.any(rows).as_py():
         names = sorted({*pc.unique(table["model_a"]).to_pylist(),
                         *pc.unique(table["model_b"]).to_pylist()})  # fmt: skip
-        near = get_close_matches(baseline, names, n=3) or names[:3]
+        near = alike(baseline, names)
         raise UsageError(
             f"no comparison is with {escape(baseline)}",
             place="--baseline",
@@ -126,7 +170,7 @@ def _difficulty(table: pa.Table, path: Path) -> Float64:
             place="--difficulty",
             remedy="name its column: --map instruction=COLUMN",
         )
-    given = read_comparisons(path, None, ("instruction", "difficulty"))
+    given = _difficulties(path)
     ids, values = given.table["instruction"].combine_chunks(), _log_odds(given.table, path)
     twice = _contradictory(ids.to_numpy(), values)
     if len(twice):
@@ -152,6 +196,17 @@ def _difficulty(table: pa.Table, path: Path) -> Float64:
         )
     found: Float64 = values[at.to_numpy()]
     return found
+
+
+def _difficulties(path: Path) -> Comparisons:
+    try:
+        return read_comparisons(path, None, ("instruction", "difficulty"))
+    except NothingLeft:
+        raise InputRefused(
+            "there is no row, and so no difficulty", place=str(path), remedy=DIFFICULTIES
+        ) from None
+    except (InputRefused, UsageError) as error:
+        raise type(error)(error.cause, place=error.place, remedy=DIFFICULTIES) from None
 
 
 def _log_odds(given: pa.Table, path: Path) -> Float64:
@@ -189,9 +244,10 @@ def _rows(table: pa.Table, baseline: str, difficulty: Float64 | None, mask: Bool
     coded = models.dictionary_encode()
     names = set(table.column_names)
     sign = np.where(back, -1.0, 1.0)
-    length = style = None
+    length = baseline_length = style = None
     if {"length_a", "length_b"} <= names:
-        length = sign * (numbers(table["length_a"]) - numbers(table["length_b"]))
+        one, other = numbers(table["length_a"]), numbers(table["length_b"])
+        length, baseline_length = sign * (one - other), np.where(back, one, other)
     if {f"{feature}_{side}" for feature in FEATURES for side in "ab"} <= names:
         style = {
             feature: sign
@@ -209,6 +265,7 @@ def _rows(table: pa.Table, baseline: str, difficulty: Float64 | None, mask: Bool
         weight=numbers(table["weight"]) if "weight" in names else NOTHING,
         length=length,
         difficulty=None if difficulty is None else difficulty[mask],
+        baseline_length=baseline_length,
         style=style or {},
     )
 
@@ -227,8 +284,11 @@ def _as_json(one: WinRate) -> dict[str, Any]:
 def _controlled(one: Controlled | None, clusters: int) -> dict[str, Any] | None:
     if one is None:
         return None
+    lower, upper = one.interval(LEVEL) if clusters >= FEWEST else (None, None)
     return {
         "win_rate": one.win_rate,
         "standard_error": sure(one.standard_error, clusters),
+        "lower": lower,
+        "upper": upper,
         "coefficients": one.coefficients,
     }

@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 import duckdb
 
+from steelyard.clusters import FEWEST
+
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 
 LONGER_BY = (31, 101, 301, 1001)  # characters: where the bands of `length_bias` begin
@@ -52,7 +54,7 @@ FROM sides GROUP BY ALL ORDER BY competitor, opponent""",  # noqa: S608
 
 
 def _leaderboard(sides: str) -> str:
-    """Standard errors are those of `ratings.means`, over instructions."""
+    """Standard errors are those of `ratings.means`, over instructions, null for fewer than 5."""
     return f"""
 WITH {sides}, means AS (
   SELECT competitor, count(*) AS comparisons, avg(win) AS win_rate,
@@ -63,7 +65,8 @@ WITH {sides}, means AS (
   FROM sides JOIN means USING (competitor) GROUP BY ALL
 ), errors AS (
   SELECT competitor, count(*) AS instructions,
-    CASE WHEN count(*) > 1 THEN sqrt(sum(residual ** 2) * count(*) / (count(*) - 1)) END AS error
+    CASE WHEN count(*) >= {FEWEST} THEN sqrt(sum(residual ** 2) * count(*) / (count(*) - 1))
+    END AS error
   FROM residuals GROUP BY competitor
 ), opponents AS (
   SELECT competitor, opponent, avg(win) AS win_rate FROM sides GROUP BY ALL

@@ -19,6 +19,19 @@ NO_PREFERENCE = "no preference"
 NO_WEIGHT = "weight 0"
 PAIR = "pair of an instruction"  # a column of ids that stand in where a row has no instruction
 EXAMPLES = 3
+LONGEST = 2**31 - 1  # characters, as an import takes them
+LIGHTEST, HEAVIEST = 1e-9, 1e12  # weights: beyond them sums of floats lose the rest
+
+_CONVERT = "convert with an expression: --map '{0}=(x - 1)'"
+_NO_NAN = "make a NaN null"
+_WINNER = "make them a, b or tie, or name another column: --map winner=COLUMN"
+_FINITE = "make infinite ones finite: --map '{0}=(greatest(-30, least(30, x)))', and a NaN null"
+_SCORES = "give finite scores, or null where there is none"
+_WEIGHT = "give every row a weight, or count all rows alike: --map weight="
+_LENGTH = "give characters, or leave lengths out: --map {0}="
+_NAME = "name the competitor in every row, or another column: --map {0}=COLUMN"
+_INSTRUCTION = "name the instruction in every row, or leave it out: --map instruction="
+_GOLD = "make them a, b or tie, or leave gold out: --map gold="
 
 
 class Checks:
@@ -29,12 +42,20 @@ class Checks:
         self.left_out: dict[str, int] = {}
         self.rows = 0
         self._bad: dict[str, tuple[int, list[str]]] = {}
+        self._remedies: dict[str, None] = {}
 
-    def bad(self, mask: Bool, reason: str, show: Callable[[int], object] | None = None) -> None:
-        """Count bad rows under a reason, with examples of what stands there."""
+    def bad(
+        self,
+        mask: Bool,
+        reason: str,
+        remedy: str,
+        show: Callable[[int], object] | None = None,
+    ) -> None:
+        """Count bad rows under a reason, with what to do and examples of what stands there."""
         count = int(np.count_nonzero(mask))
         if not count:
             return
+        self._remedies[remedy] = None
         before, shown = self._bad.get(reason, (0, []))
         if show is not None and len(shown) < EXAMPLES:
             shown += [escape(show(row), 40) for row in np.flatnonzero(mask)[:EXAMPLES].tolist()]
@@ -62,7 +83,7 @@ class Checks:
                 "\n    ".join(["values that cannot be used", *lines]),
                 place=self.place,
                 effect="nothing was computed",
-                remedy="correct them, or convert with an expression: --map 'preference=(x - 1)'",
+                remedy="\n        ".join(self._remedies),
             )
 
 
@@ -87,8 +108,6 @@ def checked(batch: pa.RecordBatch, checks: Checks) -> pa.RecordBatch:
         )
     for name in out.keys() & _CHECKED.keys():
         out[name] = _CHECKED[name](name, out[name], checks)
-    for name in out.keys() & {"model_a", "model_b"}:
-        out[name] = out[name].dictionary_encode()
     return pa.RecordBatch.from_pydict(out)
 
 
@@ -120,7 +139,7 @@ def _winner(values: pa.Array, checks: Checks) -> dict[str, pa.Array]:
     codes = [LABELS.get(" ".join(word.split()).lower()) for word in words]
     code = np.array([3 if one is None else one for one in codes] + [4], dtype=np.int8)
     code = code[coded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)]
-    checks.bad(code == 3, "the winner is none of a, b, tie", lambda row: values[row])
+    checks.bad(code == 3, "the winner is none of a, b, tie", _WINNER, lambda row: values[row])
     absent = pa.array(code >= 3)
     preference = np.array([1.0, 0.0, 0.5, 0.5, 0.5])[code]
     tie = (code == 2).astype(np.float64)
@@ -132,40 +151,60 @@ def _winner(values: pa.Array, checks: Checks) -> dict[str, pa.Array]:
 
 def _sigmoid(values: pa.Array, name: str, checks: Checks) -> pa.Array:
     numbers, absent = _numbers(values), _mask(values.is_null())
-    checks.bad(~absent & ~np.isfinite(numbers), f"{name} is not a finite number")
+    remedy = _FINITE.format(name) if name == "logit" else _SCORES
+    checks.bad(~absent & ~np.isfinite(numbers), f"{name} is not a finite number", remedy)
     with np.errstate(over="ignore"):
         return pa.array(1 / (1 + np.exp(-numbers)), mask=absent)
 
 
 def _unit(name: str, values: pa.Array, checks: Checks) -> pa.Array:
     numbers, absent = _numbers(values), _mask(values.is_null())
-    checks.bad(~absent & np.isnan(numbers), f"the {name} is NaN")
+    checks.bad(~absent & np.isnan(numbers), f"the {name} is NaN", _NO_NAN)
     outside = ~absent & ((numbers < 0) | (numbers > 1))
-    checks.bad(outside, f"the {name} is outside [0, 1]", lambda row: numbers[row])
+    remedy = _CONVERT.format(name)
+    checks.bad(outside, f"the {name} is outside [0, 1]", remedy, lambda row: numbers[row])
     return values
 
 
-def _size(name: str, values: pa.Array, checks: Checks) -> pa.Array:
+def _weight(name: str, values: pa.Array, checks: Checks) -> pa.Array:
     numbers, absent = _numbers(values), _mask(values.is_null())
-    checks.bad(absent, f"the {name} is null")
-    wrong = ~absent & ~((numbers >= 0) & np.isfinite(numbers))
-    checks.bad(wrong, f"the {name} is negative or no number", lambda row: numbers[row])
+    checks.bad(absent, f"the {name} is null", _WEIGHT)
+    wrong = ~absent & ~((numbers >= LIGHTEST) & (numbers <= HEAVIEST))
+    reason = f"the {name} is neither 0 nor in [{LIGHTEST:g}, {HEAVIEST:g}]"
+    checks.bad(wrong, reason, _WEIGHT, lambda row: numbers[row])
+    return values
+
+
+def _length(name: str, values: pa.Array, checks: Checks) -> pa.Array:
+    """Null where it is not known: what rests on lengths is then left out."""
+    numbers, absent = _numbers(values), _mask(values.is_null())
+    wrong = ~absent & ~((numbers >= 0) & (numbers <= LONGEST))
+    reason = f"the {name} is no number of characters, 0 to {LONGEST}"
+    checks.bad(wrong, reason, _LENGTH.format(name), lambda row: numbers[row])
     return values
 
 
 def _finite(name: str, values: pa.Array, checks: Checks) -> pa.Array:
     numbers, absent = _numbers(values), _mask(values.is_null())
-    checks.bad(~absent & ~np.isfinite(numbers), f"the {name} is not a finite number")
+    wrong = ~absent & ~np.isfinite(numbers)
+    checks.bad(wrong, f"the {name} is not a finite number", _FINITE.format(name))
     return values
 
 
-def _present(name: str, values: pa.Array, checks: Checks) -> pa.Array:
-    checks.bad(_mask(values.is_null()), f"the {name} is null")
-    return values
+def _competitor(name: str, values: pa.Array, checks: Checks) -> pa.Array:
+    """Names as a dictionary, trimmed as an import trims them."""
+    checks.bad(_mask(values.is_null()), f"the {name} is null", _NAME.format(name))
+    coded = values.dictionary_encode()
+    trimmed = pc.utf8_trim_whitespace(coded.dictionary)
+    if not trimmed.equals(coded.dictionary):
+        coded = trimmed.take(coded.indices).dictionary_encode()
+    blank = pc.equal(coded.dictionary, "").take(coded.indices).fill_null(False)
+    checks.bad(_mask(blank), f"the {name} is empty", _NAME.format(name))
+    return coded
 
 
 def _named(name: str, values: pa.Array, checks: Checks) -> pa.Array:
-    checks.bad(_mask(values.is_null()), f"the {name} is null or blank")
+    checks.bad(_mask(values.is_null()), f"the {name} is null or blank", _INSTRUCTION)
     return values
 
 
@@ -175,13 +214,13 @@ def _gold(name: str, values: pa.Array, checks: Checks) -> pa.Array:
     reasons = [detail for _, detail in findings.found.values()]
     wrong = np.zeros(len(values), dtype=np.bool_)
     wrong[list(findings.found)] = True
-    checks.bad(wrong, "the gold cannot be read", lambda _: reasons[0])
+    checks.bad(wrong, "the gold cannot be read", _GOLD, lambda _: reasons[0])
     return votes
 
 
 _CHECKED: dict[str, Callable[[str, pa.Array, Checks], pa.Array]] = {
-    "model_a": _present,
-    "model_b": _present,
+    "model_a": _competitor,
+    "model_b": _competitor,
     "instruction": _named,
     "preference": _unit,
     "tie": _unit,
@@ -190,9 +229,9 @@ _CHECKED: dict[str, Callable[[str, pa.Array, Checks], pa.Array]] = {
     "calibrated_preference": _unit,
     "calibrated_tie": _unit,
     "score": _finite,
-    "weight": _size,
-    "length_a": _size,
-    "length_b": _size,
+    "weight": _weight,
+    "length_a": _length,
+    "length_b": _length,
     "gold": _gold,
 }
 

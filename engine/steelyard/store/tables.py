@@ -5,13 +5,13 @@ file, a folder or a pattern. The table has one column a role, under the role's n
 
 | role | becomes |
 |---|---|
-| model_a, model_b | dictionary of strings, no nulls |
+| model_a, model_b | dictionary of strings, trimmed, neither null nor empty |
 | preference | float64 in [0, 1]: P(a is better) + half of P(tie) |
 | tie | float64 in [0, 1], P(tie); null where the source does not tell ties apart |
 | score | float64, finite; a logit as it stands |
 | instruction | uint64, the cluster (`clusters.instruction_ids`); the pair where none is named |
-| weight | float64, finite, not negative |
-| length_a, length_b | float64, not negative |
+| weight | float64 in [1e-9, 1e12]; rows of weight 0 are left out |
+| length_a, length_b | float64, from 0 to 2**31 - 1; null where it is not known |
 | preference_ab, preference_ba | float64 in [0, 1]: `preference` as read in each order |
 | calibrated_preference, calibrated_tie | float64 in [0, 1] |
 | pair_id | string |
@@ -30,6 +30,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.shards import discover
@@ -45,6 +46,10 @@ COUNTED = {
     "tinyint", "smallint", "integer", "bigint",
     "utinyint", "usmallint", "uinteger", "ubigint", "float", "double",
 }  # fmt: skip
+
+
+class NothingLeft(InputRefused):
+    """A source has no rows, or none with a preference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ def read_comparisons(
     Raises:
         UsageError: there is no such source, role or column.
         InputRefused: values that cannot be what their role says, with their numbers of rows.
+        NothingLeft: no row can be used.
         IntegrityFault: a file of the run is damaged.
     """
     with _open(path) as (connection, names):
@@ -102,7 +108,7 @@ def read_comparisons(
             ) from None
     left_out = {key: count for key, count in (left_out | more).items() if count}
     if not len(table):
-        raise InputRefused(
+        raise NothingLeft(
             "no comparison is left"
             + (f"; left out: {describe(left_out)}" if left_out else ", there are no rows"),
             place=str(path),
@@ -229,14 +235,22 @@ def _database(path: Path) -> Connection:
 
 def _dataset(path: Path) -> ds.Dataset:
     files = [source.path for source in discover([path])]
-    try:
-        return ds.dataset(files, format="parquet")
-    except (pa.ArrowException, OSError) as error:
-        raise InputRefused(
-            f"this is no Parquet that can be read: {escape(error, 200)}",
-            place=str(path),
-            remedy="name a run directory, a .duckdb file of a run, or Parquet files",
-        ) from None
+    for file in files:  # each alone: an error of all together does not say which it is
+        try:
+            names = pq.read_schema(file).names
+        except (pa.ArrowException, OSError) as error:
+            raise InputRefused(
+                f"this is no Parquet that can be read: {escape(error, 200)}",
+                place=file,
+                remedy="name a run directory, a .duckdb file of a run, or Parquet files",
+            ) from None
+        if not names:
+            raise InputRefused(
+                "this Parquet has no columns",
+                place=file,
+                remedy="name a file with comparisons, or take it out of the folder",
+            )
+    return ds.dataset(files, format="parquet")
 
 
-__all__ = ["ROLES", "Comparisons", "describe", "read_comparisons"]
+__all__ = ["ROLES", "Comparisons", "NothingLeft", "describe", "read_comparisons"]
