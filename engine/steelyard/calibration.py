@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from steelyard.calibrate.selective import (
     thresholds_of,
 )
 from steelyard.calibrate.ties import fit_tie
+from steelyard.clusters import FEWEST, few_clusters
 from steelyard.errors import CalibratorRefused, UsageError, escape
 from steelyard.judged import (
     ORDERS,
@@ -99,6 +100,11 @@ def fit_calibrator(
         half = grouped_folds(all_gold.groups, 2, options.seed) == 0
     mine, theirs = features.take(half), all_gold.take(half)
     method, curve, table = _curve(source, mine, theirs, options)
+    fitted_on = len(np.unique(theirs.groups))
+    if isinstance(curve, Linear) and fitted_on < FEWEST:
+        curve = replace(curve, intervals={})
+    if options.agreement is not None and (few := few_clusters(fitted_on)):
+        notes.append(f"the half of gold that the curve is fitted on is of {few}")
     if isinstance(curve, Linear) and curve.coefficients.get("logit", 1.0) <= FLATTEST:
         notes.append("the judge's preferences say nothing about gold, or its opposite")
     tie = fit_tie(curve.preference(mine), theirs.votes)
@@ -147,7 +153,8 @@ def apply_calibrator(source: Source, path: Path, out: Path | None, *, force: boo
         RunLocked: the run is being written.
     """
     calibrator = load_calibrator(path)
-    _check_binding(source, calibrator, path, force=force)
+    if words := _check_binding(source, calibrator, path, force=force):
+        calibrator = replace(calibrator, notes={**calibrator.notes, "forced": words})
     pairs = read_pairs(source)
     missing = _missing(calibrator, pairs.table, str(source.path))
     drift = None
@@ -181,6 +188,8 @@ def _check(options: FitOptions) -> None:
             "`contextual` and --content-free belong together",
             remedy="judge a pair of texts such as N/A, then name that run with --content-free",
         )
+    if options.seed < 0:
+        raise UsageError(f"--seed is {options.seed}", remedy="give a number from 0 on")
     for name, value in (("--agreement", options.agreement), ("--confidence", options.confidence)):
         if value is not None and not 0 < value < 1:
             raise UsageError(f"{name} is {value}", remedy="give a share between 0 and 1")
@@ -271,7 +280,8 @@ def _fit_notes(gold: Gold, options: FitOptions, table: list[dict[str, Any]]) -> 
     }
 
 
-def _check_binding(source: Source, calibrator: Calibrator, path: Path, *, force: bool) -> None:
+def _check_binding(source: Source, calibrator: Calibrator, path: Path, *, force: bool) -> str:
+    """In what the reads differ from those that it was fitted on; empty: in nothing."""
     words = differences(calibrator.bound, binding(source))
     if words and not force:
         raise CalibratorRefused(
@@ -280,6 +290,7 @@ def _check_binding(source: Source, calibrator: Calibrator, path: Path, *, force:
             effect="nothing was changed",
             remedy="fit one on gold for these reads; --force applies it all the same",
         )
+    return words
 
 
 def _missing(calibrator: Calibrator, table: pa.Table, place: str) -> list[str]:

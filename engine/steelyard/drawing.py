@@ -51,6 +51,8 @@ def draw_calibrator(calibrator: Calibrator) -> str:
             f" {notes['instructions']:,} instructions"
         )
     lines += [f"{key:<13} {value}" for key, value in calibrator.bound.items()]
+    if "forced" in notes:
+        lines.append(f"forced        it was fitted on other reads: {notes['forced']}")
     lines += _curve_lines(calibrator)
     if calibrator.tie is not None:
         lines.append(f"tie           {calibrator.tie:.4f} (Davidson)")

@@ -15,11 +15,13 @@ from steelyard.judged import MASSES, ORDERS, Source, gaps, numbers_of
 from steelyard.matched import Matched, match_gold
 from steelyard.metrics.annotators import Annotator, compare_annotators, pairwise_kappa
 from steelyard.metrics.report import Estimate, Evaluation, Sample, difference, sample, summary
-from steelyard.metrics.rows import Judged, predicted_classes
+from steelyard.metrics.rows import TIE, Judged, predicted_classes
 from steelyard.records import Bool
 
 OPTIONAL = ("tie", *ORDERS, *MASSES, "calibrated_tie")  # what a pair may lack
 CHANCE = 0.5
+MOST_BOOTSTRAPS = 100_000
+MANY_TIES = 0.25  # share of verdicts
 MOST_VALUES = 200  # of a column to evaluate by
 COMPARED = (
     "mse", "vote_log_loss", "log_loss", "brier", "ece", "ece_confidence", "ece_debiased",
@@ -98,8 +100,13 @@ def evaluate_source(
         raise UsageError(
             f"--tie-band is {options.tie_band}", remedy="give a distance from 0.5, from 0 to 0.5"
         )
-    if options.bootstraps < 0:
-        raise UsageError(f"--bootstraps is {options.bootstraps}", remedy="give 0 or more")
+    if not 0 <= options.bootstraps <= MOST_BOOTSTRAPS:
+        raise UsageError(
+            f"--bootstraps is {options.bootstraps:,}",
+            remedy=f"give a number from 0 to {MOST_BOOTSTRAPS:,}",
+        )
+    if options.seed < 0:
+        raise UsageError(f"--seed is {options.seed}", remedy="give a number from 0 on")
     matched, missing = _alike(match_gold(source, gold, gold_columns, options.by))
     raw, calibrated = matched.raw, matched.calibrated
     parts = [
@@ -108,7 +115,8 @@ def evaluate_source(
     ]
     annotators, kappa = _annotators(matched, calibrated or raw, options)
     whole = _assess(None, raw, calibrated, options)
-    notes = (*matched.notes, *missing, *_near_chance(whole))
+    ties = _ties(raw, calibrated, options.tie_band)
+    notes = (*matched.notes, *missing, *_near_chance(whole), *ties)
     return Report(options, whole, tuple(parts), annotators, kappa, notes)
 
 
@@ -127,6 +135,22 @@ def _alike(matched: Matched) -> tuple[Matched, list[str]]:
     if missing:
         notes.append(f"pairs lack {missing}; they are left out of the metrics that need it")
     return matched, notes
+
+
+def _ties(raw: Judged, calibrated: Judged | None, band: float) -> list[str]:
+    """Whether calibration has made ties of verdicts, which agree with gold's ties by themselves."""
+    if calibrated is None:
+        return []
+    before, after = (
+        float((predicted_classes(one.preference, one.tie, band) == TIE).mean())
+        for one in (raw, calibrated)
+    )
+    if after <= MANY_TIES or after <= 2 * before:
+        return []
+    return [
+        f"{after:.0%} of the calibrated verdicts are ties, of the raw ones {before:.0%}: agreement"
+        " and macro-F1 change by that, without a better judge"
+    ]
 
 
 def _near_chance(whole: Assessment) -> list[str]:

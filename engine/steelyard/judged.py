@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from steelyard.calibrate.features import Features, logit
-from steelyard.errors import CalibratorRefused, escape
+from steelyard.errors import CalibratorRefused, InputRefused, escape
 from steelyard.records import Float64, Int64
 from steelyard.store.rundir import RunDir
 from steelyard.store.tables import describe, read_comparisons
@@ -60,7 +61,32 @@ def read_pairs(source: Source, want: tuple[str, ...] = ()) -> Pairs:
     need = ["preference", *(["score"] if "score" in source.columns else [])]
     found = read_comparisons(source.path, source.columns, need, (*WANTED, *CALIBRATED, *want))
     notes = [f"left out: {describe(found.left_out)}"] if found.left_out else []
-    return Pairs(found.table, _groups(found.table), tuple(notes))
+    table = found.table
+    if "score" in table.column_names and not source.is_run:
+        score = column_of(table, "score")
+        if ((score >= 0) & (score <= 1)).all():
+            notes.append(
+                "all logits lie from 0 to 1: if they are probabilities, name them with --preference"
+            )
+    return Pairs(table, _groups(table), tuple(notes))
+
+
+def require_single(source: Source, table: pa.Table) -> None:
+    """Refuse a table in which pairs stand several times, as those of several judges do.
+
+    Raises:
+        InputRefused: they do.
+    """
+    if source.is_run or "pair_id" not in table.column_names:
+        return
+    distinct = pc.count_distinct(table["pair_id"], mode="all").as_py()
+    if distinct < len(table):
+        raise InputRefused(
+            f"{len(table):,} rows are of {distinct:,} pair_ids",
+            place=str(source.path),
+            effect="nothing was computed: a pair would count several times",
+            remedy="leave one row a pair, of one judge, with both orders in columns",
+        )
 
 
 def features_of(table: pa.Table) -> Features:

@@ -25,6 +25,7 @@ from steelyard.judged import (
     features_of,
     numbers_of,
     read_pairs,
+    require_single,
     whole_of,
 )
 from steelyard.metrics.rows import CLASSES, TIE, Judged, gold_classes
@@ -124,6 +125,7 @@ def match_gold(
         file = read_gold_file(gold, gold_columns, columns)
         pairs = read_pairs(source, (*columns, *file.models))
         matched = _from_file(pairs, file, gold, by)
+    require_single(source, pairs.table)
     column = matched.by
     if by and by in pairs.table.column_names:
         column = pairs.table[by].take(pa.array(matched.rows))

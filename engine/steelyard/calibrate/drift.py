@@ -13,6 +13,9 @@ from steelyard.records import Float64
 BINS = 10
 POINTS = 500  # order statistics kept; a larger set is known to 1/500
 PSI_LIMIT = 0.2  # the customary mark of a shift that matters
+# Without drift the index is (1/n + 1/m) times a chi-square of BINS - 1 degrees (Yurdakul,
+# "Statistical properties of population stability index", 2018): what that exceeds once in 100.
+CHI_SQUARE = 21.67
 KS_LIMIT, P_LIMIT = 0.1, 0.01  # a distance that matters, and that is no chance
 
 
@@ -70,7 +73,8 @@ def measure_drift(reference: Reference, preference: Float64) -> Drift:
         old = np.searchsorted(known, known, side=side) / len(known)
         ks = max(ks, float(np.max(np.abs(new - old))))
     p_value = _kolmogorov(ks, reference.pairs, len(scored))
-    drifted = psi > PSI_LIMIT or (ks > KS_LIMIT and p_value < P_LIMIT)
+    chance = CHI_SQUARE * (1 / reference.pairs + 1 / len(scored))
+    drifted = psi > max(PSI_LIMIT, chance) or (ks > KS_LIMIT and p_value < P_LIMIT)
     return Drift(psi, ks, p_value, drifted=drifted)
 
 

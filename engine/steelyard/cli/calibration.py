@@ -152,10 +152,9 @@ def show(calibrator: Path, json_out: bool) -> None:
     import json
 
     from steelyard.drawing import draw_calibrator
-    from steelyard.store.calibrated import load_calibrator
+    from steelyard.store.calibrated import shown_calibrator
 
-    inside = calibrator / "calibration.json"
-    loaded = load_calibrator(inside if calibrator.is_dir() else calibrator)
+    loaded = shown_calibrator(calibrator)
     if json_out:
         print_json(json.loads(loaded.to_json()))
     else:

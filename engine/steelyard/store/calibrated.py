@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -68,6 +69,25 @@ def check_out(out: Path, begins: bytes, read: Iterable[Path | None]) -> None:
     raise UsageError(problem, place=str(out), effect="nothing was written", remedy=remedy)
 
 
+def shown_calibrator(path: Path) -> Calibrator:
+    """That of a file, or the one that was applied to a run.
+
+    Raises:
+        UsageError: there is none.
+        CalibratorRefused: it is damaged, or something else.
+    """
+    if not path.is_dir():
+        return load_calibrator(path)
+    found = run_calibrator(RunDir(path))
+    if found is None:
+        raise UsageError(
+            "no calibrator was applied to this run",
+            place=str(path),
+            remedy="`steelyard calibrate fit` makes one from gold, `calibrate apply` applies it",
+        )
+    return found
+
+
 def run_calibrator(run: RunDir) -> Calibrator | None:
     """The calibrator that was applied to a run.
 
@@ -109,12 +129,13 @@ def calibrate_file(
         InputRefused: the table cannot be read, or values cannot be calibrated.
     """
     connection = duckdb.connect(":memory:")
-    temporary = out.with_name(out.name + TEMPORARY)
+    temporary = out.with_name(f"{out.name}.{os.getpid()}{TEMPORARY}")  # two may write at once
     try:
+        connection.execute("SET enable_progress_bar = false")  # it would print into the results
         source = ds.dataset([source.path for source in discover([path])], format="parquet")
         connection.register("source_rows", source)
         reader = connection.sql(_query(str(path), source.schema.names, columns, calibrator))
-        with writing(out):
+        with writing(out, "nothing was written", "try again"):
             rows = _write(reader.to_arrow_reader(BATCH), temporary)
             publish(temporary, out)
     except (duckdb.Error, pa.ArrowException) as error:
