@@ -66,6 +66,8 @@ def test_a_target_that_is_no_probability_is_an_error(reward, target):
 def test_a_column_of_targets_is_required(reward):
     with pytest.raises(RewardRefused, match="no column `probability`"):
         reward(["x"], prompts=["p"])
+    with pytest.raises(RewardRefused, match="no column `probability`"):
+        reward(["x"], probability=0.5)
     with pytest.raises(RewardRefused, match="1 values in the column"):
         reward(["x", "y"], probability=[0.5])
 

@@ -18,6 +18,7 @@ from steelyard.calibration import FitOptions, fit_calibrator
 from steelyard.errors import InputRefused, UsageError
 from steelyard.evaluation import EvaluateOptions, evaluate_source
 from steelyard.judged import Source, read_pairs
+from steelyard.matched import match_gold
 
 
 def tables(path, rows=200, instructions=50, gold=None, **columns):
@@ -102,6 +103,14 @@ def test_probabilities_named_as_logits_are_told(tmp_path):
     assert any("--preference" in note for note in read_pairs(Source(source.path, columns)).notes)
     source, _ = tables(tmp_path, logit=np.linspace(-3, 3, 200))
     assert not any("--preference" in one for one in read_pairs(Source(source.path, columns)).notes)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_pairs_of_one_instruction_each_are_told_only_where_no_column_says_so(tmp_path, named):
+    columns = {} if named else {"prompt_id": pa.nulls(200, pa.int64())}
+    source, gold = tables(tmp_path, instructions=200, **columns)
+    notes = match_gold(source, gold).notes
+    assert any("an instruction of its own" in note for note in notes) is not named
 
 
 @pytest.mark.parametrize("options", [{"seed": -1}, {"bootstraps": 10**9}, {"bootstraps": -1}])

@@ -17,6 +17,7 @@ from steelyard.calibrate.features import Features, logit
 from steelyard.errors import CalibratorRefused, InputRefused, escape
 from steelyard.records import Float64, Int64
 from steelyard.store.rundir import RunDir
+from steelyard.store.table_roles import quoted
 from steelyard.store.tables import describe, read_comparisons
 
 ORDERS = ("preference_ab", "preference_ba")
@@ -39,6 +40,9 @@ class Source:
         return (self.path / "run.json").exists()
 
 
+_PAIR_ID = quoted("pair_id")  # stands in where no column names the instruction
+
+
 @dataclass(frozen=True, slots=True)
 class Pairs:
     """Pairs of a source; all columns have n rows."""
@@ -46,6 +50,7 @@ class Pairs:
     table: pa.Table
     groups: Int64
     notes: tuple[str, ...]  # for the user: what was left out, what was assumed
+    named: bool  # whether a column says which instruction each pair is of
 
     def __len__(self) -> int:
         return len(self.table)
@@ -68,7 +73,8 @@ def read_pairs(source: Source, want: tuple[str, ...] = ()) -> Pairs:
             notes.append(
                 "all logits lie from 0 to 1: if they are probabilities, name them with --preference"
             )
-    return Pairs(table, _groups(table), tuple(notes))
+    named = found.columns.get("instruction", _PAIR_ID) != _PAIR_ID
+    return Pairs(table, _groups(table), tuple(notes), named)
 
 
 def require_single(source: Source, table: pa.Table) -> None:

@@ -160,7 +160,7 @@ def _from_source(pairs: Pairs, source: Source) -> Matched:
         ],
         axis=1,
     )
-    return _matched(pairs, rows, votes, pairs.groups[rows], ())
+    return _matched(pairs, rows, votes, pairs.groups[rows], (), named=pairs.named)
 
 
 def _from_file(pairs: Pairs, gold: GoldFile, path: Path, by: str | None) -> Matched:
@@ -194,7 +194,8 @@ def _from_file(pairs: Pairs, gold: GoldFile, path: Path, by: str | None) -> Matc
     )  # fmt: skip
     if gold.unlabelled:
         notes.append(f"{gold.unlabelled:,} rows of the gold file have no gold")
-    matched = _matched(pairs, rows, gold.votes[places], groups, tuple(notes))
+    named = pairs.named or "instruction" in gold.columns
+    matched = _matched(pairs, rows, gold.votes[places], groups, tuple(notes), named=named)
     taken = gold.columns.get(by) if by else None
     annotations = None
     if gold.annotations is not None:
@@ -247,8 +248,20 @@ def _check_models(pairs: Pairs, gold: GoldFile, path: Path, rows: Int64, places:
 
 
 def _matched(
-    pairs: Pairs, rows: Int64, votes: Float64, groups: Int64, notes: tuple[str, ...]
+    pairs: Pairs,
+    rows: Int64,
+    votes: Float64,
+    groups: Int64,
+    notes: tuple[str, ...],
+    *,
+    named: bool,
 ) -> Matched:
+    if not named and _apart(groups):
+        notes = (
+            *notes,
+            "every pair counts as an instruction of its own; where pairs share one, name it"
+            " (--map instruction=COLUMN), or intervals are too narrow",
+        )
     notes = (*pairs.notes, *notes, *_gold_notes(votes, groups))
     table = pairs.table.select([name for name in READS if name in pairs.table.column_names])
     if len(rows) < len(table):
@@ -260,11 +273,6 @@ def _gold_notes(votes: Float64, groups: Int64) -> list[str]:
     """What a user should know before believing a number made of this gold."""
     notes = []
     count = len(np.unique(groups))
-    if _apart(groups):
-        notes.append(
-            "every pair counts as an instruction of its own; where pairs share one, name it"
-            " (--map instruction=COLUMN), or intervals are too narrow"
-        )
     if few := few_clusters(count):
         notes.append(f"gold is of {few}")
     named = np.bincount(gold_classes(votes), minlength=len(CLASSES))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from numbers import Real
 
 from steelyard.errors import RewardRefused, escape
@@ -71,10 +71,10 @@ def _rewards(
 
 
 def _targets(probability: Sequence[float] | None, count: int) -> list[float]:
-    if probability is None or len(probability) != count:
-        given = "no column" if probability is None else f"{len(probability)} values in the column"
+    given = f"{len(probability)} values in the" if isinstance(probability, Sized) else "no"
+    if not isinstance(probability, Sized) or len(probability) != count:
         raise RewardRefused(
-            f"{count} completions, and {given} `probability`",
+            f"{count} completions, and {given} column `probability`",
             effect="no reward was given",
             remedy="train on a dataset with the target of each prompt in a column of that name",
         )
