@@ -23,11 +23,11 @@ from steelyard.export.card import draw_card
 from steelyard.export.formats import Texts, make_rows, schema
 from steelyard.export.options import NGRAM, ExportOptions
 from steelyard.export.overlap import Evaluation
-from steelyard.identity import row_limits
+from steelyard.identity import imported_shards, row_limits
 from steelyard.inquiry import Inquiry
 from steelyard.progress import Reporter
 from steelyard.run import open_input
-from steelyard.shards import REQUIRED, Limits, ShardSet, open_shards
+from steelyard.shards import Limits, ShardSet
 from steelyard.shards.instructions import open_instructions, read_instructions
 from steelyard.shards.responses import open_responses
 from steelyard.sightings import Observer
@@ -113,7 +113,16 @@ def _texts(
         shards = open_responses(responses.inputs, responses.columns)
         return ResponseTexts(shards, options)
     if IMPORTED in passport:
-        shards, limits = _imported_shards(place, passport), Limits()
+        found, limits = imported_shards(passport), Limits()
+        if found is None:
+            raise UsageError(
+                "the tables of this run hold no texts",
+                place=str(place.root),
+                effect="nothing was written",
+                remedy="give them with --responses FILE, a row a response: instruction_id or"
+                " instruction, instruction, model, response",
+            )
+        shards = found
     else:
         config = RunConfig.from_mapping(passport["config"], str(place.passport))
         shards = open_input(config, Inquiry.from_json(passport["inquiry"]))
@@ -126,19 +135,6 @@ def _texts(
             remedy="put them back as they were, or give the texts with --responses",
         )
     return ShardTexts(shards, limits, options)
-
-
-def _imported_shards(place: RunDir, passport: dict[str, Any]) -> ShardSet:
-    columns, paths = passport[IMPORTED]["columns"], passport[IMPORTED].get("paths")
-    if paths is None or not set(REQUIRED) <= columns.keys():
-        raise UsageError(
-            "the tables of this run hold no texts",
-            place=str(place.root),
-            effect="nothing was written",
-            remedy="give them with --responses FILE, a row a response: instruction_id or"
-            " instruction, instruction, model, response",
-        )
-    return open_shards(paths, {name: columns[name] for name in REQUIRED})
 
 
 def _evaluations(options: ExportOptions) -> ShardSet | None:

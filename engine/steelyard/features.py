@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from steelyard.errors import InputRefused, UsageError
+from steelyard.identity import imported_shards
 from steelyard.ratings.style import FEATURES, style_counts
-from steelyard.shards import REQUIRED, Limits, ShardSet, open_shards, stream
+from steelyard.shards import Limits, open_shards, stream
 from steelyard.store.rundir import IMPORTED, RunDir
 from steelyard.store.tables import Comparisons, read_comparisons
 
@@ -75,7 +75,16 @@ def read_with_style(
 def _counts_of_shards(path: Path) -> pa.Table:
     passport = RunDir(path).read_passport()
     if IMPORTED in passport:
-        shards, limits = _imported(path, passport[IMPORTED]), Limits()
+        found, limits = imported_shards(passport), Limits()
+        if found is None:
+            raise UsageError(
+                "the tables of this imported run hold no texts, and so no style",
+                place=str(path),
+                effect="nothing was computed",
+                remedy="leave --style out, or import a table that has instruction, response_a and"
+                " response_b",
+            )
+        shards = found
     else:
         config = passport["config"]
         shards = open_shards(config["inputs"], config.get("map") or {})
@@ -84,16 +93,3 @@ def _counts_of_shards(path: Path) -> pa.Table:
     for rows, _ in stream(shards, limits):
         parts.append(counted(rows.select([*PLACE, *TEXTS])))
     return pa.Table.from_batches(parts)
-
-
-def _imported(path: Path, how: Mapping[str, Any]) -> ShardSet:
-    """The tables that an imported run was made of, as shards."""
-    if how.get("paths") is None or not set(REQUIRED) <= how["columns"].keys():
-        raise UsageError(
-            "the tables of this imported run hold no texts, and so no style",
-            place=str(path),
-            effect="nothing was computed",
-            remedy="leave --style out, or import a table that has instruction, response_a and"
-            " response_b",
-        )
-    return open_shards(how["paths"], {name: how["columns"][name] for name in REQUIRED})

@@ -15,7 +15,7 @@ from steelyard.config import RunConfig, fingerprint
 from steelyard.errors import UsageError
 from steelyard.inquiry import Inquiry, JudgePart
 from steelyard.judge.base import Judge, JudgeSpec
-from steelyard.shards import Limits, ShardSet
+from steelyard.shards import REQUIRED, Limits, ShardSet, open_shards
 from steelyard.store.rundir import IMPORTED, RunDir, now
 
 
@@ -83,6 +83,15 @@ def describe(shards: ShardSet, **content: Any) -> dict[str, Any]:  # noqa: ANN40
             **{name: metadata.version(name) for name in ("pyarrow", "duckdb", "numpy")},
         },
     }
+
+
+def imported_shards(passport: dict[str, Any]) -> ShardSet | None:
+    """The tables that an imported run was made of, as shards; None: they hold no texts."""
+    how = passport[IMPORTED]
+    columns, paths = how["columns"], how.get("paths")
+    if paths is None or not set(REQUIRED) <= columns.keys():
+        return None
+    return open_shards(paths, {name: columns[name] for name in REQUIRED})
 
 
 def require_scored(place: RunDir, passport: dict[str, Any]) -> None:
