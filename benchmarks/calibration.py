@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 
 import steelyard
 from common import parser, report
-from steelyard.store import compaction, journal
-from steelyard.store.files import file_digest, write_table
-from steelyard.store.parts import commit_part
+from steelyard.core.work import Gain
+from steelyard.store.durable import file_digest, write_table
+from steelyard.store.reads import journal
+from steelyard.store.reads.parts import commit_part
 from steelyard.store.rundir import RunDir
-from steelyard.tally import Gain
+from steelyard.store.verdicts import handoff
 
 # A command, then on the last line of stderr its peak memory in GiB, seconds and processor seconds.
 CHILD = """
@@ -160,7 +161,7 @@ def main() -> int:
         measured("fit", seed, "calibrate", "fit", run.root, "--out", calibrator, "--agreement", 0.5)
         inflate(run, chosen.pairs // seed)
         rows = chosen.pairs // seed * seed
-        compaction.compact(run)
+        handoff.compact(run)
         table, gold = table_of(run, folder)
         times = ("--bootstraps", chosen.bootstraps)
         by = ("--by", "subset")

@@ -27,7 +27,7 @@ from steelyard_kernels.block_cache import BlockCache, new_cache, simulate
 from steelyard_kernels.prefix import common_prefix, lexicographic_order
 
 sys.path.insert(0, str(ROOT / "tests"))
-from block_cache_twins import NaiveEngine
+from support.block_cache_twins import NaiveEngine
 
 VOCABULARY = 50_000
 POOL, BLOCK, STEP, SEQUENCES = 3750, 16, 8192, 1024  # a pool of 60,000 tokens

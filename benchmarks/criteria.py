@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prompts import PROTOCOL, both_orders
+from steelyard.core.schemas import Message
 from steelyard.judge.base import Encoder
-from steelyard.protocols.base import slot
-from steelyard.records import Message
+from steelyard.protocols.protocol import slot
 from workloads import Row
 
 CRITERIA = (

@@ -30,10 +30,10 @@ from prompts import (
     prefix_order,
     tokenise,
 )
-from steelyard.batches import TokenRows, Workload
+from steelyard.core.batches import TokenRows, Workload
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
-from steelyard.prompting import take_rows
+from steelyard.prompts.maker import take_rows
 from workloads import Limits
 
 BRIEF = Limits(30, 250, 80)

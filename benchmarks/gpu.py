@@ -23,7 +23,7 @@ from common import report
 from contest import Bench, bench, compete, options, texts
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
-from steelyard.judge.settings import installed_device
+from steelyard.judge.vllm.settings import installed_device
 
 SHAPE = {
     "hidden_size": 4096,

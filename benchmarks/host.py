@@ -28,10 +28,10 @@ from generated import make_shards
 CHILD = """
 import json, sys, tempfile, time
 from pathlib import Path
-from steelyard.plan import Asking
-from steelyard.planning import write_plan
-from steelyard.protocols.questions import Questions
-from steelyard.shards import open_shards, stream
+from steelyard.plan.keys import Asking
+from steelyard.scoring.planner import write_plan
+from steelyard.protocols.axes import Questions
+from steelyard.input import open_shards, stream
 from steelyard.store.rundir import RunDir
 shards = open_shards([sys.argv[1]])
 shown = {"conversation", "first", "instruction", "reference", "second", "system"}
@@ -58,20 +58,20 @@ PREPARE = """
 import json, sys, tempfile, time
 from contextlib import closing
 from pathlib import Path
-from steelyard.config import RunConfig
-from steelyard.feed import feed
-from steelyard.identity import judge_specs, row_limits
-from steelyard.inquiry import asking, judge_part, resolve
+from steelyard.core.config import RunConfig
+from steelyard.scoring.feed import feed
+from steelyard.scoring.run_record import judge_specs, row_limits
+from steelyard.prompts.judging import asking, judge_part, resolve
 from steelyard.judge import open_judge
-from steelyard.oracle import BlockOracle
-from steelyard.planning import write_plan
-from steelyard.prompting import PromptMaker
-from steelyard.run import open_input
-from steelyard.shards import stream
+from steelyard.scoring.cache_oracle import BlockOracle
+from steelyard.scoring.planner import write_plan
+from steelyard.prompts.maker import PromptMaker
+from steelyard.scoring.run import open_input
+from steelyard.input import stream
 from steelyard.store.rundir import RunDir
-from steelyard.tally import Tally
-from steelyard.texts import open_texts
-from steelyard.work import CacheShape
+from steelyard.scoring.tally import Tally
+from steelyard.scoring.shard_texts import open_texts
+from steelyard.core.work import CacheShape
 config = RunConfig(inputs=(sys.argv[1],), judge=(sys.argv[3],))
 inquiry, examples = resolve(config)
 shards, judge = open_input(config, inquiry), open_judge(*judge_specs(config))
@@ -194,7 +194,7 @@ def score(rows: int, repeats: int) -> dict[str, Any]:
 
 
 def read_batches(count: int) -> Iterator[Any]:
-    from steelyard.batches import ReadBatch
+    from steelyard.core.batches import ReadBatch
 
     draw = np.random.default_rng(0)
     for start in range(0, count, READS):
@@ -216,10 +216,10 @@ def read_batches(count: int) -> Iterator[Any]:
 
 def write_reads(count: int, repeats: int) -> dict[str, Any]:
     """Hand reads to the part writer until all are committed; the median."""
-    from steelyard.store import journal
-    from steelyard.store.parts import PartWriter
+    from steelyard.core.work import Gain
+    from steelyard.store.reads import journal
+    from steelyard.store.reads.parts import PartWriter
     from steelyard.store.rundir import RunDir
-    from steelyard.tally import Gain
 
     batches = list(read_batches(count))
     rates, cpu, disk = [], [], 0

@@ -16,10 +16,10 @@ from common import report
 from contest import Size, bench, engine_settings, options, texts
 from prompts import answer_of, batches, both_orders, encoder_of, pairwise_template, tokenise
 from prompts import prefix_order as in_prefix_order
-from steelyard.batches import TokenRows, Workload
+from steelyard.core.batches import TokenRows, Workload
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
-from steelyard.prompting import take_rows
+from steelyard.prompts.maker import take_rows
 
 TOKENS = (256, 512, 1024, 2048)
 PROMPTS = (4, 16, 64)

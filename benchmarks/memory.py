@@ -22,9 +22,9 @@ from common import parser, report
 CHILD = """
 import resource, sys, time
 from pathlib import Path
-from steelyard.config import RunConfig
-from steelyard.progress import Reporter
-from steelyard.run import score
+from steelyard.core.config import RunConfig
+from steelyard.core.progress import Reporter
+from steelyard.scoring.run import score
 began = time.perf_counter()
 config = RunConfig(inputs=(sys.argv[1],), judge=("scripted",))
 score(config, Path(sys.argv[2]), Reporter(quiet=True))

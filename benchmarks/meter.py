@@ -18,8 +18,8 @@ ENVIRONMENT = {
 
 def prepare() -> None:
     """Set the environment; on a CPU engines run in the caller's process, whatever the tool."""
-    from steelyard.judge.process import settle_llvmlite
-    from steelyard.judge.settings import installed_device
+    from steelyard.judge.vllm.process import settle_llvmlite
+    from steelyard.judge.vllm.settings import installed_device
 
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from steelyard.batches import PromptBatch, TokenRows
+from steelyard.core.batches import PromptBatch, TokenRows
+from steelyard.core.schemas import Answer, LabelSet
 from steelyard.judge import open_judge
 from steelyard.judge.base import Encoder, JudgeSpec
-from steelyard.prompt import compile_template, make_form
+from steelyard.prompts.forms import compile_template, make_form
 from steelyard.protocols import get_protocol
-from steelyard.records import Answer, LabelSet
 from workloads import Row
 
 Ids = npt.NDArray[np.int32]

@@ -58,10 +58,10 @@ def protocol_names() -> list[str]:
 
 def cost(name: str, judge: str, place: Path, max_tokens: int) -> dict[str, Any]:
     """Score with one protocol; what its run counted."""
-    from steelyard.config import RunConfig
-    from steelyard.progress import Reporter
-    from steelyard.run import score
-    from steelyard.status import run_status
+    from steelyard.core.config import RunConfig
+    from steelyard.core.progress import Reporter
+    from steelyard.scoring.run import score
+    from steelyard.scoring.status import run_status
 
     run = place / name
     with shortened(name, place, max_tokens) as (protocol, files):

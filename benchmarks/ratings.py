@@ -25,10 +25,10 @@ import pyarrow as pa
 import common
 
 sys.path.insert(0, str(common.ROOT / "tests"))
-import rating_twins
-from steelyard.ratings.strengths import CENTRE, POINTS, rate
-from steelyard.ratings.tournament import Tournament, tournament
+from steelyard.ranking.bradley_terry import CENTRE, POINTS, rate
+from steelyard.ranking.tournament import Tournament, tournament
 from steelyard_kernels.comparisons import rows_of
+from support import rating_twins
 
 NAMES = np.array([f"m{at:03}" for at in range(1000)])
 

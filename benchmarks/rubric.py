@@ -19,11 +19,11 @@ from common import report
 from contest import Size, bench, cells, engine_settings, options, rounds, table, texts
 from meter import Meter
 from prompts import answer_of, batches, encoder_of, prefix_order, tokenise
-from steelyard.batches import Workload
+from steelyard.core.batches import Workload
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
-from steelyard.oracle import BlockOracle
-from steelyard.prompting import take_rows
+from steelyard.prompts.maker import take_rows
+from steelyard.scoring.cache_oracle import BlockOracle
 from tools import Job, Outcome
 
 

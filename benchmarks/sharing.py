@@ -27,9 +27,9 @@ import workloads
 from common import parser, report
 from contest import texts
 from prompts import both_orders, encoder_of, pairwise_template, prefix_order, tokenise
-from steelyard.batches import TokenRows
+from steelyard.core.batches import TokenRows
 from steelyard.judge.base import Encoder
-from steelyard.prompting import take_rows
+from steelyard.prompts.maker import take_rows
 from tinyjudge import tiny_judge
 from workloads import Limits, Row
 

@@ -27,11 +27,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common import parser, report
-from steelyard.batches import TokenRows
+from steelyard.core.batches import TokenRows
 from steelyard.errors import JudgeUnavailable
-from steelyard.judge.embedded import embedded_model
-from steelyard.judge.fast_tokens import accelerated
-from steelyard.judge.tokenizer import HFEncoder
+from steelyard.judge.model.embedded import embedded_model
+from steelyard.judge.model.fast_tokens import accelerated
+from steelyard.judge.model.tokenizer import HFEncoder
 
 CHUNK = 2000  # texts a call
 

@@ -140,9 +140,9 @@ def bare(job: Job) -> Outcome:
 
 def ask_oracle(config: Any, prompts: Iterable[Sequence[int]]) -> int:
     """Tokens that an engine of this configuration should compute of prompts in this order."""
-    from steelyard.batches import TokenRows
-    from steelyard.judge.engine_queue import cache_shape
-    from steelyard.oracle import BlockOracle
+    from steelyard.core.batches import TokenRows
+    from steelyard.judge.vllm.requests import cache_shape
+    from steelyard.scoring.cache_oracle import BlockOracle
 
     rows = TokenRows.of(list(prompts))
     return int(BlockOracle(cache_shape(config)).computed(rows, len(rows)).sum())

@@ -17,12 +17,13 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from common import parser, report
-from steelyard.calibrate.features import Features, Gold, sigmoid
-from steelyard.calibrate.fitting import METHODS
-from steelyard.calibrate.selection import choose
-from steelyard.metrics.report import difference, evaluate, sample
-from steelyard.metrics.rows import Judged
-from trust_data import GOLD_SHAPES, JUDGES, biased_judge, broken_and_found, judged_pairs
+from steelyard.calibrators.cross_validation import choose
+from steelyard.calibrators.features import Features, Gold
+from steelyard.calibrators.methods import METHODS
+from steelyard.evaluation.metrics.bootstrap import difference, evaluate, sample
+from steelyard.evaluation.metrics.pairs import Judged
+from steelyard.statistics.logistic import sigmoid
+from support.trust_data import GOLD_SHAPES, JUDGES, biased_judge, broken_and_found, judged_pairs
 from workloads import DATA
 
 METRICS = ("log_loss", "ece_debiased")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from helpers import ROOT
+from support.helpers import ROOT
 
 FOLDER = ROOT / "benchmarks"
 LIBRARY = {

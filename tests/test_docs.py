@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import steelyard
-from helpers import ROOT, pairs_table
 from steelyard.cli import main
-from steelyard.config import RunConfig, load_toml
+from steelyard.core.config import RunConfig, load_toml
+from support.helpers import ROOT, pairs_table
 
 SQL = (ROOT / "docs/sql.md").read_text("utf-8")
 CLI = (ROOT / "docs/cli.md").read_text("utf-8")

@@ -1,7 +1,7 @@
-"""Imports go down only. Walks the syntax trees of both source roots, so imports inside functions
-and under TYPE_CHECKING count as well.
+"""Imports go in one direction, and four libraries have one home each.
 
-A new module has to be given a place in LAYERS: what stands in no layer fails.
+The test walks the syntax trees of both source roots, so imports inside functions and under
+TYPE_CHECKING count as well. A new package needs a position in ORDER.
 """
 
 import ast
@@ -15,61 +15,43 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = {"steelyard": ROOT / "engine", "steelyard_kernels": ROOT / "kernels"}
 
-# From the ground up. A unit is a module or a package right under `steelyard`, with all that is in
-# it; the kernels are one unit. It may import units of the layers below its own.
-LAYERS = {
-    "kernels": {"steelyard_kernels"},
-    "ground": {"errors", "records", "batches", "work", "images", "clusters"},
-    "config": {"config"},
-    "protocols": {"protocols"},
-    "stages": {
-        "prompt",
-        "coding",
-        "dedupe",
-        "division",
-        "plan",
-        "oracle",
-        "reads",
-        "tally",
-        "calibrate",
-        "metrics",
-        "ratings",
-        "export",
-    },
-    "edges": {"shards", "judge", "store", "telemetry", "ratebook", "progress", "data", "gold"},
-    "flow": {
-        *("planning", "texts", "prompting", "feed", "scoring", "identity", "inquiry"),
-        *(
-            "features",
-            "judged",
-            "matched",
-            "calibration",
-            "evaluation",
-            "dataset_texts",
-            "sightings",
-        ),
-    },
-    "session": {"session"},
-    "run": {"run"},
-    "surface": {
-        *("status", "api", "dryrun", "inspection", "protocol_report", "demo", "doctor"),
-        *("importing", "exporting", "reports", "plots", "drawing", "reliability_plot", "rewards"),
-    },
-    "cli": {"cli", "__main__"},
-}
-# Layers whose units may import each other, as long as no circle arises.
-SIDEWAYS = {"ground", "edges", "flow", "surface", "cli"}
+# A package imports packages to its left only.
+ORDER = (
+    *("steelyard_kernels", "_version", "errors", "core", "statistics", "protocols", "calibrators"),
+    *("input", "plan", "store", "judge", "prompts", "comparisons", "scoring", "evaluation"),
+    *("ranking", "export", "rewards", "api", "cli", "__main__"),
+)
+# The package `steelyard` itself hands out what its API has.
+DOOR_MAY_IMPORT = {"_version", "api"}
 
-# Packages of others that only these may import, as path prefixes.
+# Libraries that only these modules may import, as prefixes.
 ONLY_IN = {
     "vllm": "steelyard.judge.vllm",
-    "duckdb": "steelyard.store",
     "click": "steelyard.cli",
+    "matplotlib": "steelyard.cli.plots",
 }
+# The only modules that open a DuckDB connection.
+DUCKDB_CONNECT_IN = {
+    "steelyard.comparisons.read",
+    "steelyard.export.selection",
+    "steelyard.store.verdicts.calibration",
+    "steelyard.store.verdicts.database",
+    "steelyard.store.verdicts.handoff",
+    "steelyard.store.verdicts.queries",
+    "steelyard.store.verdicts.imported",
+}
+
 KERNELS_MAY_IMPORT = {"numpy", "numba", "steelyard_kernels"}
-# No files, no GPU, no SQL: what a pure stage may import besides the standard library and us.
-STAGES_MAY_IMPORT = {"numpy", "pyarrow", "xxhash", "steelyard", "steelyard_kernels"}
-STAGES_MAY_NOT_IMPORT = {
+# No files, no GPU, no SQL connection.
+PURE = (
+    *("statistics", "calibrators", "plan", "evaluation.metrics"),
+    *("prompts.forms", "prompts.text_codes", "export.filters", "export.formats", "export.overlap"),
+    *("export.pairing", "ranking.bias", "ranking.bradley_terry", "ranking.connectivity"),
+    *("ranking.contextual", "ranking.differences", "ranking.length_control"),
+    *("ranking.length_slope", "ranking.scores", "ranking.tournament", "ranking.win_rates"),
+)
+PURE_MAY_IMPORT = {"numpy", "pyarrow", "xxhash", "steelyard", "steelyard_kernels"}
+PURE_MAY_NOT_IMPORT = {
     "os", "pathlib", "shutil", "tempfile", "subprocess", "socket", "threading", "multiprocessing",
     "pyarrow.parquet", "pyarrow.dataset", "pyarrow.fs",
 }  # fmt: skip
@@ -77,8 +59,8 @@ STAGES_MAY_NOT_IMPORT = {
 
 @dataclass(frozen=True)
 class Import:
-    module: str  # that imports, dotted
-    target: str  # what is imported, dotted
+    module: str  # the importing module, dotted
+    target: str  # the imported name, dotted
     line: int
 
     def __str__(self):
@@ -87,34 +69,30 @@ class Import:
 
 def imports_of(module, source, *, is_package=False):
     """All imports of a module's source, absolute. `from a import b` counts as `a.b`."""
-    found = []
+    imports = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found += [Import(module, alias.name, node.lineno) for alias in node.names]
+            imports += [Import(module, alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 parents = module.split(".")
                 parents = parents[: len(parents) - node.level + is_package]
                 base = ".".join([*parents, base] if base else parents)
-            found += [Import(module, f"{base}.{alias.name}", node.lineno) for alias in node.names]
+            imports += [Import(module, f"{base}.{alias.name}", node.lineno) for alias in node.names]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
             ("import_module", "__import__")
         ):
             name = node.args[0] if node.args else None
             if isinstance(name, ast.Constant):
-                found.append(Import(module, str(name.value), node.lineno))
-    return found
+                imports.append(Import(module, str(name.value), node.lineno))
+    return imports
 
 
-def unit(dotted):
-    """The unit that a module of ours belongs to; "" for the package `steelyard` itself."""
+def package_of(dotted):
+    """The entry of ORDER that a module belongs to; "" for the package `steelyard` itself."""
     first, *rest = dotted.split(".")
     return first if first == "steelyard_kernels" else (rest[0] if rest else "")
-
-
-def layer(name):
-    return next((label for label, units in LAYERS.items() if name in units), None)
 
 
 def is_within(dotted, prefix):
@@ -137,115 +115,146 @@ def all_imports():
     ]
 
 
-def target_unit(found):
-    """Unit of an import of ours; `from steelyard import __version__` is the package itself."""
-    name = unit(found.target)
-    return "" if found.target == "steelyard.__version__" else name
-
-
-def wrong_arrow(found):
-    """Why an import points up or aside, or None."""
+def wrong_direction(found):
+    """Return why an import points to the right, or None."""
     if found.target.split(".")[0] not in SOURCES:
         return None
-    source, target = unit(found.module), target_unit(found)
+    source, target = package_of(found.module), package_of(found.target)
     if target in {"", source}:
         return None
-    if source == "":  # `steelyard.score` and its like open the door to the library, and to no more
-        return None if target == "api" else f"{found}; the package itself imports only api"
-    order = list(LAYERS)
-    here, there = layer(source), layer(target)
-    if here is None or there is None:
-        return f"{found}; {source if here is None else target} is in no layer"
-    if order.index(there) < order.index(here) or (here == there and here in SIDEWAYS):
+    if source == "":
+        allowed = target in DOOR_MAY_IMPORT
+        return None if allowed else f"{found}; the package itself imports only its API"
+    for name in (source, target):
+        if name not in ORDER and name != "data":
+            return f"{found}; {name} has no position in ORDER"
+    if source == "data" or ORDER.index(target) < ORDER.index(source):
         return None
-    return f"{found}; {here} may not import {there}"
+    return f"{found}; {source} comes before {target}"
 
 
-def wrong_package(found):
-    """Why an import of somebody else's package is not allowed here, or None."""
+def wrong_library(found):
+    """Return why an import of a third-party package is not allowed here, or None."""
     top = found.target.split(".")[0]
     home = ONLY_IN.get(top)
     if home and not is_within(found.module, home):
         return f"{found}; only {home} may"
-    is_ours_or_standard = top in SOURCES or top in sys.stdlib_module_names
-    here = layer(unit(found.module))
-    if here == "kernels" and top not in KERNELS_MAY_IMPORT and top not in sys.stdlib_module_names:
-        return f"{found}; kernels import NumPy and Numba only"
-    if here == "stages" and (
-        not (is_ours_or_standard or top in STAGES_MAY_IMPORT)
-        or any(is_within(found.target, name) for name in STAGES_MAY_NOT_IMPORT)
+    if top in sys.stdlib_module_names and not any(
+        is_within(found.target, name) for name in PURE_MAY_NOT_IMPORT
     ):
-        return f"{found}; a pure stage has no files, GPU or SQL"
+        return None
+    if package_of(found.module) == "steelyard_kernels" and top not in {
+        *KERNELS_MAY_IMPORT,
+        *sys.stdlib_module_names,
+    }:
+        return f"{found}; kernels import NumPy and Numba only"
+    pure = any(is_within(found.module, f"steelyard.{name}") for name in PURE)
+    if pure and (
+        top not in PURE_MAY_IMPORT
+        or any(is_within(found.target, name) for name in PURE_MAY_NOT_IMPORT)
+    ):
+        return f"{found}; a pure module uses no files, GPU or SQL connection"
     return None
 
 
-def test_every_module_has_a_layer():
-    homeless = [m for m, _, _ in modules() if unit(m) and layer(unit(m)) is None]
-    assert not homeless, f"give them a place in LAYERS: {homeless}"
+def connects_to_duckdb(source):
+    """Return the lines on which a module's source opens a DuckDB connection."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if (isinstance(node, ast.Attribute) and ast.unparse(node) == "duckdb.connect")
+        or (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "duckdb"
+            and any(alias.name == "connect" for alias in node.names)
+        )
+    ]
 
 
-def test_imports_go_down_only():
-    wrong = [reason for found in all_imports() if (reason := wrong_arrow(found))]
+def test_every_package_has_a_position():
+    packages = {package_of(module) for module, _, _ in modules()} - {"", "data"}
+    assert packages == set(ORDER)
+
+
+def test_imports_go_in_one_direction():
+    wrong = [reason for found in all_imports() if (reason := wrong_direction(found))]
     assert not wrong, "\n".join(wrong)
 
 
-def test_packages_of_others_stay_in_their_place():
-    wrong = [reason for found in all_imports() if (reason := wrong_package(found))]
+def test_libraries_stay_in_their_homes():
+    wrong = [reason for found in all_imports() if (reason := wrong_library(found))]
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_circles_between_units():
+def test_only_these_modules_open_duckdb():
+    homes = {m for m, path, _ in modules() if connects_to_duckdb(path.read_text("utf-8"))}
+    assert homes <= DUCKDB_CONNECT_IN
+
+
+def test_no_circles_between_modules_of_a_package():
+    names = {module for module, _, _ in modules()}
     graph = {}
     for found in all_imports():
-        source, target = unit(found.module), target_unit(found)
-        if found.target.split(".")[0] in SOURCES and source != target and source and target:
-            graph.setdefault(source, set()).add(target)
+        target = found.target if found.target in names else found.target.rsplit(".", 1)[0]
+        if target in names and not is_within(found.module, target):
+            graph.setdefault(found.module, set()).add(target)
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as circle:
-        pytest.fail(f"units import each other in a circle: {' <- '.join(circle.args[1])}")
+        pytest.fail(f"modules import each other in a circle: {' <- '.join(circle.args[1])}")
+
+
+def test_few_entries_at_the_top():
+    entries = [p for p in (ROOT / "engine/steelyard").iterdir() if p.name != "__pycache__"]
+    assert len(entries) <= 23, "22 entries and py.typed"
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
         ("steelyard.errors", "from steelyard.cli import main"),
-        ("steelyard.plan", "from steelyard.dedupe import unique"),
-        ("steelyard.plan", "def f():\n    from steelyard import store"),
-        ("steelyard.plan", "from . import run"),
-        ("steelyard.store.journal", "from ..run import score"),
-        ("steelyard.protocols.base", "import steelyard.prompt"),
-        ("steelyard.reads", "import steelyard.newcomer"),
+        ("steelyard.plan.keys", "def f():\n    from steelyard import store"),
+        ("steelyard.plan.keys", "from .. import scoring"),
+        ("steelyard.store.reads.journal", "from ...scoring.run import score"),
+        ("steelyard.protocols.protocol", "import steelyard.prompts.forms"),
+        ("steelyard.judge.readout", "import steelyard.newcomer"),
+        ("steelyard", "import steelyard.cli"),
         ("steelyard_kernels.prefix", "from steelyard.errors import SteelyardError"),
         ("steelyard_kernels.prefix", "import pyarrow"),
-        ("steelyard.run", "import vllm"),
-        ("steelyard.doctor", "import importlib\nimportlib.import_module('vllm')"),
-        ("steelyard.run", "from duckdb import connect"),
-        ("steelyard.doctor", "import click"),
-        ("steelyard.ratings", "import pyarrow.parquet as pq"),
-        ("steelyard.ratings", "from pyarrow import parquet"),
-        ("steelyard.ratings", "import torch"),
-        ("steelyard.ratings", "from pathlib import Path"),
+        ("steelyard.judge.base", "import vllm"),
+        ("steelyard.cli.doctor", "import importlib\nimportlib.import_module('vllm')"),
+        ("steelyard.scoring.run", "import click"),
+        ("steelyard.cli.doctor", "import matplotlib"),
+        ("steelyard.ranking.scores", "import pyarrow.parquet as pq"),
+        ("steelyard.ranking.scores", "from pyarrow import parquet"),
+        ("steelyard.statistics.means", "import torch"),
+        ("steelyard.evaluation.metrics.sums", "from pathlib import Path"),
     ],
 )
 def test_the_rules_catch(module, source):
-    reasons = [wrong_arrow(i) or wrong_package(i) for i in imports_of(module, source)]
+    reasons = [wrong_direction(i) or wrong_library(i) for i in imports_of(module, source)]
     assert any(reasons)
+
+
+@pytest.mark.parametrize(
+    "source", ["import duckdb\nduckdb.connect()", "from duckdb import connect"]
+)
+def test_the_rule_on_connections_catches(source):
+    assert connects_to_duckdb(source)
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("steelyard.plan", "import numpy as np\nfrom steelyard_kernels import prefix"),
-        ("steelyard.store.database", "import duckdb\nfrom . import journal"),
-        ("steelyard.store", "from .journal import Journal"),
-        ("steelyard.judge.vllm", "import vllm\nfrom steelyard.judge.base import Judge"),
-        ("steelyard.cli", "import click\nfrom steelyard import __version__, run"),
+        ("steelyard.plan.keys", "import numpy as np\nfrom steelyard_kernels import prefix"),
+        ("steelyard.store.reads", "from .journal import Journal"),
+        ("steelyard.judge.vllm.judge", "import vllm\nfrom steelyard.judge.base import Judge"),
+        ("steelyard.cli", "import click\nfrom steelyard._version import __version__"),
         ("steelyard.errors", "from __future__ import annotations"),
     ],
 )
 def test_the_rules_allow(module, source):
-    is_package = module == "steelyard.store"
-    found = imports_of(module, source, is_package=is_package)
-    assert found
-    assert not [reason for i in found if (reason := wrong_arrow(i) or wrong_package(i))]
+    is_package = module == "steelyard.store.reads"
+    imports = imports_of(module, source, is_package=is_package)
+    assert imports
+    assert not [r for i in imports if (r := wrong_direction(i) or wrong_library(i))]

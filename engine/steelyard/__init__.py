@@ -1,45 +1,26 @@
-"""Steelyard: a batch engine that weighs pairs of responses with a local LLM judge."""
+"""Steelyard: a batch engine that weighs pairs of responses with a local LLM judge.
+
+The public names are loaded when they are first used, so that `steelyard --help` stays fast.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from steelyard._version import __version__
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from os import PathLike
+    from steelyard.api import ExportOptions, Run, RunConfig, open_run, score
 
-    from steelyard.api import Run
-
-__version__ = "0.1.0"
-__all__ = ["__version__", "open_run", "score"]
+__all__ = ["ExportOptions", "Run", "RunConfig", "__version__", "open_run", "score"]
 
 
-def score(
-    inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
-    *,
-    run: str | PathLike[str],
-    judge: str = "demo",
-    **options: Any,  # noqa: ANN401 - the fields of RunConfig
-) -> Run:
-    """Score Parquet shards and return the finished run.
-
-    Args:
-        inputs: files, folders, globs or URLs.
-        run: the run directory; a run of the same input and judge is continued.
-        judge: `demo`, `scripted[:...]`, a hub name or a model folder.
-        **options: further fields of `steelyard.config.RunConfig`, such as `map`, `engine`,
-            `overlong`, `on_bad_row`, `reuse`.
-
-    Raises:
-        steelyard.errors.SteelyardError: what the command line would print.
-    """
-    from steelyard import api
-
-    return api.score(inputs, run=run, judge=judge, **options)
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    if name in __all__:
+        return getattr(import_module("steelyard.api"), name)
+    raise AttributeError(f"module 'steelyard' has no attribute {name!r}")
 
 
-def open_run(run: str | PathLike[str]) -> Run:
-    """A run directory, finished or not, for reading."""
-    from steelyard import api
-
-    return api.open_run(run)
+def __dir__() -> list[str]:
+    return sorted(__all__)

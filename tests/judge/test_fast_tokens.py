@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tiny
-from helpers import data_file
-from steelyard.batches import TokenRows
+from steelyard.core.batches import TokenRows
 from steelyard.errors import IntegrityFault
-from steelyard.judge import fast_tokens
-from steelyard.judge.embedded import embedded_model
-from steelyard.judge.fast_tokens import SAMPLE, SLICE_TEXTS, AcceleratedTokens
-from steelyard.judge.tokenizer import HFEncoder
+from steelyard.judge.model import fast_tokens
+from steelyard.judge.model.embedded import embedded_model
+from steelyard.judge.model.fast_tokens import SAMPLE, SLICE_TEXTS, AcceleratedTokens
+from steelyard.judge.model.tokenizer import HFEncoder
+from support import tiny
+from support.helpers import data_file
 
 MAKERS = {
     "byte_level": (tiny.byte_level, "fastokens"),

@@ -14,12 +14,12 @@ import numpy as np
 import psutil
 import pytest
 
-import tiny
-from echo_judge import open_echo
-from steelyard.batches import Workload
+from steelyard.core.batches import Workload
 from steelyard.errors import EngineFailed, JudgeUnavailable, UsageError
 from steelyard.judge.base import NOTHING_READY, JudgeSpec
 from steelyard.judge.replicas import ReplicatedJudge, assign_devices, split
+from support import tiny
+from support.echo_judge import open_echo
 
 ANSWER = tiny.answer(1, 2)
 

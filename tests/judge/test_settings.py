@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from steelyard.batches import Workload
+from steelyard.core.batches import Workload
 from steelyard.errors import UsageError
-from steelyard.judge import settings as choose
-from steelyard.judge.weights import ModelFiles
+from steelyard.judge.model.files import ModelFiles
+from steelyard.judge.vllm import settings as choose
 
 FILES = ModelFiles(
     Path(), "local", {"max_position_embeddings": 2048, "dtype": "bfloat16", "num_hidden_layers": 4}

@@ -7,9 +7,9 @@ import json
 import pytest
 from tokenizers import AddedToken
 
-import tiny
 from steelyard.errors import JudgeUnavailable, UsageError
-from steelyard.judge.tokenizer import HFEncoder
+from steelyard.judge.model.tokenizer import HFEncoder
+from support import tiny
 
 MAKERS = {
     "byte_level": tiny.byte_level,

@@ -13,14 +13,14 @@ import numpy as np
 import psutil
 import pytest
 
-import tiny
-from steelyard.batches import Workload
+from steelyard.core.batches import Workload
 from steelyard.errors import EngineFailed, JudgeUnavailable, UsageError
 from steelyard.judge.base import NOTHING_READY, JudgeSpec
-from steelyard.reads import merge_variants
+from steelyard.judge.readout import merge_variants
+from support import tiny
 
 pytest.importorskip("vllm")
-from steelyard.judge.vllm import VllmJudge
+from steelyard.judge.vllm.judge import VllmJudge
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
 WORK = Workload(prompts=50, longest_prompt=150)
@@ -160,8 +160,8 @@ OWNER = """
     if __name__ == "__main__":
         import psutil, tiny
         from steelyard.judge.base import JudgeSpec
-        from steelyard.judge.vllm import VllmJudge
-        from steelyard.batches import Workload
+        from steelyard.judge.vllm.judge import VllmJudge
+        from steelyard.core.batches import Workload
         judge = VllmJudge.open(JudgeSpec("tiny", {model!r}))
         judge.start(Workload(50, 150), tiny.answer_of(judge.encoder, "A", "B"))
         signal.signal(signal.SIGINT, lambda *_: None)

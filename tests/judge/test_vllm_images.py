@@ -10,14 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import steelyard
-import tiny
-import tiny_vision
-from helpers import pairs_table, program
-from pictures import BLUE, GREEN, RED
-from steelyard.images import decode_image
-from steelyard.judge.tokenizer import HFEncoder
-from steelyard.prompt import make_form
+from steelyard.core.images import decode_image
+from steelyard.judge.model.tokenizer import HFEncoder
+from steelyard.prompts.forms import make_form
 from steelyard.protocols import get_protocol
+from support import tiny, tiny_vision
+from support.helpers import pairs_table, program
+from support.pictures import BLUE, GREEN, RED
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]

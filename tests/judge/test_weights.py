@@ -7,7 +7,7 @@ import json
 import pytest
 
 from steelyard.errors import JudgeUnavailable
-from steelyard.judge.weights import ModelFiles, resolve_model, weights_digest
+from steelyard.judge.model.files import ModelFiles, resolve_model, weights_digest
 
 CONFIG = {"model_type": "llama", "max_position_embeddings": 2048, "vocab_size": 100}
 
@@ -141,7 +141,7 @@ def test_quantization(tmp_path):
 def test_digest_follows_content_and_is_remembered(tmp_path, monkeypatch):
     folder = model(tmp_path / "m")
     first = weights_digest(folder)
-    monkeypatch.setattr("steelyard.judge.weights._file_digest", lambda path: 1 / 0)
+    monkeypatch.setattr("steelyard.judge.model.files._file_digest", lambda path: 1 / 0)
     assert weights_digest(folder) == first
     monkeypatch.undo()
     (folder / "model.safetensors").write_bytes(b"other weights")

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from steelyard import __version__
-from steelyard.cli.base import (
+from steelyard._version import __version__
+from steelyard.cli.common import (
     CONTEXT,
     Steelyard,
     as_json,
@@ -24,11 +24,11 @@ from steelyard.cli.base import (
     run_options,
     stopping,
 )
-from steelyard.cli.calibration import calibrate, evaluate
+from steelyard.cli.evaluation import calibrate, evaluate
 from steelyard.cli.export import export
 from steelyard.cli.protocols import protocol as protocol_commands
-from steelyard.cli.statistics import bias, rank, winrate
-from steelyard.config import parse_pairs
+from steelyard.cli.ranking import bias, rank, winrate
+from steelyard.core.config import parse_pairs
 
 
 @click.group(cls=Steelyard, context_settings=CONTEXT)
@@ -61,8 +61,8 @@ def score(
     inputs: tuple[str, ...], run_dir: Path, json_out: bool, quiet: bool, **options: Any
 ) -> int:
     """Score shards: files, folders, globs or URLs of Parquet."""
-    from steelyard.progress import Reporter
-    from steelyard.run import score as score_run
+    from steelyard.core.progress import Reporter
+    from steelyard.scoring.run import score as score_run
 
     config = make_config(inputs, options)
     with stopping() as stop:
@@ -103,7 +103,7 @@ def import_(
     **options: str,
 ) -> int:
     """Make a run of verdicts that stand in tables, such as stored AlpacaEval preferences."""
-    from steelyard.importing import import_tables
+    from steelyard.comparisons.importing import import_tables
 
     columns = parse_pairs("--map", column_map, empty=True)
     code = import_tables(tables, run_dir, column_map=columns, **options)
@@ -120,8 +120,8 @@ def resume(
     run: Path, engine: tuple[str, ...], replicas: int | None, json_out: bool, quiet: bool
 ) -> int:
     """Go on with an interrupted run, with other engine settings if need be."""
-    from steelyard.progress import Reporter
-    from steelyard.run import resume as resume_run
+    from steelyard.core.progress import Reporter
+    from steelyard.scoring.run import resume as resume_run
 
     with stopping() as stop:
         code = resume_run(
@@ -139,7 +139,7 @@ def status(run: Path, watch: bool, json_out: bool) -> None:
     """Show how a run stands; works while it is being written."""
     import time
 
-    from steelyard.status import run_status
+    from steelyard.scoring.status import run_status
 
     while True:
         content = run_status(run)
@@ -162,8 +162,8 @@ def sql(run: Path, query: str, max_rows: int, json_out: bool) -> None:
     Works on finished runs and while one is being written. The query sees the run and nothing
     else: no files, no extensions.
     """
-    from steelyard.store import database
     from steelyard.store.rundir import RunDir
+    from steelyard.store.verdicts import database
 
     if not query.strip(" \n\t;"):
         raise click.UsageError("the query is empty")
@@ -179,13 +179,13 @@ def sql(run: Path, query: str, max_rows: int, json_out: bool) -> None:
 @as_json
 def compact(run: Path, out: Path | None, json_out: bool) -> None:
     """Write the DuckDB file of a run, audited; `score` does it at the end by itself."""
-    from steelyard.store import compaction
     from steelyard.store.rundir import RunDir
+    from steelyard.store.verdicts import handoff
 
     place = RunDir(run)
     place.read_passport()
     with nullcontext() if out else place.lock():  # the run's own file belongs to its one writer
-        counts = compaction.compact(place, out)
+        counts = handoff.compact(place, out)
     if json_out:
         print_json({"database": str(out or RunDir(run).database), **counts})
     else:
@@ -206,8 +206,8 @@ for command in (rank, winrate, bias, calibrate, evaluate, export):
 @as_json
 def plan(inputs: tuple[str, ...], json_out: bool, quiet: bool, **options: Any) -> None:
     """Say what scoring would take: rows, rejects, prompts, tokens, time. Writes nothing."""
-    from steelyard.dryrun import draw_plan, dry_run
-    from steelyard.progress import Reporter
+    from steelyard.core.progress import Reporter
+    from steelyard.scoring.estimate import draw_plan, dry_run
 
     content = dry_run(make_config(inputs, options), Reporter(quiet=quiet))
     if json_out:
@@ -228,7 +228,7 @@ def judge() -> None:
 @as_json
 def inspect(name: str, revision: str | None, protocol: str, json_out: bool) -> None:
     """Show a judge's identity, label tokens and rendered template."""
-    from steelyard.inspection import draw_judge, inspect_judge
+    from steelyard.cli.inspect_judge import draw_judge, inspect_judge
 
     content = inspect_judge(name, revision, protocol)
     if json_out:
@@ -244,7 +244,7 @@ main.add_command(protocol_commands)
 @as_json
 def doctor(json_out: bool) -> int:
     """Check Python, vLLM, torch, GPUs, NVML and the disk; every finding has a remedy."""
-    from steelyard.doctor import draw_findings, examine
+    from steelyard.cli.doctor import draw_findings, examine
 
     findings = examine()
     if json_out:
@@ -267,11 +267,11 @@ def doctor(json_out: bool) -> int:
 @as_json
 def demo(run_dir: Path, quiet: bool, json_out: bool) -> int:
     """Judge the pairs that come with the program, with the small judge that installs with it."""
-    from steelyard.demo import REJECTS, VERDICTS, run_demo
-    from steelyard.progress import Reporter
-    from steelyard.status import run_status
-    from steelyard.store import database
+    from steelyard.cli.demo import REJECTS, VERDICTS, run_demo
+    from steelyard.core.progress import Reporter
+    from steelyard.scoring.status import run_status
     from steelyard.store.rundir import RunDir
+    from steelyard.store.verdicts import database
 
     show = (lambda _: None) if json_out else click.echo
     with stopping() as stop:

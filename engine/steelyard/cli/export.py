@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from steelyard.cli.base import as_json, print_json, run_argument
-from steelyard.config import parse_pairs
+from steelyard.cli.common import as_json, print_json, run_argument
+from steelyard.core.config import parse_pairs
 from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
 
 
@@ -75,10 +75,10 @@ def export(
     run: Path, out: Path | None, dry_run: bool, json_out: bool, quiet: bool, **options: Any
 ) -> None:
     """Write a run's verdicts as a dataset to train on."""
+    from steelyard.core.progress import Reporter
     from steelyard.export.card import draw_books
+    from steelyard.export.exporter import Responses, export_dataset
     from steelyard.export.options import ExportOptions, read_margin
-    from steelyard.exporting import Responses, export_dataset
-    from steelyard.progress import Reporter
 
     if out is None and not dry_run:
         raise click.UsageError("give --out DIR, or --dry-run")

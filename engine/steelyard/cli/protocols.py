@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from steelyard.cli.base import as_json, print_json
+from steelyard.cli.common import as_json, print_json
 
 _judge = click.option("--judge", default="demo", show_default=True, help="Whose tokens are shown.")
 
@@ -18,7 +18,7 @@ def protocol() -> None:
 @as_json
 def list_(json_out: bool) -> None:
     """List the built-in protocols."""
-    from steelyard.protocol_report import draw_protocols, list_protocols
+    from steelyard.cli.inspect_protocol import draw_protocols, list_protocols
 
     found = list_protocols()
     if json_out:
@@ -33,7 +33,7 @@ def list_(json_out: bool) -> None:
 @as_json
 def show(name: str, judge: str, json_out: bool) -> None:
     """Show a protocol: a rendered example, and its segments with their tokens."""
-    from steelyard.protocol_report import draw_protocol, show_protocol
+    from steelyard.cli.inspect_protocol import draw_protocol, show_protocol
 
     content = show_protocol(name, judge)
     if json_out:
@@ -48,8 +48,8 @@ def show(name: str, judge: str, json_out: bool) -> None:
 @as_json
 def check(file: str, judge: str, json_out: bool) -> int:
     """Check a protocol file: slots, labels as single tokens, how much prompts share."""
-    from steelyard.doctor import draw_findings
-    from steelyard.protocol_report import check_protocol
+    from steelyard.cli.doctor import draw_findings
+    from steelyard.cli.inspect_protocol import check_protocol
 
     findings = check_protocol(file, judge)
     if json_out:

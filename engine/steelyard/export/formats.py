@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steelyard.core.schemas import TURNS, Int64
 from steelyard.export.pairing import log_odds
 from steelyard.protocols import get_protocol
-from steelyard.protocols.base import SLOT, SLOT_COLUMNS
-from steelyard.records import TURNS, Int64
+from steelyard.protocols.protocol import SLOT, SLOT_COLUMNS
 
 # A dataset's columns of texts, by form.
 TEXT = {"conversational": TURNS, "plain": pa.string()}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from steelyard.config import unknown_key
+from steelyard.core.config import unknown_key
 from steelyard.errors import UsageError, escape
 
 FORMATS = ("preference", "reward", "kto", "sft", "autorater", "grpo")

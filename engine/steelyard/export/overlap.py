@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import xxhash
 
-from steelyard.records import UInt64
+from steelyard.core.schemas import UInt64
 
 SHINGLE = 3  # words
 BANDS = 32

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from steelyard.records import Bool, Float64, Int64, UInt64
+from steelyard.core.schemas import Bool, Float64, Int64, UInt64
 from steelyard_kernels.log_odds import strengths
 
 # What was chosen: `n` of verdicts, and which side the response is.

@@ -37,10 +37,10 @@ def open_one(spec: JudgeSpec) -> Judge:
                 remedy="leave --engine out, or choose a real judge",
             )
         return ScriptedJudge(options)
-    from steelyard.judge.vllm import VllmJudge
+    from steelyard.judge.vllm.judge import VllmJudge
 
     if spec.model == DEMO:
-        from steelyard.judge import embedded
+        from steelyard.judge.model import embedded
 
         spec = replace(
             spec,

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from steelyard.batches import PromptBatch, ReadBatch, TokenRows, Workload
-from steelyard.records import Answer, JudgeCard, LabelVariant, Message
-from steelyard.work import CacheShape, EngineReport
+from steelyard.core.batches import PromptBatch, ReadBatch, TokenRows, Workload
+from steelyard.core.schemas import Answer, JudgeCard, LabelVariant, Message
+from steelyard.core.work import CacheShape, EngineReport
 
 # What a source of batches may yield to say that nothing is ready yet.
 NOTHING_READY = PromptBatch(

@@ -17,12 +17,12 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn
 
-from steelyard.batches import PromptBatch, ReadBatch, Workload
+from steelyard.core.batches import PromptBatch, ReadBatch, Workload
+from steelyard.core.schemas import Answer
+from steelyard.core.work import EngineReport
 from steelyard.errors import EngineFailed, SteelyardError, UsageError, escape
 from steelyard.judge.base import NOTHING_READY, EngineClock, Judge, JudgeSpec
-from steelyard.judge.process import OWNER_VARIABLE, end_with_owner, interrupts_held
-from steelyard.records import Answer
-from steelyard.work import EngineReport
+from steelyard.judge.vllm.process import OWNER_VARIABLE, end_with_owner, interrupts_held
 
 Factory = Callable[[JudgeSpec], Judge]
 _VISIBLE = "CUDA_VISIBLE_DEVICES"

@@ -10,27 +10,28 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import xxhash
 
-from steelyard.batches import PromptBatch, ReadBatch, TokenRows, Workload
-from steelyard.config import parse_pairs
-from steelyard.errors import EngineFailed, UsageError
-from steelyard.judge import script
-from steelyard.judge.base import Encoder, EngineClock, Judge
-from steelyard.reads import merge_variants
-from steelyard.records import (
+from steelyard.core.batches import PromptBatch, ReadBatch, TokenRows, Workload, Written
+from steelyard.core.config import parse_pairs
+from steelyard.core.schemas import (
     STATUS_ERROR,
     STATUS_OK,
+    STATUS_UNPARSABLE,
     Answer,
     Float64,
     JudgeCard,
     LabelVariant,
     Message,
 )
-from steelyard.work import EngineReport
+from steelyard.core.work import EngineReport
+from steelyard.errors import EngineFailed, UsageError
+from steelyard.judge.base import Encoder, EngineClock, Judge
+from steelyard.judge.readout import NO_ANSWER, TextReader, merge_variants
 
 CONTROL = {
     "<|begin|>": 256,
@@ -176,7 +177,7 @@ class ScriptedJudge(Judge):
         )
         if not self._answer.writes:
             return reads
-        return script.write(reads, units, self._answer, self.encoder)
+        return _write(reads, units, self._answer, self.encoder)
 
     def _units(self, ids: memoryview, key: bytes) -> list[float]:
         """Five numbers in [0, 1) of the ids and the seed; above temperature 0, of the key too."""
@@ -231,3 +232,46 @@ def _options(text: str) -> dict[str, float]:
                 remedy="seed: a whole number from 0; rate: from 0; fail and nan: 0 to 1",
             )
     return values
+
+
+# One text in so many holds no answer.
+_SILENT = 1 / 32
+
+
+def _write(reads: ReadBatch, units: Float64, answer: Answer, encoder: Encoder) -> ReadBatch:
+    """The same reads, with texts that lead to them.
+
+    Args:
+        reads: by log-probability, as for a label.
+        units: numbers in [0, 1) of each prompt.
+        answer: how texts are read.
+        encoder: the scripted judge's.
+    """
+    reader = TextReader(answer, encoder)
+    texts: list[str | None] = [_text(answer, row) for row in units.tolist()]
+    ids = [list((text or "").encode()) for text in texts]
+    forced = np.zeros(len(texts), dtype=np.bool_)
+    numbers: list[list[float] | None] = [None] * len(texts)
+    status, errors = list(reads.status), list(reads.errors)
+    for row, text in enumerate(map(str, texts)):
+        if answer.kind == "reasons":
+            forced[row] = reader.verdict_at(ids[row], text) is None
+            continue
+        numbers[row] = reader.numbers(text)
+        if numbers[row] is None and status[row] == STATUS_OK:
+            status[row], errors[row] = STATUS_UNPARSABLE, NO_ANSWER
+    lengths = np.asarray([len(one) for one in ids], dtype=np.int32)
+    written = Written(texts, numbers, forced, lengths)
+    return replace(reads, status=status, errors=errors, written=written)
+
+
+def _text(answer: Answer, units: list[float]) -> str:
+    if units[2] < _SILENT:
+        return "Both have their merits."
+    if answer.kind == "scores":
+        wide = answer.high - answer.low
+        return f"Reasons.\n{answer.low + wide * units[0]:.1f} {answer.low + wide * units[1]:.1f}"
+    if answer.kind == "probability":
+        return f"Reasons. <{answer.tag}>{units[0]:.3f}</{answer.tag}>"
+    names = answer.labels.names
+    return f"Reasons. [[{names[int(units[0] * len(names))]}]]"

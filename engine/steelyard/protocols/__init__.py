@@ -6,8 +6,8 @@ from functools import cache
 from pathlib import Path
 
 from steelyard.errors import UsageError, escape
-from steelyard.protocols.base import Protocol
 from steelyard.protocols.files import BUILTIN, load_protocol
+from steelyard.protocols.protocol import Protocol
 
 
 def protocol_names() -> list[str]:

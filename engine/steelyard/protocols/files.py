@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from steelyard.errors import UsageError, escape
-from steelyard.protocols.base import IMAGES, SLOT, SLOT_COLUMNS, Example, Protocol
-from steelyard.protocols.combine import RULES
-from steelyard.protocols.questions import Criterion
+from steelyard.protocols.axes import Criterion
+from steelyard.protocols.protocol import IMAGES, SLOT, SLOT_COLUMNS, Example, Protocol
+from steelyard.protocols.rules import RULES
 
 BUILTIN = Path(__file__).parent / "builtin"
 LARGEST = 1 << 20  # bytes of a file

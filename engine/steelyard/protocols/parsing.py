@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from steelyard.protocols.marks import BEFORE, MARKS, NOUNS, kinds
+from steelyard.protocols.patterns import BEFORE, MARKS, NOUNS, kinds
 
 _THINK_OPENS = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
 _THINK_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)

@@ -6,6 +6,6 @@ Importing them needs neither TRL nor torch nor an engine.
 from __future__ import annotations
 
 from steelyard.rewards.judge import Judge
-from steelyard.rewards.stated import brier, logarithmic
+from steelyard.rewards.scoring_rules import brier, logarithmic
 
 __all__ = ["Judge", "brier", "logarithmic"]

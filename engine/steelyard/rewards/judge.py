@@ -8,15 +8,15 @@ from typing import Self
 
 import numpy as np
 
-from steelyard.config import RunConfig, Scalar
+from steelyard.core.config import RunConfig, Scalar
+from steelyard.core.schemas import INTAKE, STATUS_OK, Float64
 from steelyard.errors import RewardRefused, UsageError
-from steelyard.identity import row_limits
-from steelyard.inquiry import resolve
-from steelyard.records import INTAKE, STATUS_OK, Float64
-from steelyard.rewards.chat import Text, completion_text
-from steelyard.rewards.reader import Reader
+from steelyard.input.rows import RawBatch, check
+from steelyard.prompts.judging import resolve
+from steelyard.rewards.live_judge import Reader
+from steelyard.rewards.messages import Text, completion_text
 from steelyard.rewards.rows import Asked, ask
-from steelyard.shards.rows import RawBatch, check
+from steelyard.scoring.run_record import row_limits
 
 # What users call what a row is made of.
 _NAMES = {

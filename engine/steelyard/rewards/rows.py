@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from steelyard.core.schemas import CRITERIA, TURNS, Float64, Int64
 from steelyard.errors import RewardRefused, escape
-from steelyard.inquiry import Inquiry
-from steelyard.records import CRITERIA, TURNS, Float64, Int64
-from steelyard.rewards.chat import Dialogue, Text, completion_text, dialogue
+from steelyard.prompts.judging import Inquiry
+from steelyard.rewards.messages import Dialogue, Text, completion_text, dialogue
 
 NOBODY = -1
 

@@ -1,0 +1,1 @@
+"""The run directory: paths, lock, run record, durable writes."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from steelyard.core.images import image_digest
 from steelyard.errors import IntegrityFault
-from steelyard.images import image_digest
-from steelyard.store.files import TEMPORARY, writing
+from steelyard.store.durable import TEMPORARY, writing
 
 
 class ImageStore:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from steelyard.errors import IntegrityFault, RunLocked, UsageError, escape
-from steelyard.store.files import write_text, writing
+from steelyard.store.durable import write_text, writing
 
 IMPORTED = "imported"  # key of run.json, and a folder, of a run whose verdicts were imported
 

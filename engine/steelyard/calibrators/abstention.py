@@ -1,0 +1,206 @@
+"""Selective judging: trust a verdict only where enough of its like agree with people.
+
+A threshold on the confidence max(p, 1 - p) is fitted on gold, so that agreement above it is at
+least what was asked for, at the confidence level asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+
+from steelyard.core.schemas import Bool, Float64, Int64
+
+STEPS = 20  # thresholds that are tried, at coverages 5%, 10%, ..., 100%
+STARTS = (5, 10, 15, 20)  # steps at which a sequence of tests begins
+BETS = 20  # sizes of bets, up to the largest that cannot end in debt
+
+
+@dataclass(frozen=True, slots=True)
+class Selective:
+    """A fitted threshold; None where no threshold can keep the promise on this gold."""
+
+    agreement: float  # asked for
+    confidence: float  # of the promise
+    threshold: float | None
+    coverage: float  # share of gold pairs that are trusted
+    observed: float | None  # agreement among them
+    pairs: int  # gold pairs that it was fitted on
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def confidence_of(preference: Float64) -> Float64:
+    """max(p, 1 - p): the probability of the side that is named."""
+    return np.maximum(preference, 1 - preference)
+
+
+def thresholds_of(preference: Float64) -> Float64:
+    """The thresholds to test, at coverages 5%, 10%, ..., 100% of these pairs; falling.
+
+    They come from other gold than that which tests them: a threshold that is fixed beforehand
+    takes the same part of every draw of gold, whatever instructions are drawn.
+    """
+    ranked = -np.sort(-confidence_of(preference))
+    ends = _ends(ranked, _steps(len(ranked))).tolist()
+    return np.array([_between(ranked, take) for take in ends], dtype=np.float64)
+
+
+def fit_threshold(
+    preference: Float64,
+    agrees: Bool,
+    groups: Int64,
+    agreement: float,
+    confidence: float,
+    *,
+    thresholds: Float64,
+    largest: int,
+) -> Selective:
+    """The lowest threshold that keeps the promise, by fixed-sequence testing.
+
+    "Agreement among the trusted is below `agreement`" is tested at one coverage after the other
+    until a test does not reject (Angelopoulos et al., "Learn then test", 2021, with several
+    starts; for LLM judges Jung et al., "Trust or escalate", 2024). Sequences start at a quarter, a
+    half, three quarters and all of the pairs and share the level 1 - confidence: whatever the judge
+    is like, the threshold breaks the promise with a probability of at most 1 - confidence over
+    draws of gold.
+
+    Assumed is that the instructions of gold are independent draws from those that the promise is
+    for, and that none of these has more pairs than `largest`. Pairs of one instruction may depend
+    on each other in any way.
+
+    Args:
+        preference: n, calibrated on other gold than this.
+        agrees: n, whether the verdict names what gold names; a gold tie never agrees.
+        groups: n, the pairs' instructions, from 0.
+        agreement: wanted, in (0, 1).
+        confidence: wanted, in (0, 1).
+        thresholds: falling, made from other gold (`thresholds_of`).
+        largest: most pairs of an instruction; 1: the pairs are independent.
+    """
+    certainty = confidence_of(preference)
+    level = (1 - confidence) / len(STARTS)
+    chances = []
+    for threshold in thresholds.tolist():
+        rows = certainty >= threshold
+        chances.append(chance_of(~agrees[rows], groups[rows], 1 - agreement, largest))
+    passed = [
+        threshold
+        for start in STARTS
+        for threshold, _ in takewhile(
+            lambda one: one[1] <= level,
+            zip(thresholds[start - 1 :].tolist(), chances[start - 1 :], strict=True),
+        )
+    ]
+    threshold = min(passed, default=None)
+    trusted = certainty >= (np.inf if threshold is None else threshold)
+    return Selective(
+        agreement,
+        confidence,
+        threshold,
+        float(trusted.mean()) if len(trusted) else 0.0,
+        float(agrees[trusted].mean()) if trusted.any() else None,
+        len(certainty),
+    )
+
+
+def chance_of(wrong: Bool, groups: Int64, risk: float, largest: int) -> float:
+    """A p-value of "more than `risk` of such pairs are wrong".
+
+    With one pair an instruction, the exact binomial tail. Else an instruction's pairs are one
+    observation, x = (wrong pairs - risk x pairs) / largest in [-risk, 1 - risk]: the share of wrong
+    pairs is above `risk` if and only if the mean of x is above 0. Against that one bets
+    (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B
+    2024): under it the wealth prod (1 - bet x) has an expectation of at most 1 for every bet in
+    [0, 1 / (1 - risk)], and so has its mean over bets. Its inverse is a p-value (Markov), whatever
+    the order of instructions.
+
+    Args:
+        wrong: n pairs.
+        groups: n, their instructions, from 0. Those without a pair here leave wealth as it is.
+        risk: in (0, 1).
+        largest: most pairs that any instruction has, among these or not.
+    """
+    if largest == 1:
+        return binomial_tail(int(wrong.sum()), len(wrong), risk)
+    if not len(wrong):
+        return 1.0
+    x = np.bincount(groups, weights=wrong - risk) / largest
+    with np.errstate(divide="ignore"):  # all is lost where a bet of everything was wrong
+        wealth = [np.log(np.maximum(1 - bet * x, 0)).sum() for bet in _bets(risk).tolist()]
+    return min(1.0, math.exp(-_log_mean(np.array(wealth))))
+
+
+def instructions_needed(sizes: Int64, agreement: float, confidence: float, largest: int) -> int:
+    """How many instructions of such sizes prove the promise where every verdict is right."""
+    level, risk = (1 - confidence) / len(STARTS), 1 - agreement
+    if largest == 1:
+        return math.ceil(math.log(level) / math.log(agreement))
+    growth = np.array([np.log1p(bet * risk * sizes / largest).mean() for bet in _bets(risk)])
+    low, high = 0, 1
+    while _log_mean(high * growth) < -math.log(level):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = _log_mean(middle * growth) >= -math.log(level)
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def _bets(risk: float) -> Float64:
+    return np.arange(1, BETS + 1) / BETS / (1 - risk)
+
+
+def _log_mean(logs: Float64) -> float:
+    return float(np.logaddexp.reduce(logs)) - math.log(len(logs))
+
+
+def binomial_tail(successes: int, trials: int, probability: float) -> float:
+    """P(X <= successes) for X binomial; exact up to rounding."""
+    if successes >= trials:
+        return 1.0
+    at = np.arange(successes, dtype=np.float64)
+    odds = math.log(probability) - math.log1p(-probability)
+    steps = np.log(trials - at) - np.log(at + 1) + odds
+    logs = np.concatenate([[0.0], np.cumsum(steps)]) + trials * math.log1p(-probability)
+    return float(min(1.0, np.exp(np.logaddexp.reduce(logs))))
+
+
+def coverage_risk(preference: Float64, agrees: Bool) -> list[dict[str, float]]:
+    """The coverage-risk curve: at each coverage, the threshold and the disagreement above it."""
+    certainty = confidence_of(preference)
+    order = np.argsort(-certainty, kind="stable")
+    wrong = np.cumsum(~agrees[order])
+    takes = np.unique(_ends(certainty[order], _steps(len(order))))
+    return [
+        {
+            "coverage": take / len(order),
+            "threshold": float(certainty[order][take - 1]),
+            "risk": float(wrong[take - 1] / take),
+        }
+        for take in takes.tolist()
+    ]
+
+
+def _steps(count: int) -> Int64:
+    """How many pairs are trusted at each step; the same number twice where there are few."""
+    return np.ceil(np.arange(1, STEPS + 1) / STEPS * count).astype(np.int64)
+
+
+def _ends(ranked: Float64, takes: Int64) -> Int64:
+    """Each count moved on to the end of pairs that are equally certain: all of them or none."""
+    takes = takes[takes > 0]
+    return np.searchsorted(-ranked, -ranked[takes - 1], side="right").astype(np.int64)
+
+
+def _between(ranked: Float64, take: int) -> float:
+    """A threshold halfway to the next pair, so that rounding moves none over it."""
+    if take == len(ranked):
+        return 0.5  # nothing is less certain
+    return float((ranked[take - 1] + ranked[take]) / 2)

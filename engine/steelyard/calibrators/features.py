@@ -1,0 +1,94 @@
+"""What a calibrator sees of a pair, and the functions between preferences and logits as SQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from steelyard.core.schemas import Bool, Float64, Int64
+from steelyard.statistics.logistic import NEAREST, STEEPEST
+
+
+def number_sql(value: float) -> str:
+    """A number as DOUBLE, whole: without an exponent DuckDB reads a DECIMAL."""
+    text = repr(float(value))
+    return f"({text})" if "e" in text else f"({text}e0)"
+
+
+def logit_sql(column: str) -> str:
+    """`logit` of a column in SQL."""
+    p = f"least(greatest({column}, {number_sql(NEAREST)}), {number_sql(1 - NEAREST)})"
+    return f"(ln({p}) - ln(1 - {p}))"
+
+
+def sigmoid_sql(expression: str) -> str:
+    """`sigmoid` of an expression in SQL."""
+    low, high = number_sql(-STEEPEST), number_sql(STEEPEST)
+    return f"1 / (1 + exp(-greatest({low}, least({high}, {expression}))))"
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Raw reads of n pairs; columns of length n, no NaN.
+
+    `score` is the logit of "response_a is better", both orders combined. Where a source gives
+    preferences, it is their logit; a reward model gives its score difference itself.
+    """
+
+    score: Float64
+    score_ab: Float64 | None = None  # logits as read in each order
+    score_ba: Float64 | None = None
+    longer: Float64 | None = None  # characters of response_a less those of response_b
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def take(self, rows: Int64 | Bool) -> Features:
+        """The pairs at these places."""
+        columns = (self.score, self.score_ab, self.score_ba, self.longer)
+        return Features(*(None if one is None else one[rows] for one in columns))  # type: ignore[arg-type]
+
+    def swapped(self) -> Features:
+        """The same pairs with responses a and b exchanged."""
+        return Features(
+            score=-self.score,
+            score_ab=None if self.score_ba is None else -self.score_ba,
+            score_ba=None if self.score_ab is None else -self.score_ab,
+            longer=None if self.longer is None else -self.longer,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """What people say of n pairs.
+
+    `votes[i]` are the votes for a, for b and for a tie: counts, or weights; their sum is positive.
+    `groups[i]` is the number of the pair's instruction: pairs of one instruction are not
+    independent, so intervals and cross-validation go by instructions.
+    """
+
+    votes: Float64  # n x 3
+    groups: Int64  # n, from 0
+
+    def __len__(self) -> int:
+        return len(self.votes)
+
+    @property
+    def weights(self) -> Float64:
+        """Votes a pair."""
+        return np.asarray(self.votes.sum(axis=1))
+
+    @property
+    def preference(self) -> Float64:
+        """Share of votes for a, ties halved: the target of every fit."""
+        return np.asarray((self.votes[:, 0] + self.votes[:, 2] / 2) / self.weights)
+
+    @property
+    def sizes(self) -> Int64:
+        """Pairs of each instruction."""
+        return np.unique(self.groups, return_counts=True)[1].astype(np.int64)
+
+    def take(self, rows: Int64 | Bool) -> Gold:
+        """The pairs at these places; groups keep their numbers."""
+        return Gold(self.votes[rows], self.groups[rows])

@@ -1,0 +1,122 @@
+"""Calibrators that are curves through knots: isotonic (straight between knots), histogram (steps).
+
+Knots stand on the scale of logits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from steelyard.calibrators.features import Features, number_sql
+from steelyard.core.schemas import Float64
+
+CLOSEST = 1e-6  # knots nearer than this, in logits, are one: rounding must not move a preference
+
+
+@dataclass(frozen=True, slots=True)
+class Knots:
+    """A line through (x, y) that is level outside, `x` rising; y in (0, 1)."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    needs = frozenset[str]()
+    columns = ()
+
+    def preference(self, features: Features) -> Float64:
+        """P(a is better) of n pairs."""
+        x, y = np.asarray(self.x), np.asarray(self.y)
+        if len(x) == 1:
+            return np.full(len(features), y[0])
+        at = np.clip(np.searchsorted(x, features.score, side="right") - 1, 0, len(x) - 2)
+        part = np.clip((features.score - x[at]) / (x[at + 1] - x[at]), 0, 1)
+        return np.asarray(y[at] + part * (y[at + 1] - y[at]))
+
+    @property
+    def _numbers(self) -> tuple[list[str], list[str]]:
+        return [number_sql(one) for one in self.x], [number_sql(one) for one in self.y]
+
+    def sql(self, score: str) -> str:
+        """The same as SQL."""
+        if len(self.x) == 1:
+            return number_sql(self.y[0])
+        pieces = [
+            f"{y} + least(greatest(({score} - {x}) / ({right} - {x}), 0), 1) * ({above} - {y})"
+            for (x, y), (right, above) in pairwise(zip(*self._numbers, strict=True))
+        ]
+        return _tree(score, list(self.x[1:-1]), pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """Level between `edges` (rising, one fewer than `levels`); a score on an edge is above it."""
+
+    edges: tuple[float, ...]
+    levels: tuple[float, ...]
+    needs = frozenset[str]()
+    columns = ()
+
+    def preference(self, features: Features) -> Float64:
+        """P(a is better) of n pairs."""
+        at = np.searchsorted(np.asarray(self.edges), features.score, side="right")
+        return np.asarray(self.levels)[at]
+
+    def sql(self, score: str) -> str:
+        """The same as SQL."""
+        return _tree(score, list(self.edges), [number_sql(one) for one in self.levels])
+
+
+def _tree(score: str, edges: list[float], pieces: list[str]) -> str:
+    """A balanced tree of CASEs, so that a row passes log(pieces) of them."""
+    if not edges:
+        return pieces[0]
+    middle = len(edges) // 2
+    below = _tree(score, edges[:middle], pieces[: middle + 1])
+    above = _tree(score, edges[middle + 1 :], pieces[middle + 1 :])
+    return f"CASE WHEN {score} < {number_sql(edges[middle])} THEN {below} ELSE {above} END"
+
+
+def isotonic_knots(score: Float64, targets: Float64, weights: Float64) -> Knots:
+    """Isotonic regression of targets on scores (Zadrozny and Elkan, KDD 2002).
+
+    Levels stay half a vote away from 0 and 1: a finite number of votes proves no certainty.
+    """
+    from steelyard_kernels.isotonic import isotonic
+
+    x, mean, mass = _merged(score, targets, weights)
+    fitted = isotonic(mean, mass)
+    edge = 0.5 / (mass.sum() + 1)
+    fitted = np.clip(fitted, edge, 1 - edge)
+    inner = np.zeros(len(x), dtype=np.bool_)
+    inner[1:-1] = (fitted[1:-1] == fitted[:-2]) & (fitted[1:-1] == fitted[2:])
+    return Knots(tuple(x[~inner].tolist()), tuple(fitted[~inner].tolist()))
+
+
+def histogram_bins(score: Float64, targets: Float64, weights: Float64, bins: int) -> Bins:
+    """Means of targets in bins that hold equally many pairs (Zadrozny and Elkan, ICML 2001).
+
+    Each bin has one vote more, half of it for either response: Laplace's rule of succession.
+    """
+    x, mean, mass = _merged(score, targets, weights)
+    counts = np.bincount(np.searchsorted(x, score, side="right") - 1, minlength=len(x))
+    middle = np.cumsum(counts) - counts / 2
+    at = np.minimum((middle * bins / len(score)).astype(np.int64), bins - 1)
+    at = np.unique(at, return_inverse=True)[1]
+    votes = np.bincount(at, weights=mass)
+    levels = (np.bincount(at, weights=mass * mean) + 0.5) / (votes + 1)
+    starts = np.flatnonzero(np.diff(at)) + 1
+    edges = (x[starts] + x[starts - 1]) / 2
+    return Bins(tuple(edges.tolist()), tuple(levels.tolist()))
+
+
+def _merged(score: Float64, targets: Float64, weights: Float64) -> tuple[Float64, Float64, Float64]:
+    """Scores rising with those that are (nearly) equal merged: first score, mean, mass."""
+    order = np.argsort(score, kind="stable")
+    x, w = score[order], weights[order]
+    new = np.ones(len(x), dtype=np.bool_)
+    new[1:] = np.diff(x) > CLOSEST
+    at = np.cumsum(new) - 1
+    mass = np.bincount(at, weights=w)
+    return x[new], np.bincount(at, weights=w * targets[order]) / mass, np.asarray(mass, np.float64)

@@ -1,0 +1,213 @@
+"""`protocol list`, `show`, `check`: what there is, what a judge is shown, what could be better."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from steelyard.cli.doctor import BAD, GOOD, NOTE, finding
+from steelyard.core.config import RunConfig
+from steelyard.errors import SteelyardError
+from steelyard.judge import open_judge
+from steelyard.judge.base import Judge
+from steelyard.prompts.forms import Compiled, compile_template, make_form
+from steelyard.prompts.judging import answer_of
+from steelyard.protocols import get_protocol, protocol_names
+from steelyard.protocols.protocol import SLOT, Example, Protocol
+from steelyard.protocols.rules import RULES
+from steelyard.scoring.run_record import judge_specs
+
+# What is shown where a real row would stand.
+SAMPLE = {
+    "instruction": "Which planet is the largest?",
+    "first": "Jupiter is the largest planet.",
+    "second": "It is Saturn.",
+    "response": "Jupiter is the largest planet.",
+    "system": "Answer in one sentence.",
+    "conversation": "User: Hello\n\nAssistant: Hello!",
+    "first_turns": "User: Hello\n\nAssistant: Hi.",
+    "second_turns": "User: Hello\n\nAssistant: Good day.",
+    "response_turns": "User: Hello\n\nAssistant: Hi.",
+    "reference": "Jupiter.",
+    "criterion": "The response names the right planet.",
+}
+_EXAMPLE = {
+    "instruction": "How much is 2 + 2?",
+    "response_a": "4",
+    "response_b": "5",
+    "verdict": "A",
+}
+# Slots in the order in which they change from prompt to prompt: what changes least comes first.
+_STEADY = (
+    ("system", "conversation", "instruction", "reference"),
+    ("first_turns", "response_turns", "first", "response"),
+    ("second_turns", "second"),
+    ("criterion",),
+)
+_RANKS = {name: rank for rank, names in enumerate(_STEADY) for name in names}
+LONG_TAIL = 64  # tokens behind the last text, computed for every prompt
+
+
+def list_protocols() -> list[dict[str, Any]]:
+    """The built-in protocols: name, one line, labels, prompts a pair, how reads combine."""
+    found = []
+    for name in protocol_names():
+        protocol = get_protocol(name)
+        criteria = "criteria" if "criterion" in protocol.names else 1
+        found.append(
+            {
+                "name": name,
+                "about": protocol.about,
+                "shows": protocol.shows,
+                "answer": protocol.answer,
+                "labels": list(protocol.labels),
+                "prompts_a_pair": f"{2 * protocol.samples}" + (" x criteria" * (criteria != 1)),
+                "combine": RULES[protocol.combine].about,
+                "source": protocol.source,
+            }
+        )
+    return found
+
+
+def draw_protocols(found: list[dict[str, Any]]) -> str:
+    """The same for people."""
+    width = max(len(one["name"]) for one in found)
+    return "\n".join(f"{one['name']:<{width}}  {one['about']}" for one in found)
+
+
+def show_protocol(name: str, judge_name: str) -> dict[str, Any]:
+    """A protocol in a judge's words: a rendered example, and its segments with their tokens."""
+    protocol = get_protocol(name)
+    judge = _open(judge_name)
+    compiled = _compiled(protocol, judge)
+    answer = answer_of(judge, protocol)
+    segments = []
+    for at, ids in enumerate(compiled.pieces):
+        segments.append(
+            {"segment": "template", "tokens": len(ids), "text": judge.encoder.decode(ids.tolist())}
+        )
+        if at < len(compiled.slots):
+            slot = compiled.slots[at]
+            tokens = len(judge.encoder.encode_data([SAMPLE[slot]])[0])
+            segments.append({"segment": slot, "tokens": tokens, "text": SAMPLE[slot]})
+    return {
+        "name": protocol.name,
+        "about": protocol.about,
+        "source": protocol.source,
+        "file": protocol.place,
+        "judge": judge.card.name,
+        "shows": protocol.shows,
+        "answer": protocol.answer,
+        "combine": RULES[protocol.combine].about,
+        "labels": {
+            label: [variant.text for variant in variants]
+            for label, variants in zip(answer.labels.names, answer.labels.variants, strict=True)
+        },
+        "max_tokens": answer.max_tokens,
+        "samples": protocol.samples,
+        "tie_band": protocol.tie_band,
+        "template_tokens": compiled.fixed,
+        "segments": segments,
+        "example": _filled(protocol, judge),
+    }
+
+
+def draw_protocol(content: dict[str, Any]) -> str:
+    """The same for people."""
+    labels = ", ".join(f"{name} ({len(forms)} tokens)" for name, forms in content["labels"].items())
+    lines = [
+        f"protocol: {content['name']}: {content['about']}",
+        f"source:   {content['source']}",
+        f"file:     {content['file']}",
+        f"shows:    a {content['shows']}; answer: {content['answer']}"
+        + (f", labels {labels}" if labels else ""),
+        f"verdict:  {content['combine']}",
+        f"segments: as {content['judge']} sees them,"
+        f" {content['template_tokens']} tokens without data",
+    ]
+    for one in content["segments"]:
+        start = " ".join(one["text"].split())[:60]
+        lines.append(f"  {one['tokens']:>5}  {one['segment']:<14} {start}")
+    lines.append("example:")
+    lines += [f"  | {line}" for line in content["example"].split("\n")]
+    return "\n".join(lines)
+
+
+def check_protocol(name: str, judge_name: str) -> list[dict[str, Any]]:
+    """Findings about a protocol, as name, state (ok, note, bad), what was found, and a remedy.
+
+    What keeps a file from being a protocol at all is one bad finding.
+    """
+    try:
+        protocol = get_protocol(name)
+        judge = _open(judge_name)
+        compiled = _compiled(protocol, judge)
+        answer = answer_of(judge, protocol)
+    except SteelyardError as error:
+        return [finding("protocol", BAD, error.cause, error.remedy)]
+    found = [finding("protocol", GOOD, f"{protocol.name}: every slot is shown once")]
+    for label, variants in zip(answer.labels.names, answer.labels.variants, strict=True):
+        forms = ", ".join(repr(variant.text) for variant in variants)
+        found.append(finding("label", GOOD, f"{label}: one token each: {forms}"))
+    found += _sharing(compiled)
+    return found
+
+
+def _sharing(compiled: Compiled) -> list[dict[str, Any]]:
+    """Whether neighbouring prompts share as much of their beginning as they can."""
+    found = []
+    ranks = [_RANKS[slot] for slot in compiled.slots]
+    for at, slot in enumerate(compiled.slots):
+        late = [other for other in compiled.slots[:at] if _RANKS[other] > ranks[at]]
+        if late:
+            found.append(
+                finding(
+                    "sharing",
+                    NOTE,
+                    f"{slot} stands after {late[0]}, which changes more often: what both have"
+                    " before them in common is computed again",
+                    f"show {slot} before {late[0]}",
+                )
+            )
+    tail = len(compiled.pieces[-1])
+    if tail > LONG_TAIL:
+        found.append(
+            finding(
+                "tail",
+                NOTE,
+                f"{tail} tokens of template follow the last text, computed for every prompt",
+                "move what does not depend on the texts to the front",
+            )
+        )
+    if not found:
+        found.append(
+            finding("sharing", GOOD, f"the best order of texts; {tail} tokens behind them")
+        )
+    return found
+
+
+def _open(name: str) -> Judge:
+    (spec,) = judge_specs(RunConfig(judge=(name,)).validate())
+    return open_judge(spec)
+
+
+def _examples(protocol: Protocol) -> list[Example]:
+    if not protocol.has_examples:
+        return []
+    verdict = protocol.labels[0] if protocol.labels else _EXAMPLE["verdict"]
+    return [Example({**_EXAMPLE, "verdict": verdict})]
+
+
+def _whole_template(protocol: Protocol, judge: Judge) -> tuple[str, dict[str, str]]:
+    form = make_form(protocol, judge.encoder, _examples(protocol))
+    return form.templates["+".join(protocol.optional)], form.constants
+
+
+def _compiled(protocol: Protocol, judge: Judge) -> Compiled:
+    text, constants = _whole_template(protocol, judge)
+    return compile_template(text, judge.encoder, constants)
+
+
+def _filled(protocol: Protocol, judge: Judge) -> str:
+    text, constants = _whole_template(protocol, judge)
+    texts = SAMPLE | constants
+    return SLOT.sub(lambda found: texts[found[1]], text)

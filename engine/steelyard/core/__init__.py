@@ -1,0 +1,1 @@
+"""What all packages share: schemas, token batches, work counters, config, progress, images."""

@@ -1,0 +1,142 @@
+"""What a long work tells on stderr: one moving line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from steelyard.core.batches import ReadBatch
+from steelyard.core.schemas import STATUS_ERROR, STATUS_OVERLONG
+from steelyard.core.work import Gain
+
+PLAIN_SECONDS = 10.0
+TERMINAL_SECONDS = 0.25
+RATE_SECONDS = 30.0  # the rate shown is over about this long
+
+
+@dataclass(slots=True)
+class Counts:
+    """Sums since the engine was started, and what stood before."""
+
+    pairs_planned: int
+    prompts_planned: int
+    pairs: int = 0
+    prompts: int = 0
+    new_prompts: int = 0
+    tokens: int = 0
+    cached_tokens: int = 0
+    duplicate_tokens: int = 0
+    rejects: int = 0
+    errors: int = 0
+    overlong: int = 0
+
+    def add(self, reads: ReadBatch, gain: Gain) -> None:
+        """Take a batch in."""
+        self.pairs += gain.pairs
+        self.prompts += len(reads)
+        self.new_prompts += len(reads)
+        sent = [status != STATUS_OVERLONG for status in reads.status]
+        self.tokens += int(reads.prompt_tokens[sent].sum())
+        self.cached_tokens += int(reads.cached_tokens.sum())
+        self.duplicate_tokens += gain.duplicate_tokens
+        self.errors += reads.status.count(STATUS_ERROR)
+        self.overlong += reads.status.count(STATUS_OVERLONG)
+
+
+@dataclass(slots=True)
+class Reporter:
+    """Writes progress; the clock and the stream are given, so that tests can hold them.
+
+    `quiet` keeps everything but warnings back.
+    """
+
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    quiet: bool = False
+    clock: Callable[[], float] = time.monotonic
+    _last: float = float("-inf")
+    _window: list[tuple[float, int, int]] = field(default_factory=list)
+    _open_line: bool = False
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if not self.quiet:
+            self._end_line()
+            self.stream.write(text + "\n")
+            self.stream.flush()
+
+    def warn(self, text: str) -> None:
+        """A line that stays, also when quiet."""
+        self._end_line()
+        self.stream.write(f"warning: {text}\n")
+        self.stream.flush()
+
+    def planning(self, accepted: int, refused: int, total: int) -> None:
+        """How far the pass over the shards is."""
+        self._line(lambda: f"planning: {accepted + refused:,}/{total:,} rows, {refused:,} rejects")
+
+    def scoring(self, counts: Counts) -> None:
+        """How far the judge is."""
+        self._line(lambda: self._scoring_line(counts))
+
+    def step(self, what: str, rows: int, total: int) -> None:
+        """How far any other pass over rows is."""
+        self._line(lambda: f"{what}: {rows:,}/{total:,} rows")
+
+    def done(self) -> None:
+        """End a moving line."""
+        self._end_line()
+
+    def _scoring_line(self, counts: Counts) -> str:
+        now = self.clock()
+        self._window.append((now, counts.new_prompts, counts.tokens))
+        while len(self._window) > 2 and now - self._window[0][0] > RATE_SECONDS:
+            self._window.pop(0)
+        start, prompts, tokens = self._window[0]
+        seconds = max(now - start, 1e-9)
+        rate = (counts.new_prompts - prompts) / seconds
+        left = (counts.prompts_planned - counts.prompts) / rate if rate else None
+        return (
+            f"{counts.pairs:,}/{counts.pairs_planned:,} pairs"
+            f" | {rate:,.1f} prompts/s, {(counts.tokens - tokens) / seconds:,.0f} tokens/s"
+            f" | saved: {counts.duplicate_tokens:,} tokens by dedupe,"
+            f" {counts.cached_tokens:,} by prefix cache"
+            f" | {counts.rejects:,} rejects, {counts.errors:,} errors"
+            f" | {duration(left)} left"
+        )
+
+    def _line(self, text: Callable[[], str]) -> None:
+        terminal = self.stream.isatty()
+        now = self.clock()
+        if self.quiet or now - self._last < (TERMINAL_SECONDS if terminal else PLAIN_SECONDS):
+            return
+        self._last = now
+        if terminal:
+            self.stream.write("\r\x1b[K" + text())
+            self._open_line = True
+        else:
+            self.stream.write(text() + "\n")
+        self.stream.flush()
+
+    def _end_line(self) -> None:
+        if self._open_line:
+            self.stream.write("\n")
+            self._open_line = False
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them; `?` when unknown."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def amount(size: int) -> str:
+    """Bytes as people say them."""
+    return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"

@@ -1,0 +1,1 @@
+"""Judged pairs against gold: fit, apply, evaluate."""

@@ -1,0 +1,229 @@
+"""Judged pairs against gold: metrics with intervals, by group, raw and calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from steelyard.core.schemas import Bool
+from steelyard.errors import UsageError, escape
+from steelyard.evaluation.gold_join import Matched, match_gold
+from steelyard.evaluation.judged_pairs import MASSES, ORDERS, Source, gaps, numbers_of
+from steelyard.evaluation.metrics.annotators import Annotator, compare_annotators, pairwise_kappa
+from steelyard.evaluation.metrics.bootstrap import (
+    Estimate,
+    Evaluation,
+    Sample,
+    difference,
+    sample,
+    summary,
+)
+from steelyard.evaluation.metrics.pairs import TIE, Judged, predicted_classes
+
+OPTIONAL = ("tie", *ORDERS, *MASSES, "calibrated_tie")  # what a pair may lack
+CHANCE = 0.5
+MOST_BOOTSTRAPS = 100_000
+MANY_TIES = 0.25  # share of verdicts
+MOST_VALUES = 200  # of a column to evaluate by
+COMPARED = (
+    "mse", "vote_log_loss", "log_loss", "brier", "ece", "ece_confidence", "ece_debiased",
+    "agreement", "decided_agreement", "macro_f1",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """What a user decides about an evaluation."""
+
+    by: str | None = None
+    tie_band: float = 0.0
+    bootstraps: int = 1000
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """A part of the pairs: all of them, or those with one value of a column."""
+
+    value: str | None
+    raw: Evaluation
+    calibrated: Evaluation | None
+    change: dict[str, Estimate]  # calibrated less raw
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "value": self.value,
+            "raw": self.raw.to_json(),
+            "calibrated": self.calibrated.to_json() if self.calibrated else None,
+            "change": [one.to_json() for one in self.change.values()],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that `evaluate` tells."""
+
+    options: EvaluateOptions
+    whole: Assessment
+    parts: tuple[Assessment, ...]
+    annotators: tuple[Annotator, ...]
+    annotator_kappa: float | None  # mean of pairwise kappas
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "by": self.options.by,
+            "tie_band": self.options.tie_band,
+            "bootstraps": self.options.bootstraps,
+            "seed": self.options.seed,
+            **self.whole.to_json(),
+            "parts": [part.to_json() for part in self.parts],
+            "annotators": [one.to_json() for one in self.annotators],
+            "annotator_kappa": self.annotator_kappa,
+            "notes": list(self.notes),
+        }
+
+
+def evaluate_source(
+    source: Source,
+    gold: Path | None,
+    options: EvaluateOptions,
+    gold_columns: Mapping[str, str] | None = None,
+) -> Report:
+    """Evaluate a run or a table against gold.
+
+    Raises:
+        UsageError: an option is out of range, or a column is not there.
+        GoldRefused: gold cannot be used.
+    """
+    if not 0 <= options.tie_band < 0.5:
+        raise UsageError(
+            f"--tie-band is {options.tie_band}", remedy="give a distance from 0.5, from 0 to 0.5"
+        )
+    if not 0 <= options.bootstraps <= MOST_BOOTSTRAPS:
+        raise UsageError(
+            f"--bootstraps is {options.bootstraps:,}",
+            remedy=f"give a number from 0 to {MOST_BOOTSTRAPS:,}",
+        )
+    if options.seed < 0:
+        raise UsageError(f"--seed is {options.seed}", remedy="give a number from 0 on")
+    matched, missing = _alike(match_gold(source, gold, gold_columns, options.by))
+    raw, calibrated = matched.raw, matched.calibrated
+    parts = [
+        _assess(value, raw.take(rows), calibrated.take(rows) if calibrated else None, options)
+        for value, rows in _parts(matched, options.by)
+    ]
+    annotators, kappa = _annotators(matched, calibrated or raw, options)
+    whole = _assess(None, raw, calibrated, options)
+    ties = _ties(raw, calibrated, options.tie_band)
+    notes = (*matched.notes, *missing, *_near_chance(whole), *ties)
+    return Report(options, whole, tuple(parts), annotators, kappa, notes)
+
+
+def _alike(matched: Matched) -> tuple[Matched, list[str]]:
+    """The pairs that are evaluated: raw and calibrated on the same, with what is missing."""
+    notes = []
+    preference = numbers_of(matched.table, "calibrated_preference")
+    if preference is not None and not np.isfinite(preference).all():
+        kept = np.isfinite(preference)
+        notes.append(
+            f"{int((~kept).sum()):,} of {len(kept):,} pairs with gold have no calibrated_preference"
+            " and are left out of everything, so that raw and calibrated are of the same pairs"
+        )
+        matched = matched.take(kept)
+    missing = gaps(matched.table, OPTIONAL)
+    if missing:
+        notes.append(f"pairs lack {missing}; they are left out of the metrics that need it")
+    return matched, notes
+
+
+def _ties(raw: Judged, calibrated: Judged | None, band: float) -> list[str]:
+    """Whether calibration has made ties of verdicts, which agree with gold's ties by themselves."""
+    if calibrated is None:
+        return []
+    before, after = (
+        float((predicted_classes(one.preference, one.tie, band) == TIE).mean())
+        for one in (raw, calibrated)
+    )
+    if after <= MANY_TIES or after <= 2 * before:
+        return []
+    return [
+        f"{after:.0%} of the calibrated verdicts are ties, of the raw ones {before:.0%}: agreement"
+        " and macro-F1 change by that, without a better judge"
+    ]
+
+
+def _near_chance(whole: Assessment) -> list[str]:
+    """Verdicts that may agree with gold no more often than a coin."""
+    notes = []
+    for name, evaluation in (("", whole.raw), ("calibrated ", whole.calibrated)):
+        found = evaluation.estimates.get("decided_agreement") if evaluation else None
+        if found is None or found.low is None or found.high is None:
+            continue
+        if found.low <= CHANCE <= found.high:
+            notes.append(
+                f"near chance: where {name}verdicts and gold both name a side they agree in"
+                f" {found.value:.1%} [{found.low:.1%}, {found.high:.1%}]; a coin would in 50%"
+            )
+    return notes
+
+
+def _assess(
+    value: str | None, raw: Judged, calibrated: Judged | None, options: EvaluateOptions
+) -> Assessment:
+    def sampled(judged: Judged) -> Sample:
+        return sample(
+            judged, band=options.tie_band, replicates=options.bootstraps, seed=options.seed
+        )
+
+    before = sampled(raw)
+    if calibrated is None:
+        return Assessment(value, summary(before), None, {})
+    after = sampled(calibrated)
+    change = difference(after, before, COMPARED)
+    return Assessment(value, summary(before), summary(after), change)
+
+
+def _parts(matched: Matched, by: str | None) -> list[tuple[str, Bool]]:
+    """The values of the column, most frequent first, and their rows."""
+    if by is None or matched.by is None:
+        return []
+    column = matched.by
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_nested(column.type):
+        raise UsageError(
+            f"{escape(by)} holds {escape(column.type)}, which is no value to evaluate by",
+            remedy="choose a column of text or numbers",
+        )
+    coded = column.dictionary_encode(null_encoding="encode")
+    values = coded.dictionary.to_pylist()
+    if len(values) > MOST_VALUES:
+        raise UsageError(
+            f"{escape(by)} has {len(values):,} values; at most {MOST_VALUES} are evaluated apart",
+            remedy="choose a column with fewer values",
+        )
+    codes = coded.indices.to_numpy(zero_copy_only=False)
+    counts = np.bincount(codes, minlength=len(values))
+    order = np.argsort(-counts, kind="stable").tolist()
+    return [(str(values[code]), codes == code) for code in order]
+
+
+def _annotators(
+    matched: Matched, judged: Judged, options: EvaluateOptions
+) -> tuple[tuple[Annotator, ...], float | None]:
+    found = matched.annotations
+    if found is None:
+        return (), None
+    named = predicted_classes(judged.preference, judged.tie, options.tie_band)
+    rows = compare_annotators(found.pairs, found.annotators, found.classes, named, found.names)
+    kappa = pairwise_kappa(found.pairs, found.annotators, found.classes)
+    return tuple(sorted(rows, key=lambda one: (-one.votes, one.name))), kappa

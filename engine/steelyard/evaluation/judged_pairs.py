@@ -1,0 +1,193 @@
+"""Judged pairs of a run, or of any table, and what their reads depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from steelyard.calibrators.features import Features
+from steelyard.comparisons.read import describe, read_comparisons
+from steelyard.core.schemas import Float64, Int64
+from steelyard.errors import CalibratorRefused, InputRefused, escape
+from steelyard.input.table_roles import quoted
+from steelyard.statistics.logistic import logit
+from steelyard.store.rundir import RunDir
+
+ORDERS = ("preference_ab", "preference_ba")
+LENGTHS = ("length_a", "length_b")
+MASSES = ("label_mass_ab", "label_mass_ba")
+WANTED = ("pair_id", "instruction", "tie", *LENGTHS, *ORDERS, *MASSES)
+CALIBRATED = ("calibrated_preference", "calibrated_tie")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where judged pairs are, and which columns play which role (`store.tables`)."""
+
+    path: Path
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it is a run directory."""
+        return (self.path / "run.json").exists()
+
+
+_PAIR_ID = quoted("pair_id")  # stands in where no column names the instruction
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Pairs of a source; all columns have n rows."""
+
+    table: pa.Table
+    groups: Int64
+    notes: tuple[str, ...]  # for the user: what was left out, what was assumed
+    named: bool  # whether a column says which instruction each pair is of
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+def read_pairs(source: Source, want: tuple[str, ...] = ()) -> Pairs:
+    """Judged pairs of a source.
+
+    Raises:
+        UsageError: the source or a column is not there.
+        InputRefused: values that cannot be what they stand for.
+    """
+    need = ["preference", *(["score"] if "score" in source.columns else [])]
+    found = read_comparisons(source.path, source.columns, need, (*WANTED, *CALIBRATED, *want))
+    notes = [f"left out: {describe(found.left_out)}"] if found.left_out else []
+    table = found.table
+    if "score" in table.column_names and not source.is_run:
+        score = column_of(table, "score")
+        if ((score >= 0) & (score <= 1)).all():
+            notes.append(
+                "all logits lie from 0 to 1: if they are probabilities, name them with --preference"
+            )
+    named = found.columns.get("instruction", _PAIR_ID) != _PAIR_ID
+    return Pairs(table, _groups(table), tuple(notes), named)
+
+
+def require_single(source: Source, table: pa.Table) -> None:
+    """Refuse a table in which pairs stand several times, as those of several judges do.
+
+    Raises:
+        InputRefused: they do.
+    """
+    if source.is_run or "pair_id" not in table.column_names:
+        return
+    distinct = pc.count_distinct(table["pair_id"], mode="all").as_py()
+    if distinct < len(table):
+        raise InputRefused(
+            f"{len(table):,} rows are of {distinct:,} pair_ids",
+            place=str(source.path),
+            effect="nothing was computed: a pair would count several times",
+            remedy="leave one row a pair, of one judge, with both orders in columns",
+        )
+
+
+def features_of(table: pa.Table) -> Features:
+    """What calibrators see of pairs; a feature that any row lacks is None."""
+    orders = [whole_of(table, name) for name in ORDERS]
+    lengths = [whole_of(table, name) for name in LENGTHS]
+    known = "score" in table.column_names
+    return Features(
+        score=column_of(table, "score") if known else logit(column_of(table, "preference")),
+        score_ab=None if orders[0] is None else logit(orders[0]),
+        score_ba=None if orders[1] is None else logit(orders[1]),
+        longer=None if lengths[0] is None or lengths[1] is None else lengths[0] - lengths[1],
+    )
+
+
+def gaps(table: pa.Table, names: Iterable[str]) -> str:
+    """How many rows lack a value in those columns that others have one in; empty: none do."""
+    count = len(table)
+    missing = {
+        name: table[name].null_count
+        for name in names
+        if name in table.column_names and 0 < table[name].null_count < count
+    }
+    return ", ".join(f"{name} in {lacking:,} of {count:,}" for name, lacking in missing.items())
+
+
+def binding(source: Source) -> dict[str, str]:
+    """What reads depend on: a calibrator is fitted under it and refused under another.
+
+    Raises:
+        UsageError: a run directory without run.json.
+    """
+    if not source.is_run:
+        return {"table": "logit" if "score" in source.columns else "preference"}
+    passport: dict[str, Any] = RunDir(source.path).read_passport()
+    judges, protocols = passport["judges"], passport["inquiry"]["protocols"]
+    forms = json.dumps([judge.get("part") for judge in judges], sort_keys=True).encode()
+    return {
+        "fingerprint": str(passport["fingerprint"]),
+        "judge": " + ".join(judge["name"] for judge in judges),
+        "protocol": " + ".join(protocol["name"] for protocol in protocols),
+        "templates": hashlib.sha256(forms).hexdigest()[:32],
+        "truncation": str(passport["config"].get("overlong", "none")),
+    }
+
+
+def differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """In what two bindings differ; empty: in nothing."""
+    return "; ".join(
+        f"{key}: {escape(there.get(key, 'none'))} there, {escape(here.get(key, 'none'))} here"
+        for key in dict.fromkeys([*there, *here])
+        if there.get(key) != here.get(key)
+    )
+
+
+def content_free(source: Source, path: Path) -> float:
+    """The mean preference of pairs without content, judged as those of the source were.
+
+    Raises:
+        CalibratorRefused: they were judged by something else.
+    """
+    words = differences(binding(Source(path, source.columns)), binding(source))
+    if words:
+        raise CalibratorRefused(
+            f"the pairs without content were judged by something else ({words})",
+            place=str(path),
+            effect="no calibrator was written",
+            remedy="judge them with the judge, protocol and options of the others",
+        )
+    bare = read_comparisons(path, source.columns, ["preference"])
+    return float(bare.table["preference"].to_numpy().mean())
+
+
+def _groups(table: pa.Table) -> Int64:
+    if "instruction" not in table.column_names:
+        return np.arange(len(table), dtype=np.int64)
+    values = table["instruction"].to_numpy()
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+
+
+def column_of(table: pa.Table, name: str) -> Float64:
+    """A column as numbers, NaN for null."""
+    values: Float64 = table[name].cast(pa.float64()).to_numpy()
+    return values
+
+
+def numbers_of(table: pa.Table, name: str) -> Float64 | None:
+    """A column as numbers, NaN for null; None where it is not there or has no value."""
+    if name not in table.column_names or table[name].null_count == len(table):
+        return None
+    return column_of(table, name)
+
+
+def whole_of(table: pa.Table, name: str) -> Float64 | None:
+    """A column as numbers; None where it is not there or lacks a value."""
+    values = numbers_of(table, name)
+    return None if values is None or not np.isfinite(values).all() else values

@@ -1,0 +1,280 @@
+"""Verdicts become a dataset: what is kept, with its texts, in a format of TRL's.
+
+verdicts -> selection (store) <- what is seen of the texts -> rows with texts -> Parquet and a card.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from steelyard._version import __version__
+from steelyard.core.config import RunConfig
+from steelyard.core.progress import Reporter
+from steelyard.errors import InputRefused, UsageError
+from steelyard.export.card import draw_card
+from steelyard.export.formats import Texts, make_rows, schema
+from steelyard.export.observer import Observer
+from steelyard.export.options import NGRAM, ExportOptions
+from steelyard.export.overlap import Evaluation
+from steelyard.export.selection import Known, Selection, open_selection
+from steelyard.export.sources import DatasetTexts, ResponseTexts, ShardTexts
+from steelyard.export.writer import DatasetWriter, check_folder, scratch, writing_dataset
+from steelyard.input import Limits, ShardSet
+from steelyard.input.side_files import open_instructions, open_responses, read_instructions
+from steelyard.prompts.judging import Inquiry
+from steelyard.scoring.run import open_input
+from steelyard.scoring.run_record import row_limits
+from steelyard.store.durable import file_digest, sync, write_text
+from steelyard.store.plan.files import read_manifest
+from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.verdicts.calibration import run_calibrator
+from steelyard.store.verdicts.imported import imported_shards
+
+
+@dataclass(frozen=True, slots=True)
+class Responses:
+    """Files of responses, in place of the run's own shards."""
+
+    inputs: Sequence[str]
+    columns: Mapping[str, str]
+
+
+def export_dataset(
+    run: Path,
+    out: Path | None,
+    options: ExportOptions,
+    responses: Responses | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Write a dataset.
+
+    Args:
+        run: a run directory, scored or imported.
+        out: the folder to make; None: decide, count, and write nothing.
+        options: what it is to be.
+        responses: where texts stand that are not in the run's shards.
+        reporter: where progress goes.
+
+    Returns:
+        JSON, the content of export.json: options, judge, calibrator, counts, files with digests.
+
+    Raises:
+        UsageError: an option is wrong, or asks for what the run has not.
+        InputRefused: texts are not there, not what they were, or no row is left.
+    """
+    reporter = reporter or Reporter()
+    place = RunDir(run)
+    passport = place.read_passport()
+    options = options.validate()
+    if out is not None:
+        check_folder(out)
+    texts = _texts(place, passport, options, responses)
+    evaluations = _evaluations(options)
+    with scratch(out) as folder, open_selection(folder) as selection:
+        reporter.say("reading verdicts")
+        known = selection.take_verdicts(place, options.where)
+        options = _resolve(options, known)
+        _tell(place, known, selection, reporter)
+        forbidden = None
+        if evaluations is not None:
+            forbidden = Evaluation(read_instructions(evaluations), options.ngram or NGRAM)
+        texts.scan(selection, Observer(options, forbidden), partial(reporter.step, "texts"))
+        reporter.done()
+        counts = selection.settle(options, calibrated=known.calibrated, in_shards=texts.in_shards)
+        content = {
+            "steelyard": __version__,
+            "options": options.to_json(),
+            **_origin(place, passport),
+            "responses": _files(texts.files),
+            "evaluations": _files(evaluations),
+            **counts.to_json(),
+        }
+        if out is not None:
+            _require_rows(run, content)
+            if options.test and len(content["rows"]) < 2:
+                reporter.warn(f"all instructions fell into one split: {', '.join(content['rows'])}")
+            _publish(folder / "dataset", out, texts.rows(selection), content, reporter)
+    reporter.done()
+    return content
+
+
+def _texts(
+    place: RunDir, passport: dict[str, Any], options: ExportOptions, responses: Responses | None
+) -> DatasetTexts:
+    if responses is not None:
+        shards = open_responses(responses.inputs, responses.columns)
+        return ResponseTexts(shards, options)
+    if IMPORTED in passport:
+        found, limits = imported_shards(passport), Limits()
+        if found is None:
+            raise UsageError(
+                "the tables of this run hold no texts",
+                place=str(place.root),
+                effect="nothing was written",
+                remedy="give them with --responses FILE, a row a response: instruction_id or"
+                " instruction, instruction, model, response",
+            )
+        shards = found
+    else:
+        config = RunConfig.from_mapping(passport["config"], str(place.passport))
+        shards = open_input(config, Inquiry.from_json(passport["inquiry"]))
+        limits = replace(row_limits(config), on_bad_row="reject")
+    if shards.fingerprint != passport["input"]["fingerprint"]:
+        raise InputRefused(
+            "the run's shards are not what they were when it was made",
+            place=str(place.root),
+            effect="nothing was written",
+            remedy="put them back as they were, or give the texts with --responses",
+        )
+    return ShardTexts(shards, limits, options)
+
+
+def _evaluations(options: ExportOptions) -> ShardSet | None:
+    if not options.decontaminate:
+        return None
+    try:
+        return open_instructions(options.decontaminate, options.decontaminate_column)
+    except (InputRefused, UsageError) as refused:
+        cause = refused.cause.partition(" for --map")[0]
+        raise InputRefused(
+            f"the file of --decontaminate cannot be used: {cause}",
+            place=refused.place,
+            effect="nothing was written",
+            remedy="give Parquet with a column instruction, prompt or question, or name the column"
+            " with --decontaminate-column",
+        ) from None
+
+
+def _files(shards: ShardSet | None) -> dict[str, Any] | None:
+    """What a dataset's card says of files that it was made with."""
+    if shards is None:
+        return None
+    return {
+        "files": [source.name for source in shards.sources],
+        "rows": shards.rows,
+        "fingerprint": shards.fingerprint,
+    }
+
+
+def _resolve(options: ExportOptions, known: Known) -> ExportOptions:
+    """Options with what the run decides; refused where it has not what they ask for."""
+    asked = {
+        "--consistent": (options.consistent, known.consistent, "its protocol has one order"),
+        "--min-label-mass": (
+            options.min_label_mass is not None,
+            known.label_mass,
+            "its judge gave no label masses",
+        ),
+        "--trusted": (
+            options.trusted,
+            known.trusted,
+            "apply a calibrator that was fitted with --agreement (docs/calibration.md)",
+        ),
+        "--target gold": (options.target == "gold", known.gold, "its shards hold no gold"),
+    }
+    for option, (used, there, why) in asked.items():
+        if used and not there:
+            raise UsageError(
+                f"{option} cannot be decided for any verdict of this run",
+                effect="nothing was written",
+                remedy=f"leave it out: {why}" if option != "--trusted" else why,
+            )
+    if options.judging and options.target is None:
+        return replace(options, target="gold" if known.gold else "preference")
+    return options
+
+
+def _tell(place: RunDir, known: Known, selection: Selection, reporter: Reporter) -> None:
+    if not known.calibrated:
+        reporter.warn("no calibrator was applied to this run: raw preferences are exported")
+    manifest = read_manifest(place)
+    if manifest is not None and manifest.pairs > selection.counts.verdicts:
+        reporter.warn(
+            f"the run is not complete: {selection.counts.verdicts:,} of {manifest.pairs:,} pairs"
+            " have a verdict"
+        )
+
+
+def _origin(place: RunDir, passport: dict[str, Any]) -> dict[str, Any]:
+    calibrator = run_calibrator(place)
+    return {
+        "judge": {
+            "name": " + ".join(judge["name"] for judge in passport["judges"]),
+            "protocol": " + ".join(one["name"] for one in passport["inquiry"]["protocols"]),
+            "fingerprint": passport["fingerprint"],
+        },
+        "input": {name: passport["input"][name] for name in ("fingerprint", "rows")},
+        "calibrator": None
+        if calibrator is None
+        else {"method": calibrator.method, "digest": file_digest(place.calibration)},
+    }
+
+
+def _require_rows(run: Path, content: Mapping[str, Any]) -> None:
+    if content["removed"].get("no_text") == content["verdicts"]:
+        raise InputRefused(
+            f"none of {content['verdicts']:,} verdicts finds its two responses",
+            place=str(run),
+            effect="nothing was written",
+            remedy="--responses has to have the verdicts' instruction_id (a number is not the text"
+            " of it) or their instructions, and their models' names; --map names the columns",
+        )
+    if not content["rows"]:
+        reasons = ", ".join(f"{count:,} {name}" for name, count in content["removed"].items())
+        raise InputRefused(
+            f"none of {content['verdicts']:,} verdicts is left ({reasons})",
+            place=str(run),
+            effect="nothing was written",
+            remedy="`--dry-run` prints what each filter removes; loosen one",
+        )
+
+
+def _publish(
+    folder: Path,
+    out: Path,
+    texts: Iterator[tuple[pa.Table, Texts]],
+    content: dict[str, Any],
+    reporter: Reporter,
+) -> None:
+    """Write everything, then give it its place."""
+    content["files"] = _write(folder, texts, content, reporter)
+    write_text(folder / "export.json", json.dumps(content, indent=2) + "\n")
+    write_text(folder / "README.md", draw_card(content))
+    with writing_dataset(out):
+        folder.replace(out)
+        sync(out.absolute().parent)
+
+
+def _write(
+    folder: Path,
+    texts: Iterator[tuple[pa.Table, Texts]],
+    content: Mapping[str, Any],
+    reporter: Reporter,
+) -> dict[str, str]:
+    kind, form, rows_per_file = (
+        content["options"][name] for name in ("format", "form", "rows_per_file")
+    )
+    writer = DatasetWriter(folder, schema(kind, form), content["rows"], rows_per_file)
+    total, done = sum(content["rows"].values()), 0
+    judge = content["judge"]
+    for items, found in texts:
+        named = items.append_column("judge", _same(judge["name"], len(items)))
+        named = named.append_column("judge_fingerprint", _same(judge["fingerprint"], len(items)))
+        rows = make_rows(kind, form, found, named)
+        for split in content["rows"]:
+            writer.add(split, rows.filter(pc.equal(items["split"], split)))
+        done += len(rows)
+        reporter.step("written", done, total)
+    return writer.close()
+
+
+def _same(text: str, rows: int) -> pa.Array:
+    return pa.repeat(pa.scalar(text, pa.string()), rows)

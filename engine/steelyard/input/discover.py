@@ -1,0 +1,205 @@
+"""From what a user names (files, folders, patterns, URLs) to an ordered list of files."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from steelyard.errors import InputRefused
+from steelyard.input.filesystem import driver, local_path, protocol, remote_fault
+from steelyard.input.problems import CONVERT, EFFECT, Problem, RefusalError, refusal, show
+
+SUFFIX = ".parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One input file."""
+
+    name: str  # relative to what the inputs have in common; unique, valid UTF-8
+    path: str  # absolute path, or URL
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    root: str  # the folder that was named, or that holds the named file; may be a URL
+    paths: tuple[str, ...]
+
+
+def discover(inputs: Sequence[str | os.PathLike[str]]) -> tuple[Source, ...]:
+    """The files behind the inputs, ordered by name, each real file once.
+
+    A folder stands for its `*.parquet` files at any depth and a pattern (`*`, `?`, `[...]`, `**`)
+    for the matching ones; files and folders whose names begin with `.` or `_` are skipped there,
+    unless the pattern names them. A file that is given itself may have any name. The order does
+    not depend on that of the inputs.
+
+    Raises:
+        InputRefused: an input does not exist or holds no Parquet file; all such inputs at once.
+        EnvironmentFault: a URL's driver is missing or cannot reach it.
+    """
+    found: list[_Found] = []
+    problems: list[Problem] = []
+    for item in inputs:
+        try:
+            found.append(_find(os.fspath(item)))
+        except RefusalError as refused:
+            problems.append(refused.problem)
+    if problems:
+        raise refusal(problems)
+    if not found:
+        raise InputRefused(
+            "no input was given", effect=EFFECT, remedy="name a Parquet file, a folder or a pattern"
+        )
+    return _name(found)
+
+
+def _find(text: str) -> _Found:
+    name = protocol(text)
+    if name:
+        return _find_remote(text, name)
+    if not text or "\0" in text:
+        raise _missing(text, "is not a path", "name a Parquet file, a folder or a pattern")
+    path = local_path(text)
+    try:
+        return _find_local(text, path)
+    except OSError as error:
+        raise _missing(text, f"cannot be read: {error.strerror}", "check its permissions") from None
+
+
+def _find_local(text: str, path: str) -> _Found:
+    if Path(path).is_file():
+        return _Found(str(Path(path).parent), (path,))
+    if Path(path).is_dir():
+        return _Found(path, _none_is_refused(text, path, tuple(_walk(path))))
+    if os.path.lexists(path):
+        raise _missing(text, "is no file or folder that can be read", "name a Parquet file")
+    if not glob.has_magic(path):
+        raise _missing(text, "no such file or folder", _near(path))
+    root = _static_part(path)
+    named = path[len(root) :]
+    hidden = "/." in named or "/_" in named
+    paths: list[str] = []
+    for match in sorted(glob.glob(path, recursive=True, include_hidden=hidden)):  # noqa: PTH207 (as typed)
+        if Path(match).is_dir():
+            if not named.endswith("**"):
+                paths += _walk(match)
+        elif match.lower().endswith(SUFFIX) and (hidden or not _is_hidden(match[len(root) :])):
+            paths.append(match)
+    if not paths:
+        raise _missing(text, f"the pattern matches no *{SUFFIX} file", "check it with: ls")
+    return _Found(root, tuple(paths))
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Parquet files below a folder, through links, each real folder once."""
+    seen: set[str] = set()
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=stop):
+        real = os.path.realpath(here)
+        folders[:] = sorted(x for x in folders if x[0] not in "._") if real not in seen else []
+        if real in seen:
+            continue
+        seen.add(real)
+        for file in sorted(files):
+            if file[0] not in "._" and file.lower().endswith(SUFFIX):
+                yield str(Path(here, file))
+
+
+def _none_is_refused(text: str, path: str, paths: tuple[str, ...]) -> tuple[str, ...]:
+    if not paths:
+        others = sorted(x.name for x in Path(path).iterdir() if x.name[0] not in "._")
+        holds = "it holds " + ", ".join(show(x) for x in others[:3]) if others else "it is empty"
+        data = any(x.lower().endswith((".jsonl", ".json", ".csv", ".jsonl.gz")) for x in others)
+        remedy = CONVERT if data else f"name a folder with *{SUFFIX} files, or the files themselves"
+        raise _missing(text, f"the folder holds no *{SUFFIX} file; {holds}", remedy)
+    return paths
+
+
+def _find_remote(text: str, name: str) -> _Found:
+    fs = driver(name)
+    try:
+        path = fs._strip_protocol(text)
+        if glob.has_magic(path) and not fs.exists(path):
+            root, paths = _static_part(path), fs.glob(path)
+        elif fs.isfile(path):
+            address = fs.unstrip_protocol(path)
+            return _Found(address.rpartition("/")[0], (address,))
+        else:
+            root, paths = path, fs.find(path)
+    except Exception as error:  # drivers raise what their client libraries raise
+        fault = remote_fault(show(text), error)
+        if isinstance(fault, InputRefused):
+            raise _missing(text, fault.cause, fault.remedy) from None
+        raise fault from error
+    named = path[len(root) :]
+    hidden = "/." in named or "/_" in named
+    chosen = [
+        fs.unstrip_protocol(x)
+        for x in sorted(paths)
+        if x.lower().endswith(SUFFIX) and (hidden or not _is_hidden(x[len(root) :]))
+    ]
+    if not chosen:
+        raise _missing(text, f"no *{SUFFIX} file there", "check the address")
+    return _Found(fs.unstrip_protocol(root), tuple(chosen))
+
+
+def _is_hidden(relative: str) -> bool:
+    return any(part[:1] in {".", "_"} for part in relative.split("/"))
+
+
+def _static_part(pattern: str) -> str:
+    """The folders before a pattern's first wildcard."""
+    parts = pattern.split("/")
+    first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    return "/".join(parts[:first])
+
+
+def _near(path: str) -> str:
+    folder, base = Path(path).parent, Path(path).name
+    if not folder.is_dir():
+        return f"there is no folder {show(str(folder))} either; check the path"
+    near = get_close_matches(base, [x.name for x in folder.iterdir()], n=2)
+    return f"did you mean {' or '.join(show(x) for x in near)}?" if near else "check the path"
+
+
+def _missing(text: str, cause: str, remedy: str) -> RefusalError:
+    return RefusalError(Problem(show(text) or "''", cause, remedy))
+
+
+def _name(found: Sequence[_Found]) -> tuple[Source, ...]:
+    """Names relative to the inputs' common folder; whole URLs where local files are among them."""
+    roots: dict[str, list[tuple[str, ...]]] = {}
+    for item in found:
+        roots.setdefault(protocol(item.root), []).append(_segments(item.root))
+    shared = {kind: _shared(items) for kind, items in roots.items()}
+    named: dict[str, str] = {}
+    for path in (path for item in found for path in item.paths):
+        kind = protocol(path)
+        whole = kind and len(roots) > 1
+        name = path if whole else "/".join(_segments(path)[shared[kind] :])
+        named[name.encode("utf-8", "backslashreplace").decode()] = path
+    sources: dict[str, Source] = {}
+    for name in sorted(named, key=lambda name: name.split("/")):
+        path = named[name]
+        real = path if protocol(path) else str(Path(path).resolve())
+        sources.setdefault(real, Source(name, path))
+    return tuple(sources.values())
+
+
+def _segments(path: str) -> tuple[str, ...]:
+    body = path.split("://", 1)[1] if protocol(path) else path
+    return tuple(part for part in body.split("/") if part)
+
+
+def _shared(paths: Sequence[tuple[str, ...]]) -> int:
+    """How many leading segments all paths have in common."""
+    same = [len(set(parts)) == 1 for parts in zip(*paths, strict=False)]
+    return same.index(False) if False in same else len(same)

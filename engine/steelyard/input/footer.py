@@ -1,0 +1,152 @@
+"""What a Parquet file says of itself, read without its data, and whether that can be true."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from steelyard.errors import SteelyardError, escape
+from steelyard.input.discover import Source
+from steelyard.input.filesystem import disk_fault, is_disk_fault, open_file, protocol, remote_fault
+from steelyard.input.problems import CONVERT, Problem, RefusalError, show
+from steelyard.input.thrift import Chunk, RowGroup, row_groups
+
+MAGIC = b"PAR1"
+_TAIL = 1 << 16  # most footers come with the first read
+_AGAIN = "write the file again, or leave it out"
+# What pyarrow raises over bytes that are no good Parquet, found by mutating files.
+DECODE_ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError, LookupError, OverflowError)
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """The footer of one shard, checked for what a reader relies on."""
+
+    source: Source
+    size: int  # bytes of the file
+    digest: bytes  # xxh3_128 of size and footer: changes when the file is written anew
+    metadata: pq.FileMetaData
+    schema: pa.Schema  # of the file's own columns
+    rows: int  # that the footer promises
+    groups: tuple[RowGroup, ...]
+
+
+def read_footer(source: Source) -> Footer:
+    """Read and check one file's footer: two small reads.
+
+    Raises:
+        RefusalError: the file is no whole, plausible Parquet file.
+        EnvironmentFault: the disk or the network fails.
+    """
+    try:
+        with open_file(source.path) as file:
+            size, raw = _tail(source, file)
+    except (RefusalError, SteelyardError):
+        raise
+    except Exception as error:  # drivers raise what their client libraries raise
+        raise _unreadable(source, error) from error
+    rows, groups, metadata, schema = _parse(source, raw)
+    footer = Footer(source, size, digest(size, raw), metadata, schema, rows, groups)
+    _check(footer)
+    return footer
+
+
+def digest(size: int, raw: bytes) -> bytes:
+    """16 bytes that identify a file's size and footer."""
+    return xxhash.xxh3_128_digest(size.to_bytes(8, "little") + raw)
+
+
+def _tail(source: Source, file: pa.NativeFile) -> tuple[int, bytes]:
+    size = file.size()
+    if size == 0:
+        raise _refused(source, "the file is empty (0 bytes)")
+    tail = file.read_at(min(size, _TAIL), max(0, size - _TAIL))
+    head = file.read_at(min(size, 4), 0)
+    if tail[-4:] == b"PARE" or head == b"PARE":
+        raise _refused(source, "the file is encrypted", "write it without encryption")
+    if head != MAGIC:
+        raise _refused(source, f"not a Parquet file; it begins with {_shown(head)}", CONVERT)
+    if tail[-4:] != MAGIC or size < 12:
+        raise _refused(source, "the file is truncated: it has no Parquet footer at its end")
+    length = int.from_bytes(tail[-8:-4], "little")
+    if length + 12 > size:
+        raise _refused(
+            source, f"the file is damaged: it claims a footer of {length:,} bytes in {size:,}"
+        )
+    if length + 8 > len(tail):
+        tail = file.read_at(length + 8, size - length - 8)
+    return size, bytes(tail[-(length + 8) :])
+
+
+def _shown(data: bytes) -> str:
+    return escape(repr(data)[2:-1])
+
+
+def _parse(
+    source: Source, raw: bytes
+) -> tuple[int, tuple[RowGroup, ...], pq.FileMetaData, pa.Schema]:
+    try:
+        rows, groups = row_groups(raw[:-8])
+        # A footer's offsets are not followed here, so a file of the footer alone will do.
+        file = pq.ParquetFile(pa.BufferReader(MAGIC + raw))
+        schema = file.schema_arrow
+        str(schema)  # raises for names that are not UTF-8
+    except DECODE_ERRORS as error:
+        first = escape(str(error).partition("\n")[0], 200)
+        raise _refused(source, f"the Parquet footer cannot be read: {first}") from error
+    return rows, groups, file.metadata, schema
+
+
+def _check(footer: Footer) -> None:
+    source, leaves = footer.source, footer.metadata.num_columns
+    total = 0
+    for number, group in enumerate(footer.groups):
+        if group.rows < 0 or len(group.chunks) != leaves:
+            claim = f"{group.rows} rows in {len(group.chunks)} of {leaves} columns"
+            raise _lie(source, f"row group {number} has {claim}")
+        total += group.rows
+        for column, chunk in enumerate(group.chunks):
+            _check_chunk(footer, group.rows, chunk, (number, column))
+    if not total == footer.rows == footer.metadata.num_rows:
+        raise _lie(source, f"it claims {footer.rows:,} rows, its row groups {total:,}")
+
+
+def _check_chunk(footer: Footer, rows: int, chunk: Chunk, at: tuple[int, int]) -> None:
+    leaf = footer.metadata.schema.column(at[1])
+    where = f"row group {at[0]}, column {show(leaf.path)}"
+    if chunk.external:
+        raise _refused(footer.source, f"{where} lies in another file")
+    if chunk.start < 0 or chunk.packed < 0 or chunk.start + chunk.packed > footer.size:
+        raise _lie(footer.source, f"{where} lies outside of the file")
+    flat = leaf.max_repetition_level == 0
+    if chunk.values < rows or (flat and chunk.values != rows):
+        raise _lie(footer.source, f"{where} has {chunk.values:,} values for {rows:,} rows")
+    # A page header takes at least 10 bytes and counts its values in 32 bits.
+    if chunk.values > (chunk.packed // 10 + 1) << 31:
+        claim = f"{chunk.values:,} values in {chunk.packed:,} bytes"
+        raise _lie(footer.source, f"{where} claims {claim}")
+
+
+def _lie(source: Source, cause: str) -> RefusalError:
+    return _refused(source, f"the Parquet footer contradicts itself: {cause}")
+
+
+def _refused(source: Source, cause: str, remedy: str = _AGAIN) -> RefusalError:
+    return RefusalError(Problem(show(source.name), cause, remedy))
+
+
+def _unreadable(source: Source, error: Exception) -> Exception:
+    if protocol(source.path):
+        fault = remote_fault(show(source.name), error)
+        if fault.exit_code == 3:
+            return _refused(source, fault.cause, fault.remedy)
+        return fault
+    if is_disk_fault(error):
+        return disk_fault(show(source.name), error)
+    number = getattr(error, "errno", None)
+    reason = os.strerror(number) if number else escape(error)
+    return _refused(source, f"cannot be read: {reason}", "check the file and its permissions")

@@ -1,0 +1,161 @@
+"""The inputs of a run as one checked, frozen record."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import pyarrow as pa
+import xxhash
+
+from steelyard.core.schemas import INTAKE
+from steelyard.errors import InputRefused
+from steelyard.input.discover import Source, discover
+from steelyard.input.filesystem import protocol
+from steelyard.input.footer import read_footer
+from steelyard.input.problems import EFFECT, Problem, RefusalError, refusal, show
+from steelyard.input.roles import PAIRS, REQUIRED, Roles, assign, check_map
+from steelyard.input.schema import ShardColumns, agree, shard_columns, text_bytes
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+_READERS = 8  # footers at a time: a thousand remote shards take seconds, not minutes
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One input file whose footer was read and found good."""
+
+    source: Source
+    size: int  # bytes of the file
+    rows: int
+    text_bytes: int  # uncompressed, of the columns with a role, as the footer estimates
+    digest: bytes  # of size and footer: a file written anew has another
+    partitions: tuple[tuple[str, str | None], ...]  # from folders such as source=web/
+
+    @property
+    def name(self) -> str:
+        """How the shard is called in messages and in the column `shard`."""
+        return self.source.name
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSet:
+    """The inputs of a run: they exist, agree with each other and have all required columns."""
+
+    shards: tuple[Shard, ...]  # ordered by name
+    roles: Mapping[str, str]  # role -> column of the files (or partition)
+    metadata: pa.Schema  # the other columns, in the first shard's order; may be empty
+    fingerprint: str  # 32 hexadecimal digits over names, sizes and footers
+    required: tuple[str, ...] = REQUIRED  # roles that no row may leave empty
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Names and paths of the files."""
+        return tuple(shard.source for shard in self.shards)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all shards, accepted or not."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def local(self) -> bool:
+        """Whether all shards are on this machine, where reading them again costs little."""
+        return not any(protocol(shard.source.path) for shard in self.shards)
+
+    @property
+    def text_bytes(self) -> int:
+        """Uncompressed bytes of the texts, as the footers estimate (repeated texts count once)."""
+        return sum(shard.text_bytes for shard in self.shards)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """What `stream` yields: INTAKE, then the struct `metadata` if there are such columns."""
+        if not len(self.metadata):
+            return INTAKE
+        return INTAKE.append(pa.field("metadata", pa.struct(list(self.metadata))))
+
+
+def open_shards(
+    inputs: Sequence[str | os.PathLike[str]],
+    column_map: Mapping[str, str] | None = None,
+    known: Roles = PAIRS,
+) -> ShardSet:
+    """Find the inputs, read their footers and settle which column plays which role.
+
+    Args:
+        inputs: files, folders, patterns, or URLs of them.
+        column_map: role -> column; an empty column leaves an optional role unfilled.
+        known: which roles there are.
+
+    Raises:
+        UsageError: the map itself is wrong.
+        InputRefused: something is wrong with the shards; all that was found, in one message.
+        EnvironmentFault: a driver is missing, or the disk or the network failed.
+    """
+    wanted = dict(column_map or {})
+    check_map(wanted, known)
+    problems: list[Problem] = []
+    footers = _each(read_footer, discover(inputs), problems)
+    shards = _each(shard_columns, footers, problems)
+    if not shards:
+        raise refusal(problems)
+    roles: dict[str, str] = {}
+    metadata = pa.schema([])
+    try:
+        roles = assign(shards[0].footer.source.name, list(shards[0].types), wanted, known)
+        metadata = agree(shards, roles, problems, known.required)
+    except RefusalError as refused:
+        problems.append(refused.problem)
+    if problems:
+        raise refusal(problems)
+    if not any(shard.footer.rows for shard in shards):
+        raise InputRefused(
+            f"the input has no rows ({len(shards)} file{'s'[: len(shards) > 1]})",
+            place=show(shards[0].footer.source.name),
+            effect=EFFECT,
+            remedy="check what wrote these files",
+        )
+    return replace(_shard_set(shards, roles, metadata), required=known.required)
+
+
+def _each(work: Callable[[T], U], items: Sequence[T], problems: list[Problem]) -> list[U]:
+    """What `work` makes of each item, in order; what it refuses goes to `problems`."""
+
+    def attempt(item: T) -> U | Problem:
+        try:
+            return work(item)
+        except RefusalError as refused:
+            return refused.problem
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        results = list(pool.map(attempt, items))
+    problems += [result for result in results if isinstance(result, Problem)]
+    return [result for result in results if not isinstance(result, Problem)]
+
+
+def _shard_set(
+    shards: Sequence[ShardColumns], roles: dict[str, str], metadata: pa.Schema
+) -> ShardSet:
+    whole = xxhash.xxh3_128()
+    opened = []
+    for shard in shards:
+        footer = shard.footer
+        name = footer.source.name.encode()
+        whole.update(len(name).to_bytes(4, "little") + name + footer.digest)
+        opened.append(
+            Shard(
+                source=footer.source,
+                size=footer.size,
+                rows=footer.rows,
+                text_bytes=text_bytes(footer, roles),
+                digest=footer.digest,
+                partitions=tuple(shard.partitions.items()),
+            )
+        )
+    return ShardSet(tuple(opened), roles, metadata, whole.hexdigest())

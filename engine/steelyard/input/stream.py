@@ -1,0 +1,220 @@
+"""Shards -> checked batches, one pass, in order, with bounded memory."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as pt
+
+from steelyard.errors import InputRefused, SteelyardError, escape
+from steelyard.input.filesystem import disk_fault, is_disk_fault, open_file, protocol, remote_fault
+from steelyard.input.footer import DECODE_ERRORS, Footer, read_footer
+from steelyard.input.images import ImageReader, Keep
+from steelyard.input.problems import RefusalError, refusal, show
+from steelyard.input.roles import CONVERSATIONS, VOTES
+from steelyard.input.rows import Limits, RawBatch, check
+from steelyard.input.shardset import Shard, ShardSet
+from steelyard.input.types import NUMBERS, cast, role_type
+
+_FIRST_ROWS = 64
+_FIRST_PICTURED = 4  # rows with images may hold 128 MiB each
+_GROWTH = 4
+_BUFFER = 1 << 18  # bytes read ahead of each column
+_AHEAD = 2  # batches decoded beside the work on those before; decoding takes a third of planning
+_EFFECT = "the pass over the inputs stopped there; nothing was scored"
+_SEVERAL_TYPES = ("gold", "images", "criteria", *CONVERSATIONS)
+_ABSENT = dict.fromkeys((*VOTES, *NUMBERS), pa.float64())
+
+
+def read(shards: ShardSet, limits: Limits, start: tuple[int, int] = (0, 0)) -> Generator[RawBatch]:
+    """The rows of all shards as they are; see `stream`."""
+    pace = _Pace(limits, _FIRST_PICTURED if "images" in shards.roles else _FIRST_ROWS)
+    with closing(_ahead(_read_all(shards, pace, start))) as batches:
+        yield from batches
+
+
+def stream(
+    shards: ShardSet,
+    limits: Limits | None = None,
+    start: tuple[int, int] = (0, 0),
+    keep_image: Keep | None = None,
+) -> Generator[tuple[pa.RecordBatch, pa.RecordBatch]]:
+    """Read and check all rows of all shards, in the order of shards and rows.
+
+    Memory holds a few batches and a page of each column, however large a row group is: batches
+    begin with few rows and grow up to `limits.batch_bytes` and `limits.batch_rows`. A batch
+    exceeds these bytes only where rows suddenly become longer. A thread decodes the next batches
+    while the caller is at work; close the iterator to end it early.
+
+    Args:
+        shards: from `open_shards`.
+        limits: the defaults where None.
+        start: number of a shard and of a row in it; what comes before its row group is left out.
+        keep_image: given digest and bytes of every image of the rows, each once.
+
+    Yields:
+        (rows of `shards.schema`, REJECTS), either may have no rows; every row of the shards is
+        in exactly one of them, once.
+
+    Raises:
+        InputRefused: a shard changed since it was opened, cannot be decoded or holds fewer rows
+            than its footer says; or a row is bad and `limits.on_bad_row` is "fail".
+        EnvironmentFault: the disk or the network failed.
+    """
+    limits = limits or Limits()
+    images = ImageReader(keep_image)
+    with closing(read(shards, limits, start)) as batches:
+        for batch in batches:
+            yield check(batch, shards.roles, shards.schema, limits, shards.required, images=images)
+
+
+def _ahead(batches: Iterator[RawBatch]) -> Generator[RawBatch]:
+    """The same, decoded in a thread: Arrow works there without Python's lock."""
+    ready: queue.Queue[RawBatch | BaseException | None] = queue.Queue(_AHEAD)
+    left = threading.Event()
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                ready.put(batch)
+                if left.is_set():
+                    return
+            ready.put(None)
+        except BaseException as error:
+            ready.put(error)
+
+    thread = threading.Thread(target=work, name="shard-reader", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        left.set()
+        while thread.is_alive():
+            with suppress(queue.Empty):
+                ready.get(timeout=0.01)
+
+
+class _Pace:
+    """How many rows to ask for next, from what the rows before have taken."""
+
+    def __init__(self, limits: Limits, first: int) -> None:
+        self.limits = limits
+        self.rows = min(first, limits.batch_rows)
+
+    def seen(self, batch: RawBatch) -> None:
+        """Adapt to what this batch has taken."""
+        size = sum(x.nbytes for x in (*batch.columns.values(), *batch.metadata.values()))
+        fitting = self.limits.batch_bytes * batch.rows // max(size, 1)
+        self.rows = max(1, min(fitting, self.rows * _GROWTH, self.limits.batch_rows))
+
+
+def _read_all(shards: ShardSet, pace: _Pace, start: tuple[int, int]) -> Iterator[RawBatch]:
+    for number, shard in enumerate(shards.shards[start[0] :]):
+        yield from _read(shard, shards, pace, 0 if number else start[1])
+
+
+def _read(shard: Shard, shards: ShardSet, pace: _Pace, start: int) -> Iterator[RawBatch]:
+    footer = _same_footer(shard)
+    columns = _columns(shards, footer)
+    group = 0
+    try:
+        with open_file(shard.source.path) as file:
+            reader = pq.ParquetFile(
+                file,
+                metadata=footer.metadata,
+                pre_buffer=False,  # it would load whole row groups
+                buffer_size=_BUFFER,
+                page_checksum_verification=True,
+            )
+            first = 0
+            for group, facts in enumerate(footer.groups):
+                if first + facts.rows <= start:
+                    first += facts.rows
+                    continue
+                for batch in _read_group(reader, group, facts.rows, pace, columns):
+                    raw = _raw(shard, shards, first, batch)
+                    first += raw.rows
+                    pace.seen(raw)
+                    # pyarrow looks at it before each batch: the one way to size them singly.
+                    reader.reader.set_batch_size(pace.rows)
+                    yield raw
+    except Exception as error:  # drivers raise what their client libraries raise
+        raise _fault(shard, group, error) from error
+
+
+def _same_footer(shard: Shard) -> Footer:
+    try:
+        footer = read_footer(shard.source)
+    except RefusalError as refused:
+        raise refusal([refused.problem]) from refused
+    if footer.digest != shard.digest:
+        raise InputRefused(
+            "the file changed after the inputs were checked",
+            place=show(shard.name),
+            effect=_EFFECT,
+            remedy="start again, and leave the inputs alone while they are read",
+        )
+    return footer
+
+
+def _columns(shards: ShardSet, footer: Footer) -> list[str] | None:
+    """The file's columns that are wanted; None: all of them."""
+    wanted = {*shards.roles.values(), *shards.metadata.names}
+    named = [name for name in footer.schema.names if name in wanted]
+    return None if len(named) == len(footer.schema.names) else named
+
+
+def _read_group(
+    reader: pq.ParquetFile, group: int, rows: int, pace: _Pace, columns: list[str] | None
+) -> Iterator[pa.RecordBatch]:
+    seen = 0
+    for batch in reader.iter_batches(pace.rows, row_groups=[group], columns=columns):
+        seen += len(batch)
+        yield batch
+    if seen != rows:
+        raise ValueError(f"it holds {seen:,} of the {rows:,} rows that the footer promises")
+
+
+def _raw(shard: Shard, shards: ShardSet, first: int, batch: pa.RecordBatch) -> RawBatch:
+    """The batch's columns by role, in the types settled when the shards were opened."""
+    rows = len(batch)
+    found = {name: batch.column(i) for i, name in enumerate(batch.schema.names)}
+    for name, value in shard.partitions:
+        found[name] = pa.repeat(pa.scalar(value, pa.string()), rows)
+    columns = {}
+    for role, name in shards.roles.items():
+        kind = role_type(role, found[name].type)
+        if not pt.is_null(kind):
+            columns[role] = cast(found[name], kind)
+        elif role not in _SEVERAL_TYPES:  # these are absent here
+            columns[role] = pa.nulls(rows, _ABSENT.get(role, pa.string()))
+    metadata = {field.name: cast(found[field.name], field.type) for field in shards.metadata}
+    path = shard.source.path
+    folder = None if protocol(path) else str(Path(path).parent)
+    return RawBatch(shard.name, first, rows, columns, metadata, folder)
+
+
+def _fault(shard: Shard, group: int, error: Exception) -> SteelyardError:
+    if isinstance(error, SteelyardError):
+        return error
+    place = f"{show(shard.name)}, row group {group}"
+    if is_disk_fault(error):
+        return disk_fault(place, error)
+    if not isinstance(error, DECODE_ERRORS):
+        return remote_fault(place, error)
+    first = str(error).partition("\n")[0] or type(error).__name__
+    return InputRefused(
+        f"the data cannot be read: {escape(first, 200)}",
+        place=place,
+        effect=_EFFECT,
+        remedy="write the file again, or leave it out",
+    )

@@ -1,0 +1,186 @@
+"""A prompt that kills the engine ends as an error read, and the run goes on.
+
+When the engine dies, the prompts in flight are suspects. They are read again in halves until the
+culprit stands alone; a prompt is given up at its third crash, the last of them alone. Reads that
+are not finite are repeated in other company, up to three times.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from steelyard.core.batches import PromptBatch, ReadBatch
+from steelyard.core.schemas import STATUS_ERROR
+from steelyard.errors import EngineFailed
+from steelyard.judge.base import Judge
+
+STRIKES = 3
+TOLD = 10  # deaths that are told one by one; then every hundredth
+# So many prompts in a row, each killing the engine alone, are not poison: the engine is broken.
+HOPELESS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    bucket: int
+    key: bytes
+    ids: np.typing.NDArray[np.int32]
+    truncated: bool
+    images: tuple[str, ...]
+
+
+class Isolation:
+    """Wraps a started judge; `read` has the same contract, without the engine's deaths.
+
+    Args:
+        judge: started.
+        restart: loads the engine again after it died.
+        on_event: told what happened, for the user.
+    """
+
+    def __init__(
+        self, judge: Judge, restart: Callable[[], object], on_event: Callable[[str], None]
+    ) -> None:
+        self._judge, self._restart, self._on_event = judge, restart, on_event
+        self._flight: dict[bytes, _Prompt] = {}
+        self._strikes: Counter[bytes] = Counter()
+        self._retry: list[_Prompt] = []
+        self._dead = False
+        self._lone_deaths = 0
+        self._deaths = 0
+
+    def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
+        """Read all prompts; those given up come back with status error.
+
+        Raises:
+            EngineFailed: the engine dies whatever it reads.
+        """
+        source = iter(batches)
+        while True:
+            try:
+                yield from self._attempt(source)
+                if not self._retry:
+                    return
+            except EngineFailed as error:
+                yield from self._bisect(error)
+
+    def _attempt(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
+        if self._dead:
+            self._restart()
+            self._dead = False
+        for reads in self._judge.read(self._track(batches)):
+            self._lone_deaths = 0
+            yield from self._settle(reads)
+
+    def _track(self, batches: Iterator[PromptBatch]) -> Iterator[PromptBatch]:
+        """Remember what goes in; prompts to be repeated go before new ones."""
+        while True:
+            again, self._retry = self._retry, []
+            for batch in _batches(again):
+                yield self._remember(batch)
+            following = next(batches, None)
+            if following is None:
+                return
+            yield self._remember(following)
+
+    def _remember(self, batch: PromptBatch) -> PromptBatch:
+        for index, key in enumerate(batch.keys):
+            ids = batch.tokens[batch.offsets[index] : batch.offsets[index + 1]]
+            images = batch.images[index] if batch.images else ()
+            truncated = bool(batch.truncated[index])
+            self._flight[key] = _Prompt(batch.bucket, key, ids, truncated, images)
+        return batch
+
+    def _settle(self, reads: ReadBatch) -> Iterator[ReadBatch]:
+        """Let go of what was read; keep what is to be repeated."""
+        kept = []
+        for index, (key, status) in enumerate(zip(reads.keys, reads.status, strict=True)):
+            prompt = self._flight.pop(key)
+            if status == STATUS_ERROR:
+                self._strikes[key] += 1
+                if self._strikes[key] < STRIKES:
+                    self._retry.append(prompt)
+                    continue
+            kept.append(index)
+        if kept:
+            yield reads if len(kept) == len(reads) else reads.take(kept)
+
+    def _bisect(self, error: EngineFailed) -> Iterator[ReadBatch]:
+        """Read the suspects in ever smaller groups."""
+        groups = deque([self._suspects(error)])
+        while groups:
+            group = groups.popleft()
+            self._deaths += 1
+            if self._deaths <= TOLD or self._deaths % 100 == 0:
+                self._on_event(
+                    f"the engine died ({self._deaths} times now);"
+                    f" restarting it, suspects: {len(group)}"
+                )
+            try:
+                yield from self._attempt(_batches(group))
+                continue
+            except EngineFailed as again:
+                left = self._suspects(again)
+            if len(left) > 1:
+                half = len(left) // 2
+                groups.extendleft((left[half:], left[:half]))
+            elif self._strikes[left[0].key] < STRIKES:
+                groups.appendleft(left)
+            else:
+                self._lone_deaths += 1
+                if self._lone_deaths >= HOPELESS:
+                    raise error
+                reason = f"the engine died {STRIKES} times: {error.cause}"
+                yield failed_reads(_batch(left), STATUS_ERROR, [reason])
+
+    def _suspects(self, error: EngineFailed) -> list[_Prompt]:
+        self._dead = True
+        prompts = list(self._flight.values())
+        self._flight.clear()
+        if not prompts:
+            raise error
+        self._strikes.update(prompt.key for prompt in prompts)
+        return prompts
+
+
+def _batches(prompts: list[_Prompt]) -> Iterator[PromptBatch]:
+    """Neighbours of one bucket together."""
+    start = 0
+    for end in range(1, len(prompts) + 1):
+        if end == len(prompts) or prompts[end].bucket != prompts[start].bucket:
+            yield _batch(prompts[start:end])
+            start = end
+
+
+def _batch(prompts: list[_Prompt]) -> PromptBatch:
+    offsets = np.zeros(len(prompts) + 1, dtype=np.int64)
+    np.cumsum([len(prompt.ids) for prompt in prompts], out=offsets[1:])
+    return PromptBatch(
+        bucket=prompts[0].bucket,
+        keys=[prompt.key for prompt in prompts],
+        tokens=np.concatenate([prompt.ids for prompt in prompts]),
+        offsets=offsets,
+        truncated=np.asarray([prompt.truncated for prompt in prompts], dtype=np.bool_),
+        images=[prompt.images for prompt in prompts],
+    )
+
+
+def failed_reads(batch: PromptBatch, status: str, reasons: list[str]) -> ReadBatch:
+    """Reads without numbers for prompts that no engine read."""
+    count = len(batch)
+    return ReadBatch(
+        keys=batch.keys,
+        buckets=np.full(count, batch.bucket, dtype=np.int32),
+        status=[status] * count,
+        label_logprobs=np.full((count, 1), np.nan),
+        label_mass=np.full(count, np.nan),
+        argmax_outside=np.zeros(count, dtype=np.bool_),
+        truncated=batch.truncated,
+        prompt_tokens=np.diff(batch.offsets).astype(np.int32),
+        cached_tokens=np.zeros(count, dtype=np.int32),
+        errors=list(reasons),
+    )

@@ -1,0 +1,1 @@
+"""A model folder: files and digests, tokenizer, chat format."""

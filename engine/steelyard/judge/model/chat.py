@@ -1,0 +1,158 @@
+"""A judge's chat format: rendering without dates, lost texts and open thinking blocks."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from steelyard.core.schemas import Message
+from steelyard.errors import JudgeUnavailable, escape
+from steelyard.protocols.protocol import IMAGES, slot
+
+# The day that templates with a date are told; Llama 3's own default.
+_DAY = datetime(2024, 7, 26, tzinfo=UTC)
+# A thinking block that the template has opened at the end (DeepSeek-R1 does so always).
+_OPENED = re.compile(r"<((?:[a-z]+:)?(?:think|thinking|thought|reasoning))>\s*\Z")
+# gpt-oss: the assistant's turn begins with the choice of a channel.
+_HARMONY_OPEN, _HARMONY_FINAL = "<|start|>assistant", "<|channel|>final<|message|>"
+
+
+class ChatFormat:
+    """The chat template of a model folder, read by transformers; no code of the model's is run.
+
+    Raises:
+        JudgeUnavailable: transformers is missing or cannot read the tokenizer's files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._place = str(folder)
+        self._tokenizer = _load(folder)
+        self.added: dict[str, int] = dict(self._tokenizer.get_added_vocab())
+        self._template = self._default_template()
+        self._opening = self._opening_text()
+        self.identity: dict[str, Any] = {
+            "template": self._template,
+            "special": {k: str(v) for k, v in self._tokenizer.special_tokens_map.items()},
+            "opening": self._opening,
+            "day": _DAY.isoformat(),
+        }
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """Ids that end an answer: the tokenizer's, and those that the model's settings name."""
+        ids = [self._tokenizer.eos_token_id]
+        for name in ("generation_config.json", "config.json"):
+            path = Path(self._place) / name
+            if path.is_file():
+                found = json.loads(path.read_text("utf-8")).get("eos_token_id")
+                ids += found if isinstance(found, list) else [found]
+        return tuple(sorted({id_ for id_ in ids if id_ is not None}))
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The messages up to where the answer begins.
+
+        Raises:
+            JudgeUnavailable: the template fails, or leaves out a message's text.
+        """
+        if self._template is None:
+            return self._opening + "\n\n".join(message.content for message in messages)
+        reasons = []
+        # Some templates take contents as lists of parts alone, such as those of SmolVLM.
+        chats = (list(messages), fold_system(messages))
+        for variant, parts in [(chat, parts) for parts in (False, True) for chat in chats]:
+            try:
+                text = self._apply(variant, parts=parts)
+            except Exception as error:
+                reasons.append(escape(error, 200))
+                continue
+            lost = [m.role for m in variant if m.content.strip() not in text]
+            if not lost:
+                return close_thinking(text)
+            reasons.append(f"it leaves out the {lost[0]} message")
+        raise JudgeUnavailable(
+            f"the chat template cannot hold the prompt: {reasons[1]}",
+            place=self._place,
+            remedy="choose an instruction-tuned judge that takes single user messages",
+        )
+
+    def _apply(self, messages: Sequence[Message], *, parts: bool) -> str:
+        rendered: str = self._tokenizer.apply_chat_template(
+            [
+                {
+                    "role": message.role,
+                    "content": _parts(message) if parts or message.images else message.content,
+                }
+                for message in messages
+            ],
+            chat_template=self._template,
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+            date_string=_DAY.strftime("%d %b %Y"),
+            strftime_now=_DAY.strftime,
+        )
+        return rendered
+
+    def _default_template(self) -> str | None:
+        if not self._tokenizer.chat_template:
+            return None
+        template: str = self._tokenizer.get_chat_template()
+        return template
+
+    def _opening_text(self) -> str:
+        """The BOS text, where this tokenizer opens every text with it."""
+        bos = self._tokenizer.bos_token_id
+        opens = bos is not None and self._tokenizer("x")["input_ids"][:1] == [bos]
+        return str(self._tokenizer.bos_token) if opens else ""
+
+
+def _parts(message: Message) -> list[dict[str, str]]:
+    images = [{"type": "image"}] * message.images
+    return [*images, {"type": "text", "text": message.content}]
+
+
+def fold_system(messages: Sequence[Message]) -> list[Message]:
+    """System messages put before the first user message, as part of it."""
+    system = [m.content for m in messages if m.role == "system"]
+    rest = [m for m in messages if m.role != "system"]
+    if not system or not rest:
+        return [Message("user", "\n\n".join(system))] if system else rest
+    first, lead = rest[0], slot(IMAGES) if rest[0].images else ""
+    content = "\n\n".join([*system, first.content.removeprefix(lead)])
+    return [replace(first, content=lead + content), *rest[1:]]
+
+
+def close_thinking(rendered: str) -> str:
+    """A prompt whose next token is the answer: an opened thinking block is closed, empty."""
+    opened = _OPENED.search(rendered)
+    if opened:
+        return f"{rendered.rstrip()}\n\n</{opened[1]}>\n\n"
+    if rendered.endswith(_HARMONY_OPEN):
+        return rendered + _HARMONY_FINAL
+    return rendered
+
+
+def _load(folder: Path) -> Any:
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise JudgeUnavailable(
+            "the package transformers is missing",
+            remedy="pip install 'steelyard[gpu]', or 'steelyard[cpu]' without a GPU",
+        ) from error
+    try:
+        return AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_fast=True
+        )
+    except Exception as error:
+        raise JudgeUnavailable(
+            f"the tokenizer cannot be loaded: {escape(error, 200)}",
+            place=str(folder),
+            remedy="a tokenizer that needs code of its own is refused; choose another judge",
+        ) from error

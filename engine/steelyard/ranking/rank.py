@@ -1,0 +1,301 @@
+"""`steelyard rank`: a leaderboard with intervals, possible ranks and real differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from steelyard.comparisons.read import read_comparisons
+from steelyard.core.schemas import Bool, Float64
+from steelyard.errors import UsageError, escape
+from steelyard.ranking import scores
+from steelyard.ranking.bradley_terry import INTERVALS, MODELS, Ratings, rate
+from steelyard.ranking.connectivity import (
+    APART,
+    bounded_groups,
+    doubts,
+    islands,
+    largest,
+    own_units,
+)
+from steelyard.ranking.differences import compare
+from steelyard.ranking.report import LEVEL, draw_source, draw_table, listed, source
+from steelyard.ranking.tournament import Tournament, tournament
+from steelyard.statistics.clusters import FEW, FEWEST
+
+METHODS = (*MODELS, "average", "elo", "newman", "eigen", "pagerank")
+REPLICATES = 1000
+FEWEST_REPLICATES = 100  # with fewer, the ends of an interval are those of two or three of them
+SHUFFLES = 100
+NO_SPREAD = 1e-6  # points: what rounding leaves of 0
+
+
+@dataclass(frozen=True, slots=True)
+class RankOptions:
+    """How to rank. What is None was not given: only where it has an effect may it be."""
+
+    method: str = "bradley-terry"  # one of METHODS
+    intervals: str | None = None  # one of strengths.INTERVALS; None: cluster
+    replicates: int | None = None  # of the bootstrap; None: REPLICATES
+    anchor: str | None = None  # None: the mean is 1000
+    shuffles: int | None = None  # orders of Elo's; 0: the order of the rows; None: SHUFFLES
+    seed: int | None = None  # None: 0
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("method", self.method, METHODS),
+            ("intervals", self.intervals, INTERVALS),
+        ):
+            if value is not None and value not in known:
+                raise UsageError(
+                    f"there is no {escape(value)} for --{name}",
+                    remedy=f"choose one of {', '.join(known)}",
+                )
+        rated, drawn = self.method in MODELS, self.intervals == "bootstrap"
+        likely = f"--method {', '.join(MODELS)}"
+        for name, given, works, where in (
+            ("intervals", self.intervals, rated, likely),
+            ("anchor", self.anchor, rated, likely),
+            ("replicates", self.replicates, rated and drawn, "--intervals bootstrap"),
+            ("shuffles", self.shuffles, self.method == "elo", "--method elo"),
+            ("seed", self.seed, drawn or self.method == "elo",
+             "--intervals bootstrap and --method elo"),
+        ):  # fmt: skip
+            if given is not None and not works:
+                raise UsageError(
+                    f"--{name} has no effect here", remedy=f"leave it out; it is for {where}"
+                )
+        least = (("replicates", self.replicates, FEWEST_REPLICATES), ("shuffles", self.shuffles, 0))
+        for name, number, lowest in least:
+            if number is not None and number < lowest:
+                raise UsageError(
+                    f"too few {name}: {number}", remedy=f"give --{name} from {lowest} on"
+                )
+
+    @property
+    def orders(self) -> int:
+        """Shuffles, those of the default where none are given."""
+        return SHUFFLES if self.shuffles is None else self.shuffles
+
+
+def rank(path: Path, columns: Mapping[str, str], options: RankOptions) -> dict[str, Any]:
+    """Rank the competitors of a run or a file.
+
+    Returns:
+        JSON: `ranking`, best first; `win_matrix`; `differences`, for the methods with a
+        likelihood; what was read and left out; warnings.
+    """
+    read = read_comparisons(
+        path, columns, ("model_a", "model_b", "preference"), ("tie", "instruction", "weight")
+    )
+    contest = tournament(read.table)
+    points, ties = contest.points()
+    content = {
+        **source(path, read),
+        "method": options.method,
+        "competitors": contest.size,
+        "clusters": contest.clusters,
+        "warnings": [],
+    }
+    if contest.alone:
+        content["left_out"] = {
+            **content["left_out"], "a competitor against itself": contest.alone
+        }  # fmt: skip
+    if options.method in MODELS:
+        ranking = _rated(contest, options, content)
+    else:
+        ranking = _scored(contest, points, ties, options)
+        content["warnings"] = _doubts(contest, options)
+    rates, average = scores.win_matrix(points), scores.average_win_rate(points)
+    met = (contest.sums()[:, 0] > 0).reshape(contest.size, contest.size)
+    place = {name: at for at, name in enumerate(contest.competitors)}
+    count = np.bincount(contest.rows.pair, minlength=contest.size**2).reshape(met.shape)
+    for row in ranking:
+        at = place[row["competitor"]]
+        row["average_win_rate"] = float(average[at])
+        row["comparisons"] = int(count[at].sum() + count[:, at].sum())
+    order = [place[row["competitor"]] for row in ranking]
+    content["ranking"] = ranking
+    content["win_matrix"] = {
+        "competitors": [row["competitor"] for row in ranking],
+        "share": [[_number(rates[i, j]) for j in order] for i in order],
+    }
+    return content
+
+
+def draw_rank(content: dict[str, Any]) -> str:
+    """The leaderboard as text."""
+    ranking, rows = content["ranking"], []
+    spans = any(row.get("lower") is not None for row in ranking)
+    rated = any(row.get("best_rank") is not None for row in ranking)
+    for row in ranking:
+        score = row["rating"]
+        line = [row["competitor"], row["rank"], f"{score:.1f}" if abs(score) >= 10 else score]
+        if spans:
+            known = row["lower"] is not None
+            line.append(f"{row['lower']:.1f} .. {row['upper']:.1f}" if known else "")
+        if rated:
+            known = row["best_rank"] is not None
+            line.append(f"{row['best_rank']}-{row['worst_rank']}" if known else "")
+        rows.append([*line, row["average_win_rate"], f"{row['comparisons']:,}"])
+    head = ["competitor", "rank", "rating", *["interval"][:spans], *["ranks"][:rated]]
+    parts = [draw_table(rows, [*head, "win rate", "comparisons"])]
+    if content.get("differences"):
+        parts.append(_draw_differences(content["differences"]))
+    return "\n\n".join([*parts, draw_source(content)])
+
+
+def _draw_differences(differences: list[dict[str, Any]]) -> str:
+    tested = [one["p_value"] for one in differences if one["p_value"] is not None]
+    real = sum(p_value < 1 - LEVEL for p_value in tested)
+    untold = len(differences) - len(tested)
+    return (
+        f"{real} of {len(differences)} differences are real (together at {LEVEL:.0%})"
+        + (f", {untold} cannot be tested" if untold else "")
+        + "; ranks: what these leave possible"
+    )
+
+
+def _rated(
+    contest: Tournament, options: RankOptions, content: dict[str, Any]
+) -> list[dict[str, Any]]:
+    intervals = options.intervals or INTERVALS[0]
+    ratings = rate(
+        contest,
+        model=options.method,
+        intervals=intervals,
+        replicates=options.replicates or REPLICATES,
+        level=LEVEL,
+        anchor=options.anchor,
+        seed=options.seed or 0,
+    )
+    content["warnings"] = list(ratings.warnings)
+    content |= {"intervals": intervals, "level": LEVEL, "anchor": options.anchor}
+    if ratings.ties is not None:
+        content["tie_parameter"] = ratings.ties
+    clustered = intervals != "rows"
+    known, bounded, enough = _tellable(contest, options.anchor, clustered=clustered)
+    content["warnings"] += _few(contest, clustered=clustered)
+    content["warnings"] += _spreadless(ratings, bounded, options.anchor)
+    total = contest.clusters if clustered else len(contest)
+    tested = compare(ratings, LEVEL, known & (total >= FEW))
+    order = np.argsort(-ratings.rating, kind="stable").tolist()
+    names = contest.competitors
+    content["differences"] = [
+        {
+            "better": names[i],
+            "worse": names[j],
+            "difference": float(tested.difference[i, j]),
+            "standard_error": float(tested.standard_error[i, j]) if known[i, j] else None,
+            "p_value": _number(tested.p_value[i, j]),
+        }
+        for at, i in enumerate(order)
+        for j in order[at + 1 :]
+        if total >= FEWEST
+    ]
+    return [
+        {
+            "rank": at + 1,
+            "competitor": names[i],
+            "rating": float(ratings.rating[i]),
+            "lower": float(ratings.lower[i]) if bounded[i] else None,
+            "upper": float(ratings.upper[i]) if bounded[i] else None,
+            "standard_error": float(ratings.standard_error[i]) if bounded[i] else None,
+            "best_rank": int(tested.best_rank[i]) if enough[i] else None,
+            "worst_rank": int(tested.worst_rank[i]) if enough[i] else None,
+        }
+        for at, i in enumerate(order)
+    ]
+
+
+def _tellable(
+    contest: Tournament, anchor: str | None, *, clustered: bool
+) -> tuple[Bool, Bool, Bool]:
+    """Which differences [K, K] the verdicts tell, which intervals [K], which ranges of ranks [K].
+
+    Neither is told by fewer than five clusters of a competitor's own, nor are differences where
+    the likelihood has no bound on one side, so that only the tie with an average one gives it.
+    """
+    enough = own_units(contest, clustered=clustered) >= FEWEST
+    groups = bounded_groups(contest)
+    known = (groups[:, None] == groups[None, :]) & enough[:, None] & enough[None, :]
+    if anchor is not None:
+        return known, known[:, contest.competitors.index(anchor)], enough
+    main = largest(groups)
+    return known, enough & (groups == (-1 if main is None else main)), enough
+
+
+def _spreadless(ratings: Ratings, bounded: Bool, anchor: str | None) -> list[str]:
+    """Whose interval has no width, as where all preferences are equal."""
+    at = np.flatnonzero(bounded & (ratings.standard_error < NO_SPREAD)).tolist()
+    names = [ratings.competitors[i] for i in at if ratings.competitors[i] != anchor]
+    words = "all preferences are equal: an interval of no width does not say how sure they are"
+    return [f"{listed(names)}: {words}"] if names else []
+
+
+def _few(contest: Tournament, *, clustered: bool) -> list[str]:
+    """Who has too few clusters, where all together have enough."""
+    units, what = own_units(contest, clustered=clustered), "clusters" if clustered else "rows"
+    total = contest.clusters if clustered else len(contest)
+    if total < FEWEST:
+        return [] if clustered else [f"only {total} rows: no interval is given"]
+    lines = []
+    if total < FEW:
+        lines.append(f"no difference counts as real with fewer than {FEW} {what}")
+    rare, few = units < FEWEST, (units >= FEWEST) & (units < FEW) & (total >= FEW)
+    for mask, least, effect in (
+        (rare, FEWEST, "no interval, no range of ranks and no real difference"),
+        (few, FEW, "their intervals are too narrow"),
+    ):
+        if mask.any():
+            names = listed([contest.competitors[at] for at in np.flatnonzero(mask).tolist()])
+            lines.append(f"{names}: fewer than {least} {what} of their own: {effect}")
+    return lines
+
+
+def _scored(
+    contest: Tournament, points: Float64, ties: Float64, options: RankOptions
+) -> list[dict[str, Any]]:
+    lower = upper = None
+    methods = {
+        "average": lambda: scores.average_win_rate(points),
+        "newman": lambda: scores.newman(points, ties)[0],
+        "eigen": lambda: scores.eigenvector(points),
+        "pagerank": lambda: scores.pagerank(points),
+    }
+    if options.method == "elo":
+        score, lower, upper = scores.elo(contest, shuffles=options.orders, seed=options.seed or 0)
+    else:
+        try:
+            score = methods[options.method]()
+        except scores.NotConverged as error:
+            why = "; ".join(doubts(contest))
+            cause = f"{error.cause}: {why}" if why else error.cause
+            raise scores.NotConverged(cause, remedy=error.remedy) from None
+    order = np.argsort(-score, kind="stable").tolist()
+    ranking: list[dict[str, Any]] = []
+    for at, i in enumerate(order):
+        row = {"rank": at + 1, "competitor": contest.competitors[i], "rating": float(score[i])}
+        if lower is not None and upper is not None and options.orders:
+            row |= {"lower": float(lower[i]), "upper": float(upper[i])}
+        ranking.append(row)
+    return ranking
+
+
+def _doubts(contest: Tournament, options: RankOptions) -> list[str]:
+    """What a score without a likelihood does not tell by itself."""
+    lines = []
+    if apart := islands(contest):
+        lines.append(APART.format(apart))
+    weight = contest.rows.weight
+    if options.method == "elo" and len(weight) and (weight != weight[0]).any():
+        lines.append("elo counts every row once, whatever its weight")
+    return lines
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,128 @@
+"""Comparisons as integer columns: what every rating and win rate starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from steelyard.core.schemas import Bool, Float64
+from steelyard.errors import InputRefused
+from steelyard_kernels.comparisons import Rows, pair_sums, rows_of
+
+Int32 = npt.NDArray[np.int32]
+NOTHING: Float64 = np.zeros(0)
+MOST = 2000  # competitors: beyond it, sums for all pairs of them do not fit into memory
+
+
+@dataclass(frozen=True, slots=True)
+class Tournament:
+    """Comparisons of K competitors; columns of length n."""
+
+    competitors: tuple[str, ...]  # in the order of the alphabet
+    rows: Rows  # pair i * K + j with i < j; the preference is that for i
+    swapped: Bool  # the row's model_a is competitor j
+    cluster: Int32  # from 0
+    clusters: int
+    alone: int  # rows of a competitor against itself, which were left out
+
+    def __len__(self) -> int:
+        return len(self.rows.pair)
+
+    @property
+    def size(self) -> int:
+        """K."""
+        return len(self.competitors)
+
+    def sums(self) -> Float64:
+        """[K * K, 3]: weight, score of i and ties of each pair (`comparisons.pair_sums`)."""
+        return pair_sums(self.rows, self.size)
+
+    def points(self) -> tuple[Float64, Float64]:
+        """[K, K] each: points of the row's competitor against the column's, and their ties.
+
+        A tie is half a point to both; ties are symmetric.
+        """
+        sums = self.sums().reshape(self.size, self.size, 3)
+        points = sums[:, :, 1] + (sums[:, :, 0] - sums[:, :, 1]).T
+        return points, sums[:, :, 2] + sums[:, :, 2].T
+
+
+def tournament(table: pa.Table) -> Tournament:
+    """Columns of a table of comparisons (`store.tables`) as a tournament.
+
+    Args:
+        table: model_a, model_b, preference; tie, weight and instruction if there are any.
+            Without `instruction`, each row is a cluster.
+
+    Raises:
+        InputRefused: fewer than two competitors, or too many.
+    """
+    competitors, a, b = _competitors(table)
+    other = a != b
+    alone = int(len(a) - np.count_nonzero(other))
+    if alone:
+        table = table.filter(pa.array(other))
+        a, b = a[other], b[other]
+    if not 2 <= len(competitors) <= MOST or not len(a):
+        raise InputRefused(
+            f"{len(competitors):,} competitors; ratings need 2 to {MOST:,} that were compared",
+            remedy="check which columns are model_a and model_b: --map model_a=COLUMN",
+        )
+    swapped = a > b
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    preference = numbers(table["preference"])
+    cluster, clusters = _clusters(table)
+    tie = table["tie"] if "tie" in table.column_names else None
+    return Tournament(
+        competitors=competitors,
+        rows=rows_of(
+            low * len(competitors) + high,
+            np.where(swapped, 1 - preference, preference),
+            NOTHING if tie is None or tie.null_count else numbers(tie),
+            numbers(table["weight"]) if "weight" in table.column_names else NOTHING,
+        ),
+        swapped=swapped,
+        cluster=cluster,
+        clusters=clusters,
+        alone=alone,
+    )
+
+
+def alike(name: str, names: Sequence[str]) -> list[str]:
+    """Up to three of the names that are most like this one, whatever their case."""
+    by_lower = {one.lower(): one for one in reversed(names)}
+    near = get_close_matches(name.lower(), by_lower, n=3)
+    return [by_lower[one] for one in near] or list(names[:3])
+
+
+def numbers(column: pa.ChunkedArray) -> Float64:
+    """A column without nulls as float64."""
+    return np.asarray(column.to_numpy(), dtype=np.float64)
+
+
+def _competitors(table: pa.Table) -> tuple[tuple[str, ...], Int32, Int32]:
+    sides = [table[name].combine_chunks() for name in ("model_a", "model_b")]
+    sides = [side if pa.types.is_dictionary(side.type) else side.dictionary_encode()
+             for side in sides]  # fmt: skip
+    present = [pc.take(side.dictionary, pc.unique(side.indices)) for side in sides]
+    names = sorted(set().union(*(part.to_pylist() for part in present)))
+    place = {name: at for at, name in enumerate(names)}
+    codes = []
+    for side in sides:
+        known = np.array([place.get(name, -1) for name in side.dictionary.to_pylist()], np.int32)
+        codes.append(known[side.indices.to_numpy(zero_copy_only=False)])
+    return tuple(names), codes[0], codes[1]
+
+
+def _clusters(table: pa.Table) -> tuple[Int32, int]:
+    if "instruction" not in table.column_names:
+        return np.arange(len(table), dtype=np.int32), len(table)
+    coded = pc.dictionary_encode(table["instruction"]).combine_chunks()
+    indices = coded.indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+    return indices, len(coded.dictionary)

@@ -1,0 +1,293 @@
+"""`steelyard winrate`: every competitor against one, raw and with length or style held equal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from steelyard.comparisons.read import Comparisons, NothingLeft, read_comparisons
+from steelyard.core.schemas import Bool, Float64, Int64
+from steelyard.errors import InputRefused, UsageError, escape
+from steelyard.ranking.length_control import LEARNABLE, Controlled, relative_difference
+from steelyard.ranking.report import (
+    LEVEL,
+    draw_source,
+    draw_table,
+    estimate,
+    listed,
+    percent,
+    source,
+    sure,
+)
+from steelyard.ranking.style import FEATURES, read_with_style
+from steelyard.ranking.tournament import NOTHING, alike, numbers
+from steelyard.ranking.win_rates import Against, WinRate, best_first, win_rates
+from steelyard.statistics.clusters import FEWEST, few_clusters
+
+NEED = ("model_a", "model_b", "preference")
+WANT = ("instruction", "weight", "length_a", "length_b")
+NO_SPREAD = 1e-9  # of a standard error: what rounding leaves of 0
+DIFFICULTIES = (
+    "give Parquet with the columns instruction_id (or instruction, or prompt) and difficulty, in"
+    " log-odds; --map names columns of SOURCE, not of this file"
+)
+
+
+def winrate(
+    path: Path,
+    columns: Mapping[str, str],
+    baseline: str,
+    *,
+    difficulty: Path | None = None,
+    style: bool = False,
+) -> dict[str, Any]:
+    """Win rates against a baseline.
+
+    Args:
+        path: run or file.
+        columns: role -> column.
+        baseline: the competitor that the others are compared with.
+        difficulty: Parquet with an instruction and its `difficulty`, in log-odds; None: learned.
+        style: whether to hold style equal, for which texts are read.
+
+    Returns:
+        JSON: `win_rates`, best first; what was read and left out.
+
+    Raises:
+        UsageError: nobody has that name, or a column is missing.
+        InputRefused: values cannot be used.
+    """
+    read = (read_with_style if style else read_comparisons)(path, columns, NEED, WANT)
+    table, own = _against(read.table, baseline)
+    table, unknown = _without_lengths(table)
+    hard = None if difficulty is None else _difficulty(table, difficulty)
+    # Apart, so that the difficulties that others learn from them are of real contests.
+    found = [one for mask in (~own, own) for one in win_rates(_rows(table, baseline, hard, mask))]
+    used = str(difficulty) if difficulty else _learned(found, baseline)
+    return {
+        **source(path, read),
+        "rows": len(table),
+        "baseline": baseline,
+        "difficulty": used,
+        "win_rates": [_as_json(one) for one in sorted(found, key=best_first)],
+        "warnings": [*unknown, *_warnings(found, baseline, int(own.sum()), used)],
+    }
+
+
+def _without_lengths(table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """The table without its lengths where a row lacks one, and what to say of it."""
+    if not {"length_a", "length_b"} <= set(table.column_names):
+        return table, []
+    known = pc.and_(table["length_a"].is_valid(), table["length_b"].is_valid())
+    absent = len(table) - int(pc.sum(known).as_py())
+    if not absent:
+        return table, []
+    lines = [f"{absent:,} of {len(table):,} rows lack a length: none is given at equal length"]
+    return table.drop_columns(["length_a", "length_b"]), lines
+
+
+def _learned(found: list[WinRate], baseline: str) -> str | None:
+    """Where difficulties came from; None where nothing could rest on them."""
+    others = [one for one in found if one.competitor != baseline]
+    if not any(one.length_controlled for one in others):
+        return None
+    return "learned" if len(others) >= LEARNABLE else "none"
+
+
+def _warnings(found: list[WinRate], baseline: str, alone: int, difficulty: str | None) -> list[str]:
+    name = escape(baseline)
+    lines = [f"{escape(one.competitor)}: {one.problem}" for one in found if one.problem]
+    if alone:
+        lines.append(f"{alone:,} rows compare {name} with itself: no other's numbers rest on them")
+    if difficulty == "none":
+        lines.append(
+            f"no difficulty of instructions was used: learning it takes {LEARNABLE} competitors,"
+            " --difficulty gives it; the baseline's length stands in"
+        )
+    notes: dict[str, list[str]] = {}
+    for one in found:
+        if note := few_clusters(one.win_rate.clusters):
+            notes.setdefault(note, []).append(one.competitor)
+        elif (one.win_rate.standard_error or 0) < NO_SPREAD and one.competitor != baseline:
+            note = "all preferences are equal: a standard error of 0 does not say how sure they are"
+            notes.setdefault(note, []).append(one.competitor)
+        if one.one_sided:
+            note = (
+                f"hardly ever on both sides of {name} in length: equal length is outside of what"
+                " was seen, an extrapolation"
+            )
+            notes.setdefault(note, []).append(one.competitor)
+    return lines + [f"{listed(names)}: {note}" for note, names in notes.items()]
+
+
+def draw_winrate(content: dict[str, Any]) -> str:
+    """The win rates as text, in per cent."""
+    rows = []
+    for one in content["win_rates"]:
+        raw = one["win_rate"]
+        line = [one["competitor"], percent(raw["value"]), percent(raw["standard_error"])]
+        line.append(percent(one["discrete_win_rate"]))
+        for kind in ("length_controlled", "style_controlled"):
+            if any(other[kind] for other in content["win_rates"]):
+                held = one[kind] or {"win_rate": None, "standard_error": None}
+                line += [percent(held["win_rate"]), percent(held["standard_error"])]
+        rows.append([*line, f"{raw['rows']:,}"])
+    head = ["competitor", "win rate %", "se", "discrete"]
+    for kind, title in (("length_controlled", "equal length"), ("style_controlled", "equal style")):
+        if any(one[kind] for one in content["win_rates"]):
+            head += [title, "se"]
+    title = f"against {escape(content['baseline'])}"
+    return "\n\n".join([title, draw_table(rows, [*head, "rows"]), draw_source(content)])
+
+
+def _against(table: pa.Table, baseline: str) -> tuple[pa.Table, Bool]:
+    """Rows with the baseline, and which of them have it on both sides."""
+    first, second = (pc.equal(table[name], baseline) for name in ("model_a", "model_b"))
+    rows = pc.or_(first, second)
+    if not pc.any(rows).as_py():
+        names = sorted({*pc.unique(table["model_a"]).to_pylist(),
+                        *pc.unique(table["model_b"]).to_pylist()})  # fmt: skip
+        near = alike(baseline, names)
+        raise UsageError(
+            f"no comparison is with {escape(baseline)}",
+            place="--baseline",
+            remedy=f"choose a competitor, such as {', '.join(map(escape, near))}",
+        )
+    return table.filter(rows), pc.and_(first, second).filter(rows).to_numpy()
+
+
+def _difficulty(table: pa.Table, path: Path) -> Float64:
+    if "instruction" not in table.column_names:
+        raise UsageError(
+            "the comparisons name no instruction that a difficulty could belong to",
+            place="--difficulty",
+            remedy="name its column: --map instruction=COLUMN",
+        )
+    given = _difficulties(path)
+    ids, values = given.table["instruction"].combine_chunks(), _log_odds(given.table, path)
+    twice = _contradictory(ids.to_numpy(), values)
+    if len(twice):
+        name = given.columns["instruction"].partition(", else ")[0].replace('"', "")
+        named = read_comparisons(path, {"instruction": name, "pair_id": name}, ("pair_id",)).table
+        first, second = twice[0]
+        raise InputRefused(
+            f"{len(twice):,} of {pc.count_distinct(ids).as_py():,} instructions have several"
+            f" difficulties, such as {escape(named['pair_id'][first], 80)}: {values[first]:g} and"
+            f" {values[second]:g}",
+            place=str(path),
+            effect="nothing was computed",
+            remedy="give each instruction one difficulty",
+        )
+    at = pc.index_in(table["instruction"], value_set=ids)
+    if at.null_count:
+        raise InputRefused(
+            f"{at.null_count:,} of {len(table):,} comparisons are of instructions without a"
+            " difficulty",
+            place=str(path),
+            remedy="give each instruction one, or leave --difficulty out to have it learned; a text"
+            " 7 is not the number 7",
+        )
+    found: Float64 = values[at.to_numpy()]
+    return found
+
+
+def _difficulties(path: Path) -> Comparisons:
+    try:
+        return read_comparisons(path, None, ("instruction", "difficulty"))
+    except NothingLeft:
+        raise InputRefused(
+            "there is no row, and so no difficulty", place=str(path), remedy=DIFFICULTIES
+        ) from None
+    except (InputRefused, UsageError) as error:
+        raise type(error)(error.cause, place=error.place, remedy=DIFFICULTIES) from None
+
+
+def _log_odds(given: pa.Table, path: Path) -> Float64:
+    try:
+        found = numbers(given["difficulty"].cast(pa.float64()))
+    except pa.ArrowException:
+        found = np.full(len(given), np.nan)
+    if not np.isfinite(found).all():
+        raise InputRefused(
+            f"{int((~np.isfinite(found)).sum()):,} difficulties are null or no numbers",
+            place=str(path),
+            remedy="give finite numbers, in log-odds",
+        )
+    return found
+
+
+def _contradictory(ids: npt.NDArray[np.uint64], values: Float64) -> Int64:
+    """[m, 2]: of each id with several values, a row of the lowest and one of the highest."""
+    order = np.lexsort((values, ids))
+    starts = np.flatnonzero(np.append(True, np.diff(ids[order]) != 0))
+    low, high = order[starts], order[np.append(starts[1:], len(order)) - 1]
+    differ = values[low] != values[high]
+    return np.stack([low[differ], high[differ]], axis=1)
+
+
+def _rows(table: pa.Table, baseline: str, difficulty: Float64 | None, mask: Bool) -> Against:
+    """The rows of a mask, each seen from the competitor's side."""
+    table = table.filter(pa.array(mask))
+    first, second = (pc.equal(table[name], baseline) for name in ("model_a", "model_b"))
+    turned = pc.and_not(first, second).combine_chunks()
+    back = turned.to_numpy(zero_copy_only=False)
+    preference = numbers(table["preference"])
+    models = pc.if_else(turned, *(pc.cast(table[name].combine_chunks(), pa.string())
+                                  for name in ("model_b", "model_a")))  # fmt: skip
+    coded = models.dictionary_encode()
+    names = set(table.column_names)
+    sign = np.where(back, -1.0, 1.0)
+    length = baseline_length = style = None
+    if {"length_a", "length_b"} <= names:
+        one, other = numbers(table["length_a"]), numbers(table["length_b"])
+        length, baseline_length = sign * (one - other), np.where(back, one, other)
+    if {f"{feature}_{side}" for feature in FEATURES for side in "ab"} <= names:
+        style = {
+            feature: sign
+            * relative_difference(numbers(table[f"{feature}_a"]), numbers(table[f"{feature}_b"]))
+            for feature in FEATURES
+        }
+    cluster = np.arange(len(table))
+    if "instruction" in names:
+        cluster = table["instruction"].combine_chunks().dictionary_encode().indices.to_numpy()
+    return Against(
+        competitor=tuple(coded.dictionary.to_pylist()),
+        code=coded.indices.to_numpy(zero_copy_only=False),
+        preference=np.where(back, 1 - preference, preference),
+        cluster=cluster,
+        weight=numbers(table["weight"]) if "weight" in names else NOTHING,
+        length=length,
+        difficulty=None if difficulty is None else difficulty[mask],
+        baseline_length=baseline_length,
+        style=style or {},
+    )
+
+
+def _as_json(one: WinRate) -> dict[str, Any]:
+    return {
+        "competitor": one.competitor,
+        "win_rate": estimate(one.win_rate),
+        "discrete_win_rate": one.discrete,
+        "mean_length_difference": one.difference,
+        "length_controlled": _controlled(one.length_controlled, one.win_rate.clusters),
+        "style_controlled": _controlled(one.style_controlled, one.win_rate.clusters),
+    }
+
+
+def _controlled(one: Controlled | None, clusters: int) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    lower, upper = one.interval(LEVEL) if clusters >= FEWEST else (None, None)
+    return {
+        "win_rate": one.win_rate,
+        "standard_error": sure(one.standard_error, clusters),
+        "lower": lower,
+        "upper": upper,
+        "coefficients": one.coefficients,
+    }

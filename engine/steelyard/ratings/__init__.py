@@ -1,1 +1,0 @@
-"""From preferences to win rates and ratings, with intervals: pure functions over columns."""

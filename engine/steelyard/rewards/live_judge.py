@@ -1,0 +1,99 @@
+"""An open judge that gives verdicts of rows at once, without shards and a run directory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from steelyard.core.batches import Workload
+from steelyard.core.config import RunConfig
+from steelyard.core.progress import Reporter
+from steelyard.errors import UsageError
+from steelyard.judge import open_judge
+from steelyard.plan.dedupe import unique_prompts
+from steelyard.plan.keys import plan_batch
+from steelyard.prompts.judging import Inquiry, asking, judge_part
+from steelyard.prompts.maker import PromptMaker
+from steelyard.protocols.protocol import Example
+from steelyard.scoring.feed import batches
+from steelyard.scoring.read import read_all
+from steelyard.scoring.run_record import judge_specs
+from steelyard.store.reads.parts import reads_table
+from steelyard.store.verdicts.database import verdicts_of
+from steelyard.store.verdicts.views import Spec
+
+# How many prompts will come is not known when the engine is loaded.
+MANY_PROMPTS = 1 << 20
+
+
+class Reader:
+    """Opens the judge of a config and loads its engine.
+
+    Args:
+        config: with one judge.
+        inquiry: what it asks (inquiry.resolve).
+        examples: those of the inquiry.
+
+    Raises:
+        UsageError: a label is no single token of the judge.
+        JudgeUnavailable: the judge cannot be opened, or its engine not be loaded.
+    """
+
+    def __init__(self, config: RunConfig, inquiry: Inquiry, examples: Sequence[Example]) -> None:
+        (spec,) = judge_specs(config)
+        self._judge, self._closed = open_judge(spec), False
+        self.name = self._judge.card.name
+        try:
+            truncate = config.overlong == "truncate"
+            part = judge_part(self._judge, inquiry, examples, truncate=truncate)
+            self._answer, self._asking = part.answer, asking(inquiry, [part])
+            self._maker = PromptMaker.build(
+                self._judge.encoder,
+                part.forms,
+                self._judge.context_length - self._answer.room,
+                truncate=truncate,
+                questions=inquiry.questions,
+                categories=inquiry.categories,
+            )
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        passport = {"inquiry": inquiry.to_json(), "judges": [{"name": self.name}]}
+        self._spec = Spec.of(passport, metadata=False)
+
+    def close(self) -> None:
+        """Free engine, memory and processes. May be called twice."""
+        self._closed = True
+        self._judge.close()
+
+    def verdicts(self, rows: pa.RecordBatch) -> pa.Table:
+        """What a run with these rows would have as `verdicts`, in their order.
+
+        Args:
+            rows: INTAKE, at least one.
+
+        Raises:
+            UsageError: the reader was closed.
+            EngineFailed: the engine dies whatever it reads.
+        """
+        if self._closed:
+            raise UsageError("the judge was closed", remedy="open it again, or close it later")
+        planned = plan_batch(rows, self._asking)
+        unique = unique_prompts(planned.texts["keys"])
+        texts = pa.Table.from_batches([planned.texts])
+        bucket = self._maker.prepare(0, texts, unique, np.arange(len(unique.keys)))
+        assert bucket is not None  # noqa: S101 - every row has a prompt
+        prompts, warn = batches(bucket), Reporter(quiet=True).warn
+        reads = list(read_all(self._judge, prompts, self._maker.context, self._start, warn))
+        pairs = pa.Table.from_batches([planned.pairs])
+        pairs = pairs.append_column("pair", pa.array(np.arange(len(pairs))))
+        now = time.time_ns() // 1_000_000
+        return verdicts_of(self._spec, pairs, reads_table(reads, [now] * len(reads)))
+
+    def _start(self) -> None:
+        context, writes = self._maker.context, self._answer.room
+        self._judge.start(Workload(MANY_PROMPTS, context, writes), self._answer)

@@ -1,0 +1,1 @@
+"""The run: planner, session, feed, read, tally; resume, status, estimate."""

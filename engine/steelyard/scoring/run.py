@@ -1,0 +1,317 @@
+"""The one place where the stages are wired together, top to bottom.
+
+score: shards are checked -> the judge is opened -> run.json -> plan -> engine -> reads -> verdicts.
+resume: the same from wherever the run stands.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from steelyard.core.config import RunConfig, Scalar
+from steelyard.core.progress import Reporter
+from steelyard.errors import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_ROW_ERRORS,
+    InputRefused,
+    IntegrityFault,
+    SteelyardError,
+)
+from steelyard.input import ShardSet, open_shards, pair_roles, stream
+from steelyard.judge import open_judge
+from steelyard.judge.base import Judge
+from steelyard.plan.keys import Asking
+from steelyard.prompts.judging import Inquiry, JudgePart, asking, judge_part, planned_part, resolve
+from steelyard.protocols.protocol import Example
+from steelyard.scoring.planner import write_plan
+from steelyard.scoring.run_record import (
+    OTHER_FILES,
+    changed,
+    judge_specs,
+    make_passport,
+    require_scored,
+    row_limits,
+    run_fingerprint,
+    same_run,
+)
+from steelyard.scoring.session import Context, read_prompts
+from steelyard.scoring.shard_texts import SHARDS_REMEDY, open_texts
+from steelyard.store.images import ImageStore
+from steelyard.store.plan.buckets import BucketTexts
+from steelyard.store.plan.files import Manifest, read_manifest
+from steelyard.store.reads import journal, reuse
+from steelyard.store.reads.journal import Part, read_journal
+from steelyard.store.reads.parts import FAILED_READS
+from steelyard.store.reads.recovery import recover
+from steelyard.store.rundir import RunDir
+from steelyard.store.verdicts import handoff, queries
+
+
+def score(
+    config: RunConfig,
+    run: Path,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+) -> int:
+    """Score shards into a run directory; goes on with the run that is there if it is the same.
+
+    Args:
+        config: what to do.
+        run: the run directory; made if it does not exist.
+        reporter: where progress goes.
+        stop: set by the caller to end after the part in work.
+
+    Returns:
+        Exit code: 0 done, 4 done with row errors, 130 stopped.
+
+    Raises:
+        SteelyardError: see errors.py.
+    """
+    reporter, stop = reporter or Reporter(), stop or threading.Event()
+    config = config.anchored()
+    place = RunDir(run)
+    place.check_place()
+    if place.passport.exists():
+        require_scored(place, place.read_passport())
+    inquiry, examples = resolve(config)
+    shards = open_input(config, inquiry)
+    with open_judges(config) as judges, place.lock():
+        parts = judge_parts(config, judges, inquiry, examples, shards)
+        passport = make_passport(config, judges, inquiry, parts, shards)
+        begun = place.passport.exists() and read_manifest(place) is not None
+        if begun:
+            passport = same_run(place, passport)
+            reporter.say(f"{place.root}: going on with the run that is there")
+        else:
+            # A run without a plan holds nothing yet: what was refused there may be put right.
+            place.create()
+            journal.create(place.root)
+            place.write_passport(passport)
+        ctx = Context(place, config, passport, judges, inquiry, reporter, stop)
+        return _carry_out(ctx, shards, asking(inquiry, parts))
+
+
+def resume(
+    run: Path,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+    *,
+    engine: Mapping[str, Scalar] | None = None,
+    replicas: int | None = None,
+) -> int:
+    """Go on with a run from where it stands; see `score`.
+
+    Args:
+        run: the run directory.
+        reporter: where progress goes.
+        stop: set by the caller to end after the part in work.
+        engine: settings over those that the run was begun with.
+        replicas: engines side by side from now on.
+    """
+    reporter, stop = reporter or Reporter(), stop or threading.Event()
+    place = RunDir(run)
+    passport = place.read_passport()
+    require_scored(place, passport)
+    config = RunConfig.from_mapping(passport["config"], str(place.passport))
+    config = replace(
+        config,
+        engine={**config.engine, **(engine or {})},
+        replicas=config.replicas if replicas is None else replicas,
+    ).validate()
+    planned = read_manifest(place) is not None
+    inquiry = Inquiry.from_json(passport["inquiry"])
+    shards = None if planned else open_input(config, inquiry)
+    with open_judges(config) as judges, place.lock():
+        parts = [planned_part(one, inquiry, passport, at) for at, one in enumerate(judges)]
+        if run_fingerprint(inquiry, parts) != passport["fingerprint"]:
+            raise changed(place, [OTHER_FILES])
+        if shards is not None and shards.fingerprint != passport["input"]["fingerprint"]:
+            raise changed(place, ["the input shards"])
+        ctx = Context(place, config, passport, judges, inquiry, reporter, stop)
+        return _carry_out(ctx, shards, asking(inquiry, parts))
+
+
+@contextmanager
+def open_judges(config: RunConfig) -> Iterator[list[Judge]]:
+    """The judges of a config, opened one after another; closed at the end."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(closing(open_judge(spec))) for spec in judge_specs(config)]
+
+
+def open_input(config: RunConfig, inquiry: Inquiry) -> ShardSet:
+    """The shards of a config, with the roles that its protocol needs."""
+    known = pair_roles(inquiry.required_roles, inquiry.special_roles)
+    return open_shards(config.inputs, config.map, known)
+
+
+def judge_parts(
+    config: RunConfig,
+    judges: Sequence[Judge],
+    inquiry: Inquiry,
+    examples: Sequence[Example],
+    shards: ShardSet,
+) -> list[JudgePart]:
+    """What is asked, in each judge's words."""
+    truncate, images = config.overlong == "truncate", shards.roles.get("images")
+    return [
+        judge_part(judge, inquiry, examples, truncate=truncate, images=images) for judge in judges
+    ]
+
+
+def _carry_out(ctx: Context, shards: ShardSet | None, asked: Asking) -> int:
+    """From whatever state the run is in to its end."""
+    try:
+        manifest = read_manifest(ctx.run) or _plan(ctx, shards, asked)
+    except _Stopped:
+        return _stopped(ctx)
+    if not manifest.pairs:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.rejected.items())
+        raise InputRefused(
+            f"every row was refused ({reasons})",
+            place=str(ctx.run.root),
+            effect="there is nothing to judge",
+            remedy=f'steelyard sql {ctx.run.root} "FROM rejects" says why, row by row',
+        )
+    intact = _recover(ctx)
+    if sum(part.rows for part in intact) < manifest.prompts:
+        _take_over(ctx, first=not intact)
+    if ctx.stop.is_set():
+        return _stopped(ctx)
+    if sum(part.rows for part in read_journal(ctx.run.root)) < manifest.prompts:
+        with closing(_open_texts(ctx, manifest, shards, asked)) as texts:
+            read_prompts(ctx, manifest, texts)
+    else:
+        ctx.reporter.say(f"all {manifest.prompts:,} reads are there: no engine is needed")
+    if sum(part.rows for part in read_journal(ctx.run.root)) < manifest.prompts:
+        return _stopped(ctx)
+    handoff.ensure_compact(ctx.run)
+    return _exit_code(ctx, manifest)
+
+
+def _open_texts(
+    ctx: Context, manifest: Manifest, shards: ShardSet | None, asked: Asking
+) -> BucketTexts:
+    """The plan's texts; where they stayed in the shards, these have to be as they were."""
+    if shards is None and manifest.in_shards:
+        shards = _same_shards(ctx)
+    return open_texts(ctx.run, manifest, shards, asked, row_limits(ctx.config))
+
+
+def _same_shards(ctx: Context) -> ShardSet:
+    try:
+        shards = open_input(ctx.config, ctx.inquiry)
+    except InputRefused as refused:
+        cause, place = refused.cause, refused.place
+    else:
+        if shards.fingerprint == ctx.passport["input"]["fingerprint"]:
+            return shards
+        cause, place = _what_changed(ctx, shards), ", ".join(ctx.config.inputs)
+    raise InputRefused(
+        f"this run reads its texts from the shards: {cause}",
+        place=place,
+        effect="nothing was read; what was read before is intact",
+        remedy=SHARDS_REMEDY,
+    )
+
+
+def _what_changed(ctx: Context, shards: ShardSet) -> str:
+    planned = set(ctx.passport["input"]["shards"])
+    here = {source.name for source in shards.sources}
+    kinds = {"not there": planned - here, "not planned": here - planned}
+    named = [f"{word}: {', '.join(sorted(names)[:3])}" for word, names in kinds.items() if names]
+    return "; ".join(named) or "their sizes or footers are others than they were"
+
+
+class _Stopped(Exception):
+    """The user ended the planning."""
+
+
+def _plan(ctx: Context, shards: ShardSet | None, asked: Asking) -> Manifest:
+    if shards is None:
+        raise IntegrityFault(
+            "the plan is gone", place=str(ctx.run.plan), remedy="score into a new run directory"
+        )
+    keep = ImageStore(ctx.run.images).add
+    manifest = write_plan(
+        ctx.run,
+        lambda: stream(shards, row_limits(ctx.config), keep_image=keep),
+        asking=asked,
+        expected=shards.rows,
+        bucket_bytes=ctx.config.bucket_bytes,
+        schema=shards.schema,
+        local=shards.local and "images" not in shards.roles,
+        on_progress=_planning_progress(ctx, shards.rows),
+    )
+    ctx.reporter.done()
+    refused = sum(manifest.rejected.values())
+    for role, slot in {"reference": "reference", "turns": "conversation"}.items():
+        if role in shards.roles and slot not in asked.shown:
+            ctx.reporter.warn(f"the protocol {ctx.inquiry.name} does not show the {role}")
+    if ambiguous := queries.ambiguous_pair_ids(ctx.run):
+        ctx.reporter.warn(
+            f"{ambiguous:,} pair_ids stand for several different pairs: join on shard and row"
+        )
+    ctx.reporter.say(
+        f"planned {manifest.pairs:,} pairs, {manifest.prompts:,} unique prompts"
+        f" of {manifest.asked:,}, {refused:,} rows refused"
+    )
+    return manifest
+
+
+def _planning_progress(ctx: Context, total: int) -> Callable[[int, int], None]:
+    def on_progress(accepted: int, refused: int) -> None:
+        ctx.reporter.planning(accepted, refused, total)
+        if ctx.stop.is_set():
+            raise _Stopped
+
+    return on_progress
+
+
+def _recover(ctx: Context) -> list[Part]:
+    found = recover(ctx.run)
+    for name in found.set_aside:
+        ctx.reporter.warn(f"{name} is damaged: set aside, its prompts are read again")
+    for name in found.missing:
+        ctx.reporter.warn(f"{name} is missing: its prompts are read again")
+    for name in found.adopted:
+        ctx.reporter.warn(f"{name} had no line in the journal: checked and taken in")
+    if found.intact:
+        queries.balance_pairs(ctx.run)
+    return found.intact
+
+
+def _take_over(ctx: Context, *, first: bool) -> None:
+    """Take reads of earlier runs; again on resume, for the first time may have been cut short."""
+    for other in ctx.config.reuse:
+        try:
+            taken, notes = reuse.take_over(ctx.run, RunDir(Path(other)))
+        except SteelyardError as error:
+            if first:
+                raise
+            ctx.reporter.warn(f"nothing more is reused of {other}: {error.cause}")
+            continue
+        ctx.reporter.say(f"reused {taken:,} reads of {other}")
+        for note in notes:
+            ctx.reporter.warn(note)
+    if ctx.config.reuse:
+        queries.balance_pairs(ctx.run)
+
+
+def _stopped(ctx: Context) -> int:
+    ctx.reporter.say(f"stopped; go on with: steelyard resume {ctx.run.root}")
+    return EXIT_INTERRUPTED
+
+
+def _exit_code(ctx: Context, manifest: Manifest) -> int:
+    failed = sum(
+        count
+        for part in read_journal(ctx.run.root)
+        for name, count in part.counts.items()
+        if name in FAILED_READS
+    )
+    return EXIT_ROW_ERRORS if failed or manifest.rejected else EXIT_DONE

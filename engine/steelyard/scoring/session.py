@@ -1,0 +1,253 @@
+"""A session: one loading of an engine, and the reads that are made with it."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from steelyard.core import user_cache
+from steelyard.core.batches import ReadBatch, Workload
+from steelyard.core.config import RunConfig
+from steelyard.core.progress import Counts, Reporter
+from steelyard.core.schemas import Int32
+from steelyard.core.work import CacheShape, Work
+from steelyard.errors import EngineFailed, UsageError
+from steelyard.judge.base import Judge
+from steelyard.prompts.forms import Form
+from steelyard.prompts.judging import Inquiry, planned_answer
+from steelyard.prompts.maker import PreparedBucket, PromptMaker
+from steelyard.scoring.cache_oracle import BlockOracle, warm_up
+from steelyard.scoring.feed import Ahead, feed
+from steelyard.scoring.read import read_all
+from steelyard.scoring.tally import Tally
+from steelyard.scoring.telemetry import Telemetry
+from steelyard.store.plan.buckets import BucketTexts
+from steelyard.store.plan.files import Manifest
+from steelyard.store.reads import parts
+from steelyard.store.reads.journal import read_journal
+from steelyard.store.rundir import RunDir
+from steelyard.store.verdicts import queries
+
+# So many tokens that could have come from the prefix cache, and none did: that is no chance.
+NOTICED_TOKENS = 20_000
+NO_CACHE = (
+    "the engine has no prefix cache (switched off, or not there for this model): every prompt is"
+    " computed in full"
+)
+NO_HITS = (
+    "the engine's prefix cache has not given a single token, though prompts share beginnings"
+    " (some hybrid models cannot share): expect the time of `unique` tokens, not of `floor`"
+)
+# A judge whose first so many reads all fail will not do better by the morning.
+HOPELESS_PROMPTS = 200
+
+
+@dataclass(slots=True)
+class Context:
+    """What a run works with while it has the lock."""
+
+    run: RunDir
+    config: RunConfig
+    passport: dict[str, Any]
+    judges: list[Judge]
+    inquiry: Inquiry
+    reporter: Reporter
+    stop: threading.Event
+
+
+def read_prompts(ctx: Context, manifest: Manifest, texts: BucketTexts) -> None:
+    """Read what is not read yet, judge after judge; an engine is loaded if it has something."""
+    several = len(ctx.judges) > 1
+    for number in range(len(ctx.judges)):
+        if ctx.stop.is_set():
+            return
+        left = queries.unread_prompts(ctx.run, number, len(ctx.judges)) if several else None
+        if left != 0:
+            _Reading(ctx, manifest, number, left).run(texts)
+
+
+def make_maker(
+    judge: Judge, number: int, passport: dict[str, Any], inquiry: Inquiry
+) -> PromptMaker:
+    """What makes the prompts of a run's judge."""
+    known = passport["judges"][number]
+    room = planned_answer(passport, number).room
+    return PromptMaker.build(
+        judge.encoder,
+        [Form(**one) for one in known["part"]["forms"]],
+        min(int(known["context_length"]), judge.context_length) - room,
+        truncate=passport["config"]["overlong"] == "truncate",
+        questions=inquiry.questions,
+        judge=number,
+        categories=inquiry.categories,
+    )
+
+
+class _Reading:
+    """One judge's session: loads its engine, again after it died, and reads its prompts."""
+
+    def __init__(self, ctx: Context, manifest: Manifest, number: int, left: int | None) -> None:
+        self.ctx, self.manifest = ctx, manifest
+        self.judge = ctx.judges[number]
+        self.answer = planned_answer(ctx.passport, number)
+        self.maker = make_maker(self.judge, number, ctx.passport, ctx.inquiry)
+        self._check_template()
+        self.session = uuid.uuid4().hex
+        self.loaded: float | None = None  # when, on the monotonic clock
+        self.ready = threading.Event()  # loaded, or never will be
+        self.cache: CacheShape | None = None
+        self._oracle: BlockOracle | None = None
+        committed = read_journal(ctx.run.root)
+        read = sum(part.rows for part in committed)
+        self.counts = Counts(
+            pairs_planned=manifest.pairs,
+            prompts_planned=manifest.prompts,
+            pairs=sum(part.pairs for part in committed),
+            prompts=read,
+            rejects=sum(manifest.rejected.values()),
+        )
+        longest = manifest.longest_prompt_bytes + self.maker.template_tokens
+        if manifest.images:  # how many tokens an image becomes is known to the engine alone
+            longest = self.maker.context
+        self._workload = Workload(
+            prompts=manifest.prompts - read if left is None else left,
+            longest_prompt=min(longest, self.maker.context),
+            writes=self.answer.room,
+            images=manifest.images,
+            image_folder=str(ctx.run.images) if manifest.images else None,
+        )
+
+    def _check_template(self) -> None:
+        least, context = self.maker.least_tokens, self.maker.context
+        if least > context:
+            raise UsageError(
+                f"the template alone takes {least} tokens, the judge holds {context}",
+                effect="nothing was read",
+                remedy="choose a judge, or an --engine max_model_len, with a longer context",
+            )
+
+    def run(self, texts: BucketTexts) -> None:
+        """Load the engine and read."""
+        ctx, counts = self.ctx, self.counts
+        with Telemetry(ctx.run.root, self.session):
+            began = time.monotonic()
+            try:
+                self._read(texts)
+            finally:
+                ctx.reporter.done()
+                seconds = time.monotonic() - (self.loaded or began)
+                self.judge.close()
+                ctx.run.log_session(
+                    "end",
+                    session=self.session,
+                    seconds=round(seconds, 3),
+                    prompts=counts.new_prompts,
+                    tokenizer=self.judge.encoder.engine,
+                )
+            if computed := counts.tokens - counts.cached_tokens:
+                user_cache.remember_rate(ctx.passport["fingerprint"], computed / seconds)
+
+    def start(self) -> None:
+        """Load the engine."""
+        ctx = self.ctx
+        ctx.reporter.say(f"loading {self.judge.card.name} ...")
+        began = time.monotonic()
+        report = self.judge.start(self._workload, self.answer)
+        seconds = time.monotonic() - began
+        ctx.reporter.say(f"loaded in {seconds:.1f} s")
+        ctx.run.log_session(
+            "start",
+            session=self.session,
+            judge=self.judge.card.name,
+            load_seconds=round(seconds, 3),
+            settings=report.settings,
+            versions=report.versions,
+            cache=None if report.cache is None else asdict(report.cache),
+        )
+        if self.loaded is None:
+            self.loaded, self.cache = time.monotonic(), report.cache
+            # What a judge writes goes into the cache, too, and what images become: nobody can
+            # tell that beforehand.
+            known = not self.answer.writes and not self.manifest.images
+            self._oracle = BlockOracle(report.cache) if report.cache and known else None
+            if report.cache is not None and not report.cache.enabled:
+                ctx.reporter.warn(NO_CACHE)
+        self.ready.set()
+
+    def oracle(self, bucket: PreparedBucket) -> Int32 | None:
+        """Tokens that the engine should compute of each prompt, once it is loaded."""
+        if not self.ready.is_set():
+            warm_up()
+        self.ready.wait()
+        if self._oracle is None:
+            return None
+        return self._oracle.computed(bucket.rows, bucket.fitting)
+
+    def _read(self, texts: BucketTexts) -> None:
+        ctx, tally = self.ctx, Tally()
+        buckets = feed(texts, self.manifest, self.maker, parts.done_keys(ctx.run))
+
+        def open_bucket(bucket: PreparedBucket) -> None:
+            tally.open(
+                bucket.number,
+                bucket.unique,
+                unread=bucket.unread,
+                fed=bucket.fed,
+                floor=bucket.floor,
+                oracle=self.oracle(bucket),
+            )
+
+        rows, seconds = ctx.config.part_rows, ctx.config.part_seconds
+        with (
+            closing(Ahead(buckets, open_bucket, ctx.stop)) as ahead,
+            closing(parts.PartWriter(ctx.run, rows=rows, seconds=seconds)) as writer,
+        ):
+            try:
+                self.start()
+                reads = read_all(
+                    self.judge, iter(ahead), self.maker.context, self.start, ctx.reporter.warn
+                )
+                with closing(reads):
+                    self._take(reads, tally, writer)
+            finally:
+                self.ready.set()  # nobody may wait for an engine that did not load
+
+    def _take(self, reads: Iterable[ReadBatch], tally: Tally, writer: parts.PartWriter) -> None:
+        ctx, counts, total, warned = self.ctx, self.counts, Work(), False
+        clock, spent = self.judge.clock, (0.0, 0.0)
+        for batch in reads:
+            gain = tally.count(batch)
+            if gain.work:
+                gain.spend(clock.total - spent[0], clock.busy - spent[1])
+                spent = clock.total, clock.busy
+            writer.add(batch, gain)
+            counts.add(batch, gain)
+            ctx.reporter.scoring(counts)
+            if counts.errors == counts.new_prompts - counts.overlong >= HOPELESS_PROMPTS:
+                raise _hopeless(batch)
+            for work in gain.work.values():
+                total.add(work)
+            if not warned and self.cache is not None and self.cache.enabled:
+                warned = _shares_nothing(total)
+                if warned:
+                    ctx.reporter.warn(NO_HITS)
+
+
+def _shares_nothing(work: Work) -> bool:
+    """Whether an engine that says it shares prefixes has shared none, though it could have."""
+    could = work.unique_tokens - work.floor_tokens
+    return could >= NOTICED_TOKENS and work.computed_tokens == work.unique_tokens
+
+
+def _hopeless(batch: ReadBatch) -> EngineFailed:
+    reason = next(filter(None, batch.errors), "no reason given")
+    return EngineFailed(
+        f"all of the first {HOPELESS_PROMPTS} prompts failed; one of them: {reason}",
+        effect="the run was stopped; its error reads are kept",
+        remedy="look at `steelyard judge inspect` and at the input, then score into a new run",
+    )

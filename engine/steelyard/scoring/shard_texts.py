@@ -1,0 +1,151 @@
+"""Where a bucket's texts come from: the copy in the plan, or once more the shards."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import replace
+from itertools import accumulate
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from steelyard.core.schemas import TEXTS, Int64, Planned
+from steelyard.errors import InputRefused, IntegrityFault
+from steelyard.input import PROMPT_ROLES, Limits, ShardSet, stream
+from steelyard.plan.keys import Asking, plan_batch
+from steelyard.store.plan.buckets import BucketTexts
+from steelyard.store.plan.files import PAIRS_FILE, Manifest, copied_texts, require_plan_file
+from steelyard.store.rundir import RunDir
+
+# This plan has no copy of the texts, because its input was grouped by instruction.
+SHARDS_REMEDY = (
+    "put the shards back as they were and resume, or score what is there now into a new run"
+    " directory with `--reuse` of this one"
+)
+_SHARD = 1 << 40  # rows that no shard has: a pair's place is shard * _SHARD + row
+
+
+def open_texts(
+    run: RunDir, manifest: Manifest, shards: ShardSet | None, asking: Asking, limits: Limits
+) -> BucketTexts:
+    """The texts of a plan.
+
+    Args:
+        run: the run directory.
+        manifest: its plan.
+        shards: those that were planned; needed where `manifest.in_shards`.
+        asking: that of the plan.
+        limits: those of the plan.
+    """
+    if not manifest.in_shards:
+        return copied_texts(run, manifest)
+    assert shards is not None  # noqa: S101 - the caller's duty
+    return ShardTexts(run, manifest, shards, asking, limits)
+
+
+class ShardTexts:
+    """Reads buckets from the shards: once, in sequence, checked as they were for the plan."""
+
+    def __init__(
+        self,
+        run: RunDir,
+        manifest: Manifest,
+        shards: ShardSet,
+        asking: Asking,
+        limits: Limits,
+    ) -> None:
+        roles = {role: name for role, name in shards.roles.items() if role in PROMPT_ROLES}
+        self._shards = replace(shards, roles=roles, metadata=pa.schema([]))
+        self._numbers = pa.array([shard.name for shard in shards.shards])
+        self._asking, self._limits = asking, replace(limits, on_bad_row="reject")
+        self._run = run
+        self._pairs = pq.ParquetFile(require_plan_file(run, manifest, f"plan/{PAIRS_FILE}"))
+        self._ends = list(accumulate(manifest.ranges))
+        self._next = -1  # the bucket that comes next in `_rows`
+        self._rows = self._from(0)
+        self._rest: tuple[Int64, Planned] | None = None  # a batch that ends behind that bucket
+
+    def texts(self, bucket: int) -> pa.Table:
+        """See BucketTexts."""
+        planned = self._planned(bucket)
+        places = self._places(planned)
+        if bucket != self._next:
+            self._rows.close()
+            self._rows, self._rest = self._from(int(places[0])), None
+        texts = self._find(places)
+        self._next = bucket + 1
+        if not texts["keys"].equals(planned["keys"]):
+            now, then = (table["keys"].to_pylist() for table in (texts, planned))
+            differs = next(at for at, keys in enumerate(now) if keys != then[at])
+            raise self._changed(int(places[differs]), "the row is another than it was")
+        return texts
+
+    def close(self) -> None:
+        """See BucketTexts."""
+        self._rows.close()
+        self._pairs.close()
+
+    def _planned(self, bucket: int) -> pa.Table:
+        """Shard, row and keys of a bucket's pairs."""
+        end = self._ends[bucket]
+        start = self._ends[bucket - 1] if bucket else 0
+        groups, first, at = [], 0, 0
+        for group in range(self._pairs.num_row_groups):
+            rows = self._pairs.metadata.row_group(group).num_rows
+            if at + rows <= start:
+                first += rows
+            elif at < end:
+                groups.append(group)
+            at += rows
+        columns = ["shard", "row", "keys"]
+        table = self._pairs.read_row_groups(groups, columns=columns, use_threads=False)
+        return table.slice(start - first, end - start)
+
+    def _places(self, rows: pa.Table | pa.RecordBatch) -> Int64:
+        """Where rows are in the sequence of all rows; ascending."""
+        shard = pc.index_in(rows["shard"], value_set=self._numbers)
+        places: Int64 = np.asarray(shard, dtype=np.int64) * _SHARD + np.asarray(rows["row"])
+        return places
+
+    def _from(self, place: int) -> Generator[tuple[Int64, Planned]]:
+        """Rows from the row group of a place on."""
+        shard, row = divmod(place, _SHARD)
+        with closing(stream(self._shards, self._limits, (shard, row))) as batches:
+            for intake, _ in batches:
+                if len(intake):
+                    yield self._places(intake), plan_batch(intake, self._asking)
+
+    def _find(self, places: Int64) -> pa.Table:
+        """The rows at these places; what is between them was refused and is again."""
+        found: list[pa.RecordBatch] = []
+        done = 0
+        while done < len(places):
+            here, rows = self._rest or self._read(int(places[done]))
+            end = done + int(np.searchsorted(places[done:], here[-1], "right"))
+            at = np.searchsorted(here, places[done:end])
+            if np.any(here[at] != places[done:end]):
+                raise self._changed(int(places[done]), "a row that was good is refused now")
+            found.append(rows.texts.take(pa.array(at)))
+            done = end
+            self._rest = (here, rows) if done == len(places) else None
+        return pa.Table.from_batches(found, TEXTS)
+
+    def _read(self, place: int) -> tuple[Int64, Planned]:
+        try:
+            return next(self._rows)
+        except StopIteration:
+            raise self._changed(place, "rows are missing") from None
+        except InputRefused as refused:
+            raise self._changed(place, refused.cause) from refused
+
+    def _changed(self, place: int, cause: str) -> IntegrityFault:
+        shard, row = divmod(place, _SHARD)
+        return IntegrityFault(
+            f"the shard changed since it was planned: {cause}",
+            place=f"{self._shards.shards[shard].source.path}, near row {row}",
+            effect="its pairs cannot be judged by this plan; the reads that are there are intact",
+            remedy=SHARDS_REMEDY,
+        )

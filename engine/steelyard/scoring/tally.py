@@ -1,0 +1,115 @@
+"""Exact counts while reads come in: pairs completed, and the work that reads took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from steelyard.core.batches import ReadBatch, Unique
+from steelyard.core.schemas import STATUS_OVERLONG, Int32, Int64
+from steelyard.core.work import Gain, Work
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    number: int
+    need: Int64  # prompts that a pair still waits for
+    pairs: Int64  # pairs, by the unique prompt they use
+    starts: Int64  # unique prompt u is used by pairs[starts[u]:starts[u + 1]]
+    uses: Int64  # prompts with the key of u, in all pairs and orders
+    floor: Int32  # by unique prompt; see Work
+    oracle: Int32 | None
+
+
+class Tally:
+    """Knows the prompts that are on their way, and nothing else: bounded by the open buckets."""
+
+    def __init__(self) -> None:
+        self._where: dict[bytes, tuple[_Bucket, int]] = {}
+
+    def open(
+        self,
+        bucket: int,
+        unique: Unique,
+        *,
+        unread: Int64,
+        fed: Int64,
+        floor: Int32,
+        oracle: Int32 | None,
+    ) -> None:
+        """Note a bucket before its first prompt is fed.
+
+        Args:
+            bucket: its number.
+            unique: its unique prompts.
+            unread: indices of those that no part holds yet.
+            fed: indices of those that this engine is given now, in that order.
+            floor: tokens that each of `fed` adds to the floor.
+            oracle: tokens that the engine should compute of each, None where that is unknown.
+        """
+        size = len(unique.keys)
+        # A pair may ask the same prompt twice: both orders of two equal responses are one.
+        users, pairs = np.divmod(
+            np.unique(unique.inverse * len(unique.starts) + unique.pairs), len(unique.starts)
+        )
+        waiting = np.zeros(size, dtype=np.bool_)
+        waiting[unread] = True
+        entry = _Bucket(
+            number=bucket,
+            need=np.bincount(pairs[waiting[users]], minlength=len(unique.starts) - 1),
+            pairs=pairs,
+            starts=np.searchsorted(users, np.arange(size + 1)),
+            uses=np.bincount(unique.inverse, minlength=size),
+            floor=_spread(floor, fed, size),
+            oracle=None if oracle is None else _spread(oracle, fed, size),
+        )
+        for index in fed.tolist():
+            self._where[unique.keys[index]] = (entry, index)
+
+    def count(self, reads: ReadBatch) -> Gain:
+        """Take reads in; every key comes once."""
+        rows: dict[int, tuple[_Bucket, list[int], list[int]]] = {}
+        for row, key in enumerate(reads.keys):
+            bucket, index = self._where.pop(key)
+            _, indices, at = rows.setdefault(bucket.number, (bucket, [], []))
+            indices.append(index)
+            at.append(row)
+        gain = Gain()
+        for bucket, indices, at in rows.values():
+            gain.add(_gain(bucket, np.asarray(indices), at, reads))
+        return gain
+
+
+def _gain(bucket: _Bucket, indices: Int64, rows: list[int], reads: ReadBatch) -> Gain:
+    lengths = reads.prompt_tokens[rows].astype(np.int64)
+    uses = bucket.uses[indices]
+    sent = np.asarray([reads.status[row] != STATUS_OVERLONG for row in rows])
+    work = Work(
+        prompts=int(sent.sum()),
+        logical_tokens=int((uses * lengths)[sent].sum()),
+        unique_tokens=int(lengths[sent].sum()),
+        floor_tokens=int(bucket.floor[indices[sent]].sum()),
+        oracle_tokens=None if bucket.oracle is None else int(bucket.oracle[indices[sent]].sum()),
+        computed_tokens=int((lengths - reads.cached_tokens[rows])[sent].sum()),
+        written_tokens=0 if reads.written is None else int(reads.written.output_tokens[rows].sum()),
+    )
+    return Gain(
+        pairs=_completed(bucket, indices),
+        duplicate_tokens=int(((uses - 1) * lengths).sum()),
+        work={bucket.number: work} if work.prompts else {},
+    )
+
+
+def _completed(bucket: _Bucket, indices: Int64) -> int:
+    """Note that prompts are read; how many pairs have all of theirs now."""
+    spans = zip(bucket.starts[indices].tolist(), bucket.starts[indices + 1].tolist(), strict=True)
+    users = np.concatenate([bucket.pairs[start:end] for start, end in spans])
+    np.subtract.at(bucket.need, users, 1)
+    return len(np.unique(users[bucket.need[users] == 0]))
+
+
+def _spread(values: Int32, at: Int64, size: int) -> Int32:
+    spread = np.zeros(size, dtype=np.int32)
+    spread[at] = values
+    return spread

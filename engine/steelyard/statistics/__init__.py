@@ -1,0 +1,1 @@
+"""Pure statistics: logistic regression with clustered covariance, means, drift, clusters."""

@@ -1,0 +1,260 @@
+"""A bucket's texts: copied into the plan, each once, or left in the shards, as stretches of rows.
+
+Copied: `plan/bucket-*` has the pairs of some instructions with their texts' digests, `plan/texts-*`
+the texts. In shards: a bucket is a number of consecutive accepted rows, cut where the instruction
+changes, and nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from steelyard.core.schemas import (
+    BUCKET,
+    BUCKET_TEXTS,
+    KEY,
+    TEXT_COLUMNS,
+    TEXTS,
+    Int32,
+    Planned,
+    UInt64,
+)
+from steelyard.plan.dedupe import Groups, Seen, count_unique
+from steelyard.store.plan.scatter import PIECE_ROWS, BucketFiles, pairs_name, texts_name
+from steelyard.store.plan.splitting import split_bucket
+
+# A bucket with more than so many times the text that it should have is split.
+SPLIT = 3
+
+
+class NotGrouped(Exception):
+    """An instruction came again after another one, or has more pairs than a bucket holds."""
+
+
+class Keeper(Protocol):
+    """Decides into which bucket pairs go, and keeps their texts findable.
+
+    Attributes:
+        unique: unique prompts of each bucket, once finished.
+        ranges: pairs of each bucket where buckets are stretches of rows; empty otherwise.
+    """
+
+    unique: list[int]
+    ranges: list[int]
+
+    def add(self, rows: Planned) -> Int32:
+        """The bucket of each pair; preliminary, see `finish`."""
+
+    def finish(self) -> dict[int, Int32]:
+        """Write what is waiting.
+
+        Returns:
+            for buckets that were split: the bucket of each of its pairs, in the order in which
+            they were added.
+        """
+
+    def abandon(self) -> None:
+        """Stop writing."""
+
+
+class BucketTexts(Protocol):
+    """Gives out the texts of a plan."""
+
+    def texts(self, bucket: int) -> pa.Table:
+        """The pairs of a bucket (TEXTS). Buckets are asked for in ascending order.
+
+        Raises:
+            IntegrityFault: a file is not what it was when the plan was made.
+            EnvironmentFault: the disk failed.
+        """
+
+    def close(self) -> None:
+        """Release what is open."""
+
+
+class InShards:
+    """Keeps nothing: a bucket is a stretch of rows.
+
+    Args:
+        target: text bytes of a bucket.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._groups = Groups()
+        self.unique: list[int] = []
+        self.ranges: list[int] = []
+        self._keys: list[pa.Array] = []  # of the open bucket
+        self._pairs = self._bytes = self._group_bytes = 0
+
+    def add(self, rows: Planned) -> Int32:
+        """See Keeper.
+
+        Raises:
+            NotGrouped: these rows do not allow it.
+        """
+        begins = self._groups.starts(rows.digests["instruction"][:, 0])
+        if begins is None:
+            raise NotGrouped
+        bounds = [0, *np.flatnonzero(begins).tolist(), len(rows)]
+        upto = np.concatenate([[0], np.cumsum(rows.text_bytes)])
+        buckets = np.empty(len(rows), dtype=np.int32)
+        taken = 0
+        for number, (start, end) in enumerate(pairwise(bounds)):
+            size = int(upto[end] - upto[start])
+            if number:
+                self._group_bytes = 0
+                if self._bytes >= self._target:
+                    self._take(rows, taken, start)
+                    self._cut()
+                    taken = start
+            buckets[start:end] = len(self.ranges)
+            self._bytes += size
+            self._group_bytes += size
+            if self._group_bytes > SPLIT * self._target:
+                raise NotGrouped
+        self._take(rows, taken, len(rows))
+        return buckets
+
+    def finish(self) -> dict[int, Int32]:
+        """See Keeper."""
+        if self._pairs:
+            self._cut()
+        return {}
+
+    def abandon(self) -> None:
+        """See Keeper."""
+
+    def _take(self, rows: Planned, start: int, end: int) -> None:
+        self._pairs += end - start
+        self._keys.append(rows.pairs["keys"].slice(start, end - start).flatten())
+
+    def _cut(self) -> None:
+        self.unique.append(count_unique(pa.chunked_array(self._keys, KEY)))
+        self.ranges.append(self._pairs)
+        self._keys, self._pairs, self._bytes = [], 0, 0
+
+
+class Copied:
+    """Copies texts into one file a bucket, as good as once each.
+
+    Args:
+        folder: where files go.
+        buckets: how many.
+        target: text bytes that a bucket should have; far larger ones are split.
+    """
+
+    def __init__(self, folder: Path, buckets: int, target: int) -> None:
+        self._folder, self._target = folder, target
+        self._files = BucketFiles(folder, buckets)
+        self._seen = Seen()
+        self._bytes = np.zeros(buckets, dtype=np.int64)
+        self.unique: list[int] = []
+        self.ranges: list[int] = []
+
+    def add(self, rows: Planned) -> Int32:
+        """See Keeper."""
+        count = len(self._bytes)
+        places = (rows.digests["instruction"][:, 0] % np.uint64(count)).astype(np.int32)
+        columns = {}
+        for name in TEXT_COLUMNS:
+            texts, digests = rows.texts[name], rows.digests.get(name)
+            if digests is None:
+                columns[name] = pa.nulls(len(rows), KEY)
+                continue
+            new = self._seen.new(digests, places)
+            columns[name] = _keys(digests)
+            if texts.null_count:
+                there = texts.is_valid()
+                new &= there.to_numpy(zero_copy_only=False)
+                columns[name] = pc.if_else(there, columns[name], pa.scalar(None, KEY))
+            self._add_texts(texts, columns[name], new, places)
+        columns["keys"] = rows.pairs["keys"]
+        columns["text_bytes"] = pa.array(rows.text_bytes, pa.int32())
+        arrays = [columns[name] for name in BUCKET.names]
+        self._files.pairs.add(pa.RecordBatch.from_arrays(arrays, schema=BUCKET), places)
+        self._bytes += np.bincount(places, weights=rows.text_bytes, minlength=count).astype(int)
+        return places
+
+    def abandon(self) -> None:
+        """See Keeper."""
+        self._files.abandon()
+
+    def _add_texts(
+        self, texts: pa.Array, digests: pa.Array, new: np.typing.NDArray[np.bool_], places: Int32
+    ) -> None:
+        if new.any():
+            mask = pa.array(new)
+            arrays = [digests.filter(mask), texts.filter(mask)]
+            rows = pa.RecordBatch.from_arrays(arrays, schema=BUCKET_TEXTS)
+            self._files.texts.add(rows, places[new])
+
+    def finish(self) -> dict[int, Int32]:
+        """See Keeper."""
+        self._files.close()
+        moved = {}
+        buckets = len(self._bytes)
+        for bucket in np.flatnonzero(self._bytes > SPLIT * self._target).tolist():
+            pieces = split_bucket(self._folder, bucket, self._target, buckets)
+            moved[bucket] = pieces
+            buckets = int(pieces.max()) + 1
+        self.unique = [_count_unique(self._folder / pairs_name(at)) for at in range(buckets)]
+        return moved
+
+
+class CopiedTexts:
+    """Gives out the texts of a plan that holds a copy of them.
+
+    Args:
+        path: from the name of a plan file to its path, once its bytes are found right.
+        unique: unique prompts of each bucket.
+    """
+
+    def __init__(self, path: Callable[[str], Path], unique: list[int]) -> None:
+        self._path, self._unique = path, unique
+
+    def texts(self, bucket: int) -> pa.Table:
+        """The pairs of a bucket (TEXTS).
+
+        Raises:
+            IntegrityFault: a file is damaged or missing.
+        """
+        if not self._unique[bucket]:
+            return TEXTS.empty_table()
+        rows, pool = (
+            pq.read_table(self._path(f"plan/{name(bucket)}"), use_threads=False, memory_map=False)
+            for name in (pairs_name, texts_name)
+        )
+        texts, digests = (pool[name].combine_chunks() for name in ("text", "digest"))
+        columns = {"keys": rows["keys"]}
+        for name in TEXT_COLUMNS:
+            at = pc.index_in(rows[name].combine_chunks(), value_set=digests)
+            assert at.null_count == rows[name].null_count  # noqa: S101 - invariant of `Copied`
+            columns[name] = pa.chunked_array(
+                [texts.take(at.slice(i, PIECE_ROWS)) for i in range(0, len(at), PIECE_ROWS)],
+                pa.string(),
+            )
+        return pa.Table.from_arrays([columns[name] for name in TEXTS.names], schema=TEXTS)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _count_unique(path: Path) -> int:
+    if not path.exists():
+        return 0
+    keys = pq.read_table(path, columns=["keys"], use_threads=False)["keys"]
+    return count_unique(pa.chunked_array([chunk.flatten() for chunk in keys.chunks], KEY))
+
+
+def _keys(digests: UInt64) -> pa.Array:
+    buffer = pa.py_buffer(np.ascontiguousarray(digests))
+    return pa.Array.from_buffers(KEY, len(digests), [None, buffer])

@@ -1,0 +1,293 @@
+"""The plan on disk: pairs (the inverse index), texts by bucket, rejects, and their manifest.
+
+Everything is written into `plan.tmp` in one pass over the shards and renamed as a whole, so that
+a plan exists completely or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from steelyard.core.batches import Unique
+from steelyard.core.images import read_digests
+from steelyard.core.schemas import PAIRS, PLACED, REJECTS, Int32, Planned
+from steelyard.errors import IntegrityFault, UsageError
+from steelyard.plan.dedupe import unique_prompts
+from steelyard.store.durable import PARQUET, file_digest, sync, write_text, writing
+from steelyard.store.images import ImageStore
+from steelyard.store.plan.buckets import Copied, CopiedTexts, InShards, Keeper
+from steelyard.store.rundir import RunDir
+
+PAIRS_ROWS = 1 << 16
+PAIRS_FILE = "pairs-00000.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a plan holds. `unique[k]` is the number of unique prompts of bucket k.
+
+    Where the texts were left in the shards, bucket k is the next `ranges[k]` pairs of the plan in
+    their order; otherwise `ranges` is empty. `text_bytes` counts a text for each pair it is in.
+    """
+
+    pairs: int
+    asked: int  # prompts of all pairs, equal ones counted each time
+    rejected: dict[str, int]
+    unique: list[int]
+    ranges: list[int]
+    text_bytes: int
+    longest_prompt_bytes: int
+    metadata: list[str]
+    files: dict[str, str]  # name relative to the run directory -> digest
+    images: int = 0  # of a row, at most
+
+    @property
+    def in_shards(self) -> bool:
+        """Whether the texts are read from the shards again, and not from a copy."""
+        return bool(self.ranges)
+
+    @property
+    def prompts(self) -> int:
+        """Unique prompts of the whole run."""
+        return sum(self.unique)
+
+
+class PlanWriter:
+    """Collects planned batches; `commit` makes them the plan of the run.
+
+    Args:
+        run: the run directory.
+        metadata: type of the pairs' metadata struct, None without such columns.
+        target: text bytes of a bucket.
+        buckets: into how many the texts are copied; 0: they are left in the shards.
+    """
+
+    def __init__(
+        self, run: RunDir, metadata: pa.DataType | None, *, target: int, buckets: int
+    ) -> None:
+        self._run = run
+        self._folder = run.root / "plan.tmp"
+        self._rejects = run.root / "rejects.tmp"
+        for folder in (self._folder, self._rejects):
+            shutil.rmtree(folder, ignore_errors=True)
+            with writing(folder):
+                folder.mkdir()
+        _allow_open_files(2 * buckets + 64)
+        self._keeper: Keeper = (
+            Copied(self._folder, buckets, target) if buckets else InShards(target)
+        )
+        extra = [] if metadata is None else [pa.field("metadata", metadata)]
+        self._metadata = [] if metadata is None else [field.name for field in metadata]
+        self._pairs_schema = pa.schema([*PAIRS, *extra])
+        self._pairs = self._open(self._folder / PAIRS_FILE, self._pairs_schema)
+        self._waiting_pairs: list[pa.RecordBatch] = []
+        self._waiting_rows = 0
+        self._reject_writer: pq.ParquetWriter | None = None
+        self._rejected: dict[str, int] = {}
+        self._counts = {"pairs": 0, "asked": 0, "text_bytes": 0, "longest_prompt_bytes": 0}
+        self._images = 0
+
+    def add(self, rows: Planned) -> None:
+        """Take planned rows.
+
+        Raises:
+            NotGrouped: texts are to be left in the shards, and these rows do not allow it.
+        """
+        if not len(rows):
+            return
+        counts = self._counts
+        numbers = np.arange(counts["pairs"], counts["pairs"] + len(rows))
+        counts["pairs"] += len(rows)
+        counts["asked"] += len(rows.pairs["keys"].flatten())
+        counts["text_bytes"] += int(rows.text_bytes.sum())
+        counts["longest_prompt_bytes"] = max(counts["longest_prompt_bytes"], _longest(rows))
+        digests = rows.texts["images"]
+        if digests.null_count < len(rows):
+            self._images = max(self._images, *(len(read_digests(x)) for x in digests.to_pylist()))
+        with writing(self._folder):
+            buckets = self._keeper.add(rows)
+        placed = rows.pairs
+        for name, values in zip(PLACED, (numbers, buckets), strict=True):
+            at = PAIRS.get_field_index(name)
+            placed = placed.add_column(at, PAIRS.field(at), pa.array(values))
+        self._waiting_pairs.append(placed)
+        self._waiting_rows += len(rows)
+        if self._waiting_rows >= PAIRS_ROWS:
+            self._flush_pairs()
+
+    def reject(self, rows: pa.RecordBatch) -> None:
+        """Take refused rows (REJECTS)."""
+        if not len(rows):
+            return
+        for entry in rows["reason"].value_counts().to_pylist():
+            self._rejected[entry["values"]] = (
+                self._rejected.get(entry["values"], 0) + entry["counts"]
+            )
+        with writing(self._rejects):
+            if self._reject_writer is None:
+                self._reject_writer = self._open(self._rejects / "rejects-00000.parquet", REJECTS)
+            self._reject_writer.write_batch(rows)
+
+    def abandon(self) -> None:
+        """Remove what was written."""
+        self._keeper.abandon()
+        for folder in (self._folder, self._rejects):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def commit(self) -> Manifest:
+        """Make everything durable and give it its place, the rows' images before the plan."""
+        ImageStore(self._run.images).sync()
+        with writing(self._folder):
+            self._flush_pairs()
+            self._pairs.close()
+            if self._reject_writer is not None:
+                self._reject_writer.close()
+            if moved := self._keeper.finish():
+                self._move_pairs(moved)
+            manifest = self._manifest()
+            write_text(self._folder / "plan.json", json.dumps(asdict(manifest), indent=1))
+            for name in manifest.files:
+                sync(self._place(name))
+            shutil.rmtree(self._run.rejects, ignore_errors=True)
+            self._rejects.replace(self._run.rejects)
+            sync(self._folder)
+            self._folder.replace(self._run.plan)
+            sync(self._run.root)
+        return manifest
+
+    def _open(self, path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+        with writing(path):
+            return pq.ParquetWriter(path, schema, **PARQUET)
+
+    def _flush_pairs(self) -> None:
+        if self._waiting_pairs:
+            table = pa.Table.from_batches(self._waiting_pairs, self._pairs_schema)
+            with writing(self._folder):
+                self._pairs.write_table(table)
+            self._waiting_pairs, self._waiting_rows = [], 0
+
+    def _move_pairs(self, moved: dict[int, Int32]) -> None:
+        """Write the pairs again, with the buckets that came of those that were split."""
+        path, new = self._folder / PAIRS_FILE, self._folder / "moved.parquet"
+        done = dict.fromkeys(moved, 0)
+        at = PAIRS.get_field_index("bucket")
+        with (
+            pq.ParquetFile(path) as file,
+            pq.ParquetWriter(new, self._pairs_schema, **PARQUET) as writer,
+        ):
+            for rows in file.iter_batches(PAIRS_ROWS, use_threads=False):
+                buckets = rows["bucket"].to_numpy().copy()
+                for bucket in np.intersect1d(buckets, list(moved)).tolist():
+                    here = np.flatnonzero(buckets == bucket)
+                    start = done[bucket]
+                    done[bucket] += len(here)
+                    buckets[here] = moved[bucket][start : done[bucket]]
+                writer.write_batch(rows.set_column(at, PAIRS.field(at), pa.array(buckets)))
+        new.replace(path)
+
+    def _place(self, name: str) -> Path:
+        """Where a file of the manifest lies until the commit."""
+        folder, _, rest = name.partition("/")
+        return (self._rejects if folder == "rejects" else self._folder) / rest
+
+    def _manifest(self) -> Manifest:
+        names = [f"plan/{path.name}" for path in sorted(self._folder.glob("*.parquet"))]
+        names += [f"rejects/{path.name}" for path in sorted(self._rejects.glob("*.parquet"))]
+        return Manifest(
+            **self._counts,
+            rejected=dict(sorted(self._rejected.items())),
+            unique=self._keeper.unique,
+            ranges=self._keeper.ranges,
+            metadata=self._metadata,
+            files={name: file_digest(self._place(name)) for name in names},
+            images=self._images,
+        )
+
+
+def read_manifest(run: RunDir) -> Manifest | None:
+    """The plan's manifest; None while there is no plan.
+
+    Raises:
+        IntegrityFault: it cannot be read, or is missing from a plan.
+    """
+    path = run.plan / "plan.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return Manifest(**content)
+    except FileNotFoundError:
+        if run.plan.exists():
+            raise _damaged(path) from None
+        return None
+    except (ValueError, TypeError):
+        raise _damaged(path) from None
+
+
+def load_manifest(run: RunDir) -> Manifest:
+    """The plan's manifest.
+
+    Raises:
+        UsageError: the run was stopped before its plan was made.
+        IntegrityFault: it cannot be read.
+    """
+    manifest = read_manifest(run)
+    if manifest is None:
+        raise UsageError(
+            "the run has no plan yet: it was stopped while planning",
+            place=str(run.root),
+            remedy=f"steelyard resume {run.root}",
+        )
+    return manifest
+
+
+def require_plan_file(run: RunDir, manifest: Manifest, name: str) -> Path:
+    """Path of a plan file whose bytes are those that were committed.
+
+    Raises:
+        IntegrityFault: they are not.
+    """
+    path = run.root / name
+    try:
+        if file_digest(path) == manifest.files[name]:
+            return path
+    except (FileNotFoundError, KeyError):
+        pass
+    raise _damaged(path)
+
+
+def copied_texts(run: RunDir, manifest: Manifest) -> CopiedTexts:
+    """The texts of a plan that holds a copy of them; every file is checked when it is read."""
+    return CopiedTexts(lambda name: require_plan_file(run, manifest, name), manifest.unique)
+
+
+def _damaged(path: Path) -> IntegrityFault:
+    return IntegrityFault(
+        "a file of the plan is damaged or missing",
+        place=str(path),
+        effect="the run cannot go on from this plan; its reads are intact",
+        remedy="score the same input into a new run directory with `--reuse` of this one",
+    )
+
+
+def unique_of(texts: pa.Table) -> Unique:
+    """The unique prompts of a bucket, from its column keys."""
+    return unique_prompts(pa.concat_arrays(texts["keys"].chunks))
+
+
+def _longest(rows: Planned) -> int:
+    """Bytes of the longest pair's texts: an upper bound of its tokens beside the template."""
+    return int(rows.text_bytes.max())
+
+
+def _allow_open_files(count: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count and (hard == resource.RLIM_INFINITY or hard >= count):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))

@@ -1,0 +1,1 @@
+"""Reads on disk: parts, journal, recovery, reuse."""

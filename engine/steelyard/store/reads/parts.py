@@ -1,0 +1,274 @@
+"""Reads become parts: gathered, written whole by a thread of their own, then committed."""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from steelyard.core.batches import ReadBatch
+from steelyard.core.schemas import (
+    KEY,
+    READS,
+    STATUS_ERROR,
+    STATUS_OK,
+    STATUS_OVERLONG,
+    STATUS_UNPARSABLE,
+)
+from steelyard.core.work import Gain
+from steelyard.store.durable import file_digest, write_table
+from steelyard.store.reads.journal import Part, append, read_journal
+from steelyard.store.rundir import RunDir, now
+
+PART_ROWS = 20_000
+PART_SECONDS = 60.0
+# Counts in the journal of reads without an answer.
+FAILED_READS = tuple(
+    f"{status}_reads" for status in (STATUS_ERROR, STATUS_OVERLONG, STATUS_UNPARSABLE)
+)
+
+_NUMBER = re.compile(r"part-(\d+)\.parquet")
+
+
+def part_number(name: str) -> int:
+    """The number in a part's name, 0 if it has none."""
+    found = _NUMBER.search(name)
+    return int(found[1]) if found else 0
+
+
+def reads_table(batches: Sequence[ReadBatch], times: Sequence[int]) -> pa.Table:
+    """ReadBatches as rows of READS; rows that are not ok get nulls for numbers.
+
+    Args:
+        batches: at least one.
+        times: when each batch came, milliseconds since 1970.
+    """
+    status = [word for batch in batches for word in batch.status]
+    lost = np.asarray([word != STATUS_OK for word in status])
+    columns = {
+        "prompt_key": pa.array([key for batch in batches for key in batch.keys], type=KEY),
+        "bucket": _column(batches, "buckets"),
+        "status": pa.array(status, type=pa.string()),
+        "label_logprobs": _label_logprobs(batches, lost),
+        "label_mass": _column(batches, "label_mass", lost | _unread(batches)),
+        "argmax_outside": _column(batches, "argmax_outside", lost),
+        "truncated": _column(batches, "truncated"),
+        "prompt_tokens": _column(batches, "prompt_tokens"),
+        "cached_tokens": _column(batches, "cached_tokens"),
+        "error": pa.array([error for batch in batches for error in batch.errors], pa.string()),
+        **_written(batches),
+        "read_at": pa.array(
+            np.repeat(times, [len(batch) for batch in batches]), READS.field("read_at").type
+        ),
+        "reused_from": pa.nulls(len(status), pa.string()),
+    }
+    return pa.Table.from_arrays([columns[name] for name in READS.names], schema=READS)
+
+
+def _column(
+    batches: Sequence[ReadBatch], name: str, mask: npt.NDArray[np.bool_] | None = None
+) -> pa.Array:
+    values = np.concatenate([getattr(batch, name) for batch in batches])
+    return pa.array(values, READS.field(_COLUMN_NAMES.get(name, name)).type, mask=mask)
+
+
+def _unread(batches: Sequence[ReadBatch]) -> npt.NDArray[np.bool_]:
+    """Reads of protocols without labels."""
+    return np.concatenate([np.isnan(batch.label_mass) for batch in batches])
+
+
+_COLUMN_NAMES = {"buckets": "bucket"}
+
+
+def _written(batches: Sequence[ReadBatch]) -> dict[str, pa.Array]:
+    """The columns of what judges wrote; null where they wrote nothing."""
+    columns: dict[str, list[pa.Array]] = {name: [] for name in _WRITTEN}
+    for batch in batches:
+        for name, values in columns.items():
+            kind = READS.field(name).type
+            if batch.written is None:
+                values.append(pa.nulls(len(batch), kind))
+            else:
+                values.append(pa.array(getattr(batch.written, name), kind))
+    return {name: pa.chunked_array(values) for name, values in columns.items()}
+
+
+_WRITTEN = ("output", "numbers", "forced", "output_tokens")
+
+
+def _label_logprobs(batches: Sequence[ReadBatch], lost: npt.NDArray[np.bool_]) -> pa.Array:
+    """One list a row; batches that no judge read have a width of their own."""
+    widths = np.repeat(
+        [batch.label_logprobs.shape[1] for batch in batches], [len(batch) for batch in batches]
+    )
+    offsets = np.zeros(len(widths) + 1, dtype=np.int32)
+    np.cumsum(widths, out=offsets[1:])
+    values = np.concatenate([batch.label_logprobs.reshape(-1) for batch in batches])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=pa.array(lost))
+
+
+def count_reads(table: pa.Table) -> dict[str, int]:
+    """Sums over a part that `status` adds up: reads by status, tokens, reused reads."""
+    counts = {
+        f"{entry['values']}_reads": entry["counts"]
+        for entry in table["status"].value_counts().to_pylist()
+    }
+    reused = len(table) - table["reused_from"].null_count
+    fresh = table.filter(table["reused_from"].is_null()) if reused else table
+    reused_tokens = sum_tokens(table) - sum_tokens(fresh)
+    fresh = fresh.filter(pc.not_equal(fresh["status"], STATUS_OVERLONG))  # never sent
+    for name in ("prompt_tokens", "cached_tokens"):
+        counts[name] = int(np.asarray(fresh[name]).sum())
+    counts["reused_reads"] = reused
+    counts["reused_tokens"] = reused_tokens
+    return counts
+
+
+def sum_tokens(table: pa.Table) -> int:
+    """Prompt tokens of all rows."""
+    return int(np.asarray(table["prompt_tokens"]).sum())
+
+
+def commit_part(run: RunDir, table: pa.Table, number: int, gain: Gain) -> Part:
+    """Write a part durably, then its line in the journal."""
+    path = run.reads / f"part-{number:08d}.parquet"
+    write_table(path, table)
+    return journal_part(run, path, table, gain)
+
+
+def journal_part(run: RunDir, path: Path, table: pa.Table, gain: Gain) -> Part:
+    """Write the journal line of a part whose file is durable."""
+    part = Part(
+        name=f"reads/{path.name}",
+        rows=len(table),
+        bytes=path.stat().st_size,
+        digest=file_digest(path),
+        buckets=sorted(set(table["bucket"].to_pylist())),
+        at=now(),
+        pairs=gain.pairs,
+        counts={**count_reads(table), "duplicate_tokens": gain.duplicate_tokens},
+        work={str(bucket): asdict(work) for bucket, work in sorted(gain.work.items())},
+    )
+    append(run.root, part)
+    return part
+
+
+def next_number(run: RunDir) -> int:
+    """The number of the next part."""
+    return 1 + max((part_number(part.name) for part in read_journal(run.root)), default=0)
+
+
+def done_keys(run: RunDir) -> Callable[[int], set[bytes]]:
+    """From a bucket to the keys that the journaled parts hold of it, loaded when asked for."""
+    holders: dict[int, list[Path]] = {}
+    for part in read_journal(run.root):
+        for bucket in part.buckets:
+            holders.setdefault(bucket, []).append(run.root / part.name)
+
+    def keys(bucket: int) -> set[bytes]:
+        found: set[bytes] = set()
+        for path in holders.get(bucket, ()):
+            table = pq.read_table(path, columns=["prompt_key", "bucket"], use_threads=False)
+            found.update(table.filter(pc.field("bucket") == bucket)["prompt_key"].to_pylist())
+        return found
+
+    return keys
+
+
+class PartWriter:
+    """Takes reads from the judge's thread and commits them as parts from its own.
+
+    A part is closed at `rows` reads, or when its oldest read is `seconds` old. An error of the
+    writing thread is raised by the next call.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        *,
+        rows: int = PART_ROWS,
+        seconds: float = PART_SECONDS,
+        on_commit: Callable[[Part], None] = lambda _: None,
+    ) -> None:
+        self._run, self._number = run, next_number(run)
+        self._rows, self._seconds = rows, seconds
+        self._on_commit = on_commit
+        self._queue: queue.Queue[tuple[ReadBatch, Gain] | None] = queue.Queue(maxsize=256)
+        self._waiting: list[tuple[ReadBatch, Gain, int]] = []
+        self._waiting_rows = 0
+        self._oldest = 0.0
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="part-writer", daemon=True)
+        self._thread.start()
+
+    def add(self, batch: ReadBatch, gain: Gain) -> None:
+        """Take reads, and what they bring.
+
+        Raises:
+            EnvironmentFault: an earlier part could not be written.
+        """
+        self._raise()
+        self._queue.put((batch, gain))
+
+    def close(self) -> None:
+        """Commit what is waiting and end the thread. Raises like `add`."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        try:
+            while True:
+                try:
+                    item = self._queue.get(timeout=self._patience())
+                except queue.Empty:
+                    self._commit()
+                    continue
+                if item is None:
+                    break
+                self._take(*item)
+            self._commit()
+        except BaseException as error:
+            self._error = error
+            while self._queue.get() is not None:  # nobody may wait for room in the queue
+                pass
+
+    def _patience(self) -> float | None:
+        if not self._waiting:
+            return None
+        return max(0.0, self._oldest + self._seconds - time.monotonic())
+
+    def _take(self, batch: ReadBatch, gain: Gain) -> None:
+        if not self._waiting:
+            self._oldest = time.monotonic()
+        self._waiting.append((batch, gain, time.time_ns() // 1_000_000))
+        self._waiting_rows += len(batch)
+        if self._waiting_rows >= self._rows or self._patience() == 0.0:
+            self._commit()
+
+    def _commit(self) -> None:
+        if not self._waiting:
+            return
+        waiting, self._waiting, self._waiting_rows = self._waiting, [], 0
+        total = Gain()
+        for _, gain, _ in waiting:
+            total.add(gain)
+        table = reads_table([batch for batch, _, _ in waiting], [at for _, _, at in waiting])
+        part = commit_part(self._run, table, self._number, total)
+        self._number += 1
+        self._on_commit(part)

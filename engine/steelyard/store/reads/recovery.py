@@ -1,0 +1,85 @@
+"""The writer's first act: bring the reads of a run into order after whatever happened to it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from steelyard.core.schemas import READS
+from steelyard.core.work import Gain
+from steelyard.store.durable import TEMPORARY
+from steelyard.store.reads.journal import Part, damaged_lines, read_journal, rewrite
+from steelyard.store.reads.parts import journal_part
+from steelyard.store.rundir import RunDir
+from steelyard.store.verdicts import queries
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What was found: parts that count, and names of files by what became of them."""
+
+    intact: list[Part]
+    set_aside: list[str]  # damaged or strange; their prompts are read again
+    missing: list[str]
+    adopted: list[str]  # whole parts that the journal had lost
+
+
+def recover(run: RunDir) -> Recovered:
+    """Check every part, drop from the journal what is damaged, take in what the journal lost.
+
+    A part is renamed only when it is whole, and the line in the journal comes after: so a crash in
+    between, or a damaged journal, leaves whole parts without a line. They are taken in if their
+    page checksums are right and every read is one that the plan asks for and nobody else has.
+    Other files are set aside under `reads/damaged/`.
+    """
+    run.reads.mkdir(exist_ok=True)
+    parts = read_journal(run.root)
+    intact = [part for part in parts if part.intact(run.root)]
+    kept = {part.name for part in intact}
+    lost = [part.name for part in parts if part.name not in kept]
+    if lost or damaged_lines(run.root) or _torn(run.root):
+        rewrite(run.root, intact)
+    missing = [name for name in lost if not (run.root / name).exists()]
+    set_aside, adopted = [], []
+    for path in sorted(run.reads.iterdir()):
+        name = f"reads/{path.name}"
+        if name in kept or path.is_dir():
+            continue
+        if path.suffix == TEMPORARY:
+            path.unlink()
+        elif name not in lost and _adopt(run, path):
+            adopted.append(name)
+        else:
+            _set_aside(path)
+            set_aside.append(name)
+    return Recovered(read_journal(run.root), set_aside, missing, adopted)
+
+
+def _adopt(run: RunDir, path: Path) -> bool:
+    """Journal a part that has no line, if all of it can be trusted."""
+    try:
+        table = pq.read_table(path, page_checksum_verification=True, use_threads=False)
+    except (OSError, pa.ArrowException):
+        return False
+    if not table.schema.equals(READS):
+        return False
+    tokens = queries.duplicate_tokens(run, read_journal(run.root), path)
+    if tokens is None:
+        return False
+    journal_part(run, path, table, Gain(duplicate_tokens=tokens))
+    return True
+
+
+def _torn(root: Path) -> bool:
+    path = root / "journal.jsonl"
+    return path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+
+
+def _set_aside(path: Path) -> None:
+    folder = path.parent / "damaged"
+    folder.mkdir(exist_ok=True)
+    path.replace(folder / f"{time.time_ns()}-{path.name}")

@@ -1,0 +1,51 @@
+"""Reads of an earlier run become parts of this one: equal prompts cost no engine token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from steelyard.core.work import Gain
+from steelyard.errors import UsageError
+from steelyard.store.reads.journal import read_journal
+from steelyard.store.reads.parts import PART_ROWS, commit_part, next_number
+from steelyard.store.rundir import RunDir
+from steelyard.store.verdicts import queries
+
+
+def take_over(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
+    """Commit all good reads of `other` that this run's plan asks for and that it lacks.
+
+    Keys hold the judge fingerprint, so that reads of another judge, protocol or template never
+    match. The runs stay independent: the rows are copied.
+
+    Returns:
+        How many reads were taken, and what to tell the user beside: damaged parts that were left
+        out, or that the runs have different judges.
+
+    Raises:
+        UsageError: `other` is no run directory, or this one.
+    """
+    passport = other.read_passport()
+    if other.root.resolve() == run.root.resolve():
+        raise UsageError(
+            "a run cannot reuse itself",
+            place=str(other.root),
+            remedy="name an earlier run; what this run has read is never read again",
+        )
+    origin, notes = passport["run"], []
+    theirs = [part for part in read_journal(other.root) if part.intact(other.root)]
+    if damaged := len(read_journal(other.root)) - len(theirs):
+        notes.append(f"{damaged} damaged parts of {other.root} were left out")
+    if not _forms(passport) & _forms(run.read_passport()):
+        notes.append(f"{other.root} has another judge, protocol or template: no prompt is equal")
+    first, taken = next_number(run), 0
+    tables = queries.matching_reads(run, other, theirs, origin, PART_ROWS)
+    for number, table in enumerate(tables, first):
+        commit_part(run, table, number, Gain(duplicate_tokens=queries.spared_tokens(run, table)))
+        taken += len(table)
+    return taken, notes
+
+
+def _forms(passport: dict[str, Any]) -> set[str]:
+    """Fingerprints of the ways in which a run asks."""
+    return {one for judge in passport["judges"] for one in judge["part"]["fingerprints"]}

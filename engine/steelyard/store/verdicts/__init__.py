@@ -1,0 +1,1 @@
+"""Verdicts in SQL: views, live database, hand-off file, imported and calibrated verdicts."""

@@ -1,0 +1,181 @@
+"""Calibrators on the disk, and tables of other tools with calibrated columns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from steelyard.calibrators.calibrator import COLUMNS, Calibrator, calibrated_sql
+from steelyard.errors import CalibratorRefused, InputRefused, UsageError, escape
+from steelyard.input import discover
+from steelyard.input.table_roles import assign, expression
+from steelyard.store.durable import PARQUET, TEMPORARY, publish, write_text, writing
+from steelyard.store.rundir import RunDir
+
+BATCH = 1 << 18
+VALUE = "value_read"  # what is calibrated
+
+
+def load_calibrator(path: Path) -> Calibrator:
+    """A calibrator's file.
+
+    Raises:
+        UsageError: there is none.
+        CalibratorRefused: it is damaged, or something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(
+            f"the calibrator cannot be read: {error.strerror or error}",
+            place=str(path),
+            remedy="name a file that `steelyard calibrate fit --out` wrote",
+        ) from None
+    return Calibrator.from_json(text, str(path))
+
+
+def save_calibrator(path: Path, calibrator: Calibrator) -> None:
+    """Write a calibrator's file, whole or not at all."""
+    write_text(path, calibrator.to_json())
+
+
+def check_out(out: Path, begins: bytes, read: Iterable[Path | None]) -> None:
+    """See that a result takes the place of nothing but an earlier result of its kind.
+
+    Args:
+        out: where it will be written.
+        begins: how a file of its kind begins.
+        read: what it is made of.
+
+    Raises:
+        UsageError: it would replace something else.
+    """
+    inputs = {path.resolve() for path in read if path is not None}
+    if not out.parent.is_dir():
+        problem = "the folder for --out does not exist"
+    elif out.resolve() in inputs:
+        problem = "--out is one of the inputs"
+    elif out.exists() and (not out.is_file() or out.read_bytes()[: len(begins)] != begins):
+        problem = "there is something else at the place of --out"
+    else:
+        return
+    remedy = "choose another place with --out"
+    raise UsageError(problem, place=str(out), effect="nothing was written", remedy=remedy)
+
+
+def shown_calibrator(path: Path) -> Calibrator:
+    """That of a file, or the one that was applied to a run.
+
+    Raises:
+        UsageError: there is none.
+        CalibratorRefused: it is damaged, or something else.
+    """
+    if not path.is_dir():
+        return load_calibrator(path)
+    found = run_calibrator(RunDir(path))
+    if found is None:
+        raise UsageError(
+            "no calibrator was applied to this run",
+            place=str(path),
+            remedy="`steelyard calibrate fit` makes one from gold, `calibrate apply` applies it",
+        )
+    return found
+
+
+def run_calibrator(run: RunDir) -> Calibrator | None:
+    """The calibrator that was applied to a run.
+
+    Raises:
+        CalibratorRefused: its file is damaged.
+    """
+    if not run.calibration.exists():
+        return None
+    try:
+        return load_calibrator(run.calibration)
+    except CalibratorRefused as refused:
+        raise CalibratorRefused(
+            refused.cause,
+            place=refused.place,
+            effect="no verdict is shown with it; the raw reads are intact",
+            remedy="delete that file, then `steelyard calibrate apply` a good calibrator",
+        ) from None
+
+
+def calibrate_file(
+    path: Path, columns: Mapping[str, str], calibrator: Calibrator, out: Path
+) -> int:
+    """A Parquet table with the calibrated columns added; its other columns stay.
+
+    A position-aware calibrator reads the roles preference_ab and preference_ba, a length-aware one
+    length_a and length_b.
+
+    Args:
+        path: Parquet file, folder or pattern.
+        columns: role -> column; `logit` or `preference` names what is calibrated.
+        calibrator: what to apply.
+        out: the file to write.
+
+    Returns:
+        Rows written.
+
+    Raises:
+        UsageError: a column is not there.
+        InputRefused: the table cannot be read, or values cannot be calibrated.
+    """
+    connection = duckdb.connect(":memory:")
+    temporary = out.with_name(f"{out.name}.{os.getpid()}{TEMPORARY}")  # two may write at once
+    try:
+        connection.execute("SET enable_progress_bar = false")  # it would print into the results
+        source = ds.dataset([source.path for source in discover([path])], format="parquet")
+        connection.register("source_rows", source)
+        reader = connection.sql(_query(str(path), source.schema.names, columns, calibrator))
+        with writing(out, "nothing was written", "try again"):
+            rows = _write(reader.to_arrow_reader(BATCH), temporary)
+            publish(temporary, out)
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise InputRefused(
+            f"the table cannot be calibrated: {escape(' '.join(str(error).split()), 200)}",
+            place=str(path),
+            effect="nothing was written",
+            remedy="check the columns that the calibrator needs: `steelyard calibrate show`",
+        ) from None
+    finally:
+        connection.close()
+        temporary.unlink(missing_ok=True)
+    return rows
+
+
+def _query(place: str, names: list[str], columns: Mapping[str, str], calibrator: Calibrator) -> str:
+    roles = assign(place, names, columns, ["preference", *calibrator.curve.columns])
+    role = next((one for one in ("logit", "preference") if one in roles), None)
+    if role is None:
+        raise UsageError(
+            "winners and pairs of scores have no probability to calibrate",
+            place=place,
+            remedy="name a column with --logit or --preference",
+        )
+    held = (name.replace('"', '""') for name in names if name not in COLUMNS)
+    kept = ", ".join(f'"{name}" := "{name}"' for name in held)
+    # What the calibrator reads stands beside the row under its own names: --map may give others.
+    read = {name: expression(name, roles) for name in calibrator.curve.columns}
+    read[VALUE] = expression(role, roles)
+    beside = ", ".join(f"{sql} AS {name}" for name, sql in read.items())
+    definition = calibrated_sql(calibrator, VALUE, is_logit=role == "logit")
+    added = ", ".join(f"{sql} AS {name}" for name, sql in definition)
+    inner = f"SELECT struct_pack({kept}) AS whole_row, {beside} FROM source_rows"  # noqa: S608
+    return f"SELECT whole_row.*, {added} FROM ({inner})"  # noqa: S608 - names are checked
+
+
+def _write(reader: pa.RecordBatchReader, path: Path) -> int:
+    rows = 0
+    with pq.ParquetWriter(path, reader.schema, **PARQUET) as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+            rows += len(batch)
+    return rows

@@ -1,0 +1,311 @@
+"""The only file that opens DuckDB: live views over journaled parts, locked SQL, compaction.
+
+The same names stand in both: verdicts, answers, reads, rejects, work, run. While a run writes, a
+query sees the parts that were committed when it began.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+import xxhash
+
+from steelyard.core.schemas import PAIRS, READS, REJECTS
+from steelyard.core.work import Work
+from steelyard.errors import UsageError, escape
+from steelyard.store.plan.files import Manifest, load_manifest, read_manifest, require_plan_file
+from steelyard.store.reads import journal
+from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.verdicts.calibration import run_calibrator
+from steelyard.store.verdicts.imported import define_tables
+from steelyard.store.verdicts.statistics_views import create_statistics
+from steelyard.store.verdicts.views import REJECTS_SQL, Spec, answers_sql, sql_text, verdict_sql
+
+# The oldest DuckDB that has to read the hand-off file.
+STORAGE_VERSION = "v1.5.0"
+NO_CALIBRATION = "none"
+MEMORY_LIMIT = "768MB"  # beyond it DuckDB spills into the run directory
+
+Connection: TypeAlias = duckdb.DuckDBPyConnection
+
+
+@contextmanager
+def open_sql(run: RunDir) -> Iterator[Connection]:
+    """A locked connection on the run: the hand-off file if it is up to date, else live views.
+
+    No file can be named in a query, no extension installed or loaded, no Python variable seen,
+    no setting changed.
+
+    Raises:
+        IntegrityFault: a part that a view would read is damaged.
+    """
+    passport = run.read_passport()
+    connection = open_handoff(run) or _open_views(run, passport)
+    try:
+        lock(connection)
+        yield connection
+    finally:
+        connection.close()
+
+
+def query(run: RunDir, sql: str) -> pa.Table:
+    """The rows of one query.
+
+    Raises:
+        UsageError: DuckDB refuses it; its words are in the message.
+    """
+    with open_sql(run) as connection:
+        try:
+            relation = connection.sql(sql)
+            return pa.table({}) if relation is None else relation.to_arrow_table()
+        except duckdb.Error as error:
+            raise _refused(error) from None
+
+
+def show(run: RunDir, sql: str, max_rows: int) -> str:
+    """The rows of one query drawn as a table, the first `max_rows` of them."""
+    with open_sql(run) as connection:
+        try:
+            relation = connection.sql(sql)
+            if relation is None:
+                return ""
+            if relation.columns == ["explain_key", "explain_value"]:
+                return "\n".join(str(plan) for _, plan in relation.fetchall())
+            return draw(relation, max_rows)
+        except duckdb.Error as error:
+            raise _refused(error) from None
+
+
+def draw(relation: duckdb.DuckDBPyRelation, max_rows: int) -> str:
+    """A relation as DuckDB draws it."""
+    import contextlib
+    import io
+
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        relation.show(max_rows=max_rows, max_width=shutil.get_terminal_size((200, 24)).columns)
+    return text.getvalue().rstrip("\n")
+
+
+@contextmanager
+def workspace(
+    run: RunDir, committed: Sequence[journal.Part], spill: Path | None = None
+) -> Iterator[Connection]:
+    """An in-memory DuckDB for our own statements, with bounded memory.
+
+    Has pairs_raw, rejects_raw and reads_raw of the run. `spill` is the folder for what does not
+    fit into the memory; its default is the writer's.
+
+    Raises:
+        UsageError: there is no plan yet.
+        IntegrityFault: a file of the plan is damaged. Parts are the caller's to check.
+    """
+    manifest = load_manifest(run)
+    spill = spill or run.root / "duckdb.tmp"
+    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
+    try:
+        with duckdb.connect(":memory:", config=settings) as connection:
+            connection.execute("SET enable_progress_bar = false")
+            pairs, rejects = (
+                _plan_files(run, manifest, prefix) for prefix in ("plan/pairs", "rejects/")
+            )
+            parquet_view(connection, "pairs_raw", pairs, PAIRS)
+            parquet_view(connection, "rejects_raw", rejects, REJECTS)
+            files = [run.root / part.name for part in committed]
+            parquet_view(connection, "reads_raw", files, READS)
+            yield connection
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)
+
+
+def open_handoff(run: RunDir) -> Connection | None:
+    """The hand-off file, unless parts were committed or a calibrator was applied after it."""
+    if not run.database.exists():
+        return None
+    try:
+        connection = duckdb.connect(str(run.database), read_only=True)
+    except duckdb.Error:
+        return None
+    if made_of(connection) == current_state(run):
+        return connection
+    connection.close()
+    return None
+
+
+def made_of(connection: Connection) -> dict[str, str]:
+    """What a hand-off file says it was made of; empty if it does not say."""
+    try:
+        rows = connection.execute(
+            "SELECT key, value FROM run WHERE key IN ('journal', 'calibration')"
+        ).fetchall()
+    except duckdb.Error:
+        return {}
+    return dict(rows)
+
+
+def current_state(run: RunDir) -> dict[str, str]:
+    """What an up-to-date hand-off file is made of: the committed parts and the calibrator."""
+    return {
+        "journal": _parts_digest(journal.read_journal(run.root)),
+        "calibration": _calibration_digest(run),
+    }
+
+
+def view_spec(run: RunDir, passport: dict[str, Any], manifest: Manifest | None) -> Spec:
+    """What the views have to know of a run."""
+    metadata = bool(manifest and manifest.metadata)
+    return Spec.of(passport, metadata=metadata, calibrator=run_calibrator(run))
+
+
+def _open_views(run: RunDir, passport: dict[str, Any]) -> Connection:
+    if IMPORTED not in passport:
+        return _open_live(run, passport)
+    connection = duckdb.connect(":memory:")
+    define_tables(connection, run, passport, "VIEW")
+    create_statistics(connection)
+    run_table(connection, run, passport, [])
+    work_table(connection, [])
+    return connection
+
+
+def _open_live(run: RunDir, passport: dict[str, Any]) -> Connection:
+    parts = journal.committed_parts(run.root)
+    manifest = read_manifest(run)
+    connection = duckdb.connect(":memory:")
+    _register(connection, "pairs_raw", _plan_files(run, manifest, "plan/pairs"), PAIRS)
+    _register(connection, "rejects_raw", _plan_files(run, manifest, "rejects/"), REJECTS)
+    _register(connection, "reads_raw", [run.root / part.name for part in parts], READS)
+    connection.execute("CREATE VIEW reads AS SELECT * FROM reads_raw")
+    spec = view_spec(run, passport, manifest)
+    connection.execute("CREATE VIEW verdicts AS " + verdict_sql(spec))
+    connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
+    connection.execute("CREATE VIEW rejects AS " + REJECTS_SQL)
+    create_statistics(connection)
+    run_table(connection, run, passport, parts)
+    work_table(connection, parts)
+    return connection
+
+
+def _register(connection: Connection, name: str, files: Sequence[Path], schema: pa.Schema) -> None:
+    """Show Parquet files through Arrow, so that SQL itself needs no right to open any file."""
+    if files:
+        connection.register(name, ds.dataset([str(file) for file in files], format="parquet"))
+    else:
+        connection.register(name, schema.empty_table())
+
+
+def parquet_view(
+    connection: Connection, name: str, files: Sequence[Path], schema: pa.Schema
+) -> None:
+    """Show Parquet files under a name, natively; an empty table where there are none."""
+    if files:
+        listing = ", ".join(map(sql_text, files))
+        connection.execute(
+            f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet([{listing}])"  # noqa: S608
+        )
+    else:
+        connection.register(name, schema.empty_table())
+
+
+def _plan_files(run: RunDir, manifest: Manifest | None, prefix: str) -> list[Path]:
+    if manifest is None:
+        return []
+    return [
+        require_plan_file(run, manifest, name) for name in manifest.files if name.startswith(prefix)
+    ]
+
+
+def run_table(
+    connection: Connection,
+    run: RunDir,
+    passport: dict[str, Any],
+    committed: Sequence[journal.Part],
+) -> None:
+    """Table `run`: what run.json says, as text by key, and which parts were read."""
+    rows = [
+        (key, value if isinstance(value, str) else json.dumps(value))
+        for key, value in passport.items()
+    ]
+    rows.append(("journal", _parts_digest(committed)))
+    rows.append(("calibration", _calibration_digest(run)))
+    connection.execute("CREATE TABLE run (key VARCHAR, value VARCHAR)")
+    connection.executemany("INSERT INTO run VALUES (?, ?)", rows)
+
+
+def work_table(connection: Connection, committed: Sequence[journal.Part]) -> None:
+    """Table `work`: what the reads of each bucket took (work.Work)."""
+    by_bucket = journal.work_by_bucket(committed)
+    columns = {"bucket": pa.array(list(by_bucket), pa.int32())}
+    for name in (one.name for one in fields(Work)):
+        kind = pa.float64() if name.endswith("seconds") else pa.int64()
+        columns[name] = pa.array([getattr(work, name) for work in by_bucket.values()], kind)
+    connection.register("work_raw", pa.table(columns))
+    connection.execute(
+        "CREATE TABLE work AS SELECT *, 1 - computed_tokens / unique_tokens AS hit_rate"
+        " FROM work_raw"
+    )
+    connection.unregister("work_raw")
+
+
+def lock(connection: Connection) -> None:
+    """Leave a connection no file, no extension, no Python variable and no setting to reach."""
+    for setting in (
+        "enable_progress_bar = false",  # it would print into the results on stdout
+        "autoinstall_known_extensions = false",
+        "autoload_known_extensions = false",
+        "allow_community_extensions = false",
+        "python_enable_replacements = false",
+        "enable_external_access = false",
+        "lock_configuration = true",
+    ):
+        connection.execute(f"SET {setting}")
+
+
+def _parts_digest(committed: Sequence[journal.Part]) -> str:
+    text = "".join(f"{part.name} {part.digest} {part.pairs}\n" for part in committed)
+    return xxhash.xxh3_128_hexdigest(text.encode())
+
+
+def _calibration_digest(run: RunDir) -> str:
+    if not run.calibration.exists():
+        return NO_CALIBRATION
+    return xxhash.xxh3_128_hexdigest(run.calibration.read_bytes())
+
+
+def one_row(connection: Connection, sql: str) -> tuple[Any, ...]:
+    """The only row of a query of ours."""
+    (row,) = connection.execute(sql).fetchall()
+    return tuple(row)
+
+
+def _refused(error: duckdb.Error) -> UsageError:
+    words = re.sub(r"\s+", " ", str(error).split("\n\n")[0])
+    return UsageError(
+        f"DuckDB refuses the query: {escape(words, 300)}",
+        remedy="tables: verdicts, answers, reads, rejects, work, run; try `DESCRIBE verdicts`",
+    )
+
+
+def verdicts_of(spec: Spec, pairs: pa.Table, reads: pa.Table) -> pa.Table:
+    """The verdicts of these pairs, in the order of their rows.
+
+    Args:
+        spec: what is asked, without metadata.
+        pairs: PAIRS without the bucket.
+        reads: READS of all their prompts.
+    """
+    with duckdb.connect(":memory:") as connection:
+        connection.register("pairs_raw", pairs)
+        connection.register("reads", reads)
+        lock(connection)
+        return connection.sql(f'FROM ({verdict_sql(spec)}) ORDER BY "row"').to_arrow_table()

@@ -1,0 +1,281 @@
+"""The hand-off file: written from plan and parts, audited, checkpointed, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from steelyard.calibrators.calibrator import Calibrator, calibrated_sql
+from steelyard.errors import IntegrityFault, UsageError
+from steelyard.store.durable import TEMPORARY, publish, writing
+from steelyard.store.plan.files import Manifest, load_manifest
+from steelyard.store.reads import journal
+from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.verdicts.calibration import run_calibrator
+from steelyard.store.verdicts.database import (
+    MEMORY_LIMIT,
+    Connection,
+    current_state,
+    made_of,
+    one_row,
+    open_handoff,
+    run_table,
+    view_spec,
+    work_table,
+    workspace,
+)
+from steelyard.store.verdicts.imported import define_tables
+from steelyard.store.verdicts.statistics_views import create_statistics
+from steelyard.store.verdicts.views import REJECTS_SQL, Spec, answers_sql, sql_text, verdict_sql
+
+# The oldest DuckDB that has to read the hand-off file.
+STORAGE_VERSION = "v1.5.0"
+PROMPTS_AT_ONCE = 1_000_000  # whose join and sort fit into DuckDB's memory
+DUCKDB_MAGIC = b"DUCK"  # at byte 8 of its files
+
+
+def compact(run: RunDir, out: Path | None = None) -> dict[str, int]:
+    """Write a database from plan and parts, audited, then renamed.
+
+    Args:
+        run: the run; its own file is written by the run's one writer only (`RunDir.lock`).
+        out: another place, for anyone at any time.
+
+    Returns:
+        pairs, prompts and how many of each are read, and rows of every table.
+
+    Raises:
+        IntegrityFault: a file is damaged, or the books do not balance.
+        UsageError: there is no plan yet, or `out` is no place for a database.
+    """
+    passport = run.read_passport()
+    if IMPORTED in passport:
+        write = partial(_write_imported, run, passport)
+    else:
+        write = partial(_write_database, run, passport, load_manifest(run))
+    target = out or run.database
+    _check_target(run, target)
+    temporary = target.with_name(f"{target.name}.{os.getpid()}{TEMPORARY}")
+    with writing(target):
+        try:
+            counts = write(temporary)
+            publish(temporary, target)
+        except duckdb.IOException as error:
+            raise OSError(str(error)) from error
+        finally:
+            _remove(temporary)
+    return counts
+
+
+def _check_target(run: RunDir, target: Path) -> None:
+    """See that nothing but an earlier database of ours would be replaced.
+
+    Raises:
+        UsageError: it would, or there is no such folder.
+    """
+    elsewhere = target.absolute() != run.database.absolute()
+    if not target.parent.is_dir():
+        problem = "the folder for the database does not exist"
+    elif elsewhere and (target.parent / run.passport.name).exists():
+        problem = "that is inside a run directory"
+    elif target.exists() and not _is_ours(target):
+        problem = "there is something else at that place"
+    else:
+        return
+    raise UsageError(
+        problem,
+        place=str(target),
+        effect="nothing was written",
+        remedy="choose another place with --out",
+    )
+
+
+def _is_ours(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(12)[8:] == DUCKDB_MAGIC
+
+
+def ensure_compact(run: RunDir) -> None:
+    """Write the hand-off file unless it is up to date."""
+    current = open_handoff(run)
+    if current is None:
+        compact(run)
+    else:
+        current.close()
+
+
+def recalibrate(run: RunDir) -> None:
+    """Bring the hand-off file up to date after a calibrator was applied to the run.
+
+    Where it holds all parts, only the calibrated columns change, in a copy that takes its place:
+    no join is made again. Otherwise it is compacted.
+
+    Raises:
+        IntegrityFault: a file is damaged, or the books do not balance.
+    """
+    calibrator = run_calibrator(run)
+    wanted = current_state(run)
+    found = {}
+    with suppress(duckdb.Error), duckdb.connect(str(run.database), read_only=True) as connection:
+        found = made_of(connection)
+    if calibrator is None or found.get("journal") != wanted["journal"] or len(found) < len(wanted):
+        compact(run)
+        return
+    temporary = run.database.with_name(f"{run.database.name}.{os.getpid()}{TEMPORARY}")
+    with writing(run.database):
+        try:
+            shutil.copyfile(run.database, temporary)
+            _update(temporary, calibrator, wanted["calibration"])
+            publish(temporary, run.database)
+        except duckdb.IOException as error:
+            raise OSError(str(error)) from error
+        finally:
+            _remove(temporary)
+
+
+def _update(path: Path, calibrator: Calibrator, digest: str) -> None:
+    spill = path.with_suffix(".spill")
+    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
+    try:
+        with duckdb.connect(":memory:", config=settings) as connection:
+            connection.execute("SET enable_progress_bar = false")
+            connection.execute(f"ATTACH {sql_text(path)} AS o")
+            for name, sql in calibrated_sql(calibrator):  # later ones read earlier ones
+                connection.execute(f"UPDATE o.verdicts SET {name} = {sql}")  # noqa: S608
+            connection.execute(
+                f"UPDATE o.run SET value = {sql_text(digest)} WHERE key = 'calibration'"  # noqa: S608
+            )
+            connection.execute("CHECKPOINT o")
+            connection.execute("DETACH o")
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)
+
+
+def _write_database(
+    run: RunDir, passport: dict[str, Any], manifest: Manifest, path: Path
+) -> dict[str, int]:
+    committed = journal.committed_parts(run.root)
+    spec = view_spec(run, passport, manifest)
+    spill = path.with_suffix(".spill")
+    with workspace(run, committed, spill=spill) as connection, _new_file(connection, path):
+        connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
+        _make_verdicts(connection, spec, manifest)
+        connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
+        connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
+        create_statistics(connection)
+        run_table(connection, run, passport, committed)
+        work_table(connection, committed)
+        return _audit(connection, manifest)
+
+
+def _make_verdicts(connection: Connection, spec: Spec, manifest: Manifest) -> None:
+    """Table `verdicts`, some buckets at a time: a join of all at once takes memory without bound.
+
+    A prompt stands in one bucket, with all its pairs.
+    """
+    query = verdict_sql(spec, "pairs_now", "reads_now") + ' ORDER BY v.shard, v."row"'
+    start = "CREATE TABLE verdicts AS "
+    for first, last in bucket_ranges(manifest.unique, PROMPTS_AT_ONCE):
+        for name in ("pairs", "reads"):
+            connection.execute(
+                f"CREATE OR REPLACE TEMP VIEW {name}_now AS FROM {name}_raw"
+                f" WHERE bucket BETWEEN {first} AND {last}"
+            )
+        connection.execute(start + query)
+        start = "INSERT INTO verdicts "
+
+
+def bucket_ranges(unique: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """First and last of neighbouring buckets that have about `most` prompts together."""
+    first = prompts = 0
+    for bucket, count in enumerate(unique):
+        if prompts and prompts + count > most:
+            yield first, bucket - 1
+            first, prompts = bucket, 0
+        prompts += count
+    yield first, max(first, len(unique) - 1)
+
+
+def _write_imported(run: RunDir, passport: dict[str, Any], path: Path) -> dict[str, int]:
+    spill = path.with_suffix(".spill")
+    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
+    try:
+        with (
+            duckdb.connect(":memory:", config=settings) as connection,
+            _new_file(connection, path),
+        ):
+            define_tables(connection, run, passport, "TABLE")
+            create_statistics(connection)
+            run_table(connection, run, passport, [])
+            work_table(connection, [])
+            verdicts, rejects = one_row(
+                connection,
+                "SELECT (SELECT count(*) FROM verdicts), (SELECT count(*) FROM rejects)",
+            )
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)
+    counts = {"pairs": verdicts, "verdicts": verdicts, "prompts": 0, "reads": 0}
+    return {**counts, "rejects": rejects}
+
+
+@contextmanager
+def _new_file(connection: Connection, path: Path) -> Iterator[None]:
+    """Tables made inside go to a new database file, which is whole afterwards."""
+    connection.execute(f"ATTACH {sql_text(path)} AS o (STORAGE_VERSION '{STORAGE_VERSION}')")
+    connection.execute("USE o")
+    yield
+    connection.execute("CHECKPOINT o")
+    connection.execute("USE memory")
+    connection.execute("DETACH o")
+
+
+def _audit(connection: Connection, manifest: Manifest) -> dict[str, int]:
+    """Rows = distinct keys, and the plan's numbers once every prompt is read.
+
+    Raises:
+        IntegrityFault: they differ.
+    """
+    reads, distinct, verdicts, pairs, rejects = one_row(
+        connection,
+        "SELECT (SELECT count(*) FROM reads), (SELECT count(DISTINCT prompt_key) FROM reads),"
+        " (SELECT count(*) FROM verdicts), (SELECT count(*) FROM pairs_raw),"
+        " (SELECT count(*) FROM rejects)",
+    )
+    complete = reads == manifest.prompts
+    balanced = (
+        reads == distinct
+        and pairs == manifest.pairs
+        and reads <= manifest.prompts
+        and (not complete or verdicts == pairs)
+        and verdicts <= pairs
+    )
+    if not balanced:
+        raise IntegrityFault(
+            f"the books do not balance: {reads} reads of {distinct} prompts for"
+            f" {manifest.prompts} planned, {verdicts} verdicts of {pairs} pairs for"
+            f" {manifest.pairs} planned",
+            effect="no database was written; the parts are unchanged",
+            remedy="report this with run.json, plan/plan.json and journal.jsonl",
+        )
+    return {
+        "pairs": pairs,
+        "verdicts": verdicts,
+        "prompts": manifest.prompts,
+        "reads": reads,
+        "rejects": rejects,
+    }
+
+
+def _remove(path: Path) -> None:
+    for name in (path, path.with_name(path.name + ".wal")):
+        with suppress(FileNotFoundError):
+            name.unlink()

@@ -1,0 +1,134 @@
+"""Questions of the program itself about a run: counts, and reads that another run can give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from steelyard.core.schemas import READS
+from steelyard.store.reads import journal
+from steelyard.store.rundir import RunDir
+from steelyard.store.verdicts.database import one_row, parquet_view, workspace
+from steelyard.store.verdicts.views import sql_text
+
+# A row a prompt of a pair, and how many prompts of the plan have each key.
+ASKED = "SELECT pair, bucket, unnest(keys) AS key FROM pairs_raw"
+USES = f"""
+WITH uses AS (SELECT key, bucket, count(*) AS n FROM ({ASKED}) GROUP BY key, bucket)
+"""  # noqa: S608 - our own text
+
+
+def balance_pairs(run: RunDir) -> None:
+    """Make the journal's sum of completed pairs equal a fresh count.
+
+    It is exact while a session lasts; reads taken over and parts set aside move it.
+    """
+    committed = journal.read_journal(run.root)
+    with workspace(run, committed) as connection:
+        (count,) = one_row(
+            connection,
+            f"SELECT count(*) FROM (SELECT pair FROM ({ASKED}) a"  # noqa: S608 - our own text
+            " LEFT JOIN reads_raw r ON a.key = r.prompt_key"
+            " GROUP BY pair HAVING count(*) = count(r.prompt_key))",
+        )
+    off = int(count) - sum(part.pairs for part in committed)
+    if off and committed:
+        first = replace(committed[0], pairs=committed[0].pairs + off)
+        journal.rewrite(run.root, [first, *committed[1:]])
+
+
+def unread_prompts(run: RunDir, judge: int, judges: int) -> int:
+    """How many unique prompts of one of several judges no part holds yet."""
+    share = f"len(keys) // {judges}"
+    with workspace(run, journal.read_journal(run.root)) as connection:
+        (count,) = one_row(
+            connection,
+            "SELECT count(DISTINCT key) FROM (SELECT unnest(list_slice(keys,"  # noqa: S608
+            f" {judge} * ({share}) + 1, {judge + 1} * ({share}))) AS key FROM pairs_raw) a"
+            " ANTI JOIN reads_raw r ON a.key = r.prompt_key",
+        )
+    return int(count)
+
+
+def ambiguous_pair_ids(run: RunDir) -> int:
+    """How many pair_ids of the plan stand for pairs of different content."""
+    with workspace(run, []) as connection:
+        (count,) = one_row(
+            connection,
+            "SELECT count(*) FROM (SELECT pair_id FROM pairs_raw GROUP BY pair_id"
+            " HAVING min(keys) <> max(keys))",
+        )
+    return int(count)
+
+
+def spared_tokens(run: RunDir, reads: pa.Table) -> int:
+    """Tokens of the duplicates of these prompts (READS) in the plan."""
+    with workspace(run, []) as connection:
+        connection.register("candidate", reads.select(["prompt_key", "prompt_tokens"]))
+        (tokens,) = one_row(
+            connection,
+            USES  # noqa: S608 - our own text
+            + "SELECT coalesce(sum((uses.n - 1) * c.prompt_tokens), 0) FROM candidate c"
+            " JOIN uses ON c.prompt_key = uses.key",
+        )
+    return int(tokens)
+
+
+def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], path: Path) -> int | None:
+    """Tokens that the duplicates of a part's prompts did not cost.
+
+    Returns:
+        None when the part does not fit: a key twice, one that the plan does not ask for, or one
+        that a committed part has.
+    """
+    with workspace(run, committed) as connection:
+        parquet_view(connection, "candidate", [path], READS)
+        rows, keys, planned, taken, tokens = one_row(
+            connection,
+            f"""{USES}
+            SELECT (SELECT count(*) FROM candidate),
+              (SELECT count(DISTINCT prompt_key) FROM candidate),
+              (SELECT count(*) FROM candidate c
+                 JOIN uses ON c.prompt_key = uses.key AND c.bucket = uses.bucket),
+              (SELECT count(*) FROM candidate c SEMI JOIN reads_raw USING (prompt_key)),
+              (SELECT coalesce(sum((uses.n - 1) * c.prompt_tokens), 0) FROM candidate c
+                 JOIN uses ON c.prompt_key = uses.key)""",  # noqa: S608 - our own text
+        )
+    return int(tokens) if rows == keys == planned and not taken else None
+
+
+def matching_reads(
+    run: RunDir,
+    other: RunDir,
+    theirs: Sequence[journal.Part],
+    origin: str,
+    rows: int,
+) -> Iterator[pa.Table]:
+    """Good reads of another run for prompts of this one that are not read yet (READS).
+
+    Args:
+        run: this run.
+        other: the other run.
+        theirs: its parts, checked.
+        origin: what `reused_from` says of reads that the other run made itself.
+        rows: how many a table has at most.
+    """
+    columns = [name for name in READS.names if name not in {"bucket", "reused_from"}]
+    chosen = ", ".join(f"r.{name}" for name in columns)
+    with workspace(run, journal.read_journal(run.root)) as connection:
+        files = [other.root / part.name for part in theirs]
+        parquet_view(connection, "theirs", files, READS)
+        reader = connection.sql(
+            f"""
+            SELECT {chosen}, k.bucket, coalesce(r.reused_from, {sql_text(origin)}) AS reused_from
+            FROM theirs r JOIN (SELECT DISTINCT key, bucket FROM ({ASKED})) k
+              ON r.prompt_key = k.key
+            ANTI JOIN reads_raw own ON r.prompt_key = own.prompt_key
+            WHERE r.status = 'ok' ORDER BY k.bucket"""  # noqa: S608 - our own names
+        ).to_arrow_reader(rows)
+        for batch in reader:
+            table = pa.Table.from_batches([batch]).select(READS.names)
+            yield table.cast(READS)

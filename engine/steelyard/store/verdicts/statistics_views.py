@@ -1,0 +1,106 @@
+"""Views over `verdicts`: leaderboard, win_matrix, position_bias, length_bias; defined here alone.
+
+They hold what SQL can say by itself; `steelyard rank`, `winrate` and `bias` say the rest.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import duckdb
+
+from steelyard.statistics.clusters import FEWEST
+
+Connection: TypeAlias = duckdb.DuckDBPyConnection
+
+LONGER_BY = (31, 101, 301, 1001)  # characters: where the bands of `length_bias` begin
+
+
+# What is independent. Where an import names no instruction, votes on one pair belong together.
+CLUSTER = "coalesce(instruction_id, hash(pair_id))"
+
+
+def create_statistics(connection: Connection, instruction: str = CLUSTER) -> None:
+    """Create the views on a connection that has `verdicts`.
+
+    Args:
+        connection: a DuckDB connection.
+        instruction: SQL of what is independent, over the columns of verdicts.
+    """
+    for name, query in statistics_sql(instruction).items():
+        connection.execute(f"CREATE VIEW {name} AS {query}")
+
+
+def statistics_sql(instruction: str = CLUSTER) -> dict[str, str]:
+    """The query of each view."""
+    sides = f"""
+sides AS (
+  SELECT model_a AS competitor, model_b AS opponent, raw_preference AS win,
+    {instruction} AS instruction
+  FROM verdicts WHERE raw_preference IS NOT NULL AND model_a <> model_b
+  UNION ALL
+  SELECT model_b, model_a, 1 - raw_preference, {instruction}
+  FROM verdicts WHERE raw_preference IS NOT NULL AND model_a <> model_b
+)"""  # noqa: S608 - our own text
+    return {
+        "leaderboard": _leaderboard(sides),
+        "win_matrix": f"""
+WITH {sides}
+SELECT competitor, opponent, count(*) AS comparisons, avg(win) AS win_rate
+FROM sides GROUP BY ALL ORDER BY competitor, opponent""",  # noqa: S608
+        "position_bias": POSITION_BIAS,
+        "length_bias": _length_bias(),
+    }
+
+
+def _leaderboard(sides: str) -> str:
+    """Standard errors are those of `ratings.means`, over instructions, null for fewer than 5."""
+    return f"""
+WITH {sides}, means AS (
+  SELECT competitor, count(*) AS comparisons, avg(win) AS win_rate,
+    avg(CASE WHEN win > 0.5 THEN 1 WHEN win < 0.5 THEN 0 ELSE 0.5 END) AS discrete_win_rate
+  FROM sides GROUP BY competitor
+), residuals AS (
+  SELECT competitor, instruction, sum(win - win_rate) AS residual
+  FROM sides JOIN means USING (competitor) GROUP BY ALL
+), errors AS (
+  SELECT competitor, count(*) AS instructions,
+    CASE WHEN count(*) >= {FEWEST} THEN sqrt(sum(residual ** 2) * count(*) / (count(*) - 1))
+    END AS error
+  FROM residuals GROUP BY competitor
+), opponents AS (
+  SELECT competitor, opponent, avg(win) AS win_rate FROM sides GROUP BY ALL
+), averages AS (
+  SELECT competitor, count(*) AS opponents, avg(win_rate) AS average_win_rate
+  FROM opponents GROUP BY competitor
+)
+SELECT rank() OVER (ORDER BY average_win_rate DESC) AS rank, competitor, average_win_rate,
+  win_rate, error / comparisons AS standard_error, discrete_win_rate,
+  comparisons, instructions, opponents
+FROM means JOIN errors USING (competitor) JOIN averages USING (competitor)
+ORDER BY rank, competitor"""  # noqa: S608 - our own text
+
+
+POSITION_BIAS = """
+SELECT judge, protocol, count(*) AS pairs,
+  avg(CASE WHEN preference_ab > 0.5 THEN 0.5 WHEN preference_ab < 0.5 THEN 0 ELSE 0.25 END
+    + CASE WHEN preference_ba < 0.5 THEN 0.5 WHEN preference_ba > 0.5 THEN 0 ELSE 0.25 END
+  ) AS first_rate,
+  avg(preference_ab - preference_ba) AS towards_first,
+  avg(abs(preference_ab - preference_ba)) AS mean_deviation,
+  avg((sign(preference_ab - 0.5) <> sign(preference_ba - 0.5))::INTEGER) AS flip_rate
+FROM verdicts WHERE preference_ab IS NOT NULL AND preference_ba IS NOT NULL
+GROUP BY ALL ORDER BY judge, protocol"""
+
+
+def _length_bias() -> str:
+    longer = "CASE WHEN length_a > length_b THEN raw_preference ELSE 1 - raw_preference END"
+    bands = " ".join(
+        f"WHEN abs(length_a - length_b) >= {start} THEN {start}" for start in reversed(LONGER_BY)
+    )
+    return f"""
+SELECT judge, protocol, CASE {bands} END AS longer_by, count(*) AS pairs,
+  avg({longer}) AS prefers_longer
+FROM verdicts
+WHERE raw_preference IS NOT NULL AND abs(length_a - length_b) >= {LONGER_BY[0]}
+GROUP BY ALL ORDER BY judge, protocol, longer_by"""  # noqa: S608 - our own text

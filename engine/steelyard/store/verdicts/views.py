@@ -1,0 +1,230 @@
+"""The SQL of views: the one definition of a verdict, for live runs and for the hand-off file.
+
+pairs, with the keys of their prompts -> asked: a row a prompt of a pair -> answered: joined to the
+reads, with the values that the protocol's rule makes of each -> verdicts: a row a pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from steelyard.calibrators.calibrator import Calibrator, calibrated_sql
+from steelyard.protocols.axes import Questions
+from steelyard.protocols.rules import COLUMNS, RULES, Rule, winner
+
+LOW_LABEL_MASS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What the views have to know of a run."""
+
+    judges: tuple[str, ...]
+    protocols: tuple[str, ...]
+    questions: Questions
+    rule: Rule
+    scale: tuple[float, ...]
+    tie_band: float
+    metadata: bool  # whether the pairs have columns without a role
+    calibrator: Calibrator | None = None
+
+    @classmethod
+    def of(
+        cls, passport: dict[str, Any], *, metadata: bool, calibrator: Calibrator | None = None
+    ) -> Spec:
+        """From run.json."""
+        inquiry = passport["inquiry"]
+        first = inquiry["protocols"][0]
+        return cls(
+            judges=tuple(judge["name"] for judge in passport["judges"]),
+            protocols=tuple(protocol["name"] for protocol in inquiry["protocols"]),
+            questions=Questions.from_json(inquiry["questions"]),
+            rule=RULES[first["combine"]],
+            scale=tuple(first["scale"]),
+            tie_band=first["tie_band"],
+            metadata=metadata,
+            calibrator=calibrator,
+        )
+
+
+# The calibrated columns of a run to which no calibrator was applied.
+UNCALIBRATED = """NULL::DOUBLE AS calibrated_preference, NULL::DOUBLE AS calibrated_tie,
+  NULL::BOOLEAN AS trusted"""
+
+
+def verdict_sql(spec: Spec, pairs: str = "pairs_raw", reads: str = "reads") -> str:
+    """The one definition of a verdict: raw verdicts with their calibrated columns.
+
+    Reads the tables `pairs` and `reads`. A pair appears when all its prompts are read.
+    """
+    return with_calibration(raw_verdict_sql(spec, pairs, reads), spec.calibrator)
+
+
+def with_calibration(verdicts: str, calibrator: Calibrator | None) -> str:
+    """A query of raw verdicts, with the calibrated columns."""
+    added = UNCALIBRATED
+    if calibrator is not None:
+        added = ",\n  ".join(f"{sql} AS {name}" for name, sql in calibrated_sql(calibrator))
+    return f"SELECT v.*,\n  {added}\nFROM ({verdicts}) v"
+
+
+def raw_verdict_sql(spec: Spec, pairs: str, reads: str) -> str:
+    """Pairs joined to the reads of all their prompts."""
+    rule = spec.rule
+    values = dict(rule.verdict)
+    combined = ",\n    ".join(f"{sql} AS {name}" for name, sql in values.items())
+    numbers = ",\n  ".join(
+        f"CASE WHEN c.good THEN c.{name} END AS {name}" if name in values else f"{NO} AS {name}"
+        for name in COLUMNS
+    )
+    return f"""
+WITH asked AS (
+  {_asked_sql(spec, pairs, ("pair",))}
+), answered AS (
+  {_answered_sql(spec, ("a.pair",), reads)}
+), combined AS (
+  SELECT pair, count(*) AS asked,
+    {_good(spec)} AS good,
+    {combined},
+    {_flags(spec)} AS flags,
+    min(label_mass) FILTER (WHERE NOT swapped) AS label_mass_ab,
+    min(label_mass) FILTER (WHERE swapped) AS label_mass_ba,
+    max(status) FILTER (WHERE status <> 'ok') AS status, max(error) AS error,
+    max(read_at) AS read_at
+  FROM answered GROUP BY pair
+)
+SELECT p.pair_id, p.shard, p."row", p.instruction_id, p.category, p.model_a, p.model_b,
+  {sql_text(" + ".join(spec.judges))} AS judge,
+  {sql_text(" + ".join(spec.protocols))} AS protocol,
+  {numbers},
+  {_comparisons(spec)},
+  c.label_mass_ab, c.label_mass_ba, c.flags,
+  CASE WHEN c.good THEN 'ok' ELSE c.status END AS status,
+  CASE WHEN NOT c.good THEN c.error END AS error,
+  p.length_a, p.length_b, p.gold,
+  {"p.metadata" if spec.metadata else "NULL::STRUCT(none VARCHAR)"} AS metadata,
+  c.read_at, p.criteria, p.keys
+FROM {pairs} p JOIN combined c ON p.pair = c.pair
+WHERE c.asked = len(p.keys)"""  # noqa: S608 - our own text
+
+
+NO = "NULL::DOUBLE"
+
+
+def answers_sql(spec: Spec) -> str:
+    """The view `answers`: a row a prompt of a verdict; reads `verdicts` and `reads`."""
+    values = "".join(f"{name}, " for name, _ in spec.rule.answer)
+    first, other = spec.questions.orders
+    return f"""
+WITH asked AS (
+  {_asked_sql(spec, "verdicts", ("pair_id", "shard", '"row"'))}
+), answered AS (
+  {_answered_sql(spec, ("a.pair_id", "a.shard", 'a."row"'), "reads")}
+)
+SELECT pair_id, shard, "row", {_list(spec.judges)}[judge + 1] AS judge,
+  {_list(spec.protocols)}[variant + 1] AS protocol, criterion, weight, sample,
+  CASE WHEN swapped THEN '{other}' ELSE '{first}' END AS shown,
+  {values}status, error, label_logprobs, label_mass, output, numbers, forced, prompt_key
+FROM answered"""  # noqa: S608 - our own text
+
+
+def _asked_sql(spec: Spec, source: str, columns: Sequence[str]) -> str:
+    """A row a prompt of a pair, with its place on the axes of Questions."""
+    questions = spec.questions
+    orders, samples = "2", questions.samples
+    if questions.shows == "response":
+        orders = "(CASE WHEN length_b IS NULL THEN 1 ELSE 2 END)"
+    criterion, weight = "NULL::VARCHAR", "1.0::DOUBLE"
+    each = f"(n // {questions.judges * questions.variants})"  # prompts of a judge and variant
+    number = f"(place % {each}) // ({orders} * {samples}) + 1"
+    if questions.row_criteria:
+        criterion, weight = (f"criteria[{number}].{name}" for name in ("text", "weight"))
+    elif questions.criteria:
+        texts = _list([one.text for one in questions.criteria])
+        weights = "[" + ", ".join(f"{one.weight!r}::DOUBLE" for one in questions.criteria) + "]"
+        criterion, weight = f"{texts}[{number}]", f"{weights}[{number}]"
+    return f"""SELECT {", ".join(columns)}, prompt_key, place % {orders} = 1 AS swapped,
+    (place // {orders}) % {samples} AS sample, {criterion} AS criterion, {weight} AS weight,
+    (place // {each}) % {questions.variants} AS variant,
+    place // ({each} * {questions.variants}) AS judge,
+    place - (place // {orders}) % {samples} * {orders} AS question
+  FROM (
+    SELECT {", ".join(columns)}, length_b, criteria, len(keys) AS n,
+      unnest(keys) AS prompt_key, unnest(range(len(keys))) AS place
+    FROM {source}
+  )"""  # noqa: S608 - our own text
+
+
+def _answered_sql(spec: Spec, columns: Sequence[str], reads: str) -> str:
+    """`asked`, joined to the reads, with the rule's values."""
+    rule = spec.rule
+    scale = f", [{', '.join(f'{value!r}::DOUBLE' for value in spec.scale)}] AS scale"
+    missing = ", 0)" if rule.missing_is_no else ")"
+    values = ", ".join(
+        f"coalesce(CASE WHEN status = 'ok' THEN {sql} END{missing} AS {name}"
+        for name, sql in rule.answer
+    )
+    return f"""SELECT *, {values} FROM (
+    SELECT {", ".join(columns)}, a.swapped, a.sample, a.criterion, a.weight, a.variant, a.judge,
+      a.question, r.*{scale if spec.scale else ""}
+    FROM asked a JOIN {reads} r ON a.prompt_key = r.prompt_key
+  )"""  # noqa: S608 - our own text
+
+
+def _good(spec: Spec) -> str:
+    """Whether a pair's reads make a verdict: every question is answered by one sample at least."""
+    if not spec.rule.missing_is_no:
+        if spec.questions.samples == 1:
+            return "bool_and(status = 'ok')"
+        return "count(DISTINCT question) FILTER (WHERE status = 'ok') = count(DISTINCT question)"
+    sides = (f"bool_or(status = 'ok') FILTER (WHERE {side})" for side in ("NOT swapped", "swapped"))
+    return " AND ".join(f"coalesce({side}, true)" for side in sides)
+
+
+def _flags(spec: Spec) -> str:
+    first, other = spec.questions.orders
+    flags = {
+        "truncated": "bool_or(truncated)",
+        f"outside_{first}": "bool_or(argmax_outside AND NOT swapped)",
+        f"outside_{other}": "bool_or(argmax_outside AND swapped)",
+        "low_label_mass": f"min(label_mass) < {LOW_LABEL_MASS}",
+        "forced": "bool_or(forced)",
+    }
+    if spec.rule.missing_is_no or spec.questions.samples > 1:
+        flags["missing_answers"] = "bool_or(status <> 'ok')"
+    return " || ".join(
+        f"CASE WHEN {condition} THEN ['{flag}'] ELSE []::VARCHAR[] END"
+        for flag, condition in flags.items()
+    )
+
+
+def _comparisons(spec: Spec) -> str:
+    """Columns that follow from the preferences: who wins, and what the order changed."""
+    names = {name for name, _ in spec.rule.verdict}
+    scores = ("c.score_a", "c.score_b") if spec.rule.band == "score" else None
+    tie = "c.raw_tie" if "raw_tie" in names else "NULL"
+    won = winner("c.raw_preference", tie, scores, spec.tie_band)
+    deviation, consistent = NO, "NULL::BOOLEAN"
+    if "preference_ab" in names:
+        deviation = "CASE WHEN c.good THEN c.preference_ab - c.preference_ba END"
+        both = (f"sign(c.preference_{order} - 0.5)" for order in ("ab", "ba"))
+        consistent = f"CASE WHEN c.good THEN {' = '.join(both)} END"
+    return f"""CASE WHEN c.good THEN {won} END AS winner,
+  {deviation} AS symmetry_deviation, {consistent} AS consistent"""
+
+
+REJECTS_SQL = """
+SELECT shard, "row", pair_id, reason, detail FROM rejects_raw
+UNION ALL
+SELECT shard, "row", pair_id, status, error FROM verdicts WHERE status = 'overlong'"""
+
+
+def sql_text(value: object) -> str:
+    """A SQL string literal."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _list(texts: Sequence[str]) -> str:
+    return "[" + ", ".join(map(sql_text, texts)) + "]"

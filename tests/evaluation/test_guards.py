@@ -1,0 +1,146 @@
+"""What keeps users from believing too much: repeated pairs, ties, force, chance, few of all."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import steelyard
+from steelyard.errors import InputRefused, UsageError
+from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
+from steelyard.evaluation.fit import FitOptions, fit_calibrator
+from steelyard.evaluation.gold_join import match_gold
+from steelyard.evaluation.judged_pairs import Source, read_pairs
+from steelyard.statistics.drift import Reference, measure_drift
+from steelyard.statistics.logistic import sigmoid
+from support.helpers import pairs_table, program
+
+
+def tables(path, rows=200, instructions=50, gold=None, **columns):
+    """Judged pairs and their gold."""
+    draw = np.random.default_rng(0)
+    p = draw.uniform(0.05, 0.95, rows)
+    ids = [f"p{at}" for at in range(rows)]
+    judged = {"pair_id": ids, "preference": p, "prompt_id": np.arange(rows) % instructions}
+    pq.write_table(pa.table({**judged, **columns}), path / "judged.parquet")
+    labels = gold or np.where(draw.random(rows) < p, "A", "B").tolist()
+    pq.write_table(pa.table({"pair_id": ids, "gold": labels}), path / "gold.parquet")
+    return Source(path / "judged.parquet"), path / "gold.parquet"
+
+
+def test_a_table_of_several_judges_is_refused_with_counts(tmp_path):
+    source, gold = tables(tmp_path, pair_id=[f"p{at // 2}" for at in range(200)])
+    for use in (
+        lambda: evaluate_source(source, gold, EvaluateOptions(bootstraps=0)),
+        lambda: fit_calibrator(source, gold, FitOptions()),
+    ):
+        with pytest.raises(InputRefused, match="200 rows are of 100 pair_ids"):
+            use()
+
+
+def test_ties_made_by_calibration_are_told(tmp_path):
+    labels = ["A", "B", "tie", "tie"] * 50
+    values = np.full(200, 0.5)
+    source, gold = tables(tmp_path, gold=labels, calibrated_preference=values)
+    report = evaluate_source(source, gold, EvaluateOptions(bootstraps=0))
+    assert report.whole.calibrated.estimates["agreement"].value == 0.5
+    assert any(
+        "100% of the calibrated verdicts are ties, of the raw ones 0%" in note
+        for note in report.notes
+    )
+    source, gold = tables(tmp_path, gold=labels, calibrated_preference=np.linspace(0.1, 0.9, 200))
+    report = evaluate_source(source, gold, EvaluateOptions(bootstraps=0))
+    assert not any("verdicts are ties" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(("scored", "known"), [(30, 1500), (5000, 45), (30, 30), (3000, 3000)])
+def test_chance_is_no_drift(scored, known):
+    draw = np.random.default_rng(1)
+    found = [
+        measure_drift(Reference.of(draw.random(known)), draw.random(scored)).drifted
+        for _ in range(200)
+    ]
+    assert sum(found) <= 10
+
+
+def test_few_instructions_leave_coefficients_without_intervals(tmp_path):
+    source, gold = tables(tmp_path, instructions=4)
+    fitted = fit_calibrator(source, gold, FitOptions(method="platt"))
+    assert fitted.calibrator.curve.coefficients.keys() == {"logit", "intercept"}
+    assert fitted.calibrator.curve.intervals == {}
+    source, gold = tables(tmp_path, instructions=40)
+    fitted = fit_calibrator(source, gold, FitOptions(method="platt", agreement=0.6))
+    assert fitted.calibrator.curve.intervals
+    assert any("the half of gold" in note and "only 20 clusters" in note for note in fitted.notes)
+
+
+def test_force_leaves_a_trace(tmp_path):
+    source, gold = tables(tmp_path)
+    fit = ("calibrate", "fit", "--from", source.path, "--gold", gold, "--method", "platt")
+    done = program(*fit, "--preference", "preference", "--out", tmp_path / "c.json")
+    assert done.returncode == 0, done.stderr
+    pq.write_table(pairs_table(12), tmp_path / "in.parquet")
+    run = steelyard.score(tmp_path / "in.parquet", run=tmp_path / "run", judge="scripted").root
+    shown = program("calibrate", "show", run)
+    assert shown.returncode == 2
+    assert "no calibrator was applied to this run" in shown.stderr
+    refused = program("calibrate", "apply", run, tmp_path / "c.json")
+    assert refused.returncode == 3
+    assert program("calibrate", "apply", run, tmp_path / "c.json", "--force").returncode == 0
+    assert "forced        it was fitted on other reads: table: preference" in program(
+        "calibrate", "show", run
+    ).stdout  # fmt: skip
+
+
+def test_probabilities_named_as_logits_are_told(tmp_path):
+    source, _ = tables(tmp_path, logit=np.linspace(0.1, 0.9, 200))
+    columns = {"logit": "logit", "score": "logit"}
+    assert any("--preference" in note for note in read_pairs(Source(source.path, columns)).notes)
+    source, _ = tables(tmp_path, logit=np.linspace(-3, 3, 200))
+    assert not any("--preference" in one for one in read_pairs(Source(source.path, columns)).notes)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_pairs_of_one_instruction_each_are_told_only_where_no_column_says_so(tmp_path, named):
+    columns = {} if named else {"prompt_id": pa.nulls(200, pa.int64())}
+    source, gold = tables(tmp_path, instructions=200, **columns)
+    notes = match_gold(source, gold).notes
+    assert any("an instruction of its own" in note for note in notes) is not named
+
+
+@pytest.mark.parametrize("options", [{"seed": -1}, {"bootstraps": 10**9}, {"bootstraps": -1}])
+def test_numbers_out_of_range(tmp_path, options):
+    source, gold = tables(tmp_path)
+    with pytest.raises(UsageError):
+        evaluate_source(source, gold, EvaluateOptions(**options))
+    if "seed" in options:
+        with pytest.raises(UsageError):
+            fit_calibrator(source, gold, FitOptions(**options))
+
+
+def test_two_may_write_one_table(tmp_path):
+    """Whoever ends last leaves a whole table of its own; JSON stands alone on stdout."""
+    draw = np.random.default_rng(0)
+    for name, rows in (("big", 300_000), ("small", 3000)):
+        score = draw.normal(0, 2, rows)
+        pq.write_table(pa.table({"difference": score}), tmp_path / f"{name}.parquet")
+    source, gold = tables(tmp_path, difference=np.log(1 / sigmoid(np.linspace(-3, 3, 200)) - 1))
+    fit = ("calibrate", "fit", "--from", source.path, "--logit", "difference", "--gold", gold)
+    assert program(*fit, "--method", "platt", "--out", tmp_path / "c.json").returncode == 0
+
+    def apply(name):
+        return program(
+            "calibrate", "apply", "--from", tmp_path / f"{name}.parquet", "--logit", "difference",
+            tmp_path / "c.json", "--out", tmp_path / "out.parquet", "--json",
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(apply, ("big", "small")))
+    assert [json.loads(one.stdout)["pairs"] for one in done] == [300_000, 3000]
+    assert pq.read_table(tmp_path / "out.parquet").num_rows in {300_000, 3000}
+    assert not list(tmp_path.glob("out.parquet.*"))

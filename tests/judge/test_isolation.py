@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+
+from steelyard.core.batches import PromptBatch
+from steelyard.core.schemas import STATUS_ERROR, STATUS_OK
+from steelyard.errors import EngineFailed
+from steelyard.judge.base import Judge
+from steelyard.judge.isolation import HOPELESS, STRIKES, Isolation, failed_reads
+
+
+def batch(start, count, bucket=0):
+    offsets = np.arange(count + 1, dtype=np.int64)
+    keys = [int(value).to_bytes(16, "big") for value in range(start, start + count)]
+    tokens = np.arange(start, start + count, dtype=np.int32)
+    return PromptBatch(bucket, keys, tokens, offsets, np.zeros(count, np.bool_))
+
+
+class Fragile(Judge):
+    """Dies at some prompts, returns others without numbers some times."""
+
+    def __init__(self, deadly=(), flaky=(), step=3):
+        self.deadly, self.flaky, self.step = set(deadly), dict(flaky), step
+        self.alive, self.starts, self.seen = True, 0, []
+
+    def start(self, workload=None, answer=None):
+        self.alive, self.starts = True, self.starts + 1
+
+    def close(self):
+        self.alive = False
+
+    def read(self, batches):
+        for prompts in batches:
+            for start in range(0, len(prompts), self.step):
+                assert self.alive
+                rows = range(start, min(start + self.step, len(prompts)))
+                values = [int(prompts.tokens[row]) for row in rows]
+                if self.deadly & set(values):
+                    self.alive = False
+                    raise EngineFailed("boom", remedy="none")
+                self.seen += values
+                out = failed_reads(prompts, STATUS_OK, [None] * len(prompts)).take(list(rows))
+                for at, value in enumerate(values):
+                    if self.flaky.get(value, 0) > 0:
+                        self.flaky[value] -= 1
+                        out.status[at] = STATUS_ERROR
+                        out.errors[at] = "not finite"
+                yield out
+
+
+def read(judge, batches):
+    results = {}
+    for reads in Isolation(judge, judge.start, lambda _: None).read(iter(batches)):
+        for key, status, error in zip(reads.keys, reads.status, reads.errors, strict=True):
+            assert key not in results
+            results[key] = (status, error)
+    return {int.from_bytes(key, "big"): value for key, value in results.items()}
+
+
+@pytest.mark.parametrize("deadly", [{0}, {29}, {5, 6}, {1, 11, 25}, {12}])
+def test_a_deadly_prompt_alone_is_lost(deadly):
+    judge = Fragile(deadly)
+    results = read(judge, [batch(0, 10), batch(10, 10, 1), batch(20, 10, 2)])
+    assert set(results) == set(range(30))
+    assert {value for value, (status, _) in results.items() if status != STATUS_OK} == deadly
+    for value in deadly:
+        assert f"died {STRIKES} times" in results[value][1]
+    assert sorted(judge.seen) == sorted(set(range(30)) - deadly)
+
+
+def test_an_engine_that_always_dies_is_not_blamed_on_prompts():
+    judge = Fragile(range(100))
+    with pytest.raises(EngineFailed):
+        read(judge, [batch(0, 100)])
+    assert judge.starts <= 3 * (HOPELESS + 8)
+
+
+def test_an_engine_that_dies_without_a_prompt_is_an_environment_fault():
+    class Dead(Fragile):
+        def read(self, batches):
+            raise EngineFailed("gone", remedy="none")
+            yield
+
+    with pytest.raises(EngineFailed, match="gone"):
+        read(Dead(), [batch(0, 3)])
+
+
+def test_reads_that_are_not_finite_are_repeated_and_then_given_up():
+    judge = Fragile(flaky={4: 1, 7: STRIKES - 1, 9: STRIKES + 5})
+    results = read(judge, [batch(0, 10), batch(10, 5)])
+    assert results[4] == (STATUS_OK, None)
+    assert results[7] == (STATUS_OK, None)
+    assert results[9] == (STATUS_ERROR, "not finite")
+    assert judge.seen.count(9) == STRIKES
+    assert set(results) == set(range(15))

@@ -1,0 +1,238 @@
+"""The block-cache oracle against a naive twin, vLLM's own schedulers, and a real engine."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from steelyard_kernels.block_cache import drain, new_cache, simulate
+from steelyard_kernels.prefix import lexicographic_order, trie_floor
+from support import tiny
+from support.block_cache_twins import NaiveEngine, Scheduled
+
+
+def ragged(rows):
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    return np.array([token for row in rows for token in row], dtype=np.int32), offsets
+
+
+def oracle(rows, cache):
+    return simulate(*ragged(rows), cache).tolist()
+
+
+def caches(blocks, size, longest, tokens, seqs, in_flight=1):
+    return new_cache(
+        blocks, size, max_model_len=longest, max_num_batched_tokens=tokens, max_num_seqs=seqs,
+        steps_in_flight=in_flight,
+    )  # fmt: skip
+
+
+# Few tokens and few beginnings, so that rows share prefixes of many lengths.
+rows_of = st.lists(
+    st.builds(
+        lambda head, tail: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10][:head] + tail,
+        st.integers(0, 10),
+        st.lists(st.integers(0, 2), max_size=9),
+    ),
+    max_size=40,
+)
+limits_of = st.fixed_dictionaries(
+    {
+        "blocks": st.integers(2, 40),
+        "size": st.integers(1, 5),
+        "tokens": st.integers(1, 40),
+        "seqs": st.integers(1, 6),
+        "in_flight": st.integers(1, 3),
+    }
+)
+
+
+def fitting(rows, limits):
+    longest = (limits["blocks"] - 1) * limits["size"]
+    return [row[:longest] for row in rows], caches(longest=longest, **limits)
+
+
+def naive(limits):
+    return NaiveEngine(
+        limits["blocks"], limits["size"], tokens=limits["tokens"], seqs=limits["seqs"],
+        in_flight=limits["in_flight"],
+    )  # fmt: skip
+
+
+@given(rows_of, rows_of, limits_of)
+@settings(max_examples=400, deadline=None)
+def test_equals_the_naive_twin(rows, more, limits):
+    rows, cache = fitting(rows, limits)
+    more, _ = fitting(more, limits)
+    twin = naive(limits)
+    for part in (rows, more, rows):
+        assert oracle(part, cache) == twin.run(part)
+        drain(cache)
+
+
+@given(rows_of, limits_of, st.lists(st.integers(0, 40), max_size=4))
+@settings(max_examples=150, deadline=None)
+def test_chunk_by_chunk_is_all_at_once(rows, limits, cuts):
+    rows, cache = fitting(rows, limits)
+    _, other = fitting(rows, limits)
+    edges = [0, *sorted(cuts), len(rows)]
+    parts = [oracle(rows[a:b], other) for a, b in pairwise(edges)]
+    assert [cached for part in parts for cached in part] == oracle(rows, cache)
+
+
+@given(rows_of, limits_of)
+@settings(max_examples=150, deadline=None)
+def test_what_is_cached_is_bounded(rows, limits):
+    rows, cache = fitting(rows, limits)
+    cached = oracle(rows, cache)
+    for row, hit in zip(rows, cached, strict=True):
+        assert hit % limits["size"] == 0
+        assert 0 <= hit <= max(len(row) - 1, 0)
+    _, shared = lexicographic_order(*ragged(rows))
+    computed = sum(map(len, rows)) - sum(cached)
+    assert computed >= trie_floor(ragged(rows)[1], shared)
+
+
+@given(rows_of, st.integers(1, 5))
+@settings(max_examples=150, deadline=None)
+def test_in_order_with_room_for_all_the_neighbour_is_what_counts(rows, size):
+    rows = sorted(row for row in rows if row)
+    assume(rows)
+    cache = caches(2000, size, 20, 10_000, 1000)
+    _, shared = lexicographic_order(*ragged(rows))
+    expected = [
+        min(int(both), len(row) - 1) // size * size for row, both in zip(rows, shared, strict=True)
+    ]
+    assert oracle(rows, cache) == expected
+
+
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 64, 65])
+def test_a_duplicate_costs_what_its_last_token_needs(length):
+    cache = caches(50, 32, 65, 512, 16)
+    row = list(range(length))
+    assert oracle([row] * 40, cache) == [0] + [(length - 1) // 32 * 32] * 39
+
+
+def test_twins_fill_the_pool_and_go_in_turn():
+    """Each duplicate of a full block is a block; the oldest serves and lives as it is used."""
+    limits = {"blocks": 9, "size": 2, "tokens": 4, "seqs": 2, "in_flight": 1}
+    rows = [[1, 2], [1, 2], [1, 2, 3], [5, 6, 7, 8], [1, 2, 9], [1, 2]] * 9
+    _, cache = fitting(rows, limits)
+    assert oracle(rows, cache) == naive(limits).run(rows)
+
+
+def test_a_prompt_longer_than_the_pool_is_refused():
+    with pytest.raises(ValueError, match="does not fit"):
+        caches(10, 16, 145, 512, 16)
+    with pytest.raises(ValueError, match="positive"):
+        caches(10, 16, 144, 0, 16)
+    cache = caches(10, 16, 144, 512, 16)
+    with pytest.raises(ValueError, match="145 tokens"):
+        oracle([[1], list(range(145))], cache)
+    assert oracle([[1], list(range(144))], cache) == [0, 0]
+    assert oracle([], cache) == []
+
+
+# -- vLLM itself -------------------------------------------------------------------------------
+
+
+def tournament(instructions, k, *, seed=0, vocabulary=390):
+    """Prompts as all pairs of `k` responses make them, shuffled; up to 340 tokens."""
+    draw = random.Random(seed)
+
+    def text(low, high):
+        return [draw.randrange(3, vocabulary) for _ in range(draw.randrange(low, high))]
+
+    template, rows = text(40, 41), []
+    for _ in range(instructions):
+        head = template + text(5, 60)
+        responses = [text(5, 110) for _ in range(k)]
+        rows += [head + a + [1] + b for a in responses for b in responses if a is not b]
+    draw.shuffle(rows)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    pytest.importorskip("vllm")
+    return tiny.write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def start(folder, blocks):
+    from steelyard.core.batches import Workload
+    from steelyard.judge.base import JudgeSpec
+    from steelyard.judge.vllm.judge import VllmJudge
+
+    engine = {"num_gpu_blocks_override": blocks, "max_model_len": 352}
+    judge = VllmJudge.open(JudgeSpec("tiny", str(folder), engine=engine))
+    work = Workload(prompts=400, longest_prompt=351)
+    judge.start(work, tiny.answer_of(judge.encoder, "A", "B"))
+    return judge
+
+
+def cache_of(config):
+    assert not config.scheduler_config.async_scheduling
+    return new_cache(
+        config.cache_config.num_gpu_blocks,
+        config.cache_config.block_size,
+        max_model_len=config.model_config.max_model_len,
+        max_num_batched_tokens=config.scheduler_config.max_num_batched_tokens,
+        max_num_seqs=config.scheduler_config.max_num_seqs,
+    )
+
+
+@pytest.mark.vllm
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("blocks", [12, 60, 1500])  # one prompt, a few, all of them
+def test_equals_a_real_engine(folder, blocks):
+    judge = start(folder, blocks)
+    try:
+        cache = cache_of(judge._engine.vllm_config)
+        assert len(cache.after) == blocks
+        shuffled = tournament(3, 3)
+        for rows in (sorted(shuffled), shuffled, shuffled + shuffled[:9]):
+            batch = tiny.batch(rows)
+            found = tiny.by_key(judge.read(iter([batch])))
+            cached = [int(found[key][2]) for key in batch.keys] if len(found) == len(rows) else []
+            drain(cache)
+            assert cached == oracle(rows, cache)
+    finally:
+        judge.close()
+
+
+@pytest.fixture(scope="module")
+def config(folder):
+    from steelyard.judge.vllm.process import OutputLog, engine_surroundings
+
+    log = OutputLog()
+    with contextlib.closing(log), engine_surroundings(log, spawn=False):
+        from vllm.engine.arg_utils import EngineArgs
+
+        return EngineArgs(
+            model=str(folder), max_model_len=352, skip_tokenizer_init=True, block_size=32,
+            enable_prefix_caching=True, enforce_eager=True, disable_log_stats=True,
+        ).create_engine_config()  # fmt: skip
+
+
+@pytest.mark.vllm
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_equals_the_scheduler_of_vllm(config, in_flight):
+    @given(rows_of, rows_of, limits_of)
+    @settings(max_examples=150, deadline=None)
+    def check(rows, more, limits):
+        limits = limits | {"in_flight": in_flight}
+        rows, cache = fitting(rows, limits)
+        more, _ = fitting(more, limits)
+        theirs = Scheduled(config, limits)
+        for part in (rows, more, rows):
+            assert oracle(part, cache) == theirs.run(part)
+            drain(cache)
+
+    check()

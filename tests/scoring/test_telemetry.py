@@ -1,0 +1,109 @@
+# ruff: noqa: N802 - the names are NVML's own
+"""What was spent; NVML itself is replaced, for there is no GPU here."""
+
+import json
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from steelyard.core import user_cache
+from steelyard.scoring import telemetry
+
+
+def write(folder, samples):
+    text = "".join(json.dumps(sample) + "\n" for sample in samples)
+    (folder / telemetry.NAME).write_text(text)
+
+
+def sample(session, at, cpu, *gpus):
+    return {"session": session, "time": at, "cpu_seconds": cpu, "gpus": list(gpus)}
+
+
+def gpu(watts=None, joules=None):
+    return {"gpu": 0, "watts": watts, "joules": joules}
+
+
+def test_energy_by_the_drivers_counter(tmp_path):
+    write(
+        tmp_path,
+        [sample("a", 0, 1, gpu(300, 1000)), sample("a", 10, 5, gpu(9, 4600)),
+         sample("b", 99, 0, gpu(9, 9000)), sample("b", 100, 2, gpu(9, 9400))],
+    )  # fmt: skip
+    assert telemetry.spent(tmp_path) == {
+        "seconds": 11, "cpu_seconds": 6, "gpu_watt_hours": pytest.approx(4000 / 3600),
+    }  # fmt: skip
+
+
+def test_energy_from_power_where_there_is_no_counter(tmp_path):
+    two = [gpu(100), gpu(300)]
+    write(tmp_path, [sample("a", 0, 0, *two), sample("a", 36, 0, gpu(200), gpu(300))])
+    assert telemetry.spent(tmp_path)["gpu_watt_hours"] == pytest.approx(1.5 + 3.0)
+
+
+def test_no_gpu_is_no_energy_and_a_torn_line_is_none(tmp_path):
+    write(tmp_path, [sample("a", 0, 1), sample("a", 5, 2)])
+    with (tmp_path / telemetry.NAME).open("a") as stream:
+        stream.write('{"session": "a", "ti')
+    assert telemetry.spent(tmp_path)["gpu_watt_hours"] is None
+    assert telemetry.spent(tmp_path / "nowhere") == {
+        "seconds": 0, "cpu_seconds": 0, "gpu_watt_hours": None,
+    }  # fmt: skip
+
+
+class FakeNVML(SimpleNamespace):
+    NVMLError = type("NVMLError", (Exception,), {})
+    NVML_TEMPERATURE_GPU = 0
+
+    def nvmlInit(self):
+        pass
+
+    def nvmlDeviceGetCount(self):
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index):
+        return index
+
+    def nvmlDeviceGetPowerUsage(self, handle):
+        return 250_000 + handle
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle):
+        if handle:
+            raise self.NVMLError("not supported")
+        return 5_000_000
+
+    def nvmlDeviceGetUtilizationRates(self, handle):
+        return SimpleNamespace(gpu=97)
+
+    def nvmlDeviceGetMemoryInfo(self, handle):
+        return SimpleNamespace(used=1 << 30)
+
+    def nvmlDeviceGetTemperature(self, handle, sensor):
+        return 61
+
+
+def test_gpus_are_sampled_while_it_is_open(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNVML())
+    with telemetry.Telemetry(tmp_path, "s", seconds=0.01):
+        time.sleep(0.1)
+    lines = [json.loads(line) for line in (tmp_path / telemetry.NAME).read_text().splitlines()]
+    assert len(lines) >= 3
+    assert lines[0]["gpus"][0] == {
+        "gpu": 0, "watts": 250.0, "joules": 5000.0, "percent": 97, "memory_mib": 1024.0,
+        "celsius": 61,
+    }  # fmt: skip
+    assert lines[0]["gpus"][1]["joules"] is None
+    assert lines[-1]["cpu_seconds"] >= lines[0]["cpu_seconds"]
+
+
+def test_the_ratebook_remembers_the_last_rate(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache.last_rate("x") is None
+    user_cache.remember_rate("x", 10.0)
+    user_cache.remember_rate("x", 12.5)
+    assert user_cache.last_rate("x") == 12.5
+    (tmp_path / "steelyard" / "rates.json").write_text("{broken")
+    assert user_cache.last_rate("x") is None
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    user_cache.remember_rate("x", 1.0)  # a cache that cannot be written is no error
