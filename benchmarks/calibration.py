@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import steelyard
-from common import parser, report
+from harness.common import parser, report
 from steelyard.core.work import Gain
 from steelyard.store.durable import file_digest, write_table
 from steelyard.store.reads import journal

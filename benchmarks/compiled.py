@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from common import ROOT, parser, report
+from harness.common import ROOT, parser, report
 from steelyard_kernels.block_cache import BlockCache, new_cache, simulate
 from steelyard_kernels.prefix import common_prefix, lexicographic_order
 

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import workloads
-from baselines import combine
-from common import report
-from contest import BLOCK, Size, bench, engine_settings, options, texts
-from meter import Meter
-from prompts import (
+from harness import workloads
+from harness.baselines import combine
+from harness.common import report
+from harness.contest import BLOCK, Size, bench, engine_settings, options, texts
+from harness.meter import Meter
+from harness.prompts import (
     answer_of,
     batches,
     both_orders,
@@ -30,11 +30,11 @@ from prompts import (
     prefix_order,
     tokenise,
 )
+from harness.workloads import Limits
 from steelyard.core.batches import TokenRows, Workload
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
 from steelyard.prompts.maker import take_rows
-from workloads import Limits
 
 BRIEF = Limits(30, 250, 80)
 # name -> whether shuffled, and what is set otherwise.

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from calibration import measured
-from common import parser, report
+from harness.common import parser, report
 from memory import make_shards
 
 FORMATS = (

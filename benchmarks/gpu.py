@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import workloads
-from common import report
-from contest import Bench, bench, compete, options, texts
+from harness import workloads
+from harness.common import report
+from harness.contest import Bench, bench, compete, options, texts
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
 from steelyard.judge.vllm.settings import installed_device

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from common import parser, report
-from generated import make_shards
+from harness.common import parser, report
+from harness.generated import make_shards
 
 CHILD = """
 import json, sys, tempfile, time

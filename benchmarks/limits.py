@@ -11,11 +11,11 @@ import statistics
 import sys
 import time
 
-import workloads
-from common import report
-from contest import Size, bench, engine_settings, options, texts
-from prompts import answer_of, batches, both_orders, encoder_of, pairwise_template, tokenise
-from prompts import prefix_order as in_prefix_order
+from harness import workloads
+from harness.common import report
+from harness.contest import Size, bench, engine_settings, options, texts
+from harness.prompts import answer_of, batches, both_orders, encoder_of, pairwise_template, tokenise
+from harness.prompts import prefix_order as in_prefix_order
 from steelyard.core.batches import TokenRows, Workload
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from common import parser, report
+from harness.common import parser, report
 
 CHILD = """
 import resource, sys, time

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import sys
 
-import workloads
-from common import report
-from contest import STEELYARD, bench, compete, options, texts
+from harness import workloads
+from harness.common import report
+from harness.contest import STEELYARD, bench, compete, options, texts
 
 SHOWN = ("workload", "input", "pool", "tool", "computed", "seconds", "idle")
 

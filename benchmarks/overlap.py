@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-import workloads
-from common import report
-from contest import bench, cells, compete, options, texts
+from harness import workloads
+from harness.common import report
+from harness.contest import bench, cells, compete, options, texts
 
 
 def main() -> int:

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import workloads
-from common import report
-from contest import options, texts
-from tinyjudge import tiny_judge
+from harness import workloads
+from harness.common import report
+from harness.contest import options, texts
+from harness.tinyjudge import tiny_judge
 
 CRITERIA = ["It is correct.", "It is complete.", "It is clear.", "It is short.", "It is polite."]
 EXAMPLE = {"instruction": "2 + 2?", "response_a": "4", "response_b": "5", "verdict": "A"}

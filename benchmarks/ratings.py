@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-import common
+from harness import common
 
 sys.path.insert(0, str(common.ROOT / "tests"))
 from steelyard.ranking.bradley_terry import CENTRE, POINTS, rate

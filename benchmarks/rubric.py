@@ -12,19 +12,17 @@ import tempfile
 import time
 from pathlib import Path
 
-import baselines
-import criteria
-import workloads
-from common import report
-from contest import Size, bench, cells, engine_settings, options, rounds, table, texts
-from meter import Meter
-from prompts import answer_of, batches, encoder_of, prefix_order, tokenise
+from harness import baselines, criteria, workloads
+from harness.common import report
+from harness.contest import Size, bench, cells, engine_settings, options, rounds, table, texts
+from harness.meter import Meter
+from harness.prompts import answer_of, batches, encoder_of, prefix_order, tokenise
+from harness.tools import Job, Outcome
 from steelyard.core.batches import Workload
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
 from steelyard.prompts.maker import take_rows
 from steelyard.scoring.cache_oracle import BlockOracle
-from tools import Job, Outcome
 
 
 def staged(job: Job) -> Outcome:

@@ -22,16 +22,15 @@ from typing import Any
 
 import numpy as np
 
-import criteria
-import workloads
-from common import parser, report
-from contest import texts
-from prompts import both_orders, encoder_of, pairwise_template, prefix_order, tokenise
+from harness import criteria, workloads
+from harness.common import parser, report
+from harness.contest import texts
+from harness.prompts import both_orders, encoder_of, pairwise_template, prefix_order, tokenise
+from harness.tinyjudge import tiny_judge
+from harness.workloads import Limits, Row
 from steelyard.core.batches import TokenRows
 from steelyard.judge.base import Encoder
 from steelyard.prompts.maker import take_rows
-from tinyjudge import tiny_judge
-from workloads import Limits, Row
 
 POOL = 60_000
 # Limits of a step, as Steelyard chooses them for a GPU (blocks of 16) and for a CPU (of 32).

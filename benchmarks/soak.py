@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import steelyard
-from common import parser, report
+from harness.common import parser, report
 
 QUERIES = """
 import json, sys, time

@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from common import parser, report
+from harness.common import parser, report
 from steelyard.core.batches import TokenRows
 from steelyard.errors import JudgeUnavailable
 from steelyard.judge.model.embedded import embedded_model

@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-import workloads
-from common import report
-from contest import bench, cells, compete, options, texts
+from harness import workloads
+from harness.common import report
+from harness.contest import bench, cells, compete, options, texts
 
 # Instructions at each k, so that a run is 30,000 to 90,000 tokens of prompts.
 SIZES = {2: 30, 4: 5, 8: 2, 16: 1}

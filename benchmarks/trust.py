@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from common import parser, report
+from harness.common import parser, report
+from harness.workloads import DATA
 from steelyard.calibrators.cross_validation import choose
 from steelyard.calibrators.features import Features, Gold
 from steelyard.calibrators.methods import METHODS
@@ -24,7 +25,6 @@ from steelyard.evaluation.metrics.bootstrap import difference, evaluate, sample
 from steelyard.evaluation.metrics.pairs import Judged
 from steelyard.statistics.logistic import sigmoid
 from support.trust_data import GOLD_SHAPES, JUDGES, biased_judge, broken_and_found, judged_pairs
-from workloads import DATA
 
 METRICS = ("log_loss", "ece_debiased")
 MANY = 1200  # instructions with which thresholds are found

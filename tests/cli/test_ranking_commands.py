@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import rating_twins as twins
 from click.testing import CliRunner
 
 import steelyard
 from steelyard.cli import main
 from steelyard.ranking.style import FEATURES
+from support import rating_twins as twins
 from support.helpers import pairs_table
 
 NAMES = np.array(list("abcdef"))

@@ -17,9 +17,8 @@ from click.testing import CliRunner
 
 from steelyard.errors import SteelyardError
 from steelyard.input import Limits, open_shards, stream, tally
+from support import bad_inputs
 from support.bad_inputs import Case
-
-from . import bad_inputs
 
 CASES, COMMANDS = bad_inputs.load()
 SHARD_CASES = [case for case in CASES if case.about == "shards"]

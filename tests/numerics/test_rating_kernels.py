@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-import rating_twins as twins
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from steelyard_kernels.groups import group, groups_met
 from steelyard_kernels.resampling import resampled_strengths
 from steelyard_kernels.sandwich import gradient_products, pair_slopes
 from steelyard_kernels.threads import spread
+from support import rating_twins as twins
 
 MODELS = [links.BRADLEY_TERRY, links.DAVIDSON, links.RAO_KUPPER]
 FEW = settings(max_examples=60, deadline=None)

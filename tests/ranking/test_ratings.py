@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import rating_twins as twins
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from steelyard.ranking import scores
 from steelyard.ranking.bradley_terry import MODELS, POINTS, rate
 from steelyard.ranking.differences import compare, holm
 from steelyard.ranking.tournament import tournament
+from support import rating_twins as twins
 from support.helpers import data_file
 from support.rating_twins import comparisons as table
 

@@ -39,7 +39,7 @@ def remember_rate(fingerprint: str, computed_tokens_per_second: float) -> None:
 
 def _load() -> dict[str, float]:
     try:
-        content = json.loads(cache_folder() / _RATES.read_text(encoding="utf-8"))
+        content = json.loads((cache_folder() / _RATES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

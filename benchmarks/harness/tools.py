@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from meter import Meter
-from prompts import answer_of, encoder_of
+from harness.meter import Meter
+from harness.prompts import answer_of, encoder_of
 
 Settings = dict[str, Any]
 

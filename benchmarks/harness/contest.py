@@ -15,13 +15,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import baselines
-import tools
-import workloads
-from common import parser
-from prompts import PROTOCOL, both_orders, encoder_of, pairwise_template, tokenise
-from tinyjudge import tiny_judge
-from tools import Job, Outcome
+from harness import baselines, tools, workloads
+from harness.common import parser
+from harness.prompts import PROTOCOL, both_orders, encoder_of, pairwise_template, tokenise
+from harness.tinyjudge import tiny_judge
+from harness.tools import Job, Outcome
 
 Tool = Callable[[Job], Outcome]
 STEELYARD = "steelyard"

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from common import ROOT
+from harness.common import ROOT
 
 DATA = Path(os.environ.get("STEELYARD_DATA", ROOT.parent / "shared" / "data"))
 FILE = DATA / "alpaca_eval" / "outputs.parquet"

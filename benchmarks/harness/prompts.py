@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from harness.workloads import Row
 from steelyard.core.batches import PromptBatch, TokenRows
 from steelyard.core.schemas import Answer, LabelSet
 from steelyard.judge import open_judge
 from steelyard.judge.base import Encoder, JudgeSpec
 from steelyard.prompts.forms import compile_template, make_form
 from steelyard.protocols import get_protocol
-from workloads import Row
 
 Ids = npt.NDArray[np.int32]
 PROTOCOL = get_protocol("pairwise")

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prompts import PROTOCOL, both_orders
+from harness.prompts import PROTOCOL, both_orders
+from harness.workloads import Row
 from steelyard.core.schemas import Message
 from steelyard.judge.base import Encoder
 from steelyard.protocols.protocol import slot
-from workloads import Row
 
 CRITERIA = (
     "Correctness: its statements are true and its reasoning holds.",

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import workloads
-from meter import Meter
-from prompts import both_orders, encoder_of, pairwise_template
-from tools import Job, Outcome, ask_oracle, shut_down
+from harness import workloads
+from harness.meter import Meter
+from harness.prompts import both_orders, encoder_of, pairwise_template
+from harness.tools import Job, Outcome, ask_oracle, shut_down
 
 CERTAIN = 100.0  # a logit
 ANSWER_TOKENS = 4  # enough for " A." or ": **A**"
