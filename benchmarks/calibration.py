@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 import steelyard
 from harness.common import parser, report
-from steelyard.core.work import Gain
+from steelyard.core.work import BatchProgress
 from steelyard.store.durable import file_digest, write_table
 from steelyard.store.reads import journal
 from steelyard.store.reads.parts import commit_part
@@ -75,7 +75,7 @@ def inflate(run: RunDir, copies: int) -> None:
         for copy in range(start, min(start + COPIES_A_PART, copies)):
             tables.append(copied(pairs, copy))
             more = copied(reads, copy)  # in a bucket of its own, as so many pairs would be
-            commit_part(run, more, copy + 1, Gain(len(pairs), 0, {}))
+            commit_part(run, more, copy + 1, BatchProgress(len(pairs), 0, {}))
         name = f"plan/pairs-{number:05}.parquet"
         write_table(run.root / name, pa.concat_tables(tables))
         files[name] = file_digest(run.root / name)

@@ -28,14 +28,14 @@ from harness.generated import make_shards
 CHILD = """
 import json, sys, tempfile, time
 from pathlib import Path
-from steelyard.plan.keys import Asking
+from steelyard.plan.keys import KeySpec
 from steelyard.scoring.planner import write_plan
-from steelyard.protocols.axes import Questions
+from steelyard.protocols.axes import PromptAxes
 from steelyard.input import open_shards, stream
 from steelyard.store.rundir import RunDir
 shards = open_shards([sys.argv[1]])
 shown = {"conversation", "first", "instruction", "reference", "second", "system"}
-asking = Asking(Questions(), ((bytes(16),),), (), frozenset(shown))
+asking = KeySpec(PromptAxes(), ((bytes(16),),), (), frozenset(shown))
 with tempfile.TemporaryDirectory(dir=sys.argv[2]) as folder:
     run = RunDir(Path(folder))
     run.create()
@@ -61,7 +61,7 @@ from pathlib import Path
 from steelyard.core.config import RunConfig
 from steelyard.scoring.feed import feed
 from steelyard.scoring.run_record import judge_specs, row_limits
-from steelyard.prompts.judging import asking, judge_part, resolve
+from steelyard.prompts.judging import judge_forms, key_spec, resolve_spec
 from steelyard.judge import open_judge
 from steelyard.scoring.cache_oracle import BlockOracle
 from steelyard.scoring.planner import write_plan
@@ -73,10 +73,10 @@ from steelyard.scoring.tally import Tally
 from steelyard.scoring.shard_texts import open_texts
 from steelyard.core.work import CacheShape
 config = RunConfig(inputs=(sys.argv[1],), judge=(sys.argv[3],))
-inquiry, examples = resolve(config)
+inquiry, examples = resolve_spec(config)
 shards, judge = open_input(config, inquiry), open_judge(*judge_specs(config))
-part = judge_part(judge, inquiry, examples, truncate=False)
-asked = asking(inquiry, [part])
+part = judge_forms(judge, inquiry, examples, truncate=False)
+asked = key_spec(inquiry, [part])
 maker = PromptMaker.build(judge.encoder, part.forms, 8000, truncate=False)
 oracle, tally = BlockOracle(CacheShape(True, 16, 4096, 16384, 1024, 8192)), Tally()
 times = []
@@ -216,7 +216,7 @@ def read_batches(count: int) -> Iterator[Any]:
 
 def write_reads(count: int, repeats: int) -> dict[str, Any]:
     """Hand reads to the part writer until all are committed; the median."""
-    from steelyard.core.work import Gain
+    from steelyard.core.work import BatchProgress
     from steelyard.store.reads import journal
     from steelyard.store.reads.parts import PartWriter
     from steelyard.store.rundir import RunDir
@@ -231,7 +231,7 @@ def write_reads(count: int, repeats: int) -> dict[str, Any]:
             began, used = time.perf_counter(), time.process_time()
             writer = PartWriter(run)
             for batch in batches:
-                writer.add(batch, Gain(len(batch) // 2, 0))
+                writer.add(batch, BatchProgress(len(batch) // 2, 0))
             writer.close()
             rates.append(count / (time.perf_counter() - began))
             cpu.append(count / (time.process_time() - used))

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from steelyard.calibrators.abstention import (
     binomial_tail,
-    chance_of,
     coverage_risk,
-    fit_threshold,
+    fit_trust_threshold,
     instructions_needed,
+    p_value,
     thresholds_of,
 )
 from steelyard.statistics.drift import Reference, measure_drift
@@ -36,7 +36,7 @@ def test_a_worked_example():
     # 400 pairs, all right but the 40 least certain. At level 0.05 / 4, 95% coverage passes with 20
     # failures of 380 and 100% does not with 40 of 400.
     preference = np.linspace(0.99, 0.6, 400)
-    found = fit_threshold(
+    found = fit_trust_threshold(
         preference, np.arange(400) < 360, np.arange(400), 0.9, 0.95,
         thresholds=thresholds_of(preference), largest=1,
     )  # fmt: skip
@@ -56,7 +56,7 @@ def test_thresholds_fall_between_pairs_to_one_half():
 
 
 def test_too_little_gold_keeps_no_promise():
-    found = fit_threshold(
+    found = fit_trust_threshold(
         np.full(20, 0.9), np.ones(20, bool), np.arange(20), 0.9, 0.95,
         thresholds=thresholds_of(np.full(20, 0.9)), largest=1,
     )  # fmt: skip
@@ -69,11 +69,11 @@ def test_the_bet_is_the_mean_of_products():
     x = [(1 - 3 * 0.2) / 3, -2 * 0.2 / 3]
     bets = [k / 20 / 0.8 for k in range(1, 21)]
     wealth = np.mean([math.prod(1 - bet * one for one in x) for bet in bets])
-    assert chance_of(wrong, groups, 0.2, 3) == pytest.approx(min(1, 1 / wealth), rel=1e-12)
+    assert p_value(wrong, groups, 0.2, 3) == pytest.approx(min(1, 1 / wealth), rel=1e-12)
     order = np.array([3, 0, 4, 2, 1])
-    assert chance_of(wrong[order], groups[order], 0.2, 3) == chance_of(wrong, groups, 0.2, 3)
-    assert chance_of(wrong[:0], groups[:0], 0.2, 3) == 1.0
-    assert chance_of(np.ones(6, bool), np.arange(6) // 3, 0.2, 3) == 1.0  # all is lost, no error
+    assert p_value(wrong[order], groups[order], 0.2, 3) == p_value(wrong, groups, 0.2, 3)
+    assert p_value(wrong[:0], groups[:0], 0.2, 3) == 1.0
+    assert p_value(np.ones(6, bool), np.arange(6) // 3, 0.2, 3) == 1.0  # all is lost, no error
 
 
 @pytest.mark.parametrize("shape", GOLD_SHAPES)
@@ -110,7 +110,7 @@ def test_instructions_needed_are_those_with_which_a_faultless_judge_passes(agree
     for times in (math.ceil(needed / 3), math.ceil(needed / 3) - 1):
         groups = np.repeat(np.arange(3 * times), np.tile(sizes, times))
         p = np.full(len(groups), 0.9)
-        found = fit_threshold(
+        found = fit_trust_threshold(
             p, np.ones(len(p), bool), groups, agreement, 0.95,
             thresholds=thresholds_of(p), largest=10,
         )  # fmt: skip

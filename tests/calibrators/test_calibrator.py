@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from steelyard.calibrators.abstention import Selective, fit_threshold, thresholds_of
+from steelyard.calibrators.abstention import TrustThreshold, fit_trust_threshold, thresholds_of
 from steelyard.calibrators.calibrator import Calibrator, calibrated_sql
 from steelyard.calibrators.features import Features
 from steelyard.calibrators.methods import METHODS
@@ -24,7 +24,7 @@ def calibrator(name):
     tied = np.concatenate([GOLD.votes[:, :2], np.ones((len(GOLD), 1))], axis=1)
     agrees = np.random.default_rng(0).random(len(GOLD)) < 0.97
     preference = curve.preference(FEATURES)
-    threshold = fit_threshold(
+    threshold = fit_trust_threshold(
         preference, agrees, GOLD.groups, 0.9, 0.95,
         thresholds=thresholds_of(preference), largest=int(np.bincount(GOLD.groups).max()),
     )  # fmt: skip
@@ -100,7 +100,7 @@ def test_what_is_no_calibrator_is_refused_by_name(name):
 
 
 def test_a_threshold_that_was_not_found_trusts_nothing():
-    none = Selective(0.9, 0.95, None, 0.0, None, 100)
+    none = TrustThreshold(0.9, 0.95, None, 0.0, None, 100)
     made = Calibrator("none", METHODS["none"].fit(FEATURES, GOLD), None, none)
     assert not made.apply(FEATURES).trusted.any()
     assert "false" in calibrated_sql(made)[2][1]

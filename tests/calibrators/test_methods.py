@@ -13,10 +13,15 @@ from steelyard.calibrators.cross_validation import choose, grouped_folds
 from steelyard.calibrators.features import Features, Gold
 from steelyard.calibrators.linear import Linear
 from steelyard.calibrators.methods import METHODS, available, contextual, log_loss
-from steelyard.calibrators.piecewise import Bins, Knots, histogram_bins, isotonic_knots
+from steelyard.calibrators.piecewise import (
+    Histogram,
+    PiecewiseLinear,
+    histogram_bins,
+    isotonic_knots,
+)
 from steelyard.calibrators.ties import fit_tie, tie_probability
 from steelyard.evaluation.metrics.bootstrap import evaluate
-from steelyard.evaluation.metrics.pairs import Judged
+from steelyard.evaluation.metrics.pairs import ScoredPairs
 from steelyard.statistics.logistic import logit, sigmoid
 from support.trust_data import biased_judge
 
@@ -85,7 +90,9 @@ def test_temperature_changes_neither_agreement_nor_macro_f1(preferences, tempera
         return
     groups = np.zeros(int(safe.sum()), dtype=np.int64)
     pair = [
-        evaluate(Judged(p[safe], votes[safe], groups), band=width, replicates=0, seed=0).estimates
+        evaluate(
+            ScoredPairs(p[safe], votes[safe], groups), band=width, replicates=0, seed=0
+        ).estimates
         for p, width in ((raw, band), (cooled, edge))
     ]
     for metric in ("agreement", "macro_f1"):
@@ -137,12 +144,12 @@ def test_histogram_levels_have_one_vote_more():
     bins = histogram_bins(
         np.array([-2.0, -1.0, 1.0, 2.0]), np.array([0, 0, 0.5, 1]), np.array([1.0, 1, 2, 2]), 2
     )
-    assert bins == Bins((0.0,), (0.5 / 3, 3.5 / 5))
+    assert bins == Histogram((0.0,), (0.5 / 3, 3.5 / 5))
 
 
 def test_isotonic_knots_stay_half_a_vote_away_from_certainty():
     knots = isotonic_knots(np.array([0.0, 1.0]), np.array([0.0, 1.0]), np.array([1.0, 1.0]))
-    assert knots == Knots((0.0, 1.0), (0.5 / 3, 2.5 / 3))
+    assert knots == PiecewiseLinear((0.0, 1.0), (0.5 / 3, 2.5 / 3))
     assert knots.preference(Features(np.array([-9, 0.5, 9.0]))) == pytest.approx(
         [1 / 6, 0.5, 5 / 6]
     )

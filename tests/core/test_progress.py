@@ -42,7 +42,7 @@ def test_on_a_terminal_one_line_moves():
     line(reporter, counts(), 0.0)
     line(reporter, counts(), 0.1)
     line(reporter, counts(), 1.0)
-    reporter.say("done")
+    reporter.log("done")
     assert stream.getvalue().count("\r") == 2
     assert stream.getvalue().endswith("\ndone\n")
 
@@ -50,7 +50,7 @@ def test_on_a_terminal_one_line_moves():
 def test_quiet_keeps_warnings():
     stream = io.StringIO()
     reporter = Reporter(stream=stream, quiet=True)
-    reporter.say("no")
+    reporter.log("no")
     line(reporter, counts(), 0.0)
     reporter.warn("yes")
     assert stream.getvalue() == "warning: yes\n"

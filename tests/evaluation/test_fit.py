@@ -16,7 +16,7 @@ from steelyard.calibrators.features import Features
 from steelyard.errors import CalibratorRefused, GoldRefused, RunLocked, UsageError
 from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
 from steelyard.evaluation.fit import FitOptions, apply_calibrator, fit_calibrator
-from steelyard.evaluation.judged_pairs import Source, differences
+from steelyard.evaluation.judged_pairs import Source, describe_differences
 from steelyard.statistics.logistic import logit, sigmoid
 from steelyard.store.rundir import RunDir
 from support.helpers import pairs_table, program
@@ -177,9 +177,9 @@ def test_each_part_of_the_binding_counts(run, gold):
     made = fit_calibrator(Source(run.root), gold, FitOptions(method="platt")).calibrator
     assert set(made.bound) == {"fingerprint", "judge", "protocol", "templates", "truncation"}
     for key in made.bound:
-        words = differences(made.bound, {**made.bound, key: "other"})
+        words = describe_differences(made.bound, {**made.bound, key: "other"})
         assert words == f"{key}: {made.bound[key]} there, other here"
-    assert differences(made.bound, made.bound) == ""
+    assert describe_differences(made.bound, made.bound) == ""
 
 
 def test_a_run_that_is_written_is_not_calibrated(place, run, gold):

@@ -16,7 +16,7 @@ from steelyard.evaluation.metrics.bootstrap import (
     sample,
 )
 from steelyard.evaluation.metrics.pairs import (
-    Judged,
+    ScoredPairs,
     both_orders_correct,
     gold_classes,
     predicted_classes,
@@ -35,7 +35,7 @@ def values(judged, *, band=0.0):
 
 def judged(preference, votes, **columns):
     preference = np.array(preference, dtype=np.float64)
-    return Judged(
+    return ScoredPairs(
         preference, np.array(votes, dtype=np.float64), np.arange(len(preference)), **columns
     )
 
@@ -244,7 +244,7 @@ def test_hard_decisions_have_no_probabilities_to_measure():
 
 
 def test_one_instruction_has_no_interval():
-    one = Judged(PAIRS.preference, PAIRS.votes, np.zeros(len(PAIRS), dtype=np.int64))
+    one = ScoredPairs(PAIRS.preference, PAIRS.votes, np.zeros(len(PAIRS), dtype=np.int64))
     estimate = evaluate(one, band=0, replicates=100, seed=0).estimates["agreement"]
     assert (estimate.low, estimate.high) == (None, None)
 

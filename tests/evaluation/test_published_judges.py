@@ -22,7 +22,7 @@ from steelyard.calibrators.methods import METHODS
 from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
 from steelyard.evaluation.judged_pairs import Source
 from steelyard.evaluation.metrics.bootstrap import difference, sample
-from steelyard.evaluation.metrics.pairs import Judged, both_orders_correct
+from steelyard.evaluation.metrics.pairs import ScoredPairs, both_orders_correct
 from steelyard.statistics.logistic import sigmoid
 from support.helpers import ROOT, data_file, program
 
@@ -89,7 +89,7 @@ def test_what_auto_changes_on_unseen_instructions(judgebench, judge):
     change = difference(
         *(
             sample(
-                Judged(p[~train], known.votes[~train], groups[~train]),
+                ScoredPairs(p[~train], known.votes[~train], groups[~train]),
                 band=0, replicates=1000, seed=0,
             )
             for p in (made, sigmoid(score))

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from steelyard.export.overlap import SHINGLE, Evaluation, NearDuplicates, grams, normal, words
+from steelyard.export.overlap import SHINGLE, HeldOutText, NearDuplicates, grams, normal, words
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 
@@ -15,8 +15,8 @@ def test_words_are_of_any_script():
 
 def test_an_instruction_without_words_is_itself():
     assert normal(" ?! ") == "?!"
-    assert Evaluation(["?!"], 13).holds("?!")
-    assert not Evaluation(["?!"], 13).holds("!?")
+    assert HeldOutText(["?!"], 13).holds("?!")
+    assert not HeldOutText(["?!"], 13).holds("!?")
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ def test_an_instruction_without_words_is_itself():
     ],
 )
 def test_contamination(text, found):
-    assert Evaluation([LONG, "Short one!"], 13).holds(text) is found
+    assert HeldOutText([LONG, "Short one!"], 13).holds(text) is found
 
 
 def test_shorter_runs_find_more():
-    assert Evaluation([LONG], 5).holds("well three four five six seven well")
-    assert not Evaluation([LONG], 6).holds("well three four five six seven well")
+    assert HeldOutText([LONG], 5).holds("well three four five six seven well")
+    assert not HeldOutText([LONG], 6).holds("well three four five six seven well")
 
 
 def jaccard(one, other):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steelyard.export.pairing import SURE, Judged, choose, log_odds
+from steelyard.export.pairing import SURE, VerdictColumns, choose, log_odds
 
 
 def judged(rows, raw=None):
@@ -14,7 +14,9 @@ def judged(rows, raw=None):
     names = {name: at + 1 for at, name in enumerate(dict.fromkeys((*first, *second)))}
     codes = [np.array([names[one] for one in side], np.uint64) for side in (first, second)]
     p = np.array(preference, dtype=np.float64)
-    return Judged(np.array(instruction, np.uint64), *codes, p, p if raw is None else raw), names
+    return VerdictColumns(
+        np.array(instruction, np.uint64), *codes, p, p if raw is None else raw
+    ), names
 
 
 def naive(rows, against):
@@ -146,5 +148,5 @@ def test_raw_probabilities_are_composed_of_raw_verdicts():
 
 def test_nothing_to_choose_from():
     empty = np.zeros(0, np.uint64)
-    found = choose(Judged(empty, empty, empty, np.zeros(0), np.zeros(0)), "best-worst")
+    found = choose(VerdictColumns(empty, empty, empty, np.zeros(0), np.zeros(0)), "best-worst")
     assert len(found.better) == found.unconnected == 0

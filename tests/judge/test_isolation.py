@@ -5,7 +5,7 @@ from steelyard.core.batches import PromptBatch
 from steelyard.core.schemas import STATUS_ERROR, STATUS_OK
 from steelyard.errors import EngineFailed
 from steelyard.judge.base import Judge
-from steelyard.judge.isolation import HOPELESS, STRIKES, Isolation, failed_reads
+from steelyard.judge.isolation import MAX_CRASHES, MAX_LONE_CRASHES, PoisonIsolation, failed_reads
 
 
 def batch(start, count, bucket=0):
@@ -49,7 +49,7 @@ class Fragile(Judge):
 
 def read(judge, batches):
     results = {}
-    for reads in Isolation(judge, judge.start, lambda _: None).read(iter(batches)):
+    for reads in PoisonIsolation(judge, judge.start, lambda _: None).read(iter(batches)):
         for key, status, error in zip(reads.keys, reads.status, reads.errors, strict=True):
             assert key not in results
             results[key] = (status, error)
@@ -63,7 +63,7 @@ def test_a_deadly_prompt_alone_is_lost(deadly):
     assert set(results) == set(range(30))
     assert {value for value, (status, _) in results.items() if status != STATUS_OK} == deadly
     for value in deadly:
-        assert f"died {STRIKES} times" in results[value][1]
+        assert f"died {MAX_CRASHES} times" in results[value][1]
     assert sorted(judge.seen) == sorted(set(range(30)) - deadly)
 
 
@@ -71,7 +71,7 @@ def test_an_engine_that_always_dies_is_not_blamed_on_prompts():
     judge = Fragile(range(100))
     with pytest.raises(EngineFailed):
         read(judge, [batch(0, 100)])
-    assert judge.starts <= 3 * (HOPELESS + 8)
+    assert judge.starts <= 3 * (MAX_LONE_CRASHES + 8)
 
 
 def test_an_engine_that_dies_without_a_prompt_is_an_environment_fault():
@@ -85,10 +85,10 @@ def test_an_engine_that_dies_without_a_prompt_is_an_environment_fault():
 
 
 def test_reads_that_are_not_finite_are_repeated_and_then_given_up():
-    judge = Fragile(flaky={4: 1, 7: STRIKES - 1, 9: STRIKES + 5})
+    judge = Fragile(flaky={4: 1, 7: MAX_CRASHES - 1, 9: MAX_CRASHES + 5})
     results = read(judge, [batch(0, 10), batch(10, 5)])
     assert results[4] == (STATUS_OK, None)
     assert results[7] == (STATUS_OK, None)
     assert results[9] == (STATUS_ERROR, "not finite")
-    assert judge.seen.count(9) == STRIKES
+    assert judge.seen.count(9) == MAX_CRASHES
     assert set(results) == set(range(15))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steelyard.core.schemas import INTAKE, KEY, KEY_BYTES, KEYS, TURNS
-from steelyard.plan.dedupe import Groups, Seen, count_unique, unique_prompts
+from steelyard.plan.dedupe import GroupOrder, SeenTexts, count_unique, unique_prompts
 from steelyard.plan.keys import ABSENT, MAX_BUCKETS, bucket_count, digests, plan_batch
 from steelyard.plan.splitting import split
 from support.helpers import pairwise_asking
@@ -118,7 +118,7 @@ def test_unique_keys_are_counted(found):
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2)), min_size=1)))
 def test_texts_are_written_at_least_once_a_bucket_and_rarely_twice(batches):
-    seen, written = Seen(1 << 12), []
+    seen, written = SeenTexts(1 << 12), []
     for rows in batches:
         texts, buckets = zip(*rows, strict=True)
         new = seen.new(words(texts), np.asarray(buckets, dtype=np.int32))
@@ -130,7 +130,7 @@ def test_texts_are_written_at_least_once_a_bucket_and_rarely_twice(batches):
 
 
 def test_a_full_memory_forgets_and_makes_nothing_up():
-    seen, buckets = Seen(4), np.zeros(300, dtype=np.int32)
+    seen, buckets = SeenTexts(4), np.zeros(300, dtype=np.int32)
     first, second = words(range(300)), words(range(300, 600))
     assert seen.new(first, buckets).all()
     assert seen.new(second, buckets).all()
@@ -140,7 +140,7 @@ def test_a_full_memory_forgets_and_makes_nothing_up():
 @given(st.lists(st.lists(st.integers(0, 6), min_size=1), min_size=1))
 def test_stretches_of_equal_values(batches):
     """Naive twin: a value may not come again once another one was there."""
-    groups, last, ended = Groups(), None, set()
+    groups, last, ended = GroupOrder(), None, set()
     for values in batches:
         expected = []
         for value in values:
@@ -159,7 +159,7 @@ def test_stretches_of_equal_values(batches):
 
 
 def test_many_stretches_stay_small():
-    groups = Groups()
+    groups = GroupOrder()
     values = np.random.default_rng(0).permutation(np.arange(100_000, dtype=np.uint64))
     for part in np.array_split(values, 100):
         assert groups.starts(part).all()

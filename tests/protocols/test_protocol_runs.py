@@ -8,7 +8,7 @@ import pytest
 
 from steelyard.core.config import RunConfig
 from steelyard.errors import UsageError
-from steelyard.prompts.judging import resolve
+from steelyard.prompts.judging import resolve_spec
 from steelyard.protocols import protocol_names
 from steelyard.protocols.files import load_criteria, load_examples, load_protocol
 from steelyard.scoring.run import score
@@ -247,7 +247,7 @@ def test_a_slot_that_is_shown_twice_is_refused(tmp_path):
 )
 def test_what_cannot_be_asked(options, cause):
     with pytest.raises(UsageError, match=cause):
-        resolve(RunConfig(**options))
+        resolve_spec(RunConfig(**options))
 
 
 def test_the_commands_that_show_protocols():

@@ -9,18 +9,18 @@ import pytest
 
 from steelyard.core.schemas import PAIRS, READS
 from steelyard.protocols import get_protocol, protocol_names
-from steelyard.protocols.axes import Criterion, Questions
+from steelyard.protocols.axes import Criterion, PromptAxes
 from steelyard.protocols.rules import RULES
-from steelyard.store.verdicts.views import Spec, answers_sql, verdict_sql
+from steelyard.store.verdicts.views import VerdictSpec, answers_sql, verdict_sql
 
 
 def spec_of(name, **questions):
     protocol = get_protocol(name)
-    asked = Questions(shows=protocol.shows, **questions)
+    asked = PromptAxes(shows=protocol.shows, **questions)
     judges = tuple(f"judge {at}" for at in range(asked.judges))
     protocols = tuple(f"{name} {at}" for at in range(asked.variants))
     rule = RULES[protocol.combine]
-    return Spec(judges, protocols, asked, rule, protocol.scale, protocol.tie_band, False)
+    return VerdictSpec(judges, protocols, asked, rule, protocol.scale, protocol.tie_band, False)
 
 
 def read(key, probabilities=None, *, numbers=None, status="ok", **more):

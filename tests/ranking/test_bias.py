@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from steelyard.errors import UsageError
 from steelyard.ranking import bias as measures
-from steelyard.ranking.bias_report import bias, draw_bias
+from steelyard.ranking.bias_report import bias, format_bias
 from steelyard.ranking.contextual import fit_contextual
 from steelyard.ranking.tournament import tournament
 from steelyard.statistics.logistic import sigmoid
@@ -127,7 +127,7 @@ def test_by_a_column(tmp_path):
     found = report(tmp_path, table, "subset")
     assert found["by"].keys() == {"p", "q"}
     assert sum(part["rows"] for part in found["by"].values()) == found["all"]["rows"] == 400
-    text = draw_bias(found)
+    text = format_bias(found)
     assert "decisions for the first response" in text
     assert "warning" not in text
     with pytest.raises(UsageError, match="no column nothing"):
@@ -140,7 +140,7 @@ def test_what_cannot_be_told_is_named(tmp_path):
     found = report(tmp_path, pa.table({"preference": [0.4, 0.6]}))
     assert found["missing"].keys() == {"position", "verbosity", "families", "label mass"}
     assert found["all"]["verbosity"] is None
-    assert "not told: position, for lack of preference_ab and preference_ba" in draw_bias(found)
+    assert "not told: position, for lack of preference_ab and preference_ba" in format_bias(found)
 
 
 def test_a_contextual_fit_covers_the_truth():
@@ -176,7 +176,7 @@ def test_few_instructions_are_told_by_group(tmp_path):
     for group, sure in ((found["by"]["p"], False), (found["by"]["q"], True)):
         assert (group["position"]["lean"]["lower"] is not None) == sure
         assert (group["verbosity"]["standard_error"] is not None) == sure
-    assert note in draw_bias(found)
+    assert note in format_bias(found)
     assert report(tmp_path, table.slice(0, 80))["warnings"] == [
         "only 20 clusters: the intervals are too narrow"
     ]

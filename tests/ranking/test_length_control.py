@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from steelyard.errors import UsageError
-from steelyard.ranking.length_control import length_controlled, others_difficulty
+from steelyard.ranking.length_control import learned_difficulty, length_controlled
 from steelyard.ranking.length_slope import RIDGE, length_feature, length_slope
-from steelyard.ranking.win_rates import Against, win_rates
+from steelyard.ranking.win_rates import BaselineComparisons, win_rates
 from steelyard.ranking.winrate import winrate
 from steelyard.statistics.logistic import FitFailed, fit, sigmoid
 from support.helpers import data_file
@@ -77,7 +77,7 @@ def judged_alike(rng, slope, shift, spread, count=200, size=4):
         length[code == at] = length_feature(difference[code == at])
     odds = quality[code] + hard[cluster]
     y = (rng.random(len(code)) < sigmoid(odds + slope * length)).astype(float)
-    rows = Against(
+    rows = BaselineComparisons(
         tuple(map(str, range(size))), code, y, cluster, np.zeros(0), difference, None, None, {}
     )
     return sigmoid(quality[:, None] + hard).mean(axis=1), rows
@@ -136,12 +136,12 @@ def test_no_length_bias_is_invented(tmp_path):
 def test_difficulty_is_learned_from_the_others():
     preference = np.array([1.0, 0.0, 1.0, 0.0, 0.0, 0.0])
     competitor, cluster = np.array([0, 1, 2, 0, 1, 2]), np.array([5, 5, 5, 6, 6, 6])
-    found = others_difficulty(preference, competitor, cluster)
+    found = learned_difficulty(preference, competitor, cluster)
     # one tie added to two others: (1 + 0.5) / 3, (2 + 0.5) / 3, ...
     share = np.array([1.5, 2.5, 1.5, 0.5, 0.5, 0.5]) / 3
     odds = np.log(share / (1 - share))
     assert found == pytest.approx(odds - odds.mean())
-    assert others_difficulty(preference[:2], competitor[:2], cluster[:2]) is None
+    assert learned_difficulty(preference[:2], competitor[:2], cluster[:2]) is None
 
 
 def test_without_all_lengths_raw_rates_are_given(tmp_path):

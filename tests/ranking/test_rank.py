@@ -7,7 +7,7 @@ import pytest
 
 from steelyard.errors import UsageError
 from steelyard.ranking import scores
-from steelyard.ranking.rank import RankOptions, draw_rank, rank
+from steelyard.ranking.rank import RankOptions, format_rank, rank
 from support.rating_twins import comparisons as table
 
 
@@ -28,7 +28,7 @@ def test_two_rows_make_no_difference_real(tmp_path, intervals):
             for name in ("lower", "upper", "standard_error", "best_rank", "worst_rank"):
                 assert (one[name] is not None) == sure
         assert [one["p_value"] for one in found["differences"]] == ([None] if sure else [])
-        text = draw_rank(found)
+        text = format_rank(found)
         assert ("0 of 1 differences are real" in text) == sure
         assert ("no difference counts as real with fewer than 30" in text) == sure
         assert ("no interval is given" in text) != sure
@@ -73,7 +73,7 @@ def test_no_difference_between_groups_that_never_met_is_real(tmp_path):
     assert [rows[name][one] for name in "pq" for one in SPAN] == [None] * 6
     assert any(line.startswith("no chain of comparisons joins p, q") for line in found["warnings"])
     assert "one-sided" not in " ".join(found["warnings"])
-    assert "6 cannot be tested" in draw_rank(found)
+    assert "6 cannot be tested" in format_rank(found)
 
 
 @pytest.mark.parametrize("intervals", ["cluster", "rows", "bootstrap"])

@@ -19,8 +19,8 @@ from steelyard.ranking.length_control import (
     style_controlled,
 )
 from steelyard.ranking.style import FEATURES, style_counts
-from steelyard.ranking.winrate import draw_winrate, winrate
-from steelyard.statistics.clusters import few_clusters
+from steelyard.ranking.winrate import format_winrate, winrate
+from steelyard.statistics.clusters import cluster_warning
 from steelyard.statistics.logistic import fit, sigmoid
 from steelyard.statistics.means import mean
 from support.helpers import data_file
@@ -214,7 +214,7 @@ def test_who_always_wins_has_no_controlled_rate(tmp_path):
     assert [line.partition(":")[0] for line in more] == [UNLEARNED.partition(":")[0], "king"]
     assert "a standard error of 0" in more[1]
     assert warning.startswith("king: the regression has no finite maximum")
-    assert "warning: king" in draw_winrate(found)
+    assert "warning: king" in format_winrate(found)
 
 
 def test_counts_of_style_by_hand():
@@ -309,7 +309,7 @@ def test_few_instructions_are_told(tmp_path, count):
     pq.write_table(pa.table(columns), path)
     found = winrate(path, {}, "base")
     (one,) = found["win_rates"]
-    note = few_clusters(count) or (
+    note = cluster_warning(count) or (
         "all preferences are equal: a standard error of 0 does not say how sure they are"
     )
     assert found["warnings"] == [UNLEARNED, f"x: {note}"]
@@ -317,4 +317,4 @@ def test_few_instructions_are_told(tmp_path, count):
     known = [one["win_rate"][name] is not None for name in ("lower", "upper", "standard_error")]
     known.append(one["length_controlled"]["standard_error"] is not None)
     assert known == [count >= 5] * 4
-    assert "75.00" in draw_winrate(found)
+    assert "75.00" in format_winrate(found)

@@ -9,7 +9,7 @@ import pytest
 from steelyard.core.batches import TokenRows, Unique
 from steelyard.judge.base import NOTHING_READY, EngineClock
 from steelyard.prompts.maker import PreparedBucket
-from steelyard.scoring.feed import BATCH_PROMPTS, Ahead, batches
+from steelyard.scoring.feed import BATCH_PROMPTS, BucketPrefetcher, batches
 
 
 def bucket(number, prompts):
@@ -22,7 +22,7 @@ def bucket(number, prompts):
 
 
 def given(buckets, opened=lambda _: None, stop=None):
-    return Ahead(iter(buckets), opened, stop or threading.Event())
+    return BucketPrefetcher(iter(buckets), opened, stop or threading.Event())
 
 
 def test_batches_are_the_buckets_prompts():

@@ -19,10 +19,10 @@ from steelyard.core.images import decode_image, image_digest, write_digests
 from steelyard.core.progress import Reporter
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.judge.scripted import CONTROL, ByteEncoder, ScriptedJudge
-from steelyard.judge.vllm.inputs import Pictures, rendered
+from steelyard.judge.vllm.inputs import ImageInputs, render_prompt
 from steelyard.plan.keys import plan_batch
 from steelyard.prompts.forms import image_blocks, make_form
-from steelyard.prompts.judging import judge_part, resolve
+from steelyard.prompts.judging import judge_forms, resolve_spec
 from steelyard.protocols import get_protocol, protocol_names
 from steelyard.scoring.run import resume, score
 from steelyard.store.images import ImageStore
@@ -223,11 +223,11 @@ class TextOnly(ScriptedJudge):
 
 
 def test_a_judge_of_texts_is_refused_before_anything_is_read():
-    inquiry, examples = resolve(config("in"))
+    inquiry, examples = resolve_spec(config("in"))
     with pytest.raises(
         UsageError, match=r"'photo' holds images, and scripted.* text only"
     ) as found:
-        judge_part(TextOnly(), inquiry, examples, truncate=False, images="photo")
+        judge_forms(TextOnly(), inquiry, examples, truncate=False, images="photo")
     assert "--map images=" in found.value.remedy
 
 
@@ -245,14 +245,14 @@ def test_the_engine_is_given_ids_images_and_digests(tmp_path):
     digests = [image_digest(one) for one in (RED, BLUE)]
     for digest, raw in zip(digests, (RED, BLUE), strict=True):
         store.add(digest, raw)
-    pictures = Pictures.of(Workload(1, 10, images=2, image_folder=str(tmp_path)))
+    pictures = ImageInputs.of(Workload(1, 10, images=2, image_folder=str(tmp_path)))
     prompt = pictures.prompt([5, 6], digests)
     assert prompt["prompt_token_ids"] == [5, 6]
     assert prompt["multi_modal_uuids"] == {"image": digests}
     for raw, shown in zip((RED, BLUE), prompt["multi_modal_data"]["image"], strict=True):
         assert np.array_equal(np.asarray(shown), np.asarray(decode_image(raw)))
-    assert rendered(object(), prompt) is prompt
-    assert Pictures.of(Workload(1, 10)) is None
+    assert render_prompt(object(), prompt) is prompt
+    assert ImageInputs.of(Workload(1, 10)) is None
 
 
 def test_a_damaged_image_of_the_run_is_noticed(tmp_path):

@@ -265,7 +265,7 @@ def planned(run, shard, **options):
     stop = threading.Event()
 
     class Stopping(Reporter):
-        def say(self, text):
+        def log(self, text):
             if text.startswith("planned"):
                 stop.set()
 

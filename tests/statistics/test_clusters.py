@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steelyard.plan.keys import digests, trim
-from steelyard.statistics.clusters import few_clusters, instruction_ids
+from steelyard.statistics.clusters import cluster_warning, instruction_ids
 
 
 def by_hand(text):
@@ -56,7 +56,7 @@ def test_texts_that_look_like_numbers_stay_apart(texts):
 
 
 def test_few_clusters_in_words():
-    assert few_clusters(30) is None
-    assert few_clusters(29) == "only 29 clusters: the intervals are too narrow"
-    assert few_clusters(5) == "only 5 clusters: the intervals are too narrow"
-    assert few_clusters(4).endswith("no interval is given")
+    assert cluster_warning(30) is None
+    assert cluster_warning(29) == "only 29 clusters: the intervals are too narrow"
+    assert cluster_warning(5) == "only 5 clusters: the intervals are too narrow"
+    assert cluster_warning(4).endswith("no interval is given")

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steelyard.plan.keys import Asking
-from steelyard.protocols.axes import Questions
+from steelyard.plan.keys import KeySpec
+from steelyard.protocols.axes import PromptAxes
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("STEELYARD_DATA", ROOT.parent / "shared" / "data"))
@@ -31,7 +31,7 @@ def data_file(name):
 def pairwise_asking(fingerprint=bytes(16)):
     """What `pairwise` asks about a pair: one form, and all the texts that it shows."""
     shown = {"conversation", "first", "instruction", "reference", "second", "system"}
-    return Asking(Questions(), ((fingerprint,),), (), frozenset(shown))
+    return KeySpec(PromptAxes(), ((fingerprint,),), (), frozenset(shown))
 
 
 def pairs_table(count, *, instructions=None, width=40, seed=0):

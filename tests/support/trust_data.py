@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from steelyard.calibrators.abstention import confidence_of, fit_threshold, thresholds_of
+from steelyard.calibrators.abstention import confidence_of, fit_trust_threshold, thresholds_of
 from steelyard.calibrators.features import Features, Gold
-from steelyard.evaluation.metrics.pairs import Judged
+from steelyard.evaluation.metrics.pairs import ScoredPairs
 from steelyard.statistics.logistic import sigmoid
 
 
@@ -46,7 +46,7 @@ def judged_pairs(draw, *, instructions=250, each=4):
     classes = (draw.random((n, 3, 1)) > edges).sum(axis=2)
     votes = np.stack([(classes == one).sum(axis=1) for one in range(3)], axis=1)
     mass, longer = draw.beta(8, 1, n), draw.normal(0, 200, n) + 60 * quality
-    return Judged(
+    return ScoredPairs(
         sigmoid(score), votes.astype(np.float64), groups, None, ab, ba, mass, longer
     )  # fmt: skip
 
@@ -91,7 +91,7 @@ def broken_and_found(shape, judge, seeds, *, agreement=0.9, instructions=None):
         p = draw.beta(0.7, 0.7, len(groups))
         right = draw.random(len(sizes))[groups] >= risk(confidence_of(p))
         test = groups % 2 == 1
-        threshold = fit_threshold(
+        threshold = fit_trust_threshold(
             p[test], right[test], groups[test], agreement, 0.95,
             thresholds=thresholds_of(p[~test]), largest=int(sizes.max()),
         ).threshold  # fmt: skip

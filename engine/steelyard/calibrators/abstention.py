@@ -21,7 +21,7 @@ BETS = 20  # sizes of bets, up to the largest that cannot end in debt
 
 
 @dataclass(frozen=True, slots=True)
-class Selective:
+class TrustThreshold:
     """A fitted threshold; None where no threshold can keep the promise on this gold."""
 
     agreement: float  # asked for
@@ -52,7 +52,7 @@ def thresholds_of(preference: Float64) -> Float64:
     return np.array([_between(ranked, take) for take in ends], dtype=np.float64)
 
 
-def fit_threshold(
+def fit_trust_threshold(
     preference: Float64,
     agrees: Bool,
     groups: Int64,
@@ -61,7 +61,7 @@ def fit_threshold(
     *,
     thresholds: Float64,
     largest: int,
-) -> Selective:
+) -> TrustThreshold:
     """The lowest threshold that keeps the promise, by fixed-sequence testing.
 
     "Agreement among the trusted is below `agreement`" is tested at one coverage after the other
@@ -89,7 +89,7 @@ def fit_threshold(
     chances = []
     for threshold in thresholds.tolist():
         rows = certainty >= threshold
-        chances.append(chance_of(~agrees[rows], groups[rows], 1 - agreement, largest))
+        chances.append(p_value(~agrees[rows], groups[rows], 1 - agreement, largest))
     passed = [
         threshold
         for start in STARTS
@@ -100,7 +100,7 @@ def fit_threshold(
     ]
     threshold = min(passed, default=None)
     trusted = certainty >= (np.inf if threshold is None else threshold)
-    return Selective(
+    return TrustThreshold(
         agreement,
         confidence,
         threshold,
@@ -110,7 +110,7 @@ def fit_threshold(
     )
 
 
-def chance_of(wrong: Bool, groups: Int64, risk: float, largest: int) -> float:
+def p_value(wrong: Bool, groups: Int64, risk: float, largest: int) -> float:
     """A p-value of "more than `risk` of such pairs are wrong".
 
     With one pair an instruction, the exact binomial tail. Else an instruction's pairs are one

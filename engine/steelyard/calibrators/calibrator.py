@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from steelyard.calibrators.abstention import Selective, confidence_of
+from steelyard.calibrators.abstention import TrustThreshold, confidence_of
 from steelyard.calibrators.features import Features, logit_sql, number_sql
 from steelyard.calibrators.linear import TERMS, Linear
 from steelyard.calibrators.methods import Curve
-from steelyard.calibrators.piecewise import Bins, Knots
+from steelyard.calibrators.piecewise import Histogram, PiecewiseLinear
 from steelyard.calibrators.ties import tie_probability, tie_sql
 from steelyard.core.schemas import Bool, Float64
 from steelyard.errors import CalibratorRefused, escape
@@ -45,7 +45,7 @@ class Calibrator:
     method: str
     curve: Curve
     tie: float | None = None  # Davidson's parameter; None: gold had no ties
-    selective: Selective | None = None
+    selective: TrustThreshold | None = None
     reference: Reference | None = None
     bound: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Calibrator:
                 method=str(content["method"]),
                 curve=_curve(content["curve"]),
                 tie=None if content["tie"] is None else _finite(content["tie"]),
-                selective=Selective(**selective) if selective else None,
+                selective=TrustThreshold(**selective) if selective else None,
                 reference=Reference(tuple(reference["quantiles"]), reference["pairs"])
                 if reference
                 else None,
@@ -140,7 +140,7 @@ def _curve_json(curve: Curve) -> dict[str, Any]:
             "intervals": {name: list(bounds) for name, bounds in curve.intervals.items()},
             "constants": curve.constants,
         }
-    if isinstance(curve, Knots):
+    if isinstance(curve, PiecewiseLinear):
         return {"kind": "knots", "x": list(curve.x), "y": list(curve.y)}
     return {"kind": "bins", "edges": list(curve.edges), "levels": list(curve.levels)}
 
@@ -165,12 +165,12 @@ def _curve(content: Mapping[str, Any]) -> Curve:
         x, y = _row(content["x"]), _row(content["y"])
         if len(x) != len(y) or not x or not _rising(x):
             raise ValueError("knots do not rise")
-        return Knots(x, y)
+        return PiecewiseLinear(x, y)
     if kind == "bins":
         edges, levels = _row(content["edges"]), _row(content["levels"])
         if len(levels) != len(edges) + 1 or not _rising(edges):
             raise ValueError("edges do not rise")
-        return Bins(edges, levels)
+        return Histogram(edges, levels)
     raise ValueError(f"unknown curve {kind}")
 
 

@@ -13,12 +13,17 @@ import numpy as np
 
 from steelyard.calibrators.features import Features, Gold
 from steelyard.calibrators.linear import TERMS, Linear
-from steelyard.calibrators.piecewise import Bins, Knots, histogram_bins, isotonic_knots
+from steelyard.calibrators.piecewise import (
+    Histogram,
+    PiecewiseLinear,
+    histogram_bins,
+    isotonic_knots,
+)
 from steelyard.core.schemas import Float64
-from steelyard.statistics.clustered_logistic import Regression, cluster_mean, fit_logistic
+from steelyard.statistics.clustered_logistic import LogisticData, cluster_mean, fit_logistic
 from steelyard.statistics.logistic import logit, sigmoid
 
-Curve: TypeAlias = Linear | Knots | Bins
+Curve: TypeAlias = Linear | PiecewiseLinear | Histogram
 
 FLATTEST, STEEPEST = 1e-3, 1e3  # of a temperature's slope: it never turns a preference round
 HISTOGRAM_BINS = 10
@@ -37,7 +42,7 @@ def _regressed(features: Features, gold: Gold, names: tuple[str, ...]) -> Linear
     constants, intervals = _constants(features, gold, names)
     terms = np.stack([TERMS[name].values(features, constants) for name in names], axis=1)
     prior = np.array([name in {"logit", "log_a", "log_b"} for name in names], dtype=np.float64)
-    fit = fit_logistic(Regression(terms, gold.preference, gold.weights, gold.groups, prior))
+    fit = fit_logistic(LogisticData(terms, gold.preference, gold.weights, gold.groups, prior))
     coefficients = dict(zip(names, fit.coefficients.tolist(), strict=True))
     intervals |= {
         name: (low, high) for name, (low, high) in zip(names, fit.intervals.tolist(), strict=True)
@@ -97,11 +102,11 @@ def _beta(features: Features, gold: Gold) -> Linear:
     return fit
 
 
-def _isotonic(features: Features, gold: Gold) -> Knots:
+def _isotonic(features: Features, gold: Gold) -> PiecewiseLinear:
     return isotonic_knots(features.score, gold.preference, gold.weights)
 
 
-def _histogram(features: Features, gold: Gold) -> Bins:
+def _histogram(features: Features, gold: Gold) -> Histogram:
     return histogram_bins(features.score, gold.preference, gold.weights, HISTOGRAM_BINS)
 
 

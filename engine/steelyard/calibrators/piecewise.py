@@ -17,7 +17,7 @@ CLOSEST = 1e-6  # knots nearer than this, in logits, are one: rounding must not 
 
 
 @dataclass(frozen=True, slots=True)
-class Knots:
+class PiecewiseLinear:
     """A line through (x, y) that is level outside, `x` rising; y in (0, 1)."""
 
     x: tuple[float, ...]
@@ -50,7 +50,7 @@ class Knots:
 
 
 @dataclass(frozen=True, slots=True)
-class Bins:
+class Histogram:
     """Level between `edges` (rising, one fewer than `levels`); a score on an edge is above it."""
 
     edges: tuple[float, ...]
@@ -78,7 +78,7 @@ def _tree(score: str, edges: list[float], pieces: list[str]) -> str:
     return f"CASE WHEN {score} < {number_sql(edges[middle])} THEN {below} ELSE {above} END"
 
 
-def isotonic_knots(score: Float64, targets: Float64, weights: Float64) -> Knots:
+def isotonic_knots(score: Float64, targets: Float64, weights: Float64) -> PiecewiseLinear:
     """Isotonic regression of targets on scores (Zadrozny and Elkan, KDD 2002).
 
     Levels stay half a vote away from 0 and 1: a finite number of votes proves no certainty.
@@ -91,10 +91,10 @@ def isotonic_knots(score: Float64, targets: Float64, weights: Float64) -> Knots:
     fitted = np.clip(fitted, edge, 1 - edge)
     inner = np.zeros(len(x), dtype=np.bool_)
     inner[1:-1] = (fitted[1:-1] == fitted[:-2]) & (fitted[1:-1] == fitted[2:])
-    return Knots(tuple(x[~inner].tolist()), tuple(fitted[~inner].tolist()))
+    return PiecewiseLinear(tuple(x[~inner].tolist()), tuple(fitted[~inner].tolist()))
 
 
-def histogram_bins(score: Float64, targets: Float64, weights: Float64, bins: int) -> Bins:
+def histogram_bins(score: Float64, targets: Float64, weights: Float64, bins: int) -> Histogram:
     """Means of targets in bins that hold equally many pairs (Zadrozny and Elkan, ICML 2001).
 
     Each bin has one vote more, half of it for either response: Laplace's rule of succession.
@@ -108,7 +108,7 @@ def histogram_bins(score: Float64, targets: Float64, weights: Float64, bins: int
     levels = (np.bincount(at, weights=mass * mean) + 0.5) / (votes + 1)
     starts = np.flatnonzero(np.diff(at)) + 1
     edges = (x[starts] + x[starts - 1]) / 2
-    return Bins(tuple(edges.tolist()), tuple(levels.tolist()))
+    return Histogram(tuple(edges.tolist()), tuple(levels.tolist()))
 
 
 def _merged(score: Float64, targets: Float64, weights: Float64) -> tuple[Float64, Float64, Float64]:

@@ -207,13 +207,13 @@ for command in (rank, winrate, bias, calibrate, evaluate, export):
 def plan(inputs: tuple[str, ...], json_out: bool, quiet: bool, **options: Any) -> None:
     """Say what scoring would take: rows, rejects, prompts, tokens, time. Writes nothing."""
     from steelyard.core.progress import Reporter
-    from steelyard.scoring.estimate import draw_plan, dry_run
+    from steelyard.scoring.estimate import dry_run, format_plan
 
     content = dry_run(make_config(inputs, options), Reporter(quiet=quiet))
     if json_out:
         print_json(content)
     else:
-        click.echo(draw_plan(content))
+        click.echo(format_plan(content))
 
 
 @main.group()
@@ -228,13 +228,13 @@ def judge() -> None:
 @as_json
 def inspect(name: str, revision: str | None, protocol: str, json_out: bool) -> None:
     """Show a judge's identity, label tokens and rendered template."""
-    from steelyard.cli.inspect_judge import draw_judge, inspect_judge
+    from steelyard.cli.inspect_judge import format_judge, inspect_judge
 
     content = inspect_judge(name, revision, protocol)
     if json_out:
         print_json(content)
     else:
-        click.echo(draw_judge(content))
+        click.echo(format_judge(content))
 
 
 main.add_command(protocol_commands)
@@ -244,13 +244,13 @@ main.add_command(protocol_commands)
 @as_json
 def doctor(json_out: bool) -> int:
     """Check Python, vLLM, torch, GPUs, NVML and the disk; every finding has a remedy."""
-    from steelyard.cli.doctor import draw_findings, examine
+    from steelyard.cli.doctor import examine, format_findings
 
     findings = examine()
     if json_out:
         print_json(findings)
     else:
-        click.echo(draw_findings(findings))
+        click.echo(format_findings(findings))
     return 5 if any(finding["state"] == "bad" for finding in findings) else 0
 
 

@@ -191,13 +191,13 @@ def stopping() -> Iterator[threading.Event]:
 
 def print_status(run: Path, json_out: bool, content: dict[str, Any] | None = None) -> None:
     """The state of a run on stdout."""
-    from steelyard.scoring.status import draw_status, run_status
+    from steelyard.scoring.status import format_status, run_status
 
     content = run_status(run) if content is None else content
     if json_out:
         print_json(content)
     else:
-        click.echo(draw_status(content))
+        click.echo(format_status(content))
 
 
 def print_json(content: Any) -> None:

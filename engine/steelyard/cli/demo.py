@@ -11,7 +11,7 @@ from steelyard.core.config import RunConfig
 from steelyard.core.progress import Reporter
 from steelyard.errors import EXIT_INTERRUPTED, EXIT_ROW_ERRORS
 from steelyard.scoring.run import score
-from steelyard.scoring.status import draw_status, run_status
+from steelyard.scoring.status import format_status, run_status
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import database
 
@@ -61,7 +61,7 @@ def run_demo(
     show("\nRejected rows, with the reason")
     show(database.show(place, REJECTS, 20))
     show("\nWhat it took")
-    show(draw_status(run_status(run)))
+    show(format_status(run_status(run)))
     show(f'\n$ steelyard sql {run} "{WIN_RATES}"')
     show(database.show(place, WIN_RATES, 20))
     show(

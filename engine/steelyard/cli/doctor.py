@@ -26,7 +26,7 @@ def examine() -> list[dict[str, Any]]:
     return findings
 
 
-def draw_findings(findings: list[dict[str, Any]]) -> str:
+def format_findings(findings: list[dict[str, Any]]) -> str:
     """The same for people."""
     lines = []
     for one in findings:

@@ -63,7 +63,7 @@ def make_source(path: Path, options: dict[str, Any]) -> Any:
     return Source(path, columns)
 
 
-def tell(notes: tuple[str, ...]) -> None:
+def print_notes(notes: tuple[str, ...]) -> None:
     """Notes on stderr."""
     for note in notes:
         click.echo(f"note: {note}", err=True)
@@ -97,7 +97,7 @@ def fit(
     """Fit a calibrator to gold: of RUN, or of a table with --from."""
     import json
 
-    from steelyard.cli.evaluation_text import draw_fit
+    from steelyard.cli.evaluation_text import format_fit
     from steelyard.evaluation.fit import FitOptions, fit_calibrator
     from steelyard.store.verdicts.calibration import check_out, save_calibrator
 
@@ -106,12 +106,12 @@ def fit(
     columns = parse_pairs("--gold-map", gold_map, empty=True)
     fitted = fit_calibrator(source, gold, FitOptions(**options), columns)
     save_calibrator(out, fitted.calibrator)
-    tell(fitted.notes)
+    print_notes(fitted.notes)
     if json_out:
         content = json.loads(fitted.calibrator.to_json())
         print_json({"out": str(out), "calibrator": content, "coverage_risk": fitted.curve})
     else:
-        click.echo(draw_fit(fitted, out))
+        click.echo(format_fit(fitted, out))
 
 
 @calibrate.command()
@@ -137,7 +137,7 @@ def apply(
         check_out(out, b"PAR1", read=(table, places[-1]))
     source = make_source(table or places[0], options)
     applied = apply_calibrator(source, places[-1], out, force=force)
-    tell(applied.notes)
+    print_notes(applied.notes)
     if json_out:
         print_json(applied.to_json())
     else:
@@ -151,14 +151,14 @@ def show(calibrator: Path, json_out: bool) -> None:
     """Show what a calibrator does and what it was fitted on; RUN shows that of a run."""
     import json
 
-    from steelyard.cli.evaluation_text import draw_calibrator
+    from steelyard.cli.evaluation_text import format_calibrator
     from steelyard.store.verdicts.calibration import shown_calibrator
 
     loaded = shown_calibrator(calibrator)
     if json_out:
         print_json(json.loads(loaded.to_json()))
     else:
-        click.echo(draw_calibrator(loaded))
+        click.echo(format_calibrator(loaded))
 
 
 @click.command()
@@ -180,7 +180,7 @@ def evaluate(
     json_out: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Measure a judge against gold: agreement, calibration, position and length bias."""
-    from steelyard.cli.evaluation_text import draw_report
+    from steelyard.cli.evaluation_text import format_report
     from steelyard.cli.plots import check_place, plot_reliability
     from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
 
@@ -189,11 +189,11 @@ def evaluate(
         check_place(diagram)
     columns = parse_pairs("--gold-map", gold_map, empty=True)
     report = evaluate_source(read, gold, EvaluateOptions(**options), columns)
-    tell(report.notes)
+    print_notes(report.notes)
     if json_out:
         print_json(report.to_json())
     else:
-        click.echo(draw_report(report))
+        click.echo(format_report(report))
     if diagram:  # last: a disk that fills up does not cost the report
         curves = {"raw": report.whole.raw.bins}
         if report.whole.calibrated:

@@ -7,19 +7,19 @@ from pathlib import Path
 
 from steelyard.calibrators.calibrator import Calibrator
 from steelyard.calibrators.linear import Linear
-from steelyard.calibrators.piecewise import Bins
+from steelyard.calibrators.piecewise import Histogram
 from steelyard.evaluation.evaluate import Assessment, Report
 from steelyard.evaluation.fit import Fitted
 from steelyard.evaluation.metrics.bootstrap import FEWEST_BOOTSTRAPS, Bin, Estimate, Evaluation
-from steelyard.statistics.clusters import FEWEST
+from steelyard.statistics.clusters import MIN_FOR_INTERVAL
 
 MOST_ANNOTATORS = 12
 WIDTH = 41  # of the diagram's axis from 0 to 1, an odd number of characters
 
 
-def draw_fit(fitted: Fitted, out: Path) -> str:
+def format_fit(fitted: Fitted, out: Path) -> str:
     """What was fitted, and what it was chosen from."""
-    blocks = [draw_calibrator(fitted.calibrator), f"written to {out}"]
+    blocks = [format_calibrator(fitted.calibrator), f"written to {out}"]
     candidates = fitted.calibrator.notes.get("candidates", [])
     if candidates:
         rows = [
@@ -41,7 +41,7 @@ def draw_fit(fitted: Fitted, out: Path) -> str:
     return "\n\n".join(blocks)
 
 
-def draw_calibrator(calibrator: Calibrator) -> str:
+def format_calibrator(calibrator: Calibrator) -> str:
     """What a calibrator is and what it was fitted on."""
     notes = calibrator.notes
     lines = [f"method        {calibrator.method}"]
@@ -71,7 +71,7 @@ def draw_calibrator(calibrator: Calibrator) -> str:
 
 def _curve_lines(calibrator: Calibrator) -> list[str]:
     curve = calibrator.curve
-    if isinstance(curve, Bins):
+    if isinstance(curve, Histogram):
         return [f"bins          {len(curve.levels)}"]
     if not isinstance(curve, Linear):
         return [f"knots         {len(curve.x)}"]
@@ -86,7 +86,7 @@ def _curve_lines(calibrator: Calibrator) -> list[str]:
     return lines
 
 
-def draw_report(report: Report) -> str:
+def format_report(report: Report) -> str:
     """All metrics, the reliability diagram, and the parts and annotators where there are any."""
     whole = report.whole
     first = whole.raw
@@ -97,7 +97,7 @@ def draw_report(report: Report) -> str:
     ]
     for name, evaluation in _evaluations(whole):
         if any(one.pairs for one in evaluation.bins):
-            blocks.append(draw_reliability(evaluation.bins, f"reliability, {name}"))
+            blocks.append(format_reliability(evaluation.bins, f"reliability, {name}"))
     if report.parts:
         blocks.append(_parts(report))
     if report.annotators:
@@ -108,12 +108,12 @@ def draw_report(report: Report) -> str:
 def _intervals(report: Report) -> str:
     if report.options.bootstraps < FEWEST_BOOTSTRAPS:
         return f"no intervals (--bootstraps {report.options.bootstraps})"
-    if report.whole.raw.instructions < FEWEST:
-        return f"no intervals: fewer than {FEWEST} instructions"
+    if report.whole.raw.instructions < MIN_FOR_INTERVAL:
+        return f"no intervals: fewer than {MIN_FOR_INTERVAL} instructions"
     return f"95% intervals from {report.options.bootstraps:,} bootstraps over instructions"
 
 
-def draw_reliability(bins: Sequence[Bin], title: str) -> str:
+def format_reliability(bins: Sequence[Bin], title: str) -> str:
     """A reliability diagram: `o` what gold says (with its interval), `|` what was said.
 
     On the diagonal both fall together (`@`).

@@ -76,7 +76,7 @@ def export(
 ) -> None:
     """Write a run's verdicts as a dataset to train on."""
     from steelyard.core.progress import Reporter
-    from steelyard.export.card import draw_books
+    from steelyard.export.card import format_books
     from steelyard.export.exporter import Responses, export_dataset
     from steelyard.export.options import ExportOptions, read_margin
 
@@ -92,4 +92,4 @@ def export(
     if json_out:
         print_json(content)
     else:
-        click.echo(draw_books(content))
+        click.echo(format_books(content))

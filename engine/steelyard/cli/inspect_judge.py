@@ -41,7 +41,7 @@ def inspect_judge(name: str, revision: str | None, protocol: str) -> dict[str, A
     }
 
 
-def draw_judge(content: dict[str, Any]) -> str:
+def format_judge(content: dict[str, Any]) -> str:
     """The same for people."""
     card = content["judge"]
     lines = [

@@ -68,7 +68,7 @@ def list_protocols() -> list[dict[str, Any]]:
     return found
 
 
-def draw_protocols(found: list[dict[str, Any]]) -> str:
+def format_protocols(found: list[dict[str, Any]]) -> str:
     """The same for people."""
     width = max(len(one["name"]) for one in found)
     return "\n".join(f"{one['name']:<{width}}  {one['about']}" for one in found)
@@ -111,7 +111,7 @@ def show_protocol(name: str, judge_name: str) -> dict[str, Any]:
     }
 
 
-def draw_protocol(content: dict[str, Any]) -> str:
+def format_protocol(content: dict[str, Any]) -> str:
     """The same for people."""
     labels = ", ".join(f"{name} ({len(forms)} tokens)" for name, forms in content["labels"].items())
     lines = [

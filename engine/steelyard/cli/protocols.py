@@ -18,13 +18,13 @@ def protocol() -> None:
 @as_json
 def list_(json_out: bool) -> None:
     """List the built-in protocols."""
-    from steelyard.cli.inspect_protocol import draw_protocols, list_protocols
+    from steelyard.cli.inspect_protocol import format_protocols, list_protocols
 
     found = list_protocols()
     if json_out:
         print_json(found)
     else:
-        click.echo(draw_protocols(found))
+        click.echo(format_protocols(found))
 
 
 @protocol.command()
@@ -33,13 +33,13 @@ def list_(json_out: bool) -> None:
 @as_json
 def show(name: str, judge: str, json_out: bool) -> None:
     """Show a protocol: a rendered example, and its segments with their tokens."""
-    from steelyard.cli.inspect_protocol import draw_protocol, show_protocol
+    from steelyard.cli.inspect_protocol import format_protocol, show_protocol
 
     content = show_protocol(name, judge)
     if json_out:
         print_json(content)
     else:
-        click.echo(draw_protocol(content))
+        click.echo(format_protocol(content))
 
 
 @protocol.command()
@@ -48,12 +48,12 @@ def show(name: str, judge: str, json_out: bool) -> None:
 @as_json
 def check(file: str, judge: str, json_out: bool) -> int:
     """Check a protocol file: slots, labels as single tokens, how much prompts share."""
-    from steelyard.cli.doctor import draw_findings
+    from steelyard.cli.doctor import format_findings
     from steelyard.cli.inspect_protocol import check_protocol
 
     findings = check_protocol(file, judge)
     if json_out:
         print_json(findings)
     else:
-        click.echo(draw_findings(findings))
+        click.echo(format_findings(findings))
     return 2 if any(finding["state"] == "bad" for finding in findings) else 0

@@ -67,7 +67,7 @@ def rank(
     SOURCE is a run, its verdicts.duckdb, or Parquet with model_a, model_b and a preference, a
     winner or scores.
     """
-    from steelyard.ranking.rank import RankOptions, draw_rank
+    from steelyard.ranking.rank import RankOptions, format_rank
     from steelyard.ranking.rank import rank as rank_source
 
     content = rank_source(source, columns(column_map), RankOptions(**options))
@@ -78,7 +78,7 @@ def rank(
     if json_out:
         print_json(content)
     else:
-        click.echo(draw_rank(content))
+        click.echo(format_rank(content))
 
 
 @click.command()
@@ -98,14 +98,14 @@ def winrate(source: Path, column_map: tuple[str, ...], json_out: bool, **options
     SOURCE is a run or a file, as for `rank`; lengths are length_a and length_b, and --style reads
     a run's shards, or a file's response_a and response_b.
     """
-    from steelyard.ranking.winrate import draw_winrate
+    from steelyard.ranking.winrate import format_winrate
     from steelyard.ranking.winrate import winrate as winrate_source
 
     content = winrate_source(source, columns(column_map), **options)
     if json_out:
         print_json(content)
     else:
-        click.echo(draw_winrate(content))
+        click.echo(format_winrate(content))
 
 
 @click.command()
@@ -118,10 +118,10 @@ def bias(source: Path, column_map: tuple[str, ...], by: str | None, json_out: bo
     for length or a family is worth.
     """
     from steelyard.ranking.bias_report import bias as bias_source
-    from steelyard.ranking.bias_report import draw_bias
+    from steelyard.ranking.bias_report import format_bias
 
     content = bias_source(source, columns(column_map), by)
     if json_out:
         print_json(content)
     else:
-        click.echo(draw_bias(content))
+        click.echo(format_bias(content))

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from steelyard.core.schemas import Bool, Float64
 from steelyard.errors import InputRefused, escape
-from steelyard.input.problems import Findings
+from steelyard.input.problems import RowProblems
 from steelyard.input.votes import LABELS, read_gold
 from steelyard.statistics.clusters import instruction_ids
 
@@ -209,7 +209,7 @@ def _named(name: str, values: pa.Array, checks: Checks) -> pa.Array:
 
 
 def _gold(name: str, values: pa.Array, checks: Checks) -> pa.Array:
-    findings = Findings()
+    findings = RowProblems()
     votes = read_gold({"gold": values}, {"gold": name}, findings)
     reasons = [detail for _, detail in findings.found.values()]
     wrong = np.zeros(len(values), dtype=np.bool_)

@@ -17,7 +17,7 @@ import pyarrow.types as pt
 
 from steelyard.core.schemas import CRITERIA, GOLD, KEYS, STATUS_OK, Bool, Float64
 from steelyard.errors import escape
-from steelyard.input.problems import EMPTY, LENGTH, NULL, SCALE, WINNER, Findings, show
+from steelyard.input.problems import EMPTY, LENGTH, NULL, SCALE, WINNER, RowProblems, printable
 from steelyard.input.roles import NAMES, SPECIAL, Roles
 from steelyard.input.rows import RawBatch, always, find_invalid_utf8, pair_ids, without
 from steelyard.input.votes import LABELS, read_gold
@@ -98,10 +98,10 @@ def read_verdicts(
     Returns:
         (rows of `verdict_schema`, REJECTS).
     """
-    findings = Findings()
+    findings = RowProblems()
     find_invalid_utf8(batch, roles, findings)
     clean, numbers = without(batch, findings)  # what follows reads texts as UTF-8
-    later = Findings()
+    later = RowProblems()
     columns = _competitors(clean, roles, reading, later)
     if "winner" in clean.columns:
         columns |= _from_words(clean, columns, roles["winner"], later)
@@ -118,7 +118,7 @@ def read_verdicts(
 
 
 def _competitors(
-    batch: RawBatch, roles: Mapping[str, str], reading: Reading, findings: Findings
+    batch: RawBatch, roles: Mapping[str, str], reading: Reading, findings: RowProblems
 ) -> dict[str, pa.Array]:
     found = {}
     for role in ("model_a", "model_b"):
@@ -130,30 +130,30 @@ def _competitors(
             (values.is_null(), NULL, "null"),
             (pc.equal(values, ""), EMPTY, "empty"),
         ):
-            findings.add(_mask(bad), reason, always(f"{show(roles[role])} is {what}"))
+            findings.add(_mask(bad), reason, always(f"{printable(roles[role])} is {what}"))
         found[role] = values
     return found
 
 
 def _from_numbers(
-    batch: RawBatch, column: str, reading: Reading, findings: Findings
+    batch: RawBatch, column: str, reading: Reading, findings: RowProblems
 ) -> dict[str, pa.Array]:
     """Preferences on [0, 1]; the tie's own probability is not known."""
     values = batch.columns["preference"]
     given = values.fill_null(np.nan).to_numpy(zero_copy_only=False)
     low, high = reading.low, reading.high
     preference = (given - low) / (high - low)
-    findings.add(_mask(values.is_null()), NULL, always(f"{show(column)} is null"))
+    findings.add(_mask(values.is_null()), NULL, always(f"{printable(column)} is null"))
     findings.add(
         ~((given >= min(low, high)) & (given <= max(low, high))),
         SCALE,
-        lambda row: f"{show(column)} is {given[row]:g}, which is not from {low:g} to {high:g}",
+        lambda row: f"{printable(column)} is {given[row]:g}, which is not from {low:g} to {high:g}",
     )
     return {"raw_preference": pa.array(preference), "winner": _winner(preference)}
 
 
 def _from_words(
-    batch: RawBatch, columns: Mapping[str, pa.Array], column: str, findings: Findings
+    batch: RawBatch, columns: Mapping[str, pa.Array], column: str, findings: RowProblems
 ) -> dict[str, pa.Array]:
     """Winners by word (a, b, tie and the spellings of a gold label) or by competitor."""
     values = batch.columns["winner"]
@@ -163,12 +163,12 @@ def _from_words(
     word = np.array(words, dtype=np.int64)
     name = np.where(of_a & ~of_b, 0, np.where(of_b & ~of_a, 1, -1))
     code = np.where(word < 0, name, word)
-    findings.add(_mask(values.is_null()), NULL, always(f"{show(column)} is null"))
+    findings.add(_mask(values.is_null()), NULL, always(f"{printable(column)} is null"))
     findings.add(
         (code < 0) | ((word >= 0) & (name >= 0) & (word != name)),
         WINNER,
         lambda row: (
-            f"{show(column)} is {escape(values[row])}; known are a, b, tie and the"
+            f"{printable(column)} is {escape(values[row])}; known are a, b, tie and the"
             " competitors' names"
         ),
     )
@@ -186,7 +186,7 @@ def _winner(preference: Float64) -> pa.Array:
 
 
 def _lengths(
-    batch: RawBatch, role: str, roles: Mapping[str, str], findings: Findings
+    batch: RawBatch, role: str, roles: Mapping[str, str], findings: RowProblems
 ) -> pa.Array | None:
     """Characters: as given, else counted; null where there is neither number nor text."""
     if role in batch.columns:
@@ -194,7 +194,9 @@ def _lengths(
         given = values.fill_null(0).to_numpy(zero_copy_only=False)
         good = (given >= 0) & (given <= _LONGEST) & (given == np.floor(given))
         findings.add(
-            ~good, LENGTH, lambda row: f"{show(roles[role])} is {given[row]:g}, which is no length"
+            ~good,
+            LENGTH,
+            lambda row: f"{printable(roles[role])} is {given[row]:g}, which is no length",
         )
         kept = np.where(good, given, 0).astype(np.int32)
         return pa.array(kept, mask=_mask(values.is_null()))
@@ -205,7 +207,7 @@ def _lengths(
 
 
 def _instruction_ids(
-    batch: RawBatch, roles: Mapping[str, str], findings: Findings
+    batch: RawBatch, roles: Mapping[str, str], findings: RowProblems
 ) -> pa.Array | None:
     """As every table has them (`clusters.instruction_ids`); ids go before texts."""
     values = batch.columns.get("instruction_id", batch.columns.get("instruction"))
@@ -213,7 +215,7 @@ def _instruction_ids(
         return None
     if pt.is_signed_integer(values.type):
         negative = _mask(pc.fill_null(pc.less(values, 0), fill_value=False))
-        column = show(roles["instruction_id"])
+        column = printable(roles["instruction_id"])
         findings.add(negative, SCALE, lambda row: f"{column} is {values[row]}, below 0")
     return instruction_ids(values)
 

@@ -23,7 +23,7 @@ from steelyard.core.config import fingerprint
 from steelyard.errors import EXIT_DONE, EXIT_ROW_ERRORS, InputRefused, UsageError, escape
 from steelyard.input import Limits, ShardSet, open_shards
 from steelyard.input.stream import read
-from steelyard.store.run_record import describe
+from steelyard.store.run_record import new_record
 from steelyard.store.rundir import IMPORTED, RunDir
 from steelyard.store.verdicts import handoff
 from steelyard.store.verdicts.imported import ImportWriter
@@ -167,7 +167,7 @@ def _passport(imported: dict[str, Any], tables: ShardSet, reading: Reading) -> d
         "b_wins": reading.low,
         "a_wins": reading.high,
     }
-    return describe(
+    return new_record(
         tables,
         # What a calibrator depends on: who judged, not which tables hold it.
         fingerprint=fingerprint({"judge": reading.judge, "protocol": PROTOCOL}),

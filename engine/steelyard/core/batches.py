@@ -97,7 +97,7 @@ class PromptBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class Generations:
     """What judges wrote, by read; see READS for the columns."""
 
     output: list[str | None]
@@ -105,9 +105,9 @@ class Written:
     forced: Bool
     output_tokens: Int32
 
-    def take(self, at: Int64) -> Written:
+    def take(self, at: Int64) -> Generations:
         """The rows at these indices."""
-        return Written(
+        return Generations(
             output=[self.output[index] for index in at.tolist()],
             numbers=[self.numbers[index] for index in at.tolist()],
             forced=self.forced[at],
@@ -133,7 +133,7 @@ class ReadBatch:
     prompt_tokens: Int32
     cached_tokens: Int32
     errors: list[str | None]
-    written: Written | None = None  # where the judge writes
+    written: Generations | None = None  # where the judge writes
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from steelyard.core.batches import ReadBatch
 from steelyard.core.schemas import STATUS_ERROR, STATUS_OVERLONG
-from steelyard.core.work import Gain
+from steelyard.core.work import BatchProgress
 
 PLAIN_SECONDS = 10.0
 TERMINAL_SECONDS = 0.25
@@ -33,7 +33,7 @@ class Counts:
     errors: int = 0
     overlong: int = 0
 
-    def add(self, reads: ReadBatch, gain: Gain) -> None:
+    def add(self, reads: ReadBatch, gain: BatchProgress) -> None:
         """Take a batch in."""
         self.pairs += gain.pairs
         self.prompts += len(reads)
@@ -60,7 +60,7 @@ class Reporter:
     _window: list[tuple[float, int, int]] = field(default_factory=list)
     _open_line: bool = False
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line that stays."""
         if not self.quiet:
             self._end_line()

@@ -74,7 +74,7 @@ PAIRS = pa.schema(
         pa.field("length_b", pa.int32()),  # null: a response alone
         pa.field("gold", GOLD),
         pa.field("criteria", CRITERIA),
-        pa.field("keys", KEYS, nullable=False),  # of its prompts, in the order of Questions
+        pa.field("keys", KEYS, nullable=False),  # of its prompts, in the order of PromptAxes
     ]
 )
 # What the plan's files add to the pairs that a batch brings.

@@ -50,7 +50,7 @@ class Work:
 
 
 @dataclass(slots=True)
-class Gain:
+class BatchProgress:
     """What reads brought.
 
     Attributes:
@@ -63,14 +63,14 @@ class Gain:
     duplicate_tokens: int = 0
     work: dict[int, Work] = field(default_factory=dict)
 
-    def spend(self, reading: float, engine: float) -> None:
+    def share_time(self, reading: float, engine: float) -> None:
         """Share seconds out among the buckets, by their prompts."""
         prompts = sum(work.prompts for work in self.work.values())
         for work in self.work.values():
             work.reading_seconds += reading * work.prompts / prompts
             work.engine_seconds += engine * work.prompts / prompts
 
-    def add(self, other: Gain) -> None:
+    def add(self, other: BatchProgress) -> None:
         """Add another's sums to these."""
         self.pairs += other.pairs
         self.duplicate_tokens += other.duplicate_tokens

@@ -12,8 +12,14 @@ import pyarrow as pa
 
 from steelyard.core.schemas import Bool
 from steelyard.errors import UsageError, escape
-from steelyard.evaluation.gold_join import Matched, match_gold
-from steelyard.evaluation.judged_pairs import MASSES, ORDERS, Source, gaps, numbers_of
+from steelyard.evaluation.gold_join import GoldPairs, match_gold
+from steelyard.evaluation.judged_pairs import (
+    MASSES,
+    ORDERS,
+    Source,
+    describe_missing,
+    optional_column,
+)
 from steelyard.evaluation.metrics.annotators import Annotator, compare_annotators, pairwise_kappa
 from steelyard.evaluation.metrics.bootstrap import (
     Estimate,
@@ -23,7 +29,7 @@ from steelyard.evaluation.metrics.bootstrap import (
     sample,
     summary,
 )
-from steelyard.evaluation.metrics.pairs import TIE, Judged, predicted_classes
+from steelyard.evaluation.metrics.pairs import TIE, ScoredPairs, predicted_classes
 
 OPTIONAL = ("tie", *ORDERS, *MASSES, "calibrated_tie")  # what a pair may lack
 CHANCE = 0.5
@@ -127,10 +133,10 @@ def evaluate_source(
     return Report(options, whole, tuple(parts), annotators, kappa, notes)
 
 
-def _alike(matched: Matched) -> tuple[Matched, list[str]]:
+def _alike(matched: GoldPairs) -> tuple[GoldPairs, list[str]]:
     """The pairs that are evaluated: raw and calibrated on the same, with what is missing."""
     notes = []
-    preference = numbers_of(matched.table, "calibrated_preference")
+    preference = optional_column(matched.table, "calibrated_preference")
     if preference is not None and not np.isfinite(preference).all():
         kept = np.isfinite(preference)
         notes.append(
@@ -138,13 +144,13 @@ def _alike(matched: Matched) -> tuple[Matched, list[str]]:
             " and are left out of everything, so that raw and calibrated are of the same pairs"
         )
         matched = matched.take(kept)
-    missing = gaps(matched.table, OPTIONAL)
+    missing = describe_missing(matched.table, OPTIONAL)
     if missing:
         notes.append(f"pairs lack {missing}; they are left out of the metrics that need it")
     return matched, notes
 
 
-def _ties(raw: Judged, calibrated: Judged | None, band: float) -> list[str]:
+def _ties(raw: ScoredPairs, calibrated: ScoredPairs | None, band: float) -> list[str]:
     """Whether calibration has made ties of verdicts, which agree with gold's ties by themselves."""
     if calibrated is None:
         return []
@@ -176,9 +182,9 @@ def _near_chance(whole: Assessment) -> list[str]:
 
 
 def _assess(
-    value: str | None, raw: Judged, calibrated: Judged | None, options: EvaluateOptions
+    value: str | None, raw: ScoredPairs, calibrated: ScoredPairs | None, options: EvaluateOptions
 ) -> Assessment:
-    def sampled(judged: Judged) -> Sample:
+    def sampled(judged: ScoredPairs) -> Sample:
         return sample(
             judged, band=options.tie_band, replicates=options.bootstraps, seed=options.seed
         )
@@ -191,7 +197,7 @@ def _assess(
     return Assessment(value, summary(before), summary(after), change)
 
 
-def _parts(matched: Matched, by: str | None) -> list[tuple[str, Bool]]:
+def _parts(matched: GoldPairs, by: str | None) -> list[tuple[str, Bool]]:
     """The values of the column, most frequent first, and their rows."""
     if by is None or matched.by is None:
         return []
@@ -218,7 +224,7 @@ def _parts(matched: Matched, by: str | None) -> list[tuple[str, Bool]]:
 
 
 def _annotators(
-    matched: Matched, judged: Judged, options: EvaluateOptions
+    matched: GoldPairs, judged: ScoredPairs, options: EvaluateOptions
 ) -> tuple[tuple[Annotator, ...], float | None]:
     found = matched.annotations
     if found is None:

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from steelyard.calibrators.abstention import (
-    Selective,
+    TrustThreshold,
     coverage_risk,
-    fit_threshold,
+    fit_trust_threshold,
     instructions_needed,
     thresholds_of,
 )
@@ -25,19 +25,19 @@ from steelyard.calibrators.methods import CHOICES, FLATTEST, METHODS, Curve, ava
 from steelyard.calibrators.ties import fit_tie
 from steelyard.core.schemas import Bool
 from steelyard.errors import CalibratorRefused, UsageError, escape
-from steelyard.evaluation.gold_join import Matched, match_gold
+from steelyard.evaluation.gold_join import GoldPairs, match_gold
 from steelyard.evaluation.judged_pairs import (
     ORDERS,
     Source,
     binding,
     content_free,
-    differences,
-    gaps,
-    numbers_of,
+    describe_differences,
+    describe_missing,
+    optional_column,
     read_pairs,
 )
 from steelyard.evaluation.metrics.pairs import named_by_gold
-from steelyard.statistics.clusters import FEWEST, few_clusters
+from steelyard.statistics.clusters import MIN_FOR_INTERVAL, cluster_warning
 from steelyard.statistics.drift import Drift, Reference, measure_drift
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import handoff
@@ -88,7 +88,7 @@ def fit_calibrator(
     matched = match_gold(source, gold, gold_columns)
     features, all_gold, notes = matched.features, matched.gold, list(matched.notes)
     _check_size(source, matched, options)
-    missing = gaps(matched.table, ORDERS)
+    missing = describe_missing(matched.table, ORDERS)
     _check_reads(source, features, missing, options)
     if missing:
         notes.append(f"pairs with gold lack {missing}: `position` cannot be fitted")
@@ -101,9 +101,9 @@ def fit_calibrator(
     mine, theirs = features.take(half), all_gold.take(half)
     method, curve, table = _curve(source, mine, theirs, options)
     fitted_on = len(np.unique(theirs.groups))
-    if isinstance(curve, Linear) and fitted_on < FEWEST:
+    if isinstance(curve, Linear) and fitted_on < MIN_FOR_INTERVAL:
         curve = replace(curve, intervals={})
-    if options.agreement is not None and (few := few_clusters(fitted_on)):
+    if options.agreement is not None and (few := cluster_warning(fitted_on)):
         notes.append(f"the half of gold that the curve is fitted on is of {few}")
     if isinstance(curve, Linear) and curve.coefficients.get("logit", 1.0) <= FLATTEST:
         notes.append("the judge's preferences say nothing about gold, or its opposite")
@@ -195,7 +195,7 @@ def _check(options: FitOptions) -> None:
             raise UsageError(f"{name} is {value}", remedy="give a share between 0 and 1")
 
 
-def _check_size(source: Source, matched: Matched, options: FitOptions) -> None:
+def _check_size(source: Source, matched: GoldPairs, options: FitOptions) -> None:
     pairs, groups = len(matched.rows), len(np.unique(matched.groups))
     if pairs < FEWEST_PAIRS:
         cause = f"{pairs} pairs with gold are too few to fit anything; {FEWEST_PAIRS} are the least"
@@ -238,7 +238,7 @@ def _curve(
 
 def _threshold(
     curve: Curve, features: Features, gold: Gold, rows: Bool, options: FitOptions
-) -> tuple[Selective | None, list[dict[str, float]]]:
+) -> tuple[TrustThreshold | None, list[dict[str, float]]]:
     if options.agreement is None:
         rows = ~rows  # the curve is shown on what it was fitted on
     preference, votes = curve.preference(features.take(rows)), gold.votes[rows]
@@ -246,7 +246,7 @@ def _threshold(
     risks = coverage_risk(preference, agrees)
     if options.agreement is None:
         return None, risks
-    fitted = fit_threshold(
+    fitted = fit_trust_threshold(
         preference,
         agrees,
         gold.groups[rows],
@@ -258,7 +258,7 @@ def _threshold(
     return fitted, risks
 
 
-def _no_threshold(asked: Selective, gold: Gold) -> str:
+def _no_threshold(asked: TrustThreshold, gold: Gold) -> str:
     sizes = gold.sizes
     needed = instructions_needed(sizes, asked.agreement, asked.confidence, int(sizes.max()))
     return (
@@ -282,7 +282,7 @@ def _fit_notes(gold: Gold, options: FitOptions, table: list[dict[str, Any]]) -> 
 
 def _check_binding(source: Source, calibrator: Calibrator, path: Path, *, force: bool) -> str:
     """In what the reads differ from those that it was fitted on; empty: in nothing."""
-    words = differences(calibrator.bound, binding(source))
+    words = describe_differences(calibrator.bound, binding(source))
     if words and not force:
         raise CalibratorRefused(
             f"the calibrator was fitted under something else ({words})",
@@ -296,7 +296,7 @@ def _check_binding(source: Source, calibrator: Calibrator, path: Path, *, force:
 def _missing(calibrator: Calibrator, table: pa.Table, place: str) -> list[str]:
     """What the calibrator reads and some rows lack, for a note; refused if all lack it."""
     columns = calibrator.curve.columns
-    lacking = [name for name in columns if numbers_of(table, name) is None]
+    lacking = [name for name in columns if optional_column(table, name) is None]
     if lacking:
         raise CalibratorRefused(
             f"the calibrator ({calibrator.method}) needs {' and '.join(sorted(lacking))},"
@@ -306,7 +306,7 @@ def _missing(calibrator: Calibrator, table: pa.Table, place: str) -> list[str]:
             remedy="fit one with a method that needs less, such as platt; --map ROLE=COLUMN names"
             " a table's columns",
         )
-    missing = gaps(table, columns)
+    missing = describe_missing(table, columns)
     return [f"pairs lack {missing}: they get no calibrated_preference"] if missing else []
 
 

@@ -18,24 +18,24 @@ from steelyard.evaluation.judged_pairs import (
     LENGTHS,
     MASSES,
     ORDERS,
-    Pairs,
+    JudgedPairs,
     Source,
-    column_of,
+    complete_column,
     features_of,
-    numbers_of,
+    float_column,
+    optional_column,
     read_pairs,
     require_single,
-    whole_of,
 )
-from steelyard.evaluation.metrics.pairs import CLASSES, TIE, Judged, gold_classes
+from steelyard.evaluation.metrics.pairs import CLASSES, TIE, ScoredPairs, gold_classes
 from steelyard.input.gold_file import Annotations, GoldFile, read_gold_file
-from steelyard.statistics.clusters import few_clusters
+from steelyard.statistics.clusters import cluster_warning
 
 READS = ("preference", "score", "tie", *ORDERS, *LENGTHS, *MASSES, *CALIBRATED)
 
 
 @dataclass(frozen=True, slots=True)
-class Matched:
+class GoldPairs:
     """The pairs that have gold, k of them."""
 
     table: pa.Table  # k rows of what was read, by role (READS)
@@ -57,20 +57,20 @@ class Matched:
         return Gold(self.votes, self.groups)
 
     @property
-    def raw(self) -> Judged:
+    def raw(self) -> ScoredPairs:
         """The k pairs as judged."""
         table = self.table
         masses, lengths = (
-            [numbers_of(table, name) for name in names] for names in (MASSES, LENGTHS)
+            [optional_column(table, name) for name in names] for names in (MASSES, LENGTHS)
         )
-        preference = column_of(table, "preference")
-        return Judged(
+        preference = float_column(table, "preference")
+        return ScoredPairs(
             preference=preference,
             votes=self.votes,
             groups=self.groups,
-            tie=numbers_of(table, "tie"),
-            preference_ab=numbers_of(table, "preference_ab"),
-            preference_ba=numbers_of(table, "preference_ba"),
+            tie=optional_column(table, "tie"),
+            preference_ab=optional_column(table, "preference_ab"),
+            preference_ba=optional_column(table, "preference_ba"),
             label_mass=None
             if masses[0] is None or masses[1] is None
             else (masses[0] + masses[1]) / 2,
@@ -79,16 +79,16 @@ class Matched:
         )
 
     @property
-    def calibrated(self) -> Judged | None:
+    def calibrated(self) -> ScoredPairs | None:
         """The k pairs with calibrated preferences; None: not all of them have one."""
         table = self.table
-        preference = whole_of(table, "calibrated_preference")
+        preference = complete_column(table, "calibrated_preference")
         if preference is None:
             return None
-        tie = numbers_of(table, "calibrated_tie")
+        tie = optional_column(table, "calibrated_tie")
         return replace(self.raw, preference=preference, tie=tie, hard=False)
 
-    def take(self, kept: Bool) -> Matched:
+    def take(self, kept: Bool) -> GoldPairs:
         """Those of the k pairs that are marked."""
         annotations = self.annotations
         if annotations is not None:
@@ -110,7 +110,7 @@ def match_gold(
     gold: Path | None,
     gold_columns: Mapping[str, str] | None = None,
     by: str | None = None,
-) -> Matched:
+) -> GoldPairs:
     """Judged pairs joined to gold: that of a file, or what the source has itself.
 
     Raises:
@@ -138,7 +138,7 @@ def match_gold(
     return replace(matched, by=column)
 
 
-def _from_source(pairs: Pairs, source: Source) -> Matched:
+def _from_source(pairs: JudgedPairs, source: Source) -> GoldPairs:
     if "gold" not in pairs.table.column_names:
         gold = pa.nulls(len(pairs))
     else:
@@ -163,7 +163,7 @@ def _from_source(pairs: Pairs, source: Source) -> Matched:
     return _matched(pairs, rows, votes, pairs.groups[rows], (), named=pairs.named)
 
 
-def _from_file(pairs: Pairs, gold: GoldFile, path: Path, by: str | None) -> Matched:
+def _from_file(pairs: JudgedPairs, gold: GoldFile, path: Path, by: str | None) -> GoldPairs:
     if "pair_id" not in pairs.table.column_names:
         raise UsageError(
             "the judged pairs have no pair_id to join gold on",
@@ -207,7 +207,9 @@ def _from_file(pairs: Pairs, gold: GoldFile, path: Path, by: str | None) -> Matc
     )
 
 
-def _check_models(pairs: Pairs, gold: GoldFile, path: Path, rows: Int64, places: Int64) -> None:
+def _check_models(
+    pairs: JudgedPairs, gold: GoldFile, path: Path, rows: Int64, places: Int64
+) -> None:
     """Gold that names its models names those of the judged pair, in their order."""
     if not gold.models or not gold.models.keys() <= set(pairs.table.column_names):
         return
@@ -248,14 +250,14 @@ def _check_models(pairs: Pairs, gold: GoldFile, path: Path, rows: Int64, places:
 
 
 def _matched(
-    pairs: Pairs,
+    pairs: JudgedPairs,
     rows: Int64,
     votes: Float64,
     groups: Int64,
     notes: tuple[str, ...],
     *,
     named: bool,
-) -> Matched:
+) -> GoldPairs:
     if not named and _apart(groups):
         notes = (
             *notes,
@@ -266,14 +268,14 @@ def _matched(
     table = pairs.table.select([name for name in READS if name in pairs.table.column_names])
     if len(rows) < len(table):
         table = table.take(pa.array(rows))
-    return Matched(table, rows, votes, groups, None, None, notes)
+    return GoldPairs(table, rows, votes, groups, None, None, notes)
 
 
 def _gold_notes(votes: Float64, groups: Int64) -> list[str]:
     """What a user should know before believing a number made of this gold."""
     notes = []
     count = len(np.unique(groups))
-    if few := few_clusters(count):
+    if few := cluster_warning(count):
         notes.append(f"gold is of {few}")
     named = np.bincount(gold_classes(votes), minlength=len(CLASSES))
     decisive = int(named[:TIE].sum())

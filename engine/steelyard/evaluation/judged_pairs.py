@@ -45,7 +45,7 @@ _PAIR_ID = quoted("pair_id")  # stands in where no column names the instruction
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class JudgedPairs:
     """Pairs of a source; all columns have n rows."""
 
     table: pa.Table
@@ -57,7 +57,7 @@ class Pairs:
         return len(self.table)
 
 
-def read_pairs(source: Source, want: tuple[str, ...] = ()) -> Pairs:
+def read_pairs(source: Source, want: tuple[str, ...] = ()) -> JudgedPairs:
     """Judged pairs of a source.
 
     Raises:
@@ -69,13 +69,13 @@ def read_pairs(source: Source, want: tuple[str, ...] = ()) -> Pairs:
     notes = [f"left out: {describe(found.left_out)}"] if found.left_out else []
     table = found.table
     if "score" in table.column_names and not source.is_run:
-        score = column_of(table, "score")
+        score = float_column(table, "score")
         if ((score >= 0) & (score <= 1)).all():
             notes.append(
                 "all logits lie from 0 to 1: if they are probabilities, name them with --preference"
             )
     named = found.columns.get("instruction", _PAIR_ID) != _PAIR_ID
-    return Pairs(table, _groups(table), tuple(notes), named)
+    return JudgedPairs(table, _groups(table), tuple(notes), named)
 
 
 def require_single(source: Source, table: pa.Table) -> None:
@@ -98,18 +98,18 @@ def require_single(source: Source, table: pa.Table) -> None:
 
 def features_of(table: pa.Table) -> Features:
     """What calibrators see of pairs; a feature that any row lacks is None."""
-    orders = [whole_of(table, name) for name in ORDERS]
-    lengths = [whole_of(table, name) for name in LENGTHS]
+    orders = [complete_column(table, name) for name in ORDERS]
+    lengths = [complete_column(table, name) for name in LENGTHS]
     known = "score" in table.column_names
     return Features(
-        score=column_of(table, "score") if known else logit(column_of(table, "preference")),
+        score=float_column(table, "score") if known else logit(float_column(table, "preference")),
         score_ab=None if orders[0] is None else logit(orders[0]),
         score_ba=None if orders[1] is None else logit(orders[1]),
         longer=None if lengths[0] is None or lengths[1] is None else lengths[0] - lengths[1],
     )
 
 
-def gaps(table: pa.Table, names: Iterable[str]) -> str:
+def describe_missing(table: pa.Table, names: Iterable[str]) -> str:
     """How many rows lack a value in those columns that others have one in; empty: none do."""
     count = len(table)
     missing = {
@@ -140,7 +140,7 @@ def binding(source: Source) -> dict[str, str]:
     }
 
 
-def differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+def describe_differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
     """In what two bindings differ; empty: in nothing."""
     return "; ".join(
         f"{key}: {escape(there.get(key, 'none'))} there, {escape(here.get(key, 'none'))} here"
@@ -155,7 +155,7 @@ def content_free(source: Source, path: Path) -> float:
     Raises:
         CalibratorRefused: they were judged by something else.
     """
-    words = differences(binding(Source(path, source.columns)), binding(source))
+    words = describe_differences(binding(Source(path, source.columns)), binding(source))
     if words:
         raise CalibratorRefused(
             f"the pairs without content were judged by something else ({words})",
@@ -174,20 +174,20 @@ def _groups(table: pa.Table) -> Int64:
     return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
 
-def column_of(table: pa.Table, name: str) -> Float64:
+def float_column(table: pa.Table, name: str) -> Float64:
     """A column as numbers, NaN for null."""
     values: Float64 = table[name].cast(pa.float64()).to_numpy()
     return values
 
 
-def numbers_of(table: pa.Table, name: str) -> Float64 | None:
+def optional_column(table: pa.Table, name: str) -> Float64 | None:
     """A column as numbers, NaN for null; None where it is not there or has no value."""
     if name not in table.column_names or table[name].null_count == len(table):
         return None
-    return column_of(table, name)
+    return float_column(table, name)
 
 
-def whole_of(table: pa.Table, name: str) -> Float64 | None:
+def complete_column(table: pa.Table, name: str) -> Float64 | None:
     """A column as numbers; None where it is not there or lacks a value."""
-    values = numbers_of(table, name)
+    values = optional_column(table, name)
     return None if values is None or not np.isfinite(values).all() else values

@@ -18,7 +18,7 @@ _FOR = {
 }
 
 
-def draw_card(content: Mapping[str, Any]) -> str:
+def format_card(content: Mapping[str, Any]) -> str:
     """README.md of a dataset.
 
     Args:
@@ -63,7 +63,7 @@ def draw_card(content: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def draw_books(content: Mapping[str, Any]) -> str:
+def format_books(content: Mapping[str, Any]) -> str:
     """What became of the verdicts and how many rows there are, for a terminal."""
     lines = [f"{count:>12}  {what}" for what, count in _books(content)]
     for split, rows in content["rows"].items():

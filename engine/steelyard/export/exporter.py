@@ -19,17 +19,17 @@ from steelyard._version import __version__
 from steelyard.core.config import RunConfig
 from steelyard.core.progress import Reporter
 from steelyard.errors import InputRefused, UsageError
-from steelyard.export.card import draw_card
+from steelyard.export.card import format_card
 from steelyard.export.formats import Texts, make_rows, schema
-from steelyard.export.observer import Observer
+from steelyard.export.observer import TextObserver
 from steelyard.export.options import NGRAM, ExportOptions
-from steelyard.export.overlap import Evaluation
-from steelyard.export.selection import Known, Selection, open_selection
-from steelyard.export.sources import DatasetTexts, ResponseTexts, ShardTexts
+from steelyard.export.overlap import HeldOutText
+from steelyard.export.selection import AvailableColumns, Selection, open_selection
+from steelyard.export.sources import DatasetTexts, ResponseTexts, ShardSource
 from steelyard.export.writer import DatasetWriter, check_folder, scratch, writing_dataset
 from steelyard.input import Limits, ShardSet
 from steelyard.input.side_files import open_instructions, open_responses, read_instructions
-from steelyard.prompts.judging import Inquiry
+from steelyard.prompts.judging import JudgingSpec
 from steelyard.scoring.run import open_input
 from steelyard.scoring.run_record import row_limits
 from steelyard.store.durable import file_digest, sync, write_text
@@ -79,14 +79,14 @@ def export_dataset(
     texts = _texts(place, passport, options, responses)
     evaluations = _evaluations(options)
     with scratch(out) as folder, open_selection(folder) as selection:
-        reporter.say("reading verdicts")
+        reporter.log("reading verdicts")
         known = selection.take_verdicts(place, options.where)
         options = _resolve(options, known)
-        _tell(place, known, selection, reporter)
+        _warn_about_run(place, known, selection, reporter)
         forbidden = None
         if evaluations is not None:
-            forbidden = Evaluation(read_instructions(evaluations), options.ngram or NGRAM)
-        texts.scan(selection, Observer(options, forbidden), partial(reporter.step, "texts"))
+            forbidden = HeldOutText(read_instructions(evaluations), options.ngram or NGRAM)
+        texts.scan(selection, TextObserver(options, forbidden), partial(reporter.step, "texts"))
         reporter.done()
         counts = selection.settle(options, calibrated=known.calibrated, in_shards=texts.in_shards)
         content = {
@@ -125,7 +125,7 @@ def _texts(
         shards = found
     else:
         config = RunConfig.from_mapping(passport["config"], str(place.passport))
-        shards = open_input(config, Inquiry.from_json(passport["inquiry"]))
+        shards = open_input(config, JudgingSpec.from_json(passport["inquiry"]))
         limits = replace(row_limits(config), on_bad_row="reject")
     if shards.fingerprint != passport["input"]["fingerprint"]:
         raise InputRefused(
@@ -134,7 +134,7 @@ def _texts(
             effect="nothing was written",
             remedy="put them back as they were, or give the texts with --responses",
         )
-    return ShardTexts(shards, limits, options)
+    return ShardSource(shards, limits, options)
 
 
 def _evaluations(options: ExportOptions) -> ShardSet | None:
@@ -164,7 +164,7 @@ def _files(shards: ShardSet | None) -> dict[str, Any] | None:
     }
 
 
-def _resolve(options: ExportOptions, known: Known) -> ExportOptions:
+def _resolve(options: ExportOptions, known: AvailableColumns) -> ExportOptions:
     """Options with what the run decides; refused where it has not what they ask for."""
     asked = {
         "--consistent": (options.consistent, known.consistent, "its protocol has one order"),
@@ -192,7 +192,9 @@ def _resolve(options: ExportOptions, known: Known) -> ExportOptions:
     return options
 
 
-def _tell(place: RunDir, known: Known, selection: Selection, reporter: Reporter) -> None:
+def _warn_about_run(
+    place: RunDir, known: AvailableColumns, selection: Selection, reporter: Reporter
+) -> None:
     if not known.calibrated:
         reporter.warn("no calibrator was applied to this run: raw preferences are exported")
     manifest = read_manifest(place)
@@ -247,7 +249,7 @@ def _publish(
     """Write everything, then give it its place."""
     content["files"] = _write(folder, texts, content, reporter)
     write_text(folder / "export.json", json.dumps(content, indent=2) + "\n")
-    write_text(folder / "README.md", draw_card(content))
+    write_text(folder / "README.md", format_card(content))
     with writing_dataset(out):
         folder.replace(out)
         sync(out.absolute().parent)

@@ -11,12 +11,12 @@ import xxhash
 
 from steelyard.core.schemas import Float64, UInt64
 from steelyard.export.options import ExportOptions
-from steelyard.export.overlap import Evaluation, NearDuplicates
+from steelyard.export.overlap import HeldOutText, NearDuplicates
 from steelyard.plan.keys import digests, render_turns, trim
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class TextFeatures:
     """What was seen of n instructions."""
 
     digest: UInt64
@@ -25,16 +25,16 @@ class Seen:
     contaminated: list[bool]
 
 
-class Observer:
+class TextObserver:
     """Looks at instructions, for what filters and splits go by."""
 
-    def __init__(self, options: ExportOptions, evaluation: Evaluation | None) -> None:
+    def __init__(self, options: ExportOptions, evaluation: HeldOutText | None) -> None:
         self._seed = options.seed
         self._evaluation = evaluation
         self._near = NearDuplicates(options.near_duplicates) if options.near_duplicates else None
         self._leaders: list[int] = []  # digests by the number that NearDuplicates gives
 
-    def look(self, instruction: pa.Array, system: pa.Array, turns: pa.Array) -> Seen:
+    def look(self, instruction: pa.Array, system: pa.Array, turns: pa.Array) -> TextFeatures:
         """Look at n instructions, in the order of the input."""
         digest = _context_digests(instruction, system, render_turns(turns))
         seed = self._seed % 2**64
@@ -52,7 +52,7 @@ class Observer:
                     bad[rows] = self._evaluation.holds(texts[at])
                 if self._near:
                     leader[rows] = self._leader(texts[at], int(digest[first[at]]))
-        return Seen(digest, leader, spread / 2.0**64, bad.tolist())
+        return TextFeatures(digest, leader, spread / 2.0**64, bad.tolist())
 
     def _leader(self, text: str, digest: int) -> int:
         assert self._near is not None  # noqa: S101 - the caller has looked

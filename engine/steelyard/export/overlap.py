@@ -35,7 +35,7 @@ def grams(parts: Sequence[str], length: int) -> UInt64:
     )
 
 
-class Evaluation:
+class HeldOutText:
     """Instructions that no training data may hold.
 
     An instruction is contaminated if it is one of them but for case, punctuation and white space,

@@ -29,7 +29,7 @@ _EQUAL = 1e-9  # strengths closer than this are a tie
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class VerdictColumns:
     """Verdicts of pairs, m of them, with instructions side by side, in the order of the input."""
 
     instruction: UInt64  # m
@@ -75,7 +75,7 @@ def log_odds(preference: Float64, sure: float = SURE) -> Float64:
     return odds
 
 
-def choose(judged: Judged, against: str) -> Chosen:
+def choose(judged: VerdictColumns, against: str) -> Chosen:
     """The best response of each instruction, and the worst or the second best.
 
     Strengths are least squares over the verdicts' log-odds (kernels, log_odds); where verdicts do
@@ -122,7 +122,7 @@ def _groups(instruction: UInt64) -> tuple[Int64, Int64]:
     return np.repeat(np.arange(len(ends) - 1), np.diff(ends)), ends
 
 
-def _responses(group: Int64, judged: Judged) -> tuple[Int64, Int64, Int64]:
+def _responses(group: Int64, judged: VerdictColumns) -> tuple[Int64, Int64, Int64]:
     """The instruction of each different response, and both responses of each verdict as numbers."""
     owners = np.concatenate([group, group])
     digests = np.concatenate([judged.first, judged.second])

@@ -21,7 +21,7 @@ from steelyard.core.schemas import Int64
 from steelyard.errors import EnvironmentFault, IntegrityFault, UsageError, escape
 from steelyard.export import filters, items
 from steelyard.export.options import ExportOptions
-from steelyard.export.pairing import CHOSEN, Judged, choose
+from steelyard.export.pairing import CHOSEN, VerdictColumns, choose
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts.database import MEMORY_LIMIT, Connection, one_row, open_sql
 
@@ -75,7 +75,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class AvailableColumns:
     """Which columns of the verdicts have values."""
 
     calibrated: bool
@@ -93,7 +93,7 @@ class Selection:
         self.counts = Counts()
         self._waiting: list[pa.Table] = []
 
-    def take_verdicts(self, run: RunDir, where: str | None) -> Known:
+    def take_verdicts(self, run: RunDir, where: str | None) -> AvailableColumns:
         """Copy the verdicts of a run.
 
         Raises:
@@ -119,7 +119,7 @@ class Selection:
             " count(label_mass), count(trusted) FROM verdicts",
         )
         self.counts.verdicts = found[0]
-        return Known(*(count > 0 for count in found[1:]))
+        return AvailableColumns(*(count > 0 for count in found[1:]))
 
     def execute(self, sql: str, **tables: pa.Table | pa.RecordBatchReader) -> Connection:
         """Run a statement of ours, which may name Arrow tables."""
@@ -216,7 +216,7 @@ class Selection:
         unconnected = 0
         for rows in self._by_instruction():
             columns = [rows[name].to_numpy() for name in rows.column_names[1:]]
-            found = choose(Judged(*columns), selection)
+            found = choose(VerdictColumns(*columns), selection)
             batch = found.to_table(rows["n"].to_numpy())
             self.execute("INSERT INTO chosen SELECT * FROM batch", batch=batch)
             unconnected += found.unconnected

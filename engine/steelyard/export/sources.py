@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from steelyard.core.schemas import TURNS, Int64
 from steelyard.errors import InputRefused, escape
 from steelyard.export.formats import Texts
-from steelyard.export.observer import Observer, Seen, is_text, numbers_of, or_null
+from steelyard.export.observer import TextFeatures, TextObserver, is_text, numbers_of, or_null
 from steelyard.export.options import ExportOptions
 from steelyard.export.selection import SEEN, Selection
 from steelyard.input import Limits, ShardSet, stream
@@ -47,14 +47,14 @@ class DatasetTexts(Protocol):
     in_shards: bool  # whether references are rows of shards, two a row
     files: ShardSet | None  # files of texts that are not the run's own
 
-    def scan(self, selection: Selection, observer: Observer, progress: Progress) -> None:
+    def scan(self, selection: Selection, observer: TextObserver, progress: Progress) -> None:
         """Tell the selection what it has to know of all texts."""
 
     def rows(self, selection: Selection) -> Iterator[tuple[pa.Table, Texts]]:
         """The selected items with their texts."""
 
 
-class ShardTexts:
+class ShardSource:
     """The texts of a run in its own shards."""
 
     in_shards = True
@@ -64,7 +64,7 @@ class ShardTexts:
         self._shards, self._limits = shards, limits
         self._plain = options.form == "plain" and not options.judging
 
-    def scan(self, selection: Selection, observer: Observer, progress: Progress) -> None:
+    def scan(self, selection: Selection, observer: TextObserver, progress: Progress) -> None:
         """See DatasetTexts."""
         for base, rows in self._batches():
             progress(base, self._shards.rows)
@@ -117,7 +117,7 @@ class ShardTexts:
                     yield base, rows
                     base += len(rows)
 
-    def _problems(self, rows: pa.RecordBatch, seen: Seen) -> pa.Array:
+    def _problems(self, rows: pa.RecordBatch, seen: TextFeatures) -> pa.Array:
         """Why these texts cannot be used; the first reason that applies."""
         two = pc.or_(rows["turns_a"].is_valid(), rows["turns_b"].is_valid())
         needs = pc.or_(is_text(rows["system"]), is_text(render_turns(rows["turns"])))
@@ -143,7 +143,7 @@ class ResponseTexts:
         self._shards = shards
         self._plain = options.form == "plain" and not options.judging
 
-    def scan(self, selection: Selection, observer: Observer, progress: Progress) -> None:
+    def scan(self, selection: Selection, observer: TextObserver, progress: Progress) -> None:
         """See DatasetTexts.
 
         Raises:

@@ -10,10 +10,10 @@ import pyarrow.types as pt
 from steelyard.core.schemas import CRITERIA, TURNS, Bool, Int64
 from steelyard.errors import escape
 from steelyard.input import problems
-from steelyard.input.problems import Findings, show
+from steelyard.input.problems import RowProblems, printable
 
 
-def read_criteria(values: pa.Array, column: str, findings: Findings) -> pa.Array:
+def read_criteria(values: pa.Array, column: str, findings: RowProblems) -> pa.Array:
     """CRITERIA for each row; a plain text has weight 1.
 
     Args:
@@ -40,7 +40,7 @@ def read_criteria(values: pa.Array, column: str, findings: Findings) -> pa.Array
     findings.add(
         bad,
         problems.CRITERIA,
-        lambda _: f"{show(column)} has no criterion, an empty one, or a bad weight",
+        lambda _: f"{printable(column)} has no criterion, an empty one, or a bad weight",
     )
     fields = list(CRITERIA.value_type)
     structs = pa.StructArray.from_arrays([texts, weights], fields=fields)
@@ -85,7 +85,7 @@ def _int64(lengths: pa.Array) -> Int64:
 SPEAKERS = pa.array(["user", "assistant"])
 
 
-def read_turns(values: pa.Array, column: str, findings: Findings) -> pa.Array:
+def read_turns(values: pa.Array, column: str, findings: RowProblems) -> pa.Array:
     """TURNS for each row: null where there are none, be the list null or empty.
 
     These are the turns before the instruction, oldest first. A list of plain texts alternates,
@@ -114,14 +114,14 @@ def read_turns(values: pa.Array, column: str, findings: Findings) -> pa.Array:
         _any(~known, row_of, rows),
         problems.TURNS,
         lambda row: (
-            f"{show(column)} has the role {_first(speakers, ~known & (row_of == row))}; "
+            f"{printable(column)} has the role {_first(speakers, ~known & (row_of == row))}; "
             "known are user and assistant"
         ),
     )
     findings.add(
         _any(null, row_of, rows),
         problems.TURNS,
-        lambda _: f"{show(column)} has a turn without content",
+        lambda _: f"{printable(column)} has a turn without content",
     )
     structs = pa.StructArray.from_arrays([speakers, contents], fields=list(TURNS.value_type))
     where = pa.array(offsets, pa.int32())

@@ -11,7 +11,14 @@ from pathlib import Path
 
 from steelyard.errors import InputRefused
 from steelyard.input.filesystem import driver, local_path, protocol, remote_fault
-from steelyard.input.problems import CONVERT, EFFECT, Problem, RefusalError, refusal, show
+from steelyard.input.problems import (
+    CONVERT,
+    EFFECT,
+    InputProblem,
+    InputProblemError,
+    printable,
+    refusal,
+)
 
 SUFFIX = ".parquet"
 
@@ -43,11 +50,11 @@ def discover(inputs: Sequence[str | os.PathLike[str]]) -> tuple[Source, ...]:
         EnvironmentFault: a URL's driver is missing or cannot reach it.
     """
     found: list[_Found] = []
-    problems: list[Problem] = []
+    problems: list[InputProblem] = []
     for item in inputs:
         try:
             found.append(_find(os.fspath(item)))
-        except RefusalError as refused:
+        except InputProblemError as refused:
             problems.append(refused.problem)
     if problems:
         raise refusal(problems)
@@ -116,7 +123,9 @@ def _walk(folder: str) -> Iterator[str]:
 def _none_is_refused(text: str, path: str, paths: tuple[str, ...]) -> tuple[str, ...]:
     if not paths:
         others = sorted(x.name for x in Path(path).iterdir() if x.name[0] not in "._")
-        holds = "it holds " + ", ".join(show(x) for x in others[:3]) if others else "it is empty"
+        holds = (
+            "it holds " + ", ".join(printable(x) for x in others[:3]) if others else "it is empty"
+        )
         data = any(x.lower().endswith((".jsonl", ".json", ".csv", ".jsonl.gz")) for x in others)
         remedy = CONVERT if data else f"name a folder with *{SUFFIX} files, or the files themselves"
         raise _missing(text, f"the folder holds no *{SUFFIX} file; {holds}", remedy)
@@ -135,7 +144,7 @@ def _find_remote(text: str, name: str) -> _Found:
         else:
             root, paths = path, fs.find(path)
     except Exception as error:  # drivers raise what their client libraries raise
-        fault = remote_fault(show(text), error)
+        fault = remote_fault(printable(text), error)
         if isinstance(fault, InputRefused):
             raise _missing(text, fault.cause, fault.remedy) from None
         raise fault from error
@@ -165,13 +174,13 @@ def _static_part(pattern: str) -> str:
 def _near(path: str) -> str:
     folder, base = Path(path).parent, Path(path).name
     if not folder.is_dir():
-        return f"there is no folder {show(str(folder))} either; check the path"
+        return f"there is no folder {printable(str(folder))} either; check the path"
     near = get_close_matches(base, [x.name for x in folder.iterdir()], n=2)
-    return f"did you mean {' or '.join(show(x) for x in near)}?" if near else "check the path"
+    return f"did you mean {' or '.join(printable(x) for x in near)}?" if near else "check the path"
 
 
-def _missing(text: str, cause: str, remedy: str) -> RefusalError:
-    return RefusalError(Problem(show(text) or "''", cause, remedy))
+def _missing(text: str, cause: str, remedy: str) -> InputProblemError:
+    return InputProblemError(InputProblem(printable(text) or "''", cause, remedy))
 
 
 def _name(found: Sequence[_Found]) -> tuple[Source, ...]:

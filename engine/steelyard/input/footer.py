@@ -12,7 +12,7 @@ import xxhash
 from steelyard.errors import SteelyardError, escape
 from steelyard.input.discover import Source
 from steelyard.input.filesystem import disk_fault, is_disk_fault, open_file, protocol, remote_fault
-from steelyard.input.problems import CONVERT, Problem, RefusalError, show
+from steelyard.input.problems import CONVERT, InputProblem, InputProblemError, printable
 from steelyard.input.thrift import Chunk, RowGroup, row_groups
 
 MAGIC = b"PAR1"
@@ -39,13 +39,13 @@ def read_footer(source: Source) -> Footer:
     """Read and check one file's footer: two small reads.
 
     Raises:
-        RefusalError: the file is no whole, plausible Parquet file.
+        InputProblemError: the file is no whole, plausible Parquet file.
         EnvironmentFault: the disk or the network fails.
     """
     try:
         with open_file(source.path) as file:
             size, raw = _tail(source, file)
-    except (RefusalError, SteelyardError):
+    except (InputProblemError, SteelyardError):
         raise
     except Exception as error:  # drivers raise what their client libraries raise
         raise _unreadable(source, error) from error
@@ -117,7 +117,7 @@ def _check(footer: Footer) -> None:
 
 def _check_chunk(footer: Footer, rows: int, chunk: Chunk, at: tuple[int, int]) -> None:
     leaf = footer.metadata.schema.column(at[1])
-    where = f"row group {at[0]}, column {show(leaf.path)}"
+    where = f"row group {at[0]}, column {printable(leaf.path)}"
     if chunk.external:
         raise _refused(footer.source, f"{where} lies in another file")
     if chunk.start < 0 or chunk.packed < 0 or chunk.start + chunk.packed > footer.size:
@@ -131,22 +131,22 @@ def _check_chunk(footer: Footer, rows: int, chunk: Chunk, at: tuple[int, int]) -
         raise _lie(footer.source, f"{where} claims {claim}")
 
 
-def _lie(source: Source, cause: str) -> RefusalError:
+def _lie(source: Source, cause: str) -> InputProblemError:
     return _refused(source, f"the Parquet footer contradicts itself: {cause}")
 
 
-def _refused(source: Source, cause: str, remedy: str = _AGAIN) -> RefusalError:
-    return RefusalError(Problem(show(source.name), cause, remedy))
+def _refused(source: Source, cause: str, remedy: str = _AGAIN) -> InputProblemError:
+    return InputProblemError(InputProblem(printable(source.name), cause, remedy))
 
 
 def _unreadable(source: Source, error: Exception) -> Exception:
     if protocol(source.path):
-        fault = remote_fault(show(source.name), error)
+        fault = remote_fault(printable(source.name), error)
         if fault.exit_code == 3:
             return _refused(source, fault.cause, fault.remedy)
         return fault
     if is_disk_fault(error):
-        return disk_fault(show(source.name), error)
+        return disk_fault(printable(source.name), error)
     number = getattr(error, "errno", None)
     reason = os.strerror(number) if number else escape(error)
     return _refused(source, f"cannot be read: {reason}", "check the file and its permissions")

@@ -24,7 +24,7 @@ import pyarrow.dataset as ds
 from steelyard.core.schemas import Bool, Float64, Int64
 from steelyard.errors import GoldRefused, UsageError, escape
 from steelyard.input import discover
-from steelyard.input.problems import Findings
+from steelyard.input.problems import RowProblems
 from steelyard.input.votes import gold_column, read_gold, text_column
 
 ROLES: dict[str, tuple[str, ...]] = {
@@ -174,7 +174,7 @@ def _votes(
     table: pa.Table, roles: Mapping[str, str], place: str
 ) -> tuple[Float64, Bool, list[str]]:
     """Votes of each row, which rows have any, and what is wrong with the others."""
-    findings = Findings()
+    findings = RowProblems()
     taken = VOTES if "gold" not in roles else ("gold",)
     values = {
         role: gold_column(table[roles[role]], role, roles[role], place)

@@ -21,7 +21,7 @@ from steelyard.core.images import (
 )
 from steelyard.errors import escape
 from steelyard.input.problems import IMAGES as REASON
-from steelyard.input.problems import Findings
+from steelyard.input.problems import RowProblems
 
 # Takes the bytes of a good image under their digest.
 Keep = Callable[[str, bytes], None]
@@ -40,7 +40,7 @@ class ImageReader:
         self._keep = keep
         self._good: set[str] = set()
 
-    def read(self, values: pa.Array, folder: str | None, findings: Findings) -> pa.Array:
+    def read(self, values: pa.Array, folder: str | None, findings: RowProblems) -> pa.Array:
         """The digests of each row's images (images.write_digests); null where it has none.
 
         Args:

@@ -17,7 +17,7 @@ CONVERT = "write Parquet, for example: duckdb -c \"copy (from 'data.jsonl') to '
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class InputProblem:
     """One reason to refuse the inputs; `cause` is a sentence without a final stop."""
 
     place: str  # a shard's name, a folder, a pattern
@@ -30,20 +30,20 @@ class Problem:
         return "\n".join([f"{self.place}: {self.cause}", *(indent + x for x in self.lines)])
 
 
-class RefusalError(Exception):
+class InputProblemError(Exception):
     """Carries one problem out of the code that looks at one file; never reaches a user."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: InputProblem) -> None:
         super().__init__(problem.cause)
         self.problem = problem
 
 
-def show(name: str) -> str:
+def printable(name: str) -> str:
     """A column's, file's or folder's name, safe to print."""
     return escape(name, 200)
 
 
-def refusal(problems: Sequence[Problem]) -> InputRefused:
+def refusal(problems: Sequence[InputProblem]) -> InputRefused:
     """One error for all problems: itself if there is one, a list of up to `SHOWN` if more."""
     if len(problems) == 1:
         only = problems[0]
@@ -73,7 +73,7 @@ WINNER = "winner"  # nobody knows who that is
 LENGTH = "length"  # no count of characters
 
 
-class Findings:
+class RowProblems:
     """Bad rows by number. Methods mutate; a row keeps the first reason given to it."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from steelyard.errors import UsageError
-from steelyard.input.problems import Problem, RefusalError, show
+from steelyard.input.problems import InputProblem, InputProblemError, printable
 
 REQUIRED = ("instruction", "response_a", "response_b")
 TEXTS = (*REQUIRED, "system", "reference", "category", "model_a", "model_b")
@@ -77,8 +77,8 @@ def check_map(column_map: Mapping[str, str], wanted: Roles = PAIRS) -> None:
             near = get_close_matches(role, wanted.names, n=2) or list(wanted.names)
             known = " or ".join(filter(None, [", ".join(near[:-1]), near[-1]]))
             raise UsageError(
-                f"unknown role {show(role)}",
-                place=f"--map {show(role)}={show(column_map[role])}",
+                f"unknown role {printable(role)}",
+                place=f"--map {printable(role)}={printable(column_map[role])}",
                 effect="nothing was read",
                 remedy=f"use {known}",
             )
@@ -86,8 +86,8 @@ def check_map(column_map: Mapping[str, str], wanted: Roles = PAIRS) -> None:
     for role, column in column_map.items():
         if column and column in taken:
             raise UsageError(
-                f"column {show(column)} is given to two roles, {taken[column]} and {role}",
-                place=f"--map {role}={show(column)}",
+                f"column {printable(column)} is given to two roles, {taken[column]} and {role}",
+                place=f"--map {role}={printable(column)}",
                 effect="nothing was read",
                 remedy="give each role a column of its own",
             )
@@ -109,7 +109,7 @@ def assign(
         wanted: which roles there are.
 
     Raises:
-        RefusalError: a mapped column is not there, a required role has no column, or two.
+        InputProblemError: a mapped column is not there, a required role has no column, or two.
     """
     roles: dict[str, str] = {}
     mapped = set(column_map.values())
@@ -138,8 +138,8 @@ def _check_present(place: str, role: str, chosen: list[str], columns: Sequence[s
             near = get_close_matches(column, columns, n=2)
             raise _refused(
                 place,
-                f"there is no column {show(column)} for --map {role}",
-                f"did you mean {' or '.join(map(show, near))}?" if near else _listing(columns),
+                f"there is no column {printable(column)} for --map {role}",
+                f"did you mean {' or '.join(map(printable, near))}?" if near else _listing(columns),
             )
 
 
@@ -158,7 +158,7 @@ def _check_required(
     free = [column for column in columns if column not in roles.values()]
     folded = {column.casefold(): column for column in free}
     near = [folded[name] for name in get_close_matches(role, folded, n=1, cutoff=0.5)]
-    example = show(near[0]) if near else "COLUMN"
+    example = printable(near[0]) if near else "COLUMN"
     emptied = " (--map leaves it empty)" if role in column_map else ""
     raise _refused(
         place,
@@ -172,7 +172,8 @@ def _check_gold(place: str, roles: Mapping[str, str]) -> None:
     if "gold" in roles and votes:
         raise _refused(
             place,
-            f"{show(roles['gold'])} and {show(roles[votes[0]])} are both columns for the gold",
+            f"{printable(roles['gold'])} and {printable(roles[votes[0]])} are both columns"
+            " for the gold",
             f"keep the votes with --map gold=, or the other with: "
             f"{' '.join(f'--map {role}=' for role in votes)}",
         )
@@ -180,7 +181,7 @@ def _check_gold(place: str, roles: Mapping[str, str]) -> None:
     if votes and missing:
         raise _refused(
             place,
-            f"{show(roles[votes[0]])} has no counterpart: no column for {_and(missing)}",
+            f"{printable(roles[votes[0]])} has no counterpart: no column for {_and(missing)}",
             f"name it: --map {missing[0]}=COLUMN, or leave votes out with --map {votes[0]}=",
         )
 
@@ -190,9 +191,9 @@ def _and(words: Sequence[str]) -> str:
 
 
 def _listing(columns: Sequence[str]) -> str:
-    shown = ", ".join(show(column) for column in columns[:12])
+    shown = ", ".join(printable(column) for column in columns[:12])
     return f"the columns are {shown}" + (", ..." if columns[12:] else "")
 
 
-def _refused(place: str, cause: str, remedy: str) -> RefusalError:
-    return RefusalError(Problem(show(place), cause, remedy))
+def _refused(place: str, cause: str, remedy: str) -> InputProblemError:
+    return InputProblemError(InputProblem(printable(place), cause, remedy))

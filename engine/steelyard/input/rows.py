@@ -15,7 +15,7 @@ from steelyard.core.schemas import INTAKE, Bool, Int64
 from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.input.cells import invalid_rows, read_criteria, read_turns, row_bytes, shown_bytes
 from steelyard.input.images import ImageReader
-from steelyard.input.problems import EMPTY, NULL, SIZE, UTF8, Findings, show
+from steelyard.input.problems import EMPTY, NULL, SIZE, UTF8, RowProblems, printable
 from steelyard.input.roles import CONVERSATIONS, REQUIRED, TEXTS
 from steelyard.input.votes import read_gold
 
@@ -91,11 +91,11 @@ def check(
     Raises:
         InputRefused: there is a bad row and `limits.on_bad_row` is "fail".
     """
-    findings = Findings()
+    findings = RowProblems()
     _find_nulls(batch, roles, required, findings)
     find_invalid_utf8(batch, roles, findings)
     clean, numbers = without(batch, findings)  # what follows reads texts as UTF-8
-    later = Findings()
+    later = RowProblems()
     _find_empty(clean, roles, later)
     _find_large(clean, limits, later)
     derived = {}
@@ -119,7 +119,7 @@ def check(
     return accepted, rejects
 
 
-def without(batch: RawBatch, findings: Findings) -> tuple[RawBatch, Int64]:
+def without(batch: RawBatch, findings: RowProblems) -> tuple[RawBatch, Int64]:
     """The rows that have no finding, and their numbers in the batch."""
     if not findings:
         return batch, np.arange(batch.rows)
@@ -133,15 +133,15 @@ def tally(rejects: pa.RecordBatch) -> Counter[str]:
 
 
 def _find_nulls(
-    batch: RawBatch, roles: Mapping[str, str], required: Sequence[str], findings: Findings
+    batch: RawBatch, roles: Mapping[str, str], required: Sequence[str], findings: RowProblems
 ) -> None:
     for role in required:
         values = batch.columns[role]
         if values.null_count:
-            findings.add(_mask(values.is_null()), NULL, always(f"{show(roles[role])} is null"))
+            findings.add(_mask(values.is_null()), NULL, always(f"{printable(roles[role])} is null"))
 
 
-def find_invalid_utf8(batch: RawBatch, roles: Mapping[str, str], findings: Findings) -> None:
+def find_invalid_utf8(batch: RawBatch, roles: Mapping[str, str], findings: RowProblems) -> None:
     """Find the rows with a text, of a role or of the metadata, that is not UTF-8."""
     named = [(roles[role], values) for role, values in batch.columns.items()]
     for column, values in [*named, *batch.metadata.items()]:
@@ -151,14 +151,14 @@ def find_invalid_utf8(batch: RawBatch, roles: Mapping[str, str], findings: Findi
 
 
 def _not_utf8(column: str, values: pa.Array) -> Callable[[int], str]:
-    return lambda row: f"{show(column)} is not UTF-8{shown_bytes(values, row)}"
+    return lambda row: f"{printable(column)} is not UTF-8{shown_bytes(values, row)}"
 
 
-def _find_empty(batch: RawBatch, roles: Mapping[str, str], findings: Findings) -> None:
+def _find_empty(batch: RawBatch, roles: Mapping[str, str], findings: RowProblems) -> None:
     """Instructions only: a model that answered nothing did answer, and may lose for it."""
     blank = _blank(batch.columns["instruction"])
     if blank is not None:
-        detail = f"{show(roles['instruction'])} is empty or white space only"
+        detail = f"{printable(roles['instruction'])} is empty or white space only"
         findings.add(blank, EMPTY, always(detail))
 
 
@@ -189,7 +189,7 @@ def _blank(values: pa.StringArray) -> Bool | None:
     return blank
 
 
-def _find_large(batch: RawBatch, limits: Limits, findings: Findings) -> None:
+def _find_large(batch: RawBatch, limits: Limits, findings: RowProblems) -> None:
     texts = [batch.columns[name] for name in _SIZED if name in batch.columns]
     for kind, columns in (("texts", texts), ("metadata", list(batch.metadata.values()))):
         size: Int64 = np.zeros(batch.rows, dtype=np.int64)
@@ -219,7 +219,7 @@ def _intake(
     return pa.RecordBatch.from_arrays(filled, schema=schema)
 
 
-def pair_ids(batch: RawBatch, findings: Findings) -> list[str | None]:
+def pair_ids(batch: RawBatch, findings: RowProblems) -> list[str | None]:
     """Of the bad rows; null where there is none, or none that can be shown."""
     values = batch.columns.get("pair_id")
     rows = sorted(findings.found)
@@ -242,7 +242,7 @@ def _first_bad_row(rejects: pa.RecordBatch) -> InputRefused:
     first = rejects.slice(0, 1).to_pylist()[0]
     return InputRefused(
         f"bad row ({first['reason']}): {first['detail']}",
-        place=f"{show(first['shard'])}, row {first['row']}",
+        place=f"{printable(first['shard'])}, row {first['row']}",
         effect="the run stopped there, as --on-bad-row fail asks",
         remedy="correct the row, or reject bad rows and go on: --on-bad-row reject",
     )

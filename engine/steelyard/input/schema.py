@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from steelyard.input.footer import Footer
-from steelyard.input.problems import Problem, RefusalError, show
+from steelyard.input.problems import InputProblem, InputProblemError, printable
 from steelyard.input.roles import REQUIRED
 from steelyard.input.types import UnsupportedError, metadata_type, role_type, unify, without_nulls
 
@@ -30,30 +30,33 @@ class ShardColumns:
     @property
     def place(self) -> str:
         """The shard's name, for messages."""
-        return show(self.footer.source.name)
+        return printable(self.footer.source.name)
 
 
 def shard_columns(footer: Footer) -> ShardColumns:
     """A shard's columns by name, with one for each folder such as `source=web/` in its name.
 
     Raises:
-        RefusalError: a name comes twice, is empty, or a folder's name is that of a column.
+        InputProblemError: a name comes twice, is empty, or a folder's name is that of a column.
     """
     names = list(footer.schema.names)
     partitions = _partitions(footer.source.name)
-    place = show(footer.source.name)
+    place = printable(footer.source.name)
     if "" in names:
-        raise RefusalError(Problem(place, "a column has no name", "give it one"))
+        raise InputProblemError(InputProblem(place, "a column has no name", "give it one"))
     for name in names:
         if names.count(name) > 1:
-            raise RefusalError(Problem(place, f"column {show(name)} is there twice", "rename one"))
+            raise InputProblemError(
+                InputProblem(place, f"column {printable(name)} is there twice", "rename one")
+            )
     folded = {name.casefold() for name in names}
     for name in partitions:
         if name.casefold() in folded:
-            raise RefusalError(
-                Problem(
+            raise InputProblemError(
+                InputProblem(
                     place,
-                    f"the folder {show(name)}=... would overwrite the column {show(name)}",
+                    f"the folder {printable(name)}=... would overwrite the"
+                    f" column {printable(name)}",
                     "rename the folder or the column",
                 )
             )
@@ -73,7 +76,7 @@ def _partitions(name: str) -> dict[str, str | None]:
 def agree(
     shards: Sequence[ShardColumns],
     roles: Mapping[str, str],
-    problems: list[Problem],
+    problems: list[InputProblem],
     required: Sequence[str] = REQUIRED,
 ) -> pa.Schema:
     """Compare all shards with the first and settle the metadata's types.
@@ -96,7 +99,7 @@ def agree(
             first = shards[0].place
             cause = f"its columns differ from those of {first} (-)"
             remedy = "give all shards the same columns and types, or score them in separate runs"
-            problems.append(Problem(shard.place, cause, remedy, lines))
+            problems.append(InputProblem(shard.place, cause, remedy, lines))
         else:
             problems += found
         settled.append(kinds)
@@ -111,11 +114,11 @@ def agree(
 
 def _settle(
     shard: ShardColumns, roles: Mapping[str, str], required: Sequence[str]
-) -> tuple[dict[str, pa.DataType], list[Problem]]:
+) -> tuple[dict[str, pa.DataType], list[InputProblem]]:
     """The types that a shard's columns are brought to, and what stands against it."""
     players = {column: role for role, column in roles.items()}
     kinds: dict[str, pa.DataType] = {}
-    problems: list[Problem] = []
+    problems: list[InputProblem] = []
     for name, kind in shard.types.items():
         role = players.get(name)
         try:
@@ -133,16 +136,16 @@ def _settle(
 
 def _unusable(
     shard: ShardColumns, name: str, role: str | None, why: str, *, optional: bool
-) -> Problem:
-    shown, kind = show(name), show(str(shard.types[name]))
+) -> InputProblem:
+    shown, kind = printable(name), printable(str(shard.types[name]))
     if role is None:
         remedy = f"leave the column {shown} out, or cast it to text, when the shard is written"
-        return Problem(shard.place, f"metadata column {shown} ({kind}) {why}", remedy)
+        return InputProblem(shard.place, f"metadata column {shown} ({kind}) {why}", remedy)
     cast = f"cast it when the shard is written, for example {shown}::VARCHAR in DuckDB"
     if pt.is_binary(shard.types[name]) or pt.is_large_binary(shard.types[name]):
         cast = f"declare it as text, for example decode({shown}) in DuckDB"
     other = f", or keep it as metadata with --map {role}=" if optional else ""
-    return Problem(shard.place, f"column {shown} ({kind}) for the {role} {why}", cast + other)
+    return InputProblem(shard.place, f"column {shown} ({kind}) for the {role} {why}", cast + other)
 
 
 def _difference(
@@ -151,21 +154,26 @@ def _difference(
     lines = []
     for name, kind in first.items():
         if name not in other:
-            lines.append(f"- {show(name)}: {show(str(kind))}")
+            lines.append(f"- {printable(name)}: {printable(str(kind))}")
         elif unify(kind, other[name]) is None:
-            lines += [f"- {show(name)}: {show(str(kind))}", f"+ {show(name)}: {other[name]}"]
-    lines += [f"+ {show(name)}: {show(str(other[name]))}" for name in other if name not in first]
+            lines += [
+                f"- {printable(name)}: {printable(str(kind))}",
+                f"+ {printable(name)}: {other[name]}",
+            ]
+    lines += [
+        f"+ {printable(name)}: {printable(str(other[name]))}" for name in other if name not in first
+    ]
     return tuple(lines)
 
 
-def _case_clashes(place: str, names: Sequence[str]) -> Iterator[Problem]:
+def _case_clashes(place: str, names: Sequence[str]) -> Iterator[InputProblem]:
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(name.casefold(), name)
         if other != name:
-            yield Problem(
+            yield InputProblem(
                 place,
-                f"metadata columns {show(other)} and {show(name)} differ in case only, "
+                f"metadata columns {printable(other)} and {printable(name)} differ in case only, "
                 "which DuckDB cannot tell apart",
                 "rename one of them when the shard is written",
             )

@@ -16,7 +16,7 @@ from steelyard.errors import InputRefused
 from steelyard.input.discover import Source, discover
 from steelyard.input.filesystem import protocol
 from steelyard.input.footer import read_footer
-from steelyard.input.problems import EFFECT, Problem, RefusalError, refusal, show
+from steelyard.input.problems import EFFECT, InputProblem, InputProblemError, printable, refusal
 from steelyard.input.roles import PAIRS, REQUIRED, Roles, assign, check_map
 from steelyard.input.schema import ShardColumns, agree, shard_columns, text_bytes
 
@@ -100,7 +100,7 @@ def open_shards(
     """
     wanted = dict(column_map or {})
     check_map(wanted, known)
-    problems: list[Problem] = []
+    problems: list[InputProblem] = []
     footers = _each(read_footer, discover(inputs), problems)
     shards = _each(shard_columns, footers, problems)
     if not shards:
@@ -110,33 +110,33 @@ def open_shards(
     try:
         roles = assign(shards[0].footer.source.name, list(shards[0].types), wanted, known)
         metadata = agree(shards, roles, problems, known.required)
-    except RefusalError as refused:
+    except InputProblemError as refused:
         problems.append(refused.problem)
     if problems:
         raise refusal(problems)
     if not any(shard.footer.rows for shard in shards):
         raise InputRefused(
             f"the input has no rows ({len(shards)} file{'s'[: len(shards) > 1]})",
-            place=show(shards[0].footer.source.name),
+            place=printable(shards[0].footer.source.name),
             effect=EFFECT,
             remedy="check what wrote these files",
         )
     return replace(_shard_set(shards, roles, metadata), required=known.required)
 
 
-def _each(work: Callable[[T], U], items: Sequence[T], problems: list[Problem]) -> list[U]:
+def _each(work: Callable[[T], U], items: Sequence[T], problems: list[InputProblem]) -> list[U]:
     """What `work` makes of each item, in order; what it refuses goes to `problems`."""
 
-    def attempt(item: T) -> U | Problem:
+    def attempt(item: T) -> U | InputProblem:
         try:
             return work(item)
-        except RefusalError as refused:
+        except InputProblemError as refused:
             return refused.problem
 
     with ThreadPoolExecutor(_READERS) as pool:
         results = list(pool.map(attempt, items))
-    problems += [result for result in results if isinstance(result, Problem)]
-    return [result for result in results if not isinstance(result, Problem)]
+    problems += [result for result in results if isinstance(result, InputProblem)]
+    return [result for result in results if not isinstance(result, InputProblem)]
 
 
 def _shard_set(

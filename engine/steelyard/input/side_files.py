@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steelyard.errors import InputRefused
-from steelyard.input.problems import Findings, show
+from steelyard.input.problems import RowProblems, printable
 from steelyard.input.roles import NAMES, Roles
 from steelyard.input.rows import Limits, find_invalid_utf8, without
 from steelyard.input.shardset import ShardSet, open_shards
@@ -43,7 +43,7 @@ def stream_responses(shards: ShardSet) -> Iterator[pa.Table]:
     """
     with closing(read(shards, Limits())) as batches:
         for batch in batches:
-            findings = Findings()
+            findings = RowProblems()
             find_invalid_utf8(batch, shards.roles, findings)
             clean, _ = without(batch, findings)
             named = clean.columns.get("instruction_id", clean.columns["instruction"])
@@ -80,12 +80,12 @@ def read_instructions(shards: ShardSet) -> Iterator[str]:
     """
     with closing(read(shards, Limits())) as batches:
         for batch in batches:
-            findings = Findings()
+            findings = RowProblems()
             find_invalid_utf8(batch, shards.roles, findings)
             if findings:
                 raise InputRefused(
                     "a text is not UTF-8",
-                    place=f"{show(batch.shard)}, after row {batch.first}",
+                    place=f"{printable(batch.shard)}, after row {batch.first}",
                     effect="nothing was written",
                     remedy="correct the file",
                 )

@@ -16,7 +16,7 @@ from steelyard.errors import InputRefused, SteelyardError, escape
 from steelyard.input.filesystem import disk_fault, is_disk_fault, open_file, protocol, remote_fault
 from steelyard.input.footer import DECODE_ERRORS, Footer, read_footer
 from steelyard.input.images import ImageReader, Keep
-from steelyard.input.problems import RefusalError, refusal, show
+from steelyard.input.problems import InputProblemError, printable, refusal
 from steelyard.input.roles import CONVERSATIONS, VOTES
 from steelyard.input.rows import Limits, RawBatch, check
 from steelyard.input.shardset import Shard, ShardSet
@@ -154,12 +154,12 @@ def _read(shard: Shard, shards: ShardSet, pace: _Pace, start: int) -> Iterator[R
 def _same_footer(shard: Shard) -> Footer:
     try:
         footer = read_footer(shard.source)
-    except RefusalError as refused:
+    except InputProblemError as refused:
         raise refusal([refused.problem]) from refused
     if footer.digest != shard.digest:
         raise InputRefused(
             "the file changed after the inputs were checked",
-            place=show(shard.name),
+            place=printable(shard.name),
             effect=_EFFECT,
             remedy="start again, and leave the inputs alone while they are read",
         )
@@ -206,7 +206,7 @@ def _raw(shard: Shard, shards: ShardSet, first: int, batch: pa.RecordBatch) -> R
 def _fault(shard: Shard, group: int, error: Exception) -> SteelyardError:
     if isinstance(error, SteelyardError):
         return error
-    place = f"{show(shard.name)}, row group {group}"
+    place = f"{printable(shard.name)}, row group {group}"
     if is_disk_fault(error):
         return disk_fault(place, error)
     if not isinstance(error, DECODE_ERRORS):

@@ -12,7 +12,7 @@ import pyarrow.types as pt
 from steelyard.core.schemas import GOLD, Bool, Float64
 from steelyard.errors import GoldRefused, UsageError, escape
 from steelyard.input.problems import GOLD as REASON
-from steelyard.input.problems import Findings, show
+from steelyard.input.problems import RowProblems, printable
 from steelyard.input.roles import VOTES
 from steelyard.input.types import is_text
 
@@ -30,7 +30,7 @@ LEAST, MOST = 1e-9, 1e12  # votes of a row; beyond, sums with others lose all di
 
 
 def read_gold(
-    columns: Mapping[str, pa.Array], roles: Mapping[str, str], findings: Findings
+    columns: Mapping[str, pa.Array], roles: Mapping[str, str], findings: RowProblems
 ) -> pa.Array:
     """GOLD for each row, null where the row has none; unreadable gold goes to `findings`.
 
@@ -130,7 +130,7 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind))
 
 
-def _read_labels(values: pa.Array, column: str, findings: Findings) -> pa.Array:
+def _read_labels(values: pa.Array, column: str, findings: RowProblems) -> pa.Array:
     coded = pc.dictionary_encode(values)
     words = coded.dictionary.to_pylist()
     code = np.array([_code(word) for word in words] + [_ABSENT], dtype=np.int8)
@@ -138,7 +138,7 @@ def _read_labels(values: pa.Array, column: str, findings: Findings) -> pa.Array:
     findings.add(
         codes == _UNKNOWN,
         REASON,
-        lambda row: f"{show(column)} is {escape(values[row])}; known are A, B and tie",
+        lambda row: f"{printable(column)} is {escape(values[row])}; known are A, B and tie",
     )
     return _gold([(codes == side).astype(np.float64) for side in range(3)], codes < 0)
 
@@ -148,18 +148,18 @@ def _code(word: str) -> int:
     return LABELS.get(folded, _UNKNOWN) if folded else _ABSENT
 
 
-def _read_probability(values: pa.Array, column: str, findings: Findings) -> pa.Array:
+def _read_probability(values: pa.Array, column: str, findings: RowProblems) -> pa.Array:
     absent = _mask(values.is_null())
     p = _numbers(values)
     findings.add(
         ~absent & ~((p >= 0) & (p <= 1)),
         REASON,
-        lambda row: f"{show(column)} is {values[row]}; a number is P(a), from 0 to 1",
+        lambda row: f"{printable(column)} is {values[row]}; a number is P(a), from 0 to 1",
     )
     return _gold([p, 1 - p, np.zeros(len(p))], absent)
 
 
-def _read_votes(votes: Mapping[str, pa.Array], findings: Findings) -> pa.Array:
+def _read_votes(votes: Mapping[str, pa.Array], findings: RowProblems) -> pa.Array:
     absent: Bool = np.array([_mask(values.is_null()) for values in votes.values()])
     counts = np.array([_numbers(values) for values in votes.values()])
     nothing: Bool = np.asarray(absent.all(axis=0))

@@ -18,10 +18,10 @@ from steelyard.core.schemas import STATUS_ERROR
 from steelyard.errors import EngineFailed
 from steelyard.judge.base import Judge
 
-STRIKES = 3
-TOLD = 10  # deaths that are told one by one; then every hundredth
+MAX_CRASHES = 3
+LOGGED_CRASHES = 10  # deaths that are told one by one; then every hundredth
 # So many prompts in a row, each killing the engine alone, are not poison: the engine is broken.
-HOPELESS = 8
+MAX_LONE_CRASHES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class _Prompt:
     images: tuple[str, ...]
 
 
-class Isolation:
+class PoisonIsolation:
     """Wraps a started judge; `read` has the same contract, without the engine's deaths.
 
     Args:
@@ -102,7 +102,7 @@ class Isolation:
             prompt = self._flight.pop(key)
             if status == STATUS_ERROR:
                 self._strikes[key] += 1
-                if self._strikes[key] < STRIKES:
+                if self._strikes[key] < MAX_CRASHES:
                     self._retry.append(prompt)
                     continue
             kept.append(index)
@@ -115,7 +115,7 @@ class Isolation:
         while groups:
             group = groups.popleft()
             self._deaths += 1
-            if self._deaths <= TOLD or self._deaths % 100 == 0:
+            if self._deaths <= LOGGED_CRASHES or self._deaths % 100 == 0:
                 self._on_event(
                     f"the engine died ({self._deaths} times now);"
                     f" restarting it, suspects: {len(group)}"
@@ -128,13 +128,13 @@ class Isolation:
             if len(left) > 1:
                 half = len(left) // 2
                 groups.extendleft((left[half:], left[:half]))
-            elif self._strikes[left[0].key] < STRIKES:
+            elif self._strikes[left[0].key] < MAX_CRASHES:
                 groups.appendleft(left)
             else:
                 self._lone_deaths += 1
-                if self._lone_deaths >= HOPELESS:
+                if self._lone_deaths >= MAX_LONE_CRASHES:
                     raise error
-                reason = f"the engine died {STRIKES} times: {error.cause}"
+                reason = f"the engine died {MAX_CRASHES} times: {error.cause}"
                 yield failed_reads(_batch(left), STATUS_ERROR, [reason])
 
     def _suspects(self, error: EngineFailed) -> list[_Prompt]:

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 import xxhash
 
-from steelyard.core.batches import PromptBatch, ReadBatch, TokenRows, Workload, Written
+from steelyard.core.batches import Generations, PromptBatch, ReadBatch, TokenRows, Workload
 from steelyard.core.config import parse_pairs
 from steelyard.core.schemas import (
     STATUS_ERROR,
@@ -261,7 +261,7 @@ def _write(reads: ReadBatch, units: Float64, answer: Answer, encoder: Encoder) -
         if numbers[row] is None and status[row] == STATUS_OK:
             status[row], errors[row] = STATUS_UNPARSABLE, NO_ANSWER
     lengths = np.asarray([len(one) for one in ids], dtype=np.int32)
-    written = Written(texts, numbers, forced, lengths)
+    written = Generations(texts, numbers, forced, lengths)
     return replace(reads, status=status, errors=errors, written=written)
 
 

@@ -34,7 +34,7 @@ def count_unique(keys: pa.ChunkedArray) -> int:
     return int(pc.count_distinct(keys).as_py()) if len(keys) else 0
 
 
-class Seen:
+class SeenTexts:
     """Remembers texts by bucket, in bounded memory: some are forgotten, none is made up.
 
     Args:
@@ -63,7 +63,7 @@ class Seen:
         return new
 
 
-class Groups:
+class GroupOrder:
     """Tells whether equal values come in one stretch each; 8 bytes a stretch.
 
     The values' digests are kept in sorted runs, each at least twice as long as the next, so that

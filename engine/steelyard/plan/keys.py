@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from steelyard.core.schemas import KEY, KEYS, PAIRS, PLACED, TEXT_COLUMNS, TEXTS, Int64, Planned
-from steelyard.protocols.axes import Questions
+from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.protocol import SLOT_COLUMNS
 
 ABSENT = bytes(16)
@@ -61,7 +61,7 @@ def binary_column(values: list[bytes], absent: pa.Array | None = None) -> pa.Arr
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class KeySpec:
     """What decides the prompts of a pair, and their keys.
 
     Attributes:
@@ -73,14 +73,14 @@ class Asking:
         shown: the slots that any form shows.
     """
 
-    questions: Questions
+    questions: PromptAxes
     forms: tuple[tuple[bytes, ...], ...]
     categories: tuple[str, ...]
     shown: frozenset[str]
     pictured: tuple[tuple[bytes, ...], ...] = ()
 
 
-def plan_batch(intake: pa.RecordBatch, asking: Asking) -> Planned:
+def plan_batch(intake: pa.RecordBatch, asking: KeySpec) -> Planned:
     """Trim, hash and measure a batch of INTAKE.
 
     Args:
@@ -133,9 +133,9 @@ def prompt_keys(
     hashed: Mapping[str, list[bytes]],
     category: pa.Array,
     items: list[list[str]] | None,
-    asking: Asking,
+    asking: KeySpec,
 ) -> pa.ListArray:
-    """The keys of each pair's prompts, in the order of Questions.
+    """The keys of each pair's prompts, in the order of PromptAxes.
 
     A key is xxh3_128(fingerprint of the form, digests of the texts that the prompt shows). Images
     count as one of the texts (their digests in their order), and where a pair has none, its keys
@@ -181,7 +181,7 @@ def prompt_keys(
 
 
 def _parts(
-    hashed: Mapping[str, list[bytes]], items: list[list[str]] | None, asking: Asking
+    hashed: Mapping[str, list[bytes]], items: list[list[str]] | None, asking: KeySpec
 ) -> tuple[list[bytes], list[list[bytes | None]], list[list[bytes | None]]]:
     """What all prompts of a pair show; what those of each order show; and what comes last.
 
@@ -213,7 +213,7 @@ def _parts(
 
 
 def _criterion_digests(
-    items: list[list[str]] | None, questions: Questions, rows: int
+    items: list[list[str]] | None, questions: PromptAxes, rows: int
 ) -> list[list[bytes | None]]:
     """By number of the criterion, the digest of each pair's."""
     digest = cache(lambda text: xxhash.xxh3_128_digest(text.encode()))

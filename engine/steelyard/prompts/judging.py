@@ -13,10 +13,10 @@ from steelyard.core.schemas import Answer, LabelSet, LabelVariant
 from steelyard.errors import UsageError, escape
 from steelyard.input import REQUIRED
 from steelyard.judge.base import Judge
-from steelyard.plan.keys import Asking
+from steelyard.plan.keys import KeySpec
 from steelyard.prompts.forms import SEGMENT_RULE, Form, make_form
 from steelyard.protocols import get_protocol
-from steelyard.protocols.axes import Questions
+from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.files import load_criteria, load_examples
 from steelyard.protocols.protocol import SLOT, Example, Protocol
 
@@ -37,7 +37,7 @@ _SHARED = [
 
 
 @dataclass(frozen=True, slots=True)
-class Inquiry:
+class JudgingSpec:
     """What is asked about each pair, apart from the judges.
 
     Attributes:
@@ -47,7 +47,7 @@ class Inquiry:
     """
 
     protocols: tuple[Protocol, ...]
-    questions: Questions
+    questions: PromptAxes
     categories: tuple[str, ...]
 
     @property
@@ -87,7 +87,7 @@ class Inquiry:
         }
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Inquiry:
+    def from_json(cls, values: dict[str, Any]) -> JudgingSpec:
         """From plain values."""
         protocols: list[dict[str, Any]] = [
             {key: tuple(v) if isinstance(v, list) else v for key, v in one.items()}
@@ -95,12 +95,12 @@ class Inquiry:
         ]
         return cls(
             tuple(Protocol(**one) for one in protocols),
-            Questions.from_json(values["questions"]),
+            PromptAxes.from_json(values["questions"]),
             tuple(values["categories"]),
         )
 
 
-def resolve(config: RunConfig) -> tuple[Inquiry, tuple[Example, ...]]:
+def resolve_spec(config: RunConfig) -> tuple[JudgingSpec, tuple[Example, ...]]:
     """What a config asks, and the worked examples.
 
     Raises:
@@ -131,7 +131,7 @@ def resolve(config: RunConfig) -> tuple[Inquiry, tuple[Example, ...]]:
             remedy="name their file: --examples FILE (docs/protocols.md)",
         )
     examples = load_examples(Path(config.examples), first.labels) if config.examples else ()
-    questions = Questions(
+    questions = PromptAxes(
         shows=first.shows,
         judges=len(config.judge),
         variants=len(protocols),
@@ -140,7 +140,7 @@ def resolve(config: RunConfig) -> tuple[Inquiry, tuple[Example, ...]]:
         row_criteria=criterion and config.criteria is None,
     )
     categories = sorted({one.category for one in examples if one.category is not None})
-    return Inquiry(protocols, questions, tuple(categories)), examples
+    return JudgingSpec(protocols, questions, tuple(categories)), examples
 
 
 def _check_use(file: str | None, used: bool, protocol: Protocol, name: str, why: str) -> None:
@@ -168,7 +168,7 @@ def _adjusted(protocol: Protocol, config: RunConfig) -> Protocol:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgePart:
+class JudgeForms:
     """A run's questions in one judge's words.
 
     Attributes:
@@ -188,14 +188,14 @@ class JudgePart:
         return asdict(self)
 
 
-def judge_part(
+def judge_forms(
     judge: Judge,
-    inquiry: Inquiry,
+    inquiry: JudgingSpec,
     examples: Sequence[Example],
     *,
     truncate: bool,
     images: str | None = None,
-) -> JudgePart:
+) -> JudgeForms:
     """The questions for one judge.
 
     Args:
@@ -225,16 +225,18 @@ def judge_part(
     return _part(judge, inquiry, tuple(forms), truncate=truncate)
 
 
-def planned_part(
-    judge: Judge, inquiry: Inquiry, passport: dict[str, Any], number: int
-) -> JudgePart:
+def planned_forms(
+    judge: Judge, inquiry: JudgingSpec, passport: dict[str, Any], number: int
+) -> JudgeForms:
     """The same with the forms that a run began with."""
     forms = tuple(Form(**one) for one in passport["judges"][number]["part"]["forms"])
     truncate = passport["config"]["overlong"] == "truncate"
     return _part(judge, inquiry, forms, truncate=truncate)
 
 
-def _part(judge: Judge, inquiry: Inquiry, forms: tuple[Form, ...], *, truncate: bool) -> JudgePart:
+def _part(
+    judge: Judge, inquiry: JudgingSpec, forms: tuple[Form, ...], *, truncate: bool
+) -> JudgeForms:
     answer = answer_of(judge, inquiry.protocol)
     prints = [form_fingerprint(judge, answer, form, truncate=truncate) for form in forms]
     pictured = [
@@ -250,7 +252,7 @@ def _part(judge: Judge, inquiry: Inquiry, forms: tuple[Form, ...], *, truncate: 
         for form, plain in zip(forms, prints, strict=True)
         if form.pictured
     ]
-    return JudgePart(answer, forms, tuple(prints), tuple(pictured))
+    return JudgeForms(answer, forms, tuple(prints), tuple(pictured))
 
 
 def form_fingerprint(judge: Judge, answer: Answer, form: Form, *, truncate: bool) -> str:
@@ -306,12 +308,12 @@ def planned_answer(passport: dict[str, Any], number: int) -> Answer:
     return Answer(LabelSet(tuple(labels["names"]), variants), **values, **lists)
 
 
-def asking(inquiry: Inquiry, parts: Sequence[JudgePart]) -> Asking:
+def key_spec(inquiry: JudgingSpec, parts: Sequence[JudgeForms]) -> KeySpec:
     """What decides the prompts of a pair, for the planner."""
     texts = [text for part in parts for form in part.forms for text in form.templates.values()]
     slots = {name for text in texts for name in SLOT.findall(text)}
     constants = {name for part in parts for form in part.forms for name in form.constants}
-    return Asking(
+    return KeySpec(
         questions=inquiry.questions,
         forms=tuple(tuple(map(bytes.fromhex, part.fingerprints)) for part in parts),
         categories=inquiry.categories,

@@ -23,8 +23,8 @@ from steelyard.prompts.forms import (
     compile_template,
     compose,
 )
-from steelyard.prompts.text_codes import Coded, Words, distinct
-from steelyard.protocols.axes import Questions
+from steelyard.prompts.text_codes import CodedTexts, TextTable, distinct
+from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.protocol import SLOT_COLUMNS
 from steelyard_kernels.prefix import lexicographic_order
 from steelyard_kernels.ragged import join
@@ -71,7 +71,7 @@ class PromptMaker:
         encoder: the judge's.
         questions: what is asked about a pair.
         judge: the judge's number among them.
-        categories: those with a form of their own (plan.Asking).
+        categories: those with a form of their own (plan.keys.KeySpec).
         forms: the judge's.
         compiled: each form's, by the optional slots present and the number of images.
         context: tokens that a prompt may have.
@@ -79,7 +79,7 @@ class PromptMaker:
     """
 
     encoder: TextEncoder
-    questions: Questions
+    questions: PromptAxes
     judge: int
     categories: tuple[str, ...]
     forms: Sequence[Form]
@@ -97,7 +97,7 @@ class PromptMaker:
         context: int,
         *,
         truncate: bool,
-        questions: Questions | None = None,
+        questions: PromptAxes | None = None,
         judge: int = 0,
         categories: tuple[str, ...] = (),
     ) -> PromptMaker:
@@ -109,7 +109,7 @@ class PromptMaker:
             }
             for form in forms
         ]
-        asked = questions or Questions()
+        asked = questions or PromptAxes()
         return cls(encoder, asked, judge, categories, forms, compiled, context, truncate)
 
     @property
@@ -163,7 +163,7 @@ class PromptMaker:
             images=[sets[one] for one in group[order].tolist()] if sets[1:] else (),
         )
 
-    def _compose(self, coded: Coded) -> Prompts:
+    def _compose(self, coded: CodedTexts) -> Prompts:
         """Every segment is tokenised once; prompts are put together from them."""
         pieces = [np.zeros(0, dtype=np.int32)]  # EMPTY
         used = [self._template(form, filled) for form, filled in coded.kinds]
@@ -198,7 +198,7 @@ class PromptMaker:
 
     def _coded(
         self, texts: pa.Table, unique: Unique, prompts: Int64, images: Sequence[int]
-    ) -> Coded:
+    ) -> CodedTexts:
         """Code the texts that these prompts show, each with so many images."""
         row = unique.pairs[prompts]
         alone = self.questions.shows == "response"
@@ -211,7 +211,7 @@ class PromptMaker:
         shown = sorted(
             {slot for form in self.compiled for one in form.values() for slot in one.slots}
         )
-        words = Words()
+        words = TextTable()
         slots = {}
         for slot in shown:
             if slot == "criterion":
@@ -219,18 +219,18 @@ class PromptMaker:
                 continue
             first, other = (words.add(texts, name) for name in SLOT_COLUMNS[slot])
             slots[slot] = np.where(place.swapped == 1, other[row], first[row])
-        known, codes = words.used(slots)
+        known, codes = words.compact(slots)
         form = place.variant * (len(self.categories) + 1) + self._category(texts)[row]
         form = form * (MOST_IMAGES + 1) + np.asarray(images, dtype=np.int64)
-        return Coded.of(known, codes, form, len(row))
+        return CodedTexts.of(known, codes, form, len(row))
 
-    def _criterion(self, words: Words, texts: pa.Table, row: Int64, number: Int64) -> Int64:
+    def _criterion(self, words: TextTable, texts: pa.Table, row: Int64, number: Int64) -> Int64:
         if self.questions.criteria:
-            return words.more([one.text for one in self.questions.criteria])[number]
+            return words.add_texts([one.text for one in self.questions.criteria])[number]
         lists, found = distinct(texts["criteria"])
         items = [json.loads(text) for text in found.to_pylist()]
         starts = np.cumsum([0, *map(len, items)])
-        code = words.more([item for one in items for item in one])
+        code = words.add_texts([item for one in items for item in one])
         return code[starts[lists[row]] + number]
 
     def _category(self, texts: pa.Table) -> Int64:

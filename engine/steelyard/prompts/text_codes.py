@@ -12,7 +12,7 @@ from steelyard.protocols.protocol import OPTIONAL_SLOTS
 
 
 @dataclass(frozen=True, slots=True)
-class Coded:
+class CodedTexts:
     """The texts of m prompts, each text once.
 
     Attributes:
@@ -31,7 +31,7 @@ class Coded:
         return len(self.kind)
 
     @classmethod
-    def of(cls, texts: list[str], slots: dict[str, Int32], form: Int64, count: int) -> Coded:
+    def of(cls, texts: list[str], slots: dict[str, Int32], form: Int64, count: int) -> CodedTexts:
         """Sort m prompts (`count`) by form and filled slots."""
         optional = [name for name in OPTIONAL_SLOTS if name in slots]
         code = form.astype(np.int64).reshape(count)
@@ -46,7 +46,7 @@ class Coded:
         return cls(texts, slots, kind.reshape(-1), kinds)
 
 
-class Words:
+class TextTable:
     """Distinct texts of several columns, one after the other; a column is coded once."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Words:
             self._grow(found)
         return self._codes[name]
 
-    def more(self, texts: list[str]) -> Int64:
+    def add_texts(self, texts: list[str]) -> Int64:
         """Indices of further texts."""
         code, found = distinct(pa.chunked_array([pa.array(texts, pa.string())]))
         code = code + self._count
@@ -80,7 +80,7 @@ class Words:
         self._known.append(found)
         self._count += len(found)
 
-    def used(self, slots: dict[str, Int64]) -> tuple[list[str], dict[str, Int32]]:
+    def compact(self, slots: dict[str, Int64]) -> tuple[list[str], dict[str, Int32]]:
         """The texts that the slots show, and the slots' indices into those."""
         used = np.unique(np.concatenate(list(slots.values())))
         used = used[used >= 0]

@@ -20,7 +20,7 @@ class Criterion:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AxisPosition:
     """Where prompts stand on the axes; arrays of one length, numbers from 0."""
 
     judge: Int64
@@ -31,7 +31,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Questions:
+class PromptAxes:
     """What is asked about every pair.
 
     A pair's prompts come in the order of these axes, outermost first: judge, variant (of the
@@ -58,7 +58,7 @@ class Questions:
         """The words for the orders, that with response_a first before the other."""
         return ORDERS[self.shows]
 
-    def place(self, at: Int64, count: Int64, orders: Int64) -> Place:
+    def place(self, at: Int64, count: Int64, orders: Int64) -> AxisPosition:
         """Where prompts stand.
 
         Args:
@@ -72,14 +72,14 @@ class Questions:
         at, which = np.divmod(at, sample)
         at, criterion = np.divmod(at, criteria)
         judge, variant = np.divmod(at, self.variants)
-        return Place(judge, variant, criterion, which, swapped)
+        return AxisPosition(judge, variant, criterion, which, swapped)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for run.json."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Questions:
+    def from_json(cls, values: dict[str, Any]) -> PromptAxes:
         """From plain values."""
         criteria = tuple(Criterion(**one) for one in values["criteria"])
         return cls(**{**values, "criteria": criteria})

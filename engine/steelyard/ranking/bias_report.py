@@ -15,9 +15,16 @@ from steelyard.comparisons.read import Comparisons, read_comparisons
 from steelyard.core.schemas import Float64
 from steelyard.errors import UsageError, escape
 from steelyard.ranking import bias as measures
-from steelyard.ranking.report import between, draw_source, draw_table, estimate, source, sure
+from steelyard.ranking.report import (
+    estimate_json,
+    format_interval,
+    format_source,
+    format_table,
+    source,
+    standard_error_or_none,
+)
 from steelyard.ranking.tournament import Tournament, numbers, tournament
-from steelyard.statistics.clusters import few_clusters
+from steelyard.statistics.clusters import cluster_warning
 from steelyard.statistics.logistic import FitFailed
 from steelyard.statistics.means import Mean
 
@@ -65,21 +72,21 @@ def bias(path: Path, columns: Mapping[str, str], by: str | None = None) -> dict[
     return content
 
 
-def draw_bias(content: dict[str, Any]) -> str:
+def format_bias(content: dict[str, Any]) -> str:
     """The report as text."""
     groups = {"all": content["all"], **content.get("by", {})}
     parts = [_draw(title, names, groups) for title, names in _LINES.items()]
     lines = [
-        [name if len(groups) > 1 else "", one["family"], between(one["preference"]),
-         between(one["own_judges"]), between(one["gold"]), one["self_preference"]]
+        [name if len(groups) > 1 else "", one["family"], format_interval(one["preference"]),
+         format_interval(one["own_judges"]), format_interval(one["gold"]), one["self_preference"]]
         for name, sections in groups.items()
         for one in sections["families"] or ()
     ]  # fmt: skip
     if lines:
         head = ["", "family", "preference", "by its own judge", "gold", "self-preference"]
-        parts.append("self-preference by family\n" + draw_table(lines, head))
+        parts.append("self-preference by family\n" + format_table(lines, head))
     parts += [f"not told: {what}, for lack of {why}" for what, why in content["missing"].items()]
-    return "\n\n".join([part for part in parts if part] + [draw_source(content)])
+    return "\n\n".join([part for part in parts if part] + [format_source(content)])
 
 
 _LINES = {
@@ -110,9 +117,9 @@ def _draw(title: str, names: Mapping[str, str], groups: Mapping[str, Any]) -> st
     for key, words in names.items():
         cells = [found[key] for found in present.values()]
         if any(one is not None for one in cells):
-            shown = [between(one) if isinstance(one, dict) else one for one in cells]
+            shown = [format_interval(one) if isinstance(one, dict) else one for one in cells]
             rows.append([words, *shown])
-    return draw_table(rows, [title.replace("_", " "), *present])
+    return format_table(rows, [title.replace("_", " "), *present])
 
 
 def _missing(read: Comparisons) -> dict[str, str]:
@@ -133,7 +140,7 @@ def _sections(table: pa.Table, warnings: list[str], name: str = "") -> dict[str,
     cluster = np.arange(len(table))
     if "instruction" in table.column_names:
         cluster = pc.dictionary_encode(table["instruction"]).combine_chunks().indices.to_numpy()
-    if note := few_clusters(len(np.unique(cluster))):
+    if note := cluster_warning(len(np.unique(cluster))):
         warnings.append(title + note)
     found: dict[str, Any] = {"rows": len(table)}
     both_orders: tuple[tuple[str, tuple[str, str], Callable[..., object]], ...] = (
@@ -173,7 +180,7 @@ def _between_competitors(table: pa.Table, warnings: list[str], title: str) -> di
         except FitFailed as error:
             warnings.append(f"{title}verbosity: {error.cause}")
         if one := out["verbosity"]:
-            one["standard_error"] = sure(one["standard_error"], contest.clusters)
+            one["standard_error"] = standard_error_or_none(one["standard_error"], contest.clusters)
     judges, judge = [""], np.zeros(len(table), np.int32)
     if "judge" in names:
         coded = pc.cast(table["judge"], pa.string()).combine_chunks().fill_null("")
@@ -202,4 +209,4 @@ def _as_json(record: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any record
     if record is None:
         return None
     values = {one.name: getattr(record, one.name) for one in fields(record)}
-    return {k: estimate(v) if isinstance(v, Mean) else v for k, v in values.items()}
+    return {k: estimate_json(v) if isinstance(v, Mean) else v for k, v in values.items()}

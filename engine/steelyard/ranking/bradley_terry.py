@@ -10,9 +10,9 @@ import numpy as np
 
 from steelyard.core.schemas import Float64
 from steelyard.errors import InputRefused, SteelyardError, UsageError, escape
-from steelyard.ranking.connectivity import doubts
+from steelyard.ranking.connectivity import connectivity_warnings
 from steelyard.ranking.tournament import NOTHING, Tournament, alike
-from steelyard.statistics.clusters import few_clusters
+from steelyard.statistics.clusters import cluster_warning
 from steelyard_kernels import links
 from steelyard_kernels.bradley_terry import Fit, solve
 from steelyard_kernels.comparisons import pairs_of
@@ -88,7 +88,7 @@ def rate(
     """
     place = _place(contest, anchor)
     fitted, more = _estimate(contest, model)
-    if intervals != "rows" and (note := few_clusters(contest.clusters)):
+    if intervals != "rows" and (note := cluster_warning(contest.clusters)):
         more = (*more, note)
     if model == "bradley-terry":  # its gradients take ties as halves
         contest = replace(contest, rows=contest.rows._replace(tie=NOTHING))
@@ -112,7 +112,7 @@ def _estimate(contest: Tournament, model: str) -> tuple[Fit, tuple[str, ...]]:
     """The fit, and a warning if it took a prior."""
     pairs = pairs_of(contest.sums(), contest.size)
     _check_ties(contest, model, pairs.sums)
-    warnings = tuple(doubts(contest))
+    warnings = tuple(connectivity_warnings(contest))
     if warnings:
         warnings += ("every competitor was given one tie with an average one: ratings are finite",)
     prior = np.full(contest.size, float(bool(warnings)))

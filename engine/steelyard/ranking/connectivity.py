@@ -15,7 +15,7 @@ SHOWN = 8  # competitors that a message names
 APART = "no chain of comparisons joins {} to the others: where they stand among them means nothing"
 
 
-def bounded_groups(contest: Tournament) -> Int64:
+def strongly_connected(contest: Tournament) -> Int64:
     """[K]: the group within which all beat each other, maybe through others.
 
     Between two groups one side never lost a point: the likelihood sets no bound to how much better
@@ -31,7 +31,7 @@ def largest(groups: Int64) -> int | None:
     return int(first[0]) if len(first) == 1 else None
 
 
-def own_units(contest: Tournament, *, clustered: bool) -> Int64:
+def cluster_counts(contest: Tournament, *, clustered: bool) -> Int64:
     """[K]: how many clusters, or rows, hold a comparison of each competitor."""
     i, j = contest.rows.pair // contest.size, contest.rows.pair % contest.size
     if clustered:
@@ -39,13 +39,13 @@ def own_units(contest: Tournament, *, clustered: bool) -> Int64:
     return np.bincount(i, minlength=contest.size) + np.bincount(j, minlength=contest.size)
 
 
-def loose_ends(contest: Tournament) -> str:
-    """Those outside the largest of `bounded_groups`, among all that comparisons join.
+def unbounded(contest: Tournament) -> str:
+    """Those outside the largest of `strongly_connected`, among all that comparisons join.
 
     Returns:
         Their names, each with a reason; empty where there is one group.
     """
-    groups, joined = bounded_groups(contest), np.ones(contest.size, dtype=np.bool_)
+    groups, joined = strongly_connected(contest), np.ones(contest.size, dtype=np.bool_)
     joined[_apart(contest)] = False
     main = largest(groups[joined])
     outside = np.flatnonzero(joined & (groups != (-1 if main is None else main)))
@@ -60,22 +60,22 @@ def loose_ends(contest: Tournament) -> str:
     )
 
 
-def islands(contest: Tournament) -> str:
+def disconnected(contest: Tournament) -> str:
     """Those that no chain of comparisons joins to the largest group; empty where there are none."""
     return _listed([escape(contest.competitors[at]) for at in _apart(contest).tolist()])
 
 
-def doubts(contest: Tournament) -> list[str]:
+def connectivity_warnings(contest: Tournament) -> list[str]:
     """What a ranking of these competitors cannot tell, in words."""
-    if not np.ptp(bounded_groups(contest)):  # one group: the rest need not be summed
+    if not np.ptp(strongly_connected(contest)):  # one group: the rest need not be summed
         return []
     lines = []
-    if ends := loose_ends(contest):
+    if ends := unbounded(contest):
         lines.append(
             f"{ends}: won all or lost all against the others, so that the likelihood has no bound"
             " on that side; no interval, and no real difference to the others, follows"
         )
-    if apart := islands(contest):
+    if apart := disconnected(contest):
         lines.append(APART.format(apart))
     return lines
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from steelyard.core.schemas import Float64
 from steelyard.ranking.length_slope import Slope, length_feature, length_slope
-from steelyard.statistics.logistic import Regression, fit, sandwich, sigmoid
+from steelyard.statistics.logistic import LogisticFit, fit, sandwich, sigmoid
 from steelyard.statistics.means import Codes
 
 # The baseline against itself with other lengths, as rows of a fifth of the weight: they keep the
@@ -94,7 +94,7 @@ def length_controlled(
     return _at_zero(names, x, found, w, ("length",))
 
 
-def _with_slope(found: Regression, slope: Slope, pull: Float64, cluster: Codes) -> Regression:
+def _with_slope(found: LogisticFit, slope: Slope, pull: Float64, cluster: Codes) -> LogisticFit:
     """The regression, its covariance with how sure the slope is that its rows were given.
 
     Args:
@@ -150,7 +150,7 @@ def published_win_rate(intercept: float, slope: float, difficulty: Float64) -> f
     return float(sigmoid(intercept + slope * difficulty).mean())
 
 
-def others_difficulty(preference: Float64, competitor: Codes, cluster: Codes) -> Float64 | None:
+def learned_difficulty(preference: Float64, competitor: Codes, cluster: Codes) -> Float64 | None:
     """How often the other competitors beat the baseline on each row's instruction, in log-odds.
 
     Args:
@@ -193,7 +193,7 @@ def _features(columns: Mapping[str, Float64], rows: int) -> tuple[list[str], Flo
 
 
 def _at_zero(
-    names: list[str], x: Float64, found: Regression, weight: Float64, held: tuple[str, ...]
+    names: list[str], x: Float64, found: LogisticFit, weight: Float64, held: tuple[str, ...]
 ) -> Controlled:
     """Mean prediction with the held features at 0, and its error by the delta method."""
     at = x.copy()

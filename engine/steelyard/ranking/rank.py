@@ -16,16 +16,16 @@ from steelyard.ranking import scores
 from steelyard.ranking.bradley_terry import INTERVALS, MODELS, Ratings, rate
 from steelyard.ranking.connectivity import (
     APART,
-    bounded_groups,
-    doubts,
-    islands,
+    cluster_counts,
+    connectivity_warnings,
+    disconnected,
     largest,
-    own_units,
+    strongly_connected,
 )
 from steelyard.ranking.differences import compare
-from steelyard.ranking.report import LEVEL, draw_source, draw_table, listed, source
+from steelyard.ranking.report import LEVEL, format_names, format_source, format_table, source
 from steelyard.ranking.tournament import Tournament, tournament
-from steelyard.statistics.clusters import FEW, FEWEST
+from steelyard.statistics.clusters import MIN_FOR_INTERVAL, MIN_FOR_NORMAL
 
 METHODS = (*MODELS, "average", "elo", "newman", "eigen", "pagerank")
 REPLICATES = 1000
@@ -127,7 +127,7 @@ def rank(path: Path, columns: Mapping[str, str], options: RankOptions) -> dict[s
     return content
 
 
-def draw_rank(content: dict[str, Any]) -> str:
+def format_rank(content: dict[str, Any]) -> str:
     """The leaderboard as text."""
     ranking, rows = content["ranking"], []
     spans = any(row.get("lower") is not None for row in ranking)
@@ -143,10 +143,10 @@ def draw_rank(content: dict[str, Any]) -> str:
             line.append(f"{row['best_rank']}-{row['worst_rank']}" if known else "")
         rows.append([*line, row["average_win_rate"], f"{row['comparisons']:,}"])
     head = ["competitor", "rank", "rating", *["interval"][:spans], *["ranks"][:rated]]
-    parts = [draw_table(rows, [*head, "win rate", "comparisons"])]
+    parts = [format_table(rows, [*head, "win rate", "comparisons"])]
     if content.get("differences"):
         parts.append(_draw_differences(content["differences"]))
-    return "\n\n".join([*parts, draw_source(content)])
+    return "\n\n".join([*parts, format_source(content)])
 
 
 def _draw_differences(differences: list[dict[str, Any]]) -> str:
@@ -182,7 +182,7 @@ def _rated(
     content["warnings"] += _few(contest, clustered=clustered)
     content["warnings"] += _spreadless(ratings, bounded, options.anchor)
     total = contest.clusters if clustered else len(contest)
-    tested = compare(ratings, LEVEL, known & (total >= FEW))
+    tested = compare(ratings, LEVEL, known & (total >= MIN_FOR_NORMAL))
     order = np.argsort(-ratings.rating, kind="stable").tolist()
     names = contest.competitors
     content["differences"] = [
@@ -195,7 +195,7 @@ def _rated(
         }
         for at, i in enumerate(order)
         for j in order[at + 1 :]
-        if total >= FEWEST
+        if total >= MIN_FOR_INTERVAL
     ]
     return [
         {
@@ -220,8 +220,8 @@ def _tellable(
     Neither is told by fewer than five clusters of a competitor's own, nor are differences where
     the likelihood has no bound on one side, so that only the tie with an average one gives it.
     """
-    enough = own_units(contest, clustered=clustered) >= FEWEST
-    groups = bounded_groups(contest)
+    enough = cluster_counts(contest, clustered=clustered) >= MIN_FOR_INTERVAL
+    groups = strongly_connected(contest)
     known = (groups[:, None] == groups[None, :]) & enough[:, None] & enough[None, :]
     if anchor is not None:
         return known, known[:, contest.competitors.index(anchor)], enough
@@ -234,25 +234,28 @@ def _spreadless(ratings: Ratings, bounded: Bool, anchor: str | None) -> list[str
     at = np.flatnonzero(bounded & (ratings.standard_error < NO_SPREAD)).tolist()
     names = [ratings.competitors[i] for i in at if ratings.competitors[i] != anchor]
     words = "all preferences are equal: an interval of no width does not say how sure they are"
-    return [f"{listed(names)}: {words}"] if names else []
+    return [f"{format_names(names)}: {words}"] if names else []
 
 
 def _few(contest: Tournament, *, clustered: bool) -> list[str]:
     """Who has too few clusters, where all together have enough."""
-    units, what = own_units(contest, clustered=clustered), "clusters" if clustered else "rows"
+    units, what = cluster_counts(contest, clustered=clustered), "clusters" if clustered else "rows"
     total = contest.clusters if clustered else len(contest)
-    if total < FEWEST:
+    if total < MIN_FOR_INTERVAL:
         return [] if clustered else [f"only {total} rows: no interval is given"]
     lines = []
-    if total < FEW:
-        lines.append(f"no difference counts as real with fewer than {FEW} {what}")
-    rare, few = units < FEWEST, (units >= FEWEST) & (units < FEW) & (total >= FEW)
+    if total < MIN_FOR_NORMAL:
+        lines.append(f"no difference counts as real with fewer than {MIN_FOR_NORMAL} {what}")
+    rare, few = (
+        units < MIN_FOR_INTERVAL,
+        (units >= MIN_FOR_INTERVAL) & (units < MIN_FOR_NORMAL) & (total >= MIN_FOR_NORMAL),
+    )
     for mask, least, effect in (
-        (rare, FEWEST, "no interval, no range of ranks and no real difference"),
-        (few, FEW, "their intervals are too narrow"),
+        (rare, MIN_FOR_INTERVAL, "no interval, no range of ranks and no real difference"),
+        (few, MIN_FOR_NORMAL, "their intervals are too narrow"),
     ):
         if mask.any():
-            names = listed([contest.competitors[at] for at in np.flatnonzero(mask).tolist()])
+            names = format_names([contest.competitors[at] for at in np.flatnonzero(mask).tolist()])
             lines.append(f"{names}: fewer than {least} {what} of their own: {effect}")
     return lines
 
@@ -273,7 +276,7 @@ def _scored(
         try:
             score = methods[options.method]()
         except scores.NotConverged as error:
-            why = "; ".join(doubts(contest))
+            why = "; ".join(connectivity_warnings(contest))
             cause = f"{error.cause}: {why}" if why else error.cause
             raise scores.NotConverged(cause, remedy=error.remedy) from None
     order = np.argsort(-score, kind="stable").tolist()
@@ -289,7 +292,7 @@ def _scored(
 def _doubts(contest: Tournament, options: RankOptions) -> list[str]:
     """What a score without a likelihood does not tell by itself."""
     lines = []
-    if apart := islands(contest):
+    if apart := disconnected(contest):
         lines.append(APART.format(apart))
     weight = contest.rows.weight
     if options.method == "elo" and len(weight) and (weight != weight[0]).any():

@@ -8,7 +8,7 @@ from typing import Any
 
 from steelyard.comparisons.read import Comparisons
 from steelyard.errors import escape
-from steelyard.statistics.clusters import FEWEST
+from steelyard.statistics.clusters import MIN_FOR_INTERVAL
 from steelyard.statistics.means import Mean
 
 LEVEL = 0.95
@@ -25,14 +25,14 @@ def source(path: Path, read: Comparisons) -> dict[str, Any]:
     }
 
 
-def estimate(value: Mean | None) -> dict[str, Any] | None:
+def estimate_json(value: Mean | None) -> dict[str, Any] | None:
     """An estimate as JSON."""
     if value is None:
         return None
     lower, upper = value.interval(LEVEL)
     return {
         "value": value.value,
-        "standard_error": sure(value.standard_error, value.clusters),
+        "standard_error": standard_error_or_none(value.standard_error, value.clusters),
         "lower": lower,
         "upper": upper,
         "rows": value.rows,
@@ -40,20 +40,20 @@ def estimate(value: Mean | None) -> dict[str, Any] | None:
     }
 
 
-def sure(standard_error: float | None, clusters: int) -> float | None:
+def standard_error_or_none(standard_error: float | None, clusters: int) -> float | None:
     """A standard error, where there are clusters enough for it to mean anything."""
-    return standard_error if clusters >= FEWEST else None
+    return standard_error if clusters >= MIN_FOR_INTERVAL else None
 
 
-def listed(names: Sequence[str]) -> str:
+def format_names(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if names[SHOWN:] else ""
     return ", ".join(map(escape, names[:SHOWN])) + more
 
 
-def draw_table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> str:
+def format_table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> str:
     """A table as text: the first column to the left, numbers to the right."""
-    cells = [list(head), *[[cell(value) for value in row] for row in rows]]
+    cells = [list(head), *[[format_cell(value) for value in row] for row in rows]]
     widths = [max(len(line[at]) for line in cells) for at in range(len(head))]
     lines = []
     for line in cells:
@@ -63,7 +63,7 @@ def draw_table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def cell(value: object) -> str:
+def format_cell(value: object) -> str:
     """A value in a table; nothing where there is none."""
     if value is None:
         return ""
@@ -75,7 +75,7 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.2f}"
 
 
-def between(one: dict[str, Any] | None, digits: int = 3) -> str:
+def format_interval(one: dict[str, Any] | None, digits: int = 3) -> str:
     """An estimate with its interval."""
     if one is None:
         return ""
@@ -84,7 +84,7 @@ def between(one: dict[str, Any] | None, digits: int = 3) -> str:
     return f"{one['value']:.{digits}f} [{one['lower']:.{digits}f}, {one['upper']:.{digits}f}]"
 
 
-def draw_source(content: dict[str, Any]) -> str:
+def format_source(content: dict[str, Any]) -> str:
     """The lines under a report: what it rests on, and warnings."""
     lines = [f"{content['rows']:,} comparisons, intervals over {content['clusters_by']}"]
     lines += [f"left out: {count:,} rows: {why}" for why, count in content["left_out"].items()]

@@ -11,8 +11,8 @@ from steelyard.core.schemas import Bool, Float64
 from steelyard.ranking.length_control import (
     LEARNABLE,
     Controlled,
+    learned_difficulty,
     length_controlled,
-    others_difficulty,
     others_mean,
     style_controlled,
 )
@@ -24,7 +24,7 @@ FEW_CROSS = 0.05  # of rows not longer, or not shorter: with fewer, equal length
 
 
 @dataclass(frozen=True, slots=True)
-class Against:
+class BaselineComparisons:
     """Comparisons with a baseline; columns of length n, seen from the competitor's side."""
 
     competitor: tuple[str, ...]  # names
@@ -52,7 +52,7 @@ class WinRate:
     problem: str | None  # why a controlled rate is missing though its columns are there
 
 
-def win_rates(rows: Against) -> list[WinRate]:
+def win_rates(rows: BaselineComparisons) -> list[WinRate]:
     """Win rates of all competitors, the best first (by length-controlled rate where there is one).
 
     Without a given difficulty, that of an instruction is learned from the other competitors'
@@ -65,15 +65,15 @@ def win_rates(rows: Against) -> list[WinRate]:
         _, codes = np.unique(rows.cluster, return_inverse=True)
         rows = replace(rows, cluster=codes)
         if difficulty is None:
-            difficulty = others_difficulty(rows.preference, rows.code, rows.cluster)
+            difficulty = learned_difficulty(rows.preference, rows.code, rows.cluster)
         if difficulty is None:
-            difficulty = _stand_in(rows)
+            difficulty = _baseline_length_proxy(rows)
         slope = _slope(rows, length, difficulty)
     found = [_one(rows, difficulty, slope, at) for at in range(len(rows.competitor))]
-    return sorted(found, key=best_first)
+    return sorted(found, key=sort_key)
 
 
-def _stand_in(rows: Against) -> Float64 | None:
+def _baseline_length_proxy(rows: BaselineComparisons) -> Float64 | None:
     """The baseline's length, standardised: instructions ask for more or less, hard ones for more.
 
     Without it what an instruction is like would count as length: a short answer of the baseline
@@ -85,7 +85,7 @@ def _stand_in(rows: Against) -> Float64 | None:
     return np.asarray((length - length.mean()) / length.std())
 
 
-def _slope(rows: Against, difference: Float64, difficulty: Float64 | None) -> Slope:
+def _slope(rows: BaselineComparisons, difference: Float64, difficulty: Float64 | None) -> Slope:
     """What length is worth to the judge, from all competitors' rows."""
     length = np.zeros(len(difference))
     for at in range(len(rows.competitor)):
@@ -104,12 +104,14 @@ def _slope(rows: Against, difference: Float64, difficulty: Float64 | None) -> Sl
     )  # fmt: skip
 
 
-def best_first(one: WinRate) -> float:
+def sort_key(one: WinRate) -> float:
     """What win rates are sorted by."""
     return -(one.length_controlled.win_rate if one.length_controlled else one.win_rate.value)
 
 
-def _one(rows: Against, difficulty: Float64 | None, slope: Slope | None, at: int) -> WinRate:
+def _one(
+    rows: BaselineComparisons, difficulty: Float64 | None, slope: Slope | None, at: int
+) -> WinRate:
     mine = rows.code == at
     y, cluster = rows.preference[mine], rows.cluster[mine]
     weight = rows.weight[mine] if len(rows.weight) else None

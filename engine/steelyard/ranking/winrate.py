@@ -17,18 +17,18 @@ from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.ranking.length_control import LEARNABLE, Controlled, relative_difference
 from steelyard.ranking.report import (
     LEVEL,
-    draw_source,
-    draw_table,
-    estimate,
-    listed,
+    estimate_json,
+    format_names,
+    format_source,
+    format_table,
     percent,
     source,
-    sure,
+    standard_error_or_none,
 )
 from steelyard.ranking.style import FEATURES, read_with_style
 from steelyard.ranking.tournament import NOTHING, alike, numbers
-from steelyard.ranking.win_rates import Against, WinRate, best_first, win_rates
-from steelyard.statistics.clusters import FEWEST, few_clusters
+from steelyard.ranking.win_rates import BaselineComparisons, WinRate, sort_key, win_rates
+from steelyard.statistics.clusters import MIN_FOR_INTERVAL, cluster_warning
 
 NEED = ("model_a", "model_b", "preference")
 WANT = ("instruction", "weight", "length_a", "length_b")
@@ -75,7 +75,7 @@ def winrate(
         "rows": len(table),
         "baseline": baseline,
         "difficulty": used,
-        "win_rates": [_as_json(one) for one in sorted(found, key=best_first)],
+        "win_rates": [_as_json(one) for one in sorted(found, key=sort_key)],
         "warnings": [*unknown, *_warnings(found, baseline, int(own.sum()), used)],
     }
 
@@ -112,7 +112,7 @@ def _warnings(found: list[WinRate], baseline: str, alone: int, difficulty: str |
         )
     notes: dict[str, list[str]] = {}
     for one in found:
-        if note := few_clusters(one.win_rate.clusters):
+        if note := cluster_warning(one.win_rate.clusters):
             notes.setdefault(note, []).append(one.competitor)
         elif (one.win_rate.standard_error or 0) < NO_SPREAD and one.competitor != baseline:
             note = "all preferences are equal: a standard error of 0 does not say how sure they are"
@@ -123,10 +123,10 @@ def _warnings(found: list[WinRate], baseline: str, alone: int, difficulty: str |
                 " was seen, an extrapolation"
             )
             notes.setdefault(note, []).append(one.competitor)
-    return lines + [f"{listed(names)}: {note}" for note, names in notes.items()]
+    return lines + [f"{format_names(names)}: {note}" for note, names in notes.items()]
 
 
-def draw_winrate(content: dict[str, Any]) -> str:
+def format_winrate(content: dict[str, Any]) -> str:
     """The win rates as text, in per cent."""
     rows = []
     for one in content["win_rates"]:
@@ -143,7 +143,7 @@ def draw_winrate(content: dict[str, Any]) -> str:
         if any(one[kind] for one in content["win_rates"]):
             head += [title, "se"]
     title = f"against {escape(content['baseline'])}"
-    return "\n\n".join([title, draw_table(rows, [*head, "rows"]), draw_source(content)])
+    return "\n\n".join([title, format_table(rows, [*head, "rows"]), format_source(content)])
 
 
 def _against(table: pa.Table, baseline: str) -> tuple[pa.Table, Bool]:
@@ -231,7 +231,9 @@ def _contradictory(ids: npt.NDArray[np.uint64], values: Float64) -> Int64:
     return np.stack([low[differ], high[differ]], axis=1)
 
 
-def _rows(table: pa.Table, baseline: str, difficulty: Float64 | None, mask: Bool) -> Against:
+def _rows(
+    table: pa.Table, baseline: str, difficulty: Float64 | None, mask: Bool
+) -> BaselineComparisons:
     """The rows of a mask, each seen from the competitor's side."""
     table = table.filter(pa.array(mask))
     first, second = (pc.equal(table[name], baseline) for name in ("model_a", "model_b"))
@@ -256,7 +258,7 @@ def _rows(table: pa.Table, baseline: str, difficulty: Float64 | None, mask: Bool
     cluster = np.arange(len(table))
     if "instruction" in names:
         cluster = table["instruction"].combine_chunks().dictionary_encode().indices.to_numpy()
-    return Against(
+    return BaselineComparisons(
         competitor=tuple(coded.dictionary.to_pylist()),
         code=coded.indices.to_numpy(zero_copy_only=False),
         preference=np.where(back, 1 - preference, preference),
@@ -272,7 +274,7 @@ def _rows(table: pa.Table, baseline: str, difficulty: Float64 | None, mask: Bool
 def _as_json(one: WinRate) -> dict[str, Any]:
     return {
         "competitor": one.competitor,
-        "win_rate": estimate(one.win_rate),
+        "win_rate": estimate_json(one.win_rate),
         "discrete_win_rate": one.discrete,
         "mean_length_difference": one.difference,
         "length_controlled": _controlled(one.length_controlled, one.win_rate.clusters),
@@ -283,10 +285,10 @@ def _as_json(one: WinRate) -> dict[str, Any]:
 def _controlled(one: Controlled | None, clusters: int) -> dict[str, Any] | None:
     if one is None:
         return None
-    lower, upper = one.interval(LEVEL) if clusters >= FEWEST else (None, None)
+    lower, upper = one.interval(LEVEL) if clusters >= MIN_FOR_INTERVAL else (None, None)
     return {
         "win_rate": one.win_rate,
-        "standard_error": sure(one.standard_error, clusters),
+        "standard_error": standard_error_or_none(one.standard_error, clusters),
         "lower": lower,
         "upper": upper,
         "coefficients": one.coefficients,

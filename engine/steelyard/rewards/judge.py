@@ -12,10 +12,10 @@ from steelyard.core.config import RunConfig, Scalar
 from steelyard.core.schemas import INTAKE, STATUS_OK, Float64
 from steelyard.errors import RewardRefused, UsageError
 from steelyard.input.rows import RawBatch, check
-from steelyard.prompts.judging import resolve
+from steelyard.prompts.judging import resolve_spec
 from steelyard.rewards.live_judge import Reader
 from steelyard.rewards.messages import Text, completion_text
-from steelyard.rewards.rows import Asked, ask
+from steelyard.rewards.rows import JudgedCompletions, build_rows
 from steelyard.scoring.run_record import row_limits
 
 # What users call what a row is made of.
@@ -85,7 +85,7 @@ class Judge:
             samples=samples,
             overlong=overlong,
         ).validate()
-        self._inquiry, shown = resolve(config)
+        self._inquiry, shown = resolve_spec(config)
         self._alone = self._inquiry.questions.shows == "response"
         self._baseline, self._failed = baseline, failed
         if baseline is not None and self._alone:
@@ -129,7 +129,7 @@ class Judge:
         texts = [
             completion_text(one, f"completion {number}") for number, one in enumerate(completions)
         ]
-        asked = ask(prompts, texts, columns, self._inquiry, self._baseline)
+        asked = build_rows(prompts, texts, columns, self._inquiry, self._baseline)
         values, reasons = self._judged(asked)
         if reasons and self._failed is None:
             row, reason = min(reasons.items())
@@ -145,7 +145,7 @@ class Judge:
             rewards[np.isnan(rewards)] = self._failed
         return [float(reward) for reward in rewards]
 
-    def _judged(self, asked: Asked) -> tuple[Float64, dict[int, str]]:
+    def _judged(self, asked: JudgedCompletions) -> tuple[Float64, dict[int, str]]:
         """The value of each row for its first completion; NaN where there is none, and why."""
         batch = RawBatch("completions", 0, len(asked.first), asked.columns, {})
         names = _NAMES | {"response_b": self._baseline or "completion"}

@@ -15,7 +15,7 @@ from steelyard.errors import UsageError
 from steelyard.judge import open_judge
 from steelyard.plan.dedupe import unique_prompts
 from steelyard.plan.keys import plan_batch
-from steelyard.prompts.judging import Inquiry, asking, judge_part
+from steelyard.prompts.judging import JudgingSpec, judge_forms, key_spec
 from steelyard.prompts.maker import PromptMaker
 from steelyard.protocols.protocol import Example
 from steelyard.scoring.feed import batches
@@ -23,7 +23,7 @@ from steelyard.scoring.read import read_all
 from steelyard.scoring.run_record import judge_specs
 from steelyard.store.reads.parts import reads_table
 from steelyard.store.verdicts.database import verdicts_of
-from steelyard.store.verdicts.views import Spec
+from steelyard.store.verdicts.views import VerdictSpec
 
 # How many prompts will come is not known when the engine is loaded.
 MANY_PROMPTS = 1 << 20
@@ -34,7 +34,7 @@ class Reader:
 
     Args:
         config: with one judge.
-        inquiry: what it asks (inquiry.resolve).
+        inquiry: what it asks (resolve_spec).
         examples: those of the inquiry.
 
     Raises:
@@ -42,14 +42,16 @@ class Reader:
         JudgeUnavailable: the judge cannot be opened, or its engine not be loaded.
     """
 
-    def __init__(self, config: RunConfig, inquiry: Inquiry, examples: Sequence[Example]) -> None:
+    def __init__(
+        self, config: RunConfig, inquiry: JudgingSpec, examples: Sequence[Example]
+    ) -> None:
         (spec,) = judge_specs(config)
         self._judge, self._closed = open_judge(spec), False
         self.name = self._judge.card.name
         try:
             truncate = config.overlong == "truncate"
-            part = judge_part(self._judge, inquiry, examples, truncate=truncate)
-            self._answer, self._asking = part.answer, asking(inquiry, [part])
+            part = judge_forms(self._judge, inquiry, examples, truncate=truncate)
+            self._answer, self._asking = part.answer, key_spec(inquiry, [part])
             self._maker = PromptMaker.build(
                 self._judge.encoder,
                 part.forms,
@@ -63,7 +65,7 @@ class Reader:
             self.close()
             raise
         passport = {"inquiry": inquiry.to_json(), "judges": [{"name": self.name}]}
-        self._spec = Spec.of(passport, metadata=False)
+        self._spec = VerdictSpec.of(passport, metadata=False)
 
     def close(self) -> None:
         """Free engine, memory and processes. May be called twice."""

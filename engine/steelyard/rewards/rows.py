@@ -13,20 +13,20 @@ import pyarrow as pa
 
 from steelyard.core.schemas import CRITERIA, TURNS, Float64, Int64
 from steelyard.errors import RewardRefused, escape
-from steelyard.prompts.judging import Inquiry
+from steelyard.prompts.judging import JudgingSpec
 from steelyard.rewards.messages import Dialogue, Text, completion_text, dialogue
 
-NOBODY = -1
+NO_OPPONENT = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class JudgedCompletions:
     """n rows by role (shards.roles), each about one completion or two of the same prompt.
 
     Attributes:
         columns: role -> values.
         first: the completion that is response_a.
-        second: that which is response_b; NOBODY where there is none or it is a baseline.
+        second: that which is response_b; NO_OPPONENT where there is none or it is a baseline.
     """
 
     columns: dict[str, pa.Array]
@@ -41,7 +41,7 @@ class Asked:
             count: how many completions there are.
         """
         had = ~np.isnan(values)
-        both = had & (self.second != NOBODY)
+        both = had & (self.second != NO_OPPONENT)
         total = np.bincount(self.first[had], values[had], count)
         total += np.bincount(self.second[both], 1 - values[both], count)
         times = np.bincount(np.concatenate([self.first[had], self.second[both]]), minlength=count)
@@ -49,13 +49,13 @@ class Asked:
         return means
 
 
-def ask(
+def build_rows(
     prompts: Sequence[Text],
     texts: Sequence[str],
     columns: Mapping[str, object],
-    inquiry: Inquiry,
+    inquiry: JudgingSpec,
     baseline: str | None,
-) -> Asked:
+) -> JudgedCompletions:
     """The rows for n completions.
 
     Args:
@@ -78,9 +78,9 @@ def ask(
         )
     shared = _shared(prompts, columns, inquiry)
     answers = pa.array(texts, pa.string())
-    alone = np.full(count, NOBODY)
+    alone = np.full(count, NO_OPPONENT)
     if inquiry.questions.shows == "response":
-        return Asked(shared | {"response_a": answers}, np.arange(count), alone)
+        return JudgedCompletions(shared | {"response_a": answers}, np.arange(count), alone)
     if baseline is not None:
         others = pa.array(
             [
@@ -89,11 +89,11 @@ def ask(
             ],
             pa.string(),
         )
-        return Asked(
+        return JudgedCompletions(
             shared | {"response_a": answers, "response_b": others}, np.arange(count), alone
         )
     first, second = _peers(shared)
-    return Asked(
+    return JudgedCompletions(
         {role: values.take(pa.array(first)) for role, values in shared.items()}
         | {
             "response_a": answers.take(pa.array(first)),
@@ -125,7 +125,7 @@ def _peers(shared: Mapping[str, pa.Array]) -> tuple[Int64, Int64]:
 
 
 def _shared(
-    prompts: Sequence[Text], columns: Mapping[str, object], inquiry: Inquiry
+    prompts: Sequence[Text], columns: Mapping[str, object], inquiry: JudgingSpec
 ) -> dict[str, pa.Array]:
     """What all rows about a completion show beside responses."""
     found = [dialogue(prompt, number) for number, prompt in enumerate(prompts)]
@@ -172,11 +172,11 @@ def _column(columns: Mapping[str, object], name: str, count: int) -> list[Any]:
     return list(values)
 
 
-def _shows(inquiry: Inquiry, name: str) -> bool:
+def _shows(inquiry: JudgingSpec, name: str) -> bool:
     return all(name in protocol.names for protocol in inquiry.protocols)
 
 
-def _require_shown(one: Dialogue, number: int, inquiry: Inquiry) -> None:
+def _require_shown(one: Dialogue, number: int, inquiry: JudgingSpec) -> None:
     """A judge that does not see what the model saw would judge another answer."""
     for name, there in (("system", one.system), ("conversation", one.turns)):
         if there and not _shows(inquiry, name):

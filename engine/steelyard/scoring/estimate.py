@@ -14,13 +14,13 @@ from steelyard.core.config import RunConfig
 from steelyard.core.progress import Reporter, amount, duration
 from steelyard.core.work import CacheShape
 from steelyard.input import stream
-from steelyard.prompts.judging import asking, resolve
+from steelyard.prompts.judging import key_spec, resolve_spec
 from steelyard.prompts.maker import PromptMaker
 from steelyard.scoring.cache_oracle import BlockOracle
 from steelyard.scoring.feed import feed
 from steelyard.scoring.planner import write_plan
 from steelyard.scoring.run import judge_parts, open_input, open_judges
-from steelyard.scoring.run_record import make_passport, row_limits
+from steelyard.scoring.run_record import make_record, row_limits
 from steelyard.scoring.session import make_maker
 from steelyard.scoring.shard_texts import open_texts
 from steelyard.store.plan.buckets import BucketTexts
@@ -42,15 +42,15 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         on (1: all), the longest prompt, overlong prompts, and seconds at the rate of this judge's
         last run on this machine (None: there was none).
     """
-    inquiry, examples = resolve(config)
+    inquiry, examples = resolve_spec(config)
     shards = open_input(config, inquiry)
     with (
         open_judges(config) as judges,
         tempfile.TemporaryDirectory(prefix="steelyard-plan-") as folder,
     ):
         parts = judge_parts(config, judges, inquiry, examples, shards)
-        passport = make_passport(config, judges, inquiry, parts, shards)
-        asked = asking(inquiry, parts)
+        passport = make_record(config, judges, inquiry, parts, shards)
+        asked = key_spec(inquiry, parts)
         run = RunDir(Path(folder))
         run.create()
         manifest = write_plan(
@@ -152,7 +152,7 @@ def _tokens(
     }
 
 
-def draw_plan(content: dict[str, Any]) -> str:
+def format_plan(content: dict[str, Any]) -> str:
     """The same for people."""
     prompts, share = content["prompts"], content["counted_share"]
     refused = sum(content["rejects"].values())

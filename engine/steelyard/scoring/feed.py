@@ -63,7 +63,7 @@ def batches(bucket: PreparedBucket) -> Iterator[PromptBatch]:
         )
 
 
-class Ahead:
+class BucketPrefetcher:
     """Prepares buckets in a thread of its own: the next one while one is being read.
 
     Gives out prompts without a break between buckets. Where the thread is behind, NOTHING_READY is

@@ -14,7 +14,7 @@ from itertools import chain, islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steelyard.plan.keys import TRIMMED, Asking, bucket_count, plan_batch
+from steelyard.plan.keys import TRIMMED, KeySpec, bucket_count, plan_batch
 from steelyard.store.plan.buckets import NotGrouped
 from steelyard.store.plan.files import Manifest, PlanWriter
 from steelyard.store.rundir import RunDir
@@ -28,7 +28,7 @@ def write_plan(
     run: RunDir,
     rows: Callable[[], Rows],
     *,
-    asking: Asking,
+    asking: KeySpec,
     expected: int,
     bucket_bytes: int,
     schema: pa.Schema,
@@ -72,7 +72,7 @@ def write_plan(
 def _fill(
     writer: PlanWriter,
     batches: Batches,
-    asking: Asking,
+    asking: KeySpec,
     on_progress: Callable[[int, int], None],
 ) -> None:
     accepted = refused = 0

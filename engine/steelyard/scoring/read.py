@@ -9,7 +9,7 @@ import numpy as np
 from steelyard.core.batches import PromptBatch, ReadBatch
 from steelyard.core.schemas import STATUS_OVERLONG, Int64
 from steelyard.judge.base import Judge
-from steelyard.judge.isolation import Isolation, failed_reads
+from steelyard.judge.isolation import PoisonIsolation, failed_reads
 
 
 def read_all(
@@ -30,7 +30,7 @@ def read_all(
             if fits is not None:
                 yield fits
 
-    for reads in Isolation(judge, restart, on_event).read(fitting()):
+    for reads in PoisonIsolation(judge, restart, on_event).read(fitting()):
         yield from _overlong_reads(overlong, context)
         yield reads
     yield from _overlong_reads(overlong, context)

@@ -25,21 +25,28 @@ from steelyard.errors import (
 from steelyard.input import ShardSet, open_shards, pair_roles, stream
 from steelyard.judge import open_judge
 from steelyard.judge.base import Judge
-from steelyard.plan.keys import Asking
-from steelyard.prompts.judging import Inquiry, JudgePart, asking, judge_part, planned_part, resolve
+from steelyard.plan.keys import KeySpec
+from steelyard.prompts.judging import (
+    JudgeForms,
+    JudgingSpec,
+    judge_forms,
+    key_spec,
+    planned_forms,
+    resolve_spec,
+)
 from steelyard.protocols.protocol import Example
 from steelyard.scoring.planner import write_plan
 from steelyard.scoring.run_record import (
     OTHER_FILES,
     changed,
     judge_specs,
-    make_passport,
+    make_record,
     require_scored,
     row_limits,
     run_fingerprint,
     same_run,
 )
-from steelyard.scoring.session import Context, read_prompts
+from steelyard.scoring.session import OpenRun, read_prompts
 from steelyard.scoring.shard_texts import SHARDS_REMEDY, open_texts
 from steelyard.store.images import ImageStore
 from steelyard.store.plan.buckets import BucketTexts
@@ -78,22 +85,22 @@ def score(
     place.check_place()
     if place.passport.exists():
         require_scored(place, place.read_passport())
-    inquiry, examples = resolve(config)
+    inquiry, examples = resolve_spec(config)
     shards = open_input(config, inquiry)
     with open_judges(config) as judges, place.lock():
         parts = judge_parts(config, judges, inquiry, examples, shards)
-        passport = make_passport(config, judges, inquiry, parts, shards)
+        passport = make_record(config, judges, inquiry, parts, shards)
         begun = place.passport.exists() and read_manifest(place) is not None
         if begun:
             passport = same_run(place, passport)
-            reporter.say(f"{place.root}: going on with the run that is there")
+            reporter.log(f"{place.root}: going on with the run that is there")
         else:
             # A run without a plan holds nothing yet: what was refused there may be put right.
             place.create()
             journal.create(place.root)
             place.write_passport(passport)
-        ctx = Context(place, config, passport, judges, inquiry, reporter, stop)
-        return _carry_out(ctx, shards, asking(inquiry, parts))
+        ctx = OpenRun(place, config, passport, judges, inquiry, reporter, stop)
+        return _carry_out(ctx, shards, key_spec(inquiry, parts))
 
 
 def resume(
@@ -124,16 +131,16 @@ def resume(
         replicas=config.replicas if replicas is None else replicas,
     ).validate()
     planned = read_manifest(place) is not None
-    inquiry = Inquiry.from_json(passport["inquiry"])
+    inquiry = JudgingSpec.from_json(passport["inquiry"])
     shards = None if planned else open_input(config, inquiry)
     with open_judges(config) as judges, place.lock():
-        parts = [planned_part(one, inquiry, passport, at) for at, one in enumerate(judges)]
+        parts = [planned_forms(one, inquiry, passport, at) for at, one in enumerate(judges)]
         if run_fingerprint(inquiry, parts) != passport["fingerprint"]:
             raise changed(place, [OTHER_FILES])
         if shards is not None and shards.fingerprint != passport["input"]["fingerprint"]:
             raise changed(place, ["the input shards"])
-        ctx = Context(place, config, passport, judges, inquiry, reporter, stop)
-        return _carry_out(ctx, shards, asking(inquiry, parts))
+        ctx = OpenRun(place, config, passport, judges, inquiry, reporter, stop)
+        return _carry_out(ctx, shards, key_spec(inquiry, parts))
 
 
 @contextmanager
@@ -143,7 +150,7 @@ def open_judges(config: RunConfig) -> Iterator[list[Judge]]:
         yield [stack.enter_context(closing(open_judge(spec))) for spec in judge_specs(config)]
 
 
-def open_input(config: RunConfig, inquiry: Inquiry) -> ShardSet:
+def open_input(config: RunConfig, inquiry: JudgingSpec) -> ShardSet:
     """The shards of a config, with the roles that its protocol needs."""
     known = pair_roles(inquiry.required_roles, inquiry.special_roles)
     return open_shards(config.inputs, config.map, known)
@@ -152,18 +159,18 @@ def open_input(config: RunConfig, inquiry: Inquiry) -> ShardSet:
 def judge_parts(
     config: RunConfig,
     judges: Sequence[Judge],
-    inquiry: Inquiry,
+    inquiry: JudgingSpec,
     examples: Sequence[Example],
     shards: ShardSet,
-) -> list[JudgePart]:
+) -> list[JudgeForms]:
     """What is asked, in each judge's words."""
     truncate, images = config.overlong == "truncate", shards.roles.get("images")
     return [
-        judge_part(judge, inquiry, examples, truncate=truncate, images=images) for judge in judges
+        judge_forms(judge, inquiry, examples, truncate=truncate, images=images) for judge in judges
     ]
 
 
-def _carry_out(ctx: Context, shards: ShardSet | None, asked: Asking) -> int:
+def _carry_out(ctx: OpenRun, shards: ShardSet | None, asked: KeySpec) -> int:
     """From whatever state the run is in to its end."""
     try:
         manifest = read_manifest(ctx.run) or _plan(ctx, shards, asked)
@@ -186,15 +193,15 @@ def _carry_out(ctx: Context, shards: ShardSet | None, asked: Asking) -> int:
         with closing(_open_texts(ctx, manifest, shards, asked)) as texts:
             read_prompts(ctx, manifest, texts)
     else:
-        ctx.reporter.say(f"all {manifest.prompts:,} reads are there: no engine is needed")
+        ctx.reporter.log(f"all {manifest.prompts:,} reads are there: no engine is needed")
     if sum(part.rows for part in read_journal(ctx.run.root)) < manifest.prompts:
         return _stopped(ctx)
-    handoff.ensure_compact(ctx.run)
+    handoff.ensure_current(ctx.run)
     return _exit_code(ctx, manifest)
 
 
 def _open_texts(
-    ctx: Context, manifest: Manifest, shards: ShardSet | None, asked: Asking
+    ctx: OpenRun, manifest: Manifest, shards: ShardSet | None, asked: KeySpec
 ) -> BucketTexts:
     """The plan's texts; where they stayed in the shards, these have to be as they were."""
     if shards is None and manifest.in_shards:
@@ -202,7 +209,7 @@ def _open_texts(
     return open_texts(ctx.run, manifest, shards, asked, row_limits(ctx.config))
 
 
-def _same_shards(ctx: Context) -> ShardSet:
+def _same_shards(ctx: OpenRun) -> ShardSet:
     try:
         shards = open_input(ctx.config, ctx.inquiry)
     except InputRefused as refused:
@@ -219,7 +226,7 @@ def _same_shards(ctx: Context) -> ShardSet:
     )
 
 
-def _what_changed(ctx: Context, shards: ShardSet) -> str:
+def _what_changed(ctx: OpenRun, shards: ShardSet) -> str:
     planned = set(ctx.passport["input"]["shards"])
     here = {source.name for source in shards.sources}
     kinds = {"not there": planned - here, "not planned": here - planned}
@@ -231,7 +238,7 @@ class _Stopped(Exception):
     """The user ended the planning."""
 
 
-def _plan(ctx: Context, shards: ShardSet | None, asked: Asking) -> Manifest:
+def _plan(ctx: OpenRun, shards: ShardSet | None, asked: KeySpec) -> Manifest:
     if shards is None:
         raise IntegrityFault(
             "the plan is gone", place=str(ctx.run.plan), remedy="score into a new run directory"
@@ -256,14 +263,14 @@ def _plan(ctx: Context, shards: ShardSet | None, asked: Asking) -> Manifest:
         ctx.reporter.warn(
             f"{ambiguous:,} pair_ids stand for several different pairs: join on shard and row"
         )
-    ctx.reporter.say(
+    ctx.reporter.log(
         f"planned {manifest.pairs:,} pairs, {manifest.prompts:,} unique prompts"
         f" of {manifest.asked:,}, {refused:,} rows refused"
     )
     return manifest
 
 
-def _planning_progress(ctx: Context, total: int) -> Callable[[int, int], None]:
+def _planning_progress(ctx: OpenRun, total: int) -> Callable[[int, int], None]:
     def on_progress(accepted: int, refused: int) -> None:
         ctx.reporter.planning(accepted, refused, total)
         if ctx.stop.is_set():
@@ -272,7 +279,7 @@ def _planning_progress(ctx: Context, total: int) -> Callable[[int, int], None]:
     return on_progress
 
 
-def _recover(ctx: Context) -> list[Part]:
+def _recover(ctx: OpenRun) -> list[Part]:
     found = recover(ctx.run)
     for name in found.set_aside:
         ctx.reporter.warn(f"{name} is damaged: set aside, its prompts are read again")
@@ -281,33 +288,33 @@ def _recover(ctx: Context) -> list[Part]:
     for name in found.adopted:
         ctx.reporter.warn(f"{name} had no line in the journal: checked and taken in")
     if found.intact:
-        queries.balance_pairs(ctx.run)
+        queries.recount_pairs(ctx.run)
     return found.intact
 
 
-def _take_over(ctx: Context, *, first: bool) -> None:
+def _take_over(ctx: OpenRun, *, first: bool) -> None:
     """Take reads of earlier runs; again on resume, for the first time may have been cut short."""
     for other in ctx.config.reuse:
         try:
-            taken, notes = reuse.take_over(ctx.run, RunDir(Path(other)))
+            taken, notes = reuse.reuse_reads(ctx.run, RunDir(Path(other)))
         except SteelyardError as error:
             if first:
                 raise
             ctx.reporter.warn(f"nothing more is reused of {other}: {error.cause}")
             continue
-        ctx.reporter.say(f"reused {taken:,} reads of {other}")
+        ctx.reporter.log(f"reused {taken:,} reads of {other}")
         for note in notes:
             ctx.reporter.warn(note)
     if ctx.config.reuse:
-        queries.balance_pairs(ctx.run)
+        queries.recount_pairs(ctx.run)
 
 
-def _stopped(ctx: Context) -> int:
-    ctx.reporter.say(f"stopped; go on with: steelyard resume {ctx.run.root}")
+def _stopped(ctx: OpenRun) -> int:
+    ctx.reporter.log(f"stopped; go on with: steelyard resume {ctx.run.root}")
     return EXIT_INTERRUPTED
 
 
-def _exit_code(ctx: Context, manifest: Manifest) -> int:
+def _exit_code(ctx: OpenRun, manifest: Manifest) -> int:
     failed = sum(
         count
         for part in read_journal(ctx.run.root)

@@ -10,8 +10,8 @@ from steelyard.core.config import RunConfig, fingerprint
 from steelyard.errors import UsageError
 from steelyard.input import Limits, ShardSet
 from steelyard.judge.base import Judge, JudgeSpec
-from steelyard.prompts.judging import Inquiry, JudgePart
-from steelyard.store.run_record import describe
+from steelyard.prompts.judging import JudgeForms, JudgingSpec
+from steelyard.store.run_record import new_record
 from steelyard.store.rundir import IMPORTED, RunDir
 
 
@@ -34,21 +34,21 @@ def row_limits(config: RunConfig) -> Limits:
     return Limits(row_bytes=config.max_row_bytes, on_bad_row=config.on_bad_row)  # type: ignore[arg-type]
 
 
-def run_fingerprint(inquiry: Inquiry, parts: Sequence[JudgePart]) -> str:
+def run_fingerprint(inquiry: JudgingSpec, parts: Sequence[JudgeForms]) -> str:
     """Hash of all that can change a verdict's reads, 32 hex digits."""
     prints = [(*part.fingerprints, *part.pictured) for part in parts]
     return fingerprint({"forms": prints, "questions": inquiry.questions.to_json()})
 
 
-def make_passport(
+def make_record(
     config: RunConfig,
     judges: Sequence[Judge],
-    inquiry: Inquiry,
-    parts: Sequence[JudgePart],
+    inquiry: JudgingSpec,
+    parts: Sequence[JudgeForms],
     shards: ShardSet,
 ) -> dict[str, Any]:
     """The content of run.json."""
-    return describe(
+    return new_record(
         shards,
         fingerprint=run_fingerprint(inquiry, parts),
         config=config.to_json(),

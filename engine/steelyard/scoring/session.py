@@ -19,10 +19,10 @@ from steelyard.core.work import CacheShape, Work
 from steelyard.errors import EngineFailed, UsageError
 from steelyard.judge.base import Judge
 from steelyard.prompts.forms import Form
-from steelyard.prompts.judging import Inquiry, planned_answer
+from steelyard.prompts.judging import JudgingSpec, planned_answer
 from steelyard.prompts.maker import PreparedBucket, PromptMaker
 from steelyard.scoring.cache_oracle import BlockOracle, warm_up
-from steelyard.scoring.feed import Ahead, feed
+from steelyard.scoring.feed import BucketPrefetcher, feed
 from steelyard.scoring.read import read_all
 from steelyard.scoring.tally import Tally
 from steelyard.scoring.telemetry import Telemetry
@@ -48,19 +48,19 @@ HOPELESS_PROMPTS = 200
 
 
 @dataclass(slots=True)
-class Context:
+class OpenRun:
     """What a run works with while it has the lock."""
 
     run: RunDir
     config: RunConfig
     passport: dict[str, Any]
     judges: list[Judge]
-    inquiry: Inquiry
+    inquiry: JudgingSpec
     reporter: Reporter
     stop: threading.Event
 
 
-def read_prompts(ctx: Context, manifest: Manifest, texts: BucketTexts) -> None:
+def read_prompts(ctx: OpenRun, manifest: Manifest, texts: BucketTexts) -> None:
     """Read what is not read yet, judge after judge; an engine is loaded if it has something."""
     several = len(ctx.judges) > 1
     for number in range(len(ctx.judges)):
@@ -68,11 +68,11 @@ def read_prompts(ctx: Context, manifest: Manifest, texts: BucketTexts) -> None:
             return
         left = queries.unread_prompts(ctx.run, number, len(ctx.judges)) if several else None
         if left != 0:
-            _Reading(ctx, manifest, number, left).run(texts)
+            JudgeSession(ctx, manifest, number, left).run(texts)
 
 
 def make_maker(
-    judge: Judge, number: int, passport: dict[str, Any], inquiry: Inquiry
+    judge: Judge, number: int, passport: dict[str, Any], inquiry: JudgingSpec
 ) -> PromptMaker:
     """What makes the prompts of a run's judge."""
     known = passport["judges"][number]
@@ -88,10 +88,10 @@ def make_maker(
     )
 
 
-class _Reading:
+class JudgeSession:
     """One judge's session: loads its engine, again after it died, and reads its prompts."""
 
-    def __init__(self, ctx: Context, manifest: Manifest, number: int, left: int | None) -> None:
+    def __init__(self, ctx: OpenRun, manifest: Manifest, number: int, left: int | None) -> None:
         self.ctx, self.manifest = ctx, manifest
         self.judge = ctx.judges[number]
         self.answer = planned_answer(ctx.passport, number)
@@ -155,11 +155,11 @@ class _Reading:
     def start(self) -> None:
         """Load the engine."""
         ctx = self.ctx
-        ctx.reporter.say(f"loading {self.judge.card.name} ...")
+        ctx.reporter.log(f"loading {self.judge.card.name} ...")
         began = time.monotonic()
         report = self.judge.start(self._workload, self.answer)
         seconds = time.monotonic() - began
-        ctx.reporter.say(f"loaded in {seconds:.1f} s")
+        ctx.reporter.log(f"loaded in {seconds:.1f} s")
         ctx.run.log_session(
             "start",
             session=self.session,
@@ -204,7 +204,7 @@ class _Reading:
 
         rows, seconds = ctx.config.part_rows, ctx.config.part_seconds
         with (
-            closing(Ahead(buckets, open_bucket, ctx.stop)) as ahead,
+            closing(BucketPrefetcher(buckets, open_bucket, ctx.stop)) as ahead,
             closing(parts.PartWriter(ctx.run, rows=rows, seconds=seconds)) as writer,
         ):
             try:
@@ -223,7 +223,7 @@ class _Reading:
         for batch in reads:
             gain = tally.count(batch)
             if gain.work:
-                gain.spend(clock.total - spent[0], clock.busy - spent[1])
+                gain.share_time(clock.total - spent[0], clock.busy - spent[1])
                 spent = clock.total, clock.busy
             writer.add(batch, gain)
             counts.add(batch, gain)

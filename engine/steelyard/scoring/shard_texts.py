@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from steelyard.core.schemas import TEXTS, Int64, Planned
 from steelyard.errors import InputRefused, IntegrityFault
 from steelyard.input import PROMPT_ROLES, Limits, ShardSet, stream
-from steelyard.plan.keys import Asking, plan_batch
+from steelyard.plan.keys import KeySpec, plan_batch
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import PAIRS_FILE, Manifest, copied_texts, require_plan_file
 from steelyard.store.rundir import RunDir
@@ -29,7 +29,7 @@ _SHARD = 1 << 40  # rows that no shard has: a pair's place is shard * _SHARD + r
 
 
 def open_texts(
-    run: RunDir, manifest: Manifest, shards: ShardSet | None, asking: Asking, limits: Limits
+    run: RunDir, manifest: Manifest, shards: ShardSet | None, asking: KeySpec, limits: Limits
 ) -> BucketTexts:
     """The texts of a plan.
 
@@ -43,10 +43,10 @@ def open_texts(
     if not manifest.in_shards:
         return copied_texts(run, manifest)
     assert shards is not None  # noqa: S101 - the caller's duty
-    return ShardTexts(run, manifest, shards, asking, limits)
+    return PlannedShards(run, manifest, shards, asking, limits)
 
 
-class ShardTexts:
+class PlannedShards:
     """Reads buckets from the shards: once, in sequence, checked as they were for the plan."""
 
     def __init__(
@@ -54,7 +54,7 @@ class ShardTexts:
         run: RunDir,
         manifest: Manifest,
         shards: ShardSet,
-        asking: Asking,
+        asking: KeySpec,
         limits: Limits,
     ) -> None:
         roles = {role: name for role, name in shards.roles.items() if role in PROMPT_ROLES}

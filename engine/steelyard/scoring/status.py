@@ -138,7 +138,7 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
 
 
-def draw_status(status: dict[str, Any]) -> str:
+def format_status(status: dict[str, Any]) -> str:
     """The same for people."""
     pairs, prompts, tokens = status["pairs"], status["prompts"], status["tokens"]
     rejects, long = sum(status["rejects"].values()), prompts["overlong"] > 0

@@ -8,7 +8,7 @@ import numpy as np
 
 from steelyard.core.batches import ReadBatch, Unique
 from steelyard.core.schemas import STATUS_OVERLONG, Int32, Int64
-from steelyard.core.work import Gain, Work
+from steelyard.core.work import BatchProgress, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Tally:
         for index in fed.tolist():
             self._where[unique.keys[index]] = (entry, index)
 
-    def count(self, reads: ReadBatch) -> Gain:
+    def count(self, reads: ReadBatch) -> BatchProgress:
         """Take reads in; every key comes once."""
         rows: dict[int, tuple[_Bucket, list[int], list[int]]] = {}
         for row, key in enumerate(reads.keys):
@@ -75,13 +75,13 @@ class Tally:
             _, indices, at = rows.setdefault(bucket.number, (bucket, [], []))
             indices.append(index)
             at.append(row)
-        gain = Gain()
+        gain = BatchProgress()
         for bucket, indices, at in rows.values():
             gain.add(_gain(bucket, np.asarray(indices), at, reads))
         return gain
 
 
-def _gain(bucket: _Bucket, indices: Int64, rows: list[int], reads: ReadBatch) -> Gain:
+def _gain(bucket: _Bucket, indices: Int64, rows: list[int], reads: ReadBatch) -> BatchProgress:
     lengths = reads.prompt_tokens[rows].astype(np.int64)
     uses = bucket.uses[indices]
     sent = np.asarray([reads.status[row] != STATUS_OVERLONG for row in rows])
@@ -94,7 +94,7 @@ def _gain(bucket: _Bucket, indices: Int64, rows: list[int], reads: ReadBatch) ->
         computed_tokens=int((lengths - reads.cached_tokens[rows])[sent].sum()),
         written_tokens=0 if reads.written is None else int(reads.written.output_tokens[rows].sum()),
     )
-    return Gain(
+    return BatchProgress(
         pairs=_completed(bucket, indices),
         duplicate_tokens=int(((uses - 1) * lengths).sum()),
         work={bucket.number: work} if work.prompts else {},

@@ -26,7 +26,7 @@ class Fit:
 
 
 @dataclass(frozen=True, slots=True)
-class Regression:
+class LogisticData:
     """Data of a regression: n rows, k terms."""
 
     terms: Float64  # n x k
@@ -61,7 +61,7 @@ class Regression:
         return np.asarray(np.diag(spread))
 
 
-def fit_logistic(data: Regression) -> Fit:
+def fit_logistic(data: LogisticData) -> Fit:
     """Maximise sum w (t ln p + (1 - t) ln(1 - p)) for p = sigmoid(terms @ coefficients).
 
     Newton's method with halved steps; the objective is concave, and a weak prior makes it strictly

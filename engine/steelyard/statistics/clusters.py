@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 import xxhash
 
-FEW = 30  # clusters: with fewer, intervals that rest on large numbers are too narrow
-FEWEST = 5  # clusters: with fewer, their spread says nothing, and no interval is given
+MIN_FOR_NORMAL = 30  # clusters: with fewer, intervals that rest on large numbers are too narrow
+MIN_FOR_INTERVAL = 5  # clusters: with fewer, their spread says nothing, and no interval is given
 _WHOLE = float(1 << 53)  # from here on a float does not tell neighbouring numbers apart
 
 
@@ -43,11 +43,11 @@ def instruction_ids(values: pa.Array) -> pa.Array:
     return pc.coalesce(numbers, _hashed(values.cast(pa.string())))
 
 
-def few_clusters(clusters: int) -> str | None:
+def cluster_warning(clusters: int) -> str | None:
     """What a report says of so few clusters; None where they suffice."""
-    if clusters >= FEW:
+    if clusters >= MIN_FOR_NORMAL:
         return None
-    if clusters >= FEWEST:
+    if clusters >= MIN_FOR_INTERVAL:
         return f"only {clusters} clusters: the intervals are too narrow"
     words = "1 cluster" if clusters == 1 else f"{clusters} clusters"
     return f"only {words}: too few to tell how sure this is; no interval is given"

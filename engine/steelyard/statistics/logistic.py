@@ -25,7 +25,7 @@ class FitFailed(SteelyardError):
 
 
 @dataclass(frozen=True, slots=True)
-class Regression:
+class LogisticFit:
     """Coefficients [F] and their covariance [F, F], the sandwich over clusters."""
 
     coefficients: Float64
@@ -51,7 +51,7 @@ def fit(
     weight: Float64,
     cluster: npt.NDArray[np.integer[Any]],
     ridge: Float64,
-) -> Regression:
+) -> LogisticFit:
     """Maximise sum of w (y log p + (1 - y) log(1 - p)) - sum of ridge * coefficient**2 / 2.
 
     Newton's method with halved steps; the covariance is the sandwich over clusters.
@@ -79,7 +79,7 @@ def fit(
         if np.abs(step).max() < _CLOSE:
             rows = features * (weight * (outcome - p))[:, None]
             inverse = np.asarray(np.linalg.inv(information), dtype=np.float64)
-            return Regression(found, _covariance(rows, cluster, inverse), rows, inverse)
+            return LogisticFit(found, _covariance(rows, cluster, inverse), rows, inverse)
         for _half in range(40):
             risen = _value(features, outcome, weight, ridge, found + step)
             if risen >= value - 1e-12 * abs(value):

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from steelyard.core.schemas import Float64
-from steelyard.statistics.clusters import FEWEST
+from steelyard.statistics.clusters import MIN_FOR_INTERVAL
 
 Codes = npt.NDArray[np.integer[Any]]
 
@@ -27,7 +27,7 @@ class Mean:
 
     def interval(self, level: float = 0.95) -> tuple[float | None, float | None]:
         """Bounds of the interval by the normal distribution; None for fewer than 5 clusters."""
-        if self.standard_error is None or self.clusters < FEWEST:
+        if self.standard_error is None or self.clusters < MIN_FOR_INTERVAL:
             return None, None
         wide = NormalDist().inv_cdf(0.5 + level / 2) * self.standard_error
         return self.value - wide, self.value + wide

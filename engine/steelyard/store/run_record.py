@@ -13,7 +13,7 @@ from steelyard.input import ShardSet
 from steelyard.store.rundir import now
 
 
-def describe(shards: ShardSet, **content: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON values
+def new_record(shards: ShardSet, **content: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON values
     """A passport: when, of which input and on which machine a run was begun, and its content."""
     return {
         "steelyard": __version__,

@@ -10,9 +10,9 @@ import numpy as np
 
 from steelyard.core.schemas import Float64, Int64
 from steelyard.evaluation.metrics.formulas import ECE_BINS, METRICS, ece, ece_debiased
-from steelyard.evaluation.metrics.pairs import Judged
+from steelyard.evaluation.metrics.pairs import ScoredPairs
 from steelyard.evaluation.metrics.sums import BINS, block, collect
-from steelyard.statistics.clusters import FEWEST
+from steelyard.statistics.clusters import MIN_FOR_INTERVAL
 
 LEVEL = 0.95
 # More instructions than this are put together at random before they are resampled. Sums of
@@ -85,7 +85,7 @@ class Sample:
     drawn: Float64  # replicates x WIDTH
 
 
-def sample(judged: Judged, *, band: float, replicates: int, seed: int) -> Sample:
+def sample(judged: ScoredPairs, *, band: float, replicates: int, seed: int) -> Sample:
     """Sum up n pairs and resample them.
 
     Args:
@@ -100,7 +100,7 @@ def sample(judged: Judged, *, band: float, replicates: int, seed: int) -> Sample
     return Sample(len(judged), instructions, sums.sum(axis=0), _drawn(sums, replicates, seed))
 
 
-def evaluate(judged: Judged, *, band: float, replicates: int, seed: int) -> Evaluation:
+def evaluate(judged: ScoredPairs, *, band: float, replicates: int, seed: int) -> Evaluation:
     """All metrics of n pairs; arguments as in `sample`."""
     return summary(sample(judged, band=band, replicates=replicates, seed=seed))
 
@@ -146,7 +146,7 @@ def _numbered(groups: Int64) -> tuple[Int64, int]:
 
 
 def _drawn(sums: Float64, replicates: int, seed: int) -> Float64:
-    if replicates < FEWEST_BOOTSTRAPS or len(sums) < FEWEST:
+    if replicates < FEWEST_BOOTSTRAPS or len(sums) < MIN_FOR_INTERVAL:
         return np.empty((0, sums.shape[1]))
     from steelyard_kernels.bootstrap import resampled_sums
 

@@ -14,7 +14,7 @@ LENGTHS_DIFFER = 30  # characters; below it neither response counts as the longe
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ScoredPairs:
     """n judged pairs with gold; columns of length n.
 
     NaN in an order's preference: the judge gave no decision in that order. NaN in `tie`,
@@ -34,13 +34,13 @@ class Judged:
     def __len__(self) -> int:
         return len(self.preference)
 
-    def take(self, rows: Int64 | Bool) -> Judged:
+    def take(self, rows: Int64 | Bool) -> ScoredPairs:
         """The pairs at these places."""
 
         def taken(column: Float64 | None) -> Float64 | None:
             return None if column is None else column[rows]
 
-        return Judged(
+        return ScoredPairs(
             preference=self.preference[rows],
             votes=self.votes[rows],
             groups=self.groups[rows],
@@ -52,7 +52,7 @@ class Judged:
             hard=self.hard,
         )
 
-    def swapped(self) -> Judged:
+    def swapped(self) -> ScoredPairs:
         """The same pairs with responses a and b exchanged."""
         return replace(
             self,

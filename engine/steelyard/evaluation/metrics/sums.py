@@ -11,7 +11,7 @@ from steelyard.core.schemas import Bool, Float64, Int64
 from steelyard.evaluation.metrics.pairs import (
     LENGTHS_DIFFER,
     TIE,
-    Judged,
+    ScoredPairs,
     both_orders_correct,
     gold_classes,
     predicted_classes,
@@ -56,7 +56,7 @@ def block(sums: Float64, name: str) -> Float64:
     return part.reshape(*part.shape[:-1], BINS, 3) if name.startswith("bins_") else part
 
 
-def collect(judged: Judged, groups: Int64, count: int, band: float) -> Float64:
+def collect(judged: ScoredPairs, groups: Int64, count: int, band: float) -> Float64:
     """The sums of each group, count x WIDTH.
 
     Args:
@@ -72,7 +72,7 @@ def collect(judged: Judged, groups: Int64, count: int, band: float) -> Float64:
 
 
 def _adders(
-    judged: Judged, groups: Int64, count: int, band: float
+    judged: ScoredPairs, groups: Int64, count: int, band: float
 ) -> Iterator[tuple[str, Callable[[], Float64]]]:
     predicted = predicted_classes(judged.preference, judged.tie, band)
     gold = gold_classes(judged.votes)
@@ -102,7 +102,7 @@ def _adders(
 
 
 def _binary(
-    judged: Judged, gold: Int64, groups: Int64, count: int
+    judged: ScoredPairs, gold: Int64, groups: Int64, count: int
 ) -> Iterator[tuple[str, Callable[[], Float64]]]:
     """What needs a probability and a gold without a tie."""
     rows = gold != TIE
@@ -126,7 +126,7 @@ def _binary(
 
 
 def _orders(
-    judged: Judged, gold: Int64, mean: Callable[[Float64, Bool | None], Float64]
+    judged: ScoredPairs, gold: Int64, mean: Callable[[Float64, Bool | None], Float64]
 ) -> Iterator[tuple[str, Callable[[], Float64]]]:
     ab, ba = judged.preference_ab, judged.preference_ba
     if ab is None or ba is None:
@@ -155,7 +155,7 @@ def _cells(codes: Int64, groups: Int64, count: int, cells: int) -> Float64:
     return found.reshape(count, cells).astype(np.float64)
 
 
-def _target(judged: Judged) -> Float64:
+def _target(judged: ScoredPairs) -> Float64:
     shares = judged.shares()
     return np.asarray(shares[:, 0] + shares[:, 2] / 2)
 

@@ -17,13 +17,13 @@ _HELD = 16  # decoded images at hand: a pair's prompts follow each other
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class ImageInputs:
     """The images of a run's prompts."""
 
     store: ImageStore
 
     @classmethod
-    def of(cls, workload: Workload) -> Pictures | None:
+    def of(cls, workload: Workload) -> ImageInputs | None:
         """Those that a workload names; None where it has none."""
         folder = workload.image_folder
         return None if folder is None else cls(ImageStore(Path(folder)))
@@ -48,7 +48,7 @@ class Pictures:
         }
 
 
-def rendered(engine: Any, prompt: dict[str, Any]) -> Any:
+def render_prompt(engine: Any, prompt: dict[str, Any]) -> Any:
     """The prompt as the engine's own renderer makes it; as it is where an engine has none."""
     render = getattr(getattr(engine, "renderer", None), "render_cmpl", None)
     return prompt if render is None else render([prompt])[0]
@@ -60,7 +60,7 @@ def _decoded(store: ImageStore, digest: str) -> Any:
 
 
 class Sampling:
-    """Makes the parameters; see `Feed`.
+    """Makes the parameters; see `RequestQueue`.
 
     Args:
         parameters: vLLM's class of them.

@@ -19,7 +19,7 @@ from steelyard.judge.model.files import ModelFiles, resolve_model, weights_diges
 from steelyard.judge.model.tokenizer import HFEncoder
 from steelyard.judge.readout import TextReader
 from steelyard.judge.vllm import settings as choose
-from steelyard.judge.vllm.inputs import Pictures, Sampling
+from steelyard.judge.vllm.inputs import ImageInputs, Sampling
 from steelyard.judge.vllm.process import (
     OutputLog,
     engine_surroundings,
@@ -27,7 +27,13 @@ from steelyard.judge.vllm.process import (
     settle_llvmlite,
     uncompiled,
 )
-from steelyard.judge.vllm.requests import EngineError, Feed, cache_shape, each_prompt, read_batch
+from steelyard.judge.vllm.requests import (
+    EngineError,
+    RequestQueue,
+    cache_shape,
+    iter_prompts,
+    read_batch,
+)
 
 _INSTALL = "pip install 'steelyard[gpu]', or 'steelyard[cpu]' on a machine without a GPU"
 _VERBOSE = "VLLM_LOGGING_LEVEL=INFO shows vLLM's own report"
@@ -62,7 +68,7 @@ class VllmJudge(Judge):
         self._alive = threading.Event()
         self._engine: Any = None
         self._answer: Answer | None = None
-        self._pictures: Pictures | None = None
+        self._pictures: ImageInputs | None = None
 
     @classmethod
     def open(cls, spec: JudgeSpec) -> VllmJudge:
@@ -90,7 +96,7 @@ class VllmJudge(Judge):
             )
         self.close()
         self._answer = answer
-        self._pictures = Pictures.of(workload)
+        self._pictures = ImageInputs.of(workload)
         self._log = log = OutputLog()
         with engine_surroundings(log, spawn=self._device == "gpu") as spawned:
             self._spawned = spawned
@@ -164,7 +170,7 @@ class VllmJudge(Judge):
             raise EngineFailed("the judge was not started", remedy="report this as a bug")
         from vllm import SamplingParams
 
-        feed = Feed(
+        feed = RequestQueue(
             self._engine,
             # Two seeded prompts in a step end vLLM 0.32's engine on a CPU.
             Sampling(SamplingParams, answer, seeded=self._device == "gpu"),
@@ -176,9 +182,9 @@ class VllmJudge(Judge):
             pictures=self._pictures,
         )
         try:
-            prompts = each_prompt(batches)
+            prompts = iter_prompts(batches)
             while True:
-                more = feed.top_up(prompts)
+                more = feed.fill(prompts)
                 if feed.waiting:
                     with uncompiled(self._spawned):
                         feed.step()

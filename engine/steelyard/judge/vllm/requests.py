@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from steelyard.core.batches import PromptBatch, ReadBatch, Written
+from steelyard.core.batches import Generations, PromptBatch, ReadBatch
 from steelyard.core.schemas import STATUS_ERROR, STATUS_OK, STATUS_UNPARSABLE, Answer, Float64
 from steelyard.core.work import CacheShape
 from steelyard.errors import SteelyardError, escape
 from steelyard.judge.base import EngineClock
 from steelyard.judge.readout import NO_ANSWER, TextReader, is_read, merge_variants
-from steelyard.judge.vllm.inputs import Pictures, rendered
+from steelyard.judge.vllm.inputs import ImageInputs, render_prompt
 
 Prompts = Iterator[tuple[PromptBatch, int] | None]
 _END: Any = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class CompletedRequest:
     """One finished prompt: where it stands in its batch, and what came of it."""
 
     batch: PromptBatch
@@ -32,12 +32,12 @@ class Finished:
     argmax_outside: bool = False
     cached: int = 0
     error: str | None = None
-    said: Said | None = None
+    said: Generation | None = None
     grown: int = 0  # tokens that its images became, beyond their placeholders
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Generation:
     """What the judge wrote about a prompt."""
 
     ids: list[int]
@@ -54,7 +54,7 @@ class _Request:
 
     batch: PromptBatch
     index: int
-    said: Said | None = None
+    said: Generation | None = None
     tokens: int = 0  # of this request
 
 
@@ -78,10 +78,10 @@ def cache_shape(config: Any) -> CacheShape | None:
 
 
 class EngineError(Exception):
-    """Carries what vLLM raised, as its cause, out of `Feed`."""
+    """Carries what vLLM raised, as its cause, out of `RequestQueue`."""
 
 
-class Feed:
+class RequestQueue:
     """The engine's queue: puts prompts in, steps, and takes results out.
 
     Args:
@@ -106,7 +106,7 @@ class Feed:
         vocabulary: int,
         clock: EngineClock,
         own_process: bool,
-        pictures: Pictures | None = None,
+        pictures: ImageInputs | None = None,
     ) -> None:
         self._engine, self._pictures = engine, pictures
         self._clock, self._own_process = clock, own_process
@@ -119,10 +119,10 @@ class Feed:
         self._target = 2 * config.scheduler_config.max_num_seqs
         self._sampling = sampling
         self.waiting: dict[str, _Request] = {}
-        self.finished: list[Finished] = []
+        self.finished: list[CompletedRequest] = []
         self._count = 0
 
-    def top_up(self, prompts: Prompts) -> bool:
+    def fill(self, prompts: Prompts) -> bool:
         """Put prompts in until enough are waiting; False: there are no more."""
         while len(self.waiting) < self._target:
             item = next(prompts, _END)
@@ -139,7 +139,7 @@ class Feed:
         if problem is None:
             problem = self._request(_Request(batch, index), ids, batch.keys[index])
         if problem is not None:
-            self.finished.append(Finished(batch, index, error=problem))
+            self.finished.append(CompletedRequest(batch, index, error=problem))
 
     def _request(self, request: _Request, ids: list[int], key: bytes | None) -> str | None:
         """Give ids to the engine; what it has against them, if anything."""
@@ -149,7 +149,7 @@ class Feed:
         prompt: Any = {"type": "token", "prompt_token_ids": ids}
         try:
             if images and self._pictures is not None:
-                prompt = rendered(self._engine, self._pictures.prompt(ids, images))
+                prompt = render_prompt(self._engine, self._pictures.prompt(ids, images))
             self._engine.add_request(name, prompt, self._sampling(key))
         except ValueError as error:
             return f"refused by the engine: {escape(error, 200)}"
@@ -193,11 +193,13 @@ class Feed:
                     self.finished.append(replace(result, grown=grown))
         self._loaded = bool(self.waiting)
 
-    def _result(self, request: _Request, output: Any) -> Finished | None:
+    def _result(self, request: _Request, output: Any) -> CompletedRequest | None:
         """What came of a request; None: the verdict is asked for now."""
         batch, index, said = request.batch, request.index, request.said
         if not output.outputs or not output.outputs[0].token_ids:
-            return Finished(batch, index, error="the engine gave the prompt up without a read")
+            return CompletedRequest(
+                batch, index, error="the engine gave the prompt up without a read"
+            )
         if said is None and self._answer.writes:
             return self._said(request, output)
         computed = request.tokens - (output.num_cached_tokens or 0)
@@ -206,9 +208,9 @@ class Feed:
             extra = max(behind, len(self._answer.verdict)) + 1
             said = replace(said, tokens=said.tokens + extra, forced=True)
         cached = said.cached if said is not None else output.num_cached_tokens or 0
-        return self._label(Finished(batch, index, cached=cached, said=said), output, 0)
+        return self._label(CompletedRequest(batch, index, cached=cached, said=said), output, 0)
 
-    def _label(self, found: Finished, output: Any, position: int) -> Finished:
+    def _label(self, found: CompletedRequest, output: Any, position: int) -> CompletedRequest:
         """Read the labels at one position of what the engine sampled."""
         flat = output.outputs[0].logprobs
         width = 1 + len(self._wanted)
@@ -222,13 +224,13 @@ class Feed:
             argmax_outside=flat.token_ids[start] not in self._wanted,
         )
 
-    def _said(self, request: _Request, output: Any) -> Finished | None:
+    def _said(self, request: _Request, output: Any) -> CompletedRequest | None:
         """Read what the judge wrote, or ask for the verdict that it did not give."""
         every = list(output.outputs[0].token_ids)
         ids = self._reader.strip(every)
         text = self._reader.text(ids)
-        said = Said(ids, text, output.num_cached_tokens or 0, len(every))
-        found = Finished(request.batch, request.index, cached=said.cached, said=said)
+        said = Generation(ids, text, output.num_cached_tokens or 0, len(every))
+        found = CompletedRequest(request.batch, request.index, cached=said.cached, said=said)
         if self._answer.kind != "reasons":
             numbers = self._reader.numbers(text)
             return replace(found, said=replace(said, numbers=numbers))
@@ -239,7 +241,7 @@ class Feed:
         problem = self._request(replace(request, said=said), prompt, None)
         return None if problem is None else replace(found, error=problem)
 
-    def take(self) -> list[Finished]:
+    def take(self) -> list[CompletedRequest]:
         """The finished prompts, once."""
         finished, self.finished = self.finished, []
         return finished
@@ -252,7 +254,7 @@ class Feed:
                 self._engine.abort_request(list(self.waiting))
 
 
-def each_prompt(batches: Iterable[PromptBatch]) -> Prompts:
+def iter_prompts(batches: Iterable[PromptBatch]) -> Prompts:
     """Prompts one by one; None for an empty batch."""
     for batch in batches:
         if not len(batch):
@@ -261,7 +263,7 @@ def each_prompt(batches: Iterable[PromptBatch]) -> Prompts:
             yield batch, index
 
 
-def read_batch(finished: list[Finished], answer: Answer) -> ReadBatch:
+def read_batch(finished: list[CompletedRequest], answer: Answer) -> ReadBatch:
     """The columns of finished prompts; those without a proper read have another status than ok."""
     labels = answer.labels
     variants = len(labels.token_ids)
@@ -296,9 +298,9 @@ def read_batch(finished: list[Finished], answer: Answer) -> ReadBatch:
     )
 
 
-def _written(finished: list[Finished]) -> Written:
+def _written(finished: list[CompletedRequest]) -> Generations:
     said = [f.said for f in finished]
-    return Written(
+    return Generations(
         output=[None if one is None else one.text for one in said],
         numbers=[None if one is None else one.numbers for one in said],
         forced=np.array([one is not None and one.forced for one in said], dtype=np.bool_),

@@ -27,7 +27,7 @@ from steelyard.core.schemas import (
     Planned,
     UInt64,
 )
-from steelyard.plan.dedupe import Groups, Seen, count_unique
+from steelyard.plan.dedupe import GroupOrder, SeenTexts, count_unique
 from steelyard.store.plan.scatter import PIECE_ROWS, BucketFiles, pairs_name, texts_name
 from steelyard.store.plan.splitting import split_bucket
 
@@ -39,7 +39,7 @@ class NotGrouped(Exception):
     """An instruction came again after another one, or has more pairs than a bucket holds."""
 
 
-class Keeper(Protocol):
+class BucketStore(Protocol):
     """Decides into which bucket pairs go, and keeps their texts findable.
 
     Attributes:
@@ -80,7 +80,7 @@ class BucketTexts(Protocol):
         """Release what is open."""
 
 
-class InShards:
+class ShardBuckets:
     """Keeps nothing: a bucket is a stretch of rows.
 
     Args:
@@ -89,14 +89,14 @@ class InShards:
 
     def __init__(self, target: int) -> None:
         self._target = target
-        self._groups = Groups()
+        self._groups = GroupOrder()
         self.unique: list[int] = []
         self.ranges: list[int] = []
         self._keys: list[pa.Array] = []  # of the open bucket
         self._pairs = self._bytes = self._group_bytes = 0
 
     def add(self, rows: Planned) -> Int32:
-        """See Keeper.
+        """See BucketStore.
 
         Raises:
             NotGrouped: these rows do not allow it.
@@ -125,13 +125,13 @@ class InShards:
         return buckets
 
     def finish(self) -> dict[int, Int32]:
-        """See Keeper."""
+        """See BucketStore."""
         if self._pairs:
             self._cut()
         return {}
 
     def abandon(self) -> None:
-        """See Keeper."""
+        """See BucketStore."""
 
     def _take(self, rows: Planned, start: int, end: int) -> None:
         self._pairs += end - start
@@ -143,7 +143,7 @@ class InShards:
         self._keys, self._pairs, self._bytes = [], 0, 0
 
 
-class Copied:
+class CopiedBuckets:
     """Copies texts into one file a bucket, as good as once each.
 
     Args:
@@ -155,13 +155,13 @@ class Copied:
     def __init__(self, folder: Path, buckets: int, target: int) -> None:
         self._folder, self._target = folder, target
         self._files = BucketFiles(folder, buckets)
-        self._seen = Seen()
+        self._seen = SeenTexts()
         self._bytes = np.zeros(buckets, dtype=np.int64)
         self.unique: list[int] = []
         self.ranges: list[int] = []
 
     def add(self, rows: Planned) -> Int32:
-        """See Keeper."""
+        """See BucketStore."""
         count = len(self._bytes)
         places = (rows.digests["instruction"][:, 0] % np.uint64(count)).astype(np.int32)
         columns = {}
@@ -185,7 +185,7 @@ class Copied:
         return places
 
     def abandon(self) -> None:
-        """See Keeper."""
+        """See BucketStore."""
         self._files.abandon()
 
     def _add_texts(
@@ -198,7 +198,7 @@ class Copied:
             self._files.texts.add(rows, places[new])
 
     def finish(self) -> dict[int, Int32]:
-        """See Keeper."""
+        """See BucketStore."""
         self._files.close()
         moved = {}
         buckets = len(self._bytes)
@@ -210,7 +210,7 @@ class Copied:
         return moved
 
 
-class CopiedTexts:
+class CopiedBucketTexts:
     """Gives out the texts of a plan that holds a copy of them.
 
     Args:
@@ -237,7 +237,7 @@ class CopiedTexts:
         columns = {"keys": rows["keys"]}
         for name in TEXT_COLUMNS:
             at = pc.index_in(rows[name].combine_chunks(), value_set=digests)
-            assert at.null_count == rows[name].null_count  # noqa: S101 - invariant of `Copied`
+            assert at.null_count == rows[name].null_count  # noqa: S101 - invariant of `CopiedBuckets`
             columns[name] = pa.chunked_array(
                 [texts.take(at.slice(i, PIECE_ROWS)) for i in range(0, len(at), PIECE_ROWS)],
                 pa.string(),

@@ -24,7 +24,7 @@ from steelyard.errors import IntegrityFault, UsageError
 from steelyard.plan.dedupe import unique_prompts
 from steelyard.store.durable import PARQUET, file_digest, sync, write_text, writing
 from steelyard.store.images import ImageStore
-from steelyard.store.plan.buckets import Copied, CopiedTexts, InShards, Keeper
+from steelyard.store.plan.buckets import BucketStore, CopiedBuckets, CopiedBucketTexts, ShardBuckets
 from steelyard.store.rundir import RunDir
 
 PAIRS_ROWS = 1 << 16
@@ -82,8 +82,8 @@ class PlanWriter:
             with writing(folder):
                 folder.mkdir()
         _allow_open_files(2 * buckets + 64)
-        self._keeper: Keeper = (
-            Copied(self._folder, buckets, target) if buckets else InShards(target)
+        self._keeper: BucketStore = (
+            CopiedBuckets(self._folder, buckets, target) if buckets else ShardBuckets(target)
         )
         extra = [] if metadata is None else [pa.field("metadata", metadata)]
         self._metadata = [] if metadata is None else [field.name for field in metadata]
@@ -263,9 +263,9 @@ def require_plan_file(run: RunDir, manifest: Manifest, name: str) -> Path:
     raise _damaged(path)
 
 
-def copied_texts(run: RunDir, manifest: Manifest) -> CopiedTexts:
+def copied_texts(run: RunDir, manifest: Manifest) -> CopiedBucketTexts:
     """The texts of a plan that holds a copy of them; every file is checked when it is read."""
-    return CopiedTexts(lambda name: require_plan_file(run, manifest, name), manifest.unique)
+    return CopiedBucketTexts(lambda name: require_plan_file(run, manifest, name), manifest.unique)
 
 
 def _damaged(path: Path) -> IntegrityFault:

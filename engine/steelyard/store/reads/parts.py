@@ -25,7 +25,7 @@ from steelyard.core.schemas import (
     STATUS_OVERLONG,
     STATUS_UNPARSABLE,
 )
-from steelyard.core.work import Gain
+from steelyard.core.work import BatchProgress
 from steelyard.store.durable import file_digest, write_table
 from steelyard.store.reads.journal import Part, append, read_journal
 from steelyard.store.rundir import RunDir, now
@@ -139,14 +139,14 @@ def sum_tokens(table: pa.Table) -> int:
     return int(np.asarray(table["prompt_tokens"]).sum())
 
 
-def commit_part(run: RunDir, table: pa.Table, number: int, gain: Gain) -> Part:
+def commit_part(run: RunDir, table: pa.Table, number: int, gain: BatchProgress) -> Part:
     """Write a part durably, then its line in the journal."""
     path = run.reads / f"part-{number:08d}.parquet"
     write_table(path, table)
     return journal_part(run, path, table, gain)
 
 
-def journal_part(run: RunDir, path: Path, table: pa.Table, gain: Gain) -> Part:
+def journal_part(run: RunDir, path: Path, table: pa.Table, gain: BatchProgress) -> Part:
     """Write the journal line of a part whose file is durable."""
     part = Part(
         name=f"reads/{path.name}",
@@ -203,15 +203,15 @@ class PartWriter:
         self._run, self._number = run, next_number(run)
         self._rows, self._seconds = rows, seconds
         self._on_commit = on_commit
-        self._queue: queue.Queue[tuple[ReadBatch, Gain] | None] = queue.Queue(maxsize=256)
-        self._waiting: list[tuple[ReadBatch, Gain, int]] = []
+        self._queue: queue.Queue[tuple[ReadBatch, BatchProgress] | None] = queue.Queue(maxsize=256)
+        self._waiting: list[tuple[ReadBatch, BatchProgress, int]] = []
         self._waiting_rows = 0
         self._oldest = 0.0
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="part-writer", daemon=True)
         self._thread.start()
 
-    def add(self, batch: ReadBatch, gain: Gain) -> None:
+    def add(self, batch: ReadBatch, gain: BatchProgress) -> None:
         """Take reads, and what they bring.
 
         Raises:
@@ -253,7 +253,7 @@ class PartWriter:
             return None
         return max(0.0, self._oldest + self._seconds - time.monotonic())
 
-    def _take(self, batch: ReadBatch, gain: Gain) -> None:
+    def _take(self, batch: ReadBatch, gain: BatchProgress) -> None:
         if not self._waiting:
             self._oldest = time.monotonic()
         self._waiting.append((batch, gain, time.time_ns() // 1_000_000))
@@ -265,7 +265,7 @@ class PartWriter:
         if not self._waiting:
             return
         waiting, self._waiting, self._waiting_rows = self._waiting, [], 0
-        total = Gain()
+        total = BatchProgress()
         for _, gain, _ in waiting:
             total.add(gain)
         table = reads_table([batch for batch, _, _ in waiting], [at for _, _, at in waiting])

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steelyard.core.schemas import READS
-from steelyard.core.work import Gain
+from steelyard.core.work import BatchProgress
 from steelyard.store.durable import TEMPORARY
 from steelyard.store.reads.journal import Part, damaged_lines, read_journal, rewrite
 from steelyard.store.reads.parts import journal_part
@@ -70,7 +70,7 @@ def _adopt(run: RunDir, path: Path) -> bool:
     tokens = queries.duplicate_tokens(run, read_journal(run.root), path)
     if tokens is None:
         return False
-    journal_part(run, path, table, Gain(duplicate_tokens=tokens))
+    journal_part(run, path, table, BatchProgress(duplicate_tokens=tokens))
     return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from steelyard.core.work import Gain
+from steelyard.core.work import BatchProgress
 from steelyard.errors import UsageError
 from steelyard.store.reads.journal import read_journal
 from steelyard.store.reads.parts import PART_ROWS, commit_part, next_number
@@ -12,7 +12,7 @@ from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import queries
 
 
-def take_over(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
+def reuse_reads(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
     """Commit all good reads of `other` that this run's plan asks for and that it lacks.
 
     Keys hold the judge fingerprint, so that reads of another judge, protocol or template never
@@ -39,9 +39,14 @@ def take_over(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
     if not _forms(passport) & _forms(run.read_passport()):
         notes.append(f"{other.root} has another judge, protocol or template: no prompt is equal")
     first, taken = next_number(run), 0
-    tables = queries.matching_reads(run, other, theirs, origin, PART_ROWS)
+    tables = queries.reusable_reads(run, other, theirs, origin, PART_ROWS)
     for number, table in enumerate(tables, first):
-        commit_part(run, table, number, Gain(duplicate_tokens=queries.spared_tokens(run, table)))
+        commit_part(
+            run,
+            table,
+            number,
+            BatchProgress(duplicate_tokens=queries.duplicate_tokens_of(run, table)),
+        )
         taken += len(table)
     return taken, notes
 

@@ -29,7 +29,13 @@ from steelyard.store.rundir import IMPORTED, RunDir
 from steelyard.store.verdicts.calibration import run_calibrator
 from steelyard.store.verdicts.imported import define_tables
 from steelyard.store.verdicts.statistics_views import create_statistics
-from steelyard.store.verdicts.views import REJECTS_SQL, Spec, answers_sql, sql_text, verdict_sql
+from steelyard.store.verdicts.views import (
+    REJECTS_SQL,
+    VerdictSpec,
+    answers_sql,
+    sql_text,
+    verdict_sql,
+)
 
 # The oldest DuckDB that has to read the hand-off file.
 STORAGE_VERSION = "v1.5.0"
@@ -136,13 +142,13 @@ def open_handoff(run: RunDir) -> Connection | None:
         connection = duckdb.connect(str(run.database), read_only=True)
     except duckdb.Error:
         return None
-    if made_of(connection) == current_state(run):
+    if built_from(connection) == expected_state(run):
         return connection
     connection.close()
     return None
 
 
-def made_of(connection: Connection) -> dict[str, str]:
+def built_from(connection: Connection) -> dict[str, str]:
     """What a hand-off file says it was made of; empty if it does not say."""
     try:
         rows = connection.execute(
@@ -153,7 +159,7 @@ def made_of(connection: Connection) -> dict[str, str]:
     return dict(rows)
 
 
-def current_state(run: RunDir) -> dict[str, str]:
+def expected_state(run: RunDir) -> dict[str, str]:
     """What an up-to-date hand-off file is made of: the committed parts and the calibrator."""
     return {
         "journal": _parts_digest(journal.read_journal(run.root)),
@@ -161,10 +167,10 @@ def current_state(run: RunDir) -> dict[str, str]:
     }
 
 
-def view_spec(run: RunDir, passport: dict[str, Any], manifest: Manifest | None) -> Spec:
+def view_spec(run: RunDir, passport: dict[str, Any], manifest: Manifest | None) -> VerdictSpec:
     """What the views have to know of a run."""
     metadata = bool(manifest and manifest.metadata)
-    return Spec.of(passport, metadata=metadata, calibrator=run_calibrator(run))
+    return VerdictSpec.of(passport, metadata=metadata, calibrator=run_calibrator(run))
 
 
 def _open_views(run: RunDir, passport: dict[str, Any]) -> Connection:
@@ -296,7 +302,7 @@ def _refused(error: duckdb.Error) -> UsageError:
     )
 
 
-def verdicts_of(spec: Spec, pairs: pa.Table, reads: pa.Table) -> pa.Table:
+def verdicts_of(spec: VerdictSpec, pairs: pa.Table, reads: pa.Table) -> pa.Table:
     """The verdicts of these pairs, in the order of their rows.
 
     Args:

@@ -22,8 +22,8 @@ from steelyard.store.verdicts.calibration import run_calibrator
 from steelyard.store.verdicts.database import (
     MEMORY_LIMIT,
     Connection,
-    current_state,
-    made_of,
+    built_from,
+    expected_state,
     one_row,
     open_handoff,
     run_table,
@@ -33,7 +33,13 @@ from steelyard.store.verdicts.database import (
 )
 from steelyard.store.verdicts.imported import define_tables
 from steelyard.store.verdicts.statistics_views import create_statistics
-from steelyard.store.verdicts.views import REJECTS_SQL, Spec, answers_sql, sql_text, verdict_sql
+from steelyard.store.verdicts.views import (
+    REJECTS_SQL,
+    VerdictSpec,
+    answers_sql,
+    sql_text,
+    verdict_sql,
+)
 
 # The oldest DuckDB that has to read the hand-off file.
 STORAGE_VERSION = "v1.5.0"
@@ -104,7 +110,7 @@ def _is_ours(path: Path) -> bool:
         return stream.read(12)[8:] == DUCKDB_MAGIC
 
 
-def ensure_compact(run: RunDir) -> None:
+def ensure_current(run: RunDir) -> None:
     """Write the hand-off file unless it is up to date."""
     current = open_handoff(run)
     if current is None:
@@ -123,10 +129,10 @@ def recalibrate(run: RunDir) -> None:
         IntegrityFault: a file is damaged, or the books do not balance.
     """
     calibrator = run_calibrator(run)
-    wanted = current_state(run)
+    wanted = expected_state(run)
     found = {}
     with suppress(duckdb.Error), duckdb.connect(str(run.database), read_only=True) as connection:
-        found = made_of(connection)
+        found = built_from(connection)
     if calibrator is None or found.get("journal") != wanted["journal"] or len(found) < len(wanted):
         compact(run)
         return
@@ -177,7 +183,7 @@ def _write_database(
         return _audit(connection, manifest)
 
 
-def _make_verdicts(connection: Connection, spec: Spec, manifest: Manifest) -> None:
+def _make_verdicts(connection: Connection, spec: VerdictSpec, manifest: Manifest) -> None:
     """Table `verdicts`, some buckets at a time: a join of all at once takes memory without bound.
 
     A prompt stands in one bucket, with all its pairs.

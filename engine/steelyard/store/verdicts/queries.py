@@ -21,7 +21,7 @@ WITH uses AS (SELECT key, bucket, count(*) AS n FROM ({ASKED}) GROUP BY key, buc
 """  # noqa: S608 - our own text
 
 
-def balance_pairs(run: RunDir) -> None:
+def recount_pairs(run: RunDir) -> None:
     """Make the journal's sum of completed pairs equal a fresh count.
 
     It is exact while a session lasts; reads taken over and parts set aside move it.
@@ -64,7 +64,7 @@ def ambiguous_pair_ids(run: RunDir) -> int:
     return int(count)
 
 
-def spared_tokens(run: RunDir, reads: pa.Table) -> int:
+def duplicate_tokens_of(run: RunDir, reads: pa.Table) -> int:
     """Tokens of the duplicates of these prompts (READS) in the plan."""
     with workspace(run, []) as connection:
         connection.register("candidate", reads.select(["prompt_key", "prompt_tokens"]))
@@ -100,7 +100,7 @@ def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], path: Path)
     return int(tokens) if rows == keys == planned and not taken else None
 
 
-def matching_reads(
+def reusable_reads(
     run: RunDir,
     other: RunDir,
     theirs: Sequence[journal.Part],

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import duckdb
 
-from steelyard.statistics.clusters import FEWEST
+from steelyard.statistics.clusters import MIN_FOR_INTERVAL
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 
@@ -65,7 +65,8 @@ WITH {sides}, means AS (
   FROM sides JOIN means USING (competitor) GROUP BY ALL
 ), errors AS (
   SELECT competitor, count(*) AS instructions,
-    CASE WHEN count(*) >= {FEWEST} THEN sqrt(sum(residual ** 2) * count(*) / (count(*) - 1))
+    CASE WHEN count(*) >= {MIN_FOR_INTERVAL}
+    THEN sqrt(sum(residual ** 2) * count(*) / (count(*) - 1))
     END AS error
   FROM residuals GROUP BY competitor
 ), opponents AS (

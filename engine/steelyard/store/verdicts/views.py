@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from steelyard.calibrators.calibrator import Calibrator, calibrated_sql
-from steelyard.protocols.axes import Questions
+from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.rules import COLUMNS, RULES, Rule, winner
 
 LOW_LABEL_MASS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
+class VerdictSpec:
     """What the views have to know of a run."""
 
     judges: tuple[str, ...]
     protocols: tuple[str, ...]
-    questions: Questions
+    questions: PromptAxes
     rule: Rule
     scale: tuple[float, ...]
     tie_band: float
@@ -33,14 +33,14 @@ class Spec:
     @classmethod
     def of(
         cls, passport: dict[str, Any], *, metadata: bool, calibrator: Calibrator | None = None
-    ) -> Spec:
+    ) -> VerdictSpec:
         """From run.json."""
         inquiry = passport["inquiry"]
         first = inquiry["protocols"][0]
         return cls(
             judges=tuple(judge["name"] for judge in passport["judges"]),
             protocols=tuple(protocol["name"] for protocol in inquiry["protocols"]),
-            questions=Questions.from_json(inquiry["questions"]),
+            questions=PromptAxes.from_json(inquiry["questions"]),
             rule=RULES[first["combine"]],
             scale=tuple(first["scale"]),
             tie_band=first["tie_band"],
@@ -54,7 +54,7 @@ UNCALIBRATED = """NULL::DOUBLE AS calibrated_preference, NULL::DOUBLE AS calibra
   NULL::BOOLEAN AS trusted"""
 
 
-def verdict_sql(spec: Spec, pairs: str = "pairs_raw", reads: str = "reads") -> str:
+def verdict_sql(spec: VerdictSpec, pairs: str = "pairs_raw", reads: str = "reads") -> str:
     """The one definition of a verdict: raw verdicts with their calibrated columns.
 
     Reads the tables `pairs` and `reads`. A pair appears when all its prompts are read.
@@ -70,7 +70,7 @@ def with_calibration(verdicts: str, calibrator: Calibrator | None) -> str:
     return f"SELECT v.*,\n  {added}\nFROM ({verdicts}) v"
 
 
-def raw_verdict_sql(spec: Spec, pairs: str, reads: str) -> str:
+def raw_verdict_sql(spec: VerdictSpec, pairs: str, reads: str) -> str:
     """Pairs joined to the reads of all their prompts."""
     rule = spec.rule
     values = dict(rule.verdict)
@@ -113,7 +113,7 @@ WHERE c.asked = len(p.keys)"""  # noqa: S608 - our own text
 NO = "NULL::DOUBLE"
 
 
-def answers_sql(spec: Spec) -> str:
+def answers_sql(spec: VerdictSpec) -> str:
     """The view `answers`: a row a prompt of a verdict; reads `verdicts` and `reads`."""
     values = "".join(f"{name}, " for name, _ in spec.rule.answer)
     first, other = spec.questions.orders
@@ -130,8 +130,8 @@ SELECT pair_id, shard, "row", {_list(spec.judges)}[judge + 1] AS judge,
 FROM answered"""  # noqa: S608 - our own text
 
 
-def _asked_sql(spec: Spec, source: str, columns: Sequence[str]) -> str:
-    """A row a prompt of a pair, with its place on the axes of Questions."""
+def _asked_sql(spec: VerdictSpec, source: str, columns: Sequence[str]) -> str:
+    """A row a prompt of a pair, with its place on the PromptAxes."""
     questions = spec.questions
     orders, samples = "2", questions.samples
     if questions.shows == "response":
@@ -157,7 +157,7 @@ def _asked_sql(spec: Spec, source: str, columns: Sequence[str]) -> str:
   )"""  # noqa: S608 - our own text
 
 
-def _answered_sql(spec: Spec, columns: Sequence[str], reads: str) -> str:
+def _answered_sql(spec: VerdictSpec, columns: Sequence[str], reads: str) -> str:
     """`asked`, joined to the reads, with the rule's values."""
     rule = spec.rule
     scale = f", [{', '.join(f'{value!r}::DOUBLE' for value in spec.scale)}] AS scale"
@@ -173,7 +173,7 @@ def _answered_sql(spec: Spec, columns: Sequence[str], reads: str) -> str:
   )"""  # noqa: S608 - our own text
 
 
-def _good(spec: Spec) -> str:
+def _good(spec: VerdictSpec) -> str:
     """Whether a pair's reads make a verdict: every question is answered by one sample at least."""
     if not spec.rule.missing_is_no:
         if spec.questions.samples == 1:
@@ -183,7 +183,7 @@ def _good(spec: Spec) -> str:
     return " AND ".join(f"coalesce({side}, true)" for side in sides)
 
 
-def _flags(spec: Spec) -> str:
+def _flags(spec: VerdictSpec) -> str:
     first, other = spec.questions.orders
     flags = {
         "truncated": "bool_or(truncated)",
@@ -200,7 +200,7 @@ def _flags(spec: Spec) -> str:
     )
 
 
-def _comparisons(spec: Spec) -> str:
+def _comparisons(spec: VerdictSpec) -> str:
     """Columns that follow from the preferences: who wins, and what the order changed."""
     names = {name for name, _ in spec.rule.verdict}
     scores = ("c.score_a", "c.score_b") if spec.rule.band == "score" else None
