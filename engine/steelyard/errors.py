@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from typing_extensions import override
+
 EXIT_DONE = 0
 EXIT_USAGE = 2
 EXIT_INPUT = 3
@@ -70,6 +72,7 @@ class SteelyardError(Exception):
         self.effect = effect
         self.remedy = remedy
 
+    @override
     def __str__(self) -> str:
         head = f"{self.place}: {self.cause}" if self.place else self.cause
         lines = [f"error[{self.code}]: {head}"]
@@ -78,6 +81,7 @@ class SteelyardError(Exception):
         lines.append(f"  next: {self.remedy}")
         return "\n".join(lines)
 
+    @override
     def __reduce__(self) -> tuple[object, ...]:
         """Errors cross process borders (replicas), with all that they carry."""
         return _rebuild, (type(self), self.cause, self.place, self.effect, self.remedy)
