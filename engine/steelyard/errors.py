@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from typing_extensions import override
+
 EXIT_DONE = 0
 EXIT_USAGE = 2
 EXIT_INPUT = 3
@@ -73,6 +75,7 @@ class SteelyardError(Exception):
             self.effect = effect
         self.remedy = remedy
 
+    @override
     def __str__(self) -> str:
         head = f"{self.place}: {self.cause}" if self.place else self.cause
         lines = [f"error[{self.code}]: {head}"]
@@ -81,6 +84,7 @@ class SteelyardError(Exception):
         lines.append(f"  next: {self.remedy}")
         return "\n".join(lines)
 
+    @override
     def __reduce__(self) -> tuple[object, ...]:
         """Keep all four parts when an error crosses a process border (replicas)."""
         return _rebuild, (type(self), self.cause, self.place, self.effect, self.remedy)
