@@ -112,7 +112,7 @@ class InputRefused(SteelyardError):
 
 
 class GoldRefused(InputRefused):
-    """Gold cannot be used: unknown labels, no votes, repeated pairs, or none of the judged pairs."""
+    """Gold cannot be used: unknown labels, no votes, repeated pairs, none of the judged pairs."""
 
     code = "gold"
 
