@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from steelyard.core.arrow import offsets_of
 from steelyard.core.batches import ReadBatch
 from steelyard.core.schemas import (
     KEY,
@@ -111,10 +112,9 @@ def _label_logprobs(batches: Sequence[ReadBatch], lost: npt.NDArray[np.bool_]) -
     widths = np.repeat(
         [batch.label_logprobs.shape[1] for batch in batches], [len(batch) for batch in batches]
     )
-    offsets = np.zeros(len(widths) + 1, dtype=np.int32)
-    np.cumsum(widths, out=offsets[1:])
     values = np.concatenate([batch.label_logprobs.reshape(-1) for batch in batches])
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=pa.array(lost))
+    offsets = pa.array(offsets_of(widths), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(values), mask=pa.array(lost))
 
 
 def count_reads(table: pa.Table) -> dict[str, int]:
