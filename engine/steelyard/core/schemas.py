@@ -1,4 +1,4 @@
-"""Records that travel between the stages, and every Arrow schema that reaches a disk.
+"""Arrow schemas of a run's files, and the records that pass between stages.
 
 A row's way: shard -> INTAKE -> PAIRS + TEXTS (plan) -> PromptBatch -> ReadBatch -> READS -> verdict
 """

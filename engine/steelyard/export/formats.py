@@ -68,7 +68,7 @@ class Texts:
 
     instruction: pa.Array
     system: pa.Array
-    turns: pa.Array  # records.TURNS
+    turns: pa.Array  # schemas.TURNS
     conversation: pa.Array  # the turns as one text
     reference: pa.Array
     first: pa.Array  # the chosen response, the only one, or the one that a judge sees first
@@ -131,7 +131,7 @@ def conversation(system: pa.Array, turns: pa.Array, user: pa.Array) -> pa.Array:
 
     Args:
         system: n strings, null for none.
-        turns: n lists of records.TURNS, null for none.
+        turns: n lists of schemas.TURNS, null for none.
         user: n strings.
     """
     rows = len(user)

@@ -47,7 +47,7 @@ _WORDS = 1 << 20  # ids of whole words begin here
 
 
 class ByteEncoder(Encoder):
-    """One id a UTF-8 byte, and four control tokens that only templates can write."""
+    """Encoder with one id per UTF-8 byte, and five control tokens that only templates can write."""
 
     engine = "bytes"
     digest = "bytes-1"

@@ -95,7 +95,7 @@ class Protocol:
         about: one line.
         source: who defined it.
         shows: "pair": prompts in both orders. "response": a prompt for each response.
-        answer: how it is read: "label", "reasons", "scores" or "probability" (records.Answer).
+        answer: how it is read: "label", "reasons", "scores" or "probability" (schemas.Answer).
         combine: the rule of combine.py that makes a verdict of the reads.
         labels: the answer options, in the order that the rule expects.
         scale: for `combine = "scale"`: the score of each label.
