@@ -26,7 +26,7 @@ from steelyard.export.observer import TextObserver
 from steelyard.export.options import NGRAM, ExportOptions
 from steelyard.export.overlap import HeldOutText
 from steelyard.export.selection import AvailableColumns, Selection, open_selection
-from steelyard.export.sources import DatasetTexts, ResponseTexts, ShardSource
+from steelyard.export.sources import ResponseSource, ShardSource, TextSource
 from steelyard.export.writer import DatasetWriter, check_folder, scratch, writing_dataset
 from steelyard.input import Limits, ShardSet
 from steelyard.input.side_files import open_instructions, open_responses, read_instructions
@@ -81,7 +81,7 @@ def export_dataset(
     evaluations = _evaluations(options)
     with scratch(out) as folder, open_selection(folder) as selection:
         reporter.log("reading verdicts")
-        known = selection.take_verdicts(place, options.where)
+        known = selection.load_verdicts(place, options.where)
         options = _resolve(options, known)
         _warn_about_run(place, known, selection, reporter)
         forbidden = None
@@ -89,7 +89,7 @@ def export_dataset(
             forbidden = HeldOutText(read_instructions(evaluations), options.ngram or NGRAM)
         texts.scan(selection, TextObserver(options, forbidden), partial(reporter.step, "texts"))
         reporter.done()
-        counts = selection.settle(options, calibrated=known.calibrated, in_shards=texts.in_shards)
+        counts = selection.decide(options, calibrated=known.calibrated, in_shards=texts.in_shards)
         content = {
             "steelyard": __version__,
             "options": options.to_json(),
@@ -109,10 +109,10 @@ def export_dataset(
 
 def _texts(
     place: RunDir, passport: dict[str, Any], options: ExportOptions, responses: Responses | None
-) -> DatasetTexts:
+) -> TextSource:
     if responses is not None:
         shards = open_responses(responses.inputs, responses.columns)
-        return ResponseTexts(shards, options)
+        return ResponseSource(shards, options)
     if IMPORTED in passport:
         found, limits = imported_shards(passport), Limits()
         if found is None:
