@@ -1,4 +1,4 @@
-"""Every way in which Steelyard refuses or fails, and the exit code of each.
+"""Every way in which Steelyard refuses or fails, with its exit code.
 
     SteelyardError
     ├── UsageError            2   the command or its configuration is wrong
@@ -13,12 +13,14 @@
     │   └── RunLocked
     └── IntegrityFault        6   what is on the disk is not what was written
 
-Each error says what happened, where, what it means for the user's work and what to do next.
+Each error says what happened, where, what that means for the user's work, and what to do next.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
+
+from typing_extensions import override
 
 EXIT_DONE = 0
 EXIT_USAGE = 2
@@ -30,11 +32,11 @@ EXIT_INTERRUPTED = 130
 
 
 def escape(value: object, limit: int = 80) -> str:
-    """Data made safe to print: control characters escaped, at most `limit` bytes of it.
+    """Return data as text that is safe to print: control characters escaped, and cut.
 
     Args:
         value: anything; `str()` of it is shown.
-        limit: how many bytes of UTF-8 to keep; what is cut is marked with `...`.
+        limit: how many bytes of UTF-8 to keep; `...` marks a cut.
     """
     text = str(value)
     out: list[str] = []
@@ -53,13 +55,15 @@ class SteelyardError(Exception):
 
     Args:
         cause: what happened, one sentence without a final stop.
-        place: where: a file, a row, an option. Optional.
-        effect: what it means for the run: what was kept, what was not done. Optional.
+        place: where: a file, a row, an option.
+        effect: what it means for the run: what was kept, what was not done. The default is what
+            its class promises, if anything.
         remedy: what to do next, a sentence or a command.
     """
 
     exit_code: ClassVar[int] = 1
     code: ClassVar[str] = "error"
+    effect: str | None = None
 
     def __init__(
         self, cause: str, *, remedy: str, place: str | None = None, effect: str | None = None
@@ -67,9 +71,11 @@ class SteelyardError(Exception):
         super().__init__(cause)
         self.cause = cause
         self.place = place
-        self.effect = effect
+        if effect is not None:
+            self.effect = effect
         self.remedy = remedy
 
+    @override
     def __str__(self) -> str:
         head = f"{self.place}: {self.cause}" if self.place else self.cause
         lines = [f"error[{self.code}]: {head}"]
@@ -78,8 +84,9 @@ class SteelyardError(Exception):
         lines.append(f"  next: {self.remedy}")
         return "\n".join(lines)
 
+    @override
     def __reduce__(self) -> tuple[object, ...]:
-        """Errors cross process borders (replicas), with all that they carry."""
+        """Keep all four parts when an error crosses a process border (replicas)."""
         return _rebuild, (type(self), self.cause, self.place, self.effect, self.remedy)
 
 
@@ -97,14 +104,15 @@ class UsageError(SteelyardError):
 
 
 class InputRefused(SteelyardError):
-    """An input cannot be scored; found before the judge is loaded."""
+    """An input cannot be used; noticed before the judge is loaded."""
 
     exit_code = EXIT_INPUT
     code = "input"
+    effect = "nothing was computed or written"
 
 
 class GoldRefused(InputRefused):
-    """Gold cannot be used: unknown labels, no votes, doubled pairs, none of the pairs judged."""
+    """Gold cannot be used: unknown labels, no votes, repeated pairs, none of the judged pairs."""
 
     code = "gold"
 
@@ -116,13 +124,14 @@ class CalibratorRefused(InputRefused):
 
 
 class RewardRefused(InputRefused):
-    """No reward can be made: a target, a conversation or a completion does not allow it."""
+    """A target, a conversation or a completion does not allow a reward."""
 
     code = "reward"
+    effect = "no reward was given"
 
 
 class EnvironmentFault(SteelyardError):
-    """The machine lacks something: a GPU, a package, room on the disk."""
+    """The machine lacks something: a GPU, a package, disk space."""
 
     exit_code = EXIT_ENVIRONMENT
     code = "environment"
@@ -141,7 +150,7 @@ class EngineFailed(EnvironmentFault):
 
 
 class DiskFull(EnvironmentFault):
-    """No room to write; everything committed before is valid."""
+    """The disk is full; everything committed before is valid."""
 
     code = "disk"
 
@@ -150,6 +159,7 @@ class RunLocked(EnvironmentFault):
     """Another process writes to this run directory."""
 
     code = "locked"
+    effect = "nothing was changed"
 
 
 class IntegrityFault(SteelyardError):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from typing_extensions import override
 
 from steelyard.core.config import RunConfig, Scalar, load_toml, parse_pairs, scalar
 from steelyard.errors import EXIT_INTERRUPTED, EXIT_USAGE, SteelyardError, escape
@@ -26,10 +27,11 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 class Steelyard(click.Group):
     """Commands in the order in which people need them; errors without tracebacks."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """As declared below."""
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    @override
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run; every error ends as a message and an exit code."""
         kwargs["standalone_mode"] = False

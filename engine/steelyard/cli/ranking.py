@@ -67,7 +67,8 @@ def rank(
     SOURCE is a run, its verdicts.duckdb, or Parquet with model_a, model_b and a preference, a
     winner or scores.
     """
-    from steelyard.ranking.rank import RankOptions, format_rank
+    from steelyard.cli.ranking_text import format_rank
+    from steelyard.ranking.rank import RankOptions
     from steelyard.ranking.rank import rank as rank_source
 
     content = rank_source(source, columns(column_map), RankOptions(**options))
@@ -98,7 +99,7 @@ def winrate(source: Path, column_map: tuple[str, ...], json_out: bool, **options
     SOURCE is a run or a file, as for `rank`; lengths are length_a and length_b, and --style reads
     a run's shards, or a file's response_a and response_b.
     """
-    from steelyard.ranking.winrate import format_winrate
+    from steelyard.cli.ranking_text import format_winrate
     from steelyard.ranking.winrate import winrate as winrate_source
 
     content = winrate_source(source, columns(column_map), **options)
@@ -117,8 +118,8 @@ def bias(source: Path, column_map: tuple[str, ...], by: str | None, json_out: bo
     SOURCE is a run or a file, as for `rank`. Gold, where there is some, shows what a preference
     for length or a family is worth.
     """
+    from steelyard.cli.ranking_text import format_bias
     from steelyard.ranking.bias_report import bias as bias_source
-    from steelyard.ranking.bias_report import format_bias
 
     content = bias_source(source, columns(column_map), by)
     if json_out:

@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn
 
+from typing_extensions import override
+
 from steelyard.core.batches import PromptBatch, ReadBatch, Workload
 from steelyard.core.schemas import Answer
 from steelyard.core.work import EngineReport
@@ -59,8 +61,9 @@ class ReplicatedJudge(Judge):
         self._replicas: list[_Replica] = []
         self._size = chunk or 256
 
+    @override
     def start(self, workload: Workload, answer: Answer) -> EngineReport:
-        """Load all engines at the same time; see `Judge`."""
+        """Load all engines at the same time."""
         self.close()
         share = max(1, workload.prompts // (len(self._devices) * _CHUNKS_AHEAD))
         self._size = self._chunk or min(256, share)
@@ -79,8 +82,8 @@ class ReplicatedJudge(Judge):
         report.settings["replicas"] = len(reports)
         return report
 
+    @override
     def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
-        """Reads from all processes as they come; see `Judge`."""
         chunks: Iterator[PromptBatch] | None = split(batches, self._size)
         mark = time.perf_counter()
         while chunks is not None or any(replica.outstanding for replica in self._replicas):
@@ -137,8 +140,9 @@ class ReplicatedJudge(Judge):
             remedy="look for an out-of-memory message in dmesg, then run the same command again",
         )
 
+    @override
     def close(self) -> None:
-        """End all processes; see `Judge`. A child ends when its pipe closes."""
+        """End all processes: a child ends when its pipe closes."""
         replicas, self._replicas = self._replicas, []
         for replica in replicas:
             replica.pipe.close()

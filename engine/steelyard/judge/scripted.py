@@ -15,6 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 import xxhash
+from typing_extensions import override
 
 from steelyard.core.batches import Generations, PromptBatch, ReadBatch, TokenRows, Workload
 from steelyard.core.config import parse_pairs
@@ -52,8 +53,8 @@ class ByteEncoder(Encoder):
     digest = "bytes-1"
     control_ids = frozenset(CONTROL.values())
 
-    def encode_template(self, text: str, *, first: bool) -> list[int]:  # noqa: ARG002 - one form
-        """See `Encoder`."""
+    @override
+    def encode_template(self, text: str, *, first: bool) -> list[int]:
         ids: list[int] = []
         while text:
             token = next((token for token in CONTROL if text.startswith(token)), None)
@@ -61,32 +62,33 @@ class ByteEncoder(Encoder):
             text = text[len(token) if token else 1 :]
         return ids
 
+    @override
     def encode_data(self, texts: Sequence[str]) -> TokenRows:
-        """See `Encoder`."""
         return TokenRows.of([np.frombuffer(text.encode(), dtype=np.uint8) for text in texts])
 
     @property
+    @override
     def ends(self) -> tuple[int, ...]:
-        """See `Encoder`."""
         return (CONTROL["<|begin|>"],)
 
+    @override
     def decode(self, ids: Sequence[int]) -> str:
-        """See `Encoder`."""
         return bytes(id_ for id_ in ids if id_ < 256).decode("utf-8", "replace")
 
+    @override
     def render_chat(self, messages: Sequence[Message]) -> str:
-        """See `Encoder`."""
         body = "".join(
             f"<|{message.role}|>{'<|image|>' * message.images}{message.content}"
             for message in messages
         )
         return f"<|begin|>{body}<|assistant|>"
 
+    @override
     def label_variants(self, label: str) -> tuple[LabelVariant, ...]:
-        """See `Encoder`; longer labels have tokens that no text can become."""
         raw = label.encode()
         if len(raw) == 1:
             return (LabelVariant(raw[0], label),)
+        # Longer labels get a token that no text can become.
         return (LabelVariant(_WORDS + xxhash.xxh32_intdigest(raw) % _WORDS, label),)
 
 
@@ -119,13 +121,13 @@ class ScriptedJudge(Judge):
         self.context_length = CONTEXT_LENGTH
         self._answer: Answer | None = None
 
-    def start(self, workload: Workload, answer: Answer) -> EngineReport:  # noqa: ARG002
-        """See `Judge`."""
+    @override
+    def start(self, workload: Workload, answer: Answer) -> EngineReport:
         self._answer = answer
         return EngineReport(settings={"rate": self._rate}, context_length=CONTEXT_LENGTH)
 
+    @override
     def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
-        """See `Judge`."""
         for batch in batches:
             step = max(1, min(len(batch), int(self._rate / 20) if self._rate else len(batch)))
             for start in range(0, len(batch), step):
@@ -138,8 +140,8 @@ class ScriptedJudge(Judge):
                 yield reads
         self.clock.pause()
 
+    @override
     def close(self) -> None:
-        """See `Judge`."""
         self._answer = None
 
     def _read(self, batch: PromptBatch, start: int, end: int) -> ReadBatch:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 from jinja2 import TemplateSyntaxError, Undefined, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing_extensions import override
 
 from steelyard.errors import UsageError, escape
 
@@ -62,6 +63,7 @@ class AbsentError(Exception):
 class Absent(Undefined):
     """A name without a value: false in an `if`, an empty loop, an error where it is printed."""
 
+    @override
     def __str__(self) -> str:
         of_item = isinstance(self._undefined_obj, SimpleNamespace)
         raise AbsentError(f"{ITEM}.{self._undefined_name}" if of_item else self._undefined_name)

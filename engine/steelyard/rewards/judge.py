@@ -136,7 +136,6 @@ class Judge:
             raise RewardRefused(
                 f"{len(reasons)} of {len(values)} verdicts could not be had; the first: {reason}",
                 place=f"completion {asked.first[row]}, judge {self._reader.name}",
-                effect="no reward was given for this batch",
                 remedy="mend what the reason names, or give completions without any verdict a"
                 " reward of their own: Judge(..., failed=0.0)",
             )

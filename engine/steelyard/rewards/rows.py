@@ -73,7 +73,6 @@ def build_rows(
     if len(prompts) != count:
         raise RewardRefused(
             f"{count} completions, and {len(prompts)} prompts",
-            effect="no reward was given",
             remedy="hand over the prompt of each completion",
         )
     shared = _shared(prompts, columns, inquiry)
@@ -114,7 +113,6 @@ def _peers(shared: Mapping[str, pa.Array]) -> tuple[Int64, Int64]:
         raise RewardRefused(
             "it is the only completion of its prompt in the batch: nothing to compare it with",
             place=f"completion {lonely[0]}",
-            effect="no reward was given",
             remedy="keep all generations of a prompt in one batch of one process, compare with a"
             " column of responses (baseline=...), or take a protocol that shows one response",
         )
@@ -156,7 +154,6 @@ def _array(columns: Mapping[str, object], name: str, count: int, *kinds: pa.Data
     wanted = " or ".join(map(str, kinds or (pa.string(),)))
     raise RewardRefused(
         f"the column {name} holds values that are not {wanted}",
-        effect="no reward was given",
         remedy=f"mend the column {name} of the dataset",
     )
 
@@ -166,7 +163,6 @@ def _column(columns: Mapping[str, object], name: str, count: int) -> list[Any]:
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != count:
         raise RewardRefused(
             f"the dataset has no column {escape(name)!r} with a value for each completion",
-            effect="no reward was given",
             remedy=f"it has: {escape(', '.join(columns), 200) or 'no further columns'}",
         )
     return list(values)
@@ -184,6 +180,5 @@ def _require_shown(one: Dialogue, number: int, inquiry: JudgingSpec) -> None:
             raise RewardRefused(
                 f"the prompt has {what}, and the protocol {inquiry.name} does not show them",
                 place=f"completion {number}",
-                effect="no reward was given",
                 remedy=f"choose a protocol that shows {{{{ {name} }}}}, or prompts without",
             )

@@ -75,7 +75,6 @@ def _targets(probability: Sequence[float] | None, count: int) -> list[float]:
     if not isinstance(probability, Sized) or len(probability) != count:
         raise RewardRefused(
             f"{count} completions, and {given} column `probability`",
-            effect="no reward was given",
             remedy="train on a dataset with the target of each prompt in a column of that name",
         )
     for number, target in enumerate(probability):
@@ -84,7 +83,6 @@ def _targets(probability: Sequence[float] | None, count: int) -> list[float]:
             raise RewardRefused(
                 f"the target `probability` is {escape(target)}",
                 place=f"completion {number}",
-                effect="no reward was given",
                 remedy="give every prompt a number from 0 to 1",
             )
     return [float(target) for target in probability]

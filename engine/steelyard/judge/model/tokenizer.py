@@ -18,6 +18,7 @@ import numpy as np
 import tokenizers
 import xxhash
 from tokenizers import AddedToken, Tokenizer
+from typing_extensions import override
 
 from steelyard.core.batches import TokenRows
 from steelyard.core.schemas import Bool, LabelVariant, Message
@@ -58,8 +59,8 @@ class HFEncoder(Encoder):
         self._place = str(folder)
         self.digest = _digest(_bare(spec), later, self._chat.identity)
 
+    @override
     def encode_template(self, text: str, *, first: bool) -> list[int]:
-        """Ids of a template segment, control tokens included; see `Encoder`."""
         if first or not self._marks_beginning:
             return _ids(self._whole, text)
         # Only the part before the first control token continues what stands before the segment.
@@ -70,8 +71,8 @@ class HFEncoder(Encoder):
                 return _ids(self._inner, text[:start]) + _ids(self._whole, text[start:])
         return list(encoding.ids)
 
+    @override
     def encode_data(self, texts: Sequence[str]) -> TokenRows:
-        """Ids of data segments, by the fastest way that makes the same; see `Encoder`."""
         rows = self._fast.encode(texts) if self._fast else self._slow(list(texts))
         wrong = np.flatnonzero(self._forbidden[rows.tokens])
         if len(wrong):
@@ -85,8 +86,8 @@ class HFEncoder(Encoder):
         return rows
 
     @property
+    @override
     def engine(self) -> str:
-        """See `Encoder`."""
         fast = self._fast
         return fast.name if fast and fast.active else f"tokenizers {tokenizers.__version__}"
 
@@ -107,22 +108,22 @@ class HFEncoder(Encoder):
         table[list(self.control_ids - self._unknown)] = True
         return table
 
-    @cached_property
+    @property
+    @override
     def ends(self) -> tuple[int, ...]:
-        """See `Encoder`."""
         return self._chat.ends
 
+    @override
     def decode(self, ids: Sequence[int]) -> str:
-        """See `Encoder`."""
         text: str = self._whole.decode(list(ids), skip_special_tokens=True)
         return text
 
+    @override
     def render_chat(self, messages: Sequence[Message]) -> str:
-        """The chat up to where the answer begins; see `Encoder` and `ChatFormat`."""
         return self._chat.render(messages)
 
+    @override
     def label_variants(self, label: str) -> tuple[LabelVariant, ...]:
-        """Single tokens that decode to the label, by ascending id; see `Encoder`."""
         ids = self._single_tokens.get(label, [])
         if not ids:
             pieces = [self._whole.decode([id_]) for id_ in _ids(self._data, label)]

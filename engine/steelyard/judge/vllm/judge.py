@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from typing_extensions import override
+
 from steelyard.core.batches import PromptBatch, ReadBatch, Workload
 from steelyard.core.schemas import Answer, JudgeCard
 from steelyard.core.work import CacheShape, EngineReport
@@ -41,7 +43,7 @@ MAX_LABEL_TOKENS = 128  # vLLM's limit on logprob_token_ids
 
 
 class VllmJudge(Judge):
-    """A model folder or hub model read by a vLLM engine; see `Judge`."""
+    """A model folder or a model of the hub, read by a vLLM engine."""
 
     def __init__(self, spec: JudgeSpec, files: ModelFiles, device: choose.Device) -> None:
         self._spec = spec
@@ -82,8 +84,9 @@ class VllmJudge(Judge):
         files = resolve_model(spec.model, spec.revision)
         return cls(spec, files, choose.installed_device())
 
+    @override
     def start(self, workload: Workload, answer: Answer) -> EngineReport:
-        """Load the engine in this process on a CPU, in one of its own on a GPU; see `Judge`.
+        """Load the engine: on a CPU in this process, on a GPU in a separate one.
 
         Raises:
             UsageError: an unknown engine setting, or more label variants than vLLM reads.
@@ -120,8 +123,9 @@ class VllmJudge(Judge):
             cache=cache_shape(self._engine.vllm_config),
         )
 
+    @override
     def likely_cache(self, workload: Workload) -> CacheShape | None:
-        """See `Judge`; on a GPU the size of the pool is a guess."""
+        """Predict the engine's prefix cache; on a GPU the size of the pool is a guess."""
         chosen = self._chosen(workload) | self._overrides()
         choose.check_cache(chosen, self._device)
         return choose.likely_cache(self._files, self._dtype, chosen, self._device)
@@ -157,8 +161,9 @@ class VllmJudge(Judge):
         choose.check_cache(arguments, self._device)
         return arguments
 
+    @override
     def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
-        """Feed prompts and yield the reads of each engine step; see `Judge`.
+        """Feed prompts and yield the reads of each engine step.
 
         Twice as many prompts as a step can hold are kept waiting in the engine.
 
@@ -211,8 +216,8 @@ class VllmJudge(Judge):
         """The cause that the engine's own process has logged: what it raises here hides it."""
         return self._log.cause() if self._spawned and self._log is not None else None
 
+    @override
     def close(self) -> None:
-        """Free engine, memory and processes; see `Judge`."""
         self._alive.set()
         engine, self._engine = self._engine, None
         if engine is not None:
