@@ -30,16 +30,8 @@ ONLY_IN = {
     "click": "steelyard.cli",
     "matplotlib": "steelyard.cli.plots",
 }
-# The only modules that open a DuckDB connection.
-DUCKDB_CONNECT_IN = {
-    "steelyard.comparisons.read",
-    "steelyard.export.selection",
-    "steelyard.store.verdicts.calibration",
-    "steelyard.store.verdicts.database",
-    "steelyard.store.verdicts.handoff",
-    "steelyard.store.verdicts.queries",
-    "steelyard.store.verdicts.imported",
-}
+# The only module that opens a DuckDB connection.
+DUCKDB_CONNECT_IN = {"steelyard.store.sql"}
 
 KERNELS_MAY_IMPORT = {"numpy", "numba", "steelyard_kernels"}
 # No files, no GPU, no SQL connection.
@@ -186,9 +178,9 @@ def test_libraries_stay_in_their_homes():
     assert not wrong, "\n".join(wrong)
 
 
-def test_only_these_modules_open_duckdb():
+def test_only_one_module_opens_duckdb():
     homes = {m for m, path, _ in modules() if connects_to_duckdb(path.read_text("utf-8"))}
-    assert homes <= DUCKDB_CONNECT_IN
+    assert homes == DUCKDB_CONNECT_IN
 
 
 def test_no_circles_between_modules_of_a_package():

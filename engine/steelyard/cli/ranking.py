@@ -57,7 +57,8 @@ def rank(source: Path, column_map: tuple[str, ...], plot: Path | None, **options
     a winner or scores.
     """
     from steelyard.cli.plots import check_folder, plot_rank
-    from steelyard.ranking.rank import RankOptions, format_rank
+    from steelyard.cli.ranking_text import format_rank
+    from steelyard.ranking.rank import RankOptions
     from steelyard.ranking.rank import rank as rank_source
 
     if plot:
@@ -95,7 +96,7 @@ def winrate(source: Path, column_map: tuple[str, ...], **options: Any) -> None:
     The source is a run or a file, as for `rank`. Equal length needs length_a and length_b. --style
     reads the shards of a run, or response_a and response_b of a file.
     """
-    from steelyard.ranking.winrate import format_winrate
+    from steelyard.cli.ranking_text import format_winrate
     from steelyard.ranking.winrate import winrate as winrate_source
 
     emit(winrate_source(source, columns_of(column_map), **options), format_winrate)
@@ -115,7 +116,7 @@ def bias(source: Path, column_map: tuple[str, ...], by: str | None) -> None:
     The source is a run or a file, as for `rank`. If it has gold, the report also shows how far
     people share the judge's preference for length or a family.
     """
+    from steelyard.cli.ranking_text import format_bias
     from steelyard.ranking.bias_report import bias as bias_source
-    from steelyard.ranking.bias_report import format_bias
 
     emit(bias_source(source, columns_of(column_map), by), format_bias)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steelyard._version import __version__
+from steelyard.core.arrow import repeat_text
 from steelyard.core.config import RunConfig
 from steelyard.core.progress import Reporter
 from steelyard.errors import InputRefused, UsageError
@@ -268,15 +269,13 @@ def _write(
     total, done = sum(content["rows"].values()), 0
     judge = content["judge"]
     for items, found in texts:
-        named = items.append_column("judge", _same(judge["name"], len(items)))
-        named = named.append_column("judge_fingerprint", _same(judge["fingerprint"], len(items)))
+        named = items.append_column("judge", repeat_text(judge["name"], len(items)))
+        named = named.append_column(
+            "judge_fingerprint", repeat_text(judge["fingerprint"], len(items))
+        )
         rows = make_rows(kind, form, found, named)
         for split in content["rows"]:
             writer.add(split, rows.filter(pc.equal(items["split"], split)))
         done += len(rows)
         reporter.step("written", done, total)
     return writer.close()
-
-
-def _same(text: str, rows: int) -> pa.Array:
-    return pa.repeat(pa.scalar(text, pa.string()), rows)

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steelyard.core.arrow import offsets_of, repeat_text, to_ints, to_mask
 from steelyard.core.schemas import TURNS, Int64
 from steelyard.export.pairing import log_odds
 from steelyard.protocols import get_protocol
@@ -134,29 +135,28 @@ def conversation(system: pa.Array, turns: pa.Array, user: pa.Array) -> pa.Array:
         user: n strings.
     """
     rows = len(user)
-    has_system = np.asarray(system.is_valid())
-    counts = np.asarray(pc.fill_null(pc.list_value_length(turns), 0)).astype(np.int64)
-    ends = np.cumsum(has_system + counts + 1)
+    has_system = to_mask(system.is_valid())
+    counts = to_ints(pc.list_value_length(turns))
+    offsets = offsets_of(has_system + counts + 1)
+    starts, ends = offsets[:-1], offsets[1:]
     earlier = turns.flatten()
-    taken = np.empty(int(ends[-1]) if rows else 0, dtype=np.int64)
-    starts = ends - (has_system + counts + 1)
+    taken = np.empty(offsets[-1], dtype=np.int64)
     taken[starts[has_system]] = np.flatnonzero(has_system)
     taken[ends - 1] = rows + np.arange(rows)
     taken[_ranges(starts + has_system, counts)] = 2 * rows + np.arange(len(earlier))
     content = pa.concat_arrays([system, user, earlier.field("content")])
-    roles = pa.concat_arrays([_same("system", rows), _same("user", rows), earlier.field("role")])
+    roles = pa.concat_arrays(
+        [repeat_text("system", rows), repeat_text("user", rows), earlier.field("role")]
+    )
     messages = pa.StructArray.from_arrays(
         [roles.take(pa.array(taken)), content.take(pa.array(taken))], fields=list(TURNS.value_type)
     )
-    offsets = pa.array(np.concatenate([[0], ends]).astype(np.int32))
-    return pa.ListArray.from_arrays(offsets, messages, type=TURNS)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), messages, type=TURNS)
 
 
 def _ranges(starts: Int64, counts: Int64) -> Int64:
     """start, start + 1, ... of each row, `count` of them, one row after the other."""
-    first = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
-    places: Int64 = first + np.arange(len(first))
-    return places
+    return np.repeat(starts - offsets_of(counts)[:-1], counts) + np.arange(counts.sum())
 
 
 def _say(text: pa.Array, form: str) -> pa.Array:
@@ -164,15 +164,11 @@ def _say(text: pa.Array, form: str) -> pa.Array:
     if form == "plain":
         return text
     messages = pa.StructArray.from_arrays(
-        [_same("assistant", len(text)), text], fields=list(TURNS.value_type)
+        [repeat_text("assistant", len(text)), text], fields=list(TURNS.value_type)
     )
     return pa.ListArray.from_arrays(
         pa.array(np.arange(len(text) + 1, dtype=np.int32)), messages, type=TURNS
     )
-
-
-def _same(text: str, rows: int) -> pa.Array:
-    return pa.repeat(pa.scalar(text, pa.string()), rows)
 
 
 def _tagged(probability: pa.Array) -> pa.Array:

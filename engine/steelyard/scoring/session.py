@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from steelyard.core import user_cache
+from steelyard.core.background import Prefetch
 from steelyard.core.batches import ReadBatch, Workload
 from steelyard.core.config import RunConfig
 from steelyard.core.progress import Counts, Reporter
@@ -22,7 +23,7 @@ from steelyard.prompts.forms import Form
 from steelyard.prompts.judging import JudgingSpec, planned_answer
 from steelyard.prompts.maker import PreparedBucket, PromptMaker
 from steelyard.scoring.cache_oracle import BlockOracle, warm_up
-from steelyard.scoring.feed import BucketPrefetcher, feed
+from steelyard.scoring.feed import feed, prompt_batches
 from steelyard.scoring.read import read_all
 from steelyard.scoring.tally import Tally
 from steelyard.scoring.telemetry import Telemetry
@@ -190,9 +191,27 @@ class JudgeSession:
 
     def _read(self, texts: BucketTexts) -> None:
         ctx, tally = self.ctx, Tally()
-        buckets = feed(texts, self.manifest, self.maker, parts.done_keys(ctx.run))
+        buckets = self._open_buckets(texts, tally)
+        rows, seconds = ctx.config.part_rows, ctx.config.part_seconds
+        with (
+            # One bucket is prepared while another is being read.
+            closing(Prefetch(buckets, ahead=1, name="prompt-maker")) as ahead,
+            closing(parts.PartWriter(ctx.run, rows=rows, seconds=seconds)) as writer,
+        ):
+            try:
+                self.start()
+                prompts = prompt_batches(ahead, ctx.stop)
+                reads = read_all(
+                    self.judge, prompts, self.maker.context, self.start, ctx.reporter.warn
+                )
+                with closing(reads):
+                    self._take(reads, tally, writer)
+            finally:
+                self.ready.set()  # nobody may wait for an engine that did not load
 
-        def open_bucket(bucket: PreparedBucket) -> None:
+    def _open_buckets(self, texts: BucketTexts, tally: Tally) -> Generator[PreparedBucket]:
+        """Prepare buckets, and announce each to the tally before its first prompt is read."""
+        for bucket in feed(texts, self.manifest, self.maker, parts.done_keys(self.ctx.run)):
             tally.open(
                 bucket.number,
                 bucket.unique,
@@ -201,21 +220,7 @@ class JudgeSession:
                 floor=bucket.floor,
                 oracle=self.oracle(bucket),
             )
-
-        rows, seconds = ctx.config.part_rows, ctx.config.part_seconds
-        with (
-            closing(BucketPrefetcher(buckets, open_bucket, ctx.stop)) as ahead,
-            closing(parts.PartWriter(ctx.run, rows=rows, seconds=seconds)) as writer,
-        ):
-            try:
-                self.start()
-                reads = read_all(
-                    self.judge, iter(ahead), self.maker.context, self.start, ctx.reporter.warn
-                )
-                with closing(reads):
-                    self._take(reads, tally, writer)
-            finally:
-                self.ready.set()  # nobody may wait for an engine that did not load
+            yield bucket
 
     def _take(self, reads: Iterable[ReadBatch], tally: Tally, writer: parts.PartWriter) -> None:
         ctx, counts, total, warned = self.ctx, self.counts, Work(), False

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from steelyard.core.arrow import offsets_of, to_mask
 from steelyard.core.schemas import (
     BUCKET,
     BUCKET_TEXTS,
@@ -105,7 +106,7 @@ class ShardBuckets:
         if begins is None:
             raise NotGrouped
         bounds = [0, *np.flatnonzero(begins).tolist(), len(rows)]
-        upto = np.concatenate([[0], np.cumsum(rows.text_bytes)])
+        upto = offsets_of(rows.text_bytes)
         buckets = np.empty(len(rows), dtype=np.int32)
         taken = 0
         for number, (start, end) in enumerate(pairwise(bounds)):
@@ -174,7 +175,7 @@ class CopiedBuckets:
             columns[name] = _keys(digests)
             if texts.null_count:
                 there = texts.is_valid()
-                new &= there.to_numpy(zero_copy_only=False)
+                new &= to_mask(there)
                 columns[name] = pc.if_else(there, columns[name], pa.scalar(None, KEY))
             self._add_texts(texts, columns[name], new, places)
         columns["keys"] = rows.pairs["keys"]

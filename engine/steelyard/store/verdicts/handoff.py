@@ -10,21 +10,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from steelyard.calibrators.calibrator import Calibrator, calibrated_sql
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.store.durable import TEMPORARY, publish, writing
 from steelyard.store.plan.files import Manifest, load_manifest
 from steelyard.store.reads import journal
 from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.sql import (
+    Connection,
+    DuckDBError,
+    one_row,
+    open_file,
+    open_scratch,
+    raising_os_errors,
+    sql_text,
+)
 from steelyard.store.verdicts.calibration import run_calibrator
 from steelyard.store.verdicts.database import (
-    MEMORY_LIMIT,
-    Connection,
     built_from,
     expected_state,
-    one_row,
     open_handoff,
     run_table,
     view_spec,
@@ -37,7 +41,6 @@ from steelyard.store.verdicts.views import (
     REJECTS_SQL,
     VerdictSpec,
     answers_sql,
-    sql_text,
     verdict_sql,
 )
 
@@ -68,16 +71,21 @@ def compact(run: RunDir, out: Path | None = None) -> dict[str, int]:
         write = partial(_write_database, run, passport, load_manifest(run))
     target = out or run.database
     _check_target(run, target)
+    with _replacing(target) as temporary:
+        return write(temporary)
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Give the path of a new database, which takes the target's place when it is whole."""
     temporary = target.with_name(f"{target.name}.{os.getpid()}{TEMPORARY}")
-    with writing(target):
-        try:
-            counts = write(temporary)
+    try:
+        with writing(target), raising_os_errors():
+            yield temporary
             publish(temporary, target)
-        except duckdb.IOException as error:
-            raise OSError(str(error)) from error
-        finally:
-            _remove(temporary)
-    return counts
+    finally:
+        for path in (temporary, temporary.with_name(temporary.name + ".wal")):
+            path.unlink(missing_ok=True)
 
 
 def _check_target(run: RunDir, target: Path) -> None:
@@ -130,40 +138,32 @@ def recalibrate(run: RunDir) -> None:
     """
     calibrator = run_calibrator(run)
     wanted = expected_state(run)
-    found = {}
-    with suppress(duckdb.Error), duckdb.connect(str(run.database), read_only=True) as connection:
-        found = built_from(connection)
-    if calibrator is None or found.get("journal") != wanted["journal"] or len(found) < len(wanted):
+    present = {}
+    with suppress(DuckDBError), open_file(run.database) as connection:
+        present = built_from(connection)
+    same_parts = present.get("journal") == wanted["journal"] and len(present) == len(wanted)
+    if calibrator is None or not same_parts:
         compact(run)
         return
-    temporary = run.database.with_name(f"{run.database.name}.{os.getpid()}{TEMPORARY}")
-    with writing(run.database):
-        try:
-            shutil.copyfile(run.database, temporary)
-            _update(temporary, calibrator, wanted["calibration"])
-            publish(temporary, run.database)
-        except duckdb.IOException as error:
-            raise OSError(str(error)) from error
-        finally:
-            _remove(temporary)
+    with _replacing(run.database) as temporary:
+        shutil.copyfile(run.database, temporary)
+        _update(temporary, calibrator, wanted["calibration"])
 
 
 def _update(path: Path, calibrator: Calibrator, digest: str) -> None:
-    spill = path.with_suffix(".spill")
-    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
-    try:
-        with duckdb.connect(":memory:", config=settings) as connection:
-            connection.execute("SET enable_progress_bar = false")
-            connection.execute(f"ATTACH {sql_text(path)} AS o")
-            for name, sql in calibrated_sql(calibrator):  # later ones read earlier ones
-                connection.execute(f"UPDATE o.verdicts SET {name} = {sql}")  # noqa: S608
-            connection.execute(
-                f"UPDATE o.run SET value = {sql_text(digest)} WHERE key = 'calibration'"  # noqa: S608
-            )
-            connection.execute("CHECKPOINT o")
-            connection.execute("DETACH o")
-    finally:
-        shutil.rmtree(spill, ignore_errors=True)
+    with open_scratch(_spill(path)) as connection:
+        connection.execute(f"ATTACH {sql_text(path)} AS o")
+        for name, sql in calibrated_sql(calibrator):  # later ones read earlier ones
+            connection.execute(f"UPDATE o.verdicts SET {name} = {sql}")  # noqa: S608
+        connection.execute(
+            f"UPDATE o.run SET value = {sql_text(digest)} WHERE key = 'calibration'"  # noqa: S608
+        )
+        connection.execute("CHECKPOINT o")
+        connection.execute("DETACH o")
+
+
+def _spill(path: Path) -> Path:
+    return path.with_suffix(".spill")
 
 
 def _write_database(
@@ -171,8 +171,10 @@ def _write_database(
 ) -> dict[str, int]:
     committed = journal.committed_parts(run.root)
     spec = view_spec(run, passport, manifest)
-    spill = path.with_suffix(".spill")
-    with workspace(run, committed, spill=spill) as connection, _new_file(connection, path):
+    with (
+        workspace(run, committed, spill=_spill(path)) as connection,
+        _new_file(connection, path),
+    ):
         connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
         _make_verdicts(connection, spec, manifest)
         connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
@@ -212,23 +214,15 @@ def bucket_ranges(unique: Sequence[int], most: int) -> Iterator[tuple[int, int]]
 
 
 def _write_imported(run: RunDir, passport: dict[str, Any], path: Path) -> dict[str, int]:
-    spill = path.with_suffix(".spill")
-    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
-    try:
-        with (
-            duckdb.connect(":memory:", config=settings) as connection,
-            _new_file(connection, path),
-        ):
-            define_tables(connection, run, passport, "TABLE")
-            create_statistics(connection)
-            run_table(connection, run, passport, [])
-            work_table(connection, [])
-            verdicts, rejects = one_row(
-                connection,
-                "SELECT (SELECT count(*) FROM verdicts), (SELECT count(*) FROM rejects)",
-            )
-    finally:
-        shutil.rmtree(spill, ignore_errors=True)
+    with open_scratch(_spill(path)) as connection, _new_file(connection, path):
+        define_tables(connection, run, passport, "TABLE")
+        create_statistics(connection)
+        run_table(connection, run, passport, [])
+        work_table(connection, [])
+        verdicts, rejects = one_row(
+            connection,
+            "SELECT (SELECT count(*) FROM verdicts), (SELECT count(*) FROM rejects)",
+        )
     counts = {"pairs": verdicts, "verdicts": verdicts, "prompts": 0, "reads": 0}
     return {**counts, "rejects": rejects}
 
@@ -279,9 +273,3 @@ def _audit(connection: Connection, manifest: Manifest) -> dict[str, int]:
         "reads": reads,
         "rejects": rejects,
     }
-
-
-def _remove(path: Path) -> None:
-    for name in (path, path.with_name(path.name + ".wal")):
-        with suppress(FileNotFoundError):
-            name.unlink()

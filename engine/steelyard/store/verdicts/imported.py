@@ -10,7 +10,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -20,8 +19,9 @@ from steelyard.errors import IntegrityFault
 from steelyard.input import REQUIRED, ShardSet, open_shards
 from steelyard.store.durable import PARQUET, TEMPORARY, file_digest, sync, writing
 from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.sql import Connection, sql_text
 from steelyard.store.verdicts.calibration import run_calibrator
-from steelyard.store.verdicts.views import sql_text, with_calibration
+from steelyard.store.verdicts.views import with_calibration
 
 _TABLES = ("verdicts", "rejects")
 _GROUP_ROWS = 1 << 16
@@ -89,7 +89,7 @@ class ImportWriter:
 
 
 def define_tables(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     run: RunDir,
     passport: dict[str, Any],
     kind: Literal["TABLE", "VIEW"],

@@ -13,6 +13,7 @@ from typing import Any
 from steelyard.calibrators.calibrator import Calibrator, calibrated_sql
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.rules import COLUMNS, RULES, Rule, winner
+from steelyard.store.sql import sql_text
 
 LOW_LABEL_MASS = 0.5
 
@@ -219,11 +220,6 @@ REJECTS_SQL = """
 SELECT shard, "row", pair_id, reason, detail FROM rejects_raw
 UNION ALL
 SELECT shard, "row", pair_id, status, error FROM verdicts WHERE status = 'overlong'"""
-
-
-def sql_text(value: object) -> str:
-    """A SQL string literal."""
-    return "'" + str(value).replace("'", "''") + "'"
 
 
 def _list(texts: Sequence[str]) -> str:

@@ -1,0 +1,42 @@
+"""Arrow columns as NumPy arrays, and the offsets of ragged rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from steelyard.core.schemas import Bool, Float64, Int64
+
+
+def to_mask(values: pa.Array | pa.ChunkedArray) -> Bool:
+    """Return booleans; null becomes False."""
+    return np.asarray(pc.fill_null(values, False), dtype=np.bool_)
+
+
+def to_ints(values: pa.Array | pa.ChunkedArray, null: int = 0) -> Int64:
+    """Return whole numbers as int64; null becomes `null`."""
+    return np.asarray(pc.fill_null(values, null), dtype=np.int64)
+
+
+def to_floats(values: pa.Array | pa.ChunkedArray) -> Float64:
+    """Return numbers as float64; null becomes NaN."""
+    return np.asarray(values, dtype=np.float64)
+
+
+def repeat_text(text: str, rows: int) -> pa.StringArray:
+    """Return a column with the same text in each row."""
+    return pa.repeat(pa.scalar(text, pa.string()), rows)
+
+
+def offsets_of(lengths: npt.ArrayLike) -> Int64:
+    """Return where ragged rows begin and end: row i is values[offsets[i]:offsets[i + 1]].
+
+    Args:
+        lengths: n, of the rows.
+
+    Returns:
+        n + 1 numbers, from 0.
+    """
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
