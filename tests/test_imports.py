@@ -42,7 +42,7 @@ PURE = (
     *("ranking.contextual", "ranking.differences", "ranking.length_control"),
     *("ranking.length_slope", "ranking.scores", "ranking.tournament", "ranking.win_rates"),
 )
-PURE_MAY_IMPORT = {"numpy", "pyarrow", "xxhash", "steelyard", "steelyard_kernels"}
+PURE_MAY_IMPORT = {"msgspec", "numpy", "pyarrow", "xxhash", "steelyard", "steelyard_kernels"}
 PURE_MAY_NOT_IMPORT = {
     "os", "pathlib", "shutil", "tempfile", "subprocess", "socket", "threading", "multiprocessing",
     "pyarrow.parquet", "pyarrow.dataset", "pyarrow.fs",

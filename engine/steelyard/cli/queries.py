@@ -53,11 +53,12 @@ def compact(run: Path, out: Path | None) -> None:
 
     `score` and `resume` do this when they end; the file replaces the run's earlier one.
     """
+    from steelyard.store.run_record import read_record
     from steelyard.store.rundir import RunDir
     from steelyard.store.verdicts import handoff
 
     directory = RunDir(run)
-    directory.read_passport()
+    read_record(directory)
     with nullcontext() if out else directory.lock():  # the run's own file has one writer
         counts = handoff.compact(directory, out)
     emit(

@@ -9,7 +9,7 @@ tokens). It is part of the judge fingerprint under `SEGMENT_RULE`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import Protocol as Interface
 
@@ -19,6 +19,7 @@ from steelyard.core.batches import TokenRows
 from steelyard.core.images import MOST_IMAGES
 from steelyard.core.schemas import Bool, Int32, Message
 from steelyard.errors import JudgeUnavailable, UsageError
+from steelyard.plan.spec import Form
 from steelyard.protocols.protocol import IMAGES, SLOT, Example, Protocol, slot
 from steelyard_kernels.ragged import join
 
@@ -34,31 +35,6 @@ class TextEncoder(Interface):
     def encode_template(self, text: str, *, first: bool) -> list[int]: ...  # noqa: D102
     def encode_data(self, texts: Sequence[str]) -> TokenRows: ...  # noqa: D102
     def render_chat(self, messages: Sequence[Message]) -> str: ...  # noqa: D102
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """One prompt text of a protocol in a judge's chat format.
-
-    Attributes:
-        templates: from the optional slots present, sorted and joined by `+`, to the text with slot
-            marks.
-        constants: texts of slots that are the same in every prompt: those of worked examples. They
-            are data, as a pair's texts are.
-        pictured: as `templates`, for rows with images: a mark stands where these are.
-        blocks: what the mark stands for with 1, 2, ... images; template text.
-    """
-
-    templates: dict[str, str]
-    constants: dict[str, str]
-    pictured: dict[str, str] = field(default_factory=dict)
-    blocks: Sequence[str] = ()
-
-    def template(self, filled: str, images: int) -> str:
-        """The text for rows with these optional texts and so many images."""
-        if not images:
-            return self.templates[filled]
-        return self.pictured[filled].replace(slot(IMAGES), self.blocks[images - 1])
 
 
 def make_form(

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import xxhash
@@ -22,7 +21,8 @@ from steelyard.core.work import Work
 from steelyard.errors import UsageError
 from steelyard.store.plan.files import Manifest, load_manifest, read_manifest, require_plan_file
 from steelyard.store.reads import journal
-from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.run_record import RunRecord, ScoredRecord, read_content, read_record
+from steelyard.store.rundir import RunDir
 from steelyard.store.sql import (
     Connection,
     DuckDBError,
@@ -58,8 +58,8 @@ def open_sql(run: RunDir) -> Iterator[Connection]:
     Raises:
         IntegrityFault: a part that a view would read is damaged.
     """
-    passport = run.read_passport()
-    connection = open_handoff(run) or _open_views(run, passport)
+    record = read_record(run)
+    connection = open_handoff(run) or _open_views(run, record)
     try:
         lock(connection)
         yield connection
@@ -158,24 +158,25 @@ def expected_state(run: RunDir) -> dict[str, str]:
     }
 
 
-def view_spec(run: RunDir, passport: dict[str, Any], manifest: Manifest | None) -> VerdictSpec:
+def view_spec(run: RunDir, record: ScoredRecord, manifest: Manifest | None) -> VerdictSpec:
     """What the views have to know of a run."""
     metadata = bool(manifest and manifest.metadata)
-    return VerdictSpec.of(passport, metadata=metadata, calibrator=run_calibrator(run))
+    judges = [judge.name for judge in record.judges]
+    return VerdictSpec.of(record.spec, judges, metadata=metadata, calibrator=run_calibrator(run))
 
 
-def _open_views(run: RunDir, passport: dict[str, Any]) -> Connection:
-    if IMPORTED not in passport:
-        return _open_live(run, passport)
+def _open_views(run: RunDir, record: RunRecord) -> Connection:
+    if isinstance(record, ScoredRecord):
+        return _open_live(run, record)
     connection = open_memory()
-    define_tables(connection, run, passport, "VIEW")
+    define_tables(connection, run, record.imported, "VIEW")
     create_statistics(connection)
-    run_table(connection, run, passport, [])
+    run_table(connection, run, [])
     work_table(connection, [])
     return connection
 
 
-def _open_live(run: RunDir, passport: dict[str, Any]) -> Connection:
+def _open_live(run: RunDir, record: ScoredRecord) -> Connection:
     parts = journal.committed_parts(run.root)
     manifest = read_manifest(run)
     connection = open_memory()
@@ -183,12 +184,12 @@ def _open_live(run: RunDir, passport: dict[str, Any]) -> Connection:
     register_parquet(connection, "rejects_raw", _plan_files(run, manifest, "rejects/"), REJECTS)
     register_parquet(connection, "reads_raw", [run.root / part.name for part in parts], READS)
     connection.execute("CREATE VIEW reads AS SELECT * FROM reads_raw")
-    spec = view_spec(run, passport, manifest)
+    spec = view_spec(run, record, manifest)
     connection.execute("CREATE VIEW verdicts AS " + verdict_sql(spec))
     connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
     connection.execute("CREATE VIEW rejects AS " + REJECTS_SQL)
     create_statistics(connection)
-    run_table(connection, run, passport, parts)
+    run_table(connection, run, parts)
     work_table(connection, parts)
     return connection
 
@@ -201,16 +202,11 @@ def _plan_files(run: RunDir, manifest: Manifest | None, prefix: str) -> list[Pat
     ]
 
 
-def run_table(
-    connection: Connection,
-    run: RunDir,
-    passport: dict[str, Any],
-    committed: Sequence[journal.Part],
-) -> None:
+def run_table(connection: Connection, run: RunDir, committed: Sequence[journal.Part]) -> None:
     """Table `run`: what run.json says, as text by key, and which parts were read."""
     rows = [
         (key, value if isinstance(value, str) else json.dumps(value))
-        for key, value in passport.items()
+        for key, value in read_content(run).items()
     ]
     rows.append(("journal", _parts_digest(committed)))
     rows.append(("calibration", _calibration_digest(run)))

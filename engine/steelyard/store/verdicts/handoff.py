@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from steelyard.calibrators.calibrator import Calibrator, calibrated_sql
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.store.durable import TEMPORARY, publish, writing
 from steelyard.store.plan.files import Manifest, load_manifest
 from steelyard.store.reads import journal
-from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.run_record import ImportRecord, ScoredRecord, read_record
+from steelyard.store.rundir import RunDir
 from steelyard.store.sql import (
     Connection,
     DuckDBError,
@@ -64,11 +64,11 @@ def compact(run: RunDir, out: Path | None = None) -> dict[str, int]:
         IntegrityFault: a file is damaged, or the books do not balance.
         UsageError: there is no plan yet, or `out` is no place for a database.
     """
-    passport = run.read_passport()
-    if IMPORTED in passport:
-        write = partial(_write_imported, run, passport)
+    record = read_record(run)
+    if isinstance(record, ScoredRecord):
+        write = partial(_write_database, run, record, load_manifest(run))
     else:
-        write = partial(_write_database, run, passport, load_manifest(run))
+        write = partial(_write_imported, run, record.imported)
     target = out or run.database
     _check_target(run, target)
     with _replacing(target) as temporary:
@@ -97,7 +97,7 @@ def _check_target(run: RunDir, target: Path) -> None:
     elsewhere = target.absolute() != run.database.absolute()
     if not target.parent.is_dir():
         problem = "the folder for the database does not exist"
-    elif elsewhere and (target.parent / run.passport.name).exists():
+    elif elsewhere and (target.parent / run.record_file.name).exists():
         problem = "that is inside a run directory"
     elif target.exists() and not _is_ours(target):
         problem = "there is something else at that place"
@@ -167,10 +167,10 @@ def _spill(path: Path) -> Path:
 
 
 def _write_database(
-    run: RunDir, passport: dict[str, Any], manifest: Manifest, path: Path
+    run: RunDir, record: ScoredRecord, manifest: Manifest, path: Path
 ) -> dict[str, int]:
     committed = journal.committed_parts(run.root)
-    spec = view_spec(run, passport, manifest)
+    spec = view_spec(run, record, manifest)
     with (
         workspace(run, committed, spill=_spill(path)) as connection,
         _new_file(connection, path),
@@ -180,7 +180,7 @@ def _write_database(
         connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
         connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
         create_statistics(connection)
-        run_table(connection, run, passport, committed)
+        run_table(connection, run, committed)
         work_table(connection, committed)
         return _audit(connection, manifest)
 
@@ -213,11 +213,11 @@ def bucket_ranges(unique: Sequence[int], most: int) -> Iterator[tuple[int, int]]
     yield first, max(first, len(unique) - 1)
 
 
-def _write_imported(run: RunDir, passport: dict[str, Any], path: Path) -> dict[str, int]:
+def _write_imported(run: RunDir, imported: ImportRecord, path: Path) -> dict[str, int]:
     with open_scratch(_spill(path)) as connection, _new_file(connection, path):
-        define_tables(connection, run, passport, "TABLE")
+        define_tables(connection, run, imported, "TABLE")
         create_statistics(connection)
-        run_table(connection, run, passport, [])
+        run_table(connection, run, [])
         work_table(connection, [])
         verdicts, rejects = one_row(
             connection,
