@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, combinations
-from typing import Protocol as Interface
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from steelyard.core.batches import TokenRows
 from steelyard.core.images import MOST_IMAGES
 from steelyard.core.schemas import Bool, Int32, Message
 from steelyard.errors import JudgeUnavailable, UsageError
+from steelyard.judge.base import Encoder
 from steelyard.protocols.protocol import IMAGES, SLOT, Example, Protocol, slot
 from steelyard_kernels.ragged import join
 
@@ -26,14 +26,6 @@ SEGMENT_RULE = "1: outer white space trimmed, ids of segments joined"
 
 # Below so many tokens of each text there is nothing left to judge.
 LEAST_KEPT = 16
-
-
-class TextEncoder(Interface):
-    """What this stage needs of a judge's encoder (judge/base.py)."""
-
-    def encode_template(self, text: str, *, first: bool) -> list[int]: ...  # noqa: D102
-    def encode_data(self, texts: Sequence[str]) -> TokenRows: ...  # noqa: D102
-    def render_chat(self, messages: Sequence[Message]) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +55,7 @@ class Form:
 
 def make_form(
     protocol: Protocol,
-    encoder: TextEncoder,
+    encoder: Encoder,
     examples: Sequence[Example] = (),
     *,
     images: bool = False,
@@ -117,7 +109,7 @@ def _name(subset: frozenset[str]) -> str:
     return "+".join(sorted(subset))
 
 
-def image_blocks(encoder: TextEncoder) -> tuple[str, tuple[str, ...]]:
+def image_blocks(encoder: Encoder) -> tuple[str, tuple[str, ...]]:
     """How a judge's chat format shows images before a user's text.
 
     Returns:
@@ -153,7 +145,7 @@ def _no_images() -> JudgeUnavailable:
 
 def _render(
     protocol: Protocol,
-    encoder: TextEncoder,
+    encoder: Encoder,
     present: frozenset[str],
     examples: tuple[Mapping[str, str], ...],
     images: int,
@@ -194,7 +186,7 @@ class Compiled:
 
 
 def compile_template(
-    text: str, encoder: TextEncoder, constants: Mapping[str, str] | None = None
+    text: str, encoder: Encoder, constants: Mapping[str, str] | None = None
 ) -> Compiled:
     """Cut a rendered template at its slot marks and tokenise the pieces.
 

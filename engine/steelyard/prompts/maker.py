@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 from steelyard.core.batches import TokenRows, Unique
 from steelyard.core.images import MOST_IMAGES, read_digests
 from steelyard.core.schemas import Bool, Int32, Int64
+from steelyard.judge.base import Encoder
 from steelyard.prompts.forms import (
     EMPTY,
     Compiled,
     Form,
     Prompts,
-    TextEncoder,
     compile_template,
     compose,
 )
@@ -78,7 +78,7 @@ class PromptMaker:
         truncate: whether longer ones are cut; else they are overlong.
     """
 
-    encoder: TextEncoder
+    encoder: Encoder
     questions: PromptAxes
     judge: int
     categories: tuple[str, ...]
@@ -92,7 +92,7 @@ class PromptMaker:
     @classmethod
     def build(
         cls,
-        encoder: TextEncoder,
+        encoder: Encoder,
         forms: Sequence[Form],
         context: int,
         *,
