@@ -14,12 +14,13 @@ from itertools import chain, combinations
 
 import numpy as np
 
+from steelyard.core.arrow import offsets_of
 from steelyard.core.batches import TokenRows
 from steelyard.core.images import MOST_IMAGES
-from steelyard.core.schemas import Bool, Int32, Message
+from steelyard.core.schemas import Bool, Int32
 from steelyard.errors import JudgeUnavailable, UsageError
 from steelyard.judge.base import Encoder
-from steelyard.protocols.protocol import IMAGES, SLOT, Example, Protocol, slot
+from steelyard.protocols.protocol import IMAGES, SLOT, Example, Message, Protocol, slot
 from steelyard_kernels.ragged import join
 
 SEGMENT_RULE = "1: outer white space trimmed, ids of segments joined"
@@ -239,10 +240,8 @@ def compose(segments: TokenRows, parts: Int32, limit: int | None) -> Prompts:
         for row in np.flatnonzero(truncated).tolist():
             cap = common_length(data[row].tolist(), int(room[row]))
             np.minimum(data[row], cap, out=data[row])
-    offsets = np.zeros(len(parts) + 1, dtype=np.int64)
-    np.cumsum(lengths.sum(axis=1), out=offsets[1:])
     tokens = join(segments.tokens, segments.offsets[parts].ravel(), lengths.ravel())
-    return Prompts(TokenRows(tokens, offsets), truncated)
+    return Prompts(TokenRows(tokens, offsets_of(lengths.sum(axis=1))), truncated)
 
 
 def common_length(lengths: Sequence[int], budget: int) -> int:

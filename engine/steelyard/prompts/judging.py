@@ -9,7 +9,7 @@ from typing import Any
 
 from steelyard.core.config import RunConfig, fingerprint
 from steelyard.core.images import IMAGE_RULE
-from steelyard.core.schemas import Answer, LabelSet, LabelVariant
+from steelyard.core.judges import Answer, LabelSet, LabelVariant
 from steelyard.errors import UsageError, escape
 from steelyard.input import REQUIRED
 from steelyard.judge.base import Judge
