@@ -179,11 +179,12 @@ def sql(run: Path, query: str, max_rows: int, json_out: bool) -> None:
 @as_json
 def compact(run: Path, out: Path | None, json_out: bool) -> None:
     """Write the DuckDB file of a run, audited; `score` does it at the end by itself."""
+    from steelyard.store.run_record import read_record
     from steelyard.store.rundir import RunDir
     from steelyard.store.verdicts import handoff
 
     place = RunDir(run)
-    place.read_passport()
+    read_record(place)
     with nullcontext() if out else place.lock():  # the run's own file belongs to its one writer
         counts = handoff.compact(place, out)
     if json_out:

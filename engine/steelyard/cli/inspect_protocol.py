@@ -14,7 +14,7 @@ from steelyard.prompts.judging import answer_of
 from steelyard.protocols import get_protocol, protocol_names
 from steelyard.protocols.protocol import SLOT, Example, Protocol
 from steelyard.protocols.rules import RULES
-from steelyard.scoring.run_record import judge_specs
+from steelyard.scoring.same_run import judge_specs
 
 # What is shown where a real row would stand.
 SAMPLE = {

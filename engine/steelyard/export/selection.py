@@ -13,17 +13,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
 from steelyard.core.schemas import Int64
-from steelyard.errors import EnvironmentFault, IntegrityFault, UsageError, escape
+from steelyard.errors import EnvironmentFault, IntegrityFault, UsageError
 from steelyard.export import filters, items
 from steelyard.export.options import ExportOptions
 from steelyard.export.pairing import CHOSEN, VerdictColumns, choose
 from steelyard.store.rundir import RunDir
-from steelyard.store.verdicts.database import MEMORY_LIMIT, Connection, one_row, open_sql
+from steelyard.store.sql import MACHINE_FAULTS, Connection, one_row, open_scratch, refusing
+from steelyard.store.verdicts.database import open_sql
 
 BATCH = 1 << 16
 
@@ -103,16 +103,9 @@ class Selection:
         wanted = "true" if where is None else f"coalesce(CAST(({where}\n) AS BOOLEAN), false)"
         with open_sql(run) as locked:
             _require_settled(locked, where or "")
-            try:
+            with refusing(_wrong_condition):
                 reader = locked.sql(_VERDICTS.format(where=wanted)).to_arrow_reader(BATCH)
                 self.execute("CREATE TABLE verdicts AS SELECT * FROM reader", reader=reader)
-            except (duckdb.Error, pa.ArrowException) as error:
-                words = " ".join(str(error).split("\n\n", maxsplit=1)[0].split())
-                raise UsageError(
-                    f"DuckDB refuses --where: {escape(words, 300)}",
-                    remedy="give a condition on the columns of verdicts (docs/sql.md), such as"
-                    " --where \"model_a <> 'x' AND length_a < 4000\"",
-                ) from None
         found = one_row(
             self._connection,
             "SELECT count(*), count(calibrated_preference), count(gold), count(consistent),"
@@ -287,29 +280,31 @@ def _require_settled(connection: Connection, where: str) -> None:
         )
 
 
-# A statement of ours is right: these are the machine's.
-_FAULTS = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException)
+def _wrong_condition(words: str) -> UsageError:
+    return UsageError(
+        f"DuckDB refuses --where: {words}",
+        remedy="give a condition on the columns of verdicts (docs/sql.md), such as"
+        " --where \"model_a <> 'x' AND length_a < 4000\"",
+    )
 
 
 @contextmanager
 def open_selection(folder: Path) -> Iterator[Selection]:
     """A selection whose files lie in a folder, which the caller removes."""
-    settings = {
-        "memory_limit": MEMORY_LIMIT,
-        "temp_directory": str(folder / "spill"),
-        "preserve_insertion_order": False,  # what is read again has an ORDER BY
-    }
-    try:
-        with duckdb.connect(str(folder / "selection.duckdb"), config=settings) as connection:
-            connection.execute("SET enable_progress_bar = false")
-            selection = Selection(connection)
-            selection.execute("CREATE TABLE seen AS SELECT * FROM none", none=SEEN.empty_table())
-            yield selection
-    except _FAULTS as error:
-        words = " ".join(str(error).split("\n\n", maxsplit=1)[0].split())
-        raise EnvironmentFault(
-            f"the scratch database failed: {escape(words, 200)}",
+
+    def fault(words: str) -> EnvironmentFault:
+        return EnvironmentFault(
+            f"the scratch database failed: {words}",
             place=str(folder),
             effect="nothing was written",
             remedy="free space where --out is to be, then export again",
-        ) from None
+        )
+
+    file, spill = folder / "selection.duckdb", folder / "spill"
+    with (
+        refusing(fault, MACHINE_FAULTS),
+        open_scratch(spill, file, keep_order=False) as connection,  # all queries have an ORDER BY
+    ):
+        selection = Selection(connection)
+        selection.execute("CREATE TABLE seen AS SELECT * FROM none", none=SEEN.empty_table())
+        yield selection

@@ -9,7 +9,7 @@ tokens). It is part of the judge fingerprint under `SEGMENT_RULE`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, combinations
 
 import numpy as np
@@ -20,6 +20,7 @@ from steelyard.core.images import MOST_IMAGES
 from steelyard.core.schemas import Bool, Int32
 from steelyard.errors import JudgeUnavailable, UsageError
 from steelyard.judge.base import Encoder
+from steelyard.plan.spec import Form
 from steelyard.protocols.protocol import IMAGES, SLOT, Example, Message, Protocol, slot
 from steelyard_kernels.ragged import join
 
@@ -27,31 +28,6 @@ SEGMENT_RULE = "1: outer white space trimmed, ids of segments joined"
 
 # Below so many tokens of each text there is nothing left to judge.
 LEAST_KEPT = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """One prompt text of a protocol in a judge's chat format.
-
-    Attributes:
-        templates: from the optional slots present, sorted and joined by `+`, to the text with slot
-            marks.
-        constants: texts of slots that are the same in every prompt: those of worked examples. They
-            are data, as a pair's texts are.
-        pictured: as `templates`, for rows with images: a mark stands where these are.
-        blocks: what the mark stands for with 1, 2, ... images; template text.
-    """
-
-    templates: dict[str, str]
-    constants: dict[str, str]
-    pictured: dict[str, str] = field(default_factory=dict)
-    blocks: Sequence[str] = ()
-
-    def template(self, filled: str, images: int) -> str:
-        """The text for rows with these optional texts and so many images."""
-        if not images:
-            return self.templates[filled]
-        return self.pictured[filled].replace(slot(IMAGES), self.blocks[images - 1])
 
 
 def make_form(

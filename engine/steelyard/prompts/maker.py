@@ -15,10 +15,10 @@ from steelyard.core.batches import TokenRows, Unique
 from steelyard.core.images import MOST_IMAGES, read_digests
 from steelyard.core.schemas import Bool, Int32, Int64
 from steelyard.judge.base import Encoder
+from steelyard.plan.spec import Form
 from steelyard.prompts.forms import (
     EMPTY,
     Compiled,
-    Form,
     Prompts,
     compile_template,
     compose,
@@ -68,9 +68,9 @@ class PromptMaker:
 
     Attributes:
         encoder: the judge's.
-        questions: what is asked about a pair.
+        axes: what is asked about a pair.
         judge: the judge's number among them.
-        categories: those with a form of their own (plan.keys.KeySpec).
+        categories: those with a form of their own (plan.spec.KeySpec).
         forms: the judge's.
         compiled: each form's, by the optional slots present and the number of images.
         context: tokens that a prompt may have.
@@ -78,7 +78,7 @@ class PromptMaker:
     """
 
     encoder: Encoder
-    questions: PromptAxes
+    axes: PromptAxes
     judge: int
     categories: tuple[str, ...]
     forms: Sequence[Form]
@@ -96,7 +96,7 @@ class PromptMaker:
         context: int,
         *,
         truncate: bool,
-        questions: PromptAxes | None = None,
+        axes: PromptAxes | None = None,
         judge: int = 0,
         categories: tuple[str, ...] = (),
     ) -> PromptMaker:
@@ -108,8 +108,9 @@ class PromptMaker:
             }
             for form in forms
         ]
-        asked = questions or PromptAxes()
-        return cls(encoder, asked, judge, categories, forms, compiled, context, truncate)
+        return cls(
+            encoder, axes or PromptAxes(), judge, categories, forms, compiled, context, truncate
+        )
 
     @property
     def template_tokens(self) -> int:
@@ -125,7 +126,7 @@ class PromptMaker:
         """Which of a bucket's unique prompts are this judge's."""
         count = np.diff(unique.starts)[unique.pairs]
         at = np.arange(len(unique.inverse)) - unique.starts[:-1][unique.pairs]
-        judges = self.questions.judges
+        judges = self.axes.judges
         own: Bool = (at * judges // count)[unique.first] == self.judge
         return own
 
@@ -140,7 +141,7 @@ class PromptMaker:
             unique: its unique prompts.
             unread: indices of the unique prompts that no part holds yet.
         """
-        pending = unread if self.questions.judges == 1 else unread[self.mine(unique)[unread]]
+        pending = unread if self.axes.judges == 1 else unread[self.mine(unique)[unread]]
         if not len(pending):
             return None
         asked = unique.first[pending]
@@ -200,13 +201,11 @@ class PromptMaker:
     ) -> CodedTexts:
         """Code the texts that these prompts show, each with so many images."""
         row = unique.pairs[prompts]
-        alone = self.questions.shows == "response"
-        orders = np.full(len(row), len(self.questions.orders))
+        alone = self.axes.shows == "response"
+        orders = np.full(len(row), len(self.axes.orders))
         if alone:
             orders -= texts["response_b"].is_null().to_numpy()[row]
-        place = self.questions.place(
-            prompts - unique.starts[row], np.diff(unique.starts)[row], orders
-        )
+        place = self.axes.place(prompts - unique.starts[row], np.diff(unique.starts)[row], orders)
         shown = sorted(
             {slot for form in self.compiled for one in form.values() for slot in one.slots}
         )
@@ -224,8 +223,8 @@ class PromptMaker:
         return CodedTexts.of(known, codes, form, len(row))
 
     def _criterion(self, words: TextTable, texts: pa.Table, row: Int64, number: Int64) -> Int64:
-        if self.questions.criteria:
-            return words.add_texts([one.text for one in self.questions.criteria])[number]
+        if self.axes.criteria:
+            return words.add_texts([one.text for one in self.axes.criteria])[number]
         lists, found = distinct(texts["criteria"])
         items = [json.loads(text) for text in found.to_pylist()]
         starts = np.cumsum([0, *map(len, items)])

@@ -14,13 +14,14 @@ from steelyard.core.config import RunConfig
 from steelyard.core.progress import Reporter, amount, duration
 from steelyard.core.work import CacheShape
 from steelyard.input import stream
-from steelyard.prompts.judging import key_spec, resolve_spec
+from steelyard.plan.spec import KeySpec
+from steelyard.prompts.judging import resolve_spec
 from steelyard.prompts.maker import PromptMaker
 from steelyard.scoring.cache_oracle import BlockOracle
 from steelyard.scoring.feed import feed
 from steelyard.scoring.planner import write_plan
 from steelyard.scoring.run import judge_parts, open_input, open_judges
-from steelyard.scoring.run_record import make_record, row_limits
+from steelyard.scoring.same_run import make_record, row_limits
 from steelyard.scoring.session import make_maker
 from steelyard.scoring.shard_texts import open_texts
 from steelyard.store.plan.buckets import BucketTexts
@@ -42,21 +43,21 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         on (1: all), the longest prompt, overlong prompts, and seconds at the rate of this judge's
         last run on this machine (None: there was none).
     """
-    inquiry, examples = resolve_spec(config)
-    shards = open_input(config, inquiry)
+    spec, examples = resolve_spec(config)
+    shards = open_input(config, spec)
     with (
         open_judges(config) as judges,
         tempfile.TemporaryDirectory(prefix="steelyard-plan-") as folder,
     ):
-        parts = judge_parts(config, judges, inquiry, examples, shards)
-        passport = make_record(config, judges, inquiry, parts, shards)
-        asked = key_spec(inquiry, parts)
+        parts = judge_parts(config, judges, spec, examples, shards)
+        record = make_record(config, judges, spec, parts, shards)
+        key_spec = KeySpec.of(spec, parts)
         run = RunDir(Path(folder))
         run.create()
         manifest = write_plan(
             run,
             lambda: stream(shards, row_limits(config)),
-            asking=asked,
+            key_spec=key_spec,
             expected=shards.rows,
             bucket_bytes=config.bucket_bytes,
             schema=shards.schema,
@@ -67,9 +68,9 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         ambiguous = queries.ambiguous_pair_ids(run)
         disk = sum(path.stat().st_size for path in run.plan.iterdir())
         sample, cache = _Sample(), None
-        with closing(open_texts(run, manifest, shards, asked, row_limits(config))) as texts:
+        with closing(open_texts(run, manifest, shards, key_spec, row_limits(config))) as texts:
             for number, judge in enumerate(judges):
-                maker = make_maker(judge, number, passport, inquiry)
+                maker = make_maker(judge, number, record)
                 longest = min(manifest.longest_prompt_bytes + maker.template_tokens, maker.context)
                 room = parts[number].answer.room
                 workload = Workload(manifest.prompts, longest, room)
@@ -83,7 +84,7 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         "rejects": manifest.rejected,
         "ambiguous_pair_ids": ambiguous,
         "prompts": {"asked": manifest.asked, "unique": manifest.prompts},
-        **_tokens(sample, manifest, cache, user_cache.last_rate(passport["fingerprint"])),
+        **_tokens(sample, manifest, cache, user_cache.last_rate(record.fingerprint)),
         "judge": " + ".join(judge.card.name for judge in judges),
         "context_length": context,
         "buckets": sum(map(bool, manifest.unique)),

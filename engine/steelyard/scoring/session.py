@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from steelyard.core import user_cache
 from steelyard.core.background import Prefetch
@@ -19,8 +18,6 @@ from steelyard.core.schemas import Int32
 from steelyard.core.work import CacheShape, Work
 from steelyard.errors import EngineFailed, UsageError
 from steelyard.judge.base import Judge
-from steelyard.prompts.forms import Form
-from steelyard.prompts.judging import JudgingSpec, planned_answer
 from steelyard.prompts.maker import PreparedBucket, PromptMaker
 from steelyard.scoring.cache_oracle import BlockOracle, warm_up
 from steelyard.scoring.feed import feed, prompt_batches
@@ -31,6 +28,7 @@ from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest
 from steelyard.store.reads import parts
 from steelyard.store.reads.journal import read_journal
+from steelyard.store.run_record import ScoredRecord
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import queries
 
@@ -54,9 +52,8 @@ class OpenRun:
 
     run: RunDir
     config: RunConfig
-    passport: dict[str, Any]
+    record: ScoredRecord
     judges: list[Judge]
-    inquiry: JudgingSpec
     reporter: Reporter
     stop: threading.Event
 
@@ -72,20 +69,17 @@ def read_prompts(ctx: OpenRun, manifest: Manifest, texts: BucketTexts) -> None:
             JudgeSession(ctx, manifest, number, left).run(texts)
 
 
-def make_maker(
-    judge: Judge, number: int, passport: dict[str, Any], inquiry: JudgingSpec
-) -> PromptMaker:
-    """What makes the prompts of a run's judge."""
-    known = passport["judges"][number]
-    room = planned_answer(passport, number).room
+def make_maker(judge: Judge, number: int, record: ScoredRecord) -> PromptMaker:
+    """Return what makes the prompts of a run's judge."""
+    recorded = record.judges[number]
     return PromptMaker.build(
         judge.encoder,
-        [Form(**one) for one in known["part"]["forms"]],
-        min(int(known["context_length"]), judge.context_length) - room,
-        truncate=passport["config"]["overlong"] == "truncate",
-        questions=inquiry.questions,
+        recorded.part.forms,
+        min(recorded.context_length, judge.context_length) - recorded.part.answer.room,
+        truncate=record.config.overlong == "truncate",
+        axes=record.spec.axes,
         judge=number,
-        categories=inquiry.categories,
+        categories=record.spec.categories,
     )
 
 
@@ -95,8 +89,8 @@ class JudgeSession:
     def __init__(self, ctx: OpenRun, manifest: Manifest, number: int, left: int | None) -> None:
         self.ctx, self.manifest = ctx, manifest
         self.judge = ctx.judges[number]
-        self.answer = planned_answer(ctx.passport, number)
-        self.maker = make_maker(self.judge, number, ctx.passport, ctx.inquiry)
+        self.answer = ctx.record.judges[number].part.answer
+        self.maker = make_maker(self.judge, number, ctx.record)
         self._check_template()
         self.session = uuid.uuid4().hex
         self.loaded: float | None = None  # when, on the monotonic clock
@@ -151,7 +145,7 @@ class JudgeSession:
                     tokenizer=self.judge.encoder.engine,
                 )
             if computed := counts.tokens - counts.cached_tokens:
-                user_cache.remember_rate(ctx.passport["fingerprint"], computed / seconds)
+                user_cache.remember_rate(ctx.record.fingerprint, computed / seconds)
 
     def start(self) -> None:
         """Load the engine."""

@@ -12,7 +12,8 @@ from steelyard.core.work import Work
 from steelyard.scoring.telemetry import spent
 from steelyard.store.plan.files import read_manifest
 from steelyard.store.reads.journal import read_journal, work_by_bucket
-from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.run_record import RunRecord, ScoredRecord, read_record
+from steelyard.store.rundir import RunDir
 
 
 def run_status(root: Path) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def run_status(root: Path) -> dict[str, Any]:
         IntegrityFault: run.json or the plan's manifest is damaged.
     """
     run = RunDir(root)
-    passport = run.read_passport()
+    record = read_record(run)
     manifest = read_manifest(run)
     parts = read_journal(root)
     sums: Counter[str] = Counter()
@@ -44,10 +45,10 @@ def run_status(root: Path) -> dict[str, Any]:
     content = {
         "run": str(root),
         "state": _state(run, planned=manifest is not None, complete=complete),
-        "judge": " + ".join(judge["name"] for judge in passport["judges"]),
-        "protocol": " + ".join(one["name"] for one in passport["inquiry"]["protocols"]),
-        "created": passport["created"],
-        "updated": parts[-1].at if parts else passport["created"],
+        "judge": record.judge,
+        "protocol": record.protocol,
+        "created": record.created,
+        "updated": parts[-1].at if parts else record.created,
         "pairs": {"planned": manifest.pairs if manifest else None, "done": done},
         "prompts": {
             "asked": manifest.asked if manifest else None,
@@ -71,20 +72,20 @@ def run_status(root: Path) -> dict[str, Any]:
             1000 * watt_hours / done if watt_hours is not None and done else None
         ),
     }
-    return content | _imported(run, passport)
+    return content | _imported(run, record)
 
 
-def _imported(run: RunDir, passport: dict[str, Any]) -> dict[str, Any]:
-    """What differs where no judge has read: the verdicts came from tables."""
-    if IMPORTED not in passport:
+def _imported(run: RunDir, record: RunRecord) -> dict[str, Any]:
+    """Return what differs where no judge has read: the verdicts came from tables."""
+    if isinstance(record, ScoredRecord):
         return {}
-    imported = passport[IMPORTED]
+    imported = record.imported
     return {
         "state": "complete",
-        "pairs": {"planned": imported["pairs"], "done": imported["pairs"]},
-        "rejects": imported["rejected"],
+        "pairs": {"planned": imported.pairs, "done": imported.pairs},
+        "rejects": imported.rejected,
         "bytes": {"imported": _size(run.imported), "database": _sizes(run)["database"]},
-        IMPORTED: imported["tables"],
+        "imported": list(imported.tables),
     }
 
 
@@ -179,10 +180,10 @@ def format_status(status: dict[str, Any]) -> str:
     ]
     if status["gpu_watt_hours"] is not None:
         lines.append(("energy", _energy(status)))
-    if IMPORTED in status:
+    if "imported" in status:
         read_by_a_judge = {"prompts", "tokens", "work", "time"}
         lines = [line for line in lines if line[0] not in read_by_a_judge]
-        lines.insert(1, ("from", ", ".join(status[IMPORTED])))
+        lines.insert(1, ("from", ", ".join(status["imported"])))
     return "\n".join(f"{name + ':':<9}{text}" for name, text in lines)
 
 
