@@ -8,7 +8,7 @@ from pathlib import Path
 
 from steelyard.core.config import RunConfig, fingerprint
 from steelyard.core.images import IMAGE_RULE
-from steelyard.core.schemas import Answer, LabelSet
+from steelyard.core.judges import Answer, LabelSet
 from steelyard.errors import UsageError, escape
 from steelyard.judge.base import Judge
 from steelyard.plan.spec import Form, JudgeForms, JudgingSpec
