@@ -30,6 +30,7 @@ from steelyard.store.run_record import (
     write_record,
 )
 from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import handoff
 from steelyard.store.verdicts.imported import ImportWriter
 
@@ -89,7 +90,7 @@ def import_tables(
             )
         imported = _write(place, tables, reading)
         write_record(place, _record(imported, tables, reading))
-        handoff.compact(place)
+        handoff.compact(RunSnapshot.take(run))
     return EXIT_ROW_ERRORS if imported["rejected"] else EXIT_DONE
 
 

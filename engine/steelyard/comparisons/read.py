@@ -36,7 +36,7 @@ from steelyard.comparisons.checks import PAIR, Checks, checked
 from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.input import discover
 from steelyard.input.table_roles import ROLES, assign, cluster_columns, expression
-from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import Connection, lock, one_row, open_file, open_memory, refusing
 from steelyard.store.verdicts.database import open_sql
 
@@ -67,7 +67,7 @@ class Comparisons:
 
 
 def read_comparisons(
-    path: Path,
+    source: Path | RunSnapshot,
     columns: Mapping[str, str] | None,
     need: Sequence[str],
     want: Sequence[str] = (),
@@ -76,7 +76,7 @@ def read_comparisons(
     """Read what a statistic needs from a run or a file.
 
     Args:
-        path: run directory, `.duckdb` file, or Parquet file, folder or pattern.
+        source: run, run directory, `.duckdb` file, or Parquet file, folder or pattern.
         columns: role -> column, as `--map` gives it. In parentheses it is an expression over the
             columns, in DuckDB's SQL: `preference=(score - 1)`. An empty one leaves the role out.
         need: roles, or names of columns, that have to be there.
@@ -89,7 +89,8 @@ def read_comparisons(
         NothingLeft: no row can be used.
         IntegrityFault: a file of the run is damaged.
     """
-    with _open(path) as (connection, names):
+    path = source if isinstance(source, Path) else source.run.root
+    with _open(source) as (connection, names):
         columns = columns or {}
         roles = assign(str(path), names, columns, need, want)
         left_out, where = _left_out(connection, names)
@@ -193,10 +194,12 @@ def _left_out(connection: Connection, names: Sequence[str]) -> tuple[dict[str, i
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[Connection, list[str]]]:
+def _open(path: Path | RunSnapshot) -> Iterator[tuple[Connection, list[str]]]:
     """A locked connection on which the source's rows have the name SOURCE, and their columns."""
-    if (path / "run.json").exists():
-        with open_sql(RunDir(path)) as connection:
+    if isinstance(path, Path) and (path / "run.json").exists():
+        path = RunSnapshot.take(path)
+    if isinstance(path, RunSnapshot):
+        with open_sql(path) as connection:
             yield connection, _named(connection, "SELECT * FROM verdicts")
     else:
         connection = _database(path) if path.suffix == ".duckdb" else open_memory()

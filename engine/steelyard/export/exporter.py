@@ -31,11 +31,9 @@ from steelyard.input import Limits, ShardSet
 from steelyard.input.side_files import open_instructions, open_responses, read_instructions
 from steelyard.scoring.run import open_input
 from steelyard.scoring.same_run import row_limits
-from steelyard.store.durable import file_digest, sync, write_text
-from steelyard.store.plan.files import read_manifest
-from steelyard.store.run_record import ImportedRecord, RunRecord, read_record
-from steelyard.store.rundir import RunDir
-from steelyard.store.verdicts.calibration import run_calibrator
+from steelyard.store.durable import sync, write_text
+from steelyard.store.run_record import ImportedRecord
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts.imported import imported_shards
 
 
@@ -71,18 +69,17 @@ def export_dataset(
         InputRefused: texts are not there, not what they were, or no row is left.
     """
     reporter = reporter or Reporter()
-    place = RunDir(run)
-    record = read_record(place)
+    snapshot = RunSnapshot.take(run)
     options = options.validate()
     if out is not None:
         check_folder(out)
-    texts = _texts(place, record, options, responses)
+    texts = _texts(snapshot, options, responses)
     evaluations = _evaluations(options)
     with scratch(out) as folder, open_selection(folder) as selection:
         reporter.log("reading verdicts")
-        known = selection.load_verdicts(place, options.where)
+        known = selection.load_verdicts(snapshot, options.where)
         options = _resolve(options, known)
-        _warn_about_run(place, known, selection, reporter)
+        _warn_about_run(snapshot, known, selection, reporter)
         forbidden = None
         if evaluations is not None:
             forbidden = HeldOutText(read_instructions(evaluations), options.ngram or NGRAM)
@@ -92,7 +89,7 @@ def export_dataset(
         content = {
             "steelyard": __version__,
             "options": options.to_json(),
-            **_origin(place, record),
+            **_origin(snapshot),
             "responses": _files(texts.files),
             "evaluations": _files(evaluations),
             **counts.to_json(),
@@ -107,8 +104,9 @@ def export_dataset(
 
 
 def _texts(
-    place: RunDir, record: RunRecord, options: ExportOptions, responses: Responses | None
+    snapshot: RunSnapshot, options: ExportOptions, responses: Responses | None
 ) -> TextSource:
+    record, place = snapshot.record, snapshot.run
     if responses is not None:
         shards = open_responses(responses.inputs, responses.columns)
         return ResponseSource(shards, options)
@@ -192,11 +190,11 @@ def _resolve(options: ExportOptions, known: AvailableColumns) -> ExportOptions:
 
 
 def _warn_about_run(
-    place: RunDir, known: AvailableColumns, selection: Selection, reporter: Reporter
+    snapshot: RunSnapshot, known: AvailableColumns, selection: Selection, reporter: Reporter
 ) -> None:
     if not known.calibrated:
         reporter.warn("no calibrator was applied to this run: raw preferences are exported")
-    manifest = read_manifest(place)
+    manifest = snapshot.manifest
     if manifest is not None and manifest.pairs > selection.counts.verdicts:
         reporter.warn(
             f"the run is not complete: {selection.counts.verdicts:,} of {manifest.pairs:,} pairs"
@@ -204,8 +202,8 @@ def _warn_about_run(
         )
 
 
-def _origin(place: RunDir, record: RunRecord) -> dict[str, Any]:
-    calibrator = run_calibrator(place)
+def _origin(snapshot: RunSnapshot) -> dict[str, Any]:
+    record, calibrator = snapshot.record, snapshot.calibrator
     return {
         "judge": {
             "name": record.judge,
@@ -215,7 +213,7 @@ def _origin(place: RunDir, record: RunRecord) -> dict[str, Any]:
         "input": {"fingerprint": record.input.fingerprint, "rows": record.input.rows},
         "calibrator": None
         if calibrator is None
-        else {"method": calibrator.method, "digest": file_digest(place.calibration)},
+        else {"method": calibrator.method, "digest": snapshot.calibration},
     }
 
 

@@ -13,8 +13,8 @@ from steelyard.comparisons.read import Comparisons, read_comparisons
 from steelyard.core.schemas import Float64
 from steelyard.errors import InputRefused, UsageError
 from steelyard.input import Limits, open_shards, stream
-from steelyard.store.run_record import ImportedRecord, read_record
-from steelyard.store.rundir import RunDir
+from steelyard.store.run_record import ImportedRecord, RunRecord
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts.imported import imported_shards
 
 FEATURES = ("length", "lists", "headings", "bold", "code")
@@ -82,10 +82,11 @@ def read_with_style(
     want = tuple(name for name in want if name not in {"length_a", "length_b"})
     if not (path / "run.json").exists():
         return read_comparisons(path, columns, (*need, *TEXTS), want, counted)
-    read = read_comparisons(path, columns, (*need, *PLACE), want)
+    run = RunSnapshot.take(path)
+    read = read_comparisons(run, columns, (*need, *PLACE), want)
     index = pa.array(np.arange(len(read.table)))
     places = read.table.select(PLACE).append_column("index", index)
-    found = places.join(_counts_of_shards(path), list(PLACE)).sort_by("index")
+    found = places.join(_counts_of_shards(path, run.record), list(PLACE)).sort_by("index")
     missing = found["length_a"].null_count
     if missing:
         raise InputRefused(
@@ -101,8 +102,7 @@ def read_with_style(
     return Comparisons(table, read.left_out, read.columns)
 
 
-def _counts_of_shards(path: Path) -> pa.Table:
-    record = read_record(RunDir(path))
+def _counts_of_shards(path: Path, record: RunRecord) -> pa.Table:
     if isinstance(record, ImportedRecord):
         found, limits = imported_shards(record.imported), Limits()
         if found is None:

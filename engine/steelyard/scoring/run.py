@@ -271,7 +271,7 @@ def _planning_progress(ctx: OpenRun, total: int) -> Callable[[int, int], None]:
     return on_progress
 
 
-def _recover(ctx: OpenRun) -> list[Part]:
+def _recover(ctx: OpenRun) -> Sequence[Part]:
     found = recover(ctx.run)
     for name in found.set_aside:
         ctx.reporter.warn(f"{name} is damaged: set aside, its prompts are read again")
