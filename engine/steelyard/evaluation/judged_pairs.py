@@ -17,7 +17,7 @@ from steelyard.calibrators.features import Features
 from steelyard.comparisons.read import describe, read_comparisons
 from steelyard.core.schemas import Float64, Int64
 from steelyard.errors import CalibratorRefused, InputRefused, escape
-from steelyard.input.table_roles import quoted
+from steelyard.input.sql_roles import quoted
 from steelyard.statistics.logistic import logit
 from steelyard.store.rundir import RunDir
 

@@ -84,7 +84,7 @@ def _find_local(text: str, path: str) -> _Found:
     if Path(path).is_dir():
         return _Found(path, _none_is_refused(text, path, tuple(_walk(path))))
     if os.path.lexists(path):
-        raise _missing(text, "is no file or folder that can be read", "name a Parquet file")
+        raise _missing(text, "is not a file or folder that can be read", "name a Parquet file")
     if not glob.has_magic(path):
         raise _missing(text, "no such file or folder", _near(path))
     root = _static_part(path)

@@ -146,11 +146,11 @@ class Judge:
 
     def _judged(self, asked: JudgedCompletions) -> tuple[Float64, dict[int, str]]:
         """The value of each row for its first completion; NaN where there is none, and why."""
-        batch = RawBatch("completions", 0, len(asked.first), asked.columns, {})
+        batch = RawBatch("completions", np.arange(len(asked.first)), asked.columns, {})
         names = _NAMES | {"response_b": self._baseline or "completion"}
         required = self._inquiry.required_roles
         accepted, rejects = check(batch, names, INTAKE, self._limits, required)
-        values = np.full(batch.rows, np.nan)
+        values = np.full(len(batch), np.nan)
         reasons = dict(zip(*(rejects[name].to_pylist() for name in ("row", "detail")), strict=True))
         if not len(accepted):
             return values, reasons
