@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from steelyard.core.schemas import Bool, Float64, Int64, UInt64
+from steelyard.statistics.logistic import sigmoid
 from steelyard_kernels.log_odds import strengths
 
 # What was chosen: `n` of verdicts, and which side the response is.
@@ -107,8 +108,8 @@ def choose(judged: VerdictColumns, against: str) -> Chosen:
         better_side=np.where(direct, turned, side[best]).astype(np.int64),
         worse=np.where(direct, at, seen[other]),
         worse_side=np.where(direct, ~turned, side[other]).astype(np.int64),
-        probability=np.where(direct, own, _sigmoid(_gap(strength, best, other))),
-        raw=np.where(direct, own_raw, _sigmoid(_gap(raw, best, other))),
+        probability=np.where(direct, own, sigmoid(_gap(strength, best, other))),
+        raw=np.where(direct, own_raw, sigmoid(_gap(raw, best, other))),
         direct=direct,
         contradicted=direct & (own < 0.5),
         unconnected=int(np.isin(first, loose).sum()),
@@ -181,11 +182,6 @@ def _direct(first: Int64, second: Int64, best: Int64, other: Int64, ends: Int64)
 def _gap(strength: Float64, best: Int64, other: Int64) -> Float64:
     gap = strength[best] - strength[other]
     return np.where(np.abs(gap) < _EQUAL, 0.0, gap)
-
-
-def _sigmoid(value: Float64) -> Float64:
-    out: Float64 = 1 / (1 + np.exp(-value))
-    return out
 
 
 _NONE, _NO = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
