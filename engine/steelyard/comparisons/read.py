@@ -15,7 +15,7 @@ file, a folder or a pattern. The table has one column a role, under the role's n
 | preference_ab, preference_ba | float64 in [0, 1]: `preference` as read in each order |
 | calibrated_preference, calibrated_tie | float64 in [0, 1] |
 | pair_id | string |
-| gold | votes for a, b and a tie (records.GOLD); null where a row has none |
+| gold | votes for a, b and a tie (schemas.GOLD); null where a row has none |
 
 Any other name is a column of the source (or a field of `metadata`), taken as it is.
 """
@@ -25,9 +25,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -37,7 +37,8 @@ from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.input import discover
 from steelyard.input.table_roles import ROLES, assign, cluster_columns, expression
 from steelyard.store.rundir import RunDir
-from steelyard.store.verdicts.database import Connection, lock, one_row, open_sql
+from steelyard.store.sql import Connection, lock, one_row, open_file, open_memory, refusing
+from steelyard.store.verdicts.database import open_sql
 
 BATCH = 1 << 20  # rows that are checked at a time
 SOURCE = "source_rows"
@@ -92,20 +93,13 @@ def read_comparisons(
         columns = columns or {}
         roles = assign(str(path), names, columns, need, want)
         left_out, where = _left_out(connection, names)
-        try:
+        with refusing(partial(_unreadable, path)):
             if "instruction" in {*need, *want} - columns.keys():
                 own, pair = cluster_columns(str(path), names, columns)
                 roles |= _clusters(connection, own, pair, where)
             roles = _without_empty(connection, roles, want, where)
             query = f"SELECT {_select(connection, roles)} FROM {SOURCE}{where}"  # noqa: S608
             table, more = _read(connection, query, Checks(str(path)), each or (lambda batch: batch))
-        except duckdb.Error as error:
-            words = " ".join(str(error).split("\n\n", maxsplit=1)[0].split())
-            raise UsageError(
-                f"DuckDB cannot read the columns: {escape(words, 300)}",
-                place=str(path),
-                remedy="check --map: a column's name, or an expression in parentheses",
-            ) from None
     left_out = {key: count for key, count in (left_out | more).items() if count}
     if not len(table):
         raise NothingLeft(
@@ -117,6 +111,14 @@ def read_comparisons(
     if pair := roles.pop(PAIR, None):
         roles["instruction"] += f", else {pair}"
     return Comparisons(table, left_out, roles)
+
+
+def _unreadable(path: Path, words: str) -> UsageError:
+    return UsageError(
+        f"DuckDB cannot read the columns: {words}",
+        place=str(path),
+        remedy="check --map: a column's name, or an expression in parentheses",
+    )
 
 
 def describe(left_out: Mapping[str, int]) -> str:
@@ -197,7 +199,7 @@ def _open(path: Path) -> Iterator[tuple[Connection, list[str]]]:
         with open_sql(RunDir(path)) as connection:
             yield connection, _named(connection, "SELECT * FROM verdicts")
     else:
-        connection = _database(path) if path.suffix == ".duckdb" else duckdb.connect(":memory:")
+        connection = _database(path) if path.suffix == ".duckdb" else open_memory()
         try:
             if path.suffix != ".duckdb":
                 connection.register("parquet_rows", _dataset(path))
@@ -220,16 +222,16 @@ def _named(connection: Connection, query: str) -> list[str]:
 
 
 def _database(path: Path) -> Connection:
-    try:
-        connection = duckdb.connect(str(path), read_only=True)
-        connection.execute("SELECT * FROM verdicts LIMIT 0")
-    except duckdb.Error as error:
-        words = str(error).split("\n", maxsplit=1)[0]
-        raise UsageError(
-            f"this is no database with verdicts: {escape(words, 200)}",
+    def refusal(words: str) -> UsageError:
+        return UsageError(
+            f"this is not a database with verdicts: {words}",
             place=str(path),
             remedy="name a file that `steelyard score` or `steelyard compact` wrote",
-        ) from None
+        )
+
+    with refusing(refusal):
+        connection = open_file(path)
+        connection.execute("SELECT * FROM verdicts LIMIT 0")
     return connection
 
 
