@@ -28,20 +28,20 @@ from harness.generated import make_shards
 CHILD = """
 import json, sys, tempfile, time
 from pathlib import Path
-from steelyard.plan.keys import KeySpec
+from steelyard.plan.spec import KeySpec
 from steelyard.scoring.planner import write_plan
 from steelyard.protocols.axes import PromptAxes
 from steelyard.input import open_shards, stream
 from steelyard.store.rundir import RunDir
 shards = open_shards([sys.argv[1]])
 shown = {"conversation", "first", "instruction", "reference", "second", "system"}
-asking = KeySpec(PromptAxes(), ((bytes(16),),), (), frozenset(shown))
+key_spec = KeySpec(PromptAxes(), ((bytes(16),),), (), frozenset(shown))
 with tempfile.TemporaryDirectory(dir=sys.argv[2]) as folder:
     run = RunDir(Path(folder))
     run.create()
     began, used = time.perf_counter(), time.process_time()
     plan = write_plan(
-        run, lambda: stream(shards), asking=asking, expected=shards.rows,
+        run, lambda: stream(shards), key_spec=key_spec, expected=shards.rows,
         bucket_bytes=32 << 20, schema=shards.schema, local=shards.local,
         on_progress=lambda accepted, refused: None,
     )
@@ -60,8 +60,9 @@ from contextlib import closing
 from pathlib import Path
 from steelyard.core.config import RunConfig
 from steelyard.scoring.feed import feed
-from steelyard.scoring.run_record import judge_specs, row_limits
-from steelyard.prompts.judging import judge_forms, key_spec, resolve_spec
+from steelyard.scoring.same_run import judge_specs, row_limits
+from steelyard.plan.spec import KeySpec
+from steelyard.prompts.judging import judge_forms, resolve_spec
 from steelyard.judge import open_judge
 from steelyard.scoring.cache_oracle import BlockOracle
 from steelyard.scoring.planner import write_plan
@@ -73,10 +74,10 @@ from steelyard.scoring.tally import Tally
 from steelyard.scoring.shard_texts import open_texts
 from steelyard.core.work import CacheShape
 config = RunConfig(inputs=(sys.argv[1],), judge=(sys.argv[3],))
-inquiry, examples = resolve_spec(config)
-shards, judge = open_input(config, inquiry), open_judge(*judge_specs(config))
-part = judge_forms(judge, inquiry, examples, truncate=False)
-asked = key_spec(inquiry, [part])
+spec, examples = resolve_spec(config)
+shards, judge = open_input(config, spec), open_judge(*judge_specs(config))
+part = judge_forms(judge, spec, examples, truncate=False)
+key_spec = KeySpec.of(spec, [part])
 maker = PromptMaker.build(judge.encoder, part.forms, 8000, truncate=False)
 oracle, tally = BlockOracle(CacheShape(True, 16, 4096, 16384, 1024, 8192)), Tally()
 times = []
@@ -84,11 +85,11 @@ with tempfile.TemporaryDirectory(dir=sys.argv[2]) as folder:
     run = RunDir(Path(folder))
     run.create()
     plan = write_plan(
-        run, lambda: stream(shards), asking=asked, expected=shards.rows,
+        run, lambda: stream(shards), key_spec=key_spec, expected=shards.rows,
         bucket_bytes=32 << 20, schema=shards.schema, local=shards.local,
         on_progress=lambda accepted, refused: None,
     )
-    with closing(open_texts(run, plan, shards, asked, row_limits(config))) as texts:
+    with closing(open_texts(run, plan, shards, key_spec, row_limits(config))) as texts:
         buckets = feed(texts, plan, maker, lambda bucket: set())
         while True:
             began, used = time.perf_counter(), time.process_time()

@@ -1,6 +1,10 @@
 """What the documents say can be done is done here."""
 
+import json
 import re
+import shlex
+import subprocess
+import sys
 
 import click
 import pyarrow as pa
@@ -10,7 +14,7 @@ import pytest
 import steelyard
 from steelyard.cli import main
 from steelyard.core.config import RunConfig, load_toml
-from support.helpers import ROOT, pairs_table
+from support.helpers import PROGRAM, ROOT, pairs_table
 
 SQL = (ROOT / "docs/sql.md").read_text("utf-8")
 CLI = (ROOT / "docs/cli.md").read_text("utf-8")
@@ -80,3 +84,36 @@ def test_the_python_of_the_readme_is_the_api():
     code = re.findall(r"```python\n(.*?)```", README + CLI, re.DOTALL)
     for name in re.findall(r"steelyard\.(\w+)\(", "".join(code)):
         assert callable(getattr(steelyard, name))
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs/README.md").read_text("utf-8")
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert pages <= set(re.findall(r"\]\(([\w-]+\.md)", index))
+
+
+def test_the_quickstart_leads_to_a_ranked_table(tmp_path):
+    text = (ROOT / "docs/quickstart.md").read_text("utf-8")
+    (python,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    commands = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines()
+    responses = [
+        {"instruction": f"question {i}", "model": f"model-{m}", "response": f"{m} says {i}"}
+        for i in range(6)
+        for m in "xyz"
+    ]
+    lines = "".join(json.dumps(response) + "\n" for response in responses)
+    (tmp_path / "responses.jsonl").write_text(lines)
+    subprocess.run([sys.executable, "-c", python], cwd=tmp_path, check=True)
+    outputs = []
+    for command in commands:
+        name, *arguments = shlex.split(command.replace("--judge demo", "--judge scripted"))
+        assert name == "steelyard"
+        done = subprocess.run(
+            [*PROGRAM, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    ranked = next(
+        out for out, command in zip(outputs, commands, strict=True) if " rank " in command
+    )
+    assert all(f"model-{m}" in ranked for m in "xyz")

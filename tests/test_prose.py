@@ -25,7 +25,7 @@ _PER = (
 )
 PATTERNS = {
     "say this many, or the number": r"\bso (many|few)\b",
-    "say is not a X, or there is no X": r"\b(is|are|was|were)\s+no\s+(?!longer|more)",
+    "say is not a X, there is no X": r"(?<![Tt]here\s)\b(is|are|was|were)\s+no\s+(?!longer|more)",
     "say per": rf"\b({_UNIT}) an? ({_PER})\b",
     "help texts begin with a noun or a verb": r"\bhelp\s*=\s*f?[\"'](Of|Whom|Whether)\b",
     "say is, is in or comes first": r"\b(stands?|stood)\b(?! for\b)",

@@ -16,6 +16,7 @@ from steelyard.export.exporter import Responses, export_dataset
 from steelyard.export.options import ExportOptions, make_options
 from steelyard.scoring.run import score as score_run
 from steelyard.scoring.status import run_status
+from steelyard.store.run_record import read_record
 from steelyard.store.rundir import RunDir
 
 __all__ = ["ExportOptions", "Run", "RunConfig", "open_run", "score"]
@@ -103,5 +104,5 @@ def score(
 
 def open_run(run: str | os.PathLike[str]) -> Run:
     """Open a run directory, finished or not, for reading."""
-    RunDir(Path(run)).read_passport()
+    read_record(RunDir(Path(run)))
     return Run(Path(run))

@@ -22,6 +22,7 @@ from steelyard.input.stream import read
 from steelyard.ranking.rank import RankOptions, rank
 from steelyard.ranking.winrate import winrate
 from steelyard.statistics.means import mean
+from steelyard.store.run_record import read_record
 from steelyard.store.rundir import RunDir
 from support.helpers import data_file, program, rows, write_pairs
 
@@ -301,7 +302,7 @@ def test_alpaca_evals_win_rates_are_the_published_ones(tmp_path):
     assert len(published) == len(found) == 50
     for row in published:
         assert found[row["model"]] == pytest.approx(row["win_rate"], abs=1e-6)
-    assert RunDir(run.root).read_passport()["imported"]["pairs"] == 40_240
+    assert read_record(RunDir(run.root)).imported.pairs == 40_240
 
 
 def test_stored_words_are_imported(tmp_path):

@@ -109,8 +109,8 @@ def test_examples_of_a_row_s_category(tmp_path):
     config = RunConfig(inputs=(str(shard),), judge=("scripted",), protocol=("few-shot",),
                        **options_of("few-shot", tmp_path))  # fmt: skip
     assert score(config, tmp_path / "run") == 0
-    passport = json.loads((tmp_path / "run" / "run.json").read_text())
-    general, math = passport["judges"][0]["part"]["forms"]
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    general, math = record["judges"][0]["part"]["forms"]
     assert "2 + 2?" in general["constants"].values()
     assert "3 + 3?" in math["constants"].values()
     assert "3 + 3?" not in json.dumps(general)

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steelyard.cli.ranking_text import format_bias
 from steelyard.errors import UsageError
 from steelyard.ranking import bias as measures
-from steelyard.ranking.bias_report import bias, format_bias
+from steelyard.ranking.bias_report import bias
 from steelyard.ranking.contextual import fit_contextual
 from steelyard.ranking.tournament import tournament
 from steelyard.statistics.logistic import sigmoid
@@ -128,7 +129,7 @@ def test_by_a_column(tmp_path):
     assert found["by"].keys() == {"p", "q"}
     assert sum(part["rows"] for part in found["by"].values()) == found["all"]["rows"] == 400
     text = format_bias(found)
-    assert "decisions for the first response" in text
+    assert "decisions for the response shown first" in text
     assert "warning" not in text
     with pytest.raises(UsageError, match="no column nothing"):
         report(tmp_path, table, "nothing")
@@ -140,7 +141,7 @@ def test_what_cannot_be_told_is_named(tmp_path):
     found = report(tmp_path, pa.table({"preference": [0.4, 0.6]}))
     assert found["missing"].keys() == {"position", "verbosity", "families", "label mass"}
     assert found["all"]["verbosity"] is None
-    assert "not told: position, for lack of preference_ab and preference_ba" in format_bias(found)
+    assert "no position: it needs preference_ab and preference_ba" in format_bias(found)
 
 
 def test_a_contextual_fit_covers_the_truth():
@@ -170,7 +171,7 @@ def test_few_instructions_are_told_by_group(tmp_path):
         table.schema.get_field_index("subset"), "subset", pa.array(["p"] * 12 + ["q"] * 148)
     )
     found = report(tmp_path, few, "subset")
-    note = "only 3 clusters: too few to tell how sure this is; no interval is given"
+    note = "only 3 clusters: too few to estimate uncertainty; no interval is given"
     assert f"p: {note}" in found["warnings"]
     assert not [line for line in found["warnings"] if line.startswith("q: ")]
     for group, sure in ((found["by"]["p"], False), (found["by"]["q"], True)):

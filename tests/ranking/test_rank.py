@@ -5,9 +5,10 @@ from __future__ import annotations
 import pyarrow.parquet as pq
 import pytest
 
+from steelyard.cli.ranking_text import format_rank
 from steelyard.errors import UsageError
 from steelyard.ranking import scores
-from steelyard.ranking.rank import RankOptions, format_rank, rank
+from steelyard.ranking.rank import RankOptions, rank
 from support.rating_twins import comparisons as table
 
 
@@ -29,7 +30,7 @@ def test_two_rows_make_no_difference_real(tmp_path, intervals):
                 assert (one[name] is not None) == sure
         assert [one["p_value"] for one in found["differences"]] == ([None] if sure else [])
         text = format_rank(found)
-        assert ("0 of 1 differences are real" in text) == sure
+        assert ("0 of 1 differences are significant" in text) == sure
         assert ("no difference counts as real with fewer than 30" in text) == sure
         assert ("no interval is given" in text) != sure
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steelyard.cli.ranking_text import format_winrate
 from steelyard.errors import InputRefused, UsageError
 from steelyard.ranking.length_control import (
     length_controlled,
@@ -19,7 +20,7 @@ from steelyard.ranking.length_control import (
     style_controlled,
 )
 from steelyard.ranking.style import FEATURES, style_counts
-from steelyard.ranking.winrate import format_winrate, winrate
+from steelyard.ranking.winrate import winrate
 from steelyard.statistics.clusters import cluster_warning
 from steelyard.statistics.logistic import fit, sigmoid
 from steelyard.statistics.means import mean

@@ -31,7 +31,7 @@ from steelyard.scoring.shard_texts import open_texts
 from steelyard.store.plan.files import load_manifest
 from steelyard.store.reads.journal import read_journal
 from steelyard.store.rundir import RunDir
-from support.helpers import PROGRAM, pairs_table, pairwise_asking, program
+from support.helpers import PROGRAM, pairs_table, pairwise_key_spec, program
 
 QUIET = Reporter(quiet=True)
 SMALL = {"bucket_bytes": 2000, "part_rows": 40}
@@ -77,9 +77,9 @@ def verdicts(run):
 
 def tables(run, shards):
     """All buckets of a plan."""
-    passport = json.loads((run / "run.json").read_text())
-    (form,) = passport["judges"][0]["part"]["fingerprints"]
-    asking = pairwise_asking(bytes.fromhex(form))
+    record = json.loads((run / "run.json").read_text())
+    (form,) = record["judges"][0]["part"]["fingerprints"]
+    asking = pairwise_key_spec(bytes.fromhex(form))
     texts = open_texts(RunDir(run), manifest(run), open_shards([shards]), asking, Limits())
     found = [texts.texts(bucket) for bucket in range(len(manifest(run).unique))]
     texts.close()

@@ -398,10 +398,10 @@ def test_the_run_directory_is_as_documented(run):
         "sessions.jsonl", "telemetry.jsonl", "lock",
     } == names  # fmt: skip
     assert not list(Path(run).rglob("*.tmp"))
-    passport = json.loads((run / "run.json").read_text())
-    (judge,) = passport["judges"]
+    record = json.loads((run / "run.json").read_text())
+    (judge,) = record["judges"]
     assert judge["name"].startswith("scripted")
-    assert passport["config"]["inputs"]
+    assert record["config"]["inputs"]
 
 
 def test_reuse_that_was_cut_short_is_completed(tmp_path, run, shard, monkeypatch):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steelyard.plan.keys import KeySpec
+from steelyard.plan.spec import KeySpec
 from steelyard.protocols.axes import PromptAxes
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ def data_file(name):
     return path
 
 
-def pairwise_asking(fingerprint=bytes(16)):
+def pairwise_key_spec(fingerprint=bytes(16)):
     """What `pairwise` asks about a pair: one form, and all the texts that it shows."""
     shown = {"conversation", "first", "instruction", "reference", "second", "system"}
     return KeySpec(PromptAxes(), ((fingerprint,),), (), frozenset(shown))

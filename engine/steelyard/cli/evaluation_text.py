@@ -8,6 +8,7 @@ from pathlib import Path
 from steelyard.calibrators.calibrator import Calibrator
 from steelyard.calibrators.linear import Linear
 from steelyard.calibrators.piecewise import Histogram
+from steelyard.cli.tables import format_table
 from steelyard.evaluation.evaluate import Assessment, Report
 from steelyard.evaluation.fit import Fitted
 from steelyard.evaluation.metrics.bootstrap import FEWEST_BOOTSTRAPS, Bin, Estimate, Evaluation
@@ -31,13 +32,13 @@ def format_fit(fitted: Fitted, out: Path) -> str:
             ]
             for one in candidates
         ]
-        table = _table(["method", "log loss", "behind", "std. error"], rows)
+        table = format_table(rows, ["method", "log loss", "behind", "std. error"])
         blocks.insert(0, f"held-out log loss, from the simplest method on; * is chosen\n{table}")
     if fitted.calibrator.selective:
         rows = [
             [f"{one[key]:.3f}" for key in ("coverage", "threshold", "risk")] for one in fitted.curve
         ]
-        blocks.insert(-1, _table(["coverage", "threshold", "disagreement"], rows))
+        blocks.insert(-1, format_table(rows, ["coverage", "threshold", "disagreement"]))
     return "\n\n".join(blocks)
 
 
@@ -150,7 +151,7 @@ def _metrics(part: Assessment) -> str:
     if part.change:
         columns, header = [*columns, part.change], [*header, "change"]
     rows = [[name, *(_shown(one.get(name)) for one in columns)] for name in columns[0]]
-    return _table(header, rows)
+    return format_table(rows, header)
 
 
 def _shown(estimate: Estimate | None) -> str:
@@ -168,7 +169,7 @@ def _parts(report: Report) -> str:
         for kind, evaluation in _evaluations(part):
             values = [_shown(evaluation.estimates.get(name)) for name in names]
             rows.append([str(part.value), kind, f"{evaluation.pairs:,}", *values])
-    return _table([str(report.options.by), "", "pairs", *names], rows)
+    return format_table(rows, [str(report.options.by), "", "pairs", *names])
 
 
 def _annotators(report: Report) -> str:
@@ -176,7 +177,7 @@ def _annotators(report: Report) -> str:
         [one.name, f"{one.votes:,}", _share(one.with_others), _share(one.with_judge)]
         for one in report.annotators[:MOST_ANNOTATORS]
     ]
-    table = _table(["annotator", "votes", "with others", "with judge"], rows)
+    table = format_table(rows, ["annotator", "votes", "with others", "with judge"])
     hidden = len(report.annotators) - MOST_ANNOTATORS
     table += f"\nand {hidden:,} more (--json has all)" if hidden > 0 else ""
     kappa = report.annotator_kappa
@@ -185,15 +186,3 @@ def _annotators(report: Report) -> str:
 
 def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, *rows]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if at == 0 else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )

@@ -10,7 +10,7 @@ from steelyard.judge import open_judge
 from steelyard.prompts.forms import compile_template, make_form
 from steelyard.prompts.judging import answer_of, form_fingerprint
 from steelyard.protocols import get_protocol
-from steelyard.scoring.run_record import judge_specs
+from steelyard.scoring.same_run import judge_specs
 
 
 def inspect_judge(name: str, revision: str | None, protocol: str) -> dict[str, Any]:

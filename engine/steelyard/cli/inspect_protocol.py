@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from steelyard.cli.doctor import BAD, GOOD, NOTE, finding
+from steelyard.cli.doctor import BAD, GOOD, NOTE, Finding
+from steelyard.cli.doctor import make_finding as finding
 from steelyard.core.config import RunConfig
 from steelyard.errors import SteelyardError
 from steelyard.judge import open_judge
@@ -14,7 +15,7 @@ from steelyard.prompts.judging import answer_of
 from steelyard.protocols import get_protocol, protocol_names
 from steelyard.protocols.protocol import SLOT, Example, Protocol
 from steelyard.protocols.rules import RULES
-from steelyard.scoring.run_record import judge_specs
+from steelyard.scoring.same_run import judge_specs
 
 # What is shown where a real row would stand.
 SAMPLE = {
@@ -132,7 +133,7 @@ def format_protocol(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def check_protocol(name: str, judge_name: str) -> list[dict[str, Any]]:
+def check_protocol(name: str, judge_name: str) -> list[Finding]:
     """Findings about a protocol, as name, state (ok, note, bad), what was found, and a remedy.
 
     What keeps a file from being a protocol at all is one bad finding.
@@ -152,7 +153,7 @@ def check_protocol(name: str, judge_name: str) -> list[dict[str, Any]]:
     return found
 
 
-def _sharing(compiled: Compiled) -> list[dict[str, Any]]:
+def _sharing(compiled: Compiled) -> list[Finding]:
     """Whether neighbouring prompts share as much of their beginning as they can."""
     found = []
     ranks = [_RANKS[slot] for slot in compiled.slots]

@@ -15,6 +15,7 @@ from steelyard.input.problems import Reason, RowProblems
 from steelyard.input.types import UnsupportedError, cast, role_type
 from steelyard.input.votes import PREFERENCES, label_codes, read_gold
 from steelyard.statistics.clusters import instruction_ids
+from steelyard.statistics.logistic import sigmoid
 
 SOURCES = {"logit", "winner", "score_a", "score_b"}
 NO_PREFERENCE = "no preference"
@@ -126,9 +127,7 @@ def _sigmoid(values: pa.Array, name: str, problems: RowProblems) -> pa.Array:
     remedy = _FINITE.format(name) if name == "logit" else _SCORES
     wrong = is_outside(values, -LARGEST, LARGEST)
     problems.add(wrong, Reason.SCALE, f"{name} is not a finite number", remedy=remedy)
-    with np.errstate(over="ignore"):
-        preference = 1 / (1 + np.exp(-to_floats(values)))
-    return pa.array(preference, mask=to_mask(values.is_null()))
+    return pa.array(sigmoid(to_floats(values)), mask=to_mask(values.is_null()))
 
 
 def _unit(name: str, values: pa.Array, problems: RowProblems) -> pa.Array:

@@ -24,8 +24,13 @@ from steelyard.input import Limits, ShardSet, open_shards
 from steelyard.input.problems import list_columns
 from steelyard.input.roles import MODELS, VERDICT_TABLE
 from steelyard.input.stream import read
-from steelyard.store.run_record import new_record
-from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.run_record import (
+    ImportedRecord,
+    ImportRecord,
+    common_fields,
+    write_record,
+)
+from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import handoff
 from steelyard.store.verdicts.imported import ImportWriter
 
@@ -76,7 +81,7 @@ def import_tables(
             " --map winner=",
         )
     with place.lock():
-        if place.passport.exists():
+        if place.record_file.exists():
             raise UsageError(
                 "there is a run already",
                 place=str(run),
@@ -84,7 +89,7 @@ def import_tables(
                 remedy="name a new folder with --run",
             )
         imported = _write(place, tables, reading)
-        place.write_passport(_passport(imported, tables, reading))
+        write_record(place, _record(imported, tables, reading))
         handoff.compact(place)
     return EXIT_ROW_ERRORS if imported["rejected"] else EXIT_DONE
 
@@ -160,21 +165,22 @@ def _write(place: RunDir, tables: ShardSet, reading: Reading) -> dict[str, Any]:
     return writer.commit()
 
 
-def _passport(imported: dict[str, Any], tables: ShardSet, reading: Reading) -> dict[str, Any]:
-    """Return the content of run.json."""
-    how = {
-        "tables": [source.name for source in tables.sources],
-        "paths": [source.path for source in tables.sources],
-        "columns": {**tables.roles, **{k: CONSTANT + v for k, v in reading.constants.items()}},
-        "b_wins": reading.low,
-        "a_wins": reading.high,
-    }
-    return new_record(
-        tables,
+def _record(imported: dict[str, Any], tables: ShardSet, reading: Reading) -> ImportedRecord:
+    """Return the record of an imported run."""
+    constants = {role: CONSTANT + name for role, name in reading.constants.items()}
+    return ImportedRecord(
+        **common_fields(tables),
         # What a calibrator depends on: who judged, not which tables hold it.
         fingerprint=fingerprint({"judge": reading.judge, "protocol": PROTOCOL}),
         config={"judge": reading.judge, "protocol": PROTOCOL},
-        judges=[{"name": reading.judge}],
-        inquiry={"protocols": [{"name": PROTOCOL}]},
-        **{IMPORTED: {**how, **imported}},
+        judges=({"name": reading.judge},),
+        inquiry={"protocols": ({"name": PROTOCOL},)},
+        imported=ImportRecord(
+            tables=tuple(source.name for source in tables.sources),
+            paths=tuple(source.path for source in tables.sources),
+            columns={**tables.roles, **constants},
+            b_wins=reading.low,
+            a_wins=reading.high,
+            **imported,
+        ),
     )

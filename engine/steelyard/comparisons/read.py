@@ -26,19 +26,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 
 from steelyard.comparisons.checks import PAIR, check_batch
-from steelyard.errors import InputRefused, UsageError, escape
+from steelyard.errors import InputRefused, UsageError
 from steelyard.input.problems import RowProblems
 from steelyard.input.roles import COMPARISONS
 from steelyard.input.side_files import open_dataset
 from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
 from steelyard.store.rundir import RunDir
-from steelyard.store.verdicts.database import Connection, lock, one_row, open_sql
+from steelyard.store.sql import Connection, lock, one_row, open_file, open_memory, refusing
+from steelyard.store.verdicts.database import open_sql
 
 BATCH = 1 << 20  # rows that are checked at a time
 SOURCE = "source_rows"
@@ -93,7 +94,7 @@ def read_comparisons(
         column_map = columns or {}
         roles = resolve_sql(str(path), names, column_map, need, want)
         left_out, where = _left_out(connection, names)
-        try:
+        with refusing(partial(_unreadable, path)):
             if "instruction" in {*need, *want} - column_map.keys():
                 pair = resolve_sql(str(path), names, column_map, (), ["pair_id"]).get("pair_id")
                 roles |= _clusters(connection, names, pair, where)
@@ -101,13 +102,6 @@ def read_comparisons(
             query = f"SELECT {_select(connection, roles)} FROM {SOURCE}{where}"  # noqa: S608
             reader = connection.sql(query).to_arrow_reader(BATCH)
             table = _read(reader, str(path), left_out, each or (lambda batch: batch))
-        except duckdb.Error as error:
-            words = " ".join(str(error).split("\n\n", maxsplit=1)[0].split())
-            raise UsageError(
-                f"DuckDB cannot read the columns: {escape(words, 300)}",
-                place=str(path),
-                remedy="check --map: a column's name, or an expression in parentheses",
-            ) from None
     if not len(table):
         raise NothingLeft(
             "no comparison is left"
@@ -118,6 +112,14 @@ def read_comparisons(
     if pair := roles.pop(PAIR, None):
         roles["instruction"] += f", else {pair}"
     return Comparisons(table, dict(left_out), roles)
+
+
+def _unreadable(path: Path, words: str) -> UsageError:
+    return UsageError(
+        f"DuckDB cannot read the columns: {words}",
+        place=str(path),
+        remedy="check --map: a column's name, or an expression in parentheses",
+    )
 
 
 def describe(left_out: Mapping[str, int]) -> str:
@@ -202,7 +204,7 @@ def _open(path: Path) -> Iterator[tuple[Connection, dict[str, str]]]:
         with open_sql(RunDir(path)) as connection:
             yield connection, _named(connection, "SELECT * FROM verdicts")
     else:
-        connection = _database(path) if path.suffix == ".duckdb" else duckdb.connect(":memory:")
+        connection = _database(path) if path.suffix == ".duckdb" else open_memory()
         try:
             if path.suffix != ".duckdb":
                 connection.register("parquet_rows", open_dataset(path))
@@ -232,14 +234,14 @@ def _named(connection: Connection, query: str) -> dict[str, str]:
 
 
 def _database(path: Path) -> Connection:
-    try:
-        connection = duckdb.connect(str(path), read_only=True)
-        connection.execute("SELECT * FROM verdicts LIMIT 0")
-    except duckdb.Error as error:
-        words = str(error).split("\n", maxsplit=1)[0]
-        raise UsageError(
-            f"this is not a database with verdicts: {escape(words, 200)}",
+    def refusal(words: str) -> UsageError:
+        return UsageError(
+            f"this is not a database with verdicts: {words}",
             place=str(path),
             remedy="name a file that `steelyard score` or `steelyard compact` wrote",
-        ) from None
+        )
+
+    with refusing(refusal):
+        connection = open_file(path)
+        connection.execute("SELECT * FROM verdicts LIMIT 0")
     return connection

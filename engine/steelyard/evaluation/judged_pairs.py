@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +20,7 @@ from steelyard.core.schemas import Float64, Int64
 from steelyard.errors import CalibratorRefused, InputRefused, escape
 from steelyard.input.sql_roles import quoted
 from steelyard.statistics.logistic import logit
+from steelyard.store.run_record import ScoredRecord, read_record
 from steelyard.store.rundir import RunDir
 
 ORDERS = ("preference_ab", "preference_ba")
@@ -128,15 +130,19 @@ def binding(source: Source) -> dict[str, str]:
     """
     if not source.is_run:
         return {"table": "logit" if "score" in source.columns else "preference"}
-    passport: dict[str, Any] = RunDir(source.path).read_passport()
-    judges, protocols = passport["judges"], passport["inquiry"]["protocols"]
-    forms = json.dumps([judge.get("part") for judge in judges], sort_keys=True).encode()
+    record = read_record(RunDir(source.path))
+    parts: list[Any] = [None]  # an imported run has one judge, and nothing is known of its prompts
+    truncation = "none"
+    if isinstance(record, ScoredRecord):
+        parts = [msgspec.to_builtins(judge.part) for judge in record.judges]
+        truncation = record.config.overlong
+    forms = json.dumps(parts, sort_keys=True).encode()
     return {
-        "fingerprint": str(passport["fingerprint"]),
-        "judge": " + ".join(judge["name"] for judge in judges),
-        "protocol": " + ".join(protocol["name"] for protocol in protocols),
+        "fingerprint": record.fingerprint,
+        "judge": record.judge,
+        "protocol": record.protocol,
         "templates": hashlib.sha256(forms).hexdigest()[:32],
-        "truncation": str(passport["config"].get("overlong", "none")),
+        "truncation": truncation,
     }
 
 

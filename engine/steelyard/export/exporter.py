@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 
 from steelyard._version import __version__
 from steelyard.core.arrow import repeat_text
-from steelyard.core.config import RunConfig
 from steelyard.core.progress import Reporter
 from steelyard.errors import InputRefused, UsageError
 from steelyard.export.card import format_card
@@ -26,16 +25,16 @@ from steelyard.export.observer import TextObserver
 from steelyard.export.options import NGRAM, ExportOptions
 from steelyard.export.overlap import HeldOutText
 from steelyard.export.selection import AvailableColumns, Selection, open_selection
-from steelyard.export.sources import DatasetTexts, ResponseTexts, ShardSource
+from steelyard.export.sources import ResponseSource, ShardSource, TextSource
 from steelyard.export.writer import DatasetWriter, check_folder, scratch, writing_dataset
 from steelyard.input import Limits, ShardSet
 from steelyard.input.side_files import open_instructions, open_responses, read_instructions
-from steelyard.prompts.judging import JudgingSpec
 from steelyard.scoring.run import open_input
-from steelyard.scoring.run_record import row_limits
+from steelyard.scoring.same_run import row_limits
 from steelyard.store.durable import file_digest, sync, write_text
 from steelyard.store.plan.files import read_manifest
-from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.run_record import ImportedRecord, RunRecord, read_record
+from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts.calibration import run_calibrator
 from steelyard.store.verdicts.imported import imported_shards
 
@@ -73,15 +72,15 @@ def export_dataset(
     """
     reporter = reporter or Reporter()
     place = RunDir(run)
-    passport = place.read_passport()
+    record = read_record(place)
     options = options.validate()
     if out is not None:
         check_folder(out)
-    texts = _texts(place, passport, options, responses)
+    texts = _texts(place, record, options, responses)
     evaluations = _evaluations(options)
     with scratch(out) as folder, open_selection(folder) as selection:
         reporter.log("reading verdicts")
-        known = selection.take_verdicts(place, options.where)
+        known = selection.load_verdicts(place, options.where)
         options = _resolve(options, known)
         _warn_about_run(place, known, selection, reporter)
         forbidden = None
@@ -89,11 +88,11 @@ def export_dataset(
             forbidden = HeldOutText(read_instructions(evaluations), options.ngram or NGRAM)
         texts.scan(selection, TextObserver(options, forbidden), partial(reporter.step, "texts"))
         reporter.done()
-        counts = selection.settle(options, calibrated=known.calibrated, in_shards=texts.in_shards)
+        counts = selection.decide(options, calibrated=known.calibrated, in_shards=texts.in_shards)
         content = {
             "steelyard": __version__,
             "options": options.to_json(),
-            **_origin(place, passport),
+            **_origin(place, record),
             "responses": _files(texts.files),
             "evaluations": _files(evaluations),
             **counts.to_json(),
@@ -108,13 +107,13 @@ def export_dataset(
 
 
 def _texts(
-    place: RunDir, passport: dict[str, Any], options: ExportOptions, responses: Responses | None
-) -> DatasetTexts:
+    place: RunDir, record: RunRecord, options: ExportOptions, responses: Responses | None
+) -> TextSource:
     if responses is not None:
         shards = open_responses(responses.inputs, responses.columns)
-        return ResponseTexts(shards, options)
-    if IMPORTED in passport:
-        found, limits = imported_shards(passport), Limits()
+        return ResponseSource(shards, options)
+    if isinstance(record, ImportedRecord):
+        found, limits = imported_shards(record.imported), Limits()
         if found is None:
             raise UsageError(
                 "the tables of this run hold no texts",
@@ -125,10 +124,9 @@ def _texts(
             )
         shards = found
     else:
-        config = RunConfig.from_mapping(passport["config"], str(place.passport))
-        shards = open_input(config, JudgingSpec.from_json(passport["inquiry"]))
-        limits = replace(row_limits(config), on_bad_row="reject")
-    if shards.fingerprint != passport["input"]["fingerprint"]:
+        shards = open_input(record.config, record.spec)
+        limits = replace(row_limits(record.config), on_bad_row="reject")
+    if shards.fingerprint != record.input.fingerprint:
         raise InputRefused(
             "the run's shards are not what they were when it was made",
             place=str(place.root),
@@ -206,15 +204,15 @@ def _warn_about_run(
         )
 
 
-def _origin(place: RunDir, passport: dict[str, Any]) -> dict[str, Any]:
+def _origin(place: RunDir, record: RunRecord) -> dict[str, Any]:
     calibrator = run_calibrator(place)
     return {
         "judge": {
-            "name": " + ".join(judge["name"] for judge in passport["judges"]),
-            "protocol": " + ".join(one["name"] for one in passport["inquiry"]["protocols"]),
-            "fingerprint": passport["fingerprint"],
+            "name": record.judge,
+            "protocol": record.protocol,
+            "fingerprint": record.fingerprint,
         },
-        "input": {name: passport["input"][name] for name in ("fingerprint", "rows")},
+        "input": {"fingerprint": record.input.fingerprint, "rows": record.input.rows},
         "calibrator": None
         if calibrator is None
         else {"method": calibrator.method, "digest": file_digest(place.calibration)},

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
+from steelyard.core.background import Prefetch
 from steelyard.errors import InputRefused, SteelyardError, escape
 from steelyard.input.filesystem import disk_fault, is_disk_fault, open_file, protocol, remote_fault
 from steelyard.input.footer import DECODE_ERRORS, Footer, read_footer
@@ -33,9 +32,11 @@ _SEVERAL_TYPES = ("gold", "images", "criteria", *CONVERSATIONS)
 
 
 def read(shards: ShardSet, limits: Limits, start: tuple[int, int] = (0, 0)) -> Generator[RawBatch]:
-    """Yield the rows of all shards unchecked; `stream` describes the rest."""
+    """Read the rows of all shards, unchecked, decoded in a thread; arguments as for `stream`."""
     pace = _Pace(limits, _FIRST_PICTURED if "images" in shards.roles else _FIRST_ROWS)
-    with closing(_ahead(_read_all(shards, pace, start))) as batches:
+    rows = _read_all(shards, pace, start)
+    # Arrow decodes without Python's lock.
+    with closing(Prefetch(rows, ahead=_AHEAD, name="shard-reader")) as batches:
         yield from batches
 
 
@@ -74,35 +75,6 @@ def stream(
             yield check(batch, shards.roles, shards.schema, limits, shards.required, images=images)
 
 
-def _ahead(batches: Iterator[RawBatch]) -> Generator[RawBatch]:
-    """Yield the same batches, decoded in a thread: Arrow works there without Python's lock."""
-    ready: queue.Queue[RawBatch | BaseException | None] = queue.Queue(_AHEAD)
-    left = threading.Event()
-
-    def work() -> None:
-        try:
-            for batch in batches:
-                ready.put(batch)
-                if left.is_set():
-                    return
-            ready.put(None)
-        except BaseException as error:
-            ready.put(error)
-
-    thread = threading.Thread(target=work, name="shard-reader", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        left.set()
-        while thread.is_alive():
-            with suppress(queue.Empty):
-                ready.get(timeout=0.01)
-
-
 class _Pace:
     """How many rows to ask for next, from what the rows before have taken."""
 
@@ -117,7 +89,7 @@ class _Pace:
         self.rows = max(1, min(fitting, self.rows * _GROWTH, self.limits.batch_rows))
 
 
-def _read_all(shards: ShardSet, pace: _Pace, start: tuple[int, int]) -> Iterator[RawBatch]:
+def _read_all(shards: ShardSet, pace: _Pace, start: tuple[int, int]) -> Generator[RawBatch]:
     for number, shard in enumerate(shards.shards[start[0] :]):
         yield from _read(shard, shards, pace, 0 if number else start[1])
 

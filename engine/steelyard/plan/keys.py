@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
@@ -18,7 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from steelyard.core.schemas import KEY, KEYS, PAIRS, PLACED, TEXT_COLUMNS, TEXTS, Int64, Planned
+from steelyard.core.batches import Planned
+from steelyard.core.schemas import KEY, KEYS, PAIRS, PLACED, TEXT_COLUMNS, TEXTS, Int64
+from steelyard.plan.spec import KeySpec
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.protocol import SLOT_COLUMNS
 
@@ -60,32 +61,12 @@ def binary_column(values: list[bytes], absent: pa.Array | None = None) -> pa.Arr
     return column if absent is None else pc.if_else(absent, pa.scalar(None, KEY), column)
 
 
-@dataclass(frozen=True, slots=True)
-class KeySpec:
-    """What decides the prompts of a pair, and their keys.
-
-    Attributes:
-        questions: the axes.
-        forms: for each judge the fingerprints of its forms, 16 bytes each: variant after variant,
-            and for each variant one form a category.
-        pictured: the same for pairs with images; empty where no row has any.
-        categories: those with examples of their own, behind the form for all others.
-        shown: the slots that any form shows.
-    """
-
-    questions: PromptAxes
-    forms: tuple[tuple[bytes, ...], ...]
-    categories: tuple[str, ...]
-    shown: frozenset[str]
-    pictured: tuple[tuple[bytes, ...], ...] = ()
-
-
-def plan_batch(intake: pa.RecordBatch, asking: KeySpec) -> Planned:
+def plan_batch(intake: pa.RecordBatch, spec: KeySpec) -> Planned:
     """Trim, hash and measure a batch of INTAKE.
 
     Args:
         intake: accepted rows; the struct `metadata` may follow.
-        asking: what is asked about each of them.
+        spec: what is asked about each of them.
     """
     columns = {name: intake[name] for name in intake.schema.names}
     columns |= {name: trim(columns[name]) for name in TRIMMED}
@@ -99,7 +80,7 @@ def plan_batch(intake: pa.RecordBatch, asking: KeySpec) -> Planned:
     columns["criteria"], items = _criteria(weighted)
     hashed = {name: digests(columns[name]) for name in TEXT_COLUMNS}
     extra = [intake.schema.field("metadata")] if "metadata" in columns else []
-    columns["keys"] = prompt_keys(hashed, columns["category"], items, asking)
+    columns["keys"] = prompt_keys(hashed, columns["category"], items, spec)
     kept = {name: columns[name] for name in columns if name not in {"criteria", "pair", "bucket"}}
     words = np.frombuffer(b"".join(hashed["instruction"]), dtype="<u8").reshape(-1, 2)
     pairs = kept | {
@@ -133,7 +114,7 @@ def prompt_keys(
     hashed: Mapping[str, list[bytes]],
     category: pa.Array,
     items: list[list[str]] | None,
-    asking: KeySpec,
+    spec: KeySpec,
 ) -> pa.ListArray:
     """The keys of each pair's prompts, in the order of PromptAxes.
 
@@ -145,15 +126,15 @@ def prompt_keys(
         hashed: digests of n pairs' texts by text column; ABSENT where there is none.
         category: of each pair, null for none.
         items: the pairs' own criteria, where they have such.
-        asking: what is asked.
+        spec: what is asked.
     """
-    heads, bodies, tails = _parts(hashed, items, asking)
-    which = _form_of(category, asking.categories)
+    heads, bodies, tails = _parts(hashed, items, spec)
+    which = _form_of(category, spec.categories)
     key = xxhash.xxh3_128_digest
     columns: list[list[bytes | None]] = []
     images = hashed["images"]
-    for plain, pictured in zip(asking.forms, asking.pictured or asking.forms, strict=True):
-        width = len(asking.categories) + 1
+    for plain, pictured in zip(spec.forms, spec.pictured or spec.forms, strict=True):
+        width = len(spec.categories) + 1
         for start in range(0, len(plain), width):
             begun = [
                 plain[start + form] + head
@@ -181,29 +162,29 @@ def prompt_keys(
 
 
 def _parts(
-    hashed: Mapping[str, list[bytes]], items: list[list[str]] | None, asking: KeySpec
+    hashed: Mapping[str, list[bytes]], items: list[list[str]] | None, spec: KeySpec
 ) -> tuple[list[bytes], list[list[bytes | None]], list[list[bytes | None]]]:
     """What all prompts of a pair show; what those of each order show; and what comes last.
 
     None where a pair has no such prompt: a response alone has one order, and rows with criteria
     of their own differ in their number.
     """
-    shown, questions = asking.shown, asking.questions
+    shown, axes = spec.shown, spec.axes
     rows = len(hashed["instruction"])
     alike = [SLOT_COLUMNS[name] for name in sorted(shown) if name != "criterion"]
     shared = [hashed[one] for one, other in alike if one == other]
     heads = [b"".join(parts) for parts in zip(*shared, strict=True)]
     bodies: list[list[bytes | None]] = []
-    for side, _ in enumerate(questions.orders):
+    for side, _ in enumerate(axes.orders):
         own = [hashed[both[side]] for both in alike if both[0] != both[1]]
         bodies.append([b"".join(parts) for parts in zip(*own, strict=True)])
     alone = hashed["response_b"]
-    if questions.shows == "response" and ABSENT in alone:
+    if axes.shows == "response" and ABSENT in alone:
         bodies[1] = [
             None if there == ABSENT else body for there, body in zip(alone, bodies[1], strict=True)
         ]
-    samples = [bytes([number]) if number else b"" for number in range(questions.samples)]
-    criteria = _criterion_digests(items, questions, rows)
+    samples = [bytes([number]) if number else b"" for number in range(axes.samples)]
+    criteria = _criterion_digests(items, axes, rows)
     tails = [
         [None if one is None else one + sample for one in column]
         for column in criteria
@@ -213,19 +194,19 @@ def _parts(
 
 
 def _criterion_digests(
-    items: list[list[str]] | None, questions: PromptAxes, rows: int
+    items: list[list[str]] | None, axes: PromptAxes, rows: int
 ) -> list[list[bytes | None]]:
     """By number of the criterion, the digest of each pair's."""
     digest = cache(lambda text: xxhash.xxh3_128_digest(text.encode()))
-    if questions.row_criteria:
+    if axes.row_criteria:
         own = items or [[]] * rows
         most = max(map(len, own), default=0)
         return [
             [digest(row[number]) if number < len(row) else None for row in own]
             for number in range(most)
         ]
-    if questions.criteria:
-        return [[digest(one.text)] * rows for one in questions.criteria]
+    if axes.criteria:
+        return [[digest(one.text)] * rows for one in axes.criteria]
     return [[b""] * rows]
 
 

@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 from steelyard.core.batches import TokenRows, Unique
 from steelyard.core.images import MOST_IMAGES, read_digests
 from steelyard.core.schemas import Bool, Int32, Int64
+from steelyard.judge.base import Encoder
+from steelyard.plan.spec import Form
 from steelyard.prompts.forms import (
     EMPTY,
     Compiled,
-    Form,
     Prompts,
-    TextEncoder,
     compile_template,
     compose,
 )
@@ -27,7 +27,6 @@ from steelyard.prompts.text_codes import CodedTexts, TextTable, distinct
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.protocol import SLOT_COLUMNS
 from steelyard_kernels.prefix import lexicographic_order
-from steelyard_kernels.ragged import join
 
 ENCODE_BYTES = 4 << 20  # texts given to the tokenizer at once: its own records are many times that
 
@@ -69,17 +68,17 @@ class PromptMaker:
 
     Attributes:
         encoder: the judge's.
-        questions: what is asked about a pair.
+        axes: what is asked about a pair.
         judge: the judge's number among them.
-        categories: those with a form of their own (plan.keys.KeySpec).
+        categories: those with a form of their own (plan.spec.KeySpec).
         forms: the judge's.
         compiled: each form's, by the optional slots present and the number of images.
         context: tokens that a prompt may have.
         truncate: whether longer ones are cut; else they are overlong.
     """
 
-    encoder: TextEncoder
-    questions: PromptAxes
+    encoder: Encoder
+    axes: PromptAxes
     judge: int
     categories: tuple[str, ...]
     forms: Sequence[Form]
@@ -92,12 +91,12 @@ class PromptMaker:
     @classmethod
     def build(
         cls,
-        encoder: TextEncoder,
+        encoder: Encoder,
         forms: Sequence[Form],
         context: int,
         *,
         truncate: bool,
-        questions: PromptAxes | None = None,
+        axes: PromptAxes | None = None,
         judge: int = 0,
         categories: tuple[str, ...] = (),
     ) -> PromptMaker:
@@ -109,8 +108,9 @@ class PromptMaker:
             }
             for form in forms
         ]
-        asked = questions or PromptAxes()
-        return cls(encoder, asked, judge, categories, forms, compiled, context, truncate)
+        return cls(
+            encoder, axes or PromptAxes(), judge, categories, forms, compiled, context, truncate
+        )
 
     @property
     def template_tokens(self) -> int:
@@ -126,7 +126,7 @@ class PromptMaker:
         """Which of a bucket's unique prompts are this judge's."""
         count = np.diff(unique.starts)[unique.pairs]
         at = np.arange(len(unique.inverse)) - unique.starts[:-1][unique.pairs]
-        judges = self.questions.judges
+        judges = self.axes.judges
         own: Bool = (at * judges // count)[unique.first] == self.judge
         return own
 
@@ -141,7 +141,7 @@ class PromptMaker:
             unique: its unique prompts.
             unread: indices of the unique prompts that no part holds yet.
         """
-        pending = unread if self.questions.judges == 1 else unread[self.mine(unique)[unread]]
+        pending = unread if self.axes.judges == 1 else unread[self.mine(unique)[unread]]
         if not len(pending):
             return None
         asked = unique.first[pending]
@@ -156,7 +156,7 @@ class PromptMaker:
             unread=unread,
             fed=fed,
             keys=[unique.keys[index] for index in fed.tolist()],
-            rows=take_rows(prompts.rows, order),
+            rows=prompts.rows.take(order),
             truncated=prompts.truncated[order],
             floor=floor,
             fitting=fitting,
@@ -178,7 +178,7 @@ class PromptMaker:
             rows = np.flatnonzero(coded.kind == kind)
             for column, slot in enumerate(template.slots):
                 parts[rows, 2 * column + 1] = len(pieces) + coded.slots[slot][rows]
-        segments = stack(pieces, self._encode(coded.texts))
+        segments = TokenRows.concat([TokenRows.of(pieces), *self._encode(coded.texts)])
         return compose(segments, parts, self.context if self.truncate else None)
 
     def _template(self, form: int, filled: tuple[str, ...]) -> Compiled:
@@ -201,13 +201,11 @@ class PromptMaker:
     ) -> CodedTexts:
         """Code the texts that these prompts show, each with so many images."""
         row = unique.pairs[prompts]
-        alone = self.questions.shows == "response"
-        orders = np.full(len(row), len(self.questions.orders))
+        alone = self.axes.shows == "response"
+        orders = np.full(len(row), len(self.axes.orders))
         if alone:
             orders -= texts["response_b"].is_null().to_numpy()[row]
-        place = self.questions.place(
-            prompts - unique.starts[row], np.diff(unique.starts)[row], orders
-        )
+        place = self.axes.place(prompts - unique.starts[row], np.diff(unique.starts)[row], orders)
         shown = sorted(
             {slot for form in self.compiled for one in form.values() for slot in one.slots}
         )
@@ -225,8 +223,8 @@ class PromptMaker:
         return CodedTexts.of(known, codes, form, len(row))
 
     def _criterion(self, words: TextTable, texts: pa.Table, row: Int64, number: Int64) -> Int64:
-        if self.questions.criteria:
-            return words.add_texts([one.text for one in self.questions.criteria])[number]
+        if self.axes.criteria:
+            return words.add_texts([one.text for one in self.axes.criteria])[number]
         lists, found = distinct(texts["criteria"])
         items = [json.loads(text) for text in found.to_pylist()]
         starts = np.cumsum([0, *map(len, items)])
@@ -258,7 +256,7 @@ class PromptMaker:
         """
         fits = rows.lengths <= self.context
         fit, long = np.flatnonzero(fits), np.flatnonzero(~fits)
-        fitting = rows if fits.all() else take_rows(rows, fit)
+        fitting = rows if fits.all() else rows.take(fit)
         order, shared = lexicographic_order(fitting.tokens, fitting.offsets)
         if group is not None:
             order = order[np.argsort(group[fit][order], kind="stable")]
@@ -278,24 +276,6 @@ def _images(texts: pa.Table, pairs: Int64) -> tuple[Int64, list[tuple[str, ...]]
     """Which images these pairs have, as numbers of sets of digests; set 0 is the empty one."""
     code, found = distinct(texts["images"])
     return code[pairs] + 1, [(), *map(read_digests, found.to_pylist())]
-
-
-def stack(arrays: Sequence[Int32], rows: Sequence[TokenRows]) -> TokenRows:
-    """Single rows and then the rows of several tables, as one table."""
-    lengths = np.concatenate(
-        [np.asarray([len(one) for one in arrays], dtype=np.int64), *(one.lengths for one in rows)]
-    )
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return TokenRows(np.concatenate([*arrays, *(one.tokens for one in rows)]), offsets)
-
-
-def take_rows(rows: TokenRows, order: Int64) -> TokenRows:
-    """The rows at these indices, in their order."""
-    lengths = rows.lengths[order]
-    offsets = np.zeros(len(order) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return TokenRows(join(rows.tokens, rows.offsets[order], lengths), offsets)
 
 
 def common_beginning(a: Int32, b: Int32) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -73,13 +72,3 @@ class PromptAxes:
         at, criterion = np.divmod(at, criteria)
         judge, variant = np.divmod(at, self.variants)
         return AxisPosition(judge, variant, criterion, which, swapped)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for run.json."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> PromptAxes:
-        """From plain values."""
-        criteria = tuple(Criterion(**one) for one in values["criteria"])
-        return cls(**{**values, "criteria": criteria})

@@ -17,9 +17,6 @@ from steelyard.errors import UsageError, escape
 from steelyard.ranking import bias as measures
 from steelyard.ranking.report import (
     estimate_json,
-    format_interval,
-    format_source,
-    format_table,
     source,
     standard_error_or_none,
 )
@@ -70,56 +67,6 @@ def bias(path: Path, columns: Mapping[str, str], by: str | None = None) -> dict[
             part = read.table.filter(same.fill_null(False))
             content["by"][str(value.as_py())] = _sections(part, content["warnings"], str(value))
     return content
-
-
-def format_bias(content: dict[str, Any]) -> str:
-    """The report as text."""
-    groups = {"all": content["all"], **content.get("by", {})}
-    parts = [_draw(title, names, groups) for title, names in _LINES.items()]
-    lines = [
-        [name if len(groups) > 1 else "", one["family"], format_interval(one["preference"]),
-         format_interval(one["own_judges"]), format_interval(one["gold"]), one["self_preference"]]
-        for name, sections in groups.items()
-        for one in sections["families"] or ()
-    ]  # fmt: skip
-    if lines:
-        head = ["", "family", "preference", "by its own judge", "gold", "self-preference"]
-        parts.append("self-preference by family\n" + format_table(lines, head))
-    parts += [f"not told: {what}, for lack of {why}" for what, why in content["missing"].items()]
-    return "\n\n".join([part for part in parts if part] + [format_source(content)])
-
-
-_LINES = {
-    "position": {
-        "first": "decisions for the first response",
-        "lean": "preference_ab - preference_ba",
-        "deviation": "its size",
-        "flips": "winners that change with the order",
-    },
-    "verbosity": {
-        "longer": "preference for the longer response",
-        "gold_longer": "the same of the gold",
-        "excess": "judge less gold",
-        "longer_at_equal_strength": "the longer, at equal strength of competitors",
-    },
-    "label_mass": {
-        "shortfall": "probability outside the labels",
-        "low": "pairs with a label mass below 0.5",
-    },
-}
-
-
-def _draw(title: str, names: Mapping[str, str], groups: Mapping[str, Any]) -> str:
-    present = {name: found[title] for name, found in groups.items() if found[title]}
-    if not present:
-        return ""
-    rows = []
-    for key, words in names.items():
-        cells = [found[key] for found in present.values()]
-        if any(one is not None for one in cells):
-            shown = [format_interval(one) if isinstance(one, dict) else one for one in cells]
-            rows.append([words, *shown])
-    return format_table(rows, [title.replace("_", " "), *present])
 
 
 def _missing(read: Comparisons) -> dict[str, str]:

@@ -23,7 +23,7 @@ from steelyard.ranking.connectivity import (
     strongly_connected,
 )
 from steelyard.ranking.differences import compare
-from steelyard.ranking.report import LEVEL, format_names, format_source, format_table, source
+from steelyard.ranking.report import LEVEL, format_names, source
 from steelyard.ranking.tournament import Tournament, tournament
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL, MIN_FOR_NORMAL
 
@@ -125,39 +125,6 @@ def rank(path: Path, columns: Mapping[str, str], options: RankOptions) -> dict[s
         "share": [[_number(rates[i, j]) for j in order] for i in order],
     }
     return content
-
-
-def format_rank(content: dict[str, Any]) -> str:
-    """The leaderboard as text."""
-    ranking, rows = content["ranking"], []
-    spans = any(row.get("lower") is not None for row in ranking)
-    rated = any(row.get("best_rank") is not None for row in ranking)
-    for row in ranking:
-        score = row["rating"]
-        line = [row["competitor"], row["rank"], f"{score:.1f}" if abs(score) >= 10 else score]
-        if spans:
-            known = row["lower"] is not None
-            line.append(f"{row['lower']:.1f} .. {row['upper']:.1f}" if known else "")
-        if rated:
-            known = row["best_rank"] is not None
-            line.append(f"{row['best_rank']}-{row['worst_rank']}" if known else "")
-        rows.append([*line, row["average_win_rate"], f"{row['comparisons']:,}"])
-    head = ["competitor", "rank", "rating", *["interval"][:spans], *["ranks"][:rated]]
-    parts = [format_table(rows, [*head, "win rate", "comparisons"])]
-    if content.get("differences"):
-        parts.append(_draw_differences(content["differences"]))
-    return "\n\n".join([*parts, format_source(content)])
-
-
-def _draw_differences(differences: list[dict[str, Any]]) -> str:
-    tested = [one["p_value"] for one in differences if one["p_value"] is not None]
-    real = sum(p_value < 1 - LEVEL for p_value in tested)
-    untold = len(differences) - len(tested)
-    return (
-        f"{real} of {len(differences)} differences are real (together at {LEVEL:.0%})"
-        + (f", {untold} cannot be tested" if untold else "")
-        + "; ranks: what these leave possible"
-    )
 
 
 def _rated(

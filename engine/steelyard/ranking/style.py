@@ -13,7 +13,8 @@ from steelyard.comparisons.read import Comparisons, read_comparisons
 from steelyard.core.schemas import Float64
 from steelyard.errors import InputRefused, UsageError
 from steelyard.input import Limits, open_shards, stream
-from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.run_record import ImportedRecord, read_record
+from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts.imported import imported_shards
 
 FEATURES = ("length", "lists", "headings", "bold", "code")
@@ -101,9 +102,9 @@ def read_with_style(
 
 
 def _counts_of_shards(path: Path) -> pa.Table:
-    passport = RunDir(path).read_passport()
-    if IMPORTED in passport:
-        found, limits = imported_shards(passport), Limits()
+    record = read_record(RunDir(path))
+    if isinstance(record, ImportedRecord):
+        found, limits = imported_shards(record.imported), Limits()
         if found is None:
             raise UsageError(
                 "the tables of this imported run hold no texts, and so no style",
@@ -114,9 +115,8 @@ def _counts_of_shards(path: Path) -> pa.Table:
             )
         shards = found
     else:
-        config = passport["config"]
-        shards = open_shards(config["inputs"], config.get("map") or {})
-        limits = Limits(config["max_row_bytes"])
+        shards = open_shards(record.config.inputs, record.config.map)
+        limits = Limits(record.config.max_row_bytes)
     parts = []
     for rows, _ in stream(shards, limits):
         parts.append(counted(rows.select([*PLACE, *TEXTS])))

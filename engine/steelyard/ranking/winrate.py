@@ -19,9 +19,6 @@ from steelyard.ranking.report import (
     LEVEL,
     estimate_json,
     format_names,
-    format_source,
-    format_table,
-    percent,
     source,
     standard_error_or_none,
 )
@@ -124,26 +121,6 @@ def _warnings(found: list[WinRate], baseline: str, alone: int, difficulty: str |
             )
             notes.setdefault(note, []).append(one.competitor)
     return lines + [f"{format_names(names)}: {note}" for note, names in notes.items()]
-
-
-def format_winrate(content: dict[str, Any]) -> str:
-    """The win rates as text, in per cent."""
-    rows = []
-    for one in content["win_rates"]:
-        raw = one["win_rate"]
-        line = [one["competitor"], percent(raw["value"]), percent(raw["standard_error"])]
-        line.append(percent(one["discrete_win_rate"]))
-        for kind in ("length_controlled", "style_controlled"):
-            if any(other[kind] for other in content["win_rates"]):
-                held = one[kind] or {"win_rate": None, "standard_error": None}
-                line += [percent(held["win_rate"]), percent(held["standard_error"])]
-        rows.append([*line, f"{raw['rows']:,}"])
-    head = ["competitor", "win rate %", "se", "discrete"]
-    for kind, title in (("length_controlled", "equal length"), ("style_controlled", "equal style")):
-        if any(one[kind] for one in content["win_rates"]):
-            head += [title, "se"]
-    title = f"against {escape(content['baseline'])}"
-    return "\n\n".join([title, format_table(rows, [*head, "rows"]), format_source(content)])
 
 
 def _against(table: pa.Table, baseline: str) -> tuple[pa.Table, Bool]:

@@ -16,7 +16,7 @@ from steelyard.prompts.judging import resolve_spec
 from steelyard.rewards.live_judge import Reader
 from steelyard.rewards.messages import Text, completion_text
 from steelyard.rewards.rows import JudgedCompletions, build_rows
-from steelyard.scoring.run_record import row_limits
+from steelyard.scoring.same_run import row_limits
 
 # What users call what a row is made of.
 _NAMES = {
@@ -86,7 +86,7 @@ class Judge:
             overlong=overlong,
         ).validate()
         self._inquiry, shown = resolve_spec(config)
-        self._alone = self._inquiry.questions.shows == "response"
+        self._alone = self._inquiry.axes.shows == "response"
         self._baseline, self._failed = baseline, failed
         if baseline is not None and self._alone:
             raise UsageError(

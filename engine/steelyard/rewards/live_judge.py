@@ -15,12 +15,13 @@ from steelyard.errors import UsageError
 from steelyard.judge import open_judge
 from steelyard.plan.dedupe import unique_prompts
 from steelyard.plan.keys import plan_batch
-from steelyard.prompts.judging import JudgingSpec, judge_forms, key_spec
+from steelyard.plan.spec import JudgingSpec, KeySpec
+from steelyard.prompts.judging import judge_forms
 from steelyard.prompts.maker import PromptMaker
 from steelyard.protocols.protocol import Example
 from steelyard.scoring.feed import batches
 from steelyard.scoring.read import read_all
-from steelyard.scoring.run_record import judge_specs
+from steelyard.scoring.same_run import judge_specs
 from steelyard.store.reads.parts import reads_table
 from steelyard.store.verdicts.database import verdicts_of
 from steelyard.store.verdicts.views import VerdictSpec
@@ -51,21 +52,20 @@ class Reader:
         try:
             truncate = config.overlong == "truncate"
             part = judge_forms(self._judge, inquiry, examples, truncate=truncate)
-            self._answer, self._asking = part.answer, key_spec(inquiry, [part])
+            self._answer, self._key_spec = part.answer, KeySpec.of(inquiry, [part])
             self._maker = PromptMaker.build(
                 self._judge.encoder,
                 part.forms,
                 self._judge.context_length - self._answer.room,
                 truncate=truncate,
-                questions=inquiry.questions,
+                axes=inquiry.axes,
                 categories=inquiry.categories,
             )
             self._start()
         except BaseException:
             self.close()
             raise
-        passport = {"inquiry": inquiry.to_json(), "judges": [{"name": self.name}]}
-        self._spec = VerdictSpec.of(passport, metadata=False)
+        self._spec = VerdictSpec.of(inquiry, [self.name], metadata=False)
 
     def close(self) -> None:
         """Free engine, memory and processes. May be called twice."""
@@ -84,7 +84,7 @@ class Reader:
         """
         if self._closed:
             raise UsageError("the judge was closed", remedy="open it again, or close it later")
-        planned = plan_batch(rows, self._asking)
+        planned = plan_batch(rows, self._key_spec)
         unique = unique_prompts(planned.texts["keys"])
         texts = pa.Table.from_batches([planned.texts])
         bucket = self._maker.prepare(0, texts, unique, np.arange(len(unique.keys)))

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from steelyard.core.schemas import CRITERIA, TURNS, Float64, Int64
 from steelyard.errors import RewardRefused, escape
-from steelyard.prompts.judging import JudgingSpec
+from steelyard.plan.spec import JudgingSpec
 from steelyard.rewards.messages import Dialogue, Text, completion_text, dialogue
 
 NO_OPPONENT = -1
@@ -78,7 +78,7 @@ def build_rows(
     shared = _shared(prompts, columns, inquiry)
     answers = pa.array(texts, pa.string())
     alone = np.full(count, NO_OPPONENT)
-    if inquiry.questions.shows == "response":
+    if inquiry.axes.shows == "response":
         return JudgedCompletions(shared | {"response_a": answers}, np.arange(count), alone)
     if baseline is not None:
         others = pa.array(
@@ -140,7 +140,7 @@ def _shared(
         shared["reference"] = _array(columns, "reference", count)
     if inquiry.categories and "category" in columns:
         shared["category"] = _array(columns, "category", count)
-    if inquiry.questions.row_criteria:
+    if inquiry.axes.row_criteria:
         shared["criteria"] = _array(columns, "criteria", count, pa.list_(pa.string()), CRITERIA)
     return shared
 

@@ -11,16 +11,17 @@ from typing import Any
 from steelyard.core import user_cache
 from steelyard.core.batches import Workload
 from steelyard.core.config import RunConfig
-from steelyard.core.progress import Reporter, amount, duration
+from steelyard.core.progress import Reporter
 from steelyard.core.work import CacheShape
 from steelyard.input import stream
-from steelyard.prompts.judging import key_spec, resolve_spec
+from steelyard.plan.spec import KeySpec
+from steelyard.prompts.judging import resolve_spec
 from steelyard.prompts.maker import PromptMaker
 from steelyard.scoring.cache_oracle import BlockOracle
 from steelyard.scoring.feed import feed
 from steelyard.scoring.planner import write_plan
 from steelyard.scoring.run import judge_parts, open_input, open_judges
-from steelyard.scoring.run_record import make_record, row_limits
+from steelyard.scoring.same_run import make_record, row_limits
 from steelyard.scoring.session import make_maker
 from steelyard.scoring.shard_texts import open_texts
 from steelyard.store.plan.buckets import BucketTexts
@@ -42,21 +43,21 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         on (1: all), the longest prompt, overlong prompts, and seconds at the rate of this judge's
         last run on this machine (None: there was none).
     """
-    inquiry, examples = resolve_spec(config)
-    shards = open_input(config, inquiry)
+    spec, examples = resolve_spec(config)
+    shards = open_input(config, spec)
     with (
         open_judges(config) as judges,
         tempfile.TemporaryDirectory(prefix="steelyard-plan-") as folder,
     ):
-        parts = judge_parts(config, judges, inquiry, examples, shards)
-        passport = make_record(config, judges, inquiry, parts, shards)
-        asked = key_spec(inquiry, parts)
+        parts = judge_parts(config, judges, spec, examples, shards)
+        record = make_record(config, judges, spec, parts, shards)
+        key_spec = KeySpec.of(spec, parts)
         run = RunDir(Path(folder))
         run.create()
         manifest = write_plan(
             run,
             lambda: stream(shards, row_limits(config)),
-            asking=asked,
+            key_spec=key_spec,
             expected=shards.rows,
             bucket_bytes=config.bucket_bytes,
             schema=shards.schema,
@@ -67,9 +68,9 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         ambiguous = queries.ambiguous_pair_ids(run)
         disk = sum(path.stat().st_size for path in run.plan.iterdir())
         sample, cache = _Sample(), None
-        with closing(open_texts(run, manifest, shards, asked, row_limits(config))) as texts:
+        with closing(open_texts(run, manifest, shards, key_spec, row_limits(config))) as texts:
             for number, judge in enumerate(judges):
-                maker = make_maker(judge, number, passport, inquiry)
+                maker = make_maker(judge, number, record)
                 longest = min(manifest.longest_prompt_bytes + maker.template_tokens, maker.context)
                 room = parts[number].answer.room
                 workload = Workload(manifest.prompts, longest, room)
@@ -83,7 +84,7 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         "rejects": manifest.rejected,
         "ambiguous_pair_ids": ambiguous,
         "prompts": {"asked": manifest.asked, "unique": manifest.prompts},
-        **_tokens(sample, manifest, cache, user_cache.last_rate(passport["fingerprint"])),
+        **_tokens(sample, manifest, cache, user_cache.last_rate(record.fingerprint)),
         "judge": " + ".join(judge.card.name for judge in judges),
         "context_length": context,
         "buckets": sum(map(bool, manifest.unique)),
@@ -150,43 +151,3 @@ def _tokens(
         "computed_tokens_per_second": rate,
         "seconds": computed / rate if rate else None,
     }
-
-
-def format_plan(content: dict[str, Any]) -> str:
-    """The same for people."""
-    prompts, share = content["prompts"], content["counted_share"]
-    refused = sum(content["rejects"].values())
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in content["rejects"].items())
-    about = "" if share == 1 else f" (estimated from {share:.1%} of the prompts)"
-    time = (
-        f"{duration(content['seconds'])} at {content['computed_tokens_per_second']:,.0f} tokens/s,"
-        " this judge's last rate on this machine"
-        if content["seconds"] is not None
-        else "unknown: this judge has not run on this machine yet"
-    )
-    lines = [
-        (
-            "rows",
-            f"{content['rows']:,}: {content['pairs']:,} pairs, {refused:,} rejects"
-            + (f" ({reasons})" if reasons else ""),
-        ),
-        ("prompts", f"{prompts['unique']:,} unique of {prompts['asked']:,}"),
-        (
-            "tokens",
-            f"{content['tokens']:,} of unique prompts,"
-            f" {content['computed_tokens']:,} to be computed"
-            f" (floor {content['floor_tokens']:,}){about}",
-        ),
-        (
-            "longest",
-            f"{content['longest_prompt']:,} tokens; the judge takes"
-            f" {content['context_length'] - 1:,}; {content['overlong']:,} overlong{about}",
-        ),
-        (
-            "disk",
-            f"{amount(content['plan_bytes'])} for the plan, buckets: {content['buckets']}"
-            + ("; texts stay in the shards" if content["texts"] == "in shards" else ""),
-        ),
-        ("time", time),
-    ]
-    return "\n".join(f"{name + ':':<9}{text}" for name, text in lines)

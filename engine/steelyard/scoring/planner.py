@@ -14,7 +14,8 @@ from itertools import chain, islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steelyard.plan.keys import TRIMMED, KeySpec, bucket_count, plan_batch
+from steelyard.plan.keys import TRIMMED, bucket_count, plan_batch
+from steelyard.plan.spec import KeySpec
 from steelyard.store.plan.buckets import NotGrouped
 from steelyard.store.plan.files import Manifest, PlanWriter
 from steelyard.store.rundir import RunDir
@@ -28,7 +29,7 @@ def write_plan(
     run: RunDir,
     rows: Callable[[], Rows],
     *,
-    asking: KeySpec,
+    key_spec: KeySpec,
     expected: int,
     bucket_bytes: int,
     schema: pa.Schema,
@@ -40,7 +41,7 @@ def write_plan(
     Args:
         run: where the plan is written.
         rows: begins a pass over accepted and refused rows, batch by batch, always the same.
-        asking: what is asked about each pair.
+        key_spec: what is asked about each pair.
         expected: rows that will come, accepted or not.
         bucket_bytes: text that a bucket should hold.
         schema: of the accepted rows: INTAKE, and the struct `metadata` where there is one.
@@ -53,7 +54,7 @@ def write_plan(
     def attempt(batches: Batches, buckets: int, target: int) -> Manifest:
         writer = PlanWriter(run, metadata, target=target, buckets=buckets)
         try:
-            _fill(writer, batches, asking, on_progress)
+            _fill(writer, batches, key_spec, on_progress)
             return writer.commit()
         except BaseException:
             writer.abandon()
@@ -72,13 +73,13 @@ def write_plan(
 def _fill(
     writer: PlanWriter,
     batches: Batches,
-    asking: KeySpec,
+    key_spec: KeySpec,
     on_progress: Callable[[int, int], None],
 ) -> None:
     accepted = refused = 0
     for intake, rejects in batches:
         writer.reject(rejects)
-        writer.add(plan_batch(intake, asking))
+        writer.add(plan_batch(intake, key_spec))
         accepted, refused = accepted + len(intake), refused + len(rejects)
         on_progress(accepted, refused)
 

@@ -25,26 +25,18 @@ from steelyard.errors import (
 from steelyard.input import ShardSet, open_shards, pair_roles, stream
 from steelyard.judge import open_judge
 from steelyard.judge.base import Judge
-from steelyard.plan.keys import KeySpec
-from steelyard.prompts.judging import (
-    JudgeForms,
-    JudgingSpec,
-    judge_forms,
-    key_spec,
-    planned_forms,
-    resolve_spec,
-)
+from steelyard.plan.spec import JudgeForms, JudgingSpec, KeySpec
+from steelyard.prompts.judging import fingerprinted, judge_forms, resolve_spec
 from steelyard.protocols.protocol import Example
 from steelyard.scoring.planner import write_plan
-from steelyard.scoring.run_record import (
+from steelyard.scoring.same_run import (
     OTHER_FILES,
     changed,
     judge_specs,
     make_record,
-    require_scored,
+    require_same,
     row_limits,
     run_fingerprint,
-    same_run,
 )
 from steelyard.scoring.session import OpenRun, read_prompts
 from steelyard.scoring.shard_texts import SHARDS_REMEDY, open_texts
@@ -55,6 +47,7 @@ from steelyard.store.reads import journal, reuse
 from steelyard.store.reads.journal import Part, read_journal
 from steelyard.store.reads.parts import FAILED_READS
 from steelyard.store.reads.recovery import recover
+from steelyard.store.run_record import read_scored_record, write_record
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import handoff, queries
 
@@ -83,24 +76,22 @@ def score(
     config = config.anchored()
     place = RunDir(run)
     place.check_place()
-    if place.passport.exists():
-        require_scored(place, place.read_passport())
-    inquiry, examples = resolve_spec(config)
-    shards = open_input(config, inquiry)
+    if place.record_file.exists():
+        read_scored_record(place)
+    spec, examples = resolve_spec(config)
+    shards = open_input(config, spec)
     with open_judges(config) as judges, place.lock():
-        parts = judge_parts(config, judges, inquiry, examples, shards)
-        passport = make_record(config, judges, inquiry, parts, shards)
-        begun = place.passport.exists() and read_manifest(place) is not None
-        if begun:
-            passport = same_run(place, passport)
+        parts = judge_parts(config, judges, spec, examples, shards)
+        record = make_record(config, judges, spec, parts, shards)
+        if place.record_file.exists() and read_manifest(place) is not None:
+            record = require_same(place, record)
             reporter.log(f"{place.root}: going on with the run that is there")
         else:
             # A run without a plan holds nothing yet: what was refused there may be put right.
             place.create()
             journal.create(place.root)
-            place.write_passport(passport)
-        ctx = OpenRun(place, config, passport, judges, inquiry, reporter, stop)
-        return _carry_out(ctx, shards, key_spec(inquiry, parts))
+            write_record(place, record)
+        return _carry_out(OpenRun(place, config, record, judges, reporter, stop), shards)
 
 
 def resume(
@@ -122,25 +113,25 @@ def resume(
     """
     reporter, stop = reporter or Reporter(), stop or threading.Event()
     place = RunDir(run)
-    passport = place.read_passport()
-    require_scored(place, passport)
-    config = RunConfig.from_mapping(passport["config"], str(place.passport))
+    record = read_scored_record(place)
     config = replace(
-        config,
-        engine={**config.engine, **(engine or {})},
-        replicas=config.replicas if replicas is None else replicas,
+        record.config,
+        engine={**record.config.engine, **(engine or {})},
+        replicas=record.config.replicas if replicas is None else replicas,
     ).validate()
     planned = read_manifest(place) is not None
-    inquiry = JudgingSpec.from_json(passport["inquiry"])
-    shards = None if planned else open_input(config, inquiry)
+    spec, truncate = record.spec, config.overlong == "truncate"
+    shards = None if planned else open_input(config, spec)
     with open_judges(config) as judges, place.lock():
-        parts = [planned_forms(one, inquiry, passport, at) for at, one in enumerate(judges)]
-        if run_fingerprint(inquiry, parts) != passport["fingerprint"]:
+        parts = [
+            fingerprinted(judge, spec, recorded.part.forms, truncate=truncate)
+            for judge, recorded in zip(judges, record.judges, strict=True)
+        ]
+        if run_fingerprint(spec, parts) != record.fingerprint:
             raise changed(place, [OTHER_FILES])
-        if shards is not None and shards.fingerprint != passport["input"]["fingerprint"]:
+        if shards is not None and shards.fingerprint != record.input.fingerprint:
             raise changed(place, ["the input shards"])
-        ctx = OpenRun(place, config, passport, judges, inquiry, reporter, stop)
-        return _carry_out(ctx, shards, key_spec(inquiry, parts))
+        return _carry_out(OpenRun(place, config, record, judges, reporter, stop), shards)
 
 
 @contextmanager
@@ -150,30 +141,31 @@ def open_judges(config: RunConfig) -> Iterator[list[Judge]]:
         yield [stack.enter_context(closing(open_judge(spec))) for spec in judge_specs(config)]
 
 
-def open_input(config: RunConfig, inquiry: JudgingSpec) -> ShardSet:
+def open_input(config: RunConfig, spec: JudgingSpec) -> ShardSet:
     """The shards of a config, with the roles that its protocol needs."""
-    known = pair_roles(inquiry.required_roles, inquiry.special_roles)
+    known = pair_roles(spec.required_roles, spec.special_roles)
     return open_shards(config.inputs, config.map, known)
 
 
 def judge_parts(
     config: RunConfig,
     judges: Sequence[Judge],
-    inquiry: JudgingSpec,
+    spec: JudgingSpec,
     examples: Sequence[Example],
     shards: ShardSet,
 ) -> list[JudgeForms]:
     """What is asked, in each judge's words."""
     truncate, images = config.overlong == "truncate", shards.roles.get("images")
     return [
-        judge_forms(judge, inquiry, examples, truncate=truncate, images=images) for judge in judges
+        judge_forms(judge, spec, examples, truncate=truncate, images=images) for judge in judges
     ]
 
 
-def _carry_out(ctx: OpenRun, shards: ShardSet | None, asked: KeySpec) -> int:
-    """From whatever state the run is in to its end."""
+def _carry_out(ctx: OpenRun, shards: ShardSet | None) -> int:
+    """Bring a run from whatever state it is in to its end."""
+    key_spec = KeySpec.of(ctx.record.spec, [judge.part for judge in ctx.record.judges])
     try:
-        manifest = read_manifest(ctx.run) or _plan(ctx, shards, asked)
+        manifest = read_manifest(ctx.run) or _plan(ctx, shards, key_spec)
     except _Stopped:
         return _stopped(ctx)
     if not manifest.pairs:
@@ -190,7 +182,7 @@ def _carry_out(ctx: OpenRun, shards: ShardSet | None, asked: KeySpec) -> int:
     if ctx.stop.is_set():
         return _stopped(ctx)
     if sum(part.rows for part in read_journal(ctx.run.root)) < manifest.prompts:
-        with closing(_open_texts(ctx, manifest, shards, asked)) as texts:
+        with closing(_open_texts(ctx, manifest, shards, key_spec)) as texts:
             read_prompts(ctx, manifest, texts)
     else:
         ctx.reporter.log(f"all {manifest.prompts:,} reads are there: no engine is needed")
@@ -201,21 +193,21 @@ def _carry_out(ctx: OpenRun, shards: ShardSet | None, asked: KeySpec) -> int:
 
 
 def _open_texts(
-    ctx: OpenRun, manifest: Manifest, shards: ShardSet | None, asked: KeySpec
+    ctx: OpenRun, manifest: Manifest, shards: ShardSet | None, key_spec: KeySpec
 ) -> BucketTexts:
     """The plan's texts; where they stayed in the shards, these have to be as they were."""
     if shards is None and manifest.in_shards:
         shards = _same_shards(ctx)
-    return open_texts(ctx.run, manifest, shards, asked, row_limits(ctx.config))
+    return open_texts(ctx.run, manifest, shards, key_spec, row_limits(ctx.config))
 
 
 def _same_shards(ctx: OpenRun) -> ShardSet:
     try:
-        shards = open_input(ctx.config, ctx.inquiry)
+        shards = open_input(ctx.config, ctx.record.spec)
     except InputRefused as refused:
         cause, place = refused.cause, refused.place
     else:
-        if shards.fingerprint == ctx.passport["input"]["fingerprint"]:
+        if shards.fingerprint == ctx.record.input.fingerprint:
             return shards
         cause, place = _what_changed(ctx, shards), ", ".join(ctx.config.inputs)
     raise InputRefused(
@@ -227,7 +219,7 @@ def _same_shards(ctx: OpenRun) -> ShardSet:
 
 
 def _what_changed(ctx: OpenRun, shards: ShardSet) -> str:
-    planned = set(ctx.passport["input"]["shards"])
+    planned = set(ctx.record.input.shards)
     here = {source.name for source in shards.sources}
     kinds = {"not there": planned - here, "not planned": here - planned}
     named = [f"{word}: {', '.join(sorted(names)[:3])}" for word, names in kinds.items() if names]
@@ -238,7 +230,7 @@ class _Stopped(Exception):
     """The user ended the planning."""
 
 
-def _plan(ctx: OpenRun, shards: ShardSet | None, asked: KeySpec) -> Manifest:
+def _plan(ctx: OpenRun, shards: ShardSet | None, key_spec: KeySpec) -> Manifest:
     if shards is None:
         raise IntegrityFault(
             "the plan is gone", place=str(ctx.run.plan), remedy="score into a new run directory"
@@ -247,7 +239,7 @@ def _plan(ctx: OpenRun, shards: ShardSet | None, asked: KeySpec) -> Manifest:
     manifest = write_plan(
         ctx.run,
         lambda: stream(shards, row_limits(ctx.config), keep_image=keep),
-        asking=asked,
+        key_spec=key_spec,
         expected=shards.rows,
         bucket_bytes=ctx.config.bucket_bytes,
         schema=shards.schema,
@@ -257,8 +249,8 @@ def _plan(ctx: OpenRun, shards: ShardSet | None, asked: KeySpec) -> Manifest:
     ctx.reporter.done()
     refused = sum(manifest.rejected.values())
     for role, slot in {"reference": "reference", "turns": "conversation"}.items():
-        if role in shards.roles and slot not in asked.shown:
-            ctx.reporter.warn(f"the protocol {ctx.inquiry.name} does not show the {role}")
+        if role in shards.roles and slot not in key_spec.shown:
+            ctx.reporter.warn(f"the protocol {ctx.record.spec.name} does not show the {role}")
     if ambiguous := queries.ambiguous_pair_ids(ctx.run):
         ctx.reporter.warn(
             f"{ambiguous:,} pair_ids stand for several different pairs: join on shard and row"

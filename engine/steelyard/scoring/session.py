@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from steelyard.core import user_cache
+from steelyard.core.background import Prefetch
 from steelyard.core.batches import ReadBatch, Workload
 from steelyard.core.config import RunConfig
 from steelyard.core.progress import Counts, Reporter
@@ -18,11 +18,9 @@ from steelyard.core.schemas import Int32
 from steelyard.core.work import CacheShape, Work
 from steelyard.errors import EngineFailed, UsageError
 from steelyard.judge.base import Judge
-from steelyard.prompts.forms import Form
-from steelyard.prompts.judging import JudgingSpec, planned_answer
 from steelyard.prompts.maker import PreparedBucket, PromptMaker
 from steelyard.scoring.cache_oracle import BlockOracle, warm_up
-from steelyard.scoring.feed import BucketPrefetcher, feed
+from steelyard.scoring.feed import feed, prompt_batches
 from steelyard.scoring.read import read_all
 from steelyard.scoring.tally import Tally
 from steelyard.scoring.telemetry import Telemetry
@@ -30,6 +28,7 @@ from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest
 from steelyard.store.reads import parts
 from steelyard.store.reads.journal import read_journal
+from steelyard.store.run_record import ScoredRecord
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import queries
 
@@ -53,9 +52,8 @@ class OpenRun:
 
     run: RunDir
     config: RunConfig
-    passport: dict[str, Any]
+    record: ScoredRecord
     judges: list[Judge]
-    inquiry: JudgingSpec
     reporter: Reporter
     stop: threading.Event
 
@@ -71,20 +69,17 @@ def read_prompts(ctx: OpenRun, manifest: Manifest, texts: BucketTexts) -> None:
             JudgeSession(ctx, manifest, number, left).run(texts)
 
 
-def make_maker(
-    judge: Judge, number: int, passport: dict[str, Any], inquiry: JudgingSpec
-) -> PromptMaker:
-    """What makes the prompts of a run's judge."""
-    known = passport["judges"][number]
-    room = planned_answer(passport, number).room
+def make_maker(judge: Judge, number: int, record: ScoredRecord) -> PromptMaker:
+    """Return what makes the prompts of a run's judge."""
+    recorded = record.judges[number]
     return PromptMaker.build(
         judge.encoder,
-        [Form(**one) for one in known["part"]["forms"]],
-        min(int(known["context_length"]), judge.context_length) - room,
-        truncate=passport["config"]["overlong"] == "truncate",
-        questions=inquiry.questions,
+        recorded.part.forms,
+        min(recorded.context_length, judge.context_length) - recorded.part.answer.room,
+        truncate=record.config.overlong == "truncate",
+        axes=record.spec.axes,
         judge=number,
-        categories=inquiry.categories,
+        categories=record.spec.categories,
     )
 
 
@@ -94,8 +89,8 @@ class JudgeSession:
     def __init__(self, ctx: OpenRun, manifest: Manifest, number: int, left: int | None) -> None:
         self.ctx, self.manifest = ctx, manifest
         self.judge = ctx.judges[number]
-        self.answer = planned_answer(ctx.passport, number)
-        self.maker = make_maker(self.judge, number, ctx.passport, ctx.inquiry)
+        self.answer = ctx.record.judges[number].part.answer
+        self.maker = make_maker(self.judge, number, ctx.record)
         self._check_template()
         self.session = uuid.uuid4().hex
         self.loaded: float | None = None  # when, on the monotonic clock
@@ -150,7 +145,7 @@ class JudgeSession:
                     tokenizer=self.judge.encoder.engine,
                 )
             if computed := counts.tokens - counts.cached_tokens:
-                user_cache.remember_rate(ctx.passport["fingerprint"], computed / seconds)
+                user_cache.remember_rate(ctx.record.fingerprint, computed / seconds)
 
     def start(self) -> None:
         """Load the engine."""
@@ -190,9 +185,27 @@ class JudgeSession:
 
     def _read(self, texts: BucketTexts) -> None:
         ctx, tally = self.ctx, Tally()
-        buckets = feed(texts, self.manifest, self.maker, parts.done_keys(ctx.run))
+        buckets = self._open_buckets(texts, tally)
+        rows, seconds = ctx.config.part_rows, ctx.config.part_seconds
+        with (
+            # One bucket is prepared while another is being read.
+            closing(Prefetch(buckets, ahead=1, name="prompt-maker")) as ahead,
+            closing(parts.PartWriter(ctx.run, rows=rows, seconds=seconds)) as writer,
+        ):
+            try:
+                self.start()
+                prompts = prompt_batches(ahead, ctx.stop)
+                reads = read_all(
+                    self.judge, prompts, self.maker.context, self.start, ctx.reporter.warn
+                )
+                with closing(reads):
+                    self._take(reads, tally, writer)
+            finally:
+                self.ready.set()  # nobody may wait for an engine that did not load
 
-        def open_bucket(bucket: PreparedBucket) -> None:
+    def _open_buckets(self, texts: BucketTexts, tally: Tally) -> Generator[PreparedBucket]:
+        """Prepare buckets, and announce each to the tally before its first prompt is read."""
+        for bucket in feed(texts, self.manifest, self.maker, parts.done_keys(self.ctx.run)):
             tally.open(
                 bucket.number,
                 bucket.unique,
@@ -201,21 +214,7 @@ class JudgeSession:
                 floor=bucket.floor,
                 oracle=self.oracle(bucket),
             )
-
-        rows, seconds = ctx.config.part_rows, ctx.config.part_seconds
-        with (
-            closing(BucketPrefetcher(buckets, open_bucket, ctx.stop)) as ahead,
-            closing(parts.PartWriter(ctx.run, rows=rows, seconds=seconds)) as writer,
-        ):
-            try:
-                self.start()
-                reads = read_all(
-                    self.judge, iter(ahead), self.maker.context, self.start, ctx.reporter.warn
-                )
-                with closing(reads):
-                    self._take(reads, tally, writer)
-            finally:
-                self.ready.set()  # nobody may wait for an engine that did not load
+            yield bucket
 
     def _take(self, reads: Iterable[ReadBatch], tally: Tally, writer: parts.PartWriter) -> None:
         ctx, counts, total, warned = self.ctx, self.counts, Work(), False

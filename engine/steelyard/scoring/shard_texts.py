@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from steelyard.core.schemas import TEXTS, Int64, Planned
+from steelyard.core.batches import Planned
+from steelyard.core.schemas import TEXTS, Int64
 from steelyard.errors import InputRefused, IntegrityFault
 from steelyard.input import PROMPT_ROLES, Limits, ShardSet, stream
-from steelyard.plan.keys import KeySpec, plan_batch
+from steelyard.plan.keys import plan_batch
+from steelyard.plan.spec import KeySpec
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import PAIRS_FILE, Manifest, copied_texts, require_plan_file
 from steelyard.store.rundir import RunDir
@@ -29,7 +31,7 @@ _SHARD = 1 << 40  # rows that no shard has: a pair's place is shard * _SHARD + r
 
 
 def open_texts(
-    run: RunDir, manifest: Manifest, shards: ShardSet | None, asking: KeySpec, limits: Limits
+    run: RunDir, manifest: Manifest, shards: ShardSet | None, key_spec: KeySpec, limits: Limits
 ) -> BucketTexts:
     """The texts of a plan.
 
@@ -37,13 +39,13 @@ def open_texts(
         run: the run directory.
         manifest: its plan.
         shards: those that were planned; needed where `manifest.in_shards`.
-        asking: that of the plan.
+        key_spec: that of the plan.
         limits: those of the plan.
     """
     if not manifest.in_shards:
         return copied_texts(run, manifest)
     assert shards is not None  # noqa: S101 - the caller's duty
-    return PlannedShards(run, manifest, shards, asking, limits)
+    return PlannedShards(run, manifest, shards, key_spec, limits)
 
 
 class PlannedShards:
@@ -54,13 +56,13 @@ class PlannedShards:
         run: RunDir,
         manifest: Manifest,
         shards: ShardSet,
-        asking: KeySpec,
+        key_spec: KeySpec,
         limits: Limits,
     ) -> None:
         roles = {role: name for role, name in shards.roles.items() if role in PROMPT_ROLES}
         self._shards = replace(shards, roles=roles, metadata=pa.schema([]))
         self._numbers = pa.array([shard.name for shard in shards.shards])
-        self._asking, self._limits = asking, replace(limits, on_bad_row="reject")
+        self._key_spec, self._limits = key_spec, replace(limits, on_bad_row="reject")
         self._run = run
         self._pairs = pq.ParquetFile(require_plan_file(run, manifest, f"plan/{PAIRS_FILE}"))
         self._ends = list(accumulate(manifest.ranges))
@@ -116,7 +118,7 @@ class PlannedShards:
         with closing(stream(self._shards, self._limits, (shard, row))) as batches:
             for intake, _ in batches:
                 if len(intake):
-                    yield self._places(intake), plan_batch(intake, self._asking)
+                    yield self._places(intake), plan_batch(intake, self._key_spec)
 
     def _find(self, places: Int64) -> pa.Table:
         """The rows at these places; what is between them was refused and is again."""

@@ -1,4 +1,4 @@
-"""The run directory: its paths, its passport `run.json`, and the lock of its one writer."""
+"""The run directory: its paths, its log of sessions, and the lock of its one writer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from steelyard.errors import IntegrityFault, RunLocked, UsageError, escape
-from steelyard.store.durable import write_text, writing
-
-IMPORTED = "imported"  # key of run.json, and a folder, of a run whose verdicts were imported
+from steelyard.errors import RunLocked, UsageError, escape
+from steelyard.store.durable import writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +23,8 @@ class RunDir:
     root: Path
 
     @property
-    def passport(self) -> Path:
-        """run.json: config, fingerprints, versions, host; written once."""
+    def record_file(self) -> Path:
+        """run.json: config, fingerprints, versions, host (store/run_record.py); written once."""
         return self.root / "run.json"
 
     @property
@@ -57,7 +55,7 @@ class RunDir:
     @property
     def imported(self) -> Path:
         """Verdicts that were made elsewhere (store/imported.py), in a run that has no reads."""
-        return self.root / IMPORTED
+        return self.root / "imported"
 
     @property
     def database(self) -> Path:
@@ -85,7 +83,7 @@ class RunDir:
             )
         ours = {"lock", "reads", "run.json.tmp", "journal.jsonl", "journal.jsonl.tmp"}
         ours |= {"imported", "imported.tmp"}
-        if self.root.is_dir() and not self.passport.exists():
+        if self.root.is_dir() and not self.record_file.exists():
             strange = [entry.name for entry in self.root.iterdir() if entry.name not in ours]
             if strange:
                 raise UsageError(
@@ -99,43 +97,6 @@ class RunDir:
         """Make the folders of a new run."""
         with writing(self.root):
             self.reads.mkdir(parents=True, exist_ok=True)
-
-    def read_passport(self) -> dict[str, Any]:
-        """The content of run.json.
-
-        Raises:
-            UsageError: this is no run directory.
-            IntegrityFault: run.json is damaged.
-        """
-        try:
-            text = self.passport.read_text(encoding="utf-8")
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise UsageError(
-                "this is not a run directory (it has no run.json)",
-                place=str(self.root),
-                remedy="name the folder that was given to `steelyard score --run`",
-            ) from None
-        except UnicodeDecodeError:
-            raise self._damaged() from None
-        try:
-            content = json.loads(text)
-        except ValueError:
-            raise self._damaged() from None
-        if not isinstance(content, dict) or "fingerprint" not in content:
-            raise self._damaged()
-        return content
-
-    def write_passport(self, content: dict[str, Any]) -> None:
-        """Write run.json, once."""
-        write_text(self.passport, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-    def _damaged(self) -> IntegrityFault:
-        return IntegrityFault(
-            "run.json cannot be read",
-            place=str(self.passport),
-            effect="the run cannot go on",
-            remedy="score into a new run directory; `--reuse` needs an intact run.json too",
-        )
 
     def log_session(self, event: str, **content: Any) -> None:  # noqa: ANN401 - JSON values
         """Append what an engine told of itself."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import queue
 import re
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -17,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steelyard.core.arrow import offsets_of
+from steelyard.core.background import Worker
 from steelyard.core.batches import ReadBatch
 from steelyard.core.schemas import (
     KEY,
@@ -186,7 +185,7 @@ def done_keys(run: RunDir) -> Callable[[int], set[bytes]]:
 
 
 class PartWriter:
-    """Takes reads from the judge's thread and commits them as parts from its own.
+    """Takes reads from the judge's thread and commits them as parts in another.
 
     A part is closed at `rows` reads, or when its oldest read is `seconds` old. An error of the
     writing thread is raised by the next call.
@@ -203,13 +202,16 @@ class PartWriter:
         self._run, self._number = run, next_number(run)
         self._rows, self._seconds = rows, seconds
         self._on_commit = on_commit
-        self._queue: queue.Queue[tuple[ReadBatch, BatchProgress] | None] = queue.Queue(maxsize=256)
         self._waiting: list[tuple[ReadBatch, BatchProgress, int]] = []
         self._waiting_rows = 0
         self._oldest = 0.0
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="part-writer", daemon=True)
-        self._thread.start()
+        self._thread = Worker(
+            self._take,
+            waiting=256,
+            name="part-writer",
+            flush=self._commit,
+            flush_after=self._seconds_left,
+        )
 
     def add(self, batch: ReadBatch, gain: BatchProgress) -> None:
         """Take reads, and what they bring.
@@ -217,48 +219,24 @@ class PartWriter:
         Raises:
             EnvironmentFault: an earlier part could not be written.
         """
-        self._raise()
-        self._queue.put((batch, gain))
+        self._thread.give((batch, gain))
 
     def close(self) -> None:
-        """Commit what is waiting and end the thread. Raises like `add`."""
-        if self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join()
-        self._raise()
+        """Commit what is waiting and end the thread. Raise as `add` does."""
+        self._thread.close()
 
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _work(self) -> None:
-        try:
-            while True:
-                try:
-                    item = self._queue.get(timeout=self._patience())
-                except queue.Empty:
-                    self._commit()
-                    continue
-                if item is None:
-                    break
-                self._take(*item)
-            self._commit()
-        except BaseException as error:
-            self._error = error
-            while self._queue.get() is not None:  # nobody may wait for room in the queue
-                pass
-
-    def _patience(self) -> float | None:
+    def _seconds_left(self) -> float | None:
         if not self._waiting:
             return None
         return max(0.0, self._oldest + self._seconds - time.monotonic())
 
-    def _take(self, batch: ReadBatch, gain: BatchProgress) -> None:
+    def _take(self, item: tuple[ReadBatch, BatchProgress]) -> None:
+        batch, gain = item
         if not self._waiting:
             self._oldest = time.monotonic()
         self._waiting.append((batch, gain, time.time_ns() // 1_000_000))
         self._waiting_rows += len(batch)
-        if self._waiting_rows >= self._rows or self._patience() == 0.0:
+        if self._waiting_rows >= self._rows or self._seconds_left() == 0.0:
             self._commit()
 
     def _commit(self) -> None:

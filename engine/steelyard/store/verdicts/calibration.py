@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from steelyard.calibrators.calibrator import COLUMNS, Calibrator, calibrated_sql
-from steelyard.errors import CalibratorRefused, InputRefused, UsageError, escape
+from steelyard.errors import CalibratorRefused, InputRefused, UsageError
 from steelyard.input import discover
 from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
 from steelyard.store.durable import PARQUET, TEMPORARY, publish, write_text, writing
 from steelyard.store.rundir import RunDir
+from steelyard.store.sql import open_memory, refusing
 
 BATCH = 1 << 18
 VALUE = "value_read"  # what is calibrated
@@ -128,27 +129,28 @@ def calibrate_file(
         UsageError: a column is not there.
         InputRefused: the table cannot be read, or values cannot be calibrated.
     """
-    connection = duckdb.connect(":memory:")
     temporary = out.with_name(f"{out.name}.{os.getpid()}{TEMPORARY}")  # two may write at once
     try:
-        connection.execute("SET enable_progress_bar = false")  # it would print into the results
-        source = ds.dataset([source.path for source in discover([path])], format="parquet")
-        connection.register("source_rows", source)
-        reader = connection.sql(_query(str(path), source.schema.names, columns, calibrator))
-        with writing(out, "nothing was written", "try again"):
-            rows = _write(reader.to_arrow_reader(BATCH), temporary)
-            publish(temporary, out)
-    except (duckdb.Error, pa.ArrowException) as error:
-        raise InputRefused(
-            f"the table cannot be calibrated: {escape(' '.join(str(error).split()), 200)}",
-            place=str(path),
-            effect="nothing was written",
-            remedy="check the columns that the calibrator needs: `steelyard calibrate show`",
-        ) from None
+        with refusing(partial(_refused, path)), open_memory() as connection:
+            connection.execute("SET enable_progress_bar = false")  # it would print into the results
+            source = ds.dataset([source.path for source in discover([path])], format="parquet")
+            connection.register("source_rows", source)
+            reader = connection.sql(_query(str(path), source.schema.names, columns, calibrator))
+            with writing(out, "nothing was written", "try again"):
+                rows = _write(reader.to_arrow_reader(BATCH), temporary)
+                publish(temporary, out)
     finally:
-        connection.close()
         temporary.unlink(missing_ok=True)
     return rows
+
+
+def _refused(path: Path, words: str) -> InputRefused:
+    return InputRefused(
+        f"the table cannot be calibrated: {words}",
+        place=str(path),
+        effect="nothing was written",
+        remedy="check the columns that the calibrator needs: `steelyard calibrate show`",
+    )
 
 
 def _query(place: str, names: list[str], columns: Mapping[str, str], calibrator: Calibrator) -> str:

@@ -1,31 +1,40 @@
-"""The only file that opens DuckDB: live views over journaled parts, locked SQL, compaction.
+"""The SQL of a run: its hand-off file, or live views over the parts that its journal lists.
 
-The same names stand in both: verdicts, answers, reads, rejects, work, run. While a run writes, a
+Both have the same tables: verdicts, answers, reads, rejects, work, run. While a run writes, a
 query sees the parts that were committed when it began.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeAlias
 
-import duckdb
 import pyarrow as pa
-import pyarrow.dataset as ds
 import xxhash
 
 from steelyard.core.schemas import PAIRS, READS, REJECTS
 from steelyard.core.work import Work
-from steelyard.errors import UsageError, escape
+from steelyard.errors import UsageError
 from steelyard.store.plan.files import Manifest, load_manifest, read_manifest, require_plan_file
 from steelyard.store.reads import journal
-from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.run_record import RunRecord, ScoredRecord, read_content, read_record
+from steelyard.store.rundir import RunDir
+from steelyard.store.sql import (
+    Connection,
+    DuckDBError,
+    Relation,
+    lock,
+    open_file,
+    open_memory,
+    open_scratch,
+    refusing,
+    register_parquet,
+    view_parquet,
+)
 from steelyard.store.verdicts.calibration import run_calibrator
 from steelyard.store.verdicts.imported import define_tables
 from steelyard.store.verdicts.statistics_views import create_statistics
@@ -33,16 +42,10 @@ from steelyard.store.verdicts.views import (
     REJECTS_SQL,
     VerdictSpec,
     answers_sql,
-    sql_text,
     verdict_sql,
 )
 
-# The oldest DuckDB that has to read the hand-off file.
-STORAGE_VERSION = "v1.5.0"
 NO_CALIBRATION = "none"
-MEMORY_LIMIT = "768MB"  # beyond it DuckDB spills into the run directory
-
-Connection: TypeAlias = duckdb.DuckDBPyConnection
 
 
 @contextmanager
@@ -55,8 +58,8 @@ def open_sql(run: RunDir) -> Iterator[Connection]:
     Raises:
         IntegrityFault: a part that a view would read is damaged.
     """
-    passport = run.read_passport()
-    connection = open_handoff(run) or _open_views(run, passport)
+    record = read_record(run)
+    connection = open_handoff(run) or _open_views(run, record)
     try:
         lock(connection)
         yield connection
@@ -70,29 +73,23 @@ def query(run: RunDir, sql: str) -> pa.Table:
     Raises:
         UsageError: DuckDB refuses it; its words are in the message.
     """
-    with open_sql(run) as connection:
-        try:
-            relation = connection.sql(sql)
-            return pa.table({}) if relation is None else relation.to_arrow_table()
-        except duckdb.Error as error:
-            raise _refused(error) from None
+    with open_sql(run) as connection, refusing(_refused):
+        relation = connection.sql(sql)
+        return pa.table({}) if relation is None else relation.to_arrow_table()
 
 
 def show(run: RunDir, sql: str, max_rows: int) -> str:
     """The rows of one query drawn as a table, the first `max_rows` of them."""
-    with open_sql(run) as connection:
-        try:
-            relation = connection.sql(sql)
-            if relation is None:
-                return ""
-            if relation.columns == ["explain_key", "explain_value"]:
-                return "\n".join(str(plan) for _, plan in relation.fetchall())
-            return draw(relation, max_rows)
-        except duckdb.Error as error:
-            raise _refused(error) from None
+    with open_sql(run) as connection, refusing(_refused):
+        relation = connection.sql(sql)
+        if relation is None:
+            return ""
+        if relation.columns == ["explain_key", "explain_value"]:
+            return "\n".join(str(plan) for _, plan in relation.fetchall())
+        return draw(relation, max_rows)
 
 
-def draw(relation: duckdb.DuckDBPyRelation, max_rows: int) -> str:
+def draw(relation: Relation, max_rows: int) -> str:
     """A relation as DuckDB draws it."""
     import contextlib
     import io
@@ -117,21 +114,15 @@ def workspace(
         IntegrityFault: a file of the plan is damaged. Parts are the caller's to check.
     """
     manifest = load_manifest(run)
-    spill = spill or run.root / "duckdb.tmp"
-    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
-    try:
-        with duckdb.connect(":memory:", config=settings) as connection:
-            connection.execute("SET enable_progress_bar = false")
-            pairs, rejects = (
-                _plan_files(run, manifest, prefix) for prefix in ("plan/pairs", "rejects/")
-            )
-            parquet_view(connection, "pairs_raw", pairs, PAIRS)
-            parquet_view(connection, "rejects_raw", rejects, REJECTS)
-            files = [run.root / part.name for part in committed]
-            parquet_view(connection, "reads_raw", files, READS)
-            yield connection
-    finally:
-        shutil.rmtree(spill, ignore_errors=True)
+    with open_scratch(spill or run.root / "duckdb.tmp") as connection:
+        pairs, rejects = (
+            _plan_files(run, manifest, prefix) for prefix in ("plan/pairs", "rejects/")
+        )
+        view_parquet(connection, "pairs_raw", pairs, PAIRS)
+        view_parquet(connection, "rejects_raw", rejects, REJECTS)
+        files = [run.root / part.name for part in committed]
+        view_parquet(connection, "reads_raw", files, READS)
+        yield connection
 
 
 def open_handoff(run: RunDir) -> Connection | None:
@@ -139,8 +130,8 @@ def open_handoff(run: RunDir) -> Connection | None:
     if not run.database.exists():
         return None
     try:
-        connection = duckdb.connect(str(run.database), read_only=True)
-    except duckdb.Error:
+        connection = open_file(run.database)
+    except DuckDBError:
         return None
     if built_from(connection) == expected_state(run):
         return connection
@@ -154,7 +145,7 @@ def built_from(connection: Connection) -> dict[str, str]:
         rows = connection.execute(
             "SELECT key, value FROM run WHERE key IN ('journal', 'calibration')"
         ).fetchall()
-    except duckdb.Error:
+    except DuckDBError:
         return {}
     return dict(rows)
 
@@ -167,60 +158,40 @@ def expected_state(run: RunDir) -> dict[str, str]:
     }
 
 
-def view_spec(run: RunDir, passport: dict[str, Any], manifest: Manifest | None) -> VerdictSpec:
+def view_spec(run: RunDir, record: ScoredRecord, manifest: Manifest | None) -> VerdictSpec:
     """What the views have to know of a run."""
     metadata = bool(manifest and manifest.metadata)
-    return VerdictSpec.of(passport, metadata=metadata, calibrator=run_calibrator(run))
+    judges = [judge.name for judge in record.judges]
+    return VerdictSpec.of(record.spec, judges, metadata=metadata, calibrator=run_calibrator(run))
 
 
-def _open_views(run: RunDir, passport: dict[str, Any]) -> Connection:
-    if IMPORTED not in passport:
-        return _open_live(run, passport)
-    connection = duckdb.connect(":memory:")
-    define_tables(connection, run, passport, "VIEW")
+def _open_views(run: RunDir, record: RunRecord) -> Connection:
+    if isinstance(record, ScoredRecord):
+        return _open_live(run, record)
+    connection = open_memory()
+    define_tables(connection, run, record.imported, "VIEW")
     create_statistics(connection)
-    run_table(connection, run, passport, [])
+    run_table(connection, run, [])
     work_table(connection, [])
     return connection
 
 
-def _open_live(run: RunDir, passport: dict[str, Any]) -> Connection:
+def _open_live(run: RunDir, record: ScoredRecord) -> Connection:
     parts = journal.committed_parts(run.root)
     manifest = read_manifest(run)
-    connection = duckdb.connect(":memory:")
-    _register(connection, "pairs_raw", _plan_files(run, manifest, "plan/pairs"), PAIRS)
-    _register(connection, "rejects_raw", _plan_files(run, manifest, "rejects/"), REJECTS)
-    _register(connection, "reads_raw", [run.root / part.name for part in parts], READS)
+    connection = open_memory()
+    register_parquet(connection, "pairs_raw", _plan_files(run, manifest, "plan/pairs"), PAIRS)
+    register_parquet(connection, "rejects_raw", _plan_files(run, manifest, "rejects/"), REJECTS)
+    register_parquet(connection, "reads_raw", [run.root / part.name for part in parts], READS)
     connection.execute("CREATE VIEW reads AS SELECT * FROM reads_raw")
-    spec = view_spec(run, passport, manifest)
+    spec = view_spec(run, record, manifest)
     connection.execute("CREATE VIEW verdicts AS " + verdict_sql(spec))
     connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
     connection.execute("CREATE VIEW rejects AS " + REJECTS_SQL)
     create_statistics(connection)
-    run_table(connection, run, passport, parts)
+    run_table(connection, run, parts)
     work_table(connection, parts)
     return connection
-
-
-def _register(connection: Connection, name: str, files: Sequence[Path], schema: pa.Schema) -> None:
-    """Show Parquet files through Arrow, so that SQL itself needs no right to open any file."""
-    if files:
-        connection.register(name, ds.dataset([str(file) for file in files], format="parquet"))
-    else:
-        connection.register(name, schema.empty_table())
-
-
-def parquet_view(
-    connection: Connection, name: str, files: Sequence[Path], schema: pa.Schema
-) -> None:
-    """Show Parquet files under a name, natively; an empty table where there are none."""
-    if files:
-        listing = ", ".join(map(sql_text, files))
-        connection.execute(
-            f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet([{listing}])"  # noqa: S608
-        )
-    else:
-        connection.register(name, schema.empty_table())
 
 
 def _plan_files(run: RunDir, manifest: Manifest | None, prefix: str) -> list[Path]:
@@ -231,16 +202,11 @@ def _plan_files(run: RunDir, manifest: Manifest | None, prefix: str) -> list[Pat
     ]
 
 
-def run_table(
-    connection: Connection,
-    run: RunDir,
-    passport: dict[str, Any],
-    committed: Sequence[journal.Part],
-) -> None:
+def run_table(connection: Connection, run: RunDir, committed: Sequence[journal.Part]) -> None:
     """Table `run`: what run.json says, as text by key, and which parts were read."""
     rows = [
         (key, value if isinstance(value, str) else json.dumps(value))
-        for key, value in passport.items()
+        for key, value in read_content(run).items()
     ]
     rows.append(("journal", _parts_digest(committed)))
     rows.append(("calibration", _calibration_digest(run)))
@@ -263,20 +229,6 @@ def work_table(connection: Connection, committed: Sequence[journal.Part]) -> Non
     connection.unregister("work_raw")
 
 
-def lock(connection: Connection) -> None:
-    """Leave a connection no file, no extension, no Python variable and no setting to reach."""
-    for setting in (
-        "enable_progress_bar = false",  # it would print into the results on stdout
-        "autoinstall_known_extensions = false",
-        "autoload_known_extensions = false",
-        "allow_community_extensions = false",
-        "python_enable_replacements = false",
-        "enable_external_access = false",
-        "lock_configuration = true",
-    ):
-        connection.execute(f"SET {setting}")
-
-
 def _parts_digest(committed: Sequence[journal.Part]) -> str:
     text = "".join(f"{part.name} {part.digest} {part.pairs}\n" for part in committed)
     return xxhash.xxh3_128_hexdigest(text.encode())
@@ -288,16 +240,9 @@ def _calibration_digest(run: RunDir) -> str:
     return xxhash.xxh3_128_hexdigest(run.calibration.read_bytes())
 
 
-def one_row(connection: Connection, sql: str) -> tuple[Any, ...]:
-    """The only row of a query of ours."""
-    (row,) = connection.execute(sql).fetchall()
-    return tuple(row)
-
-
-def _refused(error: duckdb.Error) -> UsageError:
-    words = re.sub(r"\s+", " ", str(error).split("\n\n")[0])
+def _refused(words: str) -> UsageError:
     return UsageError(
-        f"DuckDB refuses the query: {escape(words, 300)}",
+        f"DuckDB refuses the query: {words}",
         remedy="tables: verdicts, answers, reads, rejects, work, run; try `DESCRIBE verdicts`",
     )
 
@@ -310,7 +255,7 @@ def verdicts_of(spec: VerdictSpec, pairs: pa.Table, reads: pa.Table) -> pa.Table
         pairs: PAIRS without the bucket.
         reads: READS of all their prompts.
     """
-    with duckdb.connect(":memory:") as connection:
+    with open_memory() as connection:
         connection.register("pairs_raw", pairs)
         connection.register("reads", reads)
         lock(connection)

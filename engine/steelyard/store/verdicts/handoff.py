@@ -8,23 +8,27 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import duckdb
 
 from steelyard.calibrators.calibrator import Calibrator, calibrated_sql
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.store.durable import TEMPORARY, publish, writing
 from steelyard.store.plan.files import Manifest, load_manifest
 from steelyard.store.reads import journal
-from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.run_record import ImportRecord, ScoredRecord, read_record
+from steelyard.store.rundir import RunDir
+from steelyard.store.sql import (
+    Connection,
+    DuckDBError,
+    one_row,
+    open_file,
+    open_scratch,
+    raising_os_errors,
+    sql_text,
+)
 from steelyard.store.verdicts.calibration import run_calibrator
 from steelyard.store.verdicts.database import (
-    MEMORY_LIMIT,
-    Connection,
     built_from,
     expected_state,
-    one_row,
     open_handoff,
     run_table,
     view_spec,
@@ -37,7 +41,6 @@ from steelyard.store.verdicts.views import (
     REJECTS_SQL,
     VerdictSpec,
     answers_sql,
-    sql_text,
     verdict_sql,
 )
 
@@ -61,23 +64,28 @@ def compact(run: RunDir, out: Path | None = None) -> dict[str, int]:
         IntegrityFault: a file is damaged, or the books do not balance.
         UsageError: there is no plan yet, or `out` is no place for a database.
     """
-    passport = run.read_passport()
-    if IMPORTED in passport:
-        write = partial(_write_imported, run, passport)
+    record = read_record(run)
+    if isinstance(record, ScoredRecord):
+        write = partial(_write_database, run, record, load_manifest(run))
     else:
-        write = partial(_write_database, run, passport, load_manifest(run))
+        write = partial(_write_imported, run, record.imported)
     target = out or run.database
     _check_target(run, target)
+    with _replacing(target) as temporary:
+        return write(temporary)
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Give the path of a new database, which takes the target's place when it is whole."""
     temporary = target.with_name(f"{target.name}.{os.getpid()}{TEMPORARY}")
-    with writing(target):
-        try:
-            counts = write(temporary)
+    try:
+        with writing(target), raising_os_errors():
+            yield temporary
             publish(temporary, target)
-        except duckdb.IOException as error:
-            raise OSError(str(error)) from error
-        finally:
-            _remove(temporary)
-    return counts
+    finally:
+        for path in (temporary, temporary.with_name(temporary.name + ".wal")):
+            path.unlink(missing_ok=True)
 
 
 def _check_target(run: RunDir, target: Path) -> None:
@@ -89,7 +97,7 @@ def _check_target(run: RunDir, target: Path) -> None:
     elsewhere = target.absolute() != run.database.absolute()
     if not target.parent.is_dir():
         problem = "the folder for the database does not exist"
-    elif elsewhere and (target.parent / run.passport.name).exists():
+    elif elsewhere and (target.parent / run.record_file.name).exists():
         problem = "that is inside a run directory"
     elif target.exists() and not _is_ours(target):
         problem = "there is something else at that place"
@@ -130,55 +138,49 @@ def recalibrate(run: RunDir) -> None:
     """
     calibrator = run_calibrator(run)
     wanted = expected_state(run)
-    found = {}
-    with suppress(duckdb.Error), duckdb.connect(str(run.database), read_only=True) as connection:
-        found = built_from(connection)
-    if calibrator is None or found.get("journal") != wanted["journal"] or len(found) < len(wanted):
+    present = {}
+    with suppress(DuckDBError), open_file(run.database) as connection:
+        present = built_from(connection)
+    same_parts = present.get("journal") == wanted["journal"] and len(present) == len(wanted)
+    if calibrator is None or not same_parts:
         compact(run)
         return
-    temporary = run.database.with_name(f"{run.database.name}.{os.getpid()}{TEMPORARY}")
-    with writing(run.database):
-        try:
-            shutil.copyfile(run.database, temporary)
-            _update(temporary, calibrator, wanted["calibration"])
-            publish(temporary, run.database)
-        except duckdb.IOException as error:
-            raise OSError(str(error)) from error
-        finally:
-            _remove(temporary)
+    with _replacing(run.database) as temporary:
+        shutil.copyfile(run.database, temporary)
+        _update(temporary, calibrator, wanted["calibration"])
 
 
 def _update(path: Path, calibrator: Calibrator, digest: str) -> None:
-    spill = path.with_suffix(".spill")
-    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
-    try:
-        with duckdb.connect(":memory:", config=settings) as connection:
-            connection.execute("SET enable_progress_bar = false")
-            connection.execute(f"ATTACH {sql_text(path)} AS o")
-            for name, sql in calibrated_sql(calibrator):  # later ones read earlier ones
-                connection.execute(f"UPDATE o.verdicts SET {name} = {sql}")  # noqa: S608
-            connection.execute(
-                f"UPDATE o.run SET value = {sql_text(digest)} WHERE key = 'calibration'"  # noqa: S608
-            )
-            connection.execute("CHECKPOINT o")
-            connection.execute("DETACH o")
-    finally:
-        shutil.rmtree(spill, ignore_errors=True)
+    with open_scratch(_spill(path)) as connection:
+        connection.execute(f"ATTACH {sql_text(path)} AS o")
+        for name, sql in calibrated_sql(calibrator):  # later ones read earlier ones
+            connection.execute(f"UPDATE o.verdicts SET {name} = {sql}")  # noqa: S608
+        connection.execute(
+            f"UPDATE o.run SET value = {sql_text(digest)} WHERE key = 'calibration'"  # noqa: S608
+        )
+        connection.execute("CHECKPOINT o")
+        connection.execute("DETACH o")
+
+
+def _spill(path: Path) -> Path:
+    return path.with_suffix(".spill")
 
 
 def _write_database(
-    run: RunDir, passport: dict[str, Any], manifest: Manifest, path: Path
+    run: RunDir, record: ScoredRecord, manifest: Manifest, path: Path
 ) -> dict[str, int]:
     committed = journal.committed_parts(run.root)
-    spec = view_spec(run, passport, manifest)
-    spill = path.with_suffix(".spill")
-    with workspace(run, committed, spill=spill) as connection, _new_file(connection, path):
+    spec = view_spec(run, record, manifest)
+    with (
+        workspace(run, committed, spill=_spill(path)) as connection,
+        _new_file(connection, path),
+    ):
         connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
         _make_verdicts(connection, spec, manifest)
         connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
         connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
         create_statistics(connection)
-        run_table(connection, run, passport, committed)
+        run_table(connection, run, committed)
         work_table(connection, committed)
         return _audit(connection, manifest)
 
@@ -211,24 +213,16 @@ def bucket_ranges(unique: Sequence[int], most: int) -> Iterator[tuple[int, int]]
     yield first, max(first, len(unique) - 1)
 
 
-def _write_imported(run: RunDir, passport: dict[str, Any], path: Path) -> dict[str, int]:
-    spill = path.with_suffix(".spill")
-    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
-    try:
-        with (
-            duckdb.connect(":memory:", config=settings) as connection,
-            _new_file(connection, path),
-        ):
-            define_tables(connection, run, passport, "TABLE")
-            create_statistics(connection)
-            run_table(connection, run, passport, [])
-            work_table(connection, [])
-            verdicts, rejects = one_row(
-                connection,
-                "SELECT (SELECT count(*) FROM verdicts), (SELECT count(*) FROM rejects)",
-            )
-    finally:
-        shutil.rmtree(spill, ignore_errors=True)
+def _write_imported(run: RunDir, imported: ImportRecord, path: Path) -> dict[str, int]:
+    with open_scratch(_spill(path)) as connection, _new_file(connection, path):
+        define_tables(connection, run, imported, "TABLE")
+        create_statistics(connection)
+        run_table(connection, run, [])
+        work_table(connection, [])
+        verdicts, rejects = one_row(
+            connection,
+            "SELECT (SELECT count(*) FROM verdicts), (SELECT count(*) FROM rejects)",
+        )
     counts = {"pairs": verdicts, "verdicts": verdicts, "prompts": 0, "reads": 0}
     return {**counts, "rejects": rejects}
 
@@ -279,9 +273,3 @@ def _audit(connection: Connection, manifest: Manifest) -> dict[str, int]:
         "reads": reads,
         "rejects": rejects,
     }
-
-
-def _remove(path: Path) -> None:
-    for name in (path, path.with_name(path.name + ".wal")):
-        with suppress(FileNotFoundError):
-            name.unlink()

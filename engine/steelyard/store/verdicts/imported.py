@@ -10,7 +10,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -19,9 +18,11 @@ from steelyard.core.schemas import READS, REJECTS
 from steelyard.errors import IntegrityFault
 from steelyard.input import REQUIRED, ShardSet, open_shards
 from steelyard.store.durable import PARQUET, TEMPORARY, file_digest, sync, writing
-from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.run_record import ImportRecord
+from steelyard.store.rundir import RunDir
+from steelyard.store.sql import Connection, sql_text
 from steelyard.store.verdicts.calibration import run_calibrator
-from steelyard.store.verdicts.views import sql_text, with_calibration
+from steelyard.store.verdicts.views import with_calibration
 
 _TABLES = ("verdicts", "rejects")
 _GROUP_ROWS = 1 << 16
@@ -89,9 +90,9 @@ class ImportWriter:
 
 
 def define_tables(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     run: RunDir,
-    passport: dict[str, Any],
+    imported: ImportRecord,
     kind: Literal["TABLE", "VIEW"],
 ) -> None:
     """Make verdicts, rejects and reads, which has no rows, in a connection.
@@ -106,7 +107,7 @@ def define_tables(
     connection.execute(f"CREATE {kind} reads AS SELECT * FROM reads_raw")  # noqa: S608 - our own text
     for name in _TABLES:
         path = run.imported / f"{name}.parquet"
-        if not path.exists() or file_digest(path) != passport[IMPORTED]["files"][name]:
+        if not path.exists() or file_digest(path) != imported.files[name]:
             raise IntegrityFault(
                 "the imported verdicts are damaged or missing",
                 place=str(path),
@@ -123,10 +124,9 @@ def define_tables(
         connection.execute(f"CREATE {kind} {name} AS {query}")
 
 
-def imported_shards(passport: dict[str, Any]) -> ShardSet | None:
+def imported_shards(imported: ImportRecord) -> ShardSet | None:
     """The tables that an imported run was made of, as shards; None: they hold no texts."""
-    how = passport[IMPORTED]
-    columns, paths = how["columns"], how.get("paths")
+    columns, paths = imported.columns, imported.paths
     if paths is None or not set(REQUIRED) <= columns.keys():
         return None
     return open_shards(paths, {name: columns[name] for name in REQUIRED})

@@ -11,8 +11,8 @@ import pyarrow as pa
 from steelyard.core.schemas import READS
 from steelyard.store.reads import journal
 from steelyard.store.rundir import RunDir
-from steelyard.store.verdicts.database import one_row, parquet_view, workspace
-from steelyard.store.verdicts.views import sql_text
+from steelyard.store.sql import one_row, sql_text, view_parquet
+from steelyard.store.verdicts.database import workspace
 
 # A row a prompt of a pair, and how many prompts of the plan have each key.
 ASKED = "SELECT pair, bucket, unnest(keys) AS key FROM pairs_raw"
@@ -85,7 +85,7 @@ def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], path: Path)
         that a committed part has.
     """
     with workspace(run, committed) as connection:
-        parquet_view(connection, "candidate", [path], READS)
+        view_parquet(connection, "candidate", [path], READS)
         rows, keys, planned, taken, tokens = one_row(
             connection,
             f"""{USES}
@@ -120,7 +120,7 @@ def reusable_reads(
     chosen = ", ".join(f"r.{name}" for name in columns)
     with workspace(run, journal.read_journal(run.root)) as connection:
         files = [other.root / part.name for part in theirs]
-        parquet_view(connection, "theirs", files, READS)
+        view_parquet(connection, "theirs", files, READS)
         reader = connection.sql(
             f"""
             SELECT {chosen}, k.bucket, coalesce(r.reused_from, {sql_text(origin)}) AS reused_from

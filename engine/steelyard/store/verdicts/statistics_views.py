@@ -5,13 +5,8 @@ They hold what SQL can say by itself; `steelyard rank`, `winrate` and `bias` say
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
-import duckdb
-
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL
-
-Connection: TypeAlias = duckdb.DuckDBPyConnection
+from steelyard.store.sql import Connection
 
 LONGER_BY = (31, 101, 301, 1001)  # characters: where the bands of `length_bias` begin
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from steelyard.calibrators.calibrator import Calibrator, calibrated_sql
+from steelyard.plan.spec import JudgingSpec
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.rules import COLUMNS, RULES, Rule, winner
+from steelyard.store.sql import sql_text
 
 LOW_LABEL_MASS = 0.5
 
@@ -32,18 +33,21 @@ class VerdictSpec:
 
     @classmethod
     def of(
-        cls, passport: dict[str, Any], *, metadata: bool, calibrator: Calibrator | None = None
+        cls,
+        spec: JudgingSpec,
+        judges: Sequence[str],
+        *,
+        metadata: bool,
+        calibrator: Calibrator | None = None,
     ) -> VerdictSpec:
-        """From run.json."""
-        inquiry = passport["inquiry"]
-        first = inquiry["protocols"][0]
+        """Return what the views have to know of what these judges were asked."""
         return cls(
-            judges=tuple(judge["name"] for judge in passport["judges"]),
-            protocols=tuple(protocol["name"] for protocol in inquiry["protocols"]),
-            questions=PromptAxes.from_json(inquiry["questions"]),
-            rule=RULES[first["combine"]],
-            scale=tuple(first["scale"]),
-            tie_band=first["tie_band"],
+            judges=tuple(judges),
+            protocols=tuple(protocol.name for protocol in spec.protocols),
+            questions=spec.axes,
+            rule=RULES[spec.protocol.combine],
+            scale=spec.protocol.scale,
+            tie_band=spec.protocol.tie_band,
             metadata=metadata,
             calibrator=calibrator,
         )
@@ -219,11 +223,6 @@ REJECTS_SQL = """
 SELECT shard, "row", pair_id, reason, detail FROM rejects_raw
 UNION ALL
 SELECT shard, "row", pair_id, status, error FROM verdicts WHERE status = 'overlong'"""
-
-
-def sql_text(value: object) -> str:
-    """A SQL string literal."""
-    return "'" + str(value).replace("'", "''") + "'"
 
 
 def _list(texts: Sequence[str]) -> str:

@@ -1,0 +1,98 @@
+"""What a run is: its record, and whether a run directory holds the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+
+from steelyard.core.config import RunConfig, fingerprint
+from steelyard.errors import UsageError
+from steelyard.input import Limits, ShardSet
+from steelyard.judge.base import Judge, JudgeSpec
+from steelyard.plan.spec import JudgeForms, JudgingSpec
+from steelyard.store.run_record import JudgeRecord, ScoredRecord, common_fields, read_scored_record
+from steelyard.store.rundir import RunDir
+
+
+def judge_specs(config: RunConfig) -> list[JudgeSpec]:
+    """Which judges a config asks for."""
+    return [
+        JudgeSpec(
+            name=name,
+            model=name,
+            revision=config.revision,
+            engine=config.engine,
+            replicas=config.replicas,
+        )
+        for name in config.judge
+    ]
+
+
+def row_limits(config: RunConfig) -> Limits:
+    """What a row may hold."""
+    return Limits(row_bytes=config.max_row_bytes, on_bad_row=config.on_bad_row)  # type: ignore[arg-type]
+
+
+def run_fingerprint(spec: JudgingSpec, parts: Sequence[JudgeForms]) -> str:
+    """Hash all that can change a verdict's reads, to 32 hex digits."""
+    prints = [(*part.fingerprints, *part.pictured) for part in parts]
+    return fingerprint({"forms": prints, "questions": asdict(spec.axes)})
+
+
+def make_record(
+    config: RunConfig,
+    judges: Sequence[Judge],
+    spec: JudgingSpec,
+    parts: Sequence[JudgeForms],
+    shards: ShardSet,
+) -> ScoredRecord:
+    """Return the record of a new run."""
+    return ScoredRecord(
+        **common_fields(shards),
+        fingerprint=run_fingerprint(spec, parts),
+        config=config,
+        spec=spec,
+        judges=tuple(
+            JudgeRecord(**asdict(judge.card), context_length=judge.context_length, part=part)
+            for judge, part in zip(judges, parts, strict=True)
+        ),
+    )
+
+
+# What may differ between the command that began a run and one that goes on with it.
+_FREE = {"engine", "replicas", "reuse", "part_rows", "part_seconds", "inputs"}
+OTHER_FILES = "a judge's files, its labels, or the templates, criteria or examples"
+
+
+def require_same(run: RunDir, new: ScoredRecord) -> ScoredRecord:
+    """Return the record of the run that is there; refuse it if another one is asked for.
+
+    Raises:
+        UsageError: it differs.
+    """
+    old, differences = read_scored_record(run), []
+    for name in (option.name for option in fields(RunConfig)):
+        there, here = getattr(old.config, name), getattr(new.config, name)
+        if name not in _FREE and there != here and not _scripted(name, here):
+            differences.append(f"`{name}`: {there!r} there, {here!r} now")
+    if old.input.fingerprint != new.input.fingerprint:
+        differences.append("the input shards")
+    if old.fingerprint != new.fingerprint and not differences:
+        differences.append(OTHER_FILES)
+    if differences:
+        raise changed(run, differences)
+    return old
+
+
+def _scripted(option: str, value: Sequence[str]) -> bool:
+    return option == "judge" and all(name.startswith("scripted") for name in value)
+
+
+def changed(run: RunDir, differences: list[str]) -> UsageError:
+    """Return the error for a run directory that holds another run."""
+    return UsageError(
+        f"the run directory holds another run; different: {'; '.join(differences)}",
+        place=str(run.root),
+        effect="nothing was changed",
+        remedy="give a new --run folder; with `--reuse` of this one, equal prompts cost nothing",
+    )
