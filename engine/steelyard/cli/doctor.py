@@ -19,7 +19,7 @@ LOW_DISK = 5 << 30
 IMPORT_SECONDS = 180
 
 
-# The result of a check: its name, its state (ok, note or bad), what was found, and a remedy or None.
+# The result of a check: name, state (ok, note or bad), what was found, and a remedy or None.
 Finding: TypeAlias = dict[str, Any]
 
 
