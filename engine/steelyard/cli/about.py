@@ -9,19 +9,15 @@ import click
 
 from steelyard._version import __version__
 from steelyard.cli.common import (
-    emit,
-    json_option,
-    print_json,
-    quiet_option,
-    run_option,
-    stop_on_signal,
-    wants_json,
-)
+    emit, json_option, print_json, quiet_option, run_option, stop_on_signal, wants_json,
+)  # fmt: skip
 from steelyard.errors import EXIT_ENVIRONMENT
 
 
 @click.command()
-@run_option("Run directory; a second demo in it reuses the first one's reads.", Path("runs/demo"))
+@run_option(
+    "Run directory; a second demo in it reuses the first one's reads.", default=Path("runs/demo")
+)
 @quiet_option
 @json_option
 def demo(run: Path, quiet: bool) -> int:
