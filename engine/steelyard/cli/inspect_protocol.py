@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from steelyard.cli.doctor import BAD, GOOD, NOTE, finding
 from steelyard.core.config import RunConfig
 from steelyard.errors import SteelyardError
-from steelyard.judge import open_judge
-from steelyard.judge.base import Judge
-from steelyard.prompts.forms import Compiled, compile_template, make_form
-from steelyard.prompts.judging import answer_of
+from steelyard.plan.spec import JudgingSpec
+from steelyard.prompts.forms import Compiled, compile_template
+from steelyard.prompts.prepared import PreparedJudge, open_judges
 from steelyard.protocols import get_protocol, protocol_names
-from steelyard.protocols.protocol import SLOT, Example, Protocol
+from steelyard.protocols.protocol import SLOT, Example
 from steelyard.protocols.rules import RULES
-from steelyard.scoring.same_run import judge_specs
 
 # What is shown where a real row would stand.
 SAMPLE = {
@@ -75,18 +75,21 @@ def format_protocols(found: list[dict[str, Any]]) -> str:
 
 
 def show_protocol(name: str, judge_name: str) -> dict[str, Any]:
-    """A protocol in a judge's words: a rendered example, and its segments with their tokens."""
-    protocol = get_protocol(name)
-    judge = _open(judge_name)
-    compiled = _compiled(protocol, judge)
-    answer = answer_of(judge, protocol)
+    """Return a protocol in a judge's words: a rendered example, and segments with their tokens."""
+    with _opened(name, judge_name) as prepared:
+        return _describe(prepared)
+
+
+def _describe(prepared: PreparedJudge) -> dict[str, Any]:
+    protocol, judge, answer = prepared.spec.protocol, prepared.judge, prepared.answer
+    compiled = _compiled(prepared)
     segments = []
-    for at, ids in enumerate(compiled.pieces):
+    for number, ids in enumerate(compiled.pieces):
         segments.append(
             {"segment": "template", "tokens": len(ids), "text": judge.encoder.decode(ids.tolist())}
         )
-        if at < len(compiled.slots):
-            slot = compiled.slots[at]
+        if number < len(compiled.slots):
+            slot = compiled.slots[number]
             tokens = len(judge.encoder.encode_data([SAMPLE[slot]])[0])
             segments.append({"segment": slot, "tokens": tokens, "text": SAMPLE[slot]})
     return {
@@ -107,7 +110,7 @@ def show_protocol(name: str, judge_name: str) -> dict[str, Any]:
         "tie_band": protocol.tie_band,
         "template_tokens": compiled.fixed,
         "segments": segments,
-        "example": _filled(protocol, judge),
+        "example": _filled(prepared),
     }
 
 
@@ -138,14 +141,13 @@ def check_protocol(name: str, judge_name: str) -> list[dict[str, Any]]:
     What keeps a file from being a protocol at all is one bad finding.
     """
     try:
-        protocol = get_protocol(name)
-        judge = _open(judge_name)
-        compiled = _compiled(protocol, judge)
-        answer = answer_of(judge, protocol)
+        with _opened(name, judge_name) as prepared:
+            compiled = _compiled(prepared)
     except SteelyardError as error:
         return [finding("protocol", BAD, error.cause, error.remedy)]
-    found = [finding("protocol", GOOD, f"{protocol.name}: every slot is shown once")]
-    for label, variants in zip(answer.labels.names, answer.labels.variants, strict=True):
+    found = [finding("protocol", GOOD, f"{prepared.spec.name}: every slot is shown once")]
+    labels = prepared.answer.labels
+    for label, variants in zip(labels.names, labels.variants, strict=True):
         forms = ", ".join(repr(variant.text) for variant in variants)
         found.append(finding("label", GOOD, f"{label}: one token each: {forms}"))
     found += _sharing(compiled)
@@ -185,29 +187,29 @@ def _sharing(compiled: Compiled) -> list[dict[str, Any]]:
     return found
 
 
-def _open(name: str) -> Judge:
-    (spec,) = judge_specs(RunConfig(judge=(name,)).validate())
-    return open_judge(spec)
-
-
-def _examples(protocol: Protocol) -> list[Example]:
-    if not protocol.has_examples:
-        return []
+@contextmanager
+def _opened(name: str, judge_name: str) -> Iterator[PreparedJudge]:
+    """Open a judge that is asked by a protocol, with one worked example if it shows any."""
+    protocol = get_protocol(name)
     verdict = protocol.labels[0] if protocol.labels else _EXAMPLE["verdict"]
-    return [Example({**_EXAMPLE, "verdict": verdict})]
+    examples = [Example({**_EXAMPLE, "verdict": verdict})] if protocol.has_examples else []
+    config = RunConfig(judge=(judge_name,)).validate()
+    with open_judges(config, JudgingSpec.plain(protocol), examples) as (prepared,):
+        yield prepared
 
 
-def _whole_template(protocol: Protocol, judge: Judge) -> tuple[str, dict[str, str]]:
-    form = make_form(protocol, judge.encoder, _examples(protocol))
-    return form.templates["+".join(protocol.optional)], form.constants
+def _whole_template(prepared: PreparedJudge) -> tuple[str, dict[str, str]]:
+    """Return the template with all optional slots, and the texts of the worked example."""
+    form = prepared.forms.forms[0]
+    return form.templates["+".join(prepared.spec.protocol.optional)], form.constants
 
 
-def _compiled(protocol: Protocol, judge: Judge) -> Compiled:
-    text, constants = _whole_template(protocol, judge)
-    return compile_template(text, judge.encoder, constants)
+def _compiled(prepared: PreparedJudge) -> Compiled:
+    text, constants = _whole_template(prepared)
+    return compile_template(text, prepared.judge.encoder, constants)
 
 
-def _filled(protocol: Protocol, judge: Judge) -> str:
-    text, constants = _whole_template(protocol, judge)
+def _filled(prepared: PreparedJudge) -> str:
+    text, constants = _whole_template(prepared)
     texts = SAMPLE | constants
-    return SLOT.sub(lambda found: texts[found[1]], text)
+    return SLOT.sub(lambda mark: texts[mark[1]], text)
