@@ -194,7 +194,7 @@ def test_a_run_that_is_written_is_not_calibrated(place, run, gold):
 def test_a_damaged_calibration_is_named(tmp_path):
     run = score(tmp_path, rows=20)
     (run.root / "calibration.json").write_text("{}")
-    with pytest.raises(CalibratorRefused, match="no calibrator"):
+    with pytest.raises(CalibratorRefused, match="not a calibrator"):
         columns(run)
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from steelyard.cli.doctor import BAD, GOOD, NOTE, finding
+from steelyard.cli.doctor import BAD, GOOD, NOTE, Finding
+from steelyard.cli.doctor import make_finding as finding
 from steelyard.core.config import RunConfig
 from steelyard.errors import SteelyardError
 from steelyard.plan.spec import JudgingSpec
@@ -135,7 +136,7 @@ def format_protocol(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def check_protocol(name: str, judge_name: str) -> list[dict[str, Any]]:
+def check_protocol(name: str, judge_name: str) -> list[Finding]:
     """Findings about a protocol, as name, state (ok, note, bad), what was found, and a remedy.
 
     What keeps a file from being a protocol at all is one bad finding.
@@ -154,7 +155,7 @@ def check_protocol(name: str, judge_name: str) -> list[dict[str, Any]]:
     return found
 
 
-def _sharing(compiled: Compiled) -> list[dict[str, Any]]:
+def _sharing(compiled: Compiled) -> list[Finding]:
     """Whether neighbouring prompts share as much of their beginning as they can."""
     found = []
     ranks = [_RANKS[slot] for slot in compiled.slots]

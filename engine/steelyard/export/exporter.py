@@ -25,7 +25,7 @@ from steelyard.export.observer import TextObserver
 from steelyard.export.options import NGRAM, ExportOptions
 from steelyard.export.overlap import HeldOutText
 from steelyard.export.selection import AvailableColumns, Selection, open_selection
-from steelyard.export.sources import DatasetTexts, ResponseTexts, ShardSource
+from steelyard.export.sources import ResponseSource, ShardSource, TextSource
 from steelyard.export.writer import DatasetWriter, check_folder, scratch, writing_dataset
 from steelyard.input import ShardSet
 from steelyard.input.side_files import open_instructions, open_responses, read_instructions
@@ -78,7 +78,7 @@ def export_dataset(
     evaluations = _evaluations(options)
     with scratch(out) as folder, open_selection(folder) as selection:
         reporter.log("reading verdicts")
-        known = selection.take_verdicts(place, options.where)
+        known = selection.load_verdicts(place, options.where)
         options = _resolve(options, known)
         _warn_about_run(place, known, selection, reporter)
         forbidden = None
@@ -86,7 +86,7 @@ def export_dataset(
             forbidden = HeldOutText(read_instructions(evaluations), options.ngram or NGRAM)
         texts.scan(selection, TextObserver(options, forbidden), partial(reporter.step, "texts"))
         reporter.done()
-        counts = selection.settle(options, calibrated=known.calibrated, in_shards=texts.in_shards)
+        counts = selection.decide(options, calibrated=known.calibrated, in_shards=texts.in_shards)
         content = {
             "steelyard": __version__,
             "options": options.to_json(),
@@ -104,10 +104,10 @@ def export_dataset(
     return content
 
 
-def _texts(record: RunRecord, options: ExportOptions, responses: Responses | None) -> DatasetTexts:
+def _texts(record: RunRecord, options: ExportOptions, responses: Responses | None) -> TextSource:
     if responses is not None:
         shards = open_responses(responses.inputs, responses.columns)
-        return ResponseTexts(shards, options)
+        return ResponseSource(shards, options)
     shards, limits = reopen_input(
         record,
         effect="nothing was written",

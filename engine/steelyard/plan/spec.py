@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from steelyard.core.schemas import Answer
+from steelyard.core.judges import Answer
 from steelyard.input import REQUIRED
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.protocol import IMAGES, SLOT, Protocol, slot

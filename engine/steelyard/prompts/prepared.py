@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from steelyard.core.config import RunConfig, fingerprint
 from steelyard.core.images import IMAGE_RULE
-from steelyard.core.schemas import Answer, LabelSet
+from steelyard.core.judges import Answer, LabelSet
 from steelyard.errors import UsageError, escape
 from steelyard.judge import open_judge
 from steelyard.judge.base import Judge, JudgeSpec

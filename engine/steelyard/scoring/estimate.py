@@ -11,7 +11,7 @@ from typing import Any
 from steelyard.core import user_cache
 from steelyard.core.batches import Workload
 from steelyard.core.config import RunConfig
-from steelyard.core.progress import Reporter, amount, duration
+from steelyard.core.progress import Reporter
 from steelyard.core.work import CacheShape
 from steelyard.input import stream
 from steelyard.plan.spec import KeySpec
@@ -148,43 +148,3 @@ def _tokens(
         "computed_tokens_per_second": rate,
         "seconds": computed / rate if rate else None,
     }
-
-
-def format_plan(content: dict[str, Any]) -> str:
-    """The same for people."""
-    prompts, share = content["prompts"], content["counted_share"]
-    refused = sum(content["rejects"].values())
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in content["rejects"].items())
-    about = "" if share == 1 else f" (estimated from {share:.1%} of the prompts)"
-    time = (
-        f"{duration(content['seconds'])} at {content['computed_tokens_per_second']:,.0f} tokens/s,"
-        " this judge's last rate on this machine"
-        if content["seconds"] is not None
-        else "unknown: this judge has not run on this machine yet"
-    )
-    lines = [
-        (
-            "rows",
-            f"{content['rows']:,}: {content['pairs']:,} pairs, {refused:,} rejects"
-            + (f" ({reasons})" if reasons else ""),
-        ),
-        ("prompts", f"{prompts['unique']:,} unique of {prompts['asked']:,}"),
-        (
-            "tokens",
-            f"{content['tokens']:,} of unique prompts,"
-            f" {content['computed_tokens']:,} to be computed"
-            f" (floor {content['floor_tokens']:,}){about}",
-        ),
-        (
-            "longest",
-            f"{content['longest_prompt']:,} tokens; the judge takes"
-            f" {content['context_length'] - 1:,}; {content['overlong']:,} overlong{about}",
-        ),
-        (
-            "disk",
-            f"{amount(content['plan_bytes'])} for the plan, buckets: {content['buckets']}"
-            + ("; texts stay in the shards" if content["texts"] == "in shards" else ""),
-        ),
-        ("time", time),
-    ]
-    return "\n".join(f"{name + ':':<9}{text}" for name, text in lines)

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from steelyard.core.schemas import TEXTS, Int64, Planned
+from steelyard.core.batches import Planned
+from steelyard.core.schemas import TEXTS, Int64
 from steelyard.errors import InputRefused, IntegrityFault
 from steelyard.input import PROMPT_ROLES, Limits, ShardSet, stream
 from steelyard.plan.keys import plan_batch
