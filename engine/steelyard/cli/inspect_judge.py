@@ -7,11 +7,10 @@ from typing import Any
 
 from steelyard.cli.tables import format_fields, format_quote
 from steelyard.core.config import RunConfig
-from steelyard.judge import open_judge
-from steelyard.prompts.forms import compile_template, make_form
-from steelyard.prompts.judging import answer_of, form_fingerprint
+from steelyard.plan.spec import JudgingSpec
+from steelyard.prompts.forms import compile_template
+from steelyard.prompts.prepared import PreparedJudge, open_judges
 from steelyard.protocols import get_protocol
-from steelyard.scoring.same_run import judge_specs
 
 
 def inspect_judge(name: str, revision: str | None, protocol: str) -> dict[str, Any]:
@@ -21,16 +20,20 @@ def inspect_judge(name: str, revision: str | None, protocol: str) -> dict[str, A
         Card, context length, fingerprint with the default options, labels with their token
         variants, the prompt template without optional texts, and its number of tokens.
     """
-    (spec,) = judge_specs(RunConfig(judge=(name,), revision=revision).validate())
-    judge = open_judge(spec)
-    chosen = get_protocol(protocol)
-    form, answer = make_form(chosen, judge.encoder), answer_of(judge, chosen)
-    labels, plain = answer.labels, form.templates[""]
+    config = RunConfig(judge=(name,), revision=revision).validate()
+    spec = JudgingSpec.plain(get_protocol(protocol))
+    with open_judges(config, spec) as (prepared,):
+        return _describe(prepared)
+
+
+def _describe(prepared: PreparedJudge) -> dict[str, Any]:
+    judge, forms = prepared.judge, prepared.forms
+    labels, plain = prepared.answer.labels, forms.forms[0].templates[""]
     return {
         "judge": asdict(judge.card),
         "context_length": judge.context_length,
-        "fingerprint": form_fingerprint(judge, answer, form, truncate=False),
-        "protocol": chosen.name,
+        "fingerprint": forms.fingerprints[0],
+        "protocol": prepared.spec.name,
         "labels": {
             label: [asdict(variant) for variant in variants]
             for label, variants in zip(labels.names, labels.variants, strict=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any
 
@@ -9,14 +11,12 @@ from steelyard.cli.doctor import BAD, GOOD, NOTE, Finding, make_finding
 from steelyard.cli.tables import format_fields, format_quote
 from steelyard.core.config import RunConfig
 from steelyard.errors import SteelyardError
-from steelyard.judge import open_judge
-from steelyard.judge.base import Judge
-from steelyard.prompts.forms import Compiled, compile_template, make_form
-from steelyard.prompts.judging import answer_of
+from steelyard.plan.spec import JudgingSpec
+from steelyard.prompts.forms import Compiled, compile_template
+from steelyard.prompts.prepared import PreparedJudge, open_judges
 from steelyard.protocols import get_protocol, protocol_names
-from steelyard.protocols.protocol import SLOT, Example, Protocol
+from steelyard.protocols.protocol import SLOT, Example
 from steelyard.protocols.rules import RULES
-from steelyard.scoring.same_run import judge_specs
 
 # Texts in place of those of a real row.
 SAMPLE = {
@@ -75,10 +75,13 @@ def format_protocols(protocols: list[dict[str, Any]]) -> str:
 
 def show_protocol(name: str, judge_name: str) -> dict[str, Any]:
     """Describe a protocol for a judge: an example prompt, and its segments with their tokens."""
-    protocol = get_protocol(name)
-    judge = _open(judge_name)
-    compiled = _compiled(protocol, judge)
-    answer = answer_of(judge, protocol)
+    with _opened(name, judge_name) as prepared:
+        return _describe(prepared)
+
+
+def _describe(prepared: PreparedJudge) -> dict[str, Any]:
+    protocol, judge, answer = prepared.spec.protocol, prepared.judge, prepared.answer
+    compiled = _compiled(prepared)
     segments = []
     for ids, slot in zip_longest(compiled.pieces, compiled.slots):
         text = judge.encoder.decode(ids.tolist())
@@ -104,7 +107,7 @@ def show_protocol(name: str, judge_name: str) -> dict[str, Any]:
         "tie_band": protocol.tie_band,
         "template_tokens": compiled.fixed,
         "segments": segments,
-        "example": _filled(protocol, judge),
+        "example": _filled(prepared),
     }
 
 
@@ -133,14 +136,13 @@ def format_protocol(content: dict[str, Any]) -> str:
 def check_protocol(name: str, judge_name: str) -> list[Finding]:
     """Check a protocol; a file that cannot be a protocol at all gives one bad finding."""
     try:
-        protocol = get_protocol(name)
-        judge = _open(judge_name)
-        compiled = _compiled(protocol, judge)
-        answer = answer_of(judge, protocol)
+        with _opened(name, judge_name) as prepared:
+            compiled = _compiled(prepared)
     except SteelyardError as error:
         return [make_finding("protocol", BAD, error.cause, error.remedy)]
-    findings = [make_finding("protocol", GOOD, f"{protocol.name}: shows each slot once")]
-    for label, variants in zip(answer.labels.names, answer.labels.variants, strict=True):
+    findings = [make_finding("protocol", GOOD, f"{prepared.spec.name}: shows each slot once")]
+    labels = prepared.answer.labels
+    for label, variants in zip(labels.names, labels.variants, strict=True):
         forms = ", ".join(repr(variant.text) for variant in variants)
         findings.append(make_finding("label", GOOD, f"{label}: single tokens: {forms}"))
     return findings + _check_sharing(compiled)
@@ -169,29 +171,29 @@ def _check_sharing(compiled: Compiled) -> list[Finding]:
     return findings
 
 
-def _open(name: str) -> Judge:
-    (spec,) = judge_specs(RunConfig(judge=(name,)).validate())
-    return open_judge(spec)
-
-
-def _examples(protocol: Protocol) -> list[Example]:
-    if not protocol.has_examples:
-        return []
+@contextmanager
+def _opened(name: str, judge_name: str) -> Iterator[PreparedJudge]:
+    """Open a judge that is asked by a protocol, with one worked example if it shows any."""
+    protocol = get_protocol(name)
     verdict = protocol.labels[0] if protocol.labels else _EXAMPLE["verdict"]
-    return [Example({**_EXAMPLE, "verdict": verdict})]
+    examples = [Example({**_EXAMPLE, "verdict": verdict})] if protocol.has_examples else []
+    config = RunConfig(judge=(judge_name,)).validate()
+    with open_judges(config, JudgingSpec.plain(protocol), examples) as (prepared,):
+        yield prepared
 
 
-def _whole_template(protocol: Protocol, judge: Judge) -> tuple[str, dict[str, str]]:
-    form = make_form(protocol, judge.encoder, _examples(protocol))
-    return form.templates["+".join(protocol.optional)], form.constants
+def _whole_template(prepared: PreparedJudge) -> tuple[str, dict[str, str]]:
+    """Return the template with all optional slots, and the texts of the worked example."""
+    form = prepared.forms.forms[0]
+    return form.templates["+".join(prepared.spec.protocol.optional)], form.constants
 
 
-def _compiled(protocol: Protocol, judge: Judge) -> Compiled:
-    text, constants = _whole_template(protocol, judge)
-    return compile_template(text, judge.encoder, constants)
+def _compiled(prepared: PreparedJudge) -> Compiled:
+    text, constants = _whole_template(prepared)
+    return compile_template(text, prepared.judge.encoder, constants)
 
 
-def _filled(protocol: Protocol, judge: Judge) -> str:
-    text, constants = _whole_template(protocol, judge)
+def _filled(prepared: PreparedJudge) -> str:
+    text, constants = _whole_template(prepared)
     texts = SAMPLE | constants
     return SLOT.sub(lambda slot: texts[slot[1]], text)

@@ -16,7 +16,7 @@ from steelyard.prompts.judging import resolve_spec
 from steelyard.rewards.live_judge import Reader
 from steelyard.rewards.messages import Text, completion_text
 from steelyard.rewards.rows import JudgedCompletions, build_rows
-from steelyard.scoring.same_run import row_limits
+from steelyard.store.run_input import row_limits
 
 # What users call the roles of a row.
 _NAMES = {
