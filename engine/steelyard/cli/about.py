@@ -9,8 +9,14 @@ import click
 
 from steelyard._version import __version__
 from steelyard.cli.common import (
-    emit, json_option, print_json, quiet_option, run_option, stop_on_signal, wants_json,
-)  # fmt: skip
+    emit,
+    json_option,
+    print_json,
+    quiet_option,
+    run_option,
+    stop_on_signal,
+    wants_json,
+)
 from steelyard.errors import EXIT_ENVIRONMENT
 
 

@@ -9,9 +9,15 @@ from typing import Any
 import click
 
 from steelyard.cli.common import (
-    PATH, Command, add_options, columns_of, comparison_map_option, emit, json_option,
+    PATH,
+    Command,
+    add_options,
+    columns_of,
+    comparison_map_option,
+    emit,
+    json_option,
     print_notes,
-)  # fmt: skip
+)
 
 table_option = click.option(
     "--from",

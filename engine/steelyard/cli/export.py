@@ -8,8 +8,14 @@ from typing import Any
 import click
 
 from steelyard.cli.common import (
-    PATH, columns_of, emit, json_option, map_option, quiet_option, run_argument,
-)  # fmt: skip
+    PATH,
+    columns_of,
+    emit,
+    json_option,
+    map_option,
+    quiet_option,
+    run_argument,
+)
 from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
 
 

@@ -22,7 +22,7 @@ from steelyard.cli.common import (
     run_option,
     stop_on_signal,
     wants_json,
-)  # fmt: skip
+)
 from steelyard.core.config import RunConfig, Scalar, load_toml, parse_pairs, scalar
 
 WATCH_SECONDS = 2
