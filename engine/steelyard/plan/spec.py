@@ -30,6 +30,11 @@ class JudgingSpec(msgspec.Struct, frozen=True):
     axes: PromptAxes = msgspec.field(name="questions")
     categories: tuple[str, ...]
 
+    @classmethod
+    def plain(cls, protocol: Protocol) -> JudgingSpec:
+        """Return a spec of one protocol, without criteria, categories and further judges."""
+        return cls((protocol,), PromptAxes(protocol.shows, samples=protocol.samples), ())
+
     @property
     def protocol(self) -> Protocol:
         """What all variants share."""
