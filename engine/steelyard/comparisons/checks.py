@@ -83,7 +83,6 @@ class Checks:
             raise InputRefused(
                 "\n    ".join(["values that cannot be used", *lines]),
                 place=self.place,
-                effect="nothing was computed",
                 remedy="\n        ".join(self._remedies),
             )
 

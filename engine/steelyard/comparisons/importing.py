@@ -75,7 +75,6 @@ def import_tables(
         column = escape(tables.roles["winner"])
         raise UsageError(
             f"--scale {escape(scale)} has no effect on the winners in {column}",
-            effect="nothing was imported",
             remedy="leave it out, or name the column of preferences: --map preference=COLUMN"
             " --map winner=",
         )
@@ -132,7 +131,6 @@ def _check_result(tables: ShardSet) -> None:
     raise InputRefused(
         "preference and winner are both there" if found else "no column for preference or winner",
         place=escape(tables.sources[0].name, 200),
-        effect="nothing was imported",
         remedy="leave one out: --map winner= or --map preference="
         if found
         else f"name it: --map preference=COLUMN or --map winner=COLUMN; the columns are {columns}",
@@ -154,7 +152,6 @@ def _write(place: RunDir, tables: ShardSet, reading: Reading) -> dict[str, Any]:
             raise InputRefused(
                 f"every row was refused ({reasons}); {first}",
                 place=escape(tables.sources[0].name, 200),
-                effect="nothing was imported",
                 remedy="see --map and --scale in docs/cli.md",
             )
     except BaseException:

@@ -90,7 +90,6 @@ def read_gold_file(
         raise GoldRefused(
             "\n    ".join([f"{len(rows.table):,} rows of gold, of which", *problems]),
             place=str(path),
-            effect="nothing was computed",
             remedy="correct the rows; labels are A, B and tie, numbers P(a), votes at least 0",
         )
     if not labelled.any():
@@ -156,7 +155,6 @@ def _assign(place: str, names: Sequence[str], columns: Mapping[str, str]) -> dic
         raise GoldRefused(
             f"gold has {there} and no {missing}",
             place=place,
-            effect="nothing was computed",
             remedy=f"name its column: --gold-map {missing}=COLUMN; columns:"
             f" {', '.join(map(escape, names))}",
         )

@@ -12,7 +12,6 @@ from steelyard.core.schemas import REJECTS, Bool
 from steelyard.errors import InputRefused, escape
 
 SHOWN = 20
-EFFECT = "nothing was read or scored"
 CONVERT = "write Parquet, for example: duckdb -c \"copy (from 'data.jsonl') to 'data.parquet'\""
 
 
@@ -48,13 +47,13 @@ def refusal(problems: Sequence[InputProblem]) -> InputRefused:
     if len(problems) == 1:
         only = problems[0]
         cause = "\n".join([only.cause, *("    " + line for line in only.lines)])
-        return InputRefused(cause, place=only.place, effect=EFFECT, remedy=only.remedy)
+        return InputRefused(cause, place=only.place, remedy=only.remedy)
     lines = [f"{len(problems)} problems with the input:"]
     lines += ["    - " + problem.text("        ") for problem in problems[:SHOWN]]
     if len(problems) > SHOWN:
         lines.append(f"    and {len(problems) - SHOWN} more")
     remedies = list(dict.fromkeys(problem.remedy for problem in problems[:SHOWN]))
-    return InputRefused("\n".join(lines), effect=EFFECT, remedy="\n        ".join(remedies))
+    return InputRefused("\n".join(lines), remedy="\n        ".join(remedies))
 
 
 # Reject reasons, in the order in which rows are checked: a row has the first that fits.

@@ -79,7 +79,6 @@ def check_map(column_map: Mapping[str, str], wanted: Roles = PAIRS) -> None:
             raise UsageError(
                 f"unknown role {printable(role)}",
                 place=f"--map {printable(role)}={printable(column_map[role])}",
-                effect="nothing was read",
                 remedy=f"use {known}",
             )
     taken: dict[str, str] = {}
@@ -88,7 +87,6 @@ def check_map(column_map: Mapping[str, str], wanted: Roles = PAIRS) -> None:
             raise UsageError(
                 f"column {printable(column)} is given to two roles, {taken[column]} and {role}",
                 place=f"--map {role}={printable(column)}",
-                effect="nothing was read",
                 remedy="give each role a column of its own",
             )
         taken[column] = role

@@ -86,7 +86,6 @@ def read_instructions(shards: ShardSet) -> Iterator[str]:
                 raise InputRefused(
                     "a text is not UTF-8",
                     place=f"{printable(batch.shard)}, after row {batch.first}",
-                    effect="nothing was written",
                     remedy="correct the file",
                 )
             yield from batch.columns["instruction"].drop_null().to_pylist()

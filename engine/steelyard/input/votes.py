@@ -111,7 +111,6 @@ def _valid(texts: pa.Array, role: str, name: str, place: str) -> pa.Array:
         raise GoldRefused(
             f"{role} in {escape(name)} holds bytes that are no UTF-8",
             place=place,
-            effect="nothing was computed",
             remedy="write the column as text",
         ) from None
     return texts
@@ -121,7 +120,6 @@ def _wrong_type(role: str, name: str, kind: pa.DataType, wanted: str, place: str
     return GoldRefused(
         f"{role} in {escape(name)} is of type {escape(kind)}",
         place=place,
-        effect="nothing was computed",
         remedy=f"write it as {wanted}, or name another column: --gold-map {role}=COLUMN",
     )
 
