@@ -76,7 +76,6 @@ def import_tables(
         column = escape(tables.roles["winner"])
         raise UsageError(
             f"--scale {escape(scale)} has no effect on the winners in {column}",
-            effect="nothing was imported",
             remedy="leave it out, or name the column of preferences: --map preference=COLUMN"
             " --map winner=",
         )
@@ -134,7 +133,6 @@ def _check_result(tables: ShardSet) -> None:
             if both
             else "no column for preference or winner",
             place=escape(tables.sources[0].name, 200),
-            effect="nothing was imported",
             remedy="leave one out: --map winner= or --map preference="
             if both
             else f"name it: --map preference=COLUMN or --map winner=COLUMN; {columns}",
@@ -156,7 +154,6 @@ def _write(place: RunDir, tables: ShardSet, reading: Reading) -> dict[str, Any]:
             raise InputRefused(
                 f"every row was refused ({reasons}); {first}",
                 place=escape(tables.sources[0].name, 200),
-                effect="nothing was imported",
                 remedy="see --map and --scale in docs/cli.md",
             )
     except BaseException:

@@ -166,7 +166,6 @@ def content_free(source: Source, path: Path) -> float:
         raise CalibratorRefused(
             f"the pairs without content were judged by something else ({words})",
             place=str(path),
-            effect="no calibrator was written",
             remedy="judge them with the judge, protocol and options of the others",
         )
     bare = read_comparisons(path, source.columns, ["preference"])

@@ -13,7 +13,6 @@ from steelyard.errors import InputRefused
 from steelyard.input.filesystem import driver, local_path, protocol, remote_fault
 from steelyard.input.problems import (
     CONVERT,
-    EFFECT,
     InputProblem,
     InputProblemError,
     printable,
@@ -60,7 +59,7 @@ def discover(inputs: Sequence[str | os.PathLike[str]]) -> tuple[Source, ...]:
         raise refusal(problems)
     if not found:
         raise InputRefused(
-            "no input was given", effect=EFFECT, remedy="name a Parquet file, a folder or a pattern"
+            "no input was given", remedy="name a Parquet file, a folder or a pattern"
         )
     return _name(found)
 

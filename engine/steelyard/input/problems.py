@@ -15,7 +15,6 @@ from steelyard.errors import InputRefused, SteelyardError, did_you_mean, escape
 
 SHOWN = 20  # problems that one error lists
 EXAMPLES = 3  # values that one problem of many rows shows
-EFFECT = "nothing was read or scored"
 CONVERT = "write Parquet, for example: duckdb -c \"copy (from 'data.jsonl') to 'data.parquet'\""
 
 
@@ -89,13 +88,13 @@ def refusal(problems: Sequence[InputProblem]) -> InputRefused:
     if len(problems) == 1:
         only = problems[0]
         cause = "\n".join([only.cause, *("    " + line for line in only.lines)])
-        return InputRefused(cause, place=only.place, effect=EFFECT, remedy=only.remedy)
+        return InputRefused(cause, place=only.place, remedy=only.remedy)
     lines = [f"{len(problems)} problems with the input:"]
     lines += ["    - " + problem.text("        ") for problem in problems[:SHOWN]]
     if len(problems) > SHOWN:
         lines.append(f"    and {len(problems) - SHOWN} more")
     remedies = list(dict.fromkeys(problem.remedy for problem in problems[:SHOWN]))
-    return InputRefused("\n".join(lines), effect=EFFECT, remedy="\n        ".join(remedies))
+    return InputRefused("\n".join(lines), remedy="\n        ".join(remedies))
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,20 +143,14 @@ def check_map(column_map: Mapping[str, str], roles: Roles) -> None:
         if role not in roles.names:
             known = f"the roles are {', '.join(roles.names)}"
             remedy = did_you_mean(role, roles.names, known)
-            raise UsageError(
-                f"unknown role {printable(role)}", place=place, effect=_UNREAD, remedy=remedy
-            )
+            raise UsageError(f"unknown role {printable(role)}", place=place, remedy=remedy)
         if roles.strict and column and column in taken:
             raise UsageError(
                 f"column {printable(column)} is given to two roles, {taken[column]} and {role}",
                 place=place,
-                effect=_UNREAD,
                 remedy="give each role a separate column",
             )
         taken[column] = role
-
-
-_UNREAD = "nothing was read"
 
 
 def resolve(

@@ -16,7 +16,7 @@ from steelyard.errors import InputRefused
 from steelyard.input.discover import Source, discover
 from steelyard.input.filesystem import protocol
 from steelyard.input.footer import read_footer
-from steelyard.input.problems import EFFECT, InputProblem, InputProblemError, refusal
+from steelyard.input.problems import InputProblem, InputProblemError, refusal
 from steelyard.input.roles import PAIRS, REQUIRED, Roles, check_map, resolve
 from steelyard.input.schema import ShardColumns, agree, shard_columns, text_bytes
 
@@ -118,7 +118,6 @@ def open_shards(
         raise InputRefused(
             f"the input has no rows ({len(shards)} file{'s'[: len(shards) > 1]})",
             place=shards[0].place,
-            effect=EFFECT,
             remedy="check what wrote these files",
         )
     return replace(_shard_set(shards, roles, metadata), required=known.required)

@@ -148,7 +148,6 @@ def _refused(path: Path, words: str) -> InputRefused:
     return InputRefused(
         f"the table cannot be calibrated: {words}",
         place=str(path),
-        effect="nothing was written",
         remedy="check the columns that the calibrator needs: `steelyard calibrate show`",
     )
 
