@@ -205,9 +205,7 @@ def _check_size(source: Source, matched: GoldPairs, options: FitOptions) -> None
         cause = "the judge gives decisions without probabilities: there is nothing to calibrate"
     else:
         return
-    raise CalibratorRefused(
-        cause, place=str(source.path), effect="no calibrator was written", remedy="give more gold"
-    )
+    raise CalibratorRefused(cause, place=str(source.path), remedy="give more gold")
 
 
 def _check_reads(source: Source, features: Features, missing: str, options: FitOptions) -> None:
@@ -219,7 +217,6 @@ def _check_reads(source: Source, features: Features, missing: str, options: FitO
         f"{options.method} needs {needs} of every pair with gold, which these reads lack"
         + (f" ({missing})" if missing else ""),
         place=str(source.path),
-        effect="no calibrator was written",
         remedy=f"choose one of: auto, {', '.join(known)}",
     )
 
@@ -291,7 +288,6 @@ def _check_binding(source: Source, calibrator: Calibrator, path: Path, *, force:
         raise CalibratorRefused(
             f"the calibrator was fitted under something else ({words})",
             place=str(path),
-            effect="nothing was changed",
             remedy="fit one on gold for these reads; --force applies it all the same",
         )
     return words
@@ -306,7 +302,6 @@ def _missing(calibrator: Calibrator, table: pa.Table, place: str) -> list[str]:
             f"the calibrator ({calibrator.method}) needs {' and '.join(sorted(lacking))},"
             " which these reads lack",
             place=place,
-            effect="nothing was changed",
             remedy="fit one with a method that needs less, such as platt; --map ROLE=COLUMN names"
             " a table's columns",
         )

@@ -111,7 +111,6 @@ def make_forms(
     if images is not None and judge.images is None:
         raise UsageError(
             f"the column {escape(images)!r} holds images, and {judge.card.name} takes text only",
-            effect="nothing was read",
             remedy="choose a vision-language judge, or judge by the texts alone: --map images=",
         )
     forms = []
