@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ class Applied:
         return {
             "place": self.place,
             "pairs": self.rows,
-            "drift": self.drift.to_json() if self.drift else None,
+            "drift": asdict(self.drift) if self.drift else None,
         }
 
 
@@ -205,9 +205,7 @@ def _check_size(source: Source, matched: GoldPairs, options: FitOptions) -> None
         cause = "the judge gives decisions without probabilities: there is nothing to calibrate"
     else:
         return
-    raise CalibratorRefused(
-        cause, place=str(source.path), effect="no calibrator was written", remedy="give more gold"
-    )
+    raise CalibratorRefused(cause, place=str(source.path), remedy="give more gold")
 
 
 def _check_reads(source: Source, features: Features, missing: str, options: FitOptions) -> None:
@@ -219,7 +217,6 @@ def _check_reads(source: Source, features: Features, missing: str, options: FitO
         f"{options.method} needs {needs} of every pair with gold, which these reads lack"
         + (f" ({missing})" if missing else ""),
         place=str(source.path),
-        effect="no calibrator was written",
         remedy=f"choose one of: auto, {', '.join(known)}",
     )
 
@@ -229,8 +226,12 @@ def _curve(
 ) -> tuple[str, Curve, list[dict[str, Any]]]:
     if options.method == "auto":
         candidates = choose(features, gold, options.seed)
-        method = next(one.method for one in candidates if one.chosen)
-        return method, METHODS[method].fit(features, gold), [one.to_json() for one in candidates]
+        method = next(candidate.method for candidate in candidates if candidate.chosen)
+        return (
+            method,
+            METHODS[method].fit(features, gold),
+            [asdict(candidate) for candidate in candidates],
+        )
     if options.content_free is not None:
         return "contextual", contextual(content_free(source, options.content_free)), []
     return options.method, METHODS[options.method].fit(features, gold), []
@@ -287,7 +288,6 @@ def _check_binding(source: Source, calibrator: Calibrator, path: Path, *, force:
         raise CalibratorRefused(
             f"the calibrator was fitted under something else ({words})",
             place=str(path),
-            effect="nothing was changed",
             remedy="fit one on gold for these reads; --force applies it all the same",
         )
     return words
@@ -302,7 +302,6 @@ def _missing(calibrator: Calibrator, table: pa.Table, place: str) -> list[str]:
             f"the calibrator ({calibrator.method}) needs {' and '.join(sorted(lacking))},"
             " which these reads lack",
             place=place,
-            effect="nothing was changed",
             remedy="fit one with a method that needs less, such as platt; --map ROLE=COLUMN names"
             " a table's columns",
         )

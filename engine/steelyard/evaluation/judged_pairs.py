@@ -19,7 +19,7 @@ from steelyard.calibrators.features import Features
 from steelyard.comparisons.read import describe, read_comparisons
 from steelyard.core.schemas import Float64, Int64
 from steelyard.errors import CalibratorRefused, InputRefused, escape
-from steelyard.input.table_roles import quoted
+from steelyard.input.sql_roles import quoted
 from steelyard.statistics.logistic import logit
 from steelyard.store.run_record import ScoredRecord
 from steelyard.store.snapshot import RunSnapshot
@@ -175,7 +175,6 @@ def content_free(source: Source, path: Path) -> float:
         raise CalibratorRefused(
             f"the pairs without content were judged by something else ({words})",
             place=str(path),
-            effect="no calibrator was written",
             remedy="judge them with the judge, protocol and options of the others",
         )
     pairs = read_comparisons(bare.run or path, bare.columns, ["preference"])

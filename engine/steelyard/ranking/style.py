@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from steelyard.comparisons.read import Comparisons, read_comparisons
 from steelyard.core.schemas import Float64
-from steelyard.errors import InputRefused, UsageError
-from steelyard.input import Limits, open_shards, stream
-from steelyard.store.run_record import ImportedRecord, RunRecord
+from steelyard.errors import InputRefused
+from steelyard.input import stream
+from steelyard.store.run_input import reopen_input
+from steelyard.store.run_record import RunRecord
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.verdicts.imported import imported_shards
 
 FEATURES = ("length", "lists", "headings", "bold", "code")
 _FENCE = re.compile(r"^(?:```|~~~)[^\n]*\n.*?(?:^(?:```|~~~)[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
@@ -86,13 +86,12 @@ def read_with_style(
     read = read_comparisons(run, columns, (*need, *PLACE), want)
     index = pa.array(np.arange(len(read.table)))
     places = read.table.select(PLACE).append_column("index", index)
-    found = places.join(_counts_of_shards(path, run.record), list(PLACE)).sort_by("index")
+    found = places.join(_counts_of_shards(run.record), list(PLACE)).sort_by("index")
     missing = found["length_a"].null_count
     if missing:
         raise InputRefused(
             f"{missing:,} of {len(found):,} verdicts have no row in the shards any more",
             place=str(path),
-            effect="nothing was computed",
             remedy="put the run's shards back as they were",
         )
     table = read.table
@@ -102,21 +101,10 @@ def read_with_style(
     return Comparisons(table, read.left_out, read.columns)
 
 
-def _counts_of_shards(path: Path, record: RunRecord) -> pa.Table:
-    if isinstance(record, ImportedRecord):
-        found, limits = imported_shards(record.imported), Limits()
-        if found is None:
-            raise UsageError(
-                "the tables of this imported run hold no texts, and so no style",
-                place=str(path),
-                effect="nothing was computed",
-                remedy="leave --style out, or import a table that has instruction, response_a and"
-                " response_b",
-            )
-        shards = found
-    else:
-        shards = open_shards(record.config.inputs, record.config.map)
-        limits = Limits(record.config.max_row_bytes)
+def _counts_of_shards(record: RunRecord) -> pa.Table:
+    shards, limits = reopen_input(
+        record, effect="nothing was computed", otherwise="leave --style out"
+    )
     parts = []
     for rows, _ in stream(shards, limits):
         parts.append(counted(rows.select([*PLACE, *TEXTS])))

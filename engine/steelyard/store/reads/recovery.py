@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from steelyard.store.verdicts import queries
 class Recovery:
     """Parts that count after a recovery, and names of files by what became of them."""
 
-    intact: Sequence[Part]
+    intact: tuple[Part, ...]
     set_aside: list[str]  # damaged or unknown; their prompts are read again
     missing: list[str]
     adopted: list[str]  # whole parts that the journal had lost
