@@ -34,7 +34,6 @@ from harness.workloads import Limits
 from steelyard.core.batches import TokenRows, Workload
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
-from steelyard.prompts.maker import take_rows
 
 BRIEF = Limits(30, 250, 80)
 # name -> whether shuffled, and what is set otherwise.
@@ -54,7 +53,7 @@ def read(judge: str, rows: TokenRows, order: list[int], engine: dict[str, Any]) 
         work = Workload(len(order), int(rows.lengths.max()))
         opened.start(work, answer_of(opened.encoder))
         cached = 0
-        for reads in opened.read(iter(batches(take_rows(rows, np.asarray(order)), order))):
+        for reads in opened.read(iter(batches(rows.take(np.asarray(order)), order))):
             places = [int.from_bytes(key, "big") for key in reads.keys]
             logits[places] = reads.label_logprobs[:, 0] - reads.label_logprobs[:, 1]
             cached += int(reads.cached_tokens.sum())

@@ -19,7 +19,6 @@ from harness.prompts import prefix_order as in_prefix_order
 from steelyard.core.batches import TokenRows, Workload
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
-from steelyard.prompts.maker import take_rows
 
 TOKENS = (256, 512, 1024, 2048)
 PROMPTS = (4, 16, 64)
@@ -52,7 +51,7 @@ def main() -> int:
     with bench(chosen) as place:
         encoder = encoder_of(place.judge)
         rows = tokenise(pairwise_template(encoder), both_orders(pairs), encoder)
-        rows = take_rows(rows, in_prefix_order(rows))
+        rows = rows.take(in_prefix_order(rows))
         size = Size(int(rows.lengths.sum()), int(rows.lengths.max()))
         times: dict[tuple[int, int], list[float]] = {one: [] for one in limits}
         computed: dict[tuple[int, int], int] = {}

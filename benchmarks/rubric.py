@@ -21,7 +21,6 @@ from harness.tools import Job, Outcome
 from steelyard.core.batches import Workload
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
-from steelyard.prompts.maker import take_rows
 from steelyard.scoring.cache_oracle import BlockOracle
 
 
@@ -38,14 +37,14 @@ def staged(job: Job) -> Outcome:
         rows = tokenise(criteria.template(judge.encoder, last=True), slots, judge.encoder)
         order = prefix_order(rows)
         logits, cached = [0.0] * len(slots), 0
-        for reads in judge.read(iter(batches(take_rows(rows, order), order.tolist()))):
+        for reads in judge.read(iter(batches(rows.take(order), order.tolist()))):
             cached += int(reads.cached_tokens.sum())
             for key, (a, b) in zip(reads.keys, reads.label_logprobs.tolist(), strict=True):
                 logits[int.from_bytes(key, "big")] = a - b
         preferences = _by_pair(logits)
         seconds = time.perf_counter() - began
         judge.close()
-        oracle = BlockOracle(report.cache).computed(take_rows(rows, order), len(slots))
+        oracle = BlockOracle(report.cache).computed(rows.take(order), len(slots))
     sent = int(rows.offsets[-1])
     return Outcome(
         verdicts=len(preferences),

@@ -30,7 +30,6 @@ from harness.tinyjudge import tiny_judge
 from harness.workloads import Limits, Row
 from steelyard.core.batches import TokenRows
 from steelyard.judge.base import Encoder
-from steelyard.prompts.maker import take_rows
 
 POOL = 60_000
 # Limits of a step, as Steelyard chooses them for a GPU (blocks of 16) and for a CPU (of 32).
@@ -64,11 +63,11 @@ def distinct(rows: TokenRows) -> TokenRows:
     """Each different row once, in prefix order."""
     from steelyard_kernels.prefix import common_prefix
 
-    ordered = take_rows(rows, prefix_order(rows))
+    ordered = rows.take(prefix_order(rows))
     shared = common_prefix(ordered.tokens, ordered.offsets, np.arange(len(ordered.lengths)))
     # Equal rows stand side by side.
     again = (shared[1:] == ordered.lengths[1:]) & (shared[1:] == ordered.lengths[:-1])
-    return take_rows(ordered, np.flatnonzero(np.concatenate([[True], ~again])))
+    return ordered.take(np.flatnonzero(np.concatenate([[True], ~again])))
 
 
 def computed(rows: TokenRows, block: int) -> int:

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 
 from harness.prompts import PROTOCOL, both_orders
 from harness.workloads import Row
-from steelyard.core.schemas import Message
 from steelyard.judge.base import Encoder
-from steelyard.protocols.protocol import slot
+from steelyard.protocols.protocol import Message, slot
 
 CRITERIA = (
     "Correctness: its statements are true and its reasoning holds.",

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from harness.workloads import Row
 from steelyard.core.batches import PromptBatch, TokenRows
-from steelyard.core.schemas import Answer, LabelSet
+from steelyard.core.judges import Answer, LabelSet
 from steelyard.judge import open_judge
 from steelyard.judge.base import Encoder, JudgeSpec
 from steelyard.prompts.forms import compile_template, make_form
@@ -70,8 +70,7 @@ def batches(rows: TokenRows, names: Sequence[int], size: int = 32) -> list[Promp
         PromptBatch(
             bucket=0,
             keys=[names[at].to_bytes(16, "big") for at in range(start, end)],
-            tokens=rows.tokens[rows.offsets[start] : rows.offsets[end]],
-            offsets=rows.offsets[start : end + 1] - rows.offsets[start],
+            rows=rows.slice(start, end),
             truncated=np.zeros(end - start, dtype=np.bool_),
         )
         for start in range(0, len(names), size)

@@ -120,7 +120,7 @@ def test_verdicts_are_recomputed_and_raw_values_stay(place, run, gold, tmp_path)
     (tmp_path / "aside").rename(database)
     assert live.equals(after)
     shown = program("calibrate", "show", run.root)
-    assert shown.stdout.startswith(f"method        {made.method}")
+    assert shown.stdout.startswith(f"method:       {made.method}")
 
 
 def test_another_calibrator_takes_the_place_of_the_first(run, gold, tmp_path):
@@ -194,7 +194,7 @@ def test_a_run_that_is_written_is_not_calibrated(place, run, gold):
 def test_a_damaged_calibration_is_named(tmp_path):
     run = score(tmp_path, rows=20)
     (run.root / "calibration.json").write_text("{}")
-    with pytest.raises(CalibratorRefused, match="no calibrator"):
+    with pytest.raises(CalibratorRefused, match="not a calibrator"):
         columns(run)
 
 

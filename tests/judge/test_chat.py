@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from steelyard.core.schemas import Message
 from steelyard.errors import JudgeUnavailable
 from steelyard.judge.model.chat import ChatFormat, close_thinking
+from steelyard.protocols.protocol import Message
 from support import tiny
 
 MESSAGES = [Message("system", "Be just."), Message("user", "A or B?")]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from steelyard.core.batches import Workload
-from steelyard.core.schemas import Message
 from steelyard.errors import JudgeUnavailable
 from steelyard.judge.base import JudgeSpec
 from steelyard.judge.model import embedded
 from steelyard.judge.model.tokenizer import HFEncoder
 from steelyard.judge.readout import merge_variants
+from steelyard.protocols.protocol import Message
 from support import tiny
 
 installed = pytest.mark.skipif(

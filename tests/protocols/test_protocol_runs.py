@@ -275,4 +275,4 @@ def test_a_criterion_before_the_response_is_noted(tmp_path):
     done = program("protocol", "check", tmp_path / "p.toml", "--judge", "scripted", "--json")
     notes = [one for one in json.loads(done.stdout) if one["state"] == "note"]
     assert done.returncode == 0
-    assert "response stands after criterion" in notes[0]["found"]
+    assert "response comes after criterion" in notes[0]["found"]

@@ -3,7 +3,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steelyard.core.batches import PromptBatch
+from steelyard.core.batches import PromptBatch, TokenRows
 from steelyard.core.schemas import KEYS
 from steelyard.core.work import Work
 from steelyard.judge.isolation import failed_reads
@@ -12,10 +12,8 @@ from steelyard.scoring.tally import Tally
 
 
 def reads(keys, lengths, status="ok"):
-    offsets = np.cumsum([0, *lengths]).astype(np.int64)
-    prompts = PromptBatch(
-        0, keys, np.zeros(offsets[-1], np.int32), offsets, np.zeros(len(keys), np.bool_)
-    )
+    rows = TokenRows.of([[0] * length for length in lengths])
+    prompts = PromptBatch(0, keys, rows, np.zeros(len(keys), np.bool_))
     made = failed_reads(prompts, status, [""] * len(keys))
     made.cached_tokens[:] = 2
     return made

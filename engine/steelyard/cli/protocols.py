@@ -1,59 +1,55 @@
-"""`protocol list`, `show` and `check`."""
+"""The commands `protocol list`, `show` and `check`."""
 
 from __future__ import annotations
 
 import click
 
-from steelyard.cli.common import as_json, print_json
+from steelyard.cli.common import emit, json_option
+from steelyard.errors import EXIT_USAGE
 
-_judge = click.option("--judge", default="demo", show_default=True, help="Whose tokens are shown.")
+judge_option = click.option(
+    "--judge",
+    default="demo",
+    show_default=True,
+    metavar="JUDGE",
+    help="Judge whose tokenizer and chat template are used.",
+)
 
 
 @click.group()
 def protocol() -> None:
-    """Look at judging protocols, and check one's own."""
+    """List, show and check judging protocols."""
 
 
 @protocol.command(name="list")
-@as_json
-def list_(json_out: bool) -> None:
+@json_option
+def list_() -> None:
     """List the built-in protocols."""
     from steelyard.cli.inspect_protocol import format_protocols, list_protocols
 
-    found = list_protocols()
-    if json_out:
-        print_json(found)
-    else:
-        click.echo(format_protocols(found))
+    emit(list_protocols(), format_protocols)
 
 
 @protocol.command()
-@click.argument("name")
-@_judge
-@as_json
-def show(name: str, judge: str, json_out: bool) -> None:
-    """Show a protocol: a rendered example, and its segments with their tokens."""
+@click.argument("name", metavar="NAME|FILE")
+@judge_option
+@json_option
+def show(name: str, judge: str) -> None:
+    """Show a protocol: an example prompt, and its segments with their token counts."""
     from steelyard.cli.inspect_protocol import format_protocol, show_protocol
 
-    content = show_protocol(name, judge)
-    if json_out:
-        print_json(content)
-    else:
-        click.echo(format_protocol(content))
+    emit(show_protocol(name, judge), format_protocol)
 
 
 @protocol.command()
-@click.argument("file")
-@_judge
-@as_json
-def check(file: str, judge: str, json_out: bool) -> int:
-    """Check a protocol file: slots, labels as single tokens, how much prompts share."""
-    from steelyard.cli.doctor import format_findings
+@click.argument("file", metavar="FILE")
+@judge_option
+@json_option
+def check(file: str, judge: str) -> int:
+    """Check a protocol file: its slots, its labels as tokens, and how much prompts share."""
+    from steelyard.cli.doctor import any_bad, format_findings
     from steelyard.cli.inspect_protocol import check_protocol
 
     findings = check_protocol(file, judge)
-    if json_out:
-        print_json(findings)
-    else:
-        click.echo(format_findings(findings))
-    return 2 if any(finding["state"] == "bad" for finding in findings) else 0
+    emit(findings, format_findings)
+    return EXIT_USAGE if any_bad(findings) else 0

@@ -13,6 +13,7 @@ from steelyard.errors import InputRefused, escape
 from steelyard.input.problems import RowProblems
 from steelyard.input.votes import LABELS, read_gold
 from steelyard.statistics.clusters import instruction_ids
+from steelyard.statistics.logistic import sigmoid
 
 SOURCES = {"logit", "winner", "score_a", "score_b"}
 NO_PREFERENCE = "no preference"
@@ -153,8 +154,7 @@ def _sigmoid(values: pa.Array, name: str, checks: Checks) -> pa.Array:
     numbers, absent = _numbers(values), _mask(values.is_null())
     remedy = _FINITE.format(name) if name == "logit" else _SCORES
     checks.bad(~absent & ~np.isfinite(numbers), f"{name} is not a finite number", remedy)
-    with np.errstate(over="ignore"):
-        return pa.array(1 / (1 + np.exp(-numbers)), mask=absent)
+    return pa.array(sigmoid(numbers), mask=absent)
 
 
 def _unit(name: str, values: pa.Array, checks: Checks) -> pa.Array:

@@ -15,7 +15,7 @@ file, a folder or a pattern. The table has one column a role, under the role's n
 | preference_ab, preference_ba | float64 in [0, 1]: `preference` as read in each order |
 | calibrated_preference, calibrated_tie | float64 in [0, 1] |
 | pair_id | string |
-| gold | votes for a, b and a tie (records.GOLD); null where a row has none |
+| gold | votes for a, b and a tie (schemas.GOLD); null where a row has none |
 
 Any other name is a column of the source (or a field of `metadata`), taken as it is.
 """

@@ -103,7 +103,7 @@ class CacheShape:
 
 @dataclass(slots=True)
 class EngineReport:
-    """What an engine tells of itself after loading; goes into run.json."""
+    """What an engine reports after loading; goes into sessions.jsonl."""
 
     settings: dict[str, Any]
     context_length: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ class Applied:
         return {
             "place": self.place,
             "pairs": self.rows,
-            "drift": self.drift.to_json() if self.drift else None,
+            "drift": asdict(self.drift) if self.drift else None,
         }
 
 
@@ -229,8 +229,12 @@ def _curve(
 ) -> tuple[str, Curve, list[dict[str, Any]]]:
     if options.method == "auto":
         candidates = choose(features, gold, options.seed)
-        method = next(one.method for one in candidates if one.chosen)
-        return method, METHODS[method].fit(features, gold), [one.to_json() for one in candidates]
+        method = next(candidate.method for candidate in candidates if candidate.chosen)
+        return (
+            method,
+            METHODS[method].fit(features, gold),
+            [asdict(candidate) for candidate in candidates],
+        )
     if options.content_free is not None:
         return "contextual", contextual(content_free(source, options.content_free)), []
     return options.method, METHODS[options.method].fit(features, gold), []

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from steelyard.core.batches import PromptBatch, ReadBatch, TokenRows, Workload
-from steelyard.core.schemas import Answer, JudgeCard, LabelVariant, Message
+from steelyard.core.judges import Answer, JudgeCard, LabelVariant
 from steelyard.core.work import CacheShape, EngineReport
+from steelyard.protocols.protocol import Message
 
 # What a source of batches may yield to say that nothing is ready yet.
 NOTHING_READY = PromptBatch(
     bucket=-1,
     keys=[],
-    tokens=np.zeros(0, dtype=np.int32),
-    offsets=np.zeros(1, dtype=np.int64),
+    rows=TokenRows.of([]),
     truncated=np.zeros(0, dtype=np.bool_),
 )
 

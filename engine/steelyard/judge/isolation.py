@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steelyard.core.batches import PromptBatch, ReadBatch
-from steelyard.core.schemas import STATUS_ERROR
+from steelyard.core.batches import PromptBatch, ReadBatch, TokenRows
+from steelyard.core.schemas import STATUS_ERROR, Int32
 from steelyard.errors import EngineFailed
 from steelyard.judge.base import Judge
 
@@ -28,7 +28,7 @@ MAX_LONE_CRASHES = 8
 class _Prompt:
     bucket: int
     key: bytes
-    ids: np.typing.NDArray[np.int32]
+    ids: Int32
     truncated: bool
     images: tuple[str, ...]
 
@@ -89,10 +89,8 @@ class PoisonIsolation:
 
     def _remember(self, batch: PromptBatch) -> PromptBatch:
         for index, key in enumerate(batch.keys):
-            ids = batch.tokens[batch.offsets[index] : batch.offsets[index + 1]]
-            images = batch.images[index] if batch.images else ()
-            truncated = bool(batch.truncated[index])
-            self._flight[key] = _Prompt(batch.bucket, key, ids, truncated, images)
+            truncated, images = bool(batch.truncated[index]), batch.images_of(index)
+            self._flight[key] = _Prompt(batch.bucket, key, batch.rows[index], truncated, images)
         return batch
 
     def _settle(self, reads: ReadBatch) -> Iterator[ReadBatch]:
@@ -107,7 +105,7 @@ class PoisonIsolation:
                     continue
             kept.append(index)
         if kept:
-            yield reads if len(kept) == len(reads) else reads.take(kept)
+            yield reads if len(kept) == len(reads) else reads.take(np.asarray(kept))
 
     def _bisect(self, error: EngineFailed) -> Iterator[ReadBatch]:
         """Read the suspects in ever smaller groups."""
@@ -157,13 +155,10 @@ def _batches(prompts: list[_Prompt]) -> Iterator[PromptBatch]:
 
 
 def _batch(prompts: list[_Prompt]) -> PromptBatch:
-    offsets = np.zeros(len(prompts) + 1, dtype=np.int64)
-    np.cumsum([len(prompt.ids) for prompt in prompts], out=offsets[1:])
     return PromptBatch(
         bucket=prompts[0].bucket,
         keys=[prompt.key for prompt in prompts],
-        tokens=np.concatenate([prompt.ids for prompt in prompts]),
-        offsets=offsets,
+        rows=TokenRows.of([prompt.ids for prompt in prompts]),
         truncated=np.asarray([prompt.truncated for prompt in prompts], dtype=np.bool_),
         images=[prompt.images for prompt in prompts],
     )
@@ -180,7 +175,7 @@ def failed_reads(batch: PromptBatch, status: str, reasons: list[str]) -> ReadBat
         label_mass=np.full(count, np.nan),
         argmax_outside=np.zeros(count, dtype=np.bool_),
         truncated=batch.truncated,
-        prompt_tokens=np.diff(batch.offsets).astype(np.int32),
+        prompt_tokens=batch.rows.lengths.astype(np.int32),
         cached_tokens=np.zeros(count, dtype=np.int32),
         errors=list(reasons),
     )

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from steelyard.core.schemas import Answer, Float64
+from steelyard.core.judges import Answer
+from steelyard.core.schemas import Float64
 from steelyard.judge.base import Encoder
 from steelyard.protocols.parsing import find_label, probability, two_scores
 

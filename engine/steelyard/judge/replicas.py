@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from typing_extensions import override
 
 from steelyard.core.batches import PromptBatch, ReadBatch, Workload
-from steelyard.core.schemas import Answer
+from steelyard.core.judges import Answer
 from steelyard.core.work import EngineReport
 from steelyard.errors import EngineFailed, SteelyardError, UsageError, escape
 from steelyard.judge.base import NOTHING_READY, EngineClock, Judge, JudgeSpec
@@ -174,16 +174,7 @@ def split(batches: Iterator[PromptBatch], size: int) -> Iterator[PromptBatch]:
     """Chunks of at most `size` neighbouring prompts; an empty batch stays one."""
     for batch in batches:
         for start in range(0, max(1, len(batch)), size):
-            end = min(start + size, len(batch))
-            at = batch.offsets[start : end + 1]
-            yield PromptBatch(
-                batch.bucket,
-                batch.keys[start:end],
-                batch.tokens[at[0] : at[-1]],
-                at - at[0],
-                batch.truncated[start:end],
-                batch.images[start:end],
-            )
+            yield batch.slice(start, start + size)
 
 
 def serve(pipe: Connection, factory: Factory, spec: JudgeSpec, device: str) -> None:

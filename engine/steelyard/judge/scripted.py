@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import xxhash
@@ -19,20 +18,13 @@ from typing_extensions import override
 
 from steelyard.core.batches import Generations, PromptBatch, ReadBatch, TokenRows, Workload
 from steelyard.core.config import parse_pairs
-from steelyard.core.schemas import (
-    STATUS_ERROR,
-    STATUS_OK,
-    STATUS_UNPARSABLE,
-    Answer,
-    Float64,
-    JudgeCard,
-    LabelVariant,
-    Message,
-)
+from steelyard.core.judges import Answer, JudgeCard, LabelVariant
+from steelyard.core.schemas import STATUS_ERROR, STATUS_OK, STATUS_UNPARSABLE, Float64
 from steelyard.core.work import EngineReport
 from steelyard.errors import EngineFailed, UsageError
 from steelyard.judge.base import Encoder, EngineClock, Judge
 from steelyard.judge.readout import NO_ANSWER, TextReader, merge_variants
+from steelyard.protocols.protocol import Message
 
 CONTROL = {
     "<|begin|>": 256,
@@ -47,7 +39,7 @@ _WORDS = 1 << 20  # ids of whole words begin here
 
 
 class ByteEncoder(Encoder):
-    """One id a UTF-8 byte, and four control tokens that only templates can write."""
+    """Encoder with one id per UTF-8 byte, and five control tokens that only templates can write."""
 
     engine = "bytes"
     digest = "bytes-1"
@@ -131,11 +123,10 @@ class ScriptedJudge(Judge):
         for batch in batches:
             step = max(1, min(len(batch), int(self._rate / 20) if self._rate else len(batch)))
             for start in range(0, len(batch), step):
-                end = min(start + step, len(batch))
                 began = time.perf_counter()
-                reads = self._read(batch, start, end)
+                reads = self._read(batch.slice(start, start + step))
                 if self._rate:
-                    time.sleep((end - start) / self._rate)
+                    time.sleep(len(reads) / self._rate)
                 self.clock.ran(began, time.perf_counter())
                 yield reads
         self.clock.pause()
@@ -144,16 +135,11 @@ class ScriptedJudge(Judge):
     def close(self) -> None:
         self._answer = None
 
-    def _read(self, batch: PromptBatch, start: int, end: int) -> ReadBatch:
+    def _read(self, batch: PromptBatch) -> ReadBatch:
         if self._answer is None:
             raise EngineFailed("the scripted engine is not started", remedy="call start first")
-        raw = memoryview(batch.tokens.tobytes())
-        edges = (batch.offsets[start : end + 1] * batch.tokens.itemsize).tolist()
         units = np.asarray(
-            [
-                self._units(_seen(raw[left:right], batch, index), batch.keys[index])
-                for index, (left, right) in enumerate(pairwise(edges), start)
-            ]
+            [self._units(_shown(batch, index), key) for index, key in enumerate(batch.keys)]
         )
         if (units[:, 3] < self._fail).any():
             self._answer = None
@@ -163,17 +149,16 @@ class ScriptedJudge(Judge):
         broken = units[:, 4] < self._nan
         logprobs[broken] = np.nan
         merged, mass = merge_variants(logprobs, labels.starts)
-        lengths = np.diff(batch.offsets[start : end + 1])
-        count = end - start
+        count = len(batch)
         reads = ReadBatch(
-            keys=batch.keys[start:end],
+            keys=batch.keys,
             buckets=np.full(count, batch.bucket, dtype=np.int32),
             status=[STATUS_ERROR if bad else STATUS_OK for bad in broken.tolist()],
             label_logprobs=merged,
             label_mass=mass,
             argmax_outside=mass < 0.5,
-            truncated=batch.truncated[start:end],
-            prompt_tokens=lengths.astype(np.int32),
+            truncated=batch.truncated,
+            prompt_tokens=batch.rows.lengths.astype(np.int32),
             cached_tokens=np.zeros(count, dtype=np.int32),
             errors=["log-probabilities are not finite" if bad else None for bad in broken.tolist()],
         )
@@ -181,13 +166,13 @@ class ScriptedJudge(Judge):
             return reads
         return _write(reads, units, self._answer, self.encoder)
 
-    def _units(self, ids: memoryview, key: bytes) -> list[float]:
-        """Five numbers in [0, 1) of the ids and the seed; above temperature 0, of the key too."""
+    def _units(self, shown: bytes, key: bytes) -> list[float]:
+        """Draw five numbers in [0, 1) from what is shown, and above temperature 0 from the key."""
         if self._answer is not None and self._answer.temperature:
-            ids = memoryview(bytes(ids) + key)
-        first = xxhash.xxh3_128_intdigest(ids, seed=self._seed)
-        second = xxhash.xxh3_64_intdigest(ids, seed=self._seed + 1)
-        third = xxhash.xxh3_128_intdigest(ids, seed=self._seed + 2)
+            shown += key
+        first = xxhash.xxh3_128_intdigest(shown, seed=self._seed)
+        second = xxhash.xxh3_64_intdigest(shown, seed=self._seed + 1)
+        third = xxhash.xxh3_128_intdigest(shown, seed=self._seed + 2)
         low = (1 << 64) - 1
         return [
             unit * _UNIT * (1 - 2**-53)
@@ -195,10 +180,9 @@ class ScriptedJudge(Judge):
         ]
 
 
-def _seen(ids: memoryview, batch: PromptBatch, index: int) -> memoryview:
-    """A prompt's ids, and the digests of its images behind them."""
-    images = batch.images[index] if batch.images else ()
-    return memoryview(bytes(ids) + "".join(images).encode()) if images else ids
+def _shown(batch: PromptBatch, index: int) -> bytes:
+    """Return the bytes of a prompt's ids, then the digests of its images."""
+    return batch.rows[index].tobytes() + "".join(batch.images_of(index)).encode()
 
 
 def _logprobs(units: Float64, variants: int) -> Float64:

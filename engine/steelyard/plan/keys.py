@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from steelyard.core.schemas import KEY, KEYS, PAIRS, PLACED, TEXT_COLUMNS, TEXTS, Int64, Planned
+from steelyard.core.batches import Planned
+from steelyard.core.schemas import KEY, KEYS, PAIRS, PLACED, TEXT_COLUMNS, TEXTS, Int64
 from steelyard.plan.spec import KeySpec
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.protocol import SLOT_COLUMNS

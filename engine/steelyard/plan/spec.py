@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from steelyard.core.schemas import Answer
+from steelyard.core.judges import Answer
 from steelyard.input import REQUIRED
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.protocol import IMAGES, SLOT, Protocol, slot
@@ -29,6 +29,11 @@ class JudgingSpec(msgspec.Struct, frozen=True):
     protocols: tuple[Protocol, ...]
     axes: PromptAxes = msgspec.field(name="questions")
     categories: tuple[str, ...]
+
+    @classmethod
+    def plain(cls, protocol: Protocol) -> JudgingSpec:
+        """Return a spec of one protocol, without criteria, categories and further judges."""
+        return cls((protocol,), PromptAxes(protocol.shows, samples=protocol.samples), ())
 
     @property
     def protocol(self) -> Protocol:

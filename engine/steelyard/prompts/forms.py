@@ -11,16 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
-from typing import Protocol as Interface
 
 import numpy as np
 
+from steelyard.core.arrow import offsets_of
 from steelyard.core.batches import TokenRows
 from steelyard.core.images import MOST_IMAGES
-from steelyard.core.schemas import Bool, Int32, Message
+from steelyard.core.schemas import Bool, Int32
 from steelyard.errors import JudgeUnavailable, UsageError
+from steelyard.judge.base import Encoder
 from steelyard.plan.spec import Form
-from steelyard.protocols.protocol import IMAGES, SLOT, Example, Protocol, slot
+from steelyard.protocols.protocol import IMAGES, SLOT, Example, Message, Protocol, slot
 from steelyard_kernels.ragged import join
 
 SEGMENT_RULE = "1: outer white space trimmed, ids of segments joined"
@@ -29,17 +30,9 @@ SEGMENT_RULE = "1: outer white space trimmed, ids of segments joined"
 LEAST_KEPT = 16
 
 
-class TextEncoder(Interface):
-    """What this stage needs of a judge's encoder (judge/base.py)."""
-
-    def encode_template(self, text: str, *, first: bool) -> list[int]: ...  # noqa: D102
-    def encode_data(self, texts: Sequence[str]) -> TokenRows: ...  # noqa: D102
-    def render_chat(self, messages: Sequence[Message]) -> str: ...  # noqa: D102
-
-
 def make_form(
     protocol: Protocol,
-    encoder: TextEncoder,
+    encoder: Encoder,
     examples: Sequence[Example] = (),
     *,
     images: bool = False,
@@ -93,7 +86,7 @@ def _name(subset: frozenset[str]) -> str:
     return "+".join(sorted(subset))
 
 
-def image_blocks(encoder: TextEncoder) -> tuple[str, tuple[str, ...]]:
+def image_blocks(encoder: Encoder) -> tuple[str, tuple[str, ...]]:
     """How a judge's chat format shows images before a user's text.
 
     Returns:
@@ -129,7 +122,7 @@ def _no_images() -> JudgeUnavailable:
 
 def _render(
     protocol: Protocol,
-    encoder: TextEncoder,
+    encoder: Encoder,
     present: frozenset[str],
     examples: tuple[Mapping[str, str], ...],
     images: int,
@@ -170,7 +163,7 @@ class Compiled:
 
 
 def compile_template(
-    text: str, encoder: TextEncoder, constants: Mapping[str, str] | None = None
+    text: str, encoder: Encoder, constants: Mapping[str, str] | None = None
 ) -> Compiled:
     """Cut a rendered template at its slot marks and tokenise the pieces.
 
@@ -223,10 +216,8 @@ def compose(segments: TokenRows, parts: Int32, limit: int | None) -> Prompts:
         for row in np.flatnonzero(truncated).tolist():
             cap = common_length(data[row].tolist(), int(room[row]))
             np.minimum(data[row], cap, out=data[row])
-    offsets = np.zeros(len(parts) + 1, dtype=np.int64)
-    np.cumsum(lengths.sum(axis=1), out=offsets[1:])
     tokens = join(segments.tokens, segments.offsets[parts].ravel(), lengths.ravel())
-    return Prompts(TokenRows(tokens, offsets), truncated)
+    return Prompts(TokenRows(tokens, offsets_of(lengths.sum(axis=1))), truncated)
 
 
 def common_length(lengths: Sequence[int], budget: int) -> int:

@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 from steelyard.core.batches import TokenRows, Unique
 from steelyard.core.images import MOST_IMAGES, read_digests
 from steelyard.core.schemas import Bool, Int32, Int64
+from steelyard.judge.base import Encoder
 from steelyard.plan.spec import Form
 from steelyard.prompts.forms import (
     EMPTY,
     Compiled,
     Prompts,
-    TextEncoder,
     compile_template,
     compose,
 )
@@ -27,7 +27,6 @@ from steelyard.prompts.text_codes import CodedTexts, TextTable, distinct
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.protocol import SLOT_COLUMNS
 from steelyard_kernels.prefix import lexicographic_order
-from steelyard_kernels.ragged import join
 
 ENCODE_BYTES = 4 << 20  # texts given to the tokenizer at once: its own records are many times that
 
@@ -78,7 +77,7 @@ class PromptMaker:
         truncate: whether longer ones are cut; else they are overlong.
     """
 
-    encoder: TextEncoder
+    encoder: Encoder
     axes: PromptAxes
     judge: int
     categories: tuple[str, ...]
@@ -92,7 +91,7 @@ class PromptMaker:
     @classmethod
     def build(
         cls,
-        encoder: TextEncoder,
+        encoder: Encoder,
         forms: Sequence[Form],
         context: int,
         *,
@@ -157,7 +156,7 @@ class PromptMaker:
             unread=unread,
             fed=fed,
             keys=[unique.keys[index] for index in fed.tolist()],
-            rows=take_rows(prompts.rows, order),
+            rows=prompts.rows.take(order),
             truncated=prompts.truncated[order],
             floor=floor,
             fitting=fitting,
@@ -179,7 +178,7 @@ class PromptMaker:
             rows = np.flatnonzero(coded.kind == kind)
             for column, slot in enumerate(template.slots):
                 parts[rows, 2 * column + 1] = len(pieces) + coded.slots[slot][rows]
-        segments = stack(pieces, self._encode(coded.texts))
+        segments = TokenRows.concat([TokenRows.of(pieces), *self._encode(coded.texts)])
         return compose(segments, parts, self.context if self.truncate else None)
 
     def _template(self, form: int, filled: tuple[str, ...]) -> Compiled:
@@ -257,7 +256,7 @@ class PromptMaker:
         """
         fits = rows.lengths <= self.context
         fit, long = np.flatnonzero(fits), np.flatnonzero(~fits)
-        fitting = rows if fits.all() else take_rows(rows, fit)
+        fitting = rows if fits.all() else rows.take(fit)
         order, shared = lexicographic_order(fitting.tokens, fitting.offsets)
         if group is not None:
             order = order[np.argsort(group[fit][order], kind="stable")]
@@ -277,24 +276,6 @@ def _images(texts: pa.Table, pairs: Int64) -> tuple[Int64, list[tuple[str, ...]]
     """Which images these pairs have, as numbers of sets of digests; set 0 is the empty one."""
     code, found = distinct(texts["images"])
     return code[pairs] + 1, [(), *map(read_digests, found.to_pylist())]
-
-
-def stack(arrays: Sequence[Int32], rows: Sequence[TokenRows]) -> TokenRows:
-    """Single rows and then the rows of several tables, as one table."""
-    lengths = np.concatenate(
-        [np.asarray([len(one) for one in arrays], dtype=np.int64), *(one.lengths for one in rows)]
-    )
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return TokenRows(np.concatenate([*arrays, *(one.tokens for one in rows)]), offsets)
-
-
-def take_rows(rows: TokenRows, order: Int64) -> TokenRows:
-    """The rows at these indices, in their order."""
-    lengths = rows.lengths[order]
-    offsets = np.zeros(len(order) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return TokenRows(join(rows.tokens, rows.offsets[order], lengths), offsets)
 
 
 def common_beginning(a: Int32, b: Int32) -> int:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from steelyard.core.schemas import Message
 from steelyard.protocols import sandbox
 
 # Marks that stand for data while a template is rendered; it never sees data itself.
@@ -79,6 +78,15 @@ def slot(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message; `content` may hold slot marks."""
+
+    role: str  # system, user or assistant
+    content: str
+    images: int = 0  # shown before its text
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """A worked example for a prompt; rows of its category see it, all rows where it has none."""
 
@@ -95,7 +103,7 @@ class Protocol:
         about: one line.
         source: who defined it.
         shows: "pair": prompts in both orders. "response": a prompt for each response.
-        answer: how it is read: "label", "reasons", "scores" or "probability" (records.Answer).
+        answer: how it is read: "label", "reasons", "scores" or "probability" (core.judges.Answer).
         combine: the rule of combine.py that makes a verdict of the reads.
         labels: the answer options, in the order that the rule expects.
         scale: for `combine = "scale"`: the score of each label.

@@ -49,17 +49,9 @@ def feed(
 
 def batches(bucket: PreparedBucket) -> Iterator[PromptBatch]:
     """A bucket's prompts in small batches, in their order."""
-    offsets, truncated = bucket.rows.offsets, bucket.truncated
-    for start in range(0, len(bucket.keys), BATCH_PROMPTS):
-        end = min(start + BATCH_PROMPTS, len(bucket.keys))
-        yield PromptBatch(
-            bucket=bucket.number,
-            keys=bucket.keys[start:end],
-            tokens=bucket.rows.tokens[offsets[start] : offsets[end]],
-            offsets=offsets[start : end + 1] - offsets[start],
-            truncated=truncated[start:end],
-            images=bucket.images[start:end],
-        )
+    prompts = PromptBatch(bucket.number, bucket.keys, bucket.rows, bucket.truncated, bucket.images)
+    for start in range(0, len(prompts), BATCH_PROMPTS):
+        yield prompts.slice(start, start + BATCH_PROMPTS)
 
 
 def prompt_batches(

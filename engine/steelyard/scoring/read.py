@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 import numpy as np
 
 from steelyard.core.batches import PromptBatch, ReadBatch
-from steelyard.core.schemas import STATUS_OVERLONG, Int64
+from steelyard.core.schemas import STATUS_OVERLONG
 from steelyard.judge.base import Judge
 from steelyard.judge.isolation import PoisonIsolation, failed_reads
 
@@ -40,8 +40,7 @@ def _overlong_reads(batches: list[PromptBatch], context: int) -> Iterator[ReadBa
     while batches:
         batch = batches.pop()
         reasons = [
-            f"{length} tokens, the judge takes {context}"
-            for length in np.diff(batch.offsets).tolist()
+            f"{length} tokens, the judge takes {context}" for length in batch.rows.lengths.tolist()
         ]
         yield failed_reads(batch, STATUS_OVERLONG, reasons)
 
@@ -50,25 +49,8 @@ def split_overlong(
     batch: PromptBatch, context: int
 ) -> tuple[PromptBatch | None, PromptBatch | None]:
     """The prompts that fit into the context, and those that do not; None for no prompt."""
-    long = np.diff(batch.offsets) > context
+    long = batch.rows.lengths > context
     if not long.any():
         return batch, None
-    fits, not_fits = np.flatnonzero(~long), np.flatnonzero(long)
-    return _select(batch, fits), _select(batch, not_fits)
-
-
-def _select(batch: PromptBatch, at: Int64) -> PromptBatch | None:
-    if not len(at):
-        return None
-    offsets = np.zeros(len(at) + 1, dtype=np.int64)
-    np.cumsum(np.diff(batch.offsets)[at], out=offsets[1:])
-    return PromptBatch(
-        bucket=batch.bucket,
-        keys=[batch.keys[index] for index in at.tolist()],
-        tokens=np.concatenate(
-            [batch.tokens[batch.offsets[index] : batch.offsets[index + 1]] for index in at]
-        ),
-        offsets=offsets,
-        truncated=batch.truncated[at],
-        images=[batch.images[index] for index in at.tolist()] if batch.images else (),
-    )
+    fitting = None if long.all() else batch.take(np.flatnonzero(~long))
+    return fitting, batch.take(np.flatnonzero(long))

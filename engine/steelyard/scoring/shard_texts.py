@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from steelyard.core.schemas import TEXTS, Int64, Planned
+from steelyard.core.batches import Planned
+from steelyard.core.schemas import TEXTS, Int64
 from steelyard.errors import InputRefused, IntegrityFault
 from steelyard.input import PROMPT_ROLES, Limits, ShardSet, stream
 from steelyard.plan.keys import plan_batch
@@ -21,11 +22,7 @@ from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import PAIRS_FILE, Manifest, copied_texts, require_plan_file
 from steelyard.store.rundir import RunDir
 
-# This plan has no copy of the texts, because its input was grouped by instruction.
-SHARDS_REMEDY = (
-    "put the shards back as they were and resume, or score what is there now into a new run"
-    " directory with `--reuse` of this one"
-)
+SCORE_ANEW = "score what is there now into a new run directory with `--reuse` of this one"
 _SHARD = 1 << 40  # rows that no shard has: a pair's place is shard * _SHARD + row
 
 
@@ -148,5 +145,5 @@ class PlannedShards:
             f"the shard changed since it was planned: {cause}",
             place=f"{self._shards.shards[shard].source.path}, near row {row}",
             effect="its pairs cannot be judged by this plan; the reads that are there are intact",
-            remedy=SHARDS_REMEDY,
+            remedy=f"put the shards back as they were and resume, or {SCORE_ANEW}",
         )

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from steelyard.core.progress import amount, duration
 from steelyard.core.work import Work
 from steelyard.scoring.telemetry import spent
 from steelyard.store.plan.files import read_manifest
@@ -137,80 +136,3 @@ def _sizes(run: RunDir) -> dict[str, int]:
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
-
-
-def format_status(status: dict[str, Any]) -> str:
-    """The same for people."""
-    pairs, prompts, tokens = status["pairs"], status["prompts"], status["tokens"]
-    rejects, long = sum(status["rejects"].values()), prompts["overlong"] > 0
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in status["rejects"].items())
-    reading = status["work"]["reading_seconds"]
-    rate = status["work"]["unique_tokens"] / reading if reading else 0
-    lines = [
-        ("run", f"{status['run']} ({status['state']})"),
-        ("judge", f"{status['judge']}, protocol {status['protocol']}"),
-        ("pairs", f"{pairs['done']:,} done of {_number(pairs['planned'])}"),
-        (
-            "prompts",
-            f"{prompts['read']:,} read of {_number(prompts['unique'])} unique"
-            f" ({_number(prompts['asked'])} asked); {prompts['reused']:,} reused,"
-            f" {prompts['error']:,} errors, {prompts['overlong']:,} overlong"
-            + (f", {prompts['unparsable']:,} unparsable" if prompts["unparsable"] else ""),
-        ),
-        (
-            "tokens",
-            f"{tokens['computed']:,} computed, {tokens['cached']:,} from the prefix cache;"
-            f" never sent: {tokens['saved_by_dedupe']:,} by dedupe,"
-            f" {tokens['saved_by_reuse']:,} by reuse",
-        ),
-        ("work", _draw_work(status["work"])),
-        (
-            "rejects",
-            f"{rejects:,} rows"
-            + (f" ({reasons})" if reasons else "")
-            + (f", and pairs of {prompts['overlong']:,} overlong prompts" if long else ""),
-        ),
-        (
-            "time",
-            f"{duration(status['seconds'])} with the judge, {duration(reading)} of them reading:"
-            f" {rate:,.0f} prompt tokens/s;"
-            f" {status['cpu_seconds']:,.0f} CPU seconds",
-        ),
-        ("disk", _disk(status["bytes"])),
-    ]
-    if status["gpu_watt_hours"] is not None:
-        lines.append(("energy", _energy(status)))
-    if "imported" in status:
-        read_by_a_judge = {"prompts", "tokens", "work", "time"}
-        lines = [line for line in lines if line[0] not in read_by_a_judge]
-        lines.insert(1, ("from", ", ".join(status["imported"])))
-    return "\n".join(f"{name + ':':<9}{text}" for name, text in lines)
-
-
-def _draw_work(work: dict[str, Any]) -> str:
-    if not work["prompts"]:
-        return "nothing was read by an engine"
-    oracle = work["oracle_tokens"]
-    busy = work["busy_share"]
-    return (
-        f"{work['logical_tokens']:,} tokens asked, {work['unique_tokens']:,} unique,"
-        f" {work['computed_tokens']:,} computed (floor {work['floor_tokens']:,}"
-        + (f", oracle {oracle:,}" if oracle is not None else "")
-        + (f"), {work['written_tokens']:,} written" if work["written_tokens"] else ")")
-        + f"; hit rate {work['hit_rate']:.1%}"
-        + (f"; engine busy {busy:.1%}" if busy is not None else "")
-    )
-
-
-def _energy(status: dict[str, Any]) -> str:
-    each = status["gpu_watt_hours_per_1000_verdicts"]
-    text = f"{status['gpu_watt_hours']:,.1f} Wh by the GPUs"
-    return text if each is None else f"{text}, {each:,.2f} Wh a thousand verdicts"
-
-
-def _disk(sizes: dict[str, int]) -> str:
-    return ", ".join(f"{name} {amount(size)}" for name, size in sizes.items())
-
-
-def _number(value: int | None) -> str:
-    return "?" if value is None else f"{value:,}"

@@ -19,7 +19,7 @@ import msgspec
 
 from steelyard._version import __version__
 from steelyard.core.config import RunConfig
-from steelyard.core.schemas import JudgeCard
+from steelyard.core.judges import JudgeCard
 from steelyard.errors import IntegrityFault, UsageError, escape
 from steelyard.input import ShardSet
 from steelyard.plan.spec import JudgeForms, JudgingSpec

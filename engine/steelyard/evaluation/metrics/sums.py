@@ -16,9 +16,9 @@ from steelyard.evaluation.metrics.pairs import (
     gold_classes,
     predicted_classes,
 )
+from steelyard.statistics.logistic import log_loss
 
 BINS = 10
-SMALLEST = 2.220446049250313e-16  # preferences in log loss stay this far away from 0 and 1
 # Blocks of columns: for means (number of pairs that count, sum), for bins (pairs, p, y) a bin.
 BLOCKS = {
     "pairs": 1,
@@ -85,7 +85,7 @@ def _adders(
     yield "squared", lambda: mean((judged.preference - _target(judged)) ** 2)
     yield "vote_share", lambda: mean(judged.shares()[np.arange(len(judged)), predicted])
     if not judged.hard:
-        yield "vote_loss", lambda: mean(_loss(judged.preference, _target(judged)))
+        yield "vote_loss", lambda: mean(log_loss(judged.preference, _target(judged)))
         yield from _binary(judged, gold, groups, count)
     yield from _orders(judged, gold, mean)
     if judged.longer is not None:
@@ -118,7 +118,7 @@ def _binary(
 
     yield "binary", lambda: _means(y, at, count)
     yield "brier", lambda: _means((p - y) ** 2, at, count)
-    yield "log_loss", lambda: _means(_loss(p, y), at, count)
+    yield "log_loss", lambda: _means(log_loss(p, y), at, count)
     yield "bins_preference", lambda: bins(p, y, equal_width(p))
     yield "bins_confidence", lambda: bins(confidence, right, equal_width(confidence))
     yield "bins_mass", lambda: bins(p, y, equal_mass(p))
@@ -158,11 +158,6 @@ def _cells(codes: Int64, groups: Int64, count: int, cells: int) -> Float64:
 def _target(judged: ScoredPairs) -> Float64:
     shares = judged.shares()
     return np.asarray(shares[:, 0] + shares[:, 2] / 2)
-
-
-def _loss(preference: Float64, target: Float64) -> Float64:
-    p = np.clip(preference, SMALLEST, 1 - SMALLEST)
-    return np.asarray(-target * np.log(p) - (1 - target) * np.log(1 - p))
 
 
 def _above_half(preference: Float64) -> Float64:

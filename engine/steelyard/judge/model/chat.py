@@ -11,9 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from steelyard.core.schemas import Message
 from steelyard.errors import JudgeUnavailable, escape
-from steelyard.protocols.protocol import IMAGES, slot
+from steelyard.protocols.protocol import IMAGES, Message, slot
 
 # The day that templates with a date are told; Llama 3's own default.
 _DAY = datetime(2024, 7, 26, tzinfo=UTC)

@@ -21,11 +21,13 @@ from tokenizers import AddedToken, Tokenizer
 from typing_extensions import override
 
 from steelyard.core.batches import TokenRows
-from steelyard.core.schemas import Bool, LabelVariant, Message
+from steelyard.core.judges import LabelVariant
+from steelyard.core.schemas import Bool
 from steelyard.errors import IntegrityFault, JudgeUnavailable, UsageError, escape
 from steelyard.judge.base import Encoder
 from steelyard.judge.model.chat import ChatFormat
 from steelyard.judge.model.fast_tokens import AcceleratedTokens, accelerated
+from steelyard.protocols.protocol import Message
 
 # Part of the digest: raise it when the same files would give other ids or another rendering.
 RULES = 1

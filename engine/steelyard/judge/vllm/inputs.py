@@ -10,7 +10,7 @@ from typing import Any
 
 from steelyard.core.batches import Workload
 from steelyard.core.images import decode_image
-from steelyard.core.schemas import Answer
+from steelyard.core.judges import Answer
 from steelyard.store.images import ImageStore
 
 _HELD = 16  # decoded images at hand: a pair's prompts follow each other

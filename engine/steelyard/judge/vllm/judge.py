@@ -13,7 +13,7 @@ from typing import Any
 from typing_extensions import override
 
 from steelyard.core.batches import PromptBatch, ReadBatch, Workload
-from steelyard.core.schemas import Answer, JudgeCard
+from steelyard.core.judges import Answer, JudgeCard
 from steelyard.core.work import CacheShape, EngineReport
 from steelyard.errors import EngineFailed, JudgeUnavailable, SteelyardError, UsageError, escape
 from steelyard.judge.base import EngineClock, Judge, JudgeSpec

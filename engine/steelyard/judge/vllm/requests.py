@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from steelyard.core.batches import Generations, PromptBatch, ReadBatch
-from steelyard.core.schemas import STATUS_ERROR, STATUS_OK, STATUS_UNPARSABLE, Answer, Float64
+from steelyard.core.judges import Answer
+from steelyard.core.schemas import STATUS_ERROR, STATUS_OK, STATUS_UNPARSABLE, Float64
 from steelyard.core.work import CacheShape
 from steelyard.errors import SteelyardError, escape
 from steelyard.judge.base import EngineClock
@@ -145,7 +146,7 @@ class RequestQueue:
         """Give ids to the engine; what it has against them, if anything."""
         self._count += 1
         name = str(self._count)
-        images = request.batch.images[request.index] if request.batch.images else ()
+        images = request.batch.images_of(request.index)
         prompt: Any = {"type": "token", "prompt_token_ids": ids}
         try:
             if images and self._pictures is not None:
@@ -280,9 +281,7 @@ def read_batch(finished: list[CompletedRequest], answer: Answer) -> ReadBatch:
         for row, found in enumerate(finished):
             if errors[row] is None and (found.said is None or found.said.numbers is None):
                 status[row], errors[row] = STATUS_UNPARSABLE, NO_ANSWER
-    lengths = [
-        int(f.batch.offsets[f.index + 1] - f.batch.offsets[f.index]) + f.grown for f in finished
-    ]
+    lengths = [len(f.batch.rows[f.index]) + f.grown for f in finished]
     return ReadBatch(
         keys=[f.batch.keys[f.index] for f in finished],
         buckets=np.array([f.batch.bucket for f in finished], dtype=np.int32),

@@ -18,16 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steelyard.core.arrow import offsets_of, to_mask
-from steelyard.core.schemas import (
-    BUCKET,
-    BUCKET_TEXTS,
-    KEY,
-    TEXT_COLUMNS,
-    TEXTS,
-    Int32,
-    Planned,
-    UInt64,
-)
+from steelyard.core.batches import Planned
+from steelyard.core.schemas import BUCKET, BUCKET_TEXTS, KEY, TEXT_COLUMNS, TEXTS, Int32, UInt64
 from steelyard.plan.dedupe import GroupOrder, SeenTexts, count_unique
 from steelyard.store.plan.scatter import PIECE_ROWS, BucketFiles, pairs_name, texts_name
 from steelyard.store.plan.splitting import split_bucket

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steelyard.core.batches import Unique
+from steelyard.core.batches import Planned, Unique
 from steelyard.core.images import read_digests
-from steelyard.core.schemas import PAIRS, PLACED, REJECTS, Int32, Planned
+from steelyard.core.schemas import PAIRS, PLACED, REJECTS, Int32
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.plan.dedupe import unique_prompts
 from steelyard.store.durable import PARQUET, file_digest, sync, write_text, writing
