@@ -74,7 +74,7 @@ def test_one_sided_gold_and_gold_of_ties_are_told(tmp_path):
 @pytest.mark.parametrize(("instructions", "told"), [(29, True), (30, False)])
 def test_few_instructions_are_told(instructions, told, tmp_path):
     source = table(tmp_path, prompt_id=np.arange(40) % instructions)
-    assert (f"gold is of only {instructions} clusters" in notes(tmp_path, source)) == told
+    assert (f"gold: only {instructions} clusters" in notes(tmp_path, source)) == told
 
 
 def test_annotations_follow_the_pairs_that_are_taken(tmp_path):

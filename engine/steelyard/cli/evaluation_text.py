@@ -10,7 +10,7 @@ from steelyard.calibrators.linear import Linear
 from steelyard.calibrators.piecewise import Histogram
 from steelyard.cli.tables import format_table
 from steelyard.evaluation.evaluate import Assessment, Report
-from steelyard.evaluation.fit import Fitted
+from steelyard.evaluation.fit import FitResult
 from steelyard.evaluation.metrics.bootstrap import FEWEST_BOOTSTRAPS, Bin, Estimate, Evaluation
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL
 
@@ -18,7 +18,7 @@ MOST_ANNOTATORS = 12
 WIDTH = 41  # of the diagram's axis from 0 to 1, an odd number of characters
 
 
-def format_fit(fitted: Fitted, out: Path) -> str:
+def format_fit(fitted: FitResult, out: Path) -> str:
     """What was fitted, and what it was chosen from."""
     blocks = [format_calibrator(fitted.calibrator), f"written to {out}"]
     candidates = fitted.calibrator.notes.get("candidates", [])
