@@ -66,7 +66,7 @@ def test_the_command_refuses_swapped_gold_unless_names_are_left_out(tmp_path):
 
 
 def test_one_sided_gold_and_gold_of_ties_are_told(tmp_path):
-    assert "gold names a in all of 40 decided pairs" in notes(tmp_path, label=["A"] * 40)
+    assert "gold names a in all 40 decided pairs" in notes(tmp_path, label=["A"] * 40)
     assert "names no side in any of 40 pairs" in notes(tmp_path, label=["tie"] * 40)
     assert "decided pairs" not in notes(tmp_path)
 
