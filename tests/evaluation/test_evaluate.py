@@ -52,7 +52,7 @@ def test_intervals_are_promised_only_where_there_are_any(count, tmp_path):
     done = program("evaluate", table, "--gold", gold, "--bootstraps", count)
     assert done.returncode == 0
     assert ("95% intervals" in done.stdout) == (count == 2)
-    assert (f"no intervals (--bootstraps {count})" in done.stdout) == (count < 2)
+    assert (f"no intervals (--replicates {count})" in done.stdout) == (count < 2)
 
 
 @pytest.mark.parametrize("place", ["nowhere/d.svg", "folder.svg"])

@@ -121,7 +121,7 @@ def test_verdicts_are_recomputed_and_raw_values_stay(place, run, gold, tmp_path)
     (tmp_path / "aside").rename(database)
     assert live.equals(after)
     shown = program("calibrate", "show", run.root)
-    assert shown.stdout.startswith(f"method        {made.method}")
+    assert shown.stdout.startswith(f"method:       {made.method}")
 
 
 def test_another_calibrator_takes_the_place_of_the_first(run, gold, tmp_path):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypeAlias
 
 GOOD, NOTE, BAD = "ok", "note", "bad"
 # Packages that break transformers where they are linked with CUDA and torch is not.
@@ -19,13 +19,8 @@ LOW_DISK = 5 << 30
 IMPORT_SECONDS = 180
 
 
-class Finding(TypedDict):
-    """What a check says: its name, ok, note or bad, what there is, and a remedy if needed."""
-
-    name: str
-    state: str
-    found: str
-    remedy: str | None
+# The result of a check: name, state (ok, note or bad), what was found, and a remedy or None.
+Finding: TypeAlias = dict[str, Any]
 
 
 def examine() -> list[Finding]:

@@ -1,23 +1,24 @@
-"""`protocol list`, `show`, `check`: what there is, what a judge is shown, what could be better."""
+"""`protocol list`, `show` and `check`: protocols as a judge sees them, and how to improve them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any
 
-from steelyard.cli.doctor import BAD, GOOD, NOTE, Finding
-from steelyard.cli.doctor import make_finding as finding
+from steelyard.cli.doctor import BAD, GOOD, NOTE, Finding, make_finding
+from steelyard.cli.tables import format_fields, format_quote
 from steelyard.core.config import RunConfig
 from steelyard.errors import SteelyardError
-from steelyard.judge import open_judge
-from steelyard.judge.base import Judge
-from steelyard.prompts.forms import Compiled, compile_template, make_form
-from steelyard.prompts.judging import answer_of
+from steelyard.plan.spec import JudgingSpec
+from steelyard.prompts.forms import Compiled, compile_template
+from steelyard.prompts.prepared import PreparedJudge, open_judges
 from steelyard.protocols import get_protocol, protocol_names
-from steelyard.protocols.protocol import SLOT, Example, Protocol
+from steelyard.protocols.protocol import SLOT, Example
 from steelyard.protocols.rules import RULES
-from steelyard.scoring.same_run import judge_specs
 
-# What is shown where a real row would stand.
+# Texts in place of those of a real row.
 SAMPLE = {
     "instruction": "Which planet is the largest?",
     "first": "Jupiter is the largest planet.",
@@ -45,49 +46,47 @@ _STEADY = (
     ("criterion",),
 )
 _RANKS = {name: rank for rank, names in enumerate(_STEADY) for name in names}
-LONG_TAIL = 64  # tokens behind the last text, computed for every prompt
+LONG_TAIL = 64  # tokens after the last text, which are computed for every prompt
 
 
 def list_protocols() -> list[dict[str, Any]]:
-    """The built-in protocols: name, one line, labels, prompts a pair, how reads combine."""
-    found = []
-    for name in protocol_names():
-        protocol = get_protocol(name)
-        criteria = "criteria" if "criterion" in protocol.names else 1
-        found.append(
-            {
-                "name": name,
-                "about": protocol.about,
-                "shows": protocol.shows,
-                "answer": protocol.answer,
-                "labels": list(protocol.labels),
-                "prompts_a_pair": f"{2 * protocol.samples}" + (" x criteria" * (criteria != 1)),
-                "combine": RULES[protocol.combine].about,
-                "source": protocol.source,
-            }
-        )
-    return found
+    """Describe the built-in protocols: purpose, labels, prompts per pair, how reads combine."""
+    return [
+        {
+            "name": protocol.name,
+            "about": protocol.about,
+            "shows": protocol.shows,
+            "answer": protocol.answer,
+            "labels": list(protocol.labels),
+            "prompts_a_pair": f"{2 * protocol.samples}"
+            + (" x criteria" if "criterion" in protocol.names else ""),
+            "combine": RULES[protocol.combine].about,
+            "source": protocol.source,
+        }
+        for protocol in map(get_protocol, protocol_names())
+    ]
 
 
-def format_protocols(found: list[dict[str, Any]]) -> str:
-    """The same for people."""
-    width = max(len(one["name"]) for one in found)
-    return "\n".join(f"{one['name']:<{width}}  {one['about']}" for one in found)
+def format_protocols(protocols: list[dict[str, Any]]) -> str:
+    """Return names and purposes, one protocol per line."""
+    width = max(len(protocol["name"]) for protocol in protocols)
+    return "\n".join(f"{protocol['name']:<{width}}  {protocol['about']}" for protocol in protocols)
 
 
 def show_protocol(name: str, judge_name: str) -> dict[str, Any]:
-    """A protocol in a judge's words: a rendered example, and its segments with their tokens."""
-    protocol = get_protocol(name)
-    judge = _open(judge_name)
-    compiled = _compiled(protocol, judge)
-    answer = answer_of(judge, protocol)
+    """Describe a protocol for a judge: an example prompt, and its segments with their tokens."""
+    with _opened(name, judge_name) as prepared:
+        return _describe(prepared)
+
+
+def _describe(prepared: PreparedJudge) -> dict[str, Any]:
+    protocol, judge, answer = prepared.spec.protocol, prepared.judge, prepared.answer
+    compiled = _compiled(prepared)
     segments = []
-    for at, ids in enumerate(compiled.pieces):
-        segments.append(
-            {"segment": "template", "tokens": len(ids), "text": judge.encoder.decode(ids.tolist())}
-        )
-        if at < len(compiled.slots):
-            slot = compiled.slots[at]
+    for ids, slot in zip_longest(compiled.pieces, compiled.slots):
+        text = judge.encoder.decode(ids.tolist())
+        segments.append({"segment": "template", "tokens": len(ids), "text": text})
+        if slot is not None:
             tokens = len(judge.encoder.encode_data([SAMPLE[slot]])[0])
             segments.append({"segment": slot, "tokens": tokens, "text": SAMPLE[slot]})
     return {
@@ -108,107 +107,93 @@ def show_protocol(name: str, judge_name: str) -> dict[str, Any]:
         "tie_band": protocol.tie_band,
         "template_tokens": compiled.fixed,
         "segments": segments,
-        "example": _filled(protocol, judge),
+        "example": _filled(prepared),
     }
 
 
 def format_protocol(content: dict[str, Any]) -> str:
-    """The same for people."""
-    labels = ", ".join(f"{name} ({len(forms)} tokens)" for name, forms in content["labels"].items())
-    lines = [
-        f"protocol: {content['name']}: {content['about']}",
-        f"source:   {content['source']}",
-        f"file:     {content['file']}",
-        f"shows:    a {content['shows']}; answer: {content['answer']}"
-        + (f", labels {labels}" if labels else ""),
-        f"verdict:  {content['combine']}",
-        f"segments: as {content['judge']} sees them,"
-        f" {content['template_tokens']} tokens without data",
+    """Return what `show_protocol` describes, as text."""
+    labels = ", ".join(content["labels"])
+    answer = content["answer"] + (f" {labels}" if labels else "")
+    fields = [
+        ("protocol", f"{content['name']}: {content['about']}"),
+        ("source", content["source"]),
+        ("file", content["file"]),
+        ("shows", f"a {content['shows']}; answer: {answer}"),
+        ("verdict", content["combine"]),
+        (
+            "segments",
+            f"as {content['judge']} sees them, {content['template_tokens']} tokens without data",
+        ),
     ]
-    for one in content["segments"]:
-        start = " ".join(one["text"].split())[:60]
-        lines.append(f"  {one['tokens']:>5}  {one['segment']:<14} {start}")
-    lines.append("example:")
-    lines += [f"  | {line}" for line in content["example"].split("\n")]
-    return "\n".join(lines)
+    lines = [format_fields(fields)]
+    for segment in content["segments"]:
+        start = " ".join(segment["text"].split())[:60]
+        lines.append(f"  {segment['tokens']:>5}  {segment['segment']:<14} {start}")
+    return "\n".join([*lines, "example prompt:", format_quote(content["example"])])
 
 
 def check_protocol(name: str, judge_name: str) -> list[Finding]:
-    """Findings about a protocol, as name, state (ok, note, bad), what was found, and a remedy.
-
-    What keeps a file from being a protocol at all is one bad finding.
-    """
+    """Check a protocol; a file that cannot be a protocol at all gives one bad finding."""
     try:
-        protocol = get_protocol(name)
-        judge = _open(judge_name)
-        compiled = _compiled(protocol, judge)
-        answer = answer_of(judge, protocol)
+        with _opened(name, judge_name) as prepared:
+            compiled = _compiled(prepared)
     except SteelyardError as error:
-        return [finding("protocol", BAD, error.cause, error.remedy)]
-    found = [finding("protocol", GOOD, f"{protocol.name}: every slot is shown once")]
-    for label, variants in zip(answer.labels.names, answer.labels.variants, strict=True):
+        return [make_finding("protocol", BAD, error.cause, error.remedy)]
+    findings = [make_finding("protocol", GOOD, f"{prepared.spec.name}: shows each slot once")]
+    labels = prepared.answer.labels
+    for label, variants in zip(labels.names, labels.variants, strict=True):
         forms = ", ".join(repr(variant.text) for variant in variants)
-        found.append(finding("label", GOOD, f"{label}: one token each: {forms}"))
-    found += _sharing(compiled)
-    return found
+        findings.append(make_finding("label", GOOD, f"{label}: single tokens: {forms}"))
+    return findings + _check_sharing(compiled)
 
 
-def _sharing(compiled: Compiled) -> list[Finding]:
-    """Whether neighbouring prompts share as much of their beginning as they can."""
-    found = []
-    ranks = [_RANKS[slot] for slot in compiled.slots]
-    for at, slot in enumerate(compiled.slots):
-        late = [other for other in compiled.slots[:at] if _RANKS[other] > ranks[at]]
+def _check_sharing(compiled: Compiled) -> list[Finding]:
+    """Check whether neighbouring prompts share as long a prefix as they can."""
+    findings = []
+    for index, slot in enumerate(compiled.slots):
+        late = [other for other in compiled.slots[:index] if _RANKS[other] > _RANKS[slot]]
         if late:
-            found.append(
-                finding(
-                    "sharing",
-                    NOTE,
-                    f"{slot} stands after {late[0]}, which changes more often: what both have"
-                    " before them in common is computed again",
-                    f"show {slot} before {late[0]}",
-                )
+            words = (
+                f"{slot} comes after {late[0]}, which changes more often: {slot} is computed again"
+                f" for every {late[0]}"
             )
+            remedy = f"show {slot} before {late[0]}"
+            findings.append(make_finding("sharing", NOTE, words, remedy))
     tail = len(compiled.pieces[-1])
     if tail > LONG_TAIL:
-        found.append(
-            finding(
-                "tail",
-                NOTE,
-                f"{tail} tokens of template follow the last text, computed for every prompt",
-                "move what does not depend on the texts to the front",
-            )
-        )
-    if not found:
-        found.append(
-            finding("sharing", GOOD, f"the best order of texts; {tail} tokens behind them")
-        )
-    return found
+        words = f"the template has {tail} tokens after the last text, computed for every prompt"
+        remedy = "move what does not depend on the texts to the front"
+        findings.append(make_finding("tail", NOTE, words, remedy))
+    if not findings:
+        words = f"texts are in the best order, with {tail} tokens after the last"
+        findings.append(make_finding("sharing", GOOD, words))
+    return findings
 
 
-def _open(name: str) -> Judge:
-    (spec,) = judge_specs(RunConfig(judge=(name,)).validate())
-    return open_judge(spec)
-
-
-def _examples(protocol: Protocol) -> list[Example]:
-    if not protocol.has_examples:
-        return []
+@contextmanager
+def _opened(name: str, judge_name: str) -> Iterator[PreparedJudge]:
+    """Open a judge that is asked by a protocol, with one worked example if it shows any."""
+    protocol = get_protocol(name)
     verdict = protocol.labels[0] if protocol.labels else _EXAMPLE["verdict"]
-    return [Example({**_EXAMPLE, "verdict": verdict})]
+    examples = [Example({**_EXAMPLE, "verdict": verdict})] if protocol.has_examples else []
+    config = RunConfig(judge=(judge_name,)).validate()
+    with open_judges(config, JudgingSpec.plain(protocol), examples) as (prepared,):
+        yield prepared
 
 
-def _whole_template(protocol: Protocol, judge: Judge) -> tuple[str, dict[str, str]]:
-    form = make_form(protocol, judge.encoder, _examples(protocol))
-    return form.templates["+".join(protocol.optional)], form.constants
+def _whole_template(prepared: PreparedJudge) -> tuple[str, dict[str, str]]:
+    """Return the template with all optional slots, and the texts of the worked example."""
+    form = prepared.forms.forms[0]
+    return form.templates["+".join(prepared.spec.protocol.optional)], form.constants
 
 
-def _compiled(protocol: Protocol, judge: Judge) -> Compiled:
-    text, constants = _whole_template(protocol, judge)
-    return compile_template(text, judge.encoder, constants)
+def _compiled(prepared: PreparedJudge) -> Compiled:
+    text, constants = _whole_template(prepared)
+    return compile_template(text, prepared.judge.encoder, constants)
 
 
-def _filled(protocol: Protocol, judge: Judge) -> str:
-    text, constants = _whole_template(protocol, judge)
+def _filled(prepared: PreparedJudge) -> str:
+    text, constants = _whole_template(prepared)
     texts = SAMPLE | constants
-    return SLOT.sub(lambda found: texts[found[1]], text)
+    return SLOT.sub(lambda slot: texts[slot[1]], text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from steelyard.cli.common import emit, json_option
+from steelyard.cli.common import emit, json_option, revision_option
 
 
 @click.group()
@@ -14,13 +14,10 @@ def judge() -> None:
 
 @judge.command()
 @click.argument("name", metavar="JUDGE")
-@click.option(
-    "--revision", metavar="REVISION", help="Commit, tag or branch on the Hugging Face Hub."
-)
+@revision_option
 @click.option(
     "--protocol",
     default="pairwise",
-    show_default=True,
     metavar="NAME|FILE",
     help="Protocol whose labels and prompt template are shown.",
 )

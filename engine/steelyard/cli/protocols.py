@@ -10,7 +10,6 @@ from steelyard.errors import EXIT_USAGE
 judge_option = click.option(
     "--judge",
     default="demo",
-    show_default=True,
     metavar="JUDGE",
     help="Judge whose tokenizer and chat template are used.",
 )

@@ -83,7 +83,6 @@ def _check_binding(source: Source, calibrator: Calibrator, path: Path, *, force:
         raise CalibratorRefused(
             f"the calibrator was fitted to other reads ({differences})",
             place=str(path),
-            effect="nothing was changed",
             remedy="fit a calibrator to gold for these reads, or apply this one with --force",
         )
     return differences
@@ -102,7 +101,6 @@ def _missing(calibrator: Calibrator, table: pa.Table, place: str) -> list[str]:
             f"the calibrator ({calibrator.method}) needs {' and '.join(sorted(lacking))},"
             " which these reads lack",
             place=place,
-            effect="nothing was changed",
             remedy="fit a calibrator with a method that needs less, such as platt; for a table,"
             " --map ROLE=COLUMN names columns",
         )

@@ -145,9 +145,7 @@ def _check_size(source: Source, matched: GoldPairs, options: FitOptions) -> None
         cause = "the judge gives decisions without probabilities: there is nothing to calibrate"
     else:
         return
-    raise CalibratorRefused(
-        cause, place=str(source.path), effect="no calibrator was written", remedy="give more gold"
-    )
+    raise CalibratorRefused(cause, place=str(source.path), remedy="give more gold")
 
 
 def _check_reads(source: Source, features: Features, missing: str, options: FitOptions) -> None:
@@ -159,7 +157,6 @@ def _check_reads(source: Source, features: Features, missing: str, options: FitO
         f"{options.method} needs {needs} for every pair with gold, which these reads lack"
         + (f" ({missing})" if missing else ""),
         place=str(source.path),
-        effect="no calibrator was written",
         remedy=f"choose one of: auto, {', '.join(known)}",
     )
 

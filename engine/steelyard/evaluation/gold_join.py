@@ -179,7 +179,6 @@ def _from_file(pairs: JudgedPairs, gold: GoldFile, path: Path, by: str | None) -
             f"none of {len(gold.pair_ids):,} pair_ids in gold is among {len(pairs):,} judged pairs;"
             f" gold has {escape(gold.pair_ids[0])}, the judged pairs {escape(ids[0])}",
             place=str(path),
-            effect="nothing was computed",
             remedy="gold and judged pairs need the same pair_ids: --gold-map pair_id=COLUMN",
         )
     gold_rows: Int64 = index.filter(pa.array(known)).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -239,7 +238,6 @@ def _check_models(
         raise GoldRefused(
             "\n    ".join([f"{len(rows):,} judged pairs have gold, of which", *lines]),
             place=str(path),
-            effect="nothing was computed",
             remedy="if models are the other way round, swap them and A and B (or the votes);"
             " if only spellings differ, leave the names out: --gold-map model_a=",
         )

@@ -18,7 +18,7 @@ from steelyard.calibrators.features import Features
 from steelyard.comparisons.read import describe, read_comparisons
 from steelyard.core.schemas import Float64, Int64
 from steelyard.errors import CalibratorRefused, InputRefused, escape
-from steelyard.input.table_roles import quoted
+from steelyard.input.sql_roles import quoted
 from steelyard.statistics.logistic import logit
 from steelyard.store.run_record import ScoredRecord, read_record
 from steelyard.store.rundir import RunDir
@@ -91,9 +91,8 @@ def require_single(source: Source, table: pa.Table) -> None:
     distinct = pc.count_distinct(table["pair_id"], mode="all").as_py()
     if distinct < len(table):
         raise InputRefused(
-            f"{len(table):,} rows are of {distinct:,} pair_ids",
+            f"{len(table):,} rows have {distinct:,} pair_ids: pairs would count several times",
             place=str(source.path),
-            effect="nothing was computed: a pair would count several times",
             remedy="leave one row per pair, of one judge, with both orders in columns",
         )
 
@@ -166,7 +165,6 @@ def content_free(source: Source, path: Path) -> float:
         raise CalibratorRefused(
             f"the pairs without content were judged differently ({differences})",
             place=str(path),
-            effect="no calibrator was written",
             remedy="judge them with the same judge, protocol and options",
         )
     bare = read_comparisons(path, source.columns, ["preference"])

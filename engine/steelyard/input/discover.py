@@ -13,7 +13,6 @@ from steelyard.errors import InputRefused
 from steelyard.input.filesystem import driver, local_path, protocol, remote_fault
 from steelyard.input.problems import (
     CONVERT,
-    EFFECT,
     InputProblem,
     InputProblemError,
     printable,
@@ -60,7 +59,7 @@ def discover(inputs: Sequence[str | os.PathLike[str]]) -> tuple[Source, ...]:
         raise refusal(problems)
     if not found:
         raise InputRefused(
-            "no input was given", effect=EFFECT, remedy="name a Parquet file, a folder or a pattern"
+            "no input was given", remedy="name a Parquet file, a folder or a pattern"
         )
     return _name(found)
 
@@ -84,7 +83,7 @@ def _find_local(text: str, path: str) -> _Found:
     if Path(path).is_dir():
         return _Found(path, _none_is_refused(text, path, tuple(_walk(path))))
     if os.path.lexists(path):
-        raise _missing(text, "is no file or folder that can be read", "name a Parquet file")
+        raise _missing(text, "is not a file or folder that can be read", "name a Parquet file")
     if not glob.has_magic(path):
         raise _missing(text, "no such file or folder", _near(path))
     root = _static_part(path)
