@@ -21,7 +21,7 @@ MOST_GROUPS = 10_000
 # Squares to which sampling error adds, so that replicates lie too high by what the value itself
 # does: their interval is turned around the value (the basic bootstrap).
 TURNED = {"reliability", "resolution"}
-FEWEST_BOOTSTRAPS = 2  # fewer have no middle 95%
+MIN_REPLICATES = 2  # fewer have no middle 95%
 FEWEST_DEFINED = 0.9  # share of replicates that have to define a metric for it to have an interval
 
 
@@ -91,7 +91,7 @@ def sample(judged: ScoredPairs, *, band: float, replicates: int, seed: int) -> S
     Args:
         judged: the pairs, n > 0.
         band: preferences this near to one half are ties.
-        replicates: of the bootstrap; below FEWEST_BOOTSTRAPS: no intervals.
+        replicates: of the bootstrap; below MIN_REPLICATES: no intervals.
         seed: of the bootstrap; with one seed, samples of the same pairs draw the same.
     """
     groups, instructions = _numbered(judged.groups)
@@ -146,7 +146,7 @@ def _numbered(groups: Int64) -> tuple[Int64, int]:
 
 
 def _drawn(sums: Float64, replicates: int, seed: int) -> Float64:
-    if replicates < FEWEST_BOOTSTRAPS or len(sums) < MIN_FOR_INTERVAL:
+    if replicates < MIN_REPLICATES or len(sums) < MIN_FOR_INTERVAL:
         return np.empty((0, sums.shape[1]))
     from steelyard_kernels.bootstrap import resampled_sums
 
