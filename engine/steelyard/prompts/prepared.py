@@ -145,7 +145,7 @@ def _judge_forms(
 
 
 def _form_fingerprint(judge: Judge, answer: Answer, form: Form, *, truncate: bool) -> str:
-    """Hash of all that can change a read of a prompt of texts in this form, 32 hex digits."""
+    """Hash all that can change a read of a prompt of texts in this form, to 32 hex digits."""
     # Where the files came from changes nothing: the digests say what they are.
     card = {
         key: value
@@ -164,10 +164,10 @@ def _form_fingerprint(judge: Judge, answer: Answer, form: Form, *, truncate: boo
 
 
 def answer_of(judge: Judge, protocol: Protocol) -> Answer:
-    """How a judge's answers are read.
+    """Return how a judge's answers are read.
 
     Raises:
-        UsageError: a label is no single token of it.
+        UsageError: a label is not a single token of it.
     """
     encoder = judge.encoder
     variants = tuple(encoder.label_variants(name) for name in protocol.labels)
