@@ -236,8 +236,8 @@ def test_a_slot_that_is_shown_twice_is_refused(tmp_path):
     ("options", "cause"),
     [
         ({"protocol": ("pairwise", "pairwise-tie")}, "differ in `combine`"),
-        ({"criteria": "c.toml"}, "of no use"),
-        ({"examples": "e.toml"}, "of no use"),
+        ({"criteria": "c.toml"}, "has no effect"),
+        ({"examples": "e.toml"}, "has no effect"),
         ({"protocol": ("few-shot",)}, "needs worked examples"),
         ({"samples": 2}, "cannot differ"),
         ({"protocol": ("pairwise-tie",), "tie_band": 0.1}, "has no effect on pairwise-tie"),

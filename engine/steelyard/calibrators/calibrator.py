@@ -191,8 +191,5 @@ def _finite(value: object) -> float:
 
 def _refused(cause: str, place: str) -> CalibratorRefused:
     return CalibratorRefused(
-        cause,
-        place=place,
-        effect="nothing was changed",
-        remedy="name a file that `steelyard calibrate fit` wrote",
+        cause, place=place, remedy="name a file that `steelyard calibrate fit` wrote"
     )

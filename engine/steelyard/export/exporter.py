@@ -127,7 +127,6 @@ def _evaluations(options: ExportOptions) -> ShardSet | None:
         raise InputRefused(
             f"the file of --decontaminate cannot be used: {cause}",
             place=refused.place,
-            effect="nothing was written",
             remedy="give Parquet with a column instruction, prompt or question, or name the column"
             " with --decontaminate-column",
         ) from None
@@ -205,7 +204,6 @@ def _require_rows(run: Path, content: Mapping[str, Any]) -> None:
         raise InputRefused(
             f"none of {content['verdicts']:,} verdicts finds its two responses",
             place=str(run),
-            effect="nothing was written",
             remedy="--responses has to have the verdicts' instruction_id (a number is not the text"
             " of it) or their instructions, and their models' names; --map names the columns",
         )
@@ -214,7 +212,6 @@ def _require_rows(run: Path, content: Mapping[str, Any]) -> None:
         raise InputRefused(
             f"none of {content['verdicts']:,} verdicts is left ({reasons})",
             place=str(run),
-            effect="nothing was written",
             remedy="`--dry-run` prints what each filter removes; loosen one",
         )
 

@@ -1,4 +1,4 @@
-"""What a run asks: protocols, criteria and examples of a config, resolved; and for each judge."""
+"""What a config asks: its protocols, criteria and worked examples, read and checked."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _SHARED = [
 
 
 def resolve_spec(config: RunConfig) -> tuple[JudgingSpec, tuple[Example, ...]]:
-    """What a config asks, and the worked examples.
+    """Read what a config asks, and the worked examples.
 
     Raises:
         UsageError: an unknown protocol, variants that do not fit together, or a file of criteria
-            or examples that is wrong, missing or of no use.
+            or examples that is wrong, missing or not needed.
     """
     protocols = tuple(_adjusted(get_protocol(name), config) for name in config.protocol)
     first = protocols[0]
     if len({protocol.name for protocol in protocols}) < len(protocols):
         raise UsageError(
-            "two protocols have the same name", remedy="rename a file: verdicts tell them by name"
+            "two protocols have the same name", remedy="rename a file: verdicts carry the names"
         )
     for other in protocols[1:]:
         for name in _SHARED:
@@ -68,14 +68,14 @@ def resolve_spec(config: RunConfig) -> tuple[JudgingSpec, tuple[Example, ...]]:
         criteria=load_criteria(Path(config.criteria)) if config.criteria else (),
         row_criteria=criterion and config.criteria is None,
     )
-    categories = sorted({one.category for one in examples if one.category is not None})
+    categories = sorted({example.category for example in examples if example.category is not None})
     return JudgingSpec(protocols, axes, tuple(categories)), examples
 
 
 def _check_use(file: str | None, used: bool, protocol: Protocol, name: str, why: str) -> None:
     if file is not None and not used:
         raise UsageError(
-            f"--{name} is of no use: the protocol {protocol.name} {why}",
+            f"--{name} has no effect: the protocol {protocol.name} {why}",
             remedy=f"leave it out, or choose a protocol that shows {name}",
         )
 

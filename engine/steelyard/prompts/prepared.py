@@ -111,7 +111,6 @@ def make_forms(
     if images is not None and judge.images is None:
         raise UsageError(
             f"the column {escape(images)!r} holds images, and {judge.card.name} takes text only",
-            effect="nothing was read",
             remedy="choose a vision-language judge, or judge by the texts alone: --map images=",
         )
     forms = []
@@ -146,7 +145,7 @@ def _judge_forms(
 
 
 def _form_fingerprint(judge: Judge, answer: Answer, form: Form, *, truncate: bool) -> str:
-    """Hash of all that can change a read of a prompt of texts in this form, 32 hex digits."""
+    """Hash all that can change a read of a prompt of texts in this form, to 32 hex digits."""
     # Where the files came from changes nothing: the digests say what they are.
     card = {
         key: value
@@ -165,10 +164,10 @@ def _form_fingerprint(judge: Judge, answer: Answer, form: Form, *, truncate: boo
 
 
 def answer_of(judge: Judge, protocol: Protocol) -> Answer:
-    """How a judge's answers are read.
+    """Return how a judge's answers are read.
 
     Raises:
-        UsageError: a label is no single token of it.
+        UsageError: a label is not a single token of it.
     """
     encoder = judge.encoder
     variants = tuple(encoder.label_variants(name) for name in protocol.labels)

@@ -252,4 +252,4 @@ def _is_number(value: object) -> bool:
 
 
 def _wrong(path: Path, cause: str, remedy: str) -> UsageError:
-    return UsageError(cause, place=str(path), effect="nothing was read", remedy=remedy)
+    return UsageError(cause, place=str(path), remedy=remedy)

@@ -91,7 +91,6 @@ def read_with_style(
         raise InputRefused(
             f"{missing:,} of {len(found):,} verdicts have no row in the shards any more",
             place=str(path),
-            effect="nothing was computed",
             remedy="put the run's shards back as they were",
         )
     table = read.table

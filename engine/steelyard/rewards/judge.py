@@ -148,11 +148,11 @@ class Judge:
 
     def _judge_rows(self, judged: JudgedCompletions) -> tuple[Float64, dict[int, str]]:
         """Return each row's value for its first completion, or NaN and the reason by row."""
-        batch = RawBatch("completions", 0, len(judged.first), judged.columns, {})
+        batch = RawBatch("completions", np.arange(len(judged.first)), judged.columns, {})
         names = _NAMES | {"response_b": self._baseline or "completion"}
         required = self._inquiry.required_roles
         accepted, rejects = check(batch, names, INTAKE, self._limits, required)
-        values = np.full(batch.rows, np.nan)
+        values = np.full(len(batch), np.nan)
         reasons = dict(zip(*(rejects[name].to_pylist() for name in ("row", "detail")), strict=True))
         if not len(accepted):
             return values, reasons
