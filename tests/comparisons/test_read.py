@@ -118,7 +118,7 @@ def test_rows_without_a_preference_are_counted(tmp_path):
         ({"preference": [math.nan, 0.5]}, "1 of 2 rows: the preference is NaN"),
         ({"preference": [1.5, -1.0]}, r"2 of 2 rows: .* outside \[0, 1\] \(such as 1.5 or -1.0\)"),
         ({"winner": ["A", "me"]}, r"1 of 2 rows: the winner is not a, b or tie \(such as me\)"),
-        ({"logit": [math.inf, 1.0]}, "1 of 2 rows: logit is not a finite number"),
+        ({"logit": [math.inf, 1.0]}, "1 of 2 rows: the logit is not a finite number"),
         ({"winner": ["A", "B"], "weight": [1.0, -2.0]}, "1 of 2 rows: the weight is neither 0 nor"),
         ({"winner": ["A", "B"], "model_a": [None, "x"]}, "1 of 2 rows: the model_a is null"),
         (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 from steelyard.core.arrow import to_floats, to_mask
 from steelyard.core.schemas import Bool
 from steelyard.input.problems import Reason, RowProblems
+from steelyard.input.roles import LENGTHS, MODELS
 from steelyard.input.types import UnsupportedError, cast, role_type
 from steelyard.input.votes import PREFERENCES, label_codes, read_gold
 from steelyard.statistics.clusters import instruction_ids
@@ -25,16 +25,37 @@ LONGEST = 2**31 - 1  # characters, as an import takes them
 LIGHTEST, HEAVIEST = 1e-9, 1e12  # weights: beyond them sums of floats lose the rest
 LARGEST = float(np.finfo(np.float64).max)
 
-_CONVERT = "convert with an expression: --map '{0}=(x - 1)'"
 _NO_NAN = "make a NaN null"
 _WINNER = "make them a, b or tie, or name another column: --map winner=COLUMN"
-_FINITE = "make infinite ones finite: --map '{0}=(greatest(-30, least(30, x)))', and a NaN null"
-_SCORES = "give finite scores, or null where there is none"
-_WEIGHT = "give every row a weight, or count all rows alike: --map weight="
-_LENGTH = "give characters, or leave lengths out: --map {0}="
-_NAME = "name the competitor in every row, or another column: --map {0}=COLUMN"
-_INSTRUCTION = "name the instruction in every row, or leave it out: --map instruction="
 _GOLD = "make them a, b or tie, or leave gold out: --map gold="
+_FINITE = "make infinite ones finite: --map '{0}=(greatest(-30, least(30, x)))'"
+_UNIT = (0, 1, "outside [0, 1]", "convert with an expression: --map '{0}=(x - 1)'")
+_WEIGHTS = f"neither 0 nor in [{LIGHTEST:g}, {HEAVIEST:g}]"
+_LENGTH = f"not a number of characters from 0 to {LONGEST}"
+# Name -> least and greatest value, what is said of others, and the remedy.
+_RANGES: dict[str, tuple[float, float, str, str]] = {
+    **dict.fromkeys(("preference", "preference_ab", "preference_ba", "tie"), _UNIT),
+    **dict.fromkeys(("calibrated_preference", "calibrated_tie"), _UNIT),
+    **dict.fromkeys(("score", "logit"), (-LARGEST, LARGEST, "not a finite number", _FINITE)),
+    "score_a - score_b": (-LARGEST, LARGEST, "not a finite number", "give finite scores"),
+    "weight": (
+        LIGHTEST,
+        HEAVIEST,
+        _WEIGHTS,
+        "give weights, or count all rows alike: --map weight=",
+    ),
+    **dict.fromkeys(
+        LENGTHS, (0, LONGEST, _LENGTH, "give characters, or leave lengths out: --map {0}=")
+    ),
+}
+# Name -> the remedy where it is null.
+_REQUIRED = {
+    **dict.fromkeys(
+        MODELS, "name the competitor in every row, or another column: --map {0}=COLUMN"
+    ),
+    "instruction": "name the instruction in every row, or leave it out: --map instruction=",
+    "weight": "give every row a weight, or count all rows alike: --map weight=",
+}
 
 Columns = dict[str, pa.Array]
 
@@ -61,8 +82,15 @@ def check_batch(
         out["instruction"] = (
             pc.coalesce(ids, instruction_ids(out.pop(PAIR))) if PAIR in out else ids
         )
-    for name in out.keys() & _CHECKED.keys():
-        out[name] = _CHECKED[name](name, out[name], problems)
+    for name in out.keys() & _REQUIRED.keys():
+        null, remedy = to_mask(out[name].is_null()), _REQUIRED[name].format(name)
+        problems.add(null, Reason.NULL, f"the {name} is null", remedy=remedy)
+    for name in out.keys() & _RANGES.keys():
+        _check_range(name, out[name], problems)
+    for name in out.keys() & set(MODELS):
+        out[name] = read_names(out[name], f"the {name}", problems, _REQUIRED[name].format(name))
+    if "gold" in out:
+        out["gold"] = _read_gold(out["gold"], problems)
     return pa.RecordBatch.from_pydict(out)
 
 
@@ -72,10 +100,9 @@ def read_names(values: pa.Array, label: str, problems: RowProblems, remedy: str 
     Args:
         values: n texts.
         label: what messages call them.
-        problems: rows with a null or empty name are added.
+        problems: rows with an empty name are added.
         remedy: for them.
     """
-    problems.add(to_mask(values.is_null()), Reason.NULL, f"{label} is null", remedy=remedy)
     coded = values.dictionary_encode()
     trimmed = pc.utf8_trim_whitespace(coded.dictionary)
     if not trimmed.equals(coded.dictionary):
@@ -124,78 +151,24 @@ def _winner(values: pa.Array, problems: RowProblems) -> Columns:
 
 
 def _sigmoid(values: pa.Array, name: str, problems: RowProblems) -> pa.Array:
-    remedy = _FINITE.format(name) if name == "logit" else _SCORES
-    wrong = is_outside(values, -LARGEST, LARGEST)
-    problems.add(wrong, Reason.SCALE, f"{name} is not a finite number", remedy=remedy)
+    _check_range(name, values, problems)
     return pa.array(sigmoid(to_floats(values)), mask=to_mask(values.is_null()))
 
 
-def _unit(name: str, values: pa.Array, problems: RowProblems) -> pa.Array:
+def _check_range(name: str, values: pa.Array, problems: RowProblems) -> None:
+    low, high, what, remedy = _RANGES[name]
     nan = to_mask(pc.is_nan(values))
     problems.add(nan, Reason.SCALE, f"the {name} is NaN", remedy=_NO_NAN)
-    outside = is_outside(values, 0, 1) & ~nan
-    what, remedy = f"the {name} is outside [0, 1]", _CONVERT.format(name)
-    problems.add(outside, Reason.SCALE, what, lambda row: values[row], remedy)
-    return values
+    outside = is_outside(values, low, high) & ~nan
+    remedy = remedy.format(name)
+    problems.add(outside, Reason.SCALE, f"the {name} is {what}", lambda row: values[row], remedy)
 
 
-def _weight(name: str, values: pa.Array, problems: RowProblems) -> pa.Array:
-    null = to_mask(values.is_null())
-    problems.add(null, Reason.NULL, f"the {name} is null", remedy=_WEIGHT)
-    wrong = is_outside(values, LIGHTEST, HEAVIEST)
-    what = f"the {name} is neither 0 nor in [{LIGHTEST:g}, {HEAVIEST:g}]"
-    problems.add(wrong, Reason.SCALE, what, lambda row: values[row], _WEIGHT)
-    return values
-
-
-def _length(name: str, values: pa.Array, problems: RowProblems) -> pa.Array:
-    """Check lengths; a null is one that is not known, and what rests on it is left out."""
-    what = f"the {name} is not a number of characters from 0 to {LONGEST}"
-    wrong, remedy = is_outside(values, 0, LONGEST), _LENGTH.format(name)
-    problems.add(wrong, Reason.LENGTH, what, lambda row: values[row], remedy)
-    return values
-
-
-def _finite(name: str, values: pa.Array, problems: RowProblems) -> pa.Array:
-    wrong = is_outside(values, -LARGEST, LARGEST)
-    what = f"the {name} is not a finite number"
-    problems.add(wrong, Reason.SCALE, what, remedy=_FINITE.format(name))
-    return values
-
-
-def _competitor(name: str, values: pa.Array, problems: RowProblems) -> pa.Array:
-    return read_names(values, f"the {name}", problems, _NAME.format(name))
-
-
-def _instruction(name: str, values: pa.Array, problems: RowProblems) -> pa.Array:
-    null = to_mask(values.is_null())
-    problems.add(null, Reason.NULL, f"the {name} is null or blank", remedy=_INSTRUCTION)
-    return values
-
-
-def _gold(name: str, values: pa.Array, problems: RowProblems) -> pa.Array:
+def _read_gold(values: pa.Array, problems: RowProblems) -> pa.Array:
     try:
         values = cast(values, role_type("gold", values.type))
     except UnsupportedError as error:
-        what = f"the {name} ({values.type}) {error}"
+        what = f"the gold ({values.type}) {error}"
         problems.add(to_mask(values.is_valid()), Reason.GOLD, what, remedy=_GOLD)
         return values
-    return read_gold({"gold": values}, {"gold": f"the {name}"}, problems, _GOLD)
-
-
-_CHECKED: dict[str, Callable[[str, pa.Array, RowProblems], pa.Array]] = {
-    "model_a": _competitor,
-    "model_b": _competitor,
-    "instruction": _instruction,
-    "preference": _unit,
-    "tie": _unit,
-    "preference_ab": _unit,
-    "preference_ba": _unit,
-    "calibrated_preference": _unit,
-    "calibrated_tie": _unit,
-    "score": _finite,
-    "weight": _weight,
-    "length_a": _length,
-    "length_b": _length,
-    "gold": _gold,
-}
+    return read_gold({"gold": values}, {"gold": "the gold"}, problems, _GOLD)

@@ -101,12 +101,12 @@ def read_verdicts(
 def _competitors(
     batch: RawBatch, roles: Mapping[str, str], reading: Reading, problems: RowProblems
 ) -> dict[str, pa.Array]:
-    return {
-        role: repeat_text(reading.constants[role], len(batch))
-        if role in reading.constants
-        else read_names(batch.columns[role], printable(roles[role]), problems).dictionary_decode()
-        for role in MODELS
-    }
+    names = {role: repeat_text(name, len(batch)) for role, name in reading.constants.items()}
+    for role in batch.columns.keys() & set(MODELS):
+        values, label = batch.columns[role], printable(roles[role])
+        problems.add(to_mask(values.is_null()), Reason.NULL, f"{label} is null")
+        names[role] = read_names(values, label, problems).dictionary_decode()
+    return names
 
 
 def _from_numbers(

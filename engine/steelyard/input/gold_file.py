@@ -20,7 +20,6 @@ from steelyard.core.arrow import to_floats, to_ints, to_mask
 from steelyard.core.schemas import Bool, Float64, Int64
 from steelyard.errors import GoldRefused, UsageError, escape
 from steelyard.input.problems import (
-    InputProblemError,
     Reason,
     RowProblems,
     list_columns,
@@ -160,8 +159,8 @@ def _column(values: pa.ChunkedArray, role: str, name: str, place: str) -> pa.Arr
         kind = role_type(role, whole.type)
     except UnsupportedError as error:
         other = f", or name another column: --gold-map {role}=COLUMN"
-        problem = unusable_column(place, pa.field(name, whole.type), role, error, other)
-        raise InputProblemError(problem) from None
+        column = pa.field(name, whole.type)
+        raise unusable_column(place, column, role, error, other) from None
     return absent(role, len(whole)) if pt.is_null(kind) else cast(whole, kind)
 
 

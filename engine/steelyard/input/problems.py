@@ -35,36 +35,13 @@ class Reason(StrEnum):
     LENGTH = "length"  # not a count of characters
 
 
-@dataclass(frozen=True, slots=True)
-class InputProblem:
-    """One reason to refuse the inputs; `cause` is a sentence without a final stop."""
-
-    place: str  # a shard's name, a folder, a pattern
-    cause: str
-    remedy: str
-    lines: tuple[str, ...] = ()  # what belongs under the cause, such as a difference
-
-    def text(self, indent: str) -> str:
-        """Return place, cause and lines, the lines one step further to the right."""
-        return "\n".join([f"{self.place}: {self.cause}", *(indent + x for x in self.lines)])
-
-
-class InputProblemError(Exception):
-    """Carries one problem out of the code that looks at one file; never reaches a user."""
-
-    def __init__(self, problem: InputProblem) -> None:
-        super().__init__(problem.cause)
-        self.problem = problem
-
-
 @contextmanager
 def raised_as(error: type[SteelyardError]) -> Iterator[None]:
-    """Raise a problem of the block as an error that a user can meet."""
+    """Raise an InputRefused of the block as another error."""
     try:
         yield
-    except InputProblemError as refused:
-        problem = refused.problem
-        raise error(problem.cause, place=problem.place, remedy=problem.remedy) from None
+    except InputRefused as refused:
+        raise error(refused.cause, place=refused.place, remedy=refused.remedy) from None
 
 
 def printable(name: str) -> str:
@@ -83,18 +60,18 @@ def list_columns(columns: Collection[str]) -> str:
     return f"the columns are {shown}" + (", ..." if len(columns) > 12 else "")
 
 
-def refusal(problems: Sequence[InputProblem]) -> InputRefused:
+def refusal(problems: Sequence[InputRefused]) -> InputRefused:
     """Return one error for all problems, which lists up to `SHOWN` of them."""
     if len(problems) == 1:
-        only = problems[0]
-        cause = "\n".join([only.cause, *("    " + line for line in only.lines)])
-        return InputRefused(cause, place=only.place, remedy=only.remedy)
+        return problems[0]
     lines = [f"{len(problems)} problems with the input:"]
-    lines += ["    - " + problem.text("        ") for problem in problems[:SHOWN]]
+    for problem in problems[:SHOWN]:
+        cause = problem.cause.replace("\n", "\n    ")
+        lines.append(f"- {problem.place}: {cause}" if problem.place else f"- {cause}")
     if len(problems) > SHOWN:
-        lines.append(f"    and {len(problems) - SHOWN} more")
-    remedies = list(dict.fromkeys(problem.remedy for problem in problems[:SHOWN]))
-    return InputRefused("\n".join(lines), remedy="\n        ".join(remedies))
+        lines.append(f"and {len(problems) - SHOWN} more")
+    remedies = dict.fromkeys(problem.remedy for problem in problems[:SHOWN])
+    return InputRefused("\n    ".join(lines), remedy="\n        ".join(remedies))
 
 
 @dataclass(frozen=True, slots=True)

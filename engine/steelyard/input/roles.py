@@ -10,14 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from steelyard.errors import UsageError, did_you_mean
-from steelyard.input.problems import (
-    InputProblem,
-    InputProblemError,
-    list_columns,
-    printable,
-    suggest_column,
-)
+from steelyard.errors import InputRefused, UsageError, did_you_mean
+from steelyard.input.problems import list_columns, printable, suggest_column
 
 # Column names that stand for a role without --map, after the role's own name.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -168,7 +162,7 @@ def resolve(
         roles: which roles there are.
 
     Raises:
-        InputProblemError: a mapped column is not there, a required role has no column, or two.
+        InputRefused: a mapped column is not there, a required role has no column, or two.
     """
     resolved: dict[str, str] = {}
     mapped = set(column_map.values()) if roles.strict else set()
@@ -241,5 +235,5 @@ def _join(words: Sequence[str], last: str) -> str:
     return f" {last} ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def _refused(place: str, cause: str, remedy: str) -> InputProblemError:
-    return InputProblemError(InputProblem(printable(place), cause, remedy))
+def _refused(place: str, cause: str, remedy: str) -> InputRefused:
+    return InputRefused(cause, place=place, remedy=remedy)

@@ -9,8 +9,9 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.types as pt
 
+from steelyard.errors import InputRefused
 from steelyard.input.footer import Footer
-from steelyard.input.problems import InputProblem, InputProblemError, printable
+from steelyard.input.problems import printable
 from steelyard.input.roles import REQUIRED
 from steelyard.input.types import (
     NUMBERS,
@@ -40,12 +41,16 @@ class ShardColumns:
         """The shard's name, for messages."""
         return printable(self.footer.source.name)
 
+    def refused(self, cause: str, remedy: str) -> InputRefused:
+        """Return an error that names the shard."""
+        return InputRefused(cause, place=self.place, remedy=remedy)
+
 
 def shard_columns(footer: Footer) -> ShardColumns:
     """Return a shard's columns, with one for each folder such as `source=web/` in its name.
 
     Raises:
-        InputProblemError: a name comes twice, is empty, or a folder's name is that of a column.
+        InputRefused: a name comes twice, is empty, or a folder's name is that of a column.
     """
     names = list(footer.schema.names)
     partitions = _partitions(footer.source.name)
@@ -55,20 +60,15 @@ def shard_columns(footer: Footer) -> ShardColumns:
     twice = [printable(name) for name in names if names.count(name) > 1]
     overwritten = [printable(name) for name in partitions if name.casefold() in folded]
     if "" in names:
-        raise _refused(shard, "a column has no name", "give it one")
+        raise shard.refused("a column has no name", "give it one")
     if twice:
-        raise _refused(shard, f"column {twice[0]} is there twice", "rename one of them")
+        raise shard.refused(f"column {twice[0]} is there twice", "rename one of them")
     if overwritten:
-        raise _refused(
-            shard,
+        raise shard.refused(
             f"the folder {overwritten[0]}=... would overwrite the column {overwritten[0]}",
             "rename the folder or the column",
         )
     return shard
-
-
-def _refused(shard: ShardColumns, cause: str, remedy: str) -> InputProblemError:
-    return InputProblemError(InputProblem(shard.place, cause, remedy))
 
 
 def _partitions(name: str) -> dict[str, str | None]:
@@ -83,7 +83,7 @@ def _partitions(name: str) -> dict[str, str | None]:
 def agree(
     shards: Sequence[ShardColumns],
     roles: Mapping[str, str],
-    problems: list[InputProblem],
+    problems: list[InputRefused],
     required: Sequence[str] = REQUIRED,
 ) -> pa.Schema:
     """Compare all shards with the first and unify the metadata's types.
@@ -106,7 +106,7 @@ def agree(
             first = shards[0].place
             cause = f"its columns differ from those of {first} (-)"
             remedy = "give all shards the same columns and types, or score them in separate runs"
-            problems.append(InputProblem(shard.place, cause, remedy, lines))
+            problems.append(shard.refused("\n    ".join([cause, *lines]), remedy))
         else:
             problems += unusable
         resolved.append(kinds)
@@ -115,17 +115,17 @@ def agree(
         for name in unified.keys() & kinds.keys():
             unified[name] = unify(unified[name], kinds[name]) or unified[name]
     metadata = [name for name in unified if name not in roles.values()]
-    problems += _case_clashes(shards[0].place, metadata)
+    problems += _case_clashes(shards[0], metadata)
     return pa.schema([(name, without_nulls(unified[name])) for name in metadata])
 
 
 def _resolve_types(
     shard: ShardColumns, roles: Mapping[str, str], required: Sequence[str]
-) -> tuple[dict[str, pa.DataType], list[InputProblem]]:
+) -> tuple[dict[str, pa.DataType], list[InputRefused]]:
     """Return the types that a shard's columns are brought to, and those that cannot be used."""
     players = {column: role for role, column in roles.items()}
     kinds: dict[str, pa.DataType] = {}
-    problems: list[InputProblem] = []
+    problems: list[InputRefused] = []
     for name, kind in shard.types.items():
         role = players.get(name)
         try:
@@ -140,14 +140,18 @@ def _resolve_types(
                 other = "" if role in required else f", or keep it as metadata with --map {role}="
                 problem = unusable_column(shard.place, pa.field(name, kind), role, error, other)
             else:
-                problem = _unusable_metadata(shard.place, name, kind, error)
+                problem = shard.refused(
+                    f"metadata column {printable(name)} ({printable(str(kind))}) {error}",
+                    f"leave the column {printable(name)} out, or cast it to text, when the file is"
+                    " written",
+                )
             problems.append(problem)
     return kinds, problems
 
 
 def unusable_column(
     place: str, column: pa.Field, role: str, why: UnsupportedError, other: str
-) -> InputProblem:
+) -> InputRefused:
     """Return the problem of a column whose type does not fit its role.
 
     Args:
@@ -166,18 +170,7 @@ def unusable_column(
         target = "DOUBLE" if role in NUMBERS else "VARCHAR"
         remedy = f"cast it when the file is written, for example {shown}::{target} in DuckDB"
     cause = f"column {shown} ({printable(str(column.type))}) for the {role} {why}"
-    return InputProblem(place, cause, remedy + other)
-
-
-def _unusable_metadata(
-    place: str, name: str, kind: pa.DataType, why: UnsupportedError
-) -> InputProblem:
-    shown = printable(name)
-    return InputProblem(
-        place,
-        f"metadata column {shown} ({printable(str(kind))}) {why}",
-        f"leave the column {shown} out, or cast it to text, when the file is written",
-    )
+    return InputRefused(cause, place=place, remedy=remedy + other)
 
 
 def _difference(
@@ -195,16 +188,15 @@ def _difference(
     return tuple(lines)
 
 
-def _case_clashes(place: str, names: Sequence[str]) -> Iterator[InputProblem]:
+def _case_clashes(shard: ShardColumns, names: Sequence[str]) -> Iterator[InputRefused]:
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(name.casefold(), name)
         if other != name:
-            yield InputProblem(
-                place,
+            yield shard.refused(
                 f"metadata columns {printable(other)} and {printable(name)} differ in case only, "
-                "which DuckDB takes for the same",
-                "rename one of them when the shard is written",
+                "which DuckDB ignores",
+                "rename one of them when the file is written",
             )
 
 

@@ -16,7 +16,7 @@ from steelyard.errors import InputRefused
 from steelyard.input.discover import Source, discover
 from steelyard.input.filesystem import protocol
 from steelyard.input.footer import read_footer
-from steelyard.input.problems import InputProblem, InputProblemError, refusal
+from steelyard.input.problems import refusal
 from steelyard.input.roles import PAIRS, REQUIRED, Roles, check_map, resolve
 from steelyard.input.schema import ShardColumns, agree, shard_columns, text_bytes
 
@@ -100,7 +100,7 @@ def open_shards(
     """
     wanted = dict(column_map or {})
     check_map(wanted, known)
-    problems: list[InputProblem] = []
+    problems: list[InputRefused] = []
     footers = _each(read_footer, discover(inputs), problems)
     shards = _each(shard_columns, footers, problems)
     if not shards:
@@ -110,8 +110,8 @@ def open_shards(
     try:
         roles = resolve(shards[0].place, shards[0].types, wanted, known)
         metadata = agree(shards, roles, problems, known.required)
-    except InputProblemError as refused:
-        problems.append(refused.problem)
+    except InputRefused as refused:
+        problems.append(refused)
     if problems:
         raise refusal(problems)
     if not any(shard.footer.rows for shard in shards):
@@ -123,19 +123,19 @@ def open_shards(
     return replace(_shard_set(shards, roles, metadata), required=known.required)
 
 
-def _each(work: Callable[[T], U], items: Sequence[T], problems: list[InputProblem]) -> list[U]:
+def _each(work: Callable[[T], U], items: Sequence[T], problems: list[InputRefused]) -> list[U]:
     """Return what `work` makes of each item, in order; what it refuses goes to `problems`."""
 
-    def attempt(item: T) -> U | InputProblem:
+    def attempt(item: T) -> U | InputRefused:
         try:
             return work(item)
-        except InputProblemError as refused:
-            return refused.problem
+        except InputRefused as refused:
+            return refused
 
     with ThreadPoolExecutor(_READERS) as pool:
         results = list(pool.map(attempt, items))
-    problems += [result for result in results if isinstance(result, InputProblem)]
-    return [result for result in results if not isinstance(result, InputProblem)]
+    problems += [result for result in results if isinstance(result, InputRefused)]
+    return [result for result in results if not isinstance(result, InputRefused)]
 
 
 def _shard_set(

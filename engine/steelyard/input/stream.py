@@ -16,7 +16,7 @@ from steelyard.errors import InputRefused, SteelyardError, escape
 from steelyard.input.filesystem import disk_fault, is_disk_fault, open_file, protocol, remote_fault
 from steelyard.input.footer import DECODE_ERRORS, Footer, read_footer
 from steelyard.input.images import ImageReader, Keep
-from steelyard.input.problems import InputProblemError, printable, refusal
+from steelyard.input.problems import printable
 from steelyard.input.roles import CONVERSATIONS
 from steelyard.input.rows import Limits, RawBatch, check
 from steelyard.input.shardset import Shard, ShardSet
@@ -124,10 +124,7 @@ def _read(shard: Shard, shards: ShardSet, pace: _Pace, start: int) -> Iterator[R
 
 
 def _same_footer(shard: Shard) -> Footer:
-    try:
-        footer = read_footer(shard.source)
-    except InputProblemError as refused:
-        raise refusal([refused.problem]) from refused
+    footer = read_footer(shard.source)
     if footer.digest != shard.digest:
         raise InputRefused(
             "the file changed after the inputs were checked",
