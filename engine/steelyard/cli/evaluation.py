@@ -152,7 +152,7 @@ def apply(
 
     The judge is not needed, and raw preferences stay as they are.
     """
-    from steelyard.evaluation.fit import apply_calibrator
+    from steelyard.evaluation.apply import apply_calibrator
     from steelyard.store.verdicts.calibration import check_out
 
     if len(paths) != (1 if table else 2):
@@ -194,7 +194,6 @@ def show(calibrator: Path) -> None:
 )
 @click.option(
     "--replicates",
-    "bootstraps",
     default=1000,
     help="Bootstrap replicates for 95% intervals; 0 for none.",
 )
