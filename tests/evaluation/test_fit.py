@@ -14,8 +14,9 @@ import steelyard
 from steelyard.calibrators.calibrator import Calibrator
 from steelyard.calibrators.features import Features
 from steelyard.errors import CalibratorRefused, GoldRefused, RunLocked, UsageError
+from steelyard.evaluation.apply import apply_calibrator
 from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
-from steelyard.evaluation.fit import FitOptions, apply_calibrator, fit_calibrator
+from steelyard.evaluation.fit import FitOptions, fit_calibrator
 from steelyard.evaluation.judged_pairs import Source, describe_differences
 from steelyard.statistics.logistic import logit, sigmoid
 from steelyard.store.rundir import RunDir
@@ -235,7 +236,7 @@ def test_pairs_without_content_have_to_be_of_the_same_judge(run, gold, tmp_path)
     assert fit_calibrator(Source(run.root), gold, options).calibrator.method == "contextual"
     other = score(tmp_path / "other", rows=20, judge="scripted:seed=1")
     options = FitOptions(method="contextual", content_free=other.root)
-    with pytest.raises(CalibratorRefused, match=r"judged by something else \(fingerprint"):
+    with pytest.raises(CalibratorRefused, match=r"judged differently \(fingerprint"):
         fit_calibrator(Source(run.root), gold, options)
 
 

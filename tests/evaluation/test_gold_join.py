@@ -66,7 +66,7 @@ def test_the_command_refuses_swapped_gold_unless_names_are_left_out(tmp_path):
 
 
 def test_one_sided_gold_and_gold_of_ties_are_told(tmp_path):
-    assert "gold names a in all of 40 decided pairs" in notes(tmp_path, label=["A"] * 40)
+    assert "gold names a in all 40 decided pairs" in notes(tmp_path, label=["A"] * 40)
     assert "names no side in any of 40 pairs" in notes(tmp_path, label=["tie"] * 40)
     assert "decided pairs" not in notes(tmp_path)
 
@@ -74,7 +74,7 @@ def test_one_sided_gold_and_gold_of_ties_are_told(tmp_path):
 @pytest.mark.parametrize(("instructions", "told"), [(29, True), (30, False)])
 def test_few_instructions_are_told(instructions, told, tmp_path):
     source = table(tmp_path, prompt_id=np.arange(40) % instructions)
-    assert (f"gold is of only {instructions} clusters" in notes(tmp_path, source)) == told
+    assert (f"gold: only {instructions} clusters" in notes(tmp_path, source)) == told
 
 
 def test_annotations_follow_the_pairs_that_are_taken(tmp_path):

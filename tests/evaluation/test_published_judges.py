@@ -21,7 +21,7 @@ from steelyard.calibrators.features import Features, Gold
 from steelyard.calibrators.methods import METHODS
 from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
 from steelyard.evaluation.judged_pairs import Source
-from steelyard.evaluation.metrics.bootstrap import difference, sample
+from steelyard.evaluation.metrics.bootstrap import difference, resample
 from steelyard.evaluation.metrics.pairs import ScoredPairs, both_orders_correct
 from steelyard.statistics.logistic import sigmoid
 from support.helpers import ROOT, data_file, program
@@ -88,7 +88,7 @@ def test_what_auto_changes_on_unseen_instructions(judgebench, judge):
     made = METHODS[method].fit(mine, theirs).preference(features)
     change = difference(
         *(
-            sample(
+            resample(
                 ScoredPairs(p[~train], known.votes[~train], groups[~train]),
                 band=0, replicates=1000, seed=0,
             )

@@ -19,8 +19,8 @@ FOLDS = 5
 class Candidate:
     """A method's held-out loss, in nats per vote.
 
-    `behind` is its distance to the best method that learns, with its standard error over
-    instructions; negative for a reference that is better than all of them.
+    Also its distance to the best method that learns, with its standard error over instructions;
+    negative for a reference that is better than all of them.
     """
 
     method: str

@@ -152,7 +152,7 @@ def apply(
 
     The judge is not needed, and raw preferences stay as they are.
     """
-    from steelyard.evaluation.fit import apply_calibrator
+    from steelyard.evaluation.apply import apply_calibrator
     from steelyard.store.verdicts.calibration import check_out
 
     if len(paths) != (1 if table else 2):

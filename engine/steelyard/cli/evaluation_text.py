@@ -11,7 +11,7 @@ from steelyard.calibrators.linear import Linear
 from steelyard.calibrators.piecewise import Histogram
 from steelyard.cli.tables import format_fields, format_table
 from steelyard.evaluation.evaluate import Assessment, Report
-from steelyard.evaluation.fit import Fitted
+from steelyard.evaluation.fit import FitResult
 from steelyard.evaluation.metrics.bootstrap import FEWEST_BOOTSTRAPS, Bin, Estimate, Evaluation
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL
 
@@ -19,7 +19,7 @@ MOST_ANNOTATORS = 12
 WIDTH = 41  # of the diagram's axis from 0 to 1, an odd number of characters
 
 
-def format_fit(fitted: Fitted, out: Path) -> str:
+def format_fit(fitted: FitResult, out: Path) -> str:
     """Return a fitted calibrator, the methods it was chosen from, and its coverage curve."""
     blocks = []
     candidates = fitted.calibrator.notes.get("candidates", [])

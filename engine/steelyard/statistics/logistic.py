@@ -1,6 +1,6 @@
 """Logistic regression on soft outcomes by Newton's method, with clustered standard errors.
 
-The only sigmoid, logit and log loss in NumPy. A regression with a structure of its own brings a
+The only sigmoid, logit and log loss in NumPy. A regression with a special structure is a
 `Likelihood` and is climbed by the same `maximise`.
 """
 
