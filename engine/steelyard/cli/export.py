@@ -125,7 +125,11 @@ def export(run: Path, out: Path | None, dry_run: bool, quiet: bool, **options: A
 
 
 def format_export(content: dict[str, Any]) -> str:
-    """Format what became of the verdicts, and how many rows each split has."""
-    from steelyard.export.card import format_books
+    """Return what became of the verdicts, and how many rows each split has."""
+    from steelyard.export.card import count_verdicts
 
-    return format_books(content)
+    lines = [f"{count:>12}  {what}" for what, count in count_verdicts(content)]
+    for split, rows in content["rows"].items():
+        instructions = content["instructions"][split]
+        lines.append(f"{rows:>12,}  rows of {instructions:,} instructions in the split {split}")
+    return "\n".join(lines)

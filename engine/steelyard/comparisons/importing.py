@@ -62,7 +62,7 @@ def import_tables(
         InputRefused: the tables cannot be read, lack a role, or no row is good.
     """
     target = RunDir(run)
-    target.check_place()
+    target.check()
     if not judge.strip():
         raise UsageError("the judge has no name", remedy="--judge NAME says who made the verdicts")
     low, high = _scale("0..1" if scale is None else scale)
