@@ -189,7 +189,7 @@ def _read(
 
 def _left_out(connection: Connection, names: Mapping[str, str]) -> tuple[Counter[str], str]:
     """Count a run's rows without numbers by status; the WHERE that leaves them out follows."""
-    if not {"status", "raw_preference"} <= names.keys():
+    if any(names.get(name) != quoted(name) for name in ("status", "raw_preference")):
         return Counter(), ""
     counts = connection.sql(
         f"SELECT status, count(*) FROM {SOURCE} WHERE status <> 'ok' GROUP BY 1 ORDER BY 1"  # noqa: S608

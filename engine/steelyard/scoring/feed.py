@@ -1,4 +1,4 @@
-"""Plan -> prompts in prefix order, bucket by bucket, prepared beside the judge's work."""
+"""Plan -> prompts in prefix order, bucket by bucket, prepared while the judge works."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def feed(
     maker: PromptMaker,
     done: Callable[[int], set[bytes]],
 ) -> Generator[PreparedBucket]:
-    """All buckets of the plan with prompts that are not yet read, in their order.
+    """Prepare all buckets of the plan that have unread prompts, in their order.
 
     Args:
         bucket_texts: gives out the texts of the plan.
@@ -48,7 +48,7 @@ def feed(
 
 
 def batches(bucket: PreparedBucket) -> Iterator[PromptBatch]:
-    """A bucket's prompts in small batches, in their order."""
+    """Yield a bucket's prompts in small batches, in their order."""
     prompts = PromptBatch(bucket.number, bucket.keys, bucket.rows, bucket.truncated, bucket.images)
     for start in range(0, len(prompts), BATCH_PROMPTS):
         yield prompts.slice(start, start + BATCH_PROMPTS)

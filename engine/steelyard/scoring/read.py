@@ -1,4 +1,4 @@
-"""Prompts -> reads: the judge's, the overlong ones without it, all of them into parts."""
+"""Prompts -> reads: by the judge, and without it for prompts that are too long."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_all(
     restart: Callable[[], object],
     on_event: Callable[[str], None],
 ) -> Generator[ReadBatch]:
-    """Reads of all prompts: the judge's, and overlong ones without it."""
+    """Read all prompts: with the judge, or without it where they are too long."""
     overlong: list[PromptBatch] = []
 
     def fitting() -> Iterator[PromptBatch]:
@@ -48,7 +48,7 @@ def _overlong_reads(batches: list[PromptBatch], context: int) -> Iterator[ReadBa
 def split_overlong(
     batch: PromptBatch, context: int
 ) -> tuple[PromptBatch | None, PromptBatch | None]:
-    """The prompts that fit into the context, and those that do not; None for no prompt."""
+    """Return the prompts that fit into the context, and the others; None for none."""
     long = batch.rows.lengths > context
     if not long.any():
         return batch, None

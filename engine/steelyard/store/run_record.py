@@ -1,8 +1,4 @@
-"""The run record: what run.json says of a run.
-
-It is written when the run is begun and never changed. Attributes have the names that the code uses,
-keys of the file are fixed (`spec` is `inquiry` there).
-"""
+"""The run record: what run.json says of a run, written when it is begun and never changed."""
 
 from __future__ import annotations
 
@@ -53,7 +49,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScoredRecord(_Record, frozen=True, kw_only=True):
-    """Record of a run whose prompts a judge reads."""
+    """The record of a run that judges read."""
 
     config: RunConfig
     spec: JudgingSpec = msgspec.field(name="inquiry")
@@ -95,7 +91,7 @@ class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImportedRecord(_Record, frozen=True, kw_only=True):
-    """Record of a run whose verdicts were made elsewhere."""
+    """The record of a run whose verdicts were made elsewhere."""
 
     config: dict[str, str]
     judges: tuple[dict[str, str], ...]
@@ -109,7 +105,7 @@ class ImportedRecord(_Record, frozen=True, kw_only=True):
 
     @property
     def protocol(self) -> str:
-        """The word that stands for a protocol in imported verdicts."""
+        """The word that imported verdicts have in place of a protocol."""
         return self.config["protocol"]
 
 
@@ -176,7 +172,7 @@ def read_record(run: RunDir) -> RunRecord:
 
 
 def read_scored_record(run: RunDir) -> ScoredRecord:
-    """Return the record of a run that a judge reads.
+    """Return the record of a run that judges read.
 
     Raises:
         UsageError: its verdicts were imported, or as `read_record`.

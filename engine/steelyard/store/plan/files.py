@@ -36,7 +36,7 @@ class Manifest:
     """What a plan holds. `unique[k]` is the number of unique prompts of bucket k.
 
     Where the texts were left in the shards, bucket k is the next `ranges[k]` pairs of the plan in
-    their order; otherwise `ranges` is empty. `text_bytes` counts a text for each pair it is in.
+    their order; otherwise `ranges` is empty. `text_bytes` counts a text once per pair that has it.
     """
 
     pairs: int
@@ -48,7 +48,7 @@ class Manifest:
     longest_prompt_bytes: int
     metadata: list[str]
     files: dict[str, str]  # name relative to the run directory -> digest
-    images: int = 0  # of a row, at most
+    images: int = 0  # per row, at most
 
     @property
     def in_shards(self) -> bool:
@@ -68,7 +68,7 @@ class PlanWriter:
         run: the run directory.
         metadata: type of the pairs' metadata struct, None without such columns.
         target: text bytes of a bucket.
-        buckets: into how many the texts are copied; 0: they are left in the shards.
+        buckets: number of buckets into which texts are copied; 0: they are left in the shards.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class PlanWriter:
             with writing(folder):
                 folder.mkdir()
         _allow_open_files(2 * buckets + 64)
-        self._keeper: BucketStore = (
+        self._buckets: BucketStore = (
             CopiedBuckets(self._folder, buckets, target) if buckets else ShardBuckets(target)
         )
         extra = [] if metadata is None else [pa.field("metadata", metadata)]
@@ -114,11 +114,11 @@ class PlanWriter:
         if digests.null_count < len(rows):
             self._images = max(self._images, *(len(read_digests(x)) for x in digests.to_pylist()))
         with writing(self._folder):
-            buckets = self._keeper.add(rows)
+            buckets = self._buckets.add(rows)
         placed = rows.pairs
         for name, values in zip(PLACED, (numbers, buckets), strict=True):
-            at = PAIRS.get_field_index(name)
-            placed = placed.add_column(at, PAIRS.field(at), pa.array(values))
+            column = PAIRS.get_field_index(name)
+            placed = placed.add_column(column, PAIRS.field(column), pa.array(values))
         self._waiting_pairs.append(placed)
         self._waiting_rows += len(rows)
         if self._waiting_rows >= PAIRS_ROWS:
@@ -139,24 +139,24 @@ class PlanWriter:
 
     def abandon(self) -> None:
         """Remove what was written."""
-        self._keeper.abandon()
+        self._buckets.abandon()
         for folder in (self._folder, self._rejects):
             shutil.rmtree(folder, ignore_errors=True)
 
     def commit(self) -> Manifest:
-        """Make everything durable and give it its place, the rows' images before the plan."""
+        """Make everything durable and rename it, the rows' images before the plan."""
         ImageStore(self._run.images).sync()
         with writing(self._folder):
             self._flush_pairs()
             self._pairs.close()
             if self._reject_writer is not None:
                 self._reject_writer.close()
-            if moved := self._keeper.finish():
+            if moved := self._buckets.finish():
                 self._move_pairs(moved)
             manifest = self._manifest()
             write_text(self._folder / "plan.json", json.dumps(asdict(manifest), indent=1))
             for name in manifest.files:
-                sync(self._place(name))
+                sync(self._path(name))
             shutil.rmtree(self._run.rejects, ignore_errors=True)
             self._rejects.replace(self._run.rejects)
             sync(self._folder)
@@ -179,7 +179,7 @@ class PlanWriter:
         """Write the pairs again, with the buckets that came of those that were split."""
         path, new = self._folder / PAIRS_FILE, self._folder / "moved.parquet"
         done = dict.fromkeys(moved, 0)
-        at = PAIRS.get_field_index("bucket")
+        column = PAIRS.get_field_index("bucket")
         with (
             pq.ParquetFile(path) as file,
             pq.ParquetWriter(new, self._pairs_schema, **PARQUET) as writer,
@@ -191,11 +191,11 @@ class PlanWriter:
                     start = done[bucket]
                     done[bucket] += len(here)
                     buckets[here] = moved[bucket][start : done[bucket]]
-                writer.write_batch(rows.set_column(at, PAIRS.field(at), pa.array(buckets)))
+                writer.write_batch(rows.set_column(column, PAIRS.field(column), pa.array(buckets)))
         new.replace(path)
 
-    def _place(self, name: str) -> Path:
-        """Where a file of the manifest lies until the commit."""
+    def _path(self, name: str) -> Path:
+        """Return where a file of the manifest is until the commit."""
         folder, _, rest = name.partition("/")
         return (self._rejects if folder == "rejects" else self._folder) / rest
 
@@ -205,16 +205,16 @@ class PlanWriter:
         return Manifest(
             **self._counts,
             rejected=dict(sorted(self._rejected.items())),
-            unique=self._keeper.unique,
-            ranges=self._keeper.ranges,
+            unique=self._buckets.unique,
+            ranges=self._buckets.ranges,
             metadata=self._metadata,
-            files={name: file_digest(self._place(name)) for name in names},
+            files={name: file_digest(self._path(name)) for name in names},
             images=self._images,
         )
 
 
 def read_manifest(run: RunDir) -> Manifest | None:
-    """The plan's manifest; None while there is no plan.
+    """Read the plan's manifest; None while there is no plan.
 
     Raises:
         IntegrityFault: it cannot be read, or is missing from a plan.
@@ -232,7 +232,7 @@ def read_manifest(run: RunDir) -> Manifest | None:
 
 
 def load_manifest(run: RunDir) -> Manifest:
-    """The plan's manifest.
+    """Read the manifest of a run that has a plan.
 
     Raises:
         UsageError: the run was stopped before its plan was made.
@@ -249,7 +249,7 @@ def load_manifest(run: RunDir) -> Manifest:
 
 
 def require_plan_file(run: RunDir, manifest: Manifest, name: str) -> Path:
-    """Path of a plan file whose bytes are those that were committed.
+    """Return the path of a plan file whose bytes are those that were committed.
 
     Raises:
         IntegrityFault: they are not.
@@ -264,7 +264,7 @@ def require_plan_file(run: RunDir, manifest: Manifest, name: str) -> Path:
 
 
 def copied_texts(run: RunDir, manifest: Manifest) -> CopiedBucketTexts:
-    """The texts of a plan that holds a copy of them; every file is checked when it is read."""
+    """Open the texts of a plan that holds a copy of them; check each file when it is read."""
     return CopiedBucketTexts(lambda name: require_plan_file(run, manifest, name), manifest.unique)
 
 
@@ -278,12 +278,12 @@ def _damaged(path: Path) -> IntegrityFault:
 
 
 def unique_of(texts: pa.Table) -> Unique:
-    """The unique prompts of a bucket, from its column keys."""
+    """Return the unique prompts of a bucket, from its column keys."""
     return unique_prompts(pa.concat_arrays(texts["keys"].chunks))
 
 
 def _longest(rows: Planned) -> int:
-    """Bytes of the longest pair's texts: an upper bound of its tokens beside the template."""
+    """Return the bytes of the longest pair: at most that many tokens besides the template."""
     return int(rows.text_bytes.max())
 
 
