@@ -205,7 +205,9 @@ class PromptMaker:
         orders = np.full(len(row), len(self.axes.orders))
         if alone:
             orders -= texts["response_b"].is_null().to_numpy()[row]
-        place = self.axes.place(prompts - unique.starts[row], np.diff(unique.starts)[row], orders)
+        position = self.axes.locate(
+            prompts - unique.starts[row], np.diff(unique.starts)[row], orders
+        )
         shown = sorted(
             {slot for form in self.compiled for one in form.values() for slot in one.slots}
         )
@@ -213,12 +215,12 @@ class PromptMaker:
         slots = {}
         for slot in shown:
             if slot == "criterion":
-                slots[slot] = self._criterion(words, texts, row, place.criterion)
+                slots[slot] = self._criterion(words, texts, row, position.criterion)
                 continue
             first, other = (words.add(texts, name) for name in SLOT_COLUMNS[slot])
-            slots[slot] = np.where(place.swapped == 1, other[row], first[row])
+            slots[slot] = np.where(position.swapped == 1, other[row], first[row])
         known, codes = words.compact(slots)
-        form = place.variant * (len(self.categories) + 1) + self._category(texts)[row]
+        form = position.variant * (len(self.categories) + 1) + self._category(texts)[row]
         form = form * (MOST_IMAGES + 1) + np.asarray(images, dtype=np.int64)
         return CodedTexts.of(known, codes, form, len(row))
 
