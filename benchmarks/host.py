@@ -56,29 +56,26 @@ print(json.dumps({
 """
 PREPARE = """
 import json, sys, tempfile, time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from steelyard.core.config import RunConfig
 from steelyard.scoring.feed import feed
-from steelyard.scoring.same_run import judge_specs, row_limits
 from steelyard.plan.spec import KeySpec
-from steelyard.prompts.judging import judge_forms, resolve_spec
-from steelyard.judge import open_judge
+from steelyard.prompts.judging import resolve_spec
+from steelyard.prompts.prepared import open_judges
 from steelyard.scoring.cache_oracle import BlockOracle
 from steelyard.scoring.planner import write_plan
-from steelyard.prompts.maker import PromptMaker
-from steelyard.scoring.run import open_input
 from steelyard.input import stream
+from steelyard.store.run_input import open_input, row_limits
 from steelyard.store.rundir import RunDir
 from steelyard.scoring.tally import Tally
 from steelyard.scoring.shard_texts import open_texts
 from steelyard.core.work import CacheShape
 config = RunConfig(inputs=(sys.argv[1],), judge=(sys.argv[3],))
 spec, examples = resolve_spec(config)
-shards, judge = open_input(config, spec), open_judge(*judge_specs(config))
-part = judge_forms(judge, spec, examples, truncate=False)
-key_spec = KeySpec.of(spec, [part])
-maker = PromptMaker.build(judge.encoder, part.forms, 8000, truncate=False)
+shards, stack = open_input(config, spec), ExitStack()
+(prepared,) = stack.enter_context(open_judges(config, spec, examples))
+key_spec, maker = KeySpec.of(spec, [prepared.forms]), prepared.maker()
 oracle, tally = BlockOracle(CacheShape(True, 16, 4096, 16384, 1024, 8192)), Tally()
 times = []
 with tempfile.TemporaryDirectory(dir=sys.argv[2]) as folder:
@@ -108,7 +105,7 @@ pairs, seconds, cpu = map(sum, zip(*times))
 peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 print(json.dumps({
     "pairs": pairs, "seconds": seconds, "cpu": cpu, "peak": peak / 2**20, "buckets": len(times),
-    "tokenizer": judge.encoder.engine,
+    "tokenizer": maker.encoder.engine,
 }))
 """
 SCORE = """

@@ -21,7 +21,7 @@ from harness.workloads import DATA
 from steelyard.calibrators.cross_validation import choose
 from steelyard.calibrators.features import Features, Gold
 from steelyard.calibrators.methods import METHODS
-from steelyard.evaluation.metrics.bootstrap import difference, evaluate, sample
+from steelyard.evaluation.metrics.bootstrap import difference, evaluate, resample
 from steelyard.evaluation.metrics.pairs import ScoredPairs
 from steelyard.statistics.logistic import sigmoid
 from support.trust_data import GOLD_SHAPES, JUDGES, biased_judge, broken_and_found, judged_pairs
@@ -68,7 +68,7 @@ def halves(features: Features, gold: Gold, seed: int) -> tuple[str, dict[str, An
     test, known = features.take(~train), gold.take(~train)
     made = METHODS[method].fit(*half).preference(test)
     pair = [
-        sample(ScoredPairs(p, known.votes, known.groups), band=0, replicates=1000, seed=0)
+        resample(ScoredPairs(p, known.votes, known.groups), band=0, replicates=1000, seed=0)
         for p in (made, sigmoid(test.score))
     ]
     return method, difference(*pair, METRICS)

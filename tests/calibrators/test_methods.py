@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from steelyard.calibrators.cross_validation import choose, grouped_folds
 from steelyard.calibrators.features import Features, Gold
 from steelyard.calibrators.linear import Linear
-from steelyard.calibrators.methods import METHODS, available, contextual, log_loss
+from steelyard.calibrators.methods import METHODS, available, contextual
 from steelyard.calibrators.piecewise import (
     Histogram,
     PiecewiseLinear,
@@ -22,7 +22,7 @@ from steelyard.calibrators.piecewise import (
 from steelyard.calibrators.ties import fit_tie, tie_probability
 from steelyard.evaluation.metrics.bootstrap import evaluate
 from steelyard.evaluation.metrics.pairs import ScoredPairs
-from steelyard.statistics.logistic import logit, sigmoid
+from steelyard.statistics.logistic import log_loss, logit, sigmoid
 from support.trust_data import biased_judge
 
 FEATURES, GOLD, TRUTH = biased_judge(0)

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import steelyard
-from steelyard.comparisons.import_rows import VERDICT_TABLE, VERDICTS, Reading, read_verdicts
+from steelyard.comparisons.import_rows import VERDICTS, Reading, read_verdicts
 from steelyard.comparisons.importing import import_tables
 from steelyard.errors import InputRefused, IntegrityFault, UsageError
 from steelyard.input import Limits, open_shards
+from steelyard.input.roles import VERDICT_TABLE
 from steelyard.input.stream import read
 from steelyard.ranking.rank import RankOptions, rank
 from steelyard.ranking.winrate import winrate
@@ -114,8 +115,8 @@ def test_bad_rows_are_rejects_with_reasons(tmp_path):
     rejects = run.sql('SELECT "row", reason, detail FROM rejects ORDER BY 1').to_pylist()
     reasons = ["scale", "scale", "null", "empty", "null", "length", "scale"]
     assert [reject["reason"] for reject in rejects] == reasons
-    assert rejects[0]["detail"] == "preference is nan, which is not from 1 to 2"
-    assert rejects[1]["detail"] == "preference is 2.01, which is not from 1 to 2"
+    assert rejects[0]["detail"] == "preference is not from 1 to 2: nan"
+    assert rejects[1]["detail"] == "preference is not from 1 to 2: 2.01"
     assert run.status()["rejects"] == {"scale": 3, "null": 2, "empty": 1, "length": 1}
 
 

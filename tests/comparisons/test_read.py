@@ -116,12 +116,15 @@ def test_rows_without_a_preference_are_counted(tmp_path):
     ("columns", "words"),
     [
         ({"preference": [math.nan, 0.5]}, "1 of 2 rows: the preference is NaN"),
-        ({"preference": [1.5, -1.0]}, r"2 of 2 rows: .* outside \[0, 1\] \(such as 1.5, -1.0\)"),
-        ({"winner": ["A", "me"]}, r"1 of 2 rows: the winner is none of a, b, tie \(such as me\)"),
-        ({"logit": [math.inf, 1.0]}, "1 of 2 rows: logit is not a finite number"),
+        ({"preference": [1.5, -1.0]}, r"2 of 2 rows: .* outside \[0, 1\] \(such as 1.5 or -1.0\)"),
+        ({"winner": ["A", "me"]}, r"1 of 2 rows: the winner is not a, b or tie \(such as me\)"),
+        ({"logit": [math.inf, 1.0]}, "1 of 2 rows: the logit is not a finite number"),
         ({"winner": ["A", "B"], "weight": [1.0, -2.0]}, "1 of 2 rows: the weight is neither 0 nor"),
         ({"winner": ["A", "B"], "model_a": [None, "x"]}, "1 of 2 rows: the model_a is null"),
-        ({"winner": ["A", "B"], "gold": ["A", "who"]}, "1 of 2 rows: the gold cannot be read"),
+        (
+            {"winner": ["A", "B"], "gold": ["A", "who"]},
+            r"1 of 2 rows: the gold is not A, B or tie \(such as who\)",
+        ),
     ],
 )
 def test_bad_values_are_refused_with_their_number(tmp_path, columns, words):
@@ -176,10 +179,10 @@ def test_a_length_that_is_not_known_is_null(tmp_path):
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     write(tmp_path / "a.parquet", **models(2), preference=[0.5, 0.5])
     (tmp_path / "z.parquet").write_bytes(b"nothing")
-    with pytest.raises(InputRefused, match=r"z\.parquet: this is no Parquet"):
+    with pytest.raises(InputRefused, match=r"z\.parquet: this is not a Parquet file"):
         read_comparisons(tmp_path, None, NEED)
     write(tmp_path / "z.parquet")
-    with pytest.raises(InputRefused, match=r"z\.parquet: this Parquet has no columns"):
+    with pytest.raises(InputRefused, match=r"z\.parquet: this Parquet file has no columns"):
         read_comparisons(tmp_path, None, NEED)
 
 

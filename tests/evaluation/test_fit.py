@@ -14,8 +14,9 @@ import steelyard
 from steelyard.calibrators.calibrator import Calibrator
 from steelyard.calibrators.features import Features
 from steelyard.errors import CalibratorRefused, GoldRefused, RunLocked, UsageError
+from steelyard.evaluation.apply import apply_calibrator
 from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
-from steelyard.evaluation.fit import FitOptions, apply_calibrator, fit_calibrator
+from steelyard.evaluation.fit import FitOptions, fit_calibrator
 from steelyard.evaluation.judged_pairs import Source, describe_differences
 from steelyard.statistics.logistic import logit, sigmoid
 from steelyard.store.rundir import RunDir
@@ -120,7 +121,7 @@ def test_verdicts_are_recomputed_and_raw_values_stay(place, run, gold, tmp_path)
     (tmp_path / "aside").rename(database)
     assert live.equals(after)
     shown = program("calibrate", "show", run.root)
-    assert shown.stdout.startswith(f"method        {made.method}")
+    assert shown.stdout.startswith(f"method:       {made.method}")
 
 
 def test_another_calibrator_takes_the_place_of_the_first(run, gold, tmp_path):
@@ -144,7 +145,7 @@ def test_evaluate_shows_raw_beside_calibrated(place, run, gold):
     if not (run.root / "calibration.json").exists():
         pytest.skip("needs the calibrated run of the test before")
     done = program("evaluate", run.root, "--gold", gold, "--by", "source", "--json",
-                   "--bootstraps", 100)  # fmt: skip
+                   "--replicates", 100)  # fmt: skip
     content = json.loads(done.stdout)
     raw, made = ({one["metric"]: one for one in content[kind]["metrics"]}
                  for kind in ("raw", "calibrated"))  # fmt: skip
@@ -155,7 +156,7 @@ def test_evaluate_shows_raw_beside_calibrated(place, run, gold):
     assert {part["value"] for part in content["parts"]} == {f"s{i}" for i in range(5)}
     pairs = sum(part["raw"]["pairs"] for part in content["parts"])
     assert pairs == content["raw"]["pairs"]
-    text = program("evaluate", run.root, "--gold", gold, "--bootstraps", 100).stdout
+    text = program("evaluate", run.root, "--gold", gold, "--replicates", 100).stdout
     assert "reliability, calibrated" in text
     assert "(0.4, 0.5]" in text
 
@@ -194,7 +195,7 @@ def test_a_run_that_is_written_is_not_calibrated(place, run, gold):
 def test_a_damaged_calibration_is_named(tmp_path):
     run = score(tmp_path, rows=20)
     (run.root / "calibration.json").write_text("{}")
-    with pytest.raises(CalibratorRefused, match="no calibrator"):
+    with pytest.raises(CalibratorRefused, match="not a calibrator"):
         columns(run)
 
 
@@ -212,7 +213,7 @@ def test_gold_of_the_shards_is_used_without_a_file(tmp_path):
     table = pairs_table(60).append_column("label", pa.array(["A", "B", "tie"] * 20))
     pq.write_table(table, tmp_path / "p.parquet")
     run = steelyard.score(tmp_path / "p.parquet", run=tmp_path / "run", judge="scripted")
-    report = evaluate_source(Source(run.root), None, EvaluateOptions(bootstraps=0))
+    report = evaluate_source(Source(run.root), None, EvaluateOptions(replicates=0))
     assert report.whole.raw.pairs == 60
 
 
@@ -235,7 +236,7 @@ def test_pairs_without_content_have_to_be_of_the_same_judge(run, gold, tmp_path)
     assert fit_calibrator(Source(run.root), gold, options).calibrator.method == "contextual"
     other = score(tmp_path / "other", rows=20, judge="scripted:seed=1")
     options = FitOptions(method="contextual", content_free=other.root)
-    with pytest.raises(CalibratorRefused, match=r"judged by something else \(fingerprint"):
+    with pytest.raises(CalibratorRefused, match=r"judged differently \(fingerprint"):
         fit_calibrator(Source(run.root), gold, options)
 
 

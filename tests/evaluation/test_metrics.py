@@ -13,7 +13,7 @@ from steelyard.evaluation.metrics.bootstrap import (
     difference,
     evaluate,
     merged_groups,
-    sample,
+    resample,
 )
 from steelyard.evaluation.metrics.pairs import (
     ScoredPairs,
@@ -274,7 +274,7 @@ def test_differences_are_paired():
 
     near = replace(PAIRS, preference=np.clip(PAIRS.preference + 0.01, 0, 1))
     given = {"band": 0.0, "replicates": 500, "seed": 0}
-    change = difference(sample(near, **given), sample(PAIRS, **given), ["mse"])["mse"]
+    change = difference(resample(near, **given), resample(PAIRS, **given), ["mse"])["mse"]
     alone = evaluate(PAIRS, **given).estimates["mse"]
     assert change.high - change.low < (alone.high - alone.low) / 3
     assert change.low <= change.value <= change.high

@@ -21,7 +21,7 @@ from steelyard.calibrators.features import Features, Gold
 from steelyard.calibrators.methods import METHODS
 from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
 from steelyard.evaluation.judged_pairs import Source
-from steelyard.evaluation.metrics.bootstrap import difference, sample
+from steelyard.evaluation.metrics.bootstrap import difference, resample
 from steelyard.evaluation.metrics.pairs import ScoredPairs, both_orders_correct
 from steelyard.statistics.logistic import sigmoid
 from support.helpers import ROOT, data_file, program
@@ -88,7 +88,7 @@ def test_what_auto_changes_on_unseen_instructions(judgebench, judge):
     made = METHODS[method].fit(mine, theirs).preference(features)
     change = difference(
         *(
-            sample(
+            resample(
                 ScoredPairs(p[~train], known.votes[~train], groups[~train]),
                 band=0, replicates=1000, seed=0,
             )
@@ -105,7 +105,7 @@ def test_what_auto_changes_on_unseen_instructions(judgebench, judge):
 
 def test_gpt4_against_a_crowd_that_votes():
     gpt4, votes = data_file("arena/llmfao_gpt4.parquet"), data_file("arena/llmfao_votes.parquet")
-    report = evaluate_source(Source(gpt4), votes, EvaluateOptions(bootstraps=200))
+    report = evaluate_source(Source(gpt4), votes, EvaluateOptions(replicates=200))
     found = {name: one.value for name, one in report.whole.raw.estimates.items()}
     assert report.whole.raw.pairs == 2139
     assert sum(one.votes for one in report.annotators) == 8931
@@ -133,7 +133,7 @@ def test_three_annotators_of_pandalm(tmp_path):
     run = steelyard.score(
         path, run=tmp_path / "run", judge="scripted", map={"instruction": "prompt"}
     )
-    found = evaluate_source(Source(run.root), None, EvaluateOptions(bootstraps=200)).whole.raw
+    found = evaluate_source(Source(run.root), None, EvaluateOptions(replicates=200)).whole.raw
     counts = np.stack([pq.read_table(path)[f"votes_{one}"] for one in ("a", "b", "tie")], axis=1)
     agreed = ((counts * (counts - 1)).sum(axis=1) / 6).mean()
     chance = ((counts.sum(axis=0) / counts.sum()) ** 2).sum()

@@ -116,7 +116,11 @@ def test_what_does_not_settle_the_roles_is_refused(
     [
         ({"respones_a": "x"}, "unknown role respones_a", "response_a"),
         ({"zzz": "x"}, "unknown role zzz", "instruction"),
-        ({"response_a": "x", "response_b": "x"}, "column x is given to two roles", "its own"),
+        (
+            {"response_a": "x", "response_b": "x"},
+            "column x is given to two roles",
+            "a separate column",
+        ),
     ],
 )
 def test_a_wrong_map_is_a_usage_error(tmp_path: Path, column_map, cause: str, remedy: str) -> None:

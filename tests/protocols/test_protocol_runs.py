@@ -236,8 +236,8 @@ def test_a_slot_that_is_shown_twice_is_refused(tmp_path):
     ("options", "cause"),
     [
         ({"protocol": ("pairwise", "pairwise-tie")}, "differ in `combine`"),
-        ({"criteria": "c.toml"}, "of no use"),
-        ({"examples": "e.toml"}, "of no use"),
+        ({"criteria": "c.toml"}, "has no effect"),
+        ({"examples": "e.toml"}, "has no effect"),
         ({"protocol": ("few-shot",)}, "needs worked examples"),
         ({"samples": 2}, "cannot differ"),
         ({"protocol": ("pairwise-tie",), "tie_band": 0.1}, "has no effect on pairwise-tie"),
@@ -275,4 +275,4 @@ def test_a_criterion_before_the_response_is_noted(tmp_path):
     done = program("protocol", "check", tmp_path / "p.toml", "--judge", "scripted", "--json")
     notes = [one for one in json.loads(done.stdout) if one["state"] == "note"]
     assert done.returncode == 0
-    assert "response stands after criterion" in notes[0]["found"]
+    assert "response comes after criterion" in notes[0]["found"]

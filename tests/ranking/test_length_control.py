@@ -12,7 +12,7 @@ from steelyard.ranking.length_control import learned_difficulty, length_controll
 from steelyard.ranking.length_slope import RIDGE, length_feature, length_slope
 from steelyard.ranking.win_rates import BaselineComparisons, win_rates
 from steelyard.ranking.winrate import winrate
-from steelyard.statistics.logistic import FitFailed, fit, sigmoid
+from steelyard.statistics.logistic import fit, sigmoid
 from support.helpers import data_file
 
 
@@ -157,9 +157,3 @@ def test_without_all_lengths_raw_rates_are_given(tmp_path):
     assert found["warnings"] == ["30 of 60 rows lack a length: none is given at equal length"]
     with pytest.raises(UsageError, match="such as Base"):
         winrate(path, {}, "base")
-
-
-def test_what_separates_has_no_maximum():
-    x = np.array([[-1.0, 1.0], [1.0, 1.0]] * 5)
-    with pytest.raises(FitFailed, match="separates"):
-        fit(x, (x[:, 0] > 0).astype(float), np.ones(10), np.arange(10), np.zeros(2))

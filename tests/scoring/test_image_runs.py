@@ -22,7 +22,8 @@ from steelyard.judge.scripted import CONTROL, ByteEncoder, ScriptedJudge
 from steelyard.judge.vllm.inputs import ImageInputs, render_prompt
 from steelyard.plan.keys import plan_batch
 from steelyard.prompts.forms import image_blocks, make_form
-from steelyard.prompts.judging import judge_forms, resolve_spec
+from steelyard.prompts.judging import resolve_spec
+from steelyard.prompts.prepared import make_forms
 from steelyard.protocols import get_protocol, protocol_names
 from steelyard.scoring.run import resume, score
 from steelyard.store.images import ImageStore
@@ -223,11 +224,11 @@ class TextOnly(ScriptedJudge):
 
 
 def test_a_judge_of_texts_is_refused_before_anything_is_read():
-    inquiry, examples = resolve_spec(config("in"))
+    spec, examples = resolve_spec(config("in"))
     with pytest.raises(
         UsageError, match=r"'photo' holds images, and scripted.* text only"
     ) as found:
-        judge_forms(TextOnly(), inquiry, examples, truncate=False, images="photo")
+        make_forms(TextOnly(), spec, examples, images="photo")
     assert "--map images=" in found.value.remedy
 
 

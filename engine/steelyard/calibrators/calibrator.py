@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ PREFERENCE = "raw_preference"  # the column of verdicts that is calibrated
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """Calibrated values of n pairs: `tie` and `trusted` are None where the calibrator has none."""
+    """Calibrated values of n pairs; `tie` and `trusted` are None if the calibrator has none."""
 
     preference: Float64
     tie: Float64 | None
@@ -35,11 +35,11 @@ class Calibrated:
 
 @dataclass(frozen=True, slots=True)
 class Calibrator:
-    """How raw reads become probabilities, and what that was learnt from.
+    """How raw reads become probabilities, and what that was learned from.
 
     `bound` names what the reads were made with (judge fingerprint, protocol, templates,
-    truncation); it is empty for reads of a table. `notes` tell of the fit: pairs, votes,
-    instructions, cross-validation. They change nothing.
+    truncation); it is empty for reads of a table. `notes` describe the fit (pairs, votes,
+    instructions, cross-validation) and have no effect.
     """
 
     method: str
@@ -62,14 +62,14 @@ class Calibrator:
         return Calibrated(preference, tie, trusted)
 
     def to_json(self) -> str:
-        """The file's text."""
+        """Return the text of the calibrator's file."""
         content = {
             "steelyard_calibrator": VERSION,
             "method": self.method,
             "curve": _curve_json(self.curve),
             "tie": self.tie,
-            "selective": self.selective.to_json() if self.selective else None,
-            "reference": self.reference.to_json() if self.reference else None,
+            "selective": asdict(self.selective) if self.selective else None,
+            "reference": asdict(self.reference) if self.reference else None,
             "bound": dict(self.bound),
             "notes": dict(self.notes),
         }
@@ -80,13 +80,14 @@ class Calibrator:
         """Read what `to_json` wrote.
 
         Raises:
-            CalibratorRefused: it is no calibrator, of a newer version, or damaged.
+            CalibratorRefused: it is not a calibrator, has a newer version, or is damaged.
         """
         try:
             content = json.loads(text)
             version = content["steelyard_calibrator"]
             if version != VERSION:
-                raise _refused(f"it has version {escape(version)}, known is {VERSION}", place)
+                cause = f"its version is {escape(version)}, and only {VERSION} can be read"
+                raise _refused(cause, place)
             selective, reference = content["selective"], content["reference"]
             return cls(
                 method=str(content["method"]),
@@ -101,21 +102,21 @@ class Calibrator:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             problem = f"{type(error).__name__}: {escape(error)}"
-            raise _refused(f"this is no calibrator ({problem})", place) from None
+            raise _refused(f"this is not a calibrator ({problem})", place) from None
 
 
 def calibrated_sql(
     calibrator: Calibrator, value: str = PREFERENCE, *, is_logit: bool = False
 ) -> list[tuple[str, str]]:
-    """The calibrated columns as (name, SQL) over the columns of `verdicts`.
+    """Return the calibrated columns as (name, SQL) over the columns of `verdicts`.
 
-    The one definition for live views and for compaction; equal to `Calibrator.apply` to 1e-12.
+    The only definition, for live views and hand-off files; equal to `Calibrator.apply` to 1e-12.
     Later expressions name the columns of earlier ones. NULL where a value that is read is NULL.
 
     Args:
         calibrator: what to apply.
         value: the SQL of what is calibrated.
-        is_logit: it is a logit and not a preference.
+        is_logit: whether that is a logit and not a preference.
     """
     preference, tie, trusted = COLUMNS
     # DuckDB's least() and greatest() pass over NULL, so it has to be kept out.
@@ -184,14 +185,11 @@ def _rising(values: tuple[float, ...]) -> bool:
 
 def _finite(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-        raise ValueError(f"{value} is no finite number")
+        raise ValueError(f"{value} is not a finite number")
     return float(value)
 
 
 def _refused(cause: str, place: str) -> CalibratorRefused:
     return CalibratorRefused(
-        cause,
-        place=place,
-        effect="nothing was changed",
-        remedy="name a file that `steelyard calibrate fit` wrote",
+        cause, place=place, remedy="name a file that `steelyard calibrate fit` wrote"
     )

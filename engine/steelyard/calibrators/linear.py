@@ -17,9 +17,9 @@ from steelyard.statistics.logistic import sigmoid
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One regressor: what it needs, its values, its SQL over the score's expression.
+    """A regressor: what it needs, its values, its SQL over the score's expression.
 
-    `constants` are fitted without gold beforehand, such as a scale.
+    `constants` are fitted beforehand and without gold, such as a scale.
     """
 
     needs: tuple[str, ...]  # fields of Features
@@ -78,7 +78,7 @@ TERMS: dict[str, Term] = {
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """Coefficients by term, with 95% intervals where gold told them, and the terms' constants."""
+    """Coefficients by term, with 95% intervals if they were fitted, and the terms' constants."""
 
     coefficients: dict[str, float]
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -95,14 +95,14 @@ class Linear:
         return tuple(column for name in self.coefficients for column in TERMS[name].columns)
 
     def preference(self, features: Features) -> Float64:
-        """P(a is better) of n pairs."""
+        """Return P(a is better) of n pairs."""
         total = np.zeros(len(features))
         for name, coefficient in self.coefficients.items():
             total = total + coefficient * TERMS[name].values(features, self.constants)
         return sigmoid(total)
 
     def sql(self, score: str) -> str:
-        """The same as SQL over columns of `verdicts`; `score` is the expression of the logit."""
+        """Return that as SQL over columns of `verdicts`; `score` is the expression of the logit."""
         parts = (
             f"{number_sql(coefficient)} * {TERMS[name].sql(score, self.constants)}"
             for name, coefficient in self.coefficients.items()

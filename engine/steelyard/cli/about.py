@@ -21,7 +21,9 @@ from steelyard.errors import EXIT_ENVIRONMENT
 
 
 @click.command()
-@run_option("Run directory; a second demo in it reuses the first one's reads.", Path("runs/demo"))
+@run_option(
+    "Run directory; a second demo in it reuses the first one's reads.", default=Path("runs/demo")
+)
 @quiet_option
 @json_option
 def demo(run: Path, quiet: bool) -> int:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import click
 from typing_extensions import override
 
-from steelyard.core.config import RunConfig, Scalar, load_toml, parse_pairs, scalar
+from steelyard.core.config import parse_pairs
 from steelyard.errors import EXIT_INTERRUPTED, EXIT_USAGE, SteelyardError, escape
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -26,6 +26,7 @@ FORMER_NAMES = {"bootstraps": "replicates"}
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
     "max_content_width": 100,
+    "show_default": True,
     "token_normalize_func": lambda name: FORMER_NAMES.get(name, name),
 }
 PATH = click.Path(path_type=Path)
@@ -83,174 +84,43 @@ def add_options(command: Command, *options: Callable[[Command], Command]) -> Com
     return command
 
 
-def json_option(command: Command) -> Command:
-    """Give a command the option --json, which `emit` looks up."""
-
-    def remember(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
-        ctx.meta[JSON] = value
-
-    option = click.option(
-        "--json", is_flag=True, expose_value=False, callback=remember,
-        help="Print JSON instead of text.",
-    )  # fmt: skip
-    return option(command)
+def remember_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    """Keep --json where `wants_json` looks it up, so that no command has to pass it on."""
+    context.meta[JSON] = value
 
 
-def quiet_option(command: Command) -> Command:
-    """Give a command the option --quiet."""
-    return click.option("--quiet", is_flag=True, help="Print no progress, only warnings.")(command)
+json_option = click.option(
+    "--json", is_flag=True, expose_value=False, callback=remember_json,
+    help="Print JSON instead of text.",
+)  # fmt: skip
+quiet_option = click.option("--quiet", is_flag=True, help="Print no progress, only warnings.")
+revision_option = click.option(
+    "--revision",
+    metavar="REVISION",
+    help="Commit, tag or branch of the judge on the Hugging Face Hub.",
+)
+run_argument = click.argument("run", type=PATH)
+
+
+def run_option(text: str, **attributes: Any) -> Callable[[Command], Command]:
+    """Make the option --run, for commands that create the run directory."""
+    return click.option("--run", type=PATH, metavar="RUN", help=text, **attributes)
 
 
 def map_option(text: str) -> Callable[[Command], Command]:
-    """Make the option --map; `text` says which roles it is about and what a column may be."""
+    """Make the option --map; `text` says what a column may be."""
     return click.option("--map", "column_map", multiple=True, metavar="ROLE=COLUMN", help=text)
 
 
-def comparison_map_option(command: Command) -> Command:
-    """Give a command that reads comparisons the option --map."""
-    return map_option(
-        "Column to read a role from, such as instruction=task; or an expression over columns, in"
-        " SQL and in parentheses: 'preference=(score - 1)'. Repeatable."
-    )(command)
-
-
-def run_argument(command: Command) -> Command:
-    """Give a command the run directory as its argument."""
-    return click.argument("run", type=PATH)(command)
-
-
-def run_option(text: str, default: Path | None = None) -> Callable[[Command], Command]:
-    """Make the option --run, for commands that create the run directory."""
-    return click.option(
-        "--run", type=PATH, metavar="RUN", required=default is None, default=default,
-        show_default=True, help=text,
-    )  # fmt: skip
-
-
-def run_options(command: Command) -> Command:
-    """Give `score` and `plan` the options that describe a run."""
-    return add_options(
-        command,
-        click.option(
-            "--judge",
-            multiple=True,
-            metavar="JUDGE",
-            help="A Hugging Face model name, a model folder, `demo`, or `scripted[:seed=0,...]`."
-            " Repeat it for an ensemble.  [default: demo]",
-        ),
-        click.option(
-            "--revision",
-            metavar="REVISION",
-            help="Commit, tag or branch of the judge on the Hugging Face Hub.",
-        ),
-        click.option(
-            "--protocol",
-            multiple=True,
-            metavar="NAME|FILE",
-            help="How pairs are judged: a built-in protocol or a TOML file. Repeat it for several"
-            " variants of the prompt.  [default: pairwise]",
-        ),
-        click.option(
-            "--criteria",
-            metavar="FILE",
-            help="Criteria of the rubric: TOML, JSON or YAML.  [default: the column `criteria`]",
-        ),
-        click.option(
-            "--examples", metavar="FILE", help="Worked examples for the judge: TOML, JSON or YAML."
-        ),
-        click.option(
-            "--samples",
-            type=int,
-            metavar="N",
-            help="Answers per prompt from a judge that writes.  [default: the protocol's]",
-        ),
-        click.option(
-            "--tie-band",
-            type=float,
-            metavar="WIDTH",
-            help="Largest difference that is still a tie, for protocols without a tie label: in"
-            " points for written scores, otherwise as the distance of the preference from 0.5."
-            "  [default: the protocol's]",
-        ),
-        map_option(
-            "Column to read a role from, such as instruction=question; `ROLE=` ignores the role's"
-            " column. Repeatable."
-        ),
-        click.option(
-            "--overlong",
-            metavar="reject|truncate",
-            help="What to do with prompts that exceed the judge's context.  [default: reject]",
-        ),
-        click.option(
-            "--on-bad-row",
-            metavar="reject|fail",
-            help="What to do with rows that cannot be judged.  [default: reject]",
-        ),
-        click.option(
-            "--max-row-bytes",
-            type=int,
-            metavar="BYTES",
-            help="Largest size of all texts of a row together.  [default: 1048576]",
-        ),
-        engine_options,
-        click.option(
-            "--config",
-            "config_file",
-            type=PATH,
-            metavar="FILE",
-            help="TOML file with the same names as these options, which take precedence.",
-        ),
-        quiet_option,
-    )
-
-
-def engine_options(command: Command) -> Command:
-    """Give a command the options that may change between the sessions of a run."""
-    return add_options(
-        command,
-        click.option(
-            "--engine",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Engine setting under its vLLM name, such as gpu_memory_utilization=0.8."
-            " Repeatable.",
-        ),
-        click.option(
-            "--replicas",
-            type=int,
-            metavar="N",
-            help="Copies of the engine to run in parallel, one per GPU.  [default: 1]",
-        ),
-    )
-
-
-def engine_settings(values: tuple[str, ...]) -> dict[str, Scalar]:
-    """Parse the values of --engine."""
-    return {key: scalar(text) for key, text in parse_pairs("--engine", values).items()}
+comparison_map_option = map_option(
+    "Column to read a role from, such as instruction=task; or an expression over columns, in SQL"
+    " and in parentheses: 'preference=(score - 1)'. Repeatable."
+)
 
 
 def columns_of(column_map: tuple[str, ...], option: str = "--map") -> dict[str, str]:
     """Parse the values of --map: role -> column."""
     return parse_pairs(option, column_map, empty=True)
-
-
-def make_config(inputs: tuple[str, ...], options: dict[str, Any]) -> RunConfig:
-    """Make a configuration: options take precedence over the TOML file, it over the defaults."""
-    file = options.pop("config_file")
-    values = load_toml(file) if file else {}
-    mapping = columns_of(options.pop("column_map"))
-    engine = engine_settings(options.pop("engine"))
-    values |= {key: value for key, value in options.items() if value not in (None, ())}
-    if mapping:
-        values["map"] = {**values.get("map", {}), **mapping}
-    if engine:
-        values["engine"] = {**values.get("engine", {}), **engine}
-    if inputs:
-        values["inputs"] = list(inputs)
-    config = RunConfig.from_mapping(values, str(file or "command line"))
-    if not config.inputs:
-        raise click.UsageError("name at least one input: a Parquet file, a folder, a glob or a URL")
-    return config
 
 
 @contextmanager

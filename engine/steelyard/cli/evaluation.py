@@ -23,7 +23,6 @@ table_option = click.option(
     "--from",
     "table",
     type=PATH,
-    metavar="FILE",
     help="Parquet with verdicts or scores of another tool, in place of RUN.",
 )
 
@@ -49,7 +48,6 @@ def gold_options(command: Command) -> Command:
         click.option(
             "--gold",
             type=PATH,
-            metavar="FILE",
             help="Parquet with pair_id and gold.  [default: the gold in the run's shards]",
         ),
         click.option(
@@ -93,41 +91,28 @@ def calibrate() -> None:
 @source_options
 @gold_options
 @click.option(
-    "--out",
-    type=PATH,
-    metavar="FILE",
-    default=Path("calibrator.json"),
-    show_default=True,
-    help="File to write the calibrator to.",
+    "--out", type=PATH, default=Path("calibrator.json"), help="File to write the calibrator to."
 )
 @click.option(
     "--method",
     default="auto",
-    show_default=True,
     metavar="METHOD",
     help="Method of docs/calibration.md, or `auto` to choose one by cross-validation.",
 )
 @click.option(
     "--agreement",
     type=float,
-    metavar="SHARE",
     help="Also find which verdicts agree with gold at least this often, such as 0.9; they are"
     " marked as trusted.",
 )
-@click.option(
-    "--confidence",
-    default=0.95,
-    show_default=True,
-    metavar="SHARE",
-    help="Confidence level of the --agreement guarantee.",
-)
+@click.option("--confidence", default=0.95, help="Confidence level of the --agreement guarantee.")
 @click.option(
     "--content-free",
     type=PATH,
     metavar="RUN|FILE",
     help="Judged pairs without content, for the method `contextual`.",
 )
-@click.option("--seed", default=0, show_default=True, metavar="N", help="Seed of folds and splits.")
+@click.option("--seed", default=0, help="Seed of folds and splits.")
 @json_option
 def fit(run: Path | None, table: Path | None, gold: Path | None, **options: Any) -> None:
     """Fit a calibrator to the gold labels of RUN, or of a table given by --from."""
@@ -155,9 +140,7 @@ def fit(run: Path | None, table: Path | None, gold: Path | None, **options: Any)
 @click.argument("paths", nargs=-1, type=PATH, metavar="[RUN] CALIBRATOR")
 @table_option
 @source_options
-@click.option(
-    "--out", type=PATH, metavar="FILE", help="File to write the calibrated table to, with --from."
-)
+@click.option("--out", type=PATH, help="File to write the calibrated table to, with --from.")
 @click.option(
     "--force", is_flag=True, help="Apply it even if it was fitted to another judge's verdicts."
 )
@@ -169,7 +152,7 @@ def apply(
 
     The judge is not needed, and raw preferences stay as they are.
     """
-    from steelyard.evaluation.fit import apply_calibrator
+    from steelyard.evaluation.apply import apply_calibrator
     from steelyard.store.verdicts.calibration import check_out
 
     if len(paths) != (1 if table else 2):
@@ -207,23 +190,17 @@ def show(calibrator: Path) -> None:
 @click.option(
     "--tie-band",
     default=0.0,
-    show_default=True,
-    metavar="WIDTH",
     help="Largest distance from 0.5 at which a preference counts as a tie.",
 )
 @click.option(
     "--replicates",
-    "bootstraps",
     default=1000,
-    show_default=True,
-    metavar="N",
     help="Bootstrap replicates for 95% intervals; 0 for none.",
 )
-@click.option("--seed", default=0, show_default=True, metavar="N", help="Seed of the bootstrap.")
+@click.option("--seed", default=0, help="Seed of the bootstrap.")
 @click.option(
     "--diagram",
     type=PATH,
-    metavar="FILE",
     help="Write a reliability diagram as .svg or .png (needs the extra `plot`).",
 )
 @json_option

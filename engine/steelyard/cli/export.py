@@ -22,16 +22,12 @@ from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
 @click.command()
 @run_argument
 @click.option("--format", required=True, type=click.Choice(FORMATS), help="TRL dataset format.")
-@click.option("--out", type=PATH, metavar="FOLDER", help="Folder to create for the dataset.")
+@click.option("--out", type=PATH, help="Folder to create for the dataset.")
 @click.option(
     "--dry-run", is_flag=True, help="Print how many verdicts each filter removes; write nothing."
 )
 @click.option(
-    "--form",
-    default=FORMS[0],
-    show_default=True,
-    type=click.Choice(FORMS),
-    help="Format of the text columns.",
+    "--form", default=FORMS[0], type=click.Choice(FORMS), help="Format of the text columns."
 )
 @click.option(
     "--where", metavar="SQL", help="Keep verdicts that meet this condition on their columns."
@@ -39,7 +35,6 @@ from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
 @click.option(
     "--min-probability",
     type=float,
-    metavar="P",
     help="Keep pairs whose chosen response is better with at least this probability, such as 0.8.",
 )
 @click.option(
@@ -53,7 +48,6 @@ from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
 @click.option(
     "--min-label-mass",
     type=float,
-    metavar="P",
     help="Keep verdicts where the judge gave the labels at least this probability in both orders.",
 )
 @click.option("--trusted", is_flag=True, help="Keep verdicts that the calibrator trusts.")
@@ -62,9 +56,7 @@ from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
     type=click.Choice(SELECT),
     help="Pairs to take per instruction.  [default: all; for sft: best-worst]",
 )
-@click.option(
-    "--per-instruction", type=int, metavar="N", help="Keep at most N pairs per instruction."
-)
+@click.option("--per-instruction", type=int, help="Keep at most N pairs per instruction.")
 @click.option(
     "--balance-length",
     is_flag=True,
@@ -73,7 +65,6 @@ from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
 @click.option(
     "--near-duplicates",
     type=float,
-    metavar="SIMILARITY",
     help="Drop instructions whose Jaccard similarity to an earlier one is at least this.",
 )
 @click.option(
@@ -90,15 +81,10 @@ from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
 @click.option(
     "--ngram",
     type=int,
-    metavar="N",
     help=f"Consecutive words in common that count as contamination.  [default: {NGRAM}]",
 )
 @click.option(
-    "--test",
-    default=0.0,
-    show_default=True,
-    metavar="SHARE",
-    help="Share of the instructions to put into a split `test`, such as 0.1.",
+    "--test", default=0.0, help="Share of the instructions to put into a split `test`, such as 0.1."
 )
 @click.option(
     "--target",
@@ -115,16 +101,8 @@ from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
     "Column of the --responses files to read a role from: instruction_id, instruction, model or"
     " response. Repeatable."
 )
-@click.option(
-    "--seed", default=0, show_default=True, metavar="N", help="Seed of splits and random choices."
-)
-@click.option(
-    "--rows-per-file",
-    default=100_000,
-    show_default=True,
-    metavar="N",
-    help="Most rows per Parquet file.",
-)
+@click.option("--seed", default=0, help="Seed of splits and random choices.")
+@click.option("--rows-per-file", default=100_000, help="Most rows per Parquet file.")
 @quiet_option
 @json_option
 def export(run: Path, out: Path | None, dry_run: bool, quiet: bool, **options: Any) -> None:
@@ -147,7 +125,11 @@ def export(run: Path, out: Path | None, dry_run: bool, quiet: bool, **options: A
 
 
 def format_export(content: dict[str, Any]) -> str:
-    """Format what became of the verdicts, and how many rows each split has."""
-    from steelyard.export.card import format_books
+    """Return what became of the verdicts, and how many rows each split has."""
+    from steelyard.export.card import count_verdicts
 
-    return format_books(content)
+    lines = [f"{count:>12}  {what}" for what, count in count_verdicts(content)]
+    for split, rows in content["rows"].items():
+        instructions = content["instructions"][split]
+        lines.append(f"{rows:>12,}  rows of {instructions:,} instructions in the split {split}")
+    return "\n".join(lines)

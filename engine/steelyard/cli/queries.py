@@ -21,9 +21,7 @@ from steelyard.cli.common import (
 @click.command()
 @run_argument
 @click.argument("query", metavar="QUERY")
-@click.option(
-    "--max-rows", default=40, show_default=True, metavar="N", help="Rows to print, without --json."
-)
+@click.option("--max-rows", default=40, help="Rows to print, without --json.")
 @json_option
 def sql(run: Path, query: str, max_rows: int) -> None:
     """Query a run in DuckDB's SQL, even while it is active.
@@ -44,9 +42,7 @@ def sql(run: Path, query: str, max_rows: int) -> None:
 
 @click.command()
 @run_argument
-@click.option(
-    "--out", type=PATH, metavar="FILE", help="File to write.  [default: RUN/verdicts.duckdb]"
-)
+@click.option("--out", type=PATH, help="File to write.  [default: RUN/verdicts.duckdb]")
 @json_option
 def compact(run: Path, out: Path | None) -> None:
     """Write a run's verdicts as one checked DuckDB file.

@@ -18,7 +18,6 @@ source_argument = click.argument("source", type=PATH, metavar="RUN|FILE")
 @click.option(
     "--method",
     default="bradley-terry",
-    show_default=True,
     metavar="METHOD",
     help="Rating model: bradley-terry, davidson, rao-kupper, average, elo, newman, eigen or"
     " pagerank.",
@@ -29,7 +28,7 @@ source_argument = click.argument("source", type=PATH, metavar="RUN|FILE")
     help="How 95% intervals are computed: clustered by instruction, from independent rows, or by"
     " a bootstrap over instructions.  [default: cluster]",
 )
-@click.option("--replicates", type=int, metavar="N", help="Bootstrap replicates.  [default: 1000]")
+@click.option("--replicates", type=int, help="Bootstrap replicates.  [default: 1000]")
 @click.option(
     "--anchor",
     metavar="MODEL",
@@ -38,15 +37,13 @@ source_argument = click.argument("source", type=PATH, metavar="RUN|FILE")
 @click.option(
     "--shuffles",
     type=int,
-    metavar="N",
     help="Random orders of the rows that Elo ratings are averaged over; 0 keeps the order of the"
     " rows.  [default: 100]",
 )
-@click.option("--seed", type=int, metavar="N", help="Seed of bootstrap and shuffles.  [default: 0]")
+@click.option("--seed", type=int, help="Seed of bootstrap and shuffles.  [default: 0]")
 @click.option(
     "--plot",
     type=PATH,
-    metavar="FOLDER",
     help="Folder to write plots of ratings and win rates to (needs the extra `plot`).",
 )
 @json_option
@@ -81,7 +78,6 @@ def rank(source: Path, column_map: tuple[str, ...], plot: Path | None, **options
 @click.option(
     "--difficulty",
     type=PATH,
-    metavar="FILE",
     help="Parquet with instruction_id and difficulty in log-odds.  [default: learned]",
 )
 @click.option(

@@ -14,7 +14,6 @@ from typing import Any
 
 from steelyard.comparisons.import_rows import (
     PROTOCOL,
-    VERDICT_TABLE,
     Reading,
     read_verdicts,
     verdict_schema,
@@ -22,6 +21,8 @@ from steelyard.comparisons.import_rows import (
 from steelyard.core.config import fingerprint
 from steelyard.errors import EXIT_DONE, EXIT_ROW_ERRORS, InputRefused, UsageError, escape
 from steelyard.input import Limits, ShardSet, open_shards
+from steelyard.input.problems import list_columns
+from steelyard.input.roles import MODELS, VERDICT_TABLE
 from steelyard.input.stream import read
 from steelyard.store.run_record import (
     ImportedRecord,
@@ -34,7 +35,6 @@ from steelyard.store.verdicts import handoff
 from steelyard.store.verdicts.imported import ImportWriter
 
 CONSTANT = "="  # --map model_b==NAME
-_MAY_BE_CONSTANT = ("model_a", "model_b")
 
 
 def import_tables(
@@ -45,13 +45,14 @@ def import_tables(
     scale: str | None = None,
     judge: str = PROTOCOL,
 ) -> int:
-    """Make a run of verdicts that stand in tables.
+    """Make a run of verdicts that were made elsewhere and are in tables.
 
     Args:
         inputs: Parquet files, folders, patterns or URLs.
         run: the run directory, which must not hold a run.
         column_map: role -> column, or `=NAME` for a competitor that is the same in all rows.
-        scale: the preference that says "b wins", two dots, the one that says "a wins"; None: 0..1.
+        scale: the preference that means "b wins", two dots, the one that means "a wins"; None:
+            0..1.
         judge: who made the verdicts.
 
     Returns:
@@ -75,7 +76,6 @@ def import_tables(
         column = escape(tables.roles["winner"])
         raise UsageError(
             f"--scale {escape(scale)} has no effect on the winners in {column}",
-            effect="nothing was imported",
             remedy="leave it out, or name the column of preferences: --map preference=COLUMN"
             " --map winner=",
         )
@@ -102,21 +102,21 @@ def _scale(text: str) -> tuple[float, float]:
     if not dots or not all(map(math.isfinite, ends)) or ends[0] == ends[1]:
         raise UsageError(
             f"--scale is {escape(text)!r}",
-            remedy="write the preference that says b wins, two dots, and the one that says a wins:"
-            " 0..1, or 1..2, or 2..1",
+            remedy="write the preference that means b wins, two dots, and the one that means a"
+            " wins: 0..1, or 1..2, or 2..1",
         )
     return ends
 
 
 def _constants(column_map: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The map with no column for constant competitors, and these by role."""
+    """Return the map with no column for constant competitors, and these by role."""
     constants = {
         role: column.removeprefix(CONSTANT)
         for role, column in column_map.items()
         if column.startswith(CONSTANT)
     }
     for role, name in constants.items():
-        if role not in _MAY_BE_CONSTANT or not name.strip():
+        if role not in MODELS or not name.strip():
             raise UsageError(
                 f"--map {escape(role)}=={escape(name)} gives no competitor's name",
                 remedy="only model_a and model_b can be the same in all rows: --map model_b==NAME",
@@ -125,18 +125,18 @@ def _constants(column_map: Mapping[str, str]) -> tuple[dict[str, str], dict[str,
 
 
 def _check_result(tables: ShardSet) -> None:
-    found = {"preference", "winner"} & tables.roles.keys()
-    if len(found) == 1:
-        return
-    columns = ", ".join(map(escape, [*tables.roles.values(), *tables.metadata.names][:12]))
-    raise InputRefused(
-        "preference and winner are both there" if found else "no column for preference or winner",
-        place=escape(tables.sources[0].name, 200),
-        effect="nothing was imported",
-        remedy="leave one out: --map winner= or --map preference="
-        if found
-        else f"name it: --map preference=COLUMN or --map winner=COLUMN; the columns are {columns}",
-    )
+    both = {"preference", "winner"} <= tables.roles.keys()
+    if both or not {"preference", "winner"} & tables.roles.keys():
+        columns = list_columns([*tables.roles.values(), *tables.metadata.names])
+        raise InputRefused(
+            "preference and winner are both there"
+            if both
+            else "no column for preference or winner",
+            place=escape(tables.sources[0].name, 200),
+            remedy="leave one out: --map winner= or --map preference="
+            if both
+            else f"name it: --map preference=COLUMN or --map winner=COLUMN; {columns}",
+        )
 
 
 def _write(place: RunDir, tables: ShardSet, reading: Reading) -> dict[str, Any]:
@@ -154,7 +154,6 @@ def _write(place: RunDir, tables: ShardSet, reading: Reading) -> dict[str, Any]:
             raise InputRefused(
                 f"every row was refused ({reasons}); {first}",
                 place=escape(tables.sources[0].name, 200),
-                effect="nothing was imported",
                 remedy="see --map and --scale in docs/cli.md",
             )
     except BaseException:

@@ -44,7 +44,7 @@ def format_card(content: Mapping[str, Any]) -> str:
             ],
         ),
         "## Verdicts",
-        _table(("what became of them", "verdicts"), _books(content)),
+        _table(("what became of them", "verdicts"), count_verdicts(content)),
         "## Options",
         _table(
             ("option", "value"),
@@ -63,17 +63,8 @@ def format_card(content: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def format_books(content: Mapping[str, Any]) -> str:
-    """What became of the verdicts and how many rows there are, for a terminal."""
-    lines = [f"{count:>12}  {what}" for what, count in _books(content)]
-    for split, rows in content["rows"].items():
-        lines.append(
-            f"{rows:>12,}  rows of {content['instructions'][split]:,} instructions: {split}"
-        )
-    return "\n".join(lines)
-
-
-def _books(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+def count_verdicts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what became of the verdicts, and how many: the content of export.json as text."""
     return [
         ("verdicts", f"{content['verdicts']:,}"),
         *(

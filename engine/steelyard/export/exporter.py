@@ -25,18 +25,16 @@ from steelyard.export.observer import TextObserver
 from steelyard.export.options import NGRAM, ExportOptions
 from steelyard.export.overlap import HeldOutText
 from steelyard.export.selection import AvailableColumns, Selection, open_selection
-from steelyard.export.sources import DatasetTexts, ResponseTexts, ShardSource
+from steelyard.export.sources import ResponseSource, ShardSource, TextSource
 from steelyard.export.writer import DatasetWriter, check_folder, scratch, writing_dataset
-from steelyard.input import Limits, ShardSet
+from steelyard.input import ShardSet
 from steelyard.input.side_files import open_instructions, open_responses, read_instructions
-from steelyard.scoring.run import open_input
-from steelyard.scoring.same_run import row_limits
 from steelyard.store.durable import file_digest, sync, write_text
 from steelyard.store.plan.files import read_manifest
-from steelyard.store.run_record import ImportedRecord, RunRecord, read_record
+from steelyard.store.run_input import reopen_input
+from steelyard.store.run_record import RunRecord, read_record
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts.calibration import run_calibrator
-from steelyard.store.verdicts.imported import imported_shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +74,11 @@ def export_dataset(
     options = options.validate()
     if out is not None:
         check_folder(out)
-    texts = _texts(place, record, options, responses)
+    texts = _texts(record, options, responses)
     evaluations = _evaluations(options)
     with scratch(out) as folder, open_selection(folder) as selection:
         reporter.log("reading verdicts")
-        known = selection.take_verdicts(place, options.where)
+        known = selection.load_verdicts(place, options.where)
         options = _resolve(options, known)
         _warn_about_run(place, known, selection, reporter)
         forbidden = None
@@ -88,7 +86,7 @@ def export_dataset(
             forbidden = HeldOutText(read_instructions(evaluations), options.ngram or NGRAM)
         texts.scan(selection, TextObserver(options, forbidden), partial(reporter.step, "texts"))
         reporter.done()
-        counts = selection.settle(options, calibrated=known.calibrated, in_shards=texts.in_shards)
+        counts = selection.decide(options, calibrated=known.calibrated, in_shards=texts.in_shards)
         content = {
             "steelyard": __version__,
             "options": options.to_json(),
@@ -106,33 +104,16 @@ def export_dataset(
     return content
 
 
-def _texts(
-    place: RunDir, record: RunRecord, options: ExportOptions, responses: Responses | None
-) -> DatasetTexts:
+def _texts(record: RunRecord, options: ExportOptions, responses: Responses | None) -> TextSource:
     if responses is not None:
         shards = open_responses(responses.inputs, responses.columns)
-        return ResponseTexts(shards, options)
-    if isinstance(record, ImportedRecord):
-        found, limits = imported_shards(record.imported), Limits()
-        if found is None:
-            raise UsageError(
-                "the tables of this run hold no texts",
-                place=str(place.root),
-                effect="nothing was written",
-                remedy="give them with --responses FILE, a row a response: instruction_id or"
-                " instruction, instruction, model, response",
-            )
-        shards = found
-    else:
-        shards = open_input(record.config, record.spec)
-        limits = replace(row_limits(record.config), on_bad_row="reject")
-    if shards.fingerprint != record.input.fingerprint:
-        raise InputRefused(
-            "the run's shards are not what they were when it was made",
-            place=str(place.root),
-            effect="nothing was written",
-            remedy="put them back as they were, or give the texts with --responses",
-        )
+        return ResponseSource(shards, options)
+    shards, limits = reopen_input(
+        record,
+        effect="nothing was written",
+        otherwise="give the texts with --responses FILE, one row per response: instruction_id or"
+        " instruction, instruction, model, response",
+    )
     return ShardSource(shards, limits, options)
 
 
@@ -146,7 +127,6 @@ def _evaluations(options: ExportOptions) -> ShardSet | None:
         raise InputRefused(
             f"the file of --decontaminate cannot be used: {cause}",
             place=refused.place,
-            effect="nothing was written",
             remedy="give Parquet with a column instruction, prompt or question, or name the column"
             " with --decontaminate-column",
         ) from None
@@ -224,7 +204,6 @@ def _require_rows(run: Path, content: Mapping[str, Any]) -> None:
         raise InputRefused(
             f"none of {content['verdicts']:,} verdicts finds its two responses",
             place=str(run),
-            effect="nothing was written",
             remedy="--responses has to have the verdicts' instruction_id (a number is not the text"
             " of it) or their instructions, and their models' names; --map names the columns",
         )
@@ -233,7 +212,6 @@ def _require_rows(run: Path, content: Mapping[str, Any]) -> None:
         raise InputRefused(
             f"none of {content['verdicts']:,} verdicts is left ({reasons})",
             place=str(run),
-            effect="nothing was written",
             remedy="`--dry-run` prints what each filter removes; loosen one",
         )
 

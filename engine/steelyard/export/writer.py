@@ -74,7 +74,6 @@ def scratch(out: Path | None) -> Iterator[Path]:
             raise RunLocked(
                 "another export writes to this place",
                 place=str(out),
-                effect="nothing was written",
                 remedy="wait for it, or name another folder with --out",
             ) from None
         try:

@@ -1,4 +1,4 @@
-"""Parquet in: find the inputs, settle the columns' roles, and stream checked rows.
+"""Parquet in: find the inputs, resolve the columns' roles, and stream checked rows.
 
     shards = open_shards(["data/"], {"instruction": "query"})
     for rows, rejects in stream(shards, Limits()):
@@ -24,7 +24,7 @@ of a shard's path below the inputs' common folder that read `key=value` are text
 from __future__ import annotations
 
 from steelyard.input.discover import Source, discover
-from steelyard.input.problems import REASONS
+from steelyard.input.problems import Reason
 from steelyard.input.roles import PROMPT_ROLES, REQUIRED, pair_roles
 from steelyard.input.rows import Limits, tally
 from steelyard.input.shardset import Shard, ShardSet, open_shards
@@ -32,9 +32,9 @@ from steelyard.input.stream import stream
 
 __all__ = [
     "PROMPT_ROLES",
-    "REASONS",
     "REQUIRED",
     "Limits",
+    "Reason",
     "Shard",
     "ShardSet",
     "Source",

@@ -13,9 +13,6 @@ from steelyard.errors import InputRefused
 from steelyard.input.filesystem import driver, local_path, protocol, remote_fault
 from steelyard.input.problems import (
     CONVERT,
-    EFFECT,
-    InputProblem,
-    InputProblemError,
     printable,
     refusal,
 )
@@ -50,17 +47,17 @@ def discover(inputs: Sequence[str | os.PathLike[str]]) -> tuple[Source, ...]:
         EnvironmentFault: a URL's driver is missing or cannot reach it.
     """
     found: list[_Found] = []
-    problems: list[InputProblem] = []
+    problems: list[InputRefused] = []
     for item in inputs:
         try:
             found.append(_find(os.fspath(item)))
-        except InputProblemError as refused:
-            problems.append(refused.problem)
+        except InputRefused as refused:
+            problems.append(refused)
     if problems:
         raise refusal(problems)
     if not found:
         raise InputRefused(
-            "no input was given", effect=EFFECT, remedy="name a Parquet file, a folder or a pattern"
+            "no input was given", remedy="name a Parquet file, a folder or a pattern"
         )
     return _name(found)
 
@@ -84,7 +81,7 @@ def _find_local(text: str, path: str) -> _Found:
     if Path(path).is_dir():
         return _Found(path, _none_is_refused(text, path, tuple(_walk(path))))
     if os.path.lexists(path):
-        raise _missing(text, "is no file or folder that can be read", "name a Parquet file")
+        raise _missing(text, "is not a file or folder that can be read", "name a Parquet file")
     if not glob.has_magic(path):
         raise _missing(text, "no such file or folder", _near(path))
     root = _static_part(path)
@@ -144,10 +141,7 @@ def _find_remote(text: str, name: str) -> _Found:
         else:
             root, paths = path, fs.find(path)
     except Exception as error:  # drivers raise what their client libraries raise
-        fault = remote_fault(printable(text), error)
-        if isinstance(fault, InputRefused):
-            raise _missing(text, fault.cause, fault.remedy) from None
-        raise fault from error
+        raise remote_fault(printable(text), error) from error
     named = path[len(root) :]
     hidden = "/." in named or "/_" in named
     chosen = [
@@ -179,8 +173,8 @@ def _near(path: str) -> str:
     return f"did you mean {' or '.join(printable(x) for x in near)}?" if near else "check the path"
 
 
-def _missing(text: str, cause: str, remedy: str) -> InputProblemError:
-    return InputProblemError(InputProblem(printable(text) or "''", cause, remedy))
+def _missing(text: str, cause: str, remedy: str) -> InputRefused:
+    return InputRefused(cause, place=printable(text) or "''", remedy=remedy)
 
 
 def _name(found: Sequence[_Found]) -> tuple[Source, ...]:

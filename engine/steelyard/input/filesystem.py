@@ -62,7 +62,6 @@ def driver(name: str) -> Any:  # noqa: ANN401 (fsspec has no types)
     except ValueError as error:
         raise InputRefused(
             f"unknown protocol {escape(name)}://",
-            effect="nothing was read",
             remedy="give a path, or a URL that starts with s3://, gs:// or hf://",
         ) from error
     except Exception as error:  # drivers raise what their client libraries raise
@@ -84,9 +83,7 @@ def remote_fault(place: str, error: Exception) -> SteelyardError:
     if isinstance(error, SteelyardError):
         return error
     if isinstance(error, FileNotFoundError):
-        return InputRefused(
-            "no such file", place=place, effect="nothing was scored", remedy="check the address"
-        )
+        return InputRefused("no such file", place=place, remedy="check the address")
     return EnvironmentFault(
         f"cannot be read: {type(error).__name__}: {escape(error, 200)}",
         place=place,

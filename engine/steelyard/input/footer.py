@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from steelyard.errors import SteelyardError, escape
+from steelyard.errors import InputRefused, SteelyardError, escape
 from steelyard.input.discover import Source
 from steelyard.input.filesystem import disk_fault, is_disk_fault, open_file, protocol, remote_fault
-from steelyard.input.problems import CONVERT, InputProblem, InputProblemError, printable
+from steelyard.input.problems import CONVERT, printable
 from steelyard.input.thrift import Chunk, RowGroup, row_groups
 
 MAGIC = b"PAR1"
@@ -39,13 +39,13 @@ def read_footer(source: Source) -> Footer:
     """Read and check one file's footer: two small reads.
 
     Raises:
-        InputProblemError: the file is no whole, plausible Parquet file.
+        InputRefused: the file is not a whole, plausible Parquet file.
         EnvironmentFault: the disk or the network fails.
     """
     try:
         with open_file(source.path) as file:
             size, raw = _tail(source, file)
-    except (InputProblemError, SteelyardError):
+    except SteelyardError:
         raise
     except Exception as error:  # drivers raise what their client libraries raise
         raise _unreadable(source, error) from error
@@ -131,20 +131,17 @@ def _check_chunk(footer: Footer, rows: int, chunk: Chunk, at: tuple[int, int]) -
         raise _lie(footer.source, f"{where} claims {claim}")
 
 
-def _lie(source: Source, cause: str) -> InputProblemError:
+def _lie(source: Source, cause: str) -> InputRefused:
     return _refused(source, f"the Parquet footer contradicts itself: {cause}")
 
 
-def _refused(source: Source, cause: str, remedy: str = _AGAIN) -> InputProblemError:
-    return InputProblemError(InputProblem(printable(source.name), cause, remedy))
+def _refused(source: Source, cause: str, remedy: str = _AGAIN) -> InputRefused:
+    return InputRefused(cause, place=printable(source.name), remedy=remedy)
 
 
 def _unreadable(source: Source, error: Exception) -> Exception:
     if protocol(source.path):
-        fault = remote_fault(printable(source.name), error)
-        if fault.exit_code == 3:
-            return _refused(source, fault.cause, fault.remedy)
-        return fault
+        return remote_fault(printable(source.name), error)
     if is_disk_fault(error):
         return disk_fault(printable(source.name), error)
     number = getattr(error, "errno", None)

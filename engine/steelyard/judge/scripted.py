@@ -39,7 +39,7 @@ _SILENT = 1 / 32  # share of texts without an answer
 
 
 class ByteEncoder(Encoder):
-    """One id per UTF-8 byte, and five control tokens that only templates can write."""
+    """Encoder with one id per UTF-8 byte, and five control tokens that only templates can write."""
 
     engine = "bytes"
     digest = "bytes-1"

@@ -22,13 +22,18 @@ class JudgingSpec(msgspec.Struct, frozen=True):
 
     Attributes:
         protocols: variants of the prompt; the first names rule and ties.
-        axes: what tells a pair's prompts from each other.
-        categories: those that have worked examples for themselves.
+        axes: in what a pair's prompts differ.
+        categories: those with separate worked examples.
     """
 
     protocols: tuple[Protocol, ...]
     axes: PromptAxes = msgspec.field(name="questions")
     categories: tuple[str, ...]
+
+    @classmethod
+    def plain(cls, protocol: Protocol) -> JudgingSpec:
+        """Return a spec of one protocol, without criteria, categories and further judges."""
+        return cls((protocol,), PromptAxes(protocol.shows, samples=protocol.samples), ())
 
     @property
     def protocol(self) -> Protocol:
@@ -107,7 +112,7 @@ class KeySpec:
         forms: for each judge the fingerprints of its forms, 16 bytes each: variant after variant,
             and for each variant the general form, then one per category.
         pictured: the same for pairs with images; empty where no row has any.
-        categories: those with a form for themselves.
+        categories: those with separate forms.
         shown: the slots that any form shows.
     """
 

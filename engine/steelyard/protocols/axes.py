@@ -1,4 +1,4 @@
-"""What is asked about a pair: the axes that number its prompts."""
+"""What is asked about a pair: the axes along which its prompts differ."""
 
 from __future__ import annotations
 

@@ -6,11 +6,10 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from steelyard.errors import UsageError, escape
+from steelyard.errors import UsageError, did_you_mean, escape
 from steelyard.protocols.axes import Criterion
 from steelyard.protocols.protocol import IMAGES, ORDERS, SLOT, SLOT_COLUMNS, Example, Protocol
 from steelyard.protocols.rules import RULES
@@ -52,8 +51,8 @@ def load_protocol(path: Path) -> Protocol:
     values = _read(path)
     for key in values:
         if key not in _DEFAULTS:
-            near = get_close_matches(key, _DEFAULTS, n=2) or list(_DEFAULTS)
-            raise _wrong(path, f"unknown key {escape(key)!r}", f"known: {', '.join(near)}")
+            remedy = did_you_mean(key, _DEFAULTS, f"known: {', '.join(_DEFAULTS)}")
+            raise _wrong(path, f"unknown key {escape(key)!r}", remedy)
     checked = {key: _typed(path, key, value) for key, value in values.items()}
     checked = {"max_tokens": 1} | checked if checked.get("answer", "label") == "label" else checked
     protocol = Protocol(name=path.stem, place=str(path), **{**_DEFAULTS, **checked})
@@ -254,4 +253,4 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 
 def _wrong(path: Path, cause: str, remedy: str) -> UsageError:
-    return UsageError(cause, place=str(path), effect="nothing was read", remedy=remedy)
+    return UsageError(cause, place=str(path), remedy=remedy)

@@ -11,8 +11,9 @@ import numpy as np
 from steelyard.core.schemas import Bool, Float64
 from steelyard.ranking.contextual import fit_contextual
 from steelyard.ranking.tournament import Tournament
+from steelyard.statistics.clusters import Codes
 from steelyard.statistics.logistic import sigmoid
-from steelyard.statistics.means import Codes, Mean, decided, mean
+from steelyard.statistics.means import Mean, decided, mean
 
 LONGER_BY = 30  # characters: lengths that differ by less are alike
 LOW_MASS = 0.5

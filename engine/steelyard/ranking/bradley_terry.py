@@ -156,7 +156,6 @@ def _check_ties(contest: Tournament, model: str, sums: Float64) -> None:
     if not inside.all():
         raise InputRefused(
             "P(tie) is more than a preference leaves room for (half of it counts to each side)",
-            effect="nothing was computed",
             remedy="a preference is P(a is better) + half of P(tie); check --map tie=",
         )
 

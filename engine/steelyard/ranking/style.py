@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from steelyard.comparisons.read import Comparisons, read_comparisons
 from steelyard.core.schemas import Float64
-from steelyard.errors import InputRefused, UsageError
-from steelyard.input import Limits, open_shards, stream
-from steelyard.store.run_record import ImportedRecord, read_record
+from steelyard.errors import InputRefused
+from steelyard.input import stream
+from steelyard.store.run_input import reopen_input
+from steelyard.store.run_record import read_record
 from steelyard.store.rundir import RunDir
-from steelyard.store.verdicts.imported import imported_shards
 
 FEATURES = ("length", "lists", "headings", "bold", "code")
 _FENCE = re.compile(r"^(?:```|~~~)[^\n]*\n.*?(?:^(?:```|~~~)[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
@@ -91,7 +91,6 @@ def read_with_style(
         raise InputRefused(
             f"{missing:,} of {len(found):,} verdicts have no row in the shards any more",
             place=str(path),
-            effect="nothing was computed",
             remedy="put the run's shards back as they were",
         )
     table = read.table
@@ -102,21 +101,9 @@ def read_with_style(
 
 
 def _counts_of_shards(path: Path) -> pa.Table:
-    record = read_record(RunDir(path))
-    if isinstance(record, ImportedRecord):
-        found, limits = imported_shards(record.imported), Limits()
-        if found is None:
-            raise UsageError(
-                "the tables of this imported run hold no texts, and so no style",
-                place=str(path),
-                effect="nothing was computed",
-                remedy="leave --style out, or import a table that has instruction, response_a and"
-                " response_b",
-            )
-        shards = found
-    else:
-        shards = open_shards(record.config.inputs, record.config.map)
-        limits = Limits(record.config.max_row_bytes)
+    shards, limits = reopen_input(
+        read_record(RunDir(path)), effect="nothing was computed", otherwise="leave --style out"
+    )
     parts = []
     for rows, _ in stream(shards, limits):
         parts.append(counted(rows.select([*PLACE, *TEXTS])))

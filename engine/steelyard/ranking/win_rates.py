@@ -17,8 +17,9 @@ from steelyard.ranking.length_control import (
     style_controlled,
 )
 from steelyard.ranking.length_slope import Slope, length_feature, length_slope
+from steelyard.statistics.clusters import Codes
 from steelyard.statistics.logistic import FitFailed
-from steelyard.statistics.means import Codes, Mean, decided, mean
+from steelyard.statistics.means import Mean, decided, mean
 
 FEW_CROSS = 0.05  # of rows not longer, or not shorter: with fewer, equal length was hardly seen
 

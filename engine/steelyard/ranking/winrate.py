@@ -158,7 +158,6 @@ def _difficulty(table: pa.Table, path: Path) -> Float64:
             f" difficulties, such as {escape(named['pair_id'][first], 80)}: {values[first]:g} and"
             f" {values[second]:g}",
             place=str(path),
-            effect="nothing was computed",
             remedy="give each instruction one difficulty",
         )
     at = pc.index_in(table["instruction"], value_set=ids)

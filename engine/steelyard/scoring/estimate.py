@@ -17,15 +17,15 @@ from steelyard.input import stream
 from steelyard.plan.spec import KeySpec
 from steelyard.prompts.judging import resolve_spec
 from steelyard.prompts.maker import PromptMaker
+from steelyard.prompts.prepared import open_judges
 from steelyard.scoring.cache_oracle import BlockOracle
 from steelyard.scoring.feed import feed
 from steelyard.scoring.planner import write_plan
-from steelyard.scoring.run import judge_parts, open_input, open_judges
-from steelyard.scoring.same_run import make_record, row_limits
-from steelyard.scoring.session import make_maker
+from steelyard.scoring.same_run import run_fingerprint
 from steelyard.scoring.shard_texts import open_texts
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest
+from steelyard.store.run_input import open_input, row_limits
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import queries
 
@@ -46,12 +46,10 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     spec, examples = resolve_spec(config)
     shards = open_input(config, spec)
     with (
-        open_judges(config) as judges,
+        open_judges(config, spec, examples, images=shards.roles.get("images")) as judges,
         tempfile.TemporaryDirectory(prefix="steelyard-plan-") as folder,
     ):
-        parts = judge_parts(config, judges, spec, examples, shards)
-        record = make_record(config, judges, spec, parts, shards)
-        key_spec = KeySpec.of(spec, parts)
+        key_spec = KeySpec.of(spec, [prepared.forms for prepared in judges])
         run = RunDir(Path(folder))
         run.create()
         manifest = write_plan(
@@ -69,23 +67,22 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         disk = sum(path.stat().st_size for path in run.plan.iterdir())
         sample, cache = _Sample(), None
         with closing(open_texts(run, manifest, shards, key_spec, row_limits(config))) as texts:
-            for number, judge in enumerate(judges):
-                maker = make_maker(judge, number, record)
+            for prepared in judges:
+                maker = prepared.maker()
                 longest = min(manifest.longest_prompt_bytes + maker.template_tokens, maker.context)
-                room = parts[number].answer.room
-                workload = Workload(manifest.prompts, longest, room)
+                workload = Workload(manifest.prompts, longest, prepared.answer.room)
                 # How many tokens an image becomes is known to the engine alone.
-                cache = None if manifest.images else judge.likely_cache(workload)
+                cache = None if manifest.images else prepared.judge.likely_cache(workload)
                 _sample(sample, texts, manifest, maker, cache)
-        context = min(judge.context_length for judge in judges)
+        context = min(prepared.judge.context_length for prepared in judges)
     return {
         "rows": shards.rows,
         "pairs": manifest.pairs,
         "rejects": manifest.rejected,
         "ambiguous_pair_ids": ambiguous,
         "prompts": {"asked": manifest.asked, "unique": manifest.prompts},
-        **_tokens(sample, manifest, cache, user_cache.last_rate(record.fingerprint)),
-        "judge": " + ".join(judge.card.name for judge in judges),
+        **_tokens(sample, manifest, cache, user_cache.last_rate(run_fingerprint(judges, spec))),
+        "judge": " + ".join(prepared.judge.card.name for prepared in judges),
         "context_length": context,
         "buckets": sum(map(bool, manifest.unique)),
         "texts": "in shards" if manifest.in_shards else "copied",

@@ -7,8 +7,8 @@ resume: the same from wherever the run stands.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,24 +22,20 @@ from steelyard.errors import (
     IntegrityFault,
     SteelyardError,
 )
-from steelyard.input import ShardSet, open_shards, pair_roles, stream
-from steelyard.judge import open_judge
-from steelyard.judge.base import Judge
-from steelyard.plan.spec import JudgeForms, JudgingSpec, KeySpec
-from steelyard.prompts.judging import fingerprinted, judge_forms, resolve_spec
-from steelyard.protocols.protocol import Example
+from steelyard.input import ShardSet, stream
+from steelyard.plan.spec import KeySpec
+from steelyard.prompts.judging import resolve_spec
+from steelyard.prompts.prepared import open_judges
 from steelyard.scoring.planner import write_plan
 from steelyard.scoring.same_run import (
     OTHER_FILES,
     changed,
-    judge_specs,
     make_record,
     require_same,
-    row_limits,
     run_fingerprint,
 )
 from steelyard.scoring.session import OpenRun, read_prompts
-from steelyard.scoring.shard_texts import SHARDS_REMEDY, open_texts
+from steelyard.scoring.shard_texts import SCORE_ANEW, open_texts
 from steelyard.store.images import ImageStore
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest, read_manifest
@@ -47,6 +43,7 @@ from steelyard.store.reads import journal, reuse
 from steelyard.store.reads.journal import Part, read_journal
 from steelyard.store.reads.parts import FAILED_READS
 from steelyard.store.reads.recovery import recover
+from steelyard.store.run_input import open_input, reopen_input, row_limits
 from steelyard.store.run_record import read_scored_record, write_record
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import handoff, queries
@@ -80,9 +77,9 @@ def score(
         read_scored_record(place)
     spec, examples = resolve_spec(config)
     shards = open_input(config, spec)
-    with open_judges(config) as judges, place.lock():
-        parts = judge_parts(config, judges, spec, examples, shards)
-        record = make_record(config, judges, spec, parts, shards)
+    images = shards.roles.get("images")
+    with open_judges(config, spec, examples, images=images) as judges, place.lock():
+        record = make_record(config, judges, spec, shards)
         if place.record_file.exists() and read_manifest(place) is not None:
             record = require_same(place, record)
             reporter.log(f"{place.root}: going on with the run that is there")
@@ -120,45 +117,13 @@ def resume(
         replicas=record.config.replicas if replicas is None else replicas,
     ).validate()
     planned = read_manifest(place) is not None
-    spec, truncate = record.spec, config.overlong == "truncate"
-    shards = None if planned else open_input(config, spec)
-    with open_judges(config) as judges, place.lock():
-        parts = [
-            fingerprinted(judge, spec, recorded.part.forms, truncate=truncate)
-            for judge, recorded in zip(judges, record.judges, strict=True)
-        ]
-        if run_fingerprint(spec, parts) != record.fingerprint:
+    shards = None if planned else open_input(config, record.spec)
+    with open_judges(config, record.spec, recorded=record.judges) as judges, place.lock():
+        if run_fingerprint(judges, record.spec) != record.fingerprint:
             raise changed(place, [OTHER_FILES])
         if shards is not None and shards.fingerprint != record.input.fingerprint:
             raise changed(place, ["the input shards"])
         return _carry_out(OpenRun(place, config, record, judges, reporter, stop), shards)
-
-
-@contextmanager
-def open_judges(config: RunConfig) -> Iterator[list[Judge]]:
-    """The judges of a config, opened one after another; closed at the end."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(closing(open_judge(spec))) for spec in judge_specs(config)]
-
-
-def open_input(config: RunConfig, spec: JudgingSpec) -> ShardSet:
-    """The shards of a config, with the roles that its protocol needs."""
-    known = pair_roles(spec.required_roles, spec.special_roles)
-    return open_shards(config.inputs, config.map, known)
-
-
-def judge_parts(
-    config: RunConfig,
-    judges: Sequence[Judge],
-    spec: JudgingSpec,
-    examples: Sequence[Example],
-    shards: ShardSet,
-) -> list[JudgeForms]:
-    """What is asked, in each judge's words."""
-    truncate, images = config.overlong == "truncate", shards.roles.get("images")
-    return [
-        judge_forms(judge, spec, examples, truncate=truncate, images=images) for judge in judges
-    ]
 
 
 def _carry_out(ctx: OpenRun, shards: ShardSet | None) -> int:
@@ -195,35 +160,14 @@ def _carry_out(ctx: OpenRun, shards: ShardSet | None) -> int:
 def _open_texts(
     ctx: OpenRun, manifest: Manifest, shards: ShardSet | None, key_spec: KeySpec
 ) -> BucketTexts:
-    """The plan's texts; where they stayed in the shards, these have to be as they were."""
+    """Open the plan's texts; where they stayed in the shards, these have to be as they were."""
     if shards is None and manifest.in_shards:
-        shards = _same_shards(ctx)
+        shards, _ = reopen_input(
+            ctx.record,
+            effect="nothing was read: the texts are in the shards alone; earlier reads are intact",
+            otherwise=SCORE_ANEW,
+        )
     return open_texts(ctx.run, manifest, shards, key_spec, row_limits(ctx.config))
-
-
-def _same_shards(ctx: OpenRun) -> ShardSet:
-    try:
-        shards = open_input(ctx.config, ctx.record.spec)
-    except InputRefused as refused:
-        cause, place = refused.cause, refused.place
-    else:
-        if shards.fingerprint == ctx.record.input.fingerprint:
-            return shards
-        cause, place = _what_changed(ctx, shards), ", ".join(ctx.config.inputs)
-    raise InputRefused(
-        f"this run reads its texts from the shards: {cause}",
-        place=place,
-        effect="nothing was read; what was read before is intact",
-        remedy=SHARDS_REMEDY,
-    )
-
-
-def _what_changed(ctx: OpenRun, shards: ShardSet) -> str:
-    planned = set(ctx.record.input.shards)
-    here = {source.name for source in shards.sources}
-    kinds = {"not there": planned - here, "not planned": here - planned}
-    named = [f"{word}: {', '.join(sorted(names)[:3])}" for word, names in kinds.items() if names]
-    return "; ".join(named) or "their sizes or footers are others than they were"
 
 
 class _Stopped(Exception):

@@ -7,55 +7,29 @@ from dataclasses import asdict, fields
 
 from steelyard.core.config import RunConfig, fingerprint
 from steelyard.errors import UsageError
-from steelyard.input import Limits, ShardSet
-from steelyard.judge.base import Judge, JudgeSpec
-from steelyard.plan.spec import JudgeForms, JudgingSpec
-from steelyard.store.run_record import JudgeRecord, ScoredRecord, common_fields, read_scored_record
+from steelyard.input import ShardSet
+from steelyard.plan.spec import JudgingSpec
+from steelyard.prompts.prepared import PreparedJudge
+from steelyard.store.run_record import ScoredRecord, common_fields, read_scored_record
 from steelyard.store.rundir import RunDir
 
 
-def judge_specs(config: RunConfig) -> list[JudgeSpec]:
-    """Which judges a config asks for."""
-    return [
-        JudgeSpec(
-            name=name,
-            model=name,
-            revision=config.revision,
-            engine=config.engine,
-            replicas=config.replicas,
-        )
-        for name in config.judge
-    ]
-
-
-def row_limits(config: RunConfig) -> Limits:
-    """What a row may hold."""
-    return Limits(row_bytes=config.max_row_bytes, on_bad_row=config.on_bad_row)  # type: ignore[arg-type]
-
-
-def run_fingerprint(spec: JudgingSpec, parts: Sequence[JudgeForms]) -> str:
+def run_fingerprint(judges: Sequence[PreparedJudge], spec: JudgingSpec) -> str:
     """Hash all that can change a verdict's reads, to 32 hex digits."""
-    prints = [(*part.fingerprints, *part.pictured) for part in parts]
+    prints = [(*each.forms.fingerprints, *each.forms.pictured) for each in judges]
     return fingerprint({"forms": prints, "questions": asdict(spec.axes)})
 
 
 def make_record(
-    config: RunConfig,
-    judges: Sequence[Judge],
-    spec: JudgingSpec,
-    parts: Sequence[JudgeForms],
-    shards: ShardSet,
+    config: RunConfig, judges: Sequence[PreparedJudge], spec: JudgingSpec, shards: ShardSet
 ) -> ScoredRecord:
     """Return the record of a new run."""
     return ScoredRecord(
         **common_fields(shards),
-        fingerprint=run_fingerprint(spec, parts),
+        fingerprint=run_fingerprint(judges, spec),
         config=config,
         spec=spec,
-        judges=tuple(
-            JudgeRecord(**asdict(judge.card), context_length=judge.context_length, part=part)
-            for judge, part in zip(judges, parts, strict=True)
-        ),
+        judges=tuple(judge.record() for judge in judges),
     )
 
 

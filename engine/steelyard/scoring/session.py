@@ -17,8 +17,8 @@ from steelyard.core.progress import Counts, Reporter
 from steelyard.core.schemas import Int32
 from steelyard.core.work import CacheShape, Work
 from steelyard.errors import EngineFailed, UsageError
-from steelyard.judge.base import Judge
-from steelyard.prompts.maker import PreparedBucket, PromptMaker
+from steelyard.prompts.maker import PreparedBucket
+from steelyard.prompts.prepared import PreparedJudge
 from steelyard.scoring.cache_oracle import BlockOracle, warm_up
 from steelyard.scoring.feed import feed, prompt_batches
 from steelyard.scoring.read import read_all
@@ -53,7 +53,7 @@ class OpenRun:
     run: RunDir
     config: RunConfig
     record: ScoredRecord
-    judges: list[Judge]
+    judges: list[PreparedJudge]
     reporter: Reporter
     stop: threading.Event
 
@@ -69,28 +69,14 @@ def read_prompts(ctx: OpenRun, manifest: Manifest, texts: BucketTexts) -> None:
             JudgeSession(ctx, manifest, number, left).run(texts)
 
 
-def make_maker(judge: Judge, number: int, record: ScoredRecord) -> PromptMaker:
-    """Return what makes the prompts of a run's judge."""
-    recorded = record.judges[number]
-    return PromptMaker.build(
-        judge.encoder,
-        recorded.part.forms,
-        min(recorded.context_length, judge.context_length) - recorded.part.answer.room,
-        truncate=record.config.overlong == "truncate",
-        axes=record.spec.axes,
-        judge=number,
-        categories=record.spec.categories,
-    )
-
-
 class JudgeSession:
     """One judge's session: loads its engine, again after it died, and reads its prompts."""
 
     def __init__(self, ctx: OpenRun, manifest: Manifest, number: int, left: int | None) -> None:
         self.ctx, self.manifest = ctx, manifest
-        self.judge = ctx.judges[number]
-        self.answer = ctx.record.judges[number].part.answer
-        self.maker = make_maker(self.judge, number, ctx.record)
+        prepared = ctx.judges[number]
+        self.judge, self.answer = prepared.judge, prepared.answer
+        self.maker = prepared.maker(ctx.record.judges[number])
         self._check_template()
         self.session = uuid.uuid4().hex
         self.loaded: float | None = None  # when, on the monotonic clock

@@ -22,11 +22,7 @@ from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import PAIRS_FILE, Manifest, copied_texts, require_plan_file
 from steelyard.store.rundir import RunDir
 
-# This plan has no copy of the texts, because its input was grouped by instruction.
-SHARDS_REMEDY = (
-    "put the shards back as they were and resume, or score what is there now into a new run"
-    " directory with `--reuse` of this one"
-)
+SCORE_ANEW = "score what is there now into a new run directory with `--reuse` of this one"
 _SHARD = 1 << 40  # rows that no shard has: a pair's place is shard * _SHARD + row
 
 
@@ -149,5 +145,5 @@ class PlannedShards:
             f"the shard changed since it was planned: {cause}",
             place=f"{self._shards.shards[shard].source.path}, near row {row}",
             effect="its pairs cannot be judged by this plan; the reads that are there are intact",
-            remedy=SHARDS_REMEDY,
+            remedy=f"put the shards back as they were and resume, or {SCORE_ANEW}",
         )

@@ -136,7 +136,6 @@ class RunDir:
                 raise RunLocked(
                     f"another process writes to this run ({escape(owner) or 'unknown'})",
                     place=str(self.root),
-                    effect="nothing was changed",
                     remedy="wait for it or end it; `steelyard status` shows how far it is",
                 ) from None
             os.ftruncate(handle, 0)

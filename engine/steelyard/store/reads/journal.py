@@ -34,7 +34,7 @@ class Part:
     at: str  # ISO 8601, UTC
     pairs: int  # pairs that this part completes
     counts: dict[str, int] = field(default_factory=dict)  # reads by status, tokens, reused
-    # By bucket, the fields of records.Work; empty for reads that were taken over.
+    # By bucket, the fields of core.work.Work; empty for reads that were taken over.
     work: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     def intact(self, run: Path) -> bool:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from steelyard.calibrators.calibrator import COLUMNS, Calibrator, calibrated_sql
 from steelyard.errors import CalibratorRefused, InputRefused, UsageError
 from steelyard.input import discover
-from steelyard.input.table_roles import assign, expression
+from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
 from steelyard.store.durable import PARQUET, TEMPORARY, publish, write_text, writing
 from steelyard.store.rundir import RunDir
 from steelyard.store.sql import open_memory, refusing
@@ -148,13 +148,13 @@ def _refused(path: Path, words: str) -> InputRefused:
     return InputRefused(
         f"the table cannot be calibrated: {words}",
         place=str(path),
-        effect="nothing was written",
         remedy="check the columns that the calibrator needs: `steelyard calibrate show`",
     )
 
 
 def _query(place: str, names: list[str], columns: Mapping[str, str], calibrator: Calibrator) -> str:
-    roles = assign(place, names, columns, ["preference", *calibrator.curve.columns])
+    sql = {name: quoted(name) for name in names}
+    roles = resolve_sql(place, sql, columns, ["preference", *calibrator.curve.columns])
     role = next((one for one in ("logit", "preference") if one in roles), None)
     if role is None:
         raise UsageError(
@@ -165,8 +165,8 @@ def _query(place: str, names: list[str], columns: Mapping[str, str], calibrator:
     held = (name.replace('"', '""') for name in names if name not in COLUMNS)
     kept = ", ".join(f'"{name}" := "{name}"' for name in held)
     # What the calibrator reads stands beside the row under its own names: --map may give others.
-    read = {name: expression(name, roles) for name in calibrator.curve.columns}
-    read[VALUE] = expression(role, roles)
+    read = {name: typed_sql(name, roles[name]) for name in calibrator.curve.columns}
+    read[VALUE] = typed_sql(role, roles[role])
     beside = ", ".join(f"{sql} AS {name}" for name, sql in read.items())
     definition = calibrated_sql(calibrator, VALUE, is_logit=role == "logit")
     added = ", ".join(f"{sql} AS {name}" for name, sql in definition)

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 
 from steelyard.core.schemas import READS, REJECTS
 from steelyard.errors import IntegrityFault
-from steelyard.input import REQUIRED, ShardSet, open_shards
 from steelyard.store.durable import PARQUET, TEMPORARY, file_digest, sync, writing
 from steelyard.store.run_record import ImportRecord
 from steelyard.store.rundir import RunDir
@@ -122,11 +121,3 @@ def define_tables(
         if name == "verdicts":
             query = with_calibration(query, run_calibrator(run))
         connection.execute(f"CREATE {kind} {name} AS {query}")
-
-
-def imported_shards(imported: ImportRecord) -> ShardSet | None:
-    """The tables that an imported run was made of, as shards; None: they hold no texts."""
-    columns, paths = imported.columns, imported.paths
-    if paths is None or not set(REQUIRED) <= columns.keys():
-        return None
-    return open_shards(paths, {name: columns[name] for name in REQUIRED})
