@@ -110,7 +110,6 @@ def _texts(record: RunRecord, options: ExportOptions, responses: Responses | Non
         return ResponseSource(shards, options)
     shards, limits = reopen_input(
         record,
-        effect="nothing was written",
         otherwise="give the texts with --responses FILE, one row per response: instruction_id or"
         " instruction, instruction, model, response",
     )

@@ -101,9 +101,7 @@ def read_with_style(
 
 
 def _counts_of_shards(path: Path) -> pa.Table:
-    shards, limits = reopen_input(
-        read_record(RunDir(path)), effect="nothing was computed", otherwise="leave --style out"
-    )
+    shards, limits = reopen_input(read_record(RunDir(path)), otherwise="leave --style out")
     parts = []
     for rows, _ in stream(shards, limits):
         parts.append(counted(rows.select([*PLACE, *TEXTS])))
