@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import os
@@ -14,7 +13,7 @@ from typing import Any
 
 import xxhash
 
-from steelyard.errors import UsageError, escape
+from steelyard.errors import UsageError, did_you_mean, escape
 
 Scalar = str | int | float | bool
 
@@ -171,12 +170,8 @@ def scalar(text: str) -> Scalar:
 
 def unknown_key(key: str, known: Mapping[str, Any] | list[str], place: str) -> UsageError:
     """The error for a key that nobody knows, with what may have been meant."""
-    close = difflib.get_close_matches(key, list(known), n=2)
-    return UsageError(
-        f"unknown key {escape(key)!r}",
-        place=place,
-        remedy=f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}",
-    )
+    remedy = did_you_mean(key, known, f"known: {', '.join(known)}")
+    return UsageError(f"unknown key {escape(key)!r}", place=place, remedy=remedy)
 
 
 def fingerprint(content: Any) -> str:  # noqa: ANN401 - any JSON value

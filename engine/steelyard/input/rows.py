@@ -222,7 +222,7 @@ def _intake(batch: RawBatch, derived: Mapping[str, pa.Array], schema: pa.Schema)
 
 
 def _pair_ids(batch: RawBatch, bad: Int64) -> list[str | None]:
-    """Return the ids of the bad rows; null where there is none, or none that can be shown."""
+    """Return the ids of the bad rows; null where an id is missing or cannot be shown."""
     values = batch.columns.get("pair_id")
     if values is None or not len(bad):
         return [None] * len(bad)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import json
 import math
@@ -13,7 +12,7 @@ from typing import Any, Literal
 
 from steelyard.core.batches import Workload
 from steelyard.core.work import CacheShape
-from steelyard.errors import UsageError
+from steelyard.errors import UsageError, did_you_mean
 from steelyard.judge.base import EngineSetting
 from steelyard.judge.model.files import ModelFiles
 
@@ -133,13 +132,11 @@ def check_overrides(engine: Mapping[str, EngineSetting], known: Collection[str])
                 remedy="leave it out",
             )
         if key not in known:
-            close = difflib.get_close_matches(key, sorted(known), n=3)
+            fields = "see the fields of EngineArgs in vLLM's documentation"
             raise UsageError(
                 f"vLLM has no engine setting {key}",
                 place=f"--engine {key}",
-                remedy=f"did you mean {' or '.join(close)}?"
-                if close
-                else "see the fields of EngineArgs in vLLM's documentation",
+                remedy=did_you_mean(key, sorted(known), fields),
             )
 
 

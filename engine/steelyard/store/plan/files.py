@@ -264,6 +264,17 @@ def require_plan_file(run: RunDir, manifest: Manifest, name: str) -> Path:
     raise _damaged(path)
 
 
+def plan_files(run: RunDir, manifest: Manifest, prefix: str) -> list[Path]:
+    """Return the plan's files whose names begin so, checked.
+
+    Raises:
+        IntegrityFault: a file is damaged or missing.
+    """
+    return [
+        require_plan_file(run, manifest, name) for name in manifest.files if name.startswith(prefix)
+    ]
+
+
 def _damaged(path: Path) -> IntegrityFault:
     return IntegrityFault(
         "a file of the plan is damaged or missing",
