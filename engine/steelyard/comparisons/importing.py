@@ -31,6 +31,7 @@ from steelyard.store.run_record import (
     write_record,
 )
 from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import handoff
 from steelyard.store.verdicts.imported import ImportWriter
 
@@ -88,7 +89,7 @@ def import_tables(
             )
         imported = _write(target, tables, reading)
         write_record(target, _record(imported, tables, reading))
-        handoff.compact(target)
+        handoff.compact(RunSnapshot.take(run))
     return EXIT_ROW_ERRORS if imported["rejected"] else EXIT_DONE
 
 

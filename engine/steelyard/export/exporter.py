@@ -29,12 +29,10 @@ from steelyard.export.sources import ResponseSource, ShardSource, TextSource
 from steelyard.export.writer import DatasetWriter, check_folder, scratch, writing_dataset
 from steelyard.input import ShardSet
 from steelyard.input.side_files import open_instructions, open_responses, read_instructions
-from steelyard.store.durable import file_digest, sync, write_text
-from steelyard.store.plan.files import read_manifest
+from steelyard.store.durable import sync, write_text
 from steelyard.store.run_input import reopen_input
-from steelyard.store.run_record import RunRecord, read_record
-from steelyard.store.rundir import RunDir
-from steelyard.store.verdicts.calibration import run_calibrator
+from steelyard.store.run_record import RunRecord
+from steelyard.store.snapshot import RunSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +67,17 @@ def export_dataset(
         InputRefused: texts are not there, not what they were, or no row is left.
     """
     reporter = reporter or Reporter()
-    place = RunDir(run)
-    record = read_record(place)
+    snapshot = RunSnapshot.take(run)
     options = options.validate()
     if out is not None:
         check_folder(out)
-    texts = _texts(record, options, responses)
+    texts = _texts(snapshot.record, options, responses)
     evaluations = _evaluations(options)
     with scratch(out) as folder, open_selection(folder) as selection:
         reporter.log("reading verdicts")
-        known = selection.load_verdicts(place, options.where)
+        known = selection.load_verdicts(snapshot, options.where)
         options = _resolve(options, known)
-        _warn_about_run(place, known, selection, reporter)
+        _warn_about_run(snapshot, known, selection, reporter)
         forbidden = None
         if evaluations is not None:
             forbidden = HeldOutText(read_instructions(evaluations), options.ngram or NGRAM)
@@ -90,7 +87,7 @@ def export_dataset(
         content = {
             "steelyard": __version__,
             "options": options.to_json(),
-            **_origin(place, record),
+            **_origin(snapshot),
             "responses": _files(texts.files),
             "evaluations": _files(evaluations),
             **counts.to_json(),
@@ -172,11 +169,11 @@ def _resolve(options: ExportOptions, known: AvailableColumns) -> ExportOptions:
 
 
 def _warn_about_run(
-    place: RunDir, known: AvailableColumns, selection: Selection, reporter: Reporter
+    snapshot: RunSnapshot, known: AvailableColumns, selection: Selection, reporter: Reporter
 ) -> None:
     if not known.calibrated:
         reporter.warn("no calibrator was applied to this run: raw preferences are exported")
-    manifest = read_manifest(place)
+    manifest = snapshot.manifest
     if manifest is not None and manifest.pairs > selection.counts.verdicts:
         reporter.warn(
             f"the run is not complete: {selection.counts.verdicts:,} of {manifest.pairs:,} pairs"
@@ -184,8 +181,8 @@ def _warn_about_run(
         )
 
 
-def _origin(place: RunDir, record: RunRecord) -> dict[str, Any]:
-    calibrator = run_calibrator(place)
+def _origin(snapshot: RunSnapshot) -> dict[str, Any]:
+    record, calibrator = snapshot.record, snapshot.calibrator
     return {
         "judge": {
             "name": record.judge,
@@ -195,7 +192,7 @@ def _origin(place: RunDir, record: RunRecord) -> dict[str, Any]:
         "input": {"fingerprint": record.input.fingerprint, "rows": record.input.rows},
         "calibrator": None
         if calibrator is None
-        else {"method": calibrator.method, "digest": file_digest(place.calibration)},
+        else {"method": calibrator.method, "digest": snapshot.calibration},
     }
 
 

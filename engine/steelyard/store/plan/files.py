@@ -263,6 +263,17 @@ def require_plan_file(run: RunDir, manifest: Manifest, name: str) -> Path:
     raise _damaged(path)
 
 
+def plan_files(run: RunDir, manifest: Manifest, prefix: str) -> list[Path]:
+    """Return the plan's files whose names begin so, checked.
+
+    Raises:
+        IntegrityFault: a file is damaged or missing.
+    """
+    return [
+        require_plan_file(run, manifest, name) for name in manifest.files if name.startswith(prefix)
+    ]
+
+
 def copied_texts(run: RunDir, manifest: Manifest) -> CopiedBucketTexts:
     """Open the texts of a plan that holds a copy of them; check each file when it is read."""
     return CopiedBucketTexts(lambda name: require_plan_file(run, manifest, name), manifest.unique)
