@@ -160,6 +160,29 @@ def test_a_remedy_is_for_what_is_wrong(tmp_path, columns, remedy):
     assert ("(x - 1)" in caught.value.remedy) == ("(x - 1)" in remedy)
 
 
+def test_gold_is_read_by_name_and_what_cannot_be_gold_is_refused(tmp_path):
+    path = write(tmp_path / "t.parquet", **models(1), winner=["A"], gold=[{"b": 2, "a": 1}])
+    table = read_comparisons(path, None, NEED, ("gold",)).table
+    assert table["gold"].to_pylist() == [{"a": 1.0, "b": 2.0, "tie": 0.0}]
+    for gold, words in ((1, "is ambiguous"), ({"left": 1, "right": 2}, "has to be a label")):
+        write(path, **models(1), winner=["A"], gold=[gold])
+        with pytest.raises(InputRefused, match=words) as caught:
+            read_comparisons(path, None, NEED, ("gold",))
+        assert "--map gold=" in caught.value.remedy
+
+
+def test_fields_of_metadata_are_columns_with_and_without_their_prefix(tmp_path):
+    path = write(
+        tmp_path / "t.parquet", **models(1), preference=[0.5], x=[1.0], metadata=[{"x": 2, "y": 3}]
+    )
+    for given, value in (("x", 1), ("metadata.x", 2), ("y", 3), ("metadata.y", 3)):
+        table = read_comparisons(path, {"weight": given}, NEED, ("weight",)).table
+        assert table["weight"].to_pylist() == [value]
+    with pytest.raises(UsageError, match="there is no column z for --map weight") as caught:
+        read_comparisons(path, {"weight": "metadata.z"}, NEED, ("weight",))
+    assert "metadata.x" in caught.value.remedy
+
+
 def test_names_are_trimmed_as_in_an_import(tmp_path):
     path = tmp_path / "t.parquet"
     write(path, model_a=["gpt ", "x"], model_b=["\tx", "gpt"], preference=[0.1, 0.2])

@@ -39,7 +39,7 @@ def test_a_table_of_several_judges_is_refused_with_counts(tmp_path):
         lambda: evaluate_source(source, gold, EvaluateOptions(replicates=0)),
         lambda: fit_calibrator(source, gold, FitOptions()),
     ):
-        with pytest.raises(InputRefused, match="200 rows are of 100 pair_ids"):
+        with pytest.raises(InputRefused, match="200 rows have 100 pair_ids"):
             use()
 
 
@@ -92,7 +92,7 @@ def test_force_leaves_a_trace(tmp_path):
     refused = program("calibrate", "apply", run, tmp_path / "c.json")
     assert refused.returncode == 3
     assert program("calibrate", "apply", run, tmp_path / "c.json", "--force").returncode == 0
-    assert "forced        it was fitted on other reads: table: preference" in program(
+    assert "forced:    applied to other reads than it was fitted on: table: preference" in program(
         "calibrate", "show", run
     ).stdout  # fmt: skip
 

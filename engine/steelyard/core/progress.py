@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: one moving line on a terminal, plain lines elsewhere."""
+"""Progress on stderr: a line that is updated in place on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RATE_SECONDS = 30.0  # the rate shown is over about this long
 
 @dataclass(slots=True)
 class Counts:
-    """Sums since the engine was started, on top of what earlier sessions read."""
+    """Sums over the run: what was there when the engine started, and what was read since."""
 
     pairs_planned: int
     prompts_planned: int
@@ -34,7 +34,7 @@ class Counts:
     overlong: int = 0
 
     def add(self, reads: ReadBatch, gain: BatchProgress) -> None:
-        """Count a batch."""
+        """Add a batch of reads."""
         self.pairs += gain.pairs
         self.prompts += len(reads)
         self.new_prompts += len(reads)
@@ -83,7 +83,7 @@ class Reporter:
         self._line(lambda: f"{what}: {rows:,}/{total:,} rows")
 
     def done(self) -> None:
-        """End a moving line."""
+        """End the line that is updated in place."""
         self._end_line()
 
     def _scoring_line(self, counts: Counts) -> str:
@@ -98,7 +98,7 @@ class Reporter:
         return (
             f"{counts.pairs:,}/{counts.pairs_planned:,} pairs"
             f" | {rate:,.1f} prompts/s, {(counts.tokens - tokens) / seconds:,.0f} tokens/s"
-            f" | saved: {counts.duplicate_tokens:,} tokens by dedupe,"
+            f" | saved: {counts.duplicate_tokens:,} tokens by deduplication,"
             f" {counts.cached_tokens:,} by prefix cache"
             f" | {counts.rejects:,} rejects, {counts.errors:,} errors"
             f" | {duration(left)} left"

@@ -27,14 +27,13 @@ from steelyard.export.overlap import HeldOutText
 from steelyard.export.selection import AvailableColumns, Selection, open_selection
 from steelyard.export.sources import ResponseSource, ShardSource, TextSource
 from steelyard.export.writer import DatasetWriter, check_folder, scratch, writing_dataset
-from steelyard.input import ShardSet
-from steelyard.input.side_files import open_instructions, open_responses, read_instructions
-from steelyard.store.durable import file_digest, sync, write_text
-from steelyard.store.plan.files import read_manifest
+from steelyard.input import ShardSet, open_shards
+from steelyard.input.roles import INSTRUCTIONS, RESPONSES
+from steelyard.input.side_files import read_instructions
+from steelyard.store.durable import sync, write_text
 from steelyard.store.run_input import reopen_input
-from steelyard.store.run_record import RunRecord, read_record
-from steelyard.store.rundir import RunDir
-from steelyard.store.verdicts.calibration import run_calibrator
+from steelyard.store.run_record import RunRecord
+from steelyard.store.snapshot import RunSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +68,17 @@ def export_dataset(
         InputRefused: texts are not there, not what they were, or no row is left.
     """
     reporter = reporter or Reporter()
-    place = RunDir(run)
-    record = read_record(place)
+    snapshot = RunSnapshot.take(run)
     options = options.validate()
     if out is not None:
         check_folder(out)
-    texts = _texts(record, options, responses)
+    texts = _texts(snapshot.record, options, responses)
     evaluations = _evaluations(options)
     with scratch(out) as folder, open_selection(folder) as selection:
         reporter.log("reading verdicts")
-        known = selection.load_verdicts(place, options.where)
+        known = selection.load_verdicts(snapshot, options.where)
         options = _resolve(options, known)
-        _warn_about_run(place, known, selection, reporter)
+        _warn_about_run(snapshot, known, selection, reporter)
         forbidden = None
         if evaluations is not None:
             forbidden = HeldOutText(read_instructions(evaluations), options.ngram or NGRAM)
@@ -90,7 +88,7 @@ def export_dataset(
         content = {
             "steelyard": __version__,
             "options": options.to_json(),
-            **_origin(place, record),
+            **_origin(snapshot),
             "responses": _files(texts.files),
             "evaluations": _files(evaluations),
             **counts.to_json(),
@@ -106,11 +104,10 @@ def export_dataset(
 
 def _texts(record: RunRecord, options: ExportOptions, responses: Responses | None) -> TextSource:
     if responses is not None:
-        shards = open_responses(responses.inputs, responses.columns)
+        shards = open_shards(responses.inputs, responses.columns, RESPONSES)
         return ResponseSource(shards, options)
     shards, limits = reopen_input(
         record,
-        effect="nothing was written",
         otherwise="give the texts with --responses FILE, one row per response: instruction_id or"
         " instruction, instruction, model, response",
     )
@@ -120,8 +117,10 @@ def _texts(record: RunRecord, options: ExportOptions, responses: Responses | Non
 def _evaluations(options: ExportOptions) -> ShardSet | None:
     if not options.decontaminate:
         return None
+    column = options.decontaminate_column
     try:
-        return open_instructions(options.decontaminate, options.decontaminate_column)
+        columns = {"instruction": column} if column else None
+        return open_shards(options.decontaminate, columns, INSTRUCTIONS)
     except (InputRefused, UsageError) as refused:
         cause = refused.cause.partition(" for --map")[0]
         raise InputRefused(
@@ -172,11 +171,11 @@ def _resolve(options: ExportOptions, known: AvailableColumns) -> ExportOptions:
 
 
 def _warn_about_run(
-    place: RunDir, known: AvailableColumns, selection: Selection, reporter: Reporter
+    snapshot: RunSnapshot, known: AvailableColumns, selection: Selection, reporter: Reporter
 ) -> None:
     if not known.calibrated:
         reporter.warn("no calibrator was applied to this run: raw preferences are exported")
-    manifest = read_manifest(place)
+    manifest = snapshot.manifest
     if manifest is not None and manifest.pairs > selection.counts.verdicts:
         reporter.warn(
             f"the run is not complete: {selection.counts.verdicts:,} of {manifest.pairs:,} pairs"
@@ -184,8 +183,8 @@ def _warn_about_run(
         )
 
 
-def _origin(place: RunDir, record: RunRecord) -> dict[str, Any]:
-    calibrator = run_calibrator(place)
+def _origin(snapshot: RunSnapshot) -> dict[str, Any]:
+    record, calibrator = snapshot.record, snapshot.calibrator
     return {
         "judge": {
             "name": record.judge,
@@ -195,7 +194,7 @@ def _origin(place: RunDir, record: RunRecord) -> dict[str, Any]:
         "input": {"fingerprint": record.input.fingerprint, "rows": record.input.rows},
         "calibrator": None
         if calibrator is None
-        else {"method": calibrator.method, "digest": file_digest(place.calibration)},
+        else {"method": calibrator.method, "digest": snapshot.calibration},
     }
 
 

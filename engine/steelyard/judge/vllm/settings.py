@@ -132,12 +132,11 @@ def check_overrides(engine: Mapping[str, EngineSetting], known: Collection[str])
                 remedy="leave it out",
             )
         if key not in known:
+            fields = "see the fields of EngineArgs in vLLM's documentation"
             raise UsageError(
                 f"vLLM has no engine setting {key}",
                 place=f"--engine {key}",
-                remedy=did_you_mean(
-                    key, known, "see the fields of EngineArgs in vLLM's documentation"
-                ),
+                remedy=did_you_mean(key, sorted(known), fields),
             )
 
 

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+import xxhash
 
 from steelyard.calibrators.calibrator import COLUMNS, Calibrator, calibrated_sql
 from steelyard.errors import CalibratorRefused, InputRefused, UsageError
-from steelyard.input import discover
+from steelyard.input.side_files import open_dataset
 from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
 from steelyard.store.durable import PARQUET, TEMPORARY, publish, write_text, writing
 from steelyard.store.rundir import RunDir
@@ -21,24 +21,28 @@ from steelyard.store.sql import open_memory, refusing
 
 BATCH = 1 << 18
 VALUE = "value_read"  # what is calibrated
+NO_CALIBRATION = "none"  # in place of the digest of a calibrator
 
 
 def load_calibrator(path: Path) -> Calibrator:
-    """A calibrator's file.
+    """Read a calibrator's file.
 
     Raises:
-        UsageError: there is none.
-        CalibratorRefused: it is damaged, or something else.
+        UsageError: it is not there.
+        CalibratorRefused: it is damaged, or not a calibrator.
     """
+    return Calibrator.from_json(_read(path).decode(errors="replace"), str(path))
+
+
+def _read(path: Path) -> bytes:
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        return path.read_bytes()
     except OSError as error:
         raise UsageError(
             f"the calibrator cannot be read: {error.strerror or error}",
             place=str(path),
             remedy="name a file that `steelyard calibrate fit --out` wrote",
         ) from None
-    return Calibrator.from_json(text, str(path))
 
 
 def save_calibrator(path: Path, calibrator: Calibrator) -> None:
@@ -71,34 +75,35 @@ def check_out(out: Path, begins: bytes, read: Iterable[Path | None]) -> None:
 
 
 def shown_calibrator(path: Path) -> Calibrator:
-    """That of a file, or the one that was applied to a run.
+    """Read the calibrator of a file, or the one that was applied to a run.
 
     Raises:
-        UsageError: there is none.
-        CalibratorRefused: it is damaged, or something else.
+        UsageError: there is no calibrator.
+        CalibratorRefused: it is damaged, or not a calibrator.
     """
     if not path.is_dir():
         return load_calibrator(path)
-    found = run_calibrator(RunDir(path))
-    if found is None:
+    calibrator, _ = read_calibration(RunDir(path))
+    if calibrator is None:
         raise UsageError(
             "no calibrator was applied to this run",
             place=str(path),
             remedy="`steelyard calibrate fit` makes one from gold, `calibrate apply` applies it",
         )
-    return found
+    return calibrator
 
 
-def run_calibrator(run: RunDir) -> Calibrator | None:
-    """The calibrator that was applied to a run.
+def read_calibration(run: RunDir) -> tuple[Calibrator | None, str]:
+    """Read the calibrator that was applied to a run, and the digest of its file.
 
     Raises:
         CalibratorRefused: its file is damaged.
     """
     if not run.calibration.exists():
-        return None
+        return None, NO_CALIBRATION
+    content = _read(run.calibration)
     try:
-        return load_calibrator(run.calibration)
+        calibrator = Calibrator.from_json(content.decode(errors="replace"), str(run.calibration))
     except CalibratorRefused as refused:
         raise CalibratorRefused(
             refused.cause,
@@ -106,6 +111,7 @@ def run_calibrator(run: RunDir) -> Calibrator | None:
             effect="no verdict is shown with it; the raw reads are intact",
             remedy="delete that file, then `steelyard calibrate apply` a good calibrator",
         ) from None
+    return calibrator, xxhash.xxh3_128_hexdigest(content)
 
 
 def calibrate_file(
@@ -133,7 +139,7 @@ def calibrate_file(
     try:
         with refusing(partial(_refused, path)), open_memory() as connection:
             connection.execute("SET enable_progress_bar = false")  # it would print into the results
-            source = ds.dataset([source.path for source in discover([path])], format="parquet")
+            source = open_dataset(path)
             connection.register("source_rows", source)
             reader = connection.sql(_query(str(path), source.schema.names, columns, calibrator))
             with writing(out, "nothing was written", "try again"):

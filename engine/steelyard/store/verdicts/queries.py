@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from steelyard.core.schemas import READS
+from steelyard.store.plan.files import load_manifest
 from steelyard.store.reads import journal
 from steelyard.store.rundir import RunDir
 from steelyard.store.sql import one_row, sql_text, view_parquet
@@ -27,7 +28,7 @@ def recount_pairs(run: RunDir) -> None:
     It is exact while a session lasts; reads taken over and parts set aside move it.
     """
     committed = journal.read_journal(run.root)
-    with workspace(run, committed) as connection:
+    with workspace(run, load_manifest(run), committed) as connection:
         (count,) = one_row(
             connection,
             f"SELECT count(*) FROM (SELECT pair FROM ({ASKED}) a"  # noqa: S608 - our own text
@@ -43,7 +44,7 @@ def recount_pairs(run: RunDir) -> None:
 def unread_prompts(run: RunDir, judge: int, judges: int) -> int:
     """How many unique prompts of one of several judges no part holds yet."""
     share = f"len(keys) // {judges}"
-    with workspace(run, journal.read_journal(run.root)) as connection:
+    with workspace(run, load_manifest(run), journal.read_journal(run.root)) as connection:
         (count,) = one_row(
             connection,
             "SELECT count(DISTINCT key) FROM (SELECT unnest(list_slice(keys,"  # noqa: S608
@@ -55,7 +56,7 @@ def unread_prompts(run: RunDir, judge: int, judges: int) -> int:
 
 def ambiguous_pair_ids(run: RunDir) -> int:
     """How many pair_ids of the plan stand for pairs of different content."""
-    with workspace(run, []) as connection:
+    with workspace(run, load_manifest(run), []) as connection:
         (count,) = one_row(
             connection,
             "SELECT count(*) FROM (SELECT pair_id FROM pairs_raw GROUP BY pair_id"
@@ -66,7 +67,7 @@ def ambiguous_pair_ids(run: RunDir) -> int:
 
 def duplicate_tokens_of(run: RunDir, reads: pa.Table) -> int:
     """Tokens of the duplicates of these prompts (READS) in the plan."""
-    with workspace(run, []) as connection:
+    with workspace(run, load_manifest(run), []) as connection:
         connection.register("candidate", reads.select(["prompt_key", "prompt_tokens"]))
         (tokens,) = one_row(
             connection,
@@ -84,7 +85,7 @@ def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], path: Path)
         None when the part does not fit: a key twice, one that the plan does not ask for, or one
         that a committed part has.
     """
-    with workspace(run, committed) as connection:
+    with workspace(run, load_manifest(run), committed) as connection:
         view_parquet(connection, "candidate", [path], READS)
         rows, keys, planned, taken, tokens = one_row(
             connection,
@@ -118,7 +119,7 @@ def reusable_reads(
     """
     columns = [name for name in READS.names if name not in {"bucket", "reused_from"}]
     chosen = ", ".join(f"r.{name}" for name in columns)
-    with workspace(run, journal.read_journal(run.root)) as connection:
+    with workspace(run, load_manifest(run), journal.read_journal(run.root)) as connection:
         files = [other.root / part.name for part in theirs]
         view_parquet(connection, "theirs", files, READS)
         reader = connection.sql(
