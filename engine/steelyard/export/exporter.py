@@ -27,8 +27,9 @@ from steelyard.export.overlap import HeldOutText
 from steelyard.export.selection import AvailableColumns, Selection, open_selection
 from steelyard.export.sources import ResponseSource, ShardSource, TextSource
 from steelyard.export.writer import DatasetWriter, check_folder, scratch, writing_dataset
-from steelyard.input import ShardSet
-from steelyard.input.side_files import open_instructions, open_responses, read_instructions
+from steelyard.input import ShardSet, open_shards
+from steelyard.input.roles import INSTRUCTIONS, RESPONSES
+from steelyard.input.side_files import read_instructions
 from steelyard.store.durable import sync, write_text
 from steelyard.store.run_input import reopen_input
 from steelyard.store.run_record import RunRecord
@@ -103,11 +104,10 @@ def export_dataset(
 
 def _texts(record: RunRecord, options: ExportOptions, responses: Responses | None) -> TextSource:
     if responses is not None:
-        shards = open_responses(responses.inputs, responses.columns)
+        shards = open_shards(responses.inputs, responses.columns, RESPONSES)
         return ResponseSource(shards, options)
     shards, limits = reopen_input(
         record,
-        effect="nothing was written",
         otherwise="give the texts with --responses FILE, one row per response: instruction_id or"
         " instruction, instruction, model, response",
     )
@@ -117,8 +117,10 @@ def _texts(record: RunRecord, options: ExportOptions, responses: Responses | Non
 def _evaluations(options: ExportOptions) -> ShardSet | None:
     if not options.decontaminate:
         return None
+    column = options.decontaminate_column
     try:
-        return open_instructions(options.decontaminate, options.decontaminate_column)
+        columns = {"instruction": column} if column else None
+        return open_shards(options.decontaminate, columns, INSTRUCTIONS)
     except (InputRefused, UsageError) as refused:
         cause = refused.cause.partition(" for --map")[0]
         raise InputRefused(

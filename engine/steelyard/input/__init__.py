@@ -23,24 +23,19 @@ of a shard's path below the inputs' common folder that read `key=value` are text
 
 from __future__ import annotations
 
-from steelyard.input.discover import Source, discover
-from steelyard.input.problems import Reason
+from steelyard.input.discover import discover
 from steelyard.input.roles import PROMPT_ROLES, REQUIRED, pair_roles
-from steelyard.input.rows import Limits, tally
-from steelyard.input.shardset import Shard, ShardSet, open_shards
+from steelyard.input.rows import Limits
+from steelyard.input.shardset import ShardSet, open_shards
 from steelyard.input.stream import stream
 
 __all__ = [
     "PROMPT_ROLES",
     "REQUIRED",
     "Limits",
-    "Reason",
-    "Shard",
     "ShardSet",
-    "Source",
     "discover",
     "open_shards",
     "pair_roles",
     "stream",
-    "tally",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from steelyard.core.schemas import REJECTS, Bool, Int64
-from steelyard.errors import InputRefused, SteelyardError, did_you_mean, escape
+from steelyard.errors import InputRefused, SteelyardError, escape
 
 SHOWN = 20  # problems that one error lists
 EXAMPLES = 3  # values that one problem of many rows shows
@@ -47,11 +47,6 @@ def raised_as(error: type[SteelyardError]) -> Iterator[None]:
 def printable(name: str) -> str:
     """Return the name of a column, file or folder, safe to print."""
     return escape(name, 200)
-
-
-def suggest_column(name: str, columns: Collection[str]) -> str:
-    """Return a remedy for a column that is not there: names like it, else all columns."""
-    return did_you_mean(name, columns, list_columns(columns))
 
 
 def list_columns(columns: Collection[str]) -> str:

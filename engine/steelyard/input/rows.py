@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -153,11 +152,6 @@ def split(
     if problems:
         rows = rows.filter(pa.array(problems.good()))
     return rows, problems.rejects(batch.shard, _pair_ids(batch, problems.bad_rows()))
-
-
-def tally(rejects: pa.RecordBatch) -> Counter[str]:
-    """Count the rejected rows by reason."""
-    return Counter(rejects.column("reason").to_pylist())
 
 
 def find_invalid_utf8(columns: Iterable[tuple[str, pa.Array]], problems: RowProblems) -> None:

@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import xxhash
 
 from steelyard.calibrators.calibrator import COLUMNS, Calibrator, calibrated_sql
 from steelyard.errors import CalibratorRefused, InputRefused, UsageError
-from steelyard.input import discover
+from steelyard.input.side_files import open_dataset
 from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
 from steelyard.store.durable import PARQUET, TEMPORARY, publish, write_text, writing
 from steelyard.store.rundir import RunDir
@@ -140,7 +139,7 @@ def calibrate_file(
     try:
         with refusing(partial(_refused, path)), open_memory() as connection:
             connection.execute("SET enable_progress_bar = false")  # it would print into the results
-            source = ds.dataset([source.path for source in discover([path])], format="parquet")
+            source = open_dataset(path)
             connection.register("source_rows", source)
             reader = connection.sql(_query(str(path), source.schema.names, columns, calibrator))
             with writing(out, "nothing was written", "try again"):
