@@ -48,10 +48,7 @@ class Counts:
 
 @dataclass(slots=True)
 class Reporter:
-    """Writer of progress; the clock and the stream are arguments, for tests.
-
-    `quiet` keeps everything back but warnings.
-    """
+    """Writes progress to a stream; `quiet` leaves out everything but warnings."""
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     quiet: bool = False
@@ -68,7 +65,7 @@ class Reporter:
             self.stream.flush()
 
     def warn(self, text: str) -> None:
-        """Write a line that stays, even when quiet."""
+        """Write a warning that stays, also when quiet."""
         self._end_line()
         self.stream.write(f"warning: {text}\n")
         self.stream.flush()
@@ -127,7 +124,7 @@ class Reporter:
 
 
 def duration(seconds: float | None) -> str:
-    """Format seconds for people; `?` when unknown."""
+    """Format seconds for people; None becomes `?`."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(round(seconds), 60)

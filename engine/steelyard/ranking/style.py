@@ -102,9 +102,7 @@ def read_with_style(
 
 
 def _counts_of_shards(record: RunRecord) -> pa.Table:
-    shards, limits = reopen_input(
-        record, effect="nothing was computed", otherwise="leave --style out"
-    )
+    shards, limits = reopen_input(record, otherwise="leave --style out")
     parts = []
     for rows, _ in stream(shards, limits):
         parts.append(counted(rows.select([*PLACE, *TEXTS])))

@@ -18,8 +18,7 @@ from steelyard.plan.keys import plan_batch
 from steelyard.plan.spec import JudgingSpec, KeySpec
 from steelyard.prompts.prepared import open_judges
 from steelyard.protocols.protocol import Example
-from steelyard.scoring.feed import batches
-from steelyard.scoring.read import read_all
+from steelyard.scoring.feed import batches, read_all
 from steelyard.store.reads.parts import reads_table
 from steelyard.store.verdicts.database import verdicts_of
 from steelyard.store.verdicts.views import VerdictSpec

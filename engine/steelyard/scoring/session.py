@@ -20,8 +20,7 @@ from steelyard.errors import EngineFailed, UsageError
 from steelyard.prompts.maker import PreparedBucket
 from steelyard.prompts.prepared import PreparedJudge
 from steelyard.scoring.cache_oracle import BlockOracle, warm_up
-from steelyard.scoring.feed import feed, prompt_batches
-from steelyard.scoring.read import read_all
+from steelyard.scoring.feed import feed, prompt_batches, read_all
 from steelyard.scoring.tally import Tally
 from steelyard.scoring.telemetry import Telemetry
 from steelyard.store.plan.buckets import BucketTexts

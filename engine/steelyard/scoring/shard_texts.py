@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
@@ -20,8 +21,8 @@ from steelyard.errors import InputRefused, IntegrityFault
 from steelyard.input import PROMPT_ROLES, Limits, ShardSet, stream
 from steelyard.plan.keys import plan_batch
 from steelyard.plan.spec import KeySpec
-from steelyard.store.plan.buckets import BucketTexts
-from steelyard.store.plan.files import PAIRS_FILE, Manifest, copied_texts, require_plan_file
+from steelyard.store.plan.buckets import BucketTexts, CopiedBucketTexts
+from steelyard.store.plan.files import PAIRS_FILE, Manifest, require_plan_file
 from steelyard.store.rundir import RunDir
 
 SCORE_ANEW = "score what is there now into a new run directory with `--reuse` of this one"
@@ -41,7 +42,7 @@ def open_texts(
         limits: of the plan.
     """
     if not manifest.in_shards:
-        return copied_texts(run, manifest)
+        return CopiedBucketTexts(partial(require_plan_file, run, manifest), manifest.unique)
     assert shards is not None  # noqa: S101 - the caller's duty
     return PlannedShards(run, manifest, shards, key_spec, limits)
 

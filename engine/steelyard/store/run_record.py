@@ -67,27 +67,16 @@ class ScoredRecord(_Record, frozen=True, kw_only=True):
 
 
 class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """How tables of verdicts were read, and what came of it.
+    """How tables of verdicts were read, and what came of it."""
 
-    Attributes:
-        tables: names.
-        paths: where they were; None in records that do not say so.
-        columns: by role.
-        b_wins: the preference that means b.
-        a_wins: the preference that means a.
-        pairs: verdicts taken.
-        rejected: rows refused, by reason.
-        files: digests of the files in RUN/imported, by name.
-    """
-
-    tables: tuple[str, ...]
-    paths: tuple[str, ...] | None = None
-    columns: dict[str, str]
-    b_wins: float
+    tables: tuple[str, ...]  # names
+    paths: tuple[str, ...] | None = None  # None in records that do not have them
+    columns: dict[str, str]  # by role
+    b_wins: float  # the preference that means b
     a_wins: float
     pairs: int
-    rejected: dict[str, int]
-    files: dict[str, str]
+    rejected: dict[str, int]  # rows by reason
+    files: dict[str, str]  # digests of the files in RUN/imported, by name
 
 
 class ImportedRecord(_Record, frozen=True, kw_only=True):

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import resource
 import shutil
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,15 +23,14 @@ from steelyard.errors import IntegrityFault, UsageError
 from steelyard.plan.dedupe import unique_prompts
 from steelyard.store.durable import PARQUET, file_digest, sync, write_text, writing
 from steelyard.store.images import ImageStore
-from steelyard.store.plan.buckets import BucketStore, CopiedBuckets, CopiedBucketTexts, ShardBuckets
+from steelyard.store.plan.buckets import BucketStore, CopiedBuckets, ShardBuckets
 from steelyard.store.rundir import RunDir
 
 PAIRS_ROWS = 1 << 16
 PAIRS_FILE = "pairs-00000.parquet"
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a plan holds. `unique[k]` is the number of unique prompts of bucket k.
 
     Where the texts were left in the shards, bucket k is the next `ranges[k]` pairs of the plan in
@@ -45,7 +43,7 @@ class Manifest:
     unique: list[int]
     ranges: list[int]
     text_bytes: int
-    longest_prompt_bytes: int
+    longest_prompt_bytes: int  # bounds its tokens besides the template
     metadata: list[str]
     files: dict[str, str]  # name relative to the run directory -> digest
     images: int = 0  # per row, at most
@@ -109,7 +107,9 @@ class PlanWriter:
         counts["pairs"] += len(rows)
         counts["asked"] += len(rows.pairs["keys"].flatten())
         counts["text_bytes"] += int(rows.text_bytes.sum())
-        counts["longest_prompt_bytes"] = max(counts["longest_prompt_bytes"], _longest(rows))
+        counts["longest_prompt_bytes"] = max(
+            counts["longest_prompt_bytes"], int(rows.text_bytes.max())
+        )
         digests = rows.texts["images"]
         if digests.null_count < len(rows):
             self._images = max(self._images, *(len(read_digests(x)) for x in digests.to_pylist()))
@@ -154,7 +154,9 @@ class PlanWriter:
             if moved := self._buckets.finish():
                 self._move_pairs(moved)
             manifest = self._manifest()
-            write_text(self._folder / "plan.json", json.dumps(asdict(manifest), indent=1))
+            write_text(
+                self._folder / "plan.json", json.dumps(msgspec.to_builtins(manifest), indent=1)
+            )
             for name in manifest.files:
                 sync(self._path(name))
             shutil.rmtree(self._run.rejects, ignore_errors=True)
@@ -221,13 +223,12 @@ def read_manifest(run: RunDir) -> Manifest | None:
     """
     path = run.plan / "plan.json"
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return Manifest(**content)
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError:
         if run.plan.exists():
             raise _damaged(path) from None
         return None
-    except (ValueError, TypeError):
+    except msgspec.DecodeError:
         raise _damaged(path) from None
 
 
@@ -274,11 +275,6 @@ def plan_files(run: RunDir, manifest: Manifest, prefix: str) -> list[Path]:
     ]
 
 
-def copied_texts(run: RunDir, manifest: Manifest) -> CopiedBucketTexts:
-    """Open the texts of a plan that holds a copy of them; check each file when it is read."""
-    return CopiedBucketTexts(lambda name: require_plan_file(run, manifest, name), manifest.unique)
-
-
 def _damaged(path: Path) -> IntegrityFault:
     return IntegrityFault(
         "a file of the plan is damaged or missing",
@@ -291,11 +287,6 @@ def _damaged(path: Path) -> IntegrityFault:
 def unique_of(texts: pa.Table) -> Unique:
     """Return the unique prompts of a bucket, from its column keys."""
     return unique_prompts(pa.concat_arrays(texts["keys"].chunks))
-
-
-def _longest(rows: Planned) -> int:
-    """Return the bytes of the longest pair: at most that many tokens besides the template."""
-    return int(rows.text_bytes.max())
 
 
 def _allow_open_files(count: int) -> None:
