@@ -33,12 +33,7 @@ SAMPLE = {
     "reference": "Jupiter.",
     "criterion": "The response names the right planet.",
 }
-_EXAMPLE = {
-    "instruction": "How much is 2 + 2?",
-    "response_a": "4",
-    "response_b": "5",
-    "verdict": "A",
-}
+_EXAMPLE = {"instruction": "How much is 2 + 2?", "response_a": "4", "response_b": "5"}
 # Slots in the order in which they change from prompt to prompt: what changes least comes first.
 _STEADY = (
     ("system", "conversation", "instruction", "reference"),
@@ -235,7 +230,7 @@ def _check_sharing(compiled: Compiled) -> list[Finding]:
 def _opened(name: str, judge_name: str) -> Iterator[PreparedJudge]:
     """Open a judge that is asked by a protocol, with one worked example if it shows any."""
     protocol = get_protocol(name)
-    verdict = protocol.labels[0] if protocol.labels else _EXAMPLE["verdict"]
+    verdict = protocol.labels[0] if protocol.labels else "A"
     examples = [Example({**_EXAMPLE, "verdict": verdict})] if protocol.has_examples else []
     config = RunConfig(judge=(judge_name,)).validate()
     with open_judges(config, JudgingSpec.plain(protocol), examples) as (prepared,):

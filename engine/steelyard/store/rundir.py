@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from steelyard.errors import RunLocked, UsageError, escape
-from steelyard.store.durable import read_json_lines, writing
+from steelyard.store.durable import writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +103,6 @@ class RunDir:
         line = {"event": event, "at": now(), "pid": os.getpid(), **content}
         with writing(self.sessions), self.sessions.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, default=str) + "\n")
-
-    def read_sessions(self) -> list[dict[str, Any]]:
-        """Return session events in their order."""
-        return read_json_lines(self.sessions)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
