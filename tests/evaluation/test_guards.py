@@ -39,7 +39,7 @@ def test_a_table_of_several_judges_is_refused_with_counts(tmp_path):
         lambda: evaluate_source(source, gold, EvaluateOptions(bootstraps=0)),
         lambda: fit_calibrator(source, gold, FitOptions()),
     ):
-        with pytest.raises(InputRefused, match="200 rows are of 100 pair_ids"):
+        with pytest.raises(InputRefused, match="200 rows have 100 pair_ids"):
             use()
 
 
