@@ -91,7 +91,7 @@ def rate(
         more = (*more, note)
     if model == "bradley-terry":  # its gradients take ties as halves
         contest = replace(contest, rows=contest.rows._replace(tie=NOTHING))
-    rating = _anchored(fitted.found[None, :-1], position)[0]
+    rating = _anchored(fitted.estimate[None, :-1], position)[0]
     if intervals == "bootstrap":
         draws, some = _bootstrap(contest, MODELS[model], fitted, replicates, seed)
         draws, more = _anchored(draws, position), (*more, *some)
@@ -102,7 +102,7 @@ def rate(
         covariance = _anchored_covariance(covariance, position)
         wide = NormalDist().inv_cdf(0.5 + level / 2) * np.sqrt(np.maximum(np.diag(covariance), 0))
         lower, upper = rating - wide, rating + wide
-    ties = None if model == "bradley-terry" else math.exp(fitted.found[-1])
+    ties = None if model == "bradley-terry" else math.exp(fitted.estimate[-1])
     names = contest.competitors
     return Ratings(names, rating, lower, upper, covariance, ties, more)
 
@@ -116,7 +116,7 @@ def _estimate(contest: Tournament, model: str) -> tuple[Fit, tuple[str, ...]]:
         warnings += ("all competitors got a tie with an average one, to keep ratings finite",)
     prior = np.full(contest.size, float(bool(warnings)))
     fitted = solve(MODELS[model], pairs, prior, np.append(np.zeros(contest.size), 0.5))
-    if not fitted.converged or not np.isfinite(fitted.found).all():
+    if not fitted.converged or not np.isfinite(fitted.estimate).all():
         raise RatingFailed(
             f"the {model} model has no finite maximum on these comparisons",
             remedy="use the model bradley-terry, which counts a tie as half a win",
@@ -163,7 +163,7 @@ def _sandwich(contest: Tournament, kind: int, fitted: Fit, *, clustered: bool) -
     """Return the covariance [K, K] of log-strengths, in points of the Elo scale."""
     groups = group(contest.cluster, contest.clusters) if clustered else None
     units = contest.clusters if clustered else len(contest)
-    middle = gradient_products(contest.rows, pair_slopes(kind, fitted.found), groups)
+    middle = gradient_products(contest.rows, pair_slopes(kind, fitted.estimate), groups)
     size = contest.size if kind == links.BRADLEY_TERRY else contest.size + 1
     information, middle = fitted.information[:size, :size].copy(), middle[:size, :size]
     level, total = np.diag(information).mean(), information[: contest.size, : contest.size].sum()
@@ -183,7 +183,7 @@ def _bootstrap(
         contest.rows,
         contest.cluster,
         clusters=contest.clusters,
-        start=fitted.found,
+        start=fitted.estimate,
         replicates=replicates,
         seed=seed,
     )

@@ -155,8 +155,8 @@ def _difficulty(table: pa.Table, path: Path) -> Float64:
         low, high = contradictory[0]
         raise InputRefused(
             f"{len(contradictory):,} of {pc.count_distinct(ids).as_py():,} instructions have"
-            f" several difficulties, such as {escape(named['pair_id'][low], 80)}: {values[low]:g} and"
-            f" {values[high]:g}",
+            f" several difficulties, such as {escape(named['pair_id'][low], 80)}:"
+            f" {values[low]:g} and {values[high]:g}",
             place=str(path),
             remedy="give each instruction a single difficulty",
         )
