@@ -24,6 +24,7 @@ from steelyard.store.durable import file_digest, write_table
 from steelyard.store.reads import journal
 from steelyard.store.reads.parts import commit_part
 from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import handoff
 
 # A command, then on the last line of stderr its peak memory in GiB, seconds and processor seconds.
@@ -161,7 +162,7 @@ def main() -> int:
         measured("fit", seed, "calibrate", "fit", run.root, "--out", calibrator, "--agreement", 0.5)
         inflate(run, chosen.pairs // seed)
         rows = chosen.pairs // seed * seed
-        handoff.compact(run)
+        handoff.compact(RunSnapshot.take(run.root))
         table, gold = table_of(run, folder)
         times = ("--bootstraps", chosen.bootstraps)
         by = ("--by", "subset")

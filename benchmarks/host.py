@@ -31,9 +31,10 @@ from pathlib import Path
 from steelyard.plan.spec import KeySpec
 from steelyard.scoring.planner import write_plan
 from steelyard.protocols.axes import PromptAxes
-from steelyard.input import open_shards, stream
+from steelyard.core.config import RunConfig
+from steelyard.input import open_shards
 from steelyard.store.rundir import RunDir
-shards = open_shards([sys.argv[1]])
+shards, config = open_shards([sys.argv[1]]), RunConfig()
 shown = {"conversation", "first", "instruction", "reference", "second", "system"}
 key_spec = KeySpec(PromptAxes(), ((bytes(16),),), (), frozenset(shown))
 with tempfile.TemporaryDirectory(dir=sys.argv[2]) as folder:
@@ -41,9 +42,7 @@ with tempfile.TemporaryDirectory(dir=sys.argv[2]) as folder:
     run.create()
     began, used = time.perf_counter(), time.process_time()
     plan = write_plan(
-        run, lambda: stream(shards), key_spec=key_spec, expected=shards.rows,
-        bucket_bytes=32 << 20, schema=shards.schema, local=shards.local,
-        on_progress=lambda accepted, refused: None,
+        run, shards, config, key_spec, lambda accepted, refused: None
     )
     seconds, used = time.perf_counter() - began, time.process_time() - used
     size = sum(path.stat().st_size for path in run.plan.iterdir())
@@ -65,7 +64,6 @@ from steelyard.prompts.judging import resolve_spec
 from steelyard.prompts.prepared import open_judges
 from steelyard.scoring.cache_oracle import BlockOracle
 from steelyard.scoring.planner import write_plan
-from steelyard.input import stream
 from steelyard.store.run_input import open_input, row_limits
 from steelyard.store.rundir import RunDir
 from steelyard.scoring.tally import Tally
@@ -82,9 +80,7 @@ with tempfile.TemporaryDirectory(dir=sys.argv[2]) as folder:
     run = RunDir(Path(folder))
     run.create()
     plan = write_plan(
-        run, lambda: stream(shards), key_spec=key_spec, expected=shards.rows,
-        bucket_bytes=32 << 20, schema=shards.schema, local=shards.local,
-        on_progress=lambda accepted, refused: None,
+        run, shards, config, key_spec, lambda accepted, refused: None
     )
     with closing(open_texts(run, plan, shards, key_spec, row_limits(config))) as texts:
         buckets = feed(texts, plan, maker, lambda bucket: set())

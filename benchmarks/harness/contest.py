@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -20,8 +19,10 @@ from harness.common import parser
 from harness.prompts import PROTOCOL, both_orders, encoder_of, pairwise_template, tokenise
 from harness.tinyjudge import tiny_judge
 from harness.tools import Job, Outcome
+from steelyard.judge.vllm.process import uncompiled
 
 Tool = Callable[[Job], Outcome]
+Run = Callable[[Tool, Job], Outcome]
 STEELYARD = "steelyard"
 TOOLS: dict[str, Tool] = {
     STEELYARD: tools.steelyard,
@@ -45,21 +46,22 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where a benchmark runs: the judge, a scratch folder, and a process for smoke sizes."""
+    """The judge of a benchmark, a scratch folder, and the rounds of each workload."""
 
     judge: str
     folder: Path
     rounds: int
-    shared: ProcessPoolExecutor | None
+    smoke: bool
 
     @contextmanager
-    def process(self) -> Iterator[ProcessPoolExecutor]:
-        """A fresh process for the runs of one workload; smoke sizes share one."""
-        if self.shared:
-            yield self.shared
+    def process(self) -> Iterator[Run]:
+        """A fresh process for the runs of one workload; smoke sizes stay in this one."""
+        if self.smoke:
+            with uncompiled(spawned=False):  # compiling takes seconds that pay in long runs only
+                yield lambda tool, job: tool(job)
             return
         with ProcessPoolExecutor(1, get_context("spawn")) as made:
-            yield made
+            yield lambda tool, job: made.submit(tool, job).result()
 
 
 def options(text: str | None) -> argparse.ArgumentParser:
@@ -77,13 +79,11 @@ def bench(chosen: argparse.Namespace) -> Iterator[Bench]:
     with tempfile.TemporaryDirectory(prefix="steelyard-bench-") as name:
         folder = Path(name)
         if not chosen.smoke:
-            yield Bench(chosen.judge, folder, chosen.rounds, None)
+            yield Bench(chosen.judge, folder, chosen.rounds, smoke=False)
             return
-        os.environ["TORCH_COMPILE_DISABLE"] = "1"  # seconds that only pay in long runs
         corpus = [PROTOCOL.system, *(text for text, _ in texts(chosen).items)]
         judge = tiny_judge(folder / "judge", corpus)
-        with ProcessPoolExecutor(1, get_context("spawn")) as shared:
-            yield Bench(str(judge), folder, 1, shared)
+        yield Bench(str(judge), folder, 1, smoke=True)
 
 
 def texts(chosen: argparse.Namespace, limits: workloads.Limits | None = None) -> workloads.Texts:
@@ -175,20 +175,20 @@ def rounds(place: Bench, job: Job, fighters: Mapping[str, Tool]) -> dict[str, li
     """
     found: dict[str, list[Outcome]] = {name: [] for name in fighters}
     order = list(fighters)
-    with place.process() as process:
-        if not place.shared:
+    with place.process() as run:
+        if not place.smoke:
             few = workloads.write(workloads.read(job.shards)[:2], job.shards.parent / "few")
-            _turn(process, replace(job, shards=few), fighters, order, {})
+            _turn(run, replace(job, shards=few), fighters, order, {})
         for number in range(place.rounds):
             turn = order if number % 2 == 0 else order[::-1]
             settings = found[order[0]][0].settings if number else {}
-            for name, outcome in _turn(process, job, fighters, turn, settings):
+            for name, outcome in _turn(run, job, fighters, turn, settings):
                 found[name].append(outcome)
     return found
 
 
 def _turn(
-    process: ProcessPoolExecutor,
+    run: Run,
     job: Job,
     fighters: Mapping[str, Tool],
     order: list[str],
@@ -197,7 +197,7 @@ def _turn(
     """One run of each; the settings are those that Steelyard chose when it came first."""
     found = []
     for name in order:
-        outcome = process.submit(fighters[name], replace(job, settings=settings)).result()
+        outcome = run(fighters[name], replace(job, settings=settings))
         settings = settings or outcome.settings
         found.append((name, outcome))
     return found

@@ -74,7 +74,7 @@ class Outcome:
 def steelyard(job: Job) -> Outcome:
     """A whole run of the product; seconds as it notes them itself, with the engine loaded."""
     import steelyard as product
-    from steelyard.store.rundir import RunDir
+    from steelyard.store.durable import read_json_lines
 
     folder = job.shards.parent / "run"
     shutil.rmtree(folder, ignore_errors=True)
@@ -83,7 +83,7 @@ def steelyard(job: Job) -> Outcome:
             job.shards, run=folder, judge=job.judge, engine=job.engine, **job.options
         )
     tokens = run.status()["tokens"]
-    start, end = RunDir(folder).read_sessions()
+    start, end = read_json_lines(folder / "sessions.jsonl")
     if job.prompts is not None:
         rows = [np.asarray(row, dtype=np.int32) for row in meter.prompts]
         np.savez(job.prompts, tokens=np.concatenate(rows), lengths=[len(row) for row in rows])

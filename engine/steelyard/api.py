@@ -18,6 +18,7 @@ from steelyard.scoring.run import score as score_run
 from steelyard.scoring.status import run_status
 from steelyard.store.run_record import read_record
 from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import database
 
 __all__ = ["ExportOptions", "Run", "RunConfig", "open_run", "score"]
@@ -36,7 +37,7 @@ class Run:
             UsageError: DuckDB refuses the query.
             IntegrityFault: a file of the run is damaged.
         """
-        return database.query(RunDir(self.root), query)
+        return database.query(RunSnapshot.take(self.root), query)
 
     def verdicts(self) -> pa.Table:
         """Return all verdicts, in the order of the input."""

@@ -145,7 +145,7 @@ def test_evaluate_shows_raw_beside_calibrated(place, run, gold):
     if not (run.root / "calibration.json").exists():
         pytest.skip("needs the calibrated run of the test before")
     done = program("evaluate", run.root, "--gold", gold, "--by", "source", "--json",
-                   "--bootstraps", 100)  # fmt: skip
+                   "--replicates", 100)  # fmt: skip
     content = json.loads(done.stdout)
     raw, made = ({one["metric"]: one for one in content[kind]["metrics"]}
                  for kind in ("raw", "calibrated"))  # fmt: skip
@@ -156,7 +156,7 @@ def test_evaluate_shows_raw_beside_calibrated(place, run, gold):
     assert {part["value"] for part in content["parts"]} == {f"s{i}" for i in range(5)}
     pairs = sum(part["raw"]["pairs"] for part in content["parts"])
     assert pairs == content["raw"]["pairs"]
-    text = program("evaluate", run.root, "--gold", gold, "--bootstraps", 100).stdout
+    text = program("evaluate", run.root, "--gold", gold, "--replicates", 100).stdout
     assert "reliability, calibrated" in text
     assert "(0.4, 0.5]" in text
 
@@ -213,7 +213,7 @@ def test_gold_of_the_shards_is_used_without_a_file(tmp_path):
     table = pairs_table(60).append_column("label", pa.array(["A", "B", "tie"] * 20))
     pq.write_table(table, tmp_path / "p.parquet")
     run = steelyard.score(tmp_path / "p.parquet", run=tmp_path / "run", judge="scripted")
-    report = evaluate_source(Source(run.root), None, EvaluateOptions(bootstraps=0))
+    report = evaluate_source(Source(run.root), None, EvaluateOptions(replicates=0))
     assert report.whole.raw.pairs == 60
 
 

@@ -218,7 +218,7 @@ def test_wrong_usage_is_told(line):
 def test_a_diagram_is_drawn(name, tmp_path):
     pytest.importorskip("matplotlib")
     table, gold, _ = scores(tmp_path)
-    line = ("evaluate", table, "--logit", "difference", "--gold", gold, "--bootstraps", 50)
+    line = ("evaluate", table, "--logit", "difference", "--gold", gold, "--replicates", 50)
     pictures = []
     for _ in range(2):
         done = program(*line, "--diagram", tmp_path / name)

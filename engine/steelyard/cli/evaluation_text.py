@@ -12,7 +12,7 @@ from steelyard.calibrators.piecewise import Histogram
 from steelyard.cli.tables import format_fields, format_table
 from steelyard.evaluation.evaluate import Assessment, Report
 from steelyard.evaluation.fit import FitResult
-from steelyard.evaluation.metrics.bootstrap import FEWEST_BOOTSTRAPS, Bin, Estimate, Evaluation
+from steelyard.evaluation.metrics.bootstrap import MIN_REPLICATES, Bin, Estimate, Evaluation
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL
 
 MOST_ANNOTATORS = 12
@@ -113,8 +113,8 @@ def format_report(report: Report) -> str:
 
 
 def _intervals(report: Report) -> str:
-    replicates = report.options.bootstraps
-    if replicates < FEWEST_BOOTSTRAPS:
+    replicates = report.options.replicates
+    if replicates < MIN_REPLICATES:
         return f"no intervals (--replicates {replicates})"
     if report.whole.raw.instructions < MIN_FOR_INTERVAL:
         return f"no intervals: fewer than {MIN_FOR_INTERVAL} instructions"

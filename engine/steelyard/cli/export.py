@@ -30,7 +30,7 @@ from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
     "--form", default=FORMS[0], type=click.Choice(FORMS), help="Format of the text columns."
 )
 @click.option(
-    "--where", metavar="SQL", help="Keep verdicts that meet this condition on their columns."
+    "--where", metavar="SQL", help="Keep verdicts for which this condition on their columns holds."
 )
 @click.option(
     "--min-probability",
@@ -56,7 +56,7 @@ from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
     type=click.Choice(SELECT),
     help="Pairs to take per instruction.  [default: all; for sft: best-worst]",
 )
-@click.option("--per-instruction", type=int, help="Keep at most N pairs per instruction.")
+@click.option("--per-instruction", type=int, help="Keep at most this many pairs per instruction.")
 @click.option(
     "--balance-length",
     is_flag=True,
@@ -102,7 +102,7 @@ from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
     " response. Repeatable."
 )
 @click.option("--seed", default=0, help="Seed of splits and random choices.")
-@click.option("--rows-per-file", default=100_000, help="Most rows per Parquet file.")
+@click.option("--rows-per-file", default=100_000, help="Maximum number of rows per Parquet file.")
 @quiet_option
 @json_option
 def export(run: Path, out: Path | None, dry_run: bool, quiet: bool, **options: Any) -> None:
@@ -125,7 +125,11 @@ def export(run: Path, out: Path | None, dry_run: bool, quiet: bool, **options: A
 
 
 def format_export(content: dict[str, Any]) -> str:
-    """Format what became of the verdicts, and how many rows each split has."""
-    from steelyard.export.card import format_books
+    """Return what became of the verdicts, and how many rows each split has."""
+    from steelyard.export.card import count_verdicts
 
-    return format_books(content)
+    lines = [f"{count:>12}  {what}" for what, count in count_verdicts(content)]
+    for split, rows in content["rows"].items():
+        instructions = content["instructions"][split]
+        lines.append(f"{rows:>12,}  rows of {instructions:,} instructions in the split {split}")
+    return "\n".join(lines)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from steelyard.errors import EnvironmentFault, UsageError, escape
+from steelyard.errors import EnvironmentFault, UsageError
 from steelyard.evaluation.evaluate import Assessment
 from steelyard.evaluation.metrics.bootstrap import Bin
 from steelyard.store.durable import TEMPORARY, publish, writing
@@ -58,23 +58,16 @@ def check_diagram(path: Path) -> None:
     """Check that a diagram can be written to a file, before the work.
 
     Raises:
-        UsageError: the file's name does not end in .svg or .png, or its folder does not exist.
+        UsageError: it is not a .svg or .png file in an existing folder.
         EnvironmentFault: matplotlib is not installed.
     """
-    if path.suffix not in KINDS:
-        problem = f"{escape(path.name)} does not end in .svg or .png"
-    elif path.is_dir():
-        problem = "it is a folder"
-    elif not path.parent.is_dir():
-        problem = "its folder does not exist"
-    else:
-        require_matplotlib()
-        return
-    raise UsageError(
-        f"the diagram cannot be written: {problem}",
-        place=str(path),
-        remedy="with --diagram, name a .svg or .png file in an existing folder",
-    )
+    if path.suffix not in KINDS or path.is_dir() or not path.parent.is_dir():
+        raise UsageError(
+            "the diagram cannot be written: this is not a .svg or .png file in an existing folder",
+            place=str(path),
+            remedy="name another file with --diagram",
+        )
+    require_matplotlib()
 
 
 def plot_rank(content: dict[str, Any], folder: Path) -> None:

@@ -29,15 +29,15 @@ def sql(run: Path, query: str, max_rows: int) -> None:
     The tables are verdicts, answers, reads, rejects, work and run; docs/sql.md describes their
     columns. A query cannot open files or load extensions.
     """
-    from steelyard.store.rundir import RunDir
+    from steelyard.store.snapshot import RunSnapshot
     from steelyard.store.verdicts import database
 
     if not query.strip(" \n\t;"):
         raise click.UsageError("the query is empty")
     if wants_json():
-        print_json(rows_of(database.query(RunDir(run), query)))
+        print_json(rows_of(database.query(RunSnapshot.take(run), query)))
     else:
-        click.echo(database.show(RunDir(run), query, max_rows))
+        click.echo(database.show(RunSnapshot.take(run), query, max_rows))
 
 
 @click.command()
@@ -51,12 +51,13 @@ def compact(run: Path, out: Path | None) -> None:
     """
     from steelyard.store.run_record import read_record
     from steelyard.store.rundir import RunDir
+    from steelyard.store.snapshot import RunSnapshot
     from steelyard.store.verdicts import handoff
 
     directory = RunDir(run)
     read_record(directory)
     with nullcontext() if out else directory.lock():  # the run's own file has one writer
-        counts = handoff.compact(directory, out)
+        counts = handoff.compact(RunSnapshot.take(run), out)
     emit(
         {"database": str(out or directory.database), **counts},
         "{database}: {verdicts:,} verdicts of {pairs:,} pairs, from {reads:,} reads of"

@@ -106,8 +106,7 @@ def winrate(source: Path, column_map: tuple[str, ...], **options: Any) -> None:
 def bias(source: Path, column_map: tuple[str, ...], by: str | None) -> None:
     """Measure what sways a judge besides quality.
 
-    The biases are towards a position, length, and the judge's own model family, and the
-    probability that the judge puts on no label.
+    Reports position bias, length bias, self-preference by model family, and label mass.
 
     The source is a run or a file, as for `rank`. If it has gold, the report also shows how far
     people share the judge's preference for length or a family.

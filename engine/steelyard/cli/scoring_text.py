@@ -113,7 +113,7 @@ def format_plan(content: dict[str, Any]) -> str:
             ),
             (
                 "disk",
-                f"{amount(content['plan_bytes'])} for the plan, in {content['buckets']} buckets"
+                f"{amount(content['plan_bytes'])} for the plan, buckets: {content['buckets']}"
                 + ("; texts stay in the shards" if content["texts"] == "in shards" else ""),
             ),
             ("time", time),

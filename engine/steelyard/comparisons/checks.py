@@ -20,7 +20,7 @@ from steelyard.statistics.logistic import sigmoid
 SOURCES = {"logit", "winner", "score_a", "score_b"}
 NO_PREFERENCE = "no preference"
 NO_WEIGHT = "weight 0"
-PAIR = "pair of an instruction"  # a column of ids that stand in where a row has no instruction
+PAIR = "pair of an instruction"  # a column of ids for rows that have no instruction
 LONGEST = 2**31 - 1  # characters, as an import takes them
 LIGHTEST, HEAVIEST = 1e-9, 1e12  # weights: beyond them sums of floats lose the rest
 LARGEST = float(np.finfo(np.float64).max)

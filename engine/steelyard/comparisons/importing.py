@@ -1,4 +1,4 @@
-"""Verdicts that were made elsewhere become a run: tables -> verdicts in Parquet -> DuckDB.
+"""Turns verdicts that were made elsewhere into a run: tables -> verdicts in Parquet -> DuckDB.
 
 Preferences are brought to [0, 1] here and nowhere else, and never stored on another scale.
 """
@@ -31,6 +31,7 @@ from steelyard.store.run_record import (
     write_record,
 )
 from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import handoff
 from steelyard.store.verdicts.imported import ImportWriter
 
@@ -45,14 +46,13 @@ def import_tables(
     scale: str | None = None,
     judge: str = PROTOCOL,
 ) -> int:
-    """Make a run of verdicts that were made elsewhere and are in tables.
+    """Make a run of tables with verdicts that were made elsewhere.
 
     Args:
         inputs: Parquet files, folders, patterns or URLs.
         run: the run directory, which must not hold a run.
         column_map: role -> column, or `=NAME` for a competitor that is the same in all rows.
-        scale: the preference that means "b wins", two dots, the one that means "a wins"; None:
-            0..1.
+        scale: the preference that means "b wins", two dots, the one for "a wins"; None: 0..1.
         judge: who made the verdicts.
 
     Returns:
@@ -62,8 +62,8 @@ def import_tables(
         UsageError: the map or the scale is wrong, or there is a run already.
         InputRefused: the tables cannot be read, lack a role, or no row is good.
     """
-    place = RunDir(run)
-    place.check_place()
+    target = RunDir(run)
+    target.check()
     if not judge.strip():
         raise UsageError("the judge has no name", remedy="--judge NAME says who made the verdicts")
     low, high = _scale("0..1" if scale is None else scale)
@@ -79,17 +79,17 @@ def import_tables(
             remedy="leave it out, or name the column of preferences: --map preference=COLUMN"
             " --map winner=",
         )
-    with place.lock():
-        if place.record_file.exists():
+    with target.lock():
+        if target.record_file.exists():
             raise UsageError(
                 "there is a run already",
                 place=str(run),
                 effect="nothing was changed",
                 remedy="name a new folder with --run",
             )
-        imported = _write(place, tables, reading)
-        write_record(place, _record(imported, tables, reading))
-        handoff.compact(place)
+        imported = _write(target, tables, reading)
+        write_record(target, _record(imported, tables, reading))
+        handoff.compact(RunSnapshot.take(run))
     return EXIT_ROW_ERRORS if imported["rejected"] else EXIT_DONE
 
 
@@ -125,22 +125,25 @@ def _constants(column_map: Mapping[str, str]) -> tuple[dict[str, str], dict[str,
 
 
 def _check_result(tables: ShardSet) -> None:
-    both = {"preference", "winner"} <= tables.roles.keys()
-    if both or not {"preference", "winner"} & tables.roles.keys():
+    place = escape(tables.sources[0].name, 200)
+    results = {"preference", "winner"} & tables.roles.keys()
+    if not results:
         columns = list_columns([*tables.roles.values(), *tables.metadata.names])
         raise InputRefused(
-            "preference and winner are both there"
-            if both
-            else "no column for preference or winner",
-            place=escape(tables.sources[0].name, 200),
-            remedy="leave one out: --map winner= or --map preference="
-            if both
-            else f"name it: --map preference=COLUMN or --map winner=COLUMN; {columns}",
+            "no column for preference or winner",
+            place=place,
+            remedy=f"name it: --map preference=COLUMN or --map winner=COLUMN; {columns}",
+        )
+    if len(results) > 1:
+        raise InputRefused(
+            "preference and winner are both there",
+            place=place,
+            remedy="leave one out: --map winner= or --map preference=",
         )
 
 
-def _write(place: RunDir, tables: ShardSet, reading: Reading) -> dict[str, Any]:
-    writer = ImportWriter(place, verdict_schema(tables.metadata))
+def _write(target: RunDir, tables: ShardSet, reading: Reading) -> dict[str, Any]:
+    writer = ImportWriter(target, verdict_schema(tables.metadata))
     first: str | None = None
     try:
         with closing(read(tables, Limits())) as batches:

@@ -37,7 +37,7 @@ from steelyard.input.problems import RowProblems
 from steelyard.input.roles import COMPARISONS
 from steelyard.input.side_files import open_dataset
 from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
-from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import Connection, lock, one_row, open_file, open_memory, refusing
 from steelyard.store.verdicts.database import open_sql
 
@@ -68,7 +68,7 @@ class Comparisons:
 
 
 def read_comparisons(
-    path: Path,
+    source: Path | RunSnapshot,
     columns: Mapping[str, str] | None,
     need: Sequence[str],
     want: Sequence[str] = (),
@@ -77,7 +77,7 @@ def read_comparisons(
     """Read what a statistic needs from a run or a file.
 
     Args:
-        path: run directory, `.duckdb` file, or Parquet file, folder or pattern.
+        source: run, run directory, `.duckdb` file, or Parquet file, folder or pattern.
         columns: role -> column, as `--map` gives it. In parentheses it is an expression over the
             columns, in DuckDB's SQL: `preference=(score - 1)`. An empty one leaves the role out.
         need: roles, or names of columns, that have to be there.
@@ -90,7 +90,8 @@ def read_comparisons(
         NothingLeft: no row can be used.
         IntegrityFault: a file of the run is damaged.
     """
-    with _open(path) as (connection, names):
+    path = source if isinstance(source, Path) else source.run.root
+    with _open(source) as (connection, names):
         column_map = columns or {}
         roles = resolve_sql(str(path), names, column_map, need, want)
         left_out, where = _left_out(connection, names)
@@ -189,7 +190,7 @@ def _read(
 
 def _left_out(connection: Connection, names: Mapping[str, str]) -> tuple[Counter[str], str]:
     """Count a run's rows without numbers by status; the WHERE that leaves them out follows."""
-    if not {"status", "raw_preference"} <= names.keys():
+    if any(names.get(name) != quoted(name) for name in ("status", "raw_preference")):
         return Counter(), ""
     counts = connection.sql(
         f"SELECT status, count(*) FROM {SOURCE} WHERE status <> 'ok' GROUP BY 1 ORDER BY 1"  # noqa: S608
@@ -198,10 +199,12 @@ def _left_out(connection: Connection, names: Mapping[str, str]) -> tuple[Counter
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[Connection, dict[str, str]]]:
+def _open(path: Path | RunSnapshot) -> Iterator[tuple[Connection, dict[str, str]]]:
     """Open a locked connection with the source's rows as SOURCE; give it and their columns."""
-    if (path / "run.json").exists():
-        with open_sql(RunDir(path)) as connection:
+    if isinstance(path, Path) and (path / "run.json").exists():
+        path = RunSnapshot.take(path)
+    if isinstance(path, RunSnapshot):
+        with open_sql(path) as connection:
             yield connection, _named(connection, "SELECT * FROM verdicts")
     else:
         connection = _database(path) if path.suffix == ".duckdb" else open_memory()

@@ -32,7 +32,7 @@ from steelyard.evaluation.metrics.pairs import TIE, ScoredPairs, predicted_class
 
 OPTIONAL = ("tie", *ORDERS, *MASSES, "calibrated_tie")  # what a pair may lack
 CHANCE = 0.5
-MOST_BOOTSTRAPS = 100_000
+MAX_REPLICATES = 100_000
 MANY_TIES = 0.25  # share of verdicts
 MOST_VALUES = 200  # of a column to evaluate by
 COMPARED = (
@@ -47,7 +47,7 @@ class EvaluateOptions:
 
     by: str | None = None
     tie_band: float = 0.0
-    bootstraps: int = 1000
+    replicates: int = 1000
     seed: int = 0
 
 
@@ -86,7 +86,7 @@ class Report:
         return {
             "by": self.options.by,
             "tie_band": self.options.tie_band,
-            "bootstraps": self.options.bootstraps,
+            "bootstraps": self.options.replicates,
             "seed": self.options.seed,
             **self.whole.to_json(),
             "parts": [part.to_json() for part in self.parts],
@@ -113,10 +113,10 @@ def evaluate_source(
             f"--tie-band is {options.tie_band}",
             remedy="give a distance from 0.5: 0 or more, below 0.5",
         )
-    if not 0 <= options.bootstraps <= MOST_BOOTSTRAPS:
+    if not 0 <= options.replicates <= MAX_REPLICATES:
         raise UsageError(
-            f"--bootstraps is {options.bootstraps:,}",
-            remedy=f"give a number from 0 to {MOST_BOOTSTRAPS:,}",
+            f"--replicates is {options.replicates:,}",
+            remedy=f"give a number from 0 to {MAX_REPLICATES:,}",
         )
     if options.seed < 0:
         raise UsageError(f"--seed is {options.seed}", remedy="give 0 or more")
@@ -184,7 +184,7 @@ def _near_chance(whole: Assessment) -> list[str]:
 def _assess(
     value: str | None, raw: ScoredPairs, calibrated: ScoredPairs | None, options: EvaluateOptions
 ) -> Assessment:
-    settings = {"replicates": options.bootstraps, "seed": options.seed}
+    settings = {"replicates": options.replicates, "seed": options.seed}
     before = resample(raw, band=options.tie_band, **settings)
     if calibrated is None:
         return Assessment(value, summarise(before), None, {})

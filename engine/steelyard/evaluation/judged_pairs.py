@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from steelyard.core.schemas import Float64, Int64
 from steelyard.errors import CalibratorRefused, InputRefused, escape
 from steelyard.input.sql_roles import quoted
 from steelyard.statistics.logistic import logit
-from steelyard.store.run_record import ScoredRecord, read_record
-from steelyard.store.rundir import RunDir
+from steelyard.store.run_record import ScoredRecord
+from steelyard.store.snapshot import RunSnapshot
 
 ORDERS = ("preference_ab", "preference_ba")
 LENGTHS = ("length_a", "length_b")
@@ -30,17 +31,22 @@ WANTED = ("pair_id", "instruction", "tie", *LENGTHS, *ORDERS, *MASSES)
 CALIBRATED = ("calibrated_preference", "calibrated_tie")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """Where judged pairs are, and which columns have which role (`comparisons.read`)."""
 
     path: Path
     columns: Mapping[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def run(self) -> RunSnapshot | None:
+        """The run as it is when a command first looks at it; None for a table."""
+        return RunSnapshot.take(self.path) if (self.path / "run.json").exists() else None
+
     @property
     def is_run(self) -> bool:
         """Whether it is a run directory."""
-        return (self.path / "run.json").exists()
+        return self.run is not None
 
 
 _PAIR_ID = quoted("pair_id")  # the substitute if no column names the instruction
@@ -67,7 +73,8 @@ def read_pairs(source: Source, want: tuple[str, ...] = ()) -> JudgedPairs:
         InputRefused: values cannot be what their role says.
     """
     need = ["preference", *(["score"] if "score" in source.columns else [])]
-    read = read_comparisons(source.path, source.columns, need, (*WANTED, *CALIBRATED, *want))
+    want = (*WANTED, *CALIBRATED, *want)
+    read = read_comparisons(source.run or source.path, source.columns, need, want)
     notes = [f"left out: {describe(read.left_out)}"] if read.left_out else []
     table = read.table
     if "score" in table.column_names and not source.is_run:
@@ -127,9 +134,9 @@ def binding(source: Source) -> dict[str, str]:
     Raises:
         UsageError: a run directory without run.json.
     """
-    if not source.is_run:
+    if source.run is None:
         return {"table": "logit" if "score" in source.columns else "preference"}
-    record = read_record(RunDir(source.path))
+    record = source.run.record
     parts: list[Any] = [None]  # an imported run has one judge, and nothing is known of its prompts
     truncation = "none"
     if isinstance(record, ScoredRecord):
@@ -160,15 +167,16 @@ def content_free(source: Source, path: Path) -> float:
     Raises:
         CalibratorRefused: they were judged differently.
     """
-    differences = describe_differences(binding(Source(path, source.columns)), binding(source))
+    bare = Source(path, source.columns)
+    differences = describe_differences(binding(bare), binding(source))
     if differences:
         raise CalibratorRefused(
             f"the pairs without content were judged differently ({differences})",
             place=str(path),
             remedy="judge them with the same judge, protocol and options",
         )
-    bare = read_comparisons(path, source.columns, ["preference"])
-    return float(bare.table["preference"].to_numpy().mean())
+    pairs = read_comparisons(bare.run or path, bare.columns, ["preference"])
+    return float(pairs.table["preference"].to_numpy().mean())
 
 
 def _groups(table: pa.Table) -> Int64:

@@ -22,7 +22,7 @@ from steelyard.errors import EnvironmentFault, IntegrityFault, UsageError
 from steelyard.export import filters, items
 from steelyard.export.options import ExportOptions
 from steelyard.export.pairing import CHOSEN, VerdictColumns, choose
-from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import MACHINE_FAULTS, Connection, one_row, open_scratch, refusing
 from steelyard.store.verdicts.database import open_sql
 
@@ -94,7 +94,7 @@ class Selection:
         self.counts = Counts()
         self._waiting: list[pa.Table] = []
 
-    def load_verdicts(self, run: RunDir, where: str | None) -> AvailableColumns:
+    def load_verdicts(self, run: RunSnapshot, where: str | None) -> AvailableColumns:
         """Copy the verdicts of a run.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What is wrong with inputs and rows, collected so that a user sees all of it at once."""
+"""What is wrong with inputs and their rows, collected so that a user sees all of it at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from steelyard.core.schemas import REJECTS, Bool, Int64
-from steelyard.errors import InputRefused, SteelyardError, did_you_mean, escape
+from steelyard.errors import InputRefused, SteelyardError, escape
 
 SHOWN = 20  # problems that one error lists
 EXAMPLES = 3  # values that one problem of many rows shows
@@ -47,11 +47,6 @@ def raised_as(error: type[SteelyardError]) -> Iterator[None]:
 def printable(name: str) -> str:
     """Return the name of a column, file or folder, safe to print."""
     return escape(name, 200)
-
-
-def suggest_column(name: str, columns: Collection[str]) -> str:
-    """Return a remedy for a column that is not there: names like it, else all columns."""
-    return did_you_mean(name, columns, list_columns(columns))
 
 
 def list_columns(columns: Collection[str]) -> str:
@@ -163,14 +158,14 @@ class RowProblems:
                 if number not in first:
                     first[number] = (problem.reason, problem.detail(row))
         rows = sorted(first)
-        columns = [
-            pa.array([shard] * len(rows), pa.string()),
-            pa.array(rows, pa.int64()),
-            pa.array(pair_ids, pa.string()),
-            pa.array([first[row][0] for row in rows], pa.string()),
-            pa.array([first[row][1] for row in rows], pa.string()),
-        ]
-        return pa.RecordBatch.from_arrays(columns, schema=REJECTS)
+        columns = {
+            "shard": [shard] * len(rows),
+            "row": rows,
+            "pair_id": pair_ids,
+            "reason": [first[row][0] for row in rows],
+            "detail": [first[row][1] for row in rows],
+        }
+        return pa.RecordBatch.from_pydict(columns, schema=REJECTS)
 
     def refuse(self, error: type[InputRefused], place: str, rows: int) -> None:
         """Raise one error for all problems, if there are any.

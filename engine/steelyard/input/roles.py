@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from steelyard.errors import InputRefused, UsageError, did_you_mean
-from steelyard.input.problems import list_columns, printable, suggest_column
+from steelyard.input.problems import list_columns, printable
 
 # Column names that stand for a role without --map, after the role's own name.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -171,7 +171,9 @@ def resolve(
             chosen = [column_map[role]] if column_map[role] else []
             if chosen and chosen[0] not in columns:
                 cause = f"there is no column {printable(chosen[0])} for {roles.option} {role}"
-                raise _refused(place, cause, suggest_column(chosen[0], columns))
+                raise _refused(
+                    place, cause, did_you_mean(chosen[0], columns, list_columns(columns))
+                )
         else:
             chosen = [name for name in names if name in columns and name not in mapped]
         if len(chosen) > 1 and roles.strict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -155,11 +154,6 @@ def split(
     return rows, problems.rejects(batch.shard, _pair_ids(batch, problems.bad_rows()))
 
 
-def tally(rejects: pa.RecordBatch) -> Counter[str]:
-    """Count the rejected rows by reason."""
-    return Counter(rejects.column("reason").to_pylist())
-
-
 def find_invalid_utf8(columns: Iterable[tuple[str, pa.Array]], problems: RowProblems) -> None:
     """Find the rows with a text that is not UTF-8 in columns, each with the user's name for it."""
     for name, values in columns:
@@ -222,7 +216,7 @@ def _intake(batch: RawBatch, derived: Mapping[str, pa.Array], schema: pa.Schema)
 
 
 def _pair_ids(batch: RawBatch, bad: Int64) -> list[str | None]:
-    """Return the ids of the bad rows; null where there is none, or none that can be shown."""
+    """Return the ids of the bad rows; null where an id is missing or cannot be shown."""
     values = batch.columns.get("pair_id")
     if values is None or not len(bad):
         return [None] * len(bad)

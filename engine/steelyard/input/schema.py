@@ -152,14 +152,9 @@ def _resolve_types(
 def unusable_column(
     place: str, column: pa.Field, role: str, why: UnsupportedError, other: str
 ) -> InputRefused:
-    """Return the problem of a column whose type does not fit its role.
+    """Return the error for a column whose type does not fit its role.
 
-    Args:
-        place: the shard or table.
-        column: its name and type.
-        role: what it should be.
-        why: what `role_type` says about the type.
-        other: another remedy, to follow the first.
+    `why` is what `role_type` says about the type; `other` is a remedy to follow the first.
     """
     shown = printable(column.name)
     if role == "gold":

@@ -142,19 +142,18 @@ def _shard_set(
     shards: Sequence[ShardColumns], roles: dict[str, str], metadata: pa.Schema
 ) -> ShardSet:
     whole = xxhash.xxh3_128()
-    opened = []
-    for shard in shards:
-        footer = shard.footer
+    for footer in (shard.footer for shard in shards):
         name = footer.source.name.encode()
         whole.update(len(name).to_bytes(4, "little") + name + footer.digest)
-        opened.append(
-            Shard(
-                source=footer.source,
-                size=footer.size,
-                rows=footer.rows,
-                text_bytes=text_bytes(footer, roles),
-                digest=footer.digest,
-                partitions=tuple(shard.partitions.items()),
-            )
+    opened = tuple(
+        Shard(
+            source=shard.footer.source,
+            size=shard.footer.size,
+            rows=shard.footer.rows,
+            text_bytes=text_bytes(shard.footer, roles),
+            digest=shard.footer.digest,
+            partitions=tuple(shard.partitions.items()),
         )
-    return ShardSet(tuple(opened), roles, metadata, whole.hexdigest())
+        for shard in shards
+    )
+    return ShardSet(opened, roles, metadata, whole.hexdigest())

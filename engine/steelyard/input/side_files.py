@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from functools import reduce
 from pathlib import Path
@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from steelyard.errors import InputRefused, escape
 from steelyard.input.discover import discover
 from steelyard.input.problems import RowProblems, printable
-from steelyard.input.roles import INSTRUCTIONS, RESPONSES
+from steelyard.input.roles import RESPONSES
 from steelyard.input.rows import Limits, find_invalid_utf8, without
-from steelyard.input.shardset import ShardSet, open_shards
+from steelyard.input.shardset import ShardSet
 from steelyard.input.stream import read
 from steelyard.statistics.clusters import instruction_ids
 
@@ -53,17 +53,10 @@ def open_dataset(path: Path, error: type[InputRefused] = InputRefused) -> ds.Dat
     return ds.dataset(files, format="parquet")
 
 
-def open_responses(inputs: Sequence[str], columns: Mapping[str, str] | None = None) -> ShardSet:
-    """Open files of responses, one row per response, as `open_shards` opens pairs.
-
-    They hold the texts of verdicts that were imported.
-    """
-    return open_shards(inputs, columns, RESPONSES)
-
-
 def stream_responses(shards: ShardSet) -> Iterator[pa.Table]:
     """Yield batches of instruction_id, instruction, system, model and response, in their order.
 
+    `shards` are opened as RESPONSES: the texts of verdicts that were imported.
     `instruction_id` is the given one, or the hash of the instruction, as in verdicts. Rows that
     lack a text, or have one that is not UTF-8, are left out: their verdicts have no text.
     """
@@ -82,21 +75,8 @@ def stream_responses(shards: ShardSet) -> Iterator[pa.Table]:
             yield rows.filter(reduce(pc.and_, valid))
 
 
-def open_instructions(inputs: Sequence[str], column: str | None = None) -> ShardSet:
-    """Open Parquet files of instructions.
-
-    Args:
-        inputs: files, folders or patterns.
-        column: of the instructions, if its name does not say it.
-
-    Raises:
-        InputRefused: a file cannot be read, or has no such column.
-    """
-    return open_shards(inputs, {"instruction": column} if column else None, INSTRUCTIONS)
-
-
 def read_instructions(shards: ShardSet) -> Iterator[str]:
-    """Yield the instructions; nulls are left out.
+    """Yield the instructions of shards that are opened as INSTRUCTIONS; nulls are left out.
 
     Raises:
         InputRefused: a text is not UTF-8.

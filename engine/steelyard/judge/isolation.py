@@ -1,8 +1,8 @@
 """A prompt that kills the engine ends as an error read, and the run goes on.
 
 When the engine dies, the prompts in flight are suspects. They are read again in halves until the
-culprit stands alone; a prompt is given up at its third crash, the last of them alone. Reads that
-are not finite are repeated in other company, up to three times.
+culprit is alone; a prompt is given up at its third crash, if it was alone in the last one. Reads
+that are not finite are repeated with other prompts, up to three times.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from steelyard.errors import EngineFailed
 from steelyard.judge.base import Judge
 
 MAX_CRASHES = 3
-LOGGED_CRASHES = 10  # deaths that are told one by one; then every hundredth
-# So many prompts in a row, each killing the engine alone, are not poison: the engine is broken.
+LOGGED_CRASHES = 10  # each of these is logged; then every hundredth
+# This many prompts in a row that each kill the engine alone: the engine is broken, not the prompts.
 MAX_LONE_CRASHES = 8
 
 
@@ -39,7 +39,7 @@ class PoisonIsolation:
     Args:
         judge: started.
         restart: loads the engine again after it died.
-        on_event: told what happened, for the user.
+        on_event: shows the user what happened.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class PoisonIsolation:
             yield from self._settle(reads)
 
     def _track(self, batches: Iterator[PromptBatch]) -> Iterator[PromptBatch]:
-        """Remember what goes in; prompts to be repeated go before new ones."""
+        """Remember what goes in; prompts to be repeated come before new ones."""
         while True:
             again, self._retry = self._retry, []
             for batch in _batches(again):
@@ -94,7 +94,7 @@ class PoisonIsolation:
         return batch
 
     def _settle(self, reads: ReadBatch) -> Iterator[ReadBatch]:
-        """Let go of what was read; keep what is to be repeated."""
+        """Forget what was read; keep what has to be repeated."""
         kept = []
         for index, (key, status) in enumerate(zip(reads.keys, reads.status, strict=True)):
             prompt = self._flight.pop(key)
@@ -115,8 +115,8 @@ class PoisonIsolation:
             self._deaths += 1
             if self._deaths <= LOGGED_CRASHES or self._deaths % 100 == 0:
                 self._on_event(
-                    f"the engine died ({self._deaths} times now);"
-                    f" restarting it, suspects: {len(group)}"
+                    f"the engine died ({self._deaths} times so far);"
+                    f" restarting it to find the cause among {len(group)} prompts"
                 )
             try:
                 yield from self._attempt(_batches(group))
@@ -146,7 +146,7 @@ class PoisonIsolation:
 
 
 def _batches(prompts: list[_Prompt]) -> Iterator[PromptBatch]:
-    """Neighbours of one bucket together."""
+    """Group neighbours of the same bucket."""
     start = 0
     for end in range(1, len(prompts) + 1):
         if end == len(prompts) or prompts[end].bucket != prompts[start].bucket:
@@ -165,7 +165,7 @@ def _batch(prompts: list[_Prompt]) -> PromptBatch:
 
 
 def failed_reads(batch: PromptBatch, status: str, reasons: list[str]) -> ReadBatch:
-    """Reads without numbers for prompts that no engine read."""
+    """Make reads without numbers, for prompts that no engine read."""
     count = len(batch)
     return ReadBatch(
         keys=batch.keys,

@@ -1,8 +1,8 @@
 """A judge without a model: its log-probabilities are a fixed function of the prompt's ids.
 
 For tests, dry runs and fault injection. `scripted[:seed=0,rate=0,fail=0,nan=0]`: `rate` limits
-prompts a second (0: none), `fail` is the share of prompts that kill the engine whenever they are
-read, `nan` the share whose log-probabilities are not finite.
+prompts per second (0: no limit), `fail` is the share of prompts that kill the engine whenever they
+are read, `nan` the share whose log-probabilities are not finite.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ CONTROL = {
     "<|image|>": 260,
 }
 CONTEXT_LENGTH = 1 << 20
-_UNIT = 2.0**-64
 _WORDS = 1 << 20  # ids of whole words begin here
+_SILENT = 1 / 32  # share of texts without an answer
 
 
 class ByteEncoder(Encoder):
@@ -85,20 +85,20 @@ class ByteEncoder(Encoder):
 
 
 class ScriptedJudge(Judge):
-    """See the module's text.
+    """A judge that computes its answers from hashes.
 
     Args:
         options: the text after `scripted:`, such as `seed=3,rate=500`.
     """
 
     encoder: ByteEncoder
-    images = "digests-1"  # it looks at the digests of images, not at the images
+    images = "digests-1"  # it reads the digests of images, not the images
 
     def __init__(self, options: str = "") -> None:
         values = _options(options)
         self._seed = int(values["seed"])
         self._rate, self._fail, self._nan = values["rate"], values["fail"], values["nan"]
-        # The rate changes no read, so a run may go on under another one.
+        # The rate changes no read, so a run may go on with another rate.
         words = f"seed={self._seed},fail={self._fail:g},nan={self._nan:g}"
         self.card = JudgeCard(
             name=f"scripted:{words}",
@@ -143,7 +143,7 @@ class ScriptedJudge(Judge):
         )
         if (units[:, 3] < self._fail).any():
             self._answer = None
-            raise EngineFailed("the script says so", remedy="set fail=0")
+            raise EngineFailed("the script has it fail here", remedy="set fail=0")
         labels = self._answer.labels
         logprobs = _logprobs(units, len(labels.token_ids))
         broken = units[:, 4] < self._nan
@@ -174,10 +174,8 @@ class ScriptedJudge(Judge):
         second = xxhash.xxh3_64_intdigest(shown, seed=self._seed + 1)
         third = xxhash.xxh3_128_intdigest(shown, seed=self._seed + 2)
         low = (1 << 64) - 1
-        return [
-            unit * _UNIT * (1 - 2**-53)
-            for unit in (first >> 64, first & low, second, third >> 64, third & low)
-        ]
+        words = (first >> 64, first & low, second, third >> 64, third & low)
+        return [word * 2.0**-64 * (1 - 2**-53) for word in words]
 
 
 def _shown(batch: PromptBatch, index: int) -> bytes:
@@ -186,7 +184,7 @@ def _shown(batch: PromptBatch, index: int) -> bytes:
 
 
 def _logprobs(units: Float64, variants: int) -> Float64:
-    """A normal preference logit of standard deviation 2; label mass in [0.4, 1)."""
+    """Make a normal preference logit of standard deviation 2, and a label mass in [0.4, 1)."""
     radius = np.sqrt(-2.0 * np.log(1.0 - units[:, 0]))
     logit = 2.0 * radius * np.cos(2.0 * math.pi * units[:, 1])
     log_mass = np.log(0.4 + 0.6 * units[:, 2])
@@ -202,7 +200,7 @@ def _options(text: str) -> dict[str, float]:
         if key not in values:
             raise UsageError(
                 f"the scripted judge has no option {key!r}",
-                remedy=f"it knows: {', '.join(values)}",
+                remedy=f"its options: {', '.join(values)}",
             )
         try:
             values[key] = float(value)
@@ -220,16 +218,12 @@ def _options(text: str) -> dict[str, float]:
     return values
 
 
-# One text in so many holds no answer.
-_SILENT = 1 / 32
-
-
 def _write(reads: ReadBatch, units: Float64, answer: Answer, encoder: Encoder) -> ReadBatch:
-    """The same reads, with texts that lead to them.
+    """Add texts that lead to these reads.
 
     Args:
         reads: by log-probability, as for a label.
-        units: numbers in [0, 1) of each prompt.
+        units: numbers in [0, 1) for each prompt.
         answer: how texts are read.
         encoder: the scripted judge's.
     """
@@ -241,12 +235,12 @@ def _write(reads: ReadBatch, units: Float64, answer: Answer, encoder: Encoder) -
     status, errors = list(reads.status), list(reads.errors)
     for row, text in enumerate(map(str, texts)):
         if answer.kind == "reasons":
-            forced[row] = reader.verdict_at(ids[row], text) is None
+            forced[row] = reader.verdict_position(ids[row], text) is None
             continue
         numbers[row] = reader.numbers(text)
         if numbers[row] is None and status[row] == STATUS_OK:
             status[row], errors[row] = STATUS_UNPARSABLE, NO_ANSWER
-    lengths = np.asarray([len(one) for one in ids], dtype=np.int32)
+    lengths = np.asarray([len(row) for row in ids], dtype=np.int32)
     written = Generations(texts, numbers, forced, lengths)
     return replace(reads, status=status, errors=errors, written=written)
 
@@ -255,8 +249,8 @@ def _text(answer: Answer, units: list[float]) -> str:
     if units[2] < _SILENT:
         return "Both have their merits."
     if answer.kind == "scores":
-        wide = answer.high - answer.low
-        return f"Reasons.\n{answer.low + wide * units[0]:.1f} {answer.low + wide * units[1]:.1f}"
+        first, second = (answer.low + (answer.high - answer.low) * unit for unit in units[:2])
+        return f"Reasons.\n{first:.1f} {second:.1f}"
     if answer.kind == "probability":
         return f"Reasons. <{answer.tag}>{units[0]:.3f}</{answer.tag}>"
     names = answer.labels.names

@@ -202,7 +202,7 @@ def compose(segments: TokenRows, parts: Int32, limit: int | None) -> Prompts:
         segments: ids of every segment, made once; row EMPTY has none.
         parts: prompts x segments: which segments a prompt has, in their order. Even columns are
             template text, odd ones data; EMPTY where a prompt has fewer.
-        limit: how many tokens a prompt may have; longer ones have their data cut to one common
+        limit: tokens that fit into the context; longer ones have their data cut to one common
             length, unless fewer than LEAST_KEPT tokens per text would be left: they stay too long.
             None: nothing is cut.
     """

@@ -14,19 +14,10 @@ from steelyard.protocols.files import load_criteria, load_examples
 from steelyard.protocols.protocol import Example, Protocol
 
 # What all variants of a prompt have to have in common.
-_SHARED = [
-    "shows",
-    "answer",
-    "combine",
-    "labels",
-    "scale",
-    "tag",
-    "range",
-    "max_tokens",
-    "samples",
-    "temperature",
-    "verdict",
-]
+_SHARED = (
+    *("shows", "answer", "combine", "labels", "scale", "tag", "range", "verdict"),
+    *("max_tokens", "samples", "temperature"),
+)
 
 
 def resolve_spec(config: RunConfig) -> tuple[JudgingSpec, tuple[Example, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -63,35 +63,21 @@ class PreparedBucket:
     images: Sequence[tuple[str, ...]] = ()
 
 
-@dataclass(slots=True)
 class PromptMaker:
     """Makes a judge's prompts of texts, bucket after bucket.
 
-    Attributes:
+    Args:
         encoder: the judge's.
+        forms: the judge's.
+        context: tokens that a prompt may have.
+        truncate: whether longer ones are cut; else they are overlong.
         axes: in what a pair's prompts differ.
         judge: the judge's number among them.
         categories: those with separate forms (plan.spec.KeySpec).
-        forms: the judge's.
-        compiled: each form's, by the optional slots present and the number of images.
-        context: tokens that a prompt may have.
-        truncate: whether longer ones are cut; else they are overlong.
     """
 
-    encoder: Encoder
-    axes: PromptAxes
-    judge: int
-    categories: tuple[str, ...]
-    forms: Sequence[Form]
-    compiled: list[dict[tuple[str, int], Compiled]]
-    context: int
-    truncate: bool
-    _last: Int32 = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
-    # the prompt before the next bucket, which shares its template with it
-
-    @classmethod
-    def build(
-        cls,
+    def __init__(
+        self,
         encoder: Encoder,
         forms: Sequence[Form],
         context: int,
@@ -100,34 +86,36 @@ class PromptMaker:
         axes: PromptAxes | None = None,
         judge: int = 0,
         categories: tuple[str, ...] = (),
-    ) -> PromptMaker:
-        """Compile rendered forms; those for images follow when they are met."""
-        compiled = [
+    ) -> None:
+        self.encoder, self.context = encoder, context
+        self._forms, self._truncate = forms, truncate
+        self._axes, self._judge, self._categories = axes or PromptAxes(), judge, categories
+        # By optional slots present and number of images; those with images follow when needed.
+        self._compiled = [
             {
                 (name, 0): compile_template(text, encoder, form.constants)
                 for name, text in form.templates.items()
             }
             for form in forms
         ]
-        return cls(
-            encoder, axes or PromptAxes(), judge, categories, forms, compiled, context, truncate
-        )
+        # The prompt before the next bucket, which shares its template with it.
+        self._last: Int32 = np.zeros(0, dtype=np.int32)
 
     @property
     def template_tokens(self) -> int:
         """Tokens of the longest template without data."""
-        return max(template.fixed for form in self.compiled for template in form.values())
+        return max(template.fixed for form in self._compiled for template in form.values())
 
     @property
     def least_tokens(self) -> int:
         """Tokens of the longest form when no row has any optional text."""
-        return max(form["", 0].fixed for form in self.compiled)
+        return max(form["", 0].fixed for form in self._compiled)
 
     def mine(self, unique: Unique) -> Bool:
         """Return which of a bucket's unique prompts are this judge's."""
         count = np.diff(unique.starts)[unique.pairs]
         number = np.arange(len(unique.inverse)) - unique.starts[:-1][unique.pairs]
-        own: Bool = (number * self.axes.judges // count)[unique.first] == self.judge
+        own: Bool = (number * self._axes.judges // count)[unique.first] == self._judge
         return own
 
     def prepare(
@@ -141,7 +129,7 @@ class PromptMaker:
             unique: its unique prompts.
             unread: indices of the unique prompts that no part holds yet.
         """
-        pending = unread if self.axes.judges == 1 else unread[self.mine(unique)[unread]]
+        pending = unread if self._axes.judges == 1 else unread[self.mine(unique)[unread]]
         if not len(pending):
             return None
         asked = unique.first[pending]
@@ -179,7 +167,7 @@ class PromptMaker:
             for column, slot in enumerate(template.slots):
                 parts[rows, 2 * column + 1] = len(pieces) + coded.slots[slot][rows]
         segments = TokenRows.concat([TokenRows.of(pieces), *self._encode(coded.texts)])
-        return compose(segments, parts, self.context if self.truncate else None)
+        return compose(segments, parts, self.context if self._truncate else None)
 
     def _template(self, form: int, filled: tuple[str, ...]) -> Compiled:
         """Return the template for prompts with these optional texts; it may show fewer of them.
@@ -189,7 +177,7 @@ class PromptMaker:
             filled: optional slots for which there is a text.
         """
         number, images = divmod(form, MOST_IMAGES + 1)
-        rendered, known = self.forms[number], self.compiled[number]
+        rendered, known = self._forms[number], self._compiled[number]
         name = "+".join(name for name in filled if name in rendered.templates)
         if (name, images) not in known:
             text = rendered.template(name, images)
@@ -201,13 +189,13 @@ class PromptMaker:
     ) -> CodedTexts:
         """Code the texts that these prompts show; `images` counts those of each prompt."""
         row = unique.pairs[prompts]
-        orders = np.full(len(row), len(self.axes.orders))
-        if self.axes.shows == "response":
+        orders = np.full(len(row), len(self._axes.orders))
+        if self._axes.shows == "response":
             orders -= texts["response_b"].is_null().to_numpy()[row]
         number, count = prompts - unique.starts[row], np.diff(unique.starts)[row]
-        position = self.axes.locate(number, count, orders)
+        position = self._axes.locate(number, count, orders)
         shown = sorted(
-            {slot for form in self.compiled for used in form.values() for slot in used.slots}
+            {slot for form in self._compiled for used in form.values() for slot in used.slots}
         )
         table = TextTable()
         slots = {}
@@ -218,13 +206,13 @@ class PromptMaker:
             first, other = (table.add(texts, name) for name in SLOT_COLUMNS[slot])
             slots[slot] = np.where(position.swapped == 1, other[row], first[row])
         known, codes = table.compact(slots)
-        form = position.variant * (len(self.categories) + 1) + self._category(texts)[row]
+        form = position.variant * (len(self._categories) + 1) + self._category(texts)[row]
         form = form * (MOST_IMAGES + 1) + np.asarray(images, dtype=np.int64)
         return CodedTexts.of(known, codes, form, len(row))
 
     def _criterion(self, table: TextTable, texts: pa.Table, row: Int64, number: Int64) -> Int64:
-        if self.axes.criteria:
-            return table.add_texts([criterion.text for criterion in self.axes.criteria])[number]
+        if self._axes.criteria:
+            return table.add_texts([criterion.text for criterion in self._axes.criteria])[number]
         lists, written = distinct(texts["criteria"])
         items = [json.loads(text) for text in written.to_pylist()]
         starts = np.cumsum([0, *map(len, items)])
@@ -233,9 +221,9 @@ class PromptMaker:
 
     def _category(self, texts: pa.Table) -> Int64:
         """Return the form of each pair within a variant: 0, or that of its category."""
-        if not self.categories:
+        if not self._categories:
             return np.zeros(len(texts), dtype=np.int64)
-        codes = pc.index_in(texts["category"], value_set=pa.array(self.categories, pa.string()))
+        codes = pc.index_in(texts["category"], value_set=pa.array(self._categories, pa.string()))
         return to_ints(codes, null=-1) + 1
 
     def _encode(self, texts: list[str]) -> list[TokenRows]:

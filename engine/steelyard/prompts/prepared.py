@@ -52,7 +52,7 @@ class PreparedJudge:
         context = self.judge.context_length
         if recorded is not None:
             context = min(context, recorded.context_length)
-        return PromptMaker.build(
+        return PromptMaker(
             self.judge.encoder,
             self.forms.forms,
             context - self.answer.room,

@@ -37,12 +37,12 @@ class PromptAxes:
     prompt), criterion, sample, order.
 
     Attributes:
-        shows: see Protocol.
-        judges: how many.
-        variants: how many.
-        samples: how many.
-        criteria: of every pair; empty where rows bring them, or the protocol shows no criterion.
-        row_criteria: whether rows bring criteria.
+        shows: "pair" or "response", as in a protocol.
+        judges: number of judges.
+        variants: number of variants of the prompt.
+        samples: number of samples per prompt.
+        criteria: of every pair; empty without criteria, or where rows have their own.
+        row_criteria: whether rows have their own criteria.
     """
 
     shows: str = "pair"
@@ -54,16 +54,16 @@ class PromptAxes:
 
     @property
     def orders(self) -> tuple[str, ...]:
-        """Words for the orders, beginning with that in which response_a comes first."""
+        """Names of the orders; in the first, response_a comes first."""
         return ORDERS[self.shows]
 
     def locate(self, number: Int64, count: Int64, orders: Int64) -> AxisPosition:
-        """Return where prompts are on the axes.
+        """Find prompts on the axes.
 
         Args:
             number: of each prompt within its pair, from 0.
             count: prompts of its pair.
-            orders: in how many orders its pair is shown; 1 for a response alone.
+            orders: number of orders in which its pair is shown; 1 for a single response.
         """
         criteria = count // (self.judges * self.variants * self.samples * orders)
         rest, swapped = np.divmod(number, orders)

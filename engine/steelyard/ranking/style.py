@@ -14,8 +14,8 @@ from steelyard.core.schemas import Float64
 from steelyard.errors import InputRefused
 from steelyard.input import stream
 from steelyard.store.run_input import reopen_input
-from steelyard.store.run_record import read_record
-from steelyard.store.rundir import RunDir
+from steelyard.store.run_record import RunRecord
+from steelyard.store.snapshot import RunSnapshot
 
 FEATURES = ("length", "lists", "headings", "bold", "code")
 TEXTS = ("response_a", "response_b")
@@ -73,10 +73,11 @@ def read_with_style(
     want = tuple(name for name in want if name not in {"length_a", "length_b"})
     if not (path / "run.json").exists():
         return read_comparisons(path, columns, (*need, *TEXTS), want, counted)
-    read = read_comparisons(path, columns, (*need, *ROW_KEY), want)
+    run = RunSnapshot.take(path)
+    read = read_comparisons(run, columns, (*need, *ROW_KEY), want)
     index = pa.array(np.arange(len(read.table)))
     rows = read.table.select(ROW_KEY).append_column("index", index)
-    counts = rows.join(_counts_of_shards(path), list(ROW_KEY)).sort_by("index")
+    counts = rows.join(_counts_of_shards(run.record), list(ROW_KEY)).sort_by("index")
     missing = counts["length_a"].null_count
     if missing:
         raise InputRefused(
@@ -91,9 +92,7 @@ def read_with_style(
     return Comparisons(table, read.left_out, read.columns)
 
 
-def _counts_of_shards(path: Path) -> pa.Table:
-    shards, limits = reopen_input(
-        read_record(RunDir(path)), effect="nothing was computed", otherwise="leave --style out"
-    )
+def _counts_of_shards(record: RunRecord) -> pa.Table:
+    shards, limits = reopen_input(record, otherwise="leave --style out")
     batches = (rows.select([*ROW_KEY, *TEXTS]) for rows, _ in stream(shards, limits))
     return pa.Table.from_batches(map(counted, batches))

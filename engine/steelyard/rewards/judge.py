@@ -13,7 +13,7 @@ from steelyard.core.schemas import INTAKE, STATUS_OK, Float64
 from steelyard.errors import RewardRefused, UsageError
 from steelyard.input.rows import RawBatch, check
 from steelyard.prompts.judging import resolve_spec
-from steelyard.rewards.live_judge import Reader
+from steelyard.rewards.live_judge import LiveJudge
 from steelyard.rewards.messages import Text, completion_text
 from steelyard.rewards.rows import JudgedCompletions, build_rows
 from steelyard.store.run_input import row_limits
@@ -86,23 +86,23 @@ class Judge:
             samples=samples,
             overlong=overlong,
         ).validate()
-        self._inquiry, shown = resolve_spec(config)
-        self._alone = self._inquiry.axes.shows == "response"
+        self._spec, shots = resolve_spec(config)
+        self._alone = self._spec.axes.shows == "response"
         self._baseline, self._failed = baseline, failed
         if baseline is not None and self._alone:
             raise UsageError(
-                f"baseline has no effect: the protocol {self._inquiry.name} shows one response",
+                f"baseline has no effect: the protocol {self._spec.name} shows one response",
                 remedy="leave baseline out, or choose a protocol that shows a pair",
             )
         if failed is not None and not math.isfinite(failed):
             raise UsageError(f"failed is {failed}", remedy="give a finite number, or leave it out")
-        self.__name__ = f"judge_{self._inquiry.name}"
+        self.__name__ = f"judge_{self._spec.name}"
         self._limits = row_limits(config)
-        self._reader = Reader(config, self._inquiry, shown)
+        self._live = LiveJudge(config, self._spec, shots)
 
     def close(self) -> None:
         """Free the engine's memory and processes; may be called twice."""
-        self._reader.close()
+        self._live.close()
 
     def __enter__(self) -> Self:
         return self
@@ -131,13 +131,13 @@ class Judge:
             completion_text(completion, f"completion {number}")
             for number, completion in enumerate(completions)
         ]
-        judged = build_rows(prompts, texts, columns, self._inquiry, self._baseline)
+        judged = build_rows(prompts, texts, columns, self._spec, self._baseline)
         values, reasons = self._judge_rows(judged)
         if reasons and self._failed is None:
             row, reason = min(reasons.items())
             raise RewardRefused(
                 f"{len(reasons)} of {len(values)} verdicts are missing; the first: {reason}",
-                place=f"completion {judged.first[row]}, judge {self._reader.name}",
+                place=f"completion {judged.first[row]}, judge {self._live.name}",
                 remedy="correct what the reason names, or set the reward of completions without a"
                 " verdict: Judge(..., failed=0.0)",
             )
@@ -150,14 +150,14 @@ class Judge:
         """Return each row's value for its first completion, or NaN and the reason by row."""
         batch = RawBatch("completions", np.arange(len(judged.first)), judged.columns, {})
         names = _NAMES | {"response_b": self._baseline or "completion"}
-        required = self._inquiry.required_roles
+        required = self._spec.required_roles
         accepted, rejects = check(batch, names, INTAKE, self._limits, required)
         values = np.full(len(batch), np.nan)
         reasons = dict(zip(*(rejects[name].to_pylist() for name in ("row", "detail")), strict=True))
         if not len(accepted):
             return values, reasons
         column = "score_a" if self._alone else "raw_preference"
-        verdicts = self._reader.verdicts(accepted).select(["row", "status", "error", column])
+        verdicts = self._live.verdicts(accepted).select(["row", "status", "error", column])
         for row, status, error, value in zip(*verdicts.to_pydict().values(), strict=True):
             if status == STATUS_OK:
                 values[row] = value

@@ -1,4 +1,4 @@
-"""An open judge that gives verdicts of rows at once, without shards and a run directory."""
+"""An open judge that returns the verdicts of rows at once, without shards or a run directory."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ from steelyard.plan.keys import plan_batch
 from steelyard.plan.spec import JudgingSpec, KeySpec
 from steelyard.prompts.prepared import open_judges
 from steelyard.protocols.protocol import Example
-from steelyard.scoring.feed import batches
-from steelyard.scoring.read import read_all
+from steelyard.scoring.feed import batches, read_all
 from steelyard.store.reads.parts import reads_table
 from steelyard.store.verdicts.database import verdicts_of
 from steelyard.store.verdicts.views import VerdictSpec
 
-# How many prompts will come is not known when the engine is loaded.
+# The number of prompts is not known when the engine is loaded.
 MANY_PROMPTS = 1 << 20
 
 
-class Reader:
-    """Opens the judge of a config and loads its engine.
+class LiveJudge:
+    """A judge whose engine is loaded when this object is created.
 
     Args:
-        config: with one judge.
-        spec: what it is asked (resolve_spec).
-        examples: those of the spec.
+        config: names one judge.
+        spec: what it is asked.
+        examples: the spec's worked examples.
 
     Raises:
         UsageError: a label is not a single token of the judge.
@@ -53,22 +52,22 @@ class Reader:
             self._opened, self._closed = stack.pop_all(), False
 
     def close(self) -> None:
-        """Free engine, memory and processes. May be called twice."""
+        """Free the engine's memory and processes; may be called twice."""
         self._closed = True
         self._opened.close()
 
     def verdicts(self, rows: pa.RecordBatch) -> pa.Table:
-        """What a run with these rows would have as `verdicts`, in their order.
+        """Return what `verdicts` of a run with these rows would hold, in their order.
 
         Args:
             rows: INTAKE, at least one.
 
         Raises:
-            UsageError: the reader was closed.
-            EngineFailed: the engine dies whatever it reads.
+            UsageError: the judge was closed.
+            EngineFailed: the engine dies on whatever it reads.
         """
         if self._closed:
-            raise UsageError("the judge was closed", remedy="open it again, or close it later")
+            raise UsageError("the judge was closed", remedy="create it again, or close it later")
         planned = plan_batch(rows, self._key_spec)
         unique = unique_prompts(planned.texts["keys"])
         texts = pa.Table.from_batches([planned.texts])

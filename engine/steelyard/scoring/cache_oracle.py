@@ -1,4 +1,4 @@
-"""What an engine's prefix cache will leave to compute, told without an engine."""
+"""What an engine's prefix cache will leave to compute, predicted without an engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class BlockOracle:
     """Follows an engine's cache over a stream of buckets.
 
     Args:
-        shape: of the cache. A pool too small for the longest prompt, of which an engine would
+        shape: of the cache. A pool too small for the longest prompt, with which an engine would
             refuse to start, is taken as just large enough.
     """
 
@@ -32,7 +32,7 @@ class BlockOracle:
             )
 
     def computed(self, rows: TokenRows, fitting: int) -> Int32:
-        """Tokens that the engine computes of each prompt.
+        """Predict how many tokens of each prompt the engine computes.
 
         Args:
             rows: prompts in feeding order.

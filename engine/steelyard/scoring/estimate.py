@@ -1,4 +1,4 @@
-"""`plan`: what a run would cost, without an engine and without leaving anything behind."""
+"""`plan`: what a run would cost, without an engine and without leaving any file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from steelyard.core.batches import Workload
 from steelyard.core.config import RunConfig
 from steelyard.core.progress import Reporter
 from steelyard.core.work import CacheShape
-from steelyard.input import stream
 from steelyard.plan.spec import KeySpec
 from steelyard.prompts.judging import resolve_spec
 from steelyard.prompts.maker import PromptMaker
@@ -29,7 +28,7 @@ from steelyard.store.run_input import open_input, row_limits
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import queries
 
-# So many prompts are tokenised; the rest is taken to be like them.
+# Prompts that are tokenised; the rest is taken to be like them.
 SAMPLE_PROMPTS = 20_000
 
 
@@ -39,7 +38,7 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     Returns:
         rows, pairs, rejects by reason, prompts asked and unique, tokens of unique prompts, their
         floor (every shared prefix computed once), tokens that the engine should compute (by the
-        block-cache oracle, for the cache told beside it), the share of prompts these were counted
+        block-cache oracle, with the cache that it assumes), the share of prompts these were counted
         on (1: all), the longest prompt, overlong prompts, and seconds at the rate of this judge's
         last run on this machine (None: there was none).
     """
@@ -54,13 +53,10 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         run.create()
         manifest = write_plan(
             run,
-            lambda: stream(shards, row_limits(config)),
-            key_spec=key_spec,
-            expected=shards.rows,
-            bucket_bytes=config.bucket_bytes,
-            schema=shards.schema,
-            local=shards.local and "images" not in shards.roles,
-            on_progress=lambda accepted, refused: reporter.planning(accepted, refused, shards.rows),
+            shards,
+            config,
+            key_spec,
+            lambda accepted, refused: reporter.planning(accepted, refused, shards.rows),
         )
         reporter.done()
         ambiguous = queries.ambiguous_pair_ids(run)
@@ -71,7 +67,7 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
                 maker = prepared.maker()
                 longest = min(manifest.longest_prompt_bytes + maker.template_tokens, maker.context)
                 workload = Workload(manifest.prompts, longest, prepared.answer.room)
-                # How many tokens an image becomes is known to the engine alone.
+                # Only the engine knows how many tokens an image becomes.
                 cache = None if manifest.images else prepared.judge.likely_cache(workload)
                 _sample(sample, texts, manifest, maker, cache)
         context = min(prepared.judge.context_length for prepared in judges)
@@ -97,7 +93,7 @@ class _Sample:
     prompts: int = 0
     tokens: int = 0
     floor: int = 0
-    computed: int = 0  # by the oracle; all where the engine has no cache to speak of
+    computed: int = 0  # by the oracle; all tokens where the engine has no cache
     longest: int = 0
     overlong: int = 0
 
@@ -130,16 +126,16 @@ def _sample(
 def _tokens(
     sample: _Sample, manifest: Manifest, cache: CacheShape | None, rate: float | None
 ) -> dict[str, Any]:
-    """What the sample says of all prompts."""
+    """Estimate the tokens of all prompts from the sample."""
     share = sample.prompts / manifest.prompts if manifest.prompts else 1.0
 
-    def whole(count: int) -> int:
+    def scaled(count: int) -> int:
         return round(count / share) if share else 0
 
-    computed = whole(sample.computed)
+    computed = scaled(sample.computed)
     return {
-        "tokens": whole(sample.tokens),
-        "floor_tokens": whole(sample.floor),
+        "tokens": scaled(sample.tokens),
+        "floor_tokens": scaled(sample.floor),
         "computed_tokens": computed,
         "cache": None if cache is None else asdict(cache),
         "counted_share": share,

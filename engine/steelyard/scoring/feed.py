@@ -1,4 +1,4 @@
-"""Plan -> prompts in prefix order, bucket by bucket, prepared beside the judge's work."""
+"""Plan -> prompts in prefix order, bucket by bucket -> reads; prompts are made while it reads."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Callable, Generator, Iterator
 import numpy as np
 
 from steelyard.core.background import Prefetch
-from steelyard.core.batches import PromptBatch
-from steelyard.judge.base import NOTHING_READY
+from steelyard.core.batches import PromptBatch, ReadBatch
+from steelyard.core.schemas import STATUS_OVERLONG
+from steelyard.judge.base import NOTHING_READY, Judge
+from steelyard.judge.isolation import PoisonIsolation, failed_reads
 from steelyard.prompts.maker import PreparedBucket, PromptMaker
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest, unique_of
@@ -25,7 +27,7 @@ def feed(
     maker: PromptMaker,
     done: Callable[[int], set[bytes]],
 ) -> Generator[PreparedBucket]:
-    """All buckets of the plan with prompts that are not yet read, in their order.
+    """Prepare all buckets of the plan that have unread prompts, in their order.
 
     Args:
         bucket_texts: gives out the texts of the plan.
@@ -48,7 +50,7 @@ def feed(
 
 
 def batches(bucket: PreparedBucket) -> Iterator[PromptBatch]:
-    """A bucket's prompts in small batches, in their order."""
+    """Yield a bucket's prompts in small batches, in their order."""
     prompts = PromptBatch(bucket.number, bucket.keys, bucket.rows, bucket.truncated, bucket.images)
     for start in range(0, len(prompts), BATCH_PROMPTS):
         yield prompts.slice(start, start + BATCH_PROMPTS)
@@ -75,3 +77,47 @@ def prompt_batches(
                 return
             yield batch
         del bucket  # before the next one is waited for
+
+
+def read_all(
+    judge: Judge,
+    batches: Iterator[PromptBatch],
+    context: int,
+    restart: Callable[[], object],
+    on_event: Callable[[str], None],
+) -> Generator[ReadBatch]:
+    """Read all prompts: with the judge, or without it where they are too long."""
+    overlong: list[PromptBatch] = []
+
+    def fitting() -> Iterator[PromptBatch]:
+        for batch in batches:
+            fits, long = split_overlong(batch, context)
+            if long is not None:
+                overlong.append(long)
+            if fits is not None:
+                yield fits
+
+    for reads in PoisonIsolation(judge, restart, on_event).read(fitting()):
+        yield from _overlong_reads(overlong, context)
+        yield reads
+    yield from _overlong_reads(overlong, context)
+
+
+def _overlong_reads(batches: list[PromptBatch], context: int) -> Iterator[ReadBatch]:
+    while batches:
+        batch = batches.pop()
+        reasons = [
+            f"{length} tokens, the judge takes {context}" for length in batch.rows.lengths.tolist()
+        ]
+        yield failed_reads(batch, STATUS_OVERLONG, reasons)
+
+
+def split_overlong(
+    batch: PromptBatch, context: int
+) -> tuple[PromptBatch | None, PromptBatch | None]:
+    """Return the prompts that fit into the context, and the others; None for none."""
+    long = batch.rows.lengths > context
+    if not long.any():
+        return batch, None
+    fitting = None if long.all() else batch.take(np.flatnonzero(~long))
+    return fitting, batch.take(np.flatnonzero(long))

@@ -1,4 +1,4 @@
-"""What a run is: its record, and whether a run directory holds the same run."""
+"""The record of a new run, and whether a run directory holds the same run."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ OTHER_FILES = "a judge's files, its labels, or the templates, criteria or exampl
 
 
 def require_same(run: RunDir, new: ScoredRecord) -> ScoredRecord:
-    """Return the record of the run that is there; refuse it if another one is asked for.
+    """Return the record of the run that is there, if it is the same as the new one.
 
     Raises:
-        UsageError: it differs.
+        UsageError: it is another run.
     """
     old, differences = read_scored_record(run), []
     for name in (option.name for option in fields(RunConfig)):
@@ -63,7 +63,7 @@ def _scripted(option: str, value: Sequence[str]) -> bool:
 
 
 def changed(run: RunDir, differences: list[str]) -> UsageError:
-    """Return the error for a run directory that holds another run."""
+    """Make the error for a run directory that holds another run."""
     return UsageError(
         f"the run directory holds another run; different: {'; '.join(differences)}",
         place=str(run.root),

@@ -1,4 +1,4 @@
-"""How a run stands, from its manifest, journal and telemetry; no DuckDB, no engine, no lock."""
+"""Progress of a run, from its manifest, journal and telemetry: no DuckDB, no engine, no lock."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from steelyard.store.rundir import RunDir
 
 
 def run_status(root: Path) -> dict[str, Any]:
-    """Everything that `status` shows, as plain values.
+    """Return everything that `status` shows, as plain values.
 
     `state` is planning, scoring, stopped or complete. Token counts are of prompts: `prompt` those
     sent to the engine, of which `cached` came from its prefix cache and `computed` did not;
     `saved_by_dedupe` and `saved_by_reuse` were never sent. `work` is what the prompts read by an
-    engine took (work.Work), in all and by bucket, with `hit_rate`, the share of their tokens that
-    the engine had already, and `busy_share`, the engine's share of the time; None where nothing
-    was read.
+    engine took (core.work.Work), in all and by bucket, with `hit_rate`, the share of their tokens
+    that the engine had already, and `busy_share`, the engine's share of the time; None before
+    anything was read.
 
     Raises:
-        UsageError: `root` is no run directory.
+        UsageError: `root` is not a run directory.
         IntegrityFault: run.json or the plan's manifest is damaged.
     """
     run = RunDir(root)
@@ -47,7 +47,7 @@ def run_status(root: Path) -> dict[str, Any]:
         "judge": record.judge,
         "protocol": record.protocol,
         "created": record.created,
-        "updated": parts[-1].at if parts else record.created,
+        "updated": parts[-1].committed if parts else record.created,
         "pairs": {"planned": manifest.pairs if manifest else None, "done": done},
         "prompts": {
             "asked": manifest.asked if manifest else None,
@@ -99,7 +99,7 @@ def _tokens(sums: Counter[str]) -> dict[str, int]:
 
 
 def _work(by_bucket: dict[int, Work]) -> dict[str, Any]:
-    """Sums over all buckets, and each bucket's own."""
+    """Sum up over all buckets, and list each bucket's own work."""
     total = Work()
     for work in by_bucket.values():
         total.add(work)
@@ -129,7 +129,7 @@ def _state(run: RunDir, *, planned: bool, complete: bool) -> str:
 
 
 def _sizes(run: RunDir) -> dict[str, int]:
-    """Bytes on the disk of plan, reads and database."""
+    """Return the bytes on the disk of plan, reads and database."""
     database = run.database.stat().st_size if run.database.exists() else 0
     return {"plan": _size(run.plan), "reads": _size(run.reads), "database": database}
 

@@ -23,7 +23,7 @@ class _Bucket:
 
 
 class Tally:
-    """Knows the prompts that are on their way, and nothing else: bounded by the open buckets."""
+    """Counts over the prompts that are being read; memory is bounded by the open buckets."""
 
     def __init__(self) -> None:
         self._where: dict[bytes, tuple[_Bucket, int]] = {}
@@ -38,7 +38,7 @@ class Tally:
         floor: Int32,
         oracle: Int32 | None,
     ) -> None:
-        """Note a bucket before its first prompt is fed.
+        """Register a bucket before its first prompt is fed.
 
         Args:
             bucket: its number.
@@ -68,20 +68,20 @@ class Tally:
             self._where[unique.keys[index]] = (entry, index)
 
     def count(self, reads: ReadBatch) -> BatchProgress:
-        """Take reads in; every key comes once."""
+        """Count reads; every key comes once."""
         rows: dict[int, tuple[_Bucket, list[int], list[int]]] = {}
         for row, key in enumerate(reads.keys):
             bucket, index = self._where.pop(key)
-            _, indices, at = rows.setdefault(bucket.number, (bucket, [], []))
+            _, indices, of_bucket = rows.setdefault(bucket.number, (bucket, [], []))
             indices.append(index)
-            at.append(row)
-        gain = BatchProgress()
-        for bucket, indices, at in rows.values():
-            gain.add(_gain(bucket, np.asarray(indices), at, reads))
-        return gain
+            of_bucket.append(row)
+        progress = BatchProgress()
+        for bucket, indices, of_bucket in rows.values():
+            progress.add(_progress(bucket, np.asarray(indices), of_bucket, reads))
+        return progress
 
 
-def _gain(bucket: _Bucket, indices: Int64, rows: list[int], reads: ReadBatch) -> BatchProgress:
+def _progress(bucket: _Bucket, indices: Int64, rows: list[int], reads: ReadBatch) -> BatchProgress:
     lengths = reads.prompt_tokens[rows].astype(np.int64)
     uses = bucket.uses[indices]
     sent = np.asarray([reads.status[row] != STATUS_OVERLONG for row in rows])
@@ -102,14 +102,14 @@ def _gain(bucket: _Bucket, indices: Int64, rows: list[int], reads: ReadBatch) ->
 
 
 def _completed(bucket: _Bucket, indices: Int64) -> int:
-    """Note that prompts are read; how many pairs have all of theirs now."""
+    """Note that prompts are read, and count the pairs that have all of theirs now."""
     spans = zip(bucket.starts[indices].tolist(), bucket.starts[indices + 1].tolist(), strict=True)
     users = np.concatenate([bucket.pairs[start:end] for start, end in spans])
     np.subtract.at(bucket.need, users, 1)
     return len(np.unique(users[bucket.need[users] == 0]))
 
 
-def _spread(values: Int32, at: Int64, size: int) -> Int32:
+def _spread(values: Int32, indices: Int64, size: int) -> Int32:
     spread = np.zeros(size, dtype=np.int32)
-    spread[at] = values
+    spread[indices] = values
     return spread

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +17,9 @@ import xxhash
 from steelyard.errors import DiskFull, EnvironmentFault
 
 TEMPORARY = ".tmp"
+PARQUET = {"compression": "zstd", "compression_level": 1, "write_page_checksum": True}
+# Files of texts and digests, read once: a dictionary of them saves nothing and takes time.
+SCRATCH = {**PARQUET, "use_dictionary": False, "write_statistics": False}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -90,15 +95,23 @@ def write_table(path: Path, table: pa.Table) -> None:
             raise
 
 
-PARQUET = {"compression": "zstd", "compression_level": 1, "write_page_checksum": True}
-# Files of texts and digests, read once: a dictionary of them saves nothing and takes time.
-SCRATCH = {**PARQUET, "use_dictionary": False, "write_statistics": False}
-
-
 def file_digest(path: Path) -> str:
-    """xxh3_128 of a file's bytes, as 32 hex digits."""
+    """Hash a file's bytes with xxh3_128, to 32 hex digits."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as stream:
         while block := stream.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a log with one JSON object per line; leave out lines torn by a crash."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    entries = []
+    for line in lines:
+        with suppress(ValueError):
+            entries.append(json.loads(line))
+    return entries

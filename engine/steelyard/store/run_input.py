@@ -20,13 +20,15 @@ def row_limits(config: RunConfig) -> Limits:
     return Limits(row_bytes=config.max_row_bytes, on_bad_row=config.on_bad_row)  # type: ignore[arg-type]
 
 
-def reopen_input(record: RunRecord, *, effect: str, otherwise: str) -> tuple[ShardSet, Limits]:
+def reopen_input(
+    record: RunRecord, *, otherwise: str, effect: str | None = None
+) -> tuple[ShardSet, Limits]:
     """Open the files of a run again, with its roles and limits, if they are what they were.
 
     Args:
         record: of the run.
-        effect: what was not done, for errors.
         otherwise: what else a user can do than bring the files back.
+        effect: on the run, for errors.
 
     Raises:
         UsageError: the tables of an imported run hold no texts.
@@ -34,7 +36,7 @@ def reopen_input(record: RunRecord, *, effect: str, otherwise: str) -> tuple[Sha
     """
     try:
         if isinstance(record, ImportedRecord):
-            shards, limits = _open_tables(record.imported, effect, otherwise), Limits()
+            shards, limits = _open_tables(record.imported, otherwise), Limits()
             paths = record.imported.paths or ()
         else:
             shards = open_input(record.config, record.spec)
@@ -53,13 +55,12 @@ def reopen_input(record: RunRecord, *, effect: str, otherwise: str) -> tuple[Sha
     )
 
 
-def _open_tables(imported: ImportRecord, effect: str, otherwise: str) -> ShardSet:
+def _open_tables(imported: ImportRecord, otherwise: str) -> ShardSet:
     columns, paths = imported.columns, imported.paths
     if paths is None or not set(REQUIRED) <= columns.keys():
         raise UsageError(
             "the tables of this imported run hold no texts",
             place=", ".join(imported.tables),
-            effect=effect,
             remedy=f"import tables that have {', '.join(REQUIRED)}, or {otherwise}",
         )
     return open_shards(paths, {name: columns[name] for name in REQUIRED})

@@ -1,8 +1,4 @@
-"""The run record: what run.json says of a run.
-
-It is written when the run is begun and never changed. Attributes have the names that the code uses,
-keys of the file are fixed (`spec` is `inquiry` there).
-"""
+"""The run record: what run.json says of a run, written when it is begun and never changed."""
 
 from __future__ import annotations
 
@@ -53,7 +49,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScoredRecord(_Record, frozen=True, kw_only=True):
-    """Record of a run whose prompts a judge reads."""
+    """The record of a run that judges read."""
 
     config: RunConfig
     spec: JudgingSpec = msgspec.field(name="inquiry")
@@ -71,31 +67,20 @@ class ScoredRecord(_Record, frozen=True, kw_only=True):
 
 
 class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """How tables of verdicts were read, and what came of it.
+    """How tables of verdicts were read, and what came of it."""
 
-    Attributes:
-        tables: names.
-        paths: where they were; None in records that do not say so.
-        columns: by role.
-        b_wins: the preference that means b.
-        a_wins: the preference that means a.
-        pairs: verdicts taken.
-        rejected: rows refused, by reason.
-        files: digests of the files in RUN/imported, by name.
-    """
-
-    tables: tuple[str, ...]
-    paths: tuple[str, ...] | None = None
-    columns: dict[str, str]
-    b_wins: float
+    tables: tuple[str, ...]  # names
+    paths: tuple[str, ...] | None = None  # None in records that do not have them
+    columns: dict[str, str]  # by role
+    b_wins: float  # the preference that means b
     a_wins: float
     pairs: int
-    rejected: dict[str, int]
-    files: dict[str, str]
+    rejected: dict[str, int]  # rows by reason
+    files: dict[str, str]  # digests of the files in RUN/imported, by name
 
 
 class ImportedRecord(_Record, frozen=True, kw_only=True):
-    """Record of a run whose verdicts were made elsewhere."""
+    """The record of a run whose verdicts were made elsewhere."""
 
     config: dict[str, str]
     judges: tuple[dict[str, str], ...]
@@ -109,7 +94,7 @@ class ImportedRecord(_Record, frozen=True, kw_only=True):
 
     @property
     def protocol(self) -> str:
-        """The word that stands for a protocol in imported verdicts."""
+        """The word that imported verdicts have in place of a protocol."""
         return self.config["protocol"]
 
 
@@ -176,7 +161,7 @@ def read_record(run: RunDir) -> RunRecord:
 
 
 def read_scored_record(run: RunDir) -> ScoredRecord:
-    """Return the record of a run that a judge reads.
+    """Return the record of a run that judges read.
 
     Raises:
         UsageError: its verdicts were imported, or as `read_record`.

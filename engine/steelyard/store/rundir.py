@@ -18,7 +18,7 @@ from steelyard.store.durable import writing
 
 @dataclass(frozen=True, slots=True)
 class RunDir:
-    """Where things are in a run directory. Creates nothing by itself."""
+    """The paths of a run directory. Creates nothing by itself."""
 
     root: Path
 
@@ -44,7 +44,7 @@ class RunDir:
 
     @property
     def reads(self) -> Path:
-        """Parts: immutable, only those in the journal count."""
+        """Parts: immutable; only those in the journal count."""
         return self.root / "reads"
 
     @property
@@ -54,12 +54,12 @@ class RunDir:
 
     @property
     def imported(self) -> Path:
-        """Verdicts that were made elsewhere (store/imported.py), in a run that has no reads."""
+        """Verdicts that were made elsewhere, in a run that has no reads."""
         return self.root / "imported"
 
     @property
     def database(self) -> Path:
-        """The hand-off artefact."""
+        """verdicts.duckdb: the hand-off file."""
         return self.root / "verdicts.duckdb"
 
     @property
@@ -67,11 +67,11 @@ class RunDir:
         """calibration.json: the calibrator that verdicts are calibrated with, if any."""
         return self.root / "calibration.json"
 
-    def check_place(self) -> None:
-        """See that a run is there, or can be made there.
+    def check(self) -> None:
+        """Check that there is a run, or that one can be made.
 
         Raises:
-            UsageError: the place is a file, or a folder with something else in it.
+            UsageError: the path is a file, or a folder with something else in it.
         """
         nearest = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
         if not nearest.is_dir():
@@ -99,24 +99,10 @@ class RunDir:
             self.reads.mkdir(parents=True, exist_ok=True)
 
     def log_session(self, event: str, **content: Any) -> None:  # noqa: ANN401 - JSON values
-        """Append what an engine told of itself."""
+        """Append what an engine reports of itself."""
         line = {"event": event, "at": now(), "pid": os.getpid(), **content}
         with writing(self.sessions), self.sessions.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, default=str) + "\n")
-
-    def read_sessions(self) -> list[dict[str, Any]]:
-        """Session events in their order; a torn last line is left out."""
-        try:
-            lines = self.sessions.read_text(encoding="utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
-            return []
-        events = []
-        for line in lines:
-            try:
-                events.append(json.loads(line))
-            except ValueError:
-                continue
-        return events
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -136,7 +122,7 @@ class RunDir:
                 raise RunLocked(
                     f"another process writes to this run ({escape(owner) or 'unknown'})",
                     place=str(self.root),
-                    remedy="wait for it or end it; `steelyard status` shows how far it is",
+                    remedy="wait for it or end it; `steelyard status` shows its progress",
                 ) from None
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} since {now()}".encode(), 0)
@@ -145,7 +131,7 @@ class RunDir:
             os.close(handle)
 
     def locked(self) -> bool:
-        """Whether a writer is at work now."""
+        """Return whether a writer is at work now."""
         try:
             handle = os.open(self.root / "lock", os.O_RDWR)
         except OSError:
@@ -161,5 +147,5 @@ class RunDir:
 
 
 def now() -> str:
-    """The time in UTC, to the second, ISO 8601."""
+    """Return the time in UTC, to the second, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -21,7 +21,7 @@ MOST_GROUPS = 10_000
 # Squares, which sampling error raises in replicates as much as in the value itself: their interval
 # is reflected around the value (the basic bootstrap).
 REFLECTED = {"reliability", "resolution"}
-FEWEST_BOOTSTRAPS = 2  # fewer have no middle 95%
+MIN_REPLICATES = 2  # fewer have no middle 95%
 FEWEST_DEFINED = 0.9  # share of replicates that have to define a metric for it to have an interval
 
 
@@ -83,7 +83,7 @@ def resample(judged: ScoredPairs, *, band: float, replicates: int, seed: int) ->
     Args:
         judged: the pairs, n > 0.
         band: preferences this near to one half are ties.
-        replicates: of the bootstrap; below FEWEST_BOOTSTRAPS: no intervals.
+        replicates: of the bootstrap; below MIN_REPLICATES: no intervals.
         seed: of the bootstrap; the same pairs are resampled alike with the same seed.
     """
     names, groups = np.unique(judged.groups, return_inverse=True)
@@ -136,7 +136,7 @@ def merged_groups(groups: Int64, count: int, seed: int) -> tuple[Int64, int]:
 
 
 def _replicates(sums: Float64, replicates: int, seed: int) -> Float64:
-    if replicates < FEWEST_BOOTSTRAPS or len(sums) < MIN_FOR_INTERVAL:
+    if replicates < MIN_REPLICATES or len(sums) < MIN_FOR_INTERVAL:
         return np.empty((0, sums.shape[1]))
     from steelyard_kernels.bootstrap import resampled_sums
 

@@ -1,4 +1,4 @@
-"""The files of buckets: rows go to one file a bucket, through a bounded heap in memory."""
+"""The files of buckets: rows go to one file per bucket, through bounded memory."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class BucketFiles:
 
 
 class Scatter:
-    """Rows to one Parquet file per bucket, in the order in which they come.
+    """Writes rows to one Parquet file per bucket, in the order in which they come.
 
     Args:
         thread: writes.
-        buckets: how many.
+        buckets: number of buckets.
         schema: of the rows.
-        path: of a bucket's file.
+        path: returns the path of a bucket's file.
     """
 
     def __init__(
@@ -118,16 +118,16 @@ class Scatter:
 
 
 def pairs_name(bucket: int) -> str:
-    """File name of a bucket's pairs."""
+    """Return the file name of a bucket's pairs."""
     return f"bucket-{bucket:05d}.parquet"
 
 
 def texts_name(bucket: int) -> str:
-    """File name of a bucket's texts."""
+    """Return the file name of a bucket's texts."""
     return f"texts-{bucket:05d}.parquet"
 
 
 def batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of a file, PIECE_ROWS at a time."""
+    """Yield the rows of a file, PIECE_ROWS at a time."""
     with pq.ParquetFile(path) as file:
         yield from file.iter_batches(PIECE_ROWS, use_threads=False)

@@ -18,11 +18,11 @@ def reuse_reads(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
     match. The runs stay independent: the rows are copied.
 
     Returns:
-        How many reads were taken, and what to tell the user beside: damaged parts that were left
-        out, or that the runs have different judges.
+        How many reads were taken, and notes for the user: damaged parts that were left out, or
+        that the runs have different judges.
 
     Raises:
-        UsageError: `other` is no run directory, or this one.
+        UsageError: `other` is not a run directory, or is this run.
     """
     record = read_scored_record(other)
     if other.root.resolve() == run.root.resolve():
@@ -32,8 +32,9 @@ def reuse_reads(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
             remedy="name an earlier run; what this run has read is never read again",
         )
     origin, notes = record.run, []
-    theirs = [part for part in read_journal(other.root) if part.intact(other.root)]
-    if damaged := len(read_journal(other.root)) - len(theirs):
+    parts = read_journal(other.root)
+    theirs = [part for part in parts if part.intact(other.root)]
+    if damaged := len(parts) - len(theirs):
         notes.append(f"{damaged} damaged parts of {other.root} were left out")
     if not _forms(record) & _forms(read_scored_record(run)):
         notes.append(f"{other.root} has another judge, protocol or template: no prompt is equal")

@@ -14,8 +14,9 @@ from steelyard.errors import IntegrityFault, UsageError
 from steelyard.store.durable import TEMPORARY, publish, writing
 from steelyard.store.plan.files import Manifest, load_manifest
 from steelyard.store.reads import journal
-from steelyard.store.run_record import ImportRecord, ScoredRecord, read_record
+from steelyard.store.run_record import ImportRecord, ScoredRecord
 from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import (
     Connection,
     DuckDBError,
@@ -25,24 +26,15 @@ from steelyard.store.sql import (
     raising_os_errors,
     sql_text,
 )
-from steelyard.store.verdicts.calibration import run_calibrator
 from steelyard.store.verdicts.database import (
+    add_run_tables,
     built_from,
-    expected_state,
     open_handoff,
-    run_table,
-    view_spec,
-    work_table,
+    verdict_spec,
     workspace,
 )
 from steelyard.store.verdicts.imported import define_tables
-from steelyard.store.verdicts.statistics_views import create_statistics
-from steelyard.store.verdicts.views import (
-    REJECTS_SQL,
-    VerdictSpec,
-    answers_sql,
-    verdict_sql,
-)
+from steelyard.store.verdicts.views import REJECTS_SQL, VerdictSpec, answers_sql, verdict_sql
 
 # The oldest DuckDB that has to read the hand-off file.
 STORAGE_VERSION = "v1.5.0"
@@ -50,34 +42,35 @@ PROMPTS_AT_ONCE = 1_000_000  # whose join and sort fit into DuckDB's memory
 DUCKDB_MAGIC = b"DUCK"  # at byte 8 of its files
 
 
-def compact(run: RunDir, out: Path | None = None) -> dict[str, int]:
-    """Write a database from plan and parts, audited, then renamed.
+def compact(snapshot: RunSnapshot, out: Path | None = None) -> dict[str, int]:
+    """Write a database of a run's verdicts, audit it, and rename it.
 
     Args:
-        run: the run; its own file is written by the run's one writer only (`RunDir.lock`).
-        out: another place, for anyone at any time.
+        snapshot: the run; its own file is written by the run's one writer only (`RunDir.lock`).
+        out: another file, which anyone may write at any time.
 
     Returns:
         pairs, prompts and how many of each are read, and rows of every table.
 
     Raises:
         IntegrityFault: a file is damaged, or the books do not balance.
-        UsageError: there is no plan yet, or `out` is no place for a database.
+        UsageError: there is no plan yet, or a database cannot be at `out`.
     """
-    record = read_record(run)
+    record = snapshot.record
     if isinstance(record, ScoredRecord):
-        write = partial(_write_database, run, record, load_manifest(run))
+        manifest = snapshot.manifest or load_manifest(snapshot.run)
+        write = partial(_write_database, snapshot, record, manifest)
     else:
-        write = partial(_write_imported, run, record.imported)
-    target = out or run.database
-    _check_target(run, target)
+        write = partial(_write_imported, snapshot, record.imported)
+    target = out or snapshot.run.database
+    _check_target(snapshot.run, target)
     with _replacing(target) as temporary:
         return write(temporary)
 
 
 @contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
-    """Give the path of a new database, which takes the target's place when it is whole."""
+    """Yield the path of a new database, which replaces the target once it is whole."""
     temporary = target.with_name(f"{target.name}.{os.getpid()}{TEMPORARY}")
     try:
         with writing(target), raising_os_errors():
@@ -89,7 +82,7 @@ def _replacing(target: Path) -> Iterator[Path]:
 
 
 def _check_target(run: RunDir, target: Path) -> None:
-    """See that nothing but an earlier database of ours would be replaced.
+    """Check that nothing but an earlier database of ours would be replaced.
 
     Raises:
         UsageError: it would, or there is no such folder.
@@ -100,14 +93,14 @@ def _check_target(run: RunDir, target: Path) -> None:
     elif elsewhere and (target.parent / run.record_file.name).exists():
         problem = "that is inside a run directory"
     elif target.exists() and not _is_ours(target):
-        problem = "there is something else at that place"
+        problem = "something else has that name"
     else:
         return
     raise UsageError(
         problem,
         place=str(target),
         effect="nothing was written",
-        remedy="choose another place with --out",
+        remedy="name another file with --out",
     )
 
 
@@ -120,9 +113,10 @@ def _is_ours(path: Path) -> bool:
 
 def ensure_current(run: RunDir) -> None:
     """Write the hand-off file unless it is up to date."""
-    current = open_handoff(run)
+    snapshot = RunSnapshot.take(run.root)
+    current = open_handoff(snapshot)
     if current is None:
-        compact(run)
+        compact(snapshot)
     else:
         current.close()
 
@@ -130,24 +124,23 @@ def ensure_current(run: RunDir) -> None:
 def recalibrate(run: RunDir) -> None:
     """Bring the hand-off file up to date after a calibrator was applied to the run.
 
-    Where it holds all parts, only the calibrated columns change, in a copy that takes its place:
-    no join is made again. Otherwise it is compacted.
+    Where it holds all parts, only the calibrated columns change, in a copy that replaces it: no
+    join is made again. Otherwise it is compacted.
 
     Raises:
         IntegrityFault: a file is damaged, or the books do not balance.
     """
-    calibrator = run_calibrator(run)
-    wanted = expected_state(run)
-    present = {}
+    snapshot = RunSnapshot.take(run.root)
+    wanted, present = snapshot.state, {}
     with suppress(DuckDBError), open_file(run.database) as connection:
         present = built_from(connection)
     same_parts = present.get("journal") == wanted["journal"] and len(present) == len(wanted)
-    if calibrator is None or not same_parts:
-        compact(run)
+    if snapshot.calibrator is None or not same_parts:
+        compact(snapshot)
         return
     with _replacing(run.database) as temporary:
         shutil.copyfile(run.database, temporary)
-        _update(temporary, calibrator, wanted["calibration"])
+        _update(temporary, snapshot.calibrator, snapshot.calibration)
 
 
 def _update(path: Path, calibrator: Calibrator, digest: str) -> None:
@@ -167,28 +160,27 @@ def _spill(path: Path) -> Path:
 
 
 def _write_database(
-    run: RunDir, record: ScoredRecord, manifest: Manifest, path: Path
+    snapshot: RunSnapshot, record: ScoredRecord, manifest: Manifest, path: Path
 ) -> dict[str, int]:
-    committed = journal.committed_parts(run.root)
-    spec = view_spec(run, record, manifest)
+    run, parts = snapshot.run, snapshot.journal.parts
+    journal.require_sound(run.root, snapshot.journal)
+    spec = verdict_spec(snapshot, record)
     with (
-        workspace(run, committed, spill=_spill(path)) as connection,
+        workspace(run, manifest, parts, spill=_spill(path)) as connection,
         _new_file(connection, path),
     ):
         connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
         _make_verdicts(connection, spec, manifest)
         connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
         connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
-        create_statistics(connection)
-        run_table(connection, run, committed)
-        work_table(connection, committed)
+        add_run_tables(connection, snapshot)
         return _audit(connection, manifest)
 
 
 def _make_verdicts(connection: Connection, spec: VerdictSpec, manifest: Manifest) -> None:
-    """Table `verdicts`, some buckets at a time: a join of all at once takes memory without bound.
+    """Create `verdicts`, some buckets at a time: a join of all takes memory without bound.
 
-    A prompt stands in one bucket, with all its pairs.
+    A prompt is in one bucket, with all its pairs.
     """
     query = verdict_sql(spec, "pairs_now", "reads_now") + ' ORDER BY v.shard, v."row"'
     start = "CREATE TABLE verdicts AS "
@@ -203,7 +195,7 @@ def _make_verdicts(connection: Connection, spec: VerdictSpec, manifest: Manifest
 
 
 def bucket_ranges(unique: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
-    """First and last of neighbouring buckets that have about `most` prompts together."""
+    """Yield first and last of neighbouring buckets that have about `most` prompts together."""
     first = prompts = 0
     for bucket, count in enumerate(unique):
         if prompts and prompts + count > most:
@@ -213,12 +205,10 @@ def bucket_ranges(unique: Sequence[int], most: int) -> Iterator[tuple[int, int]]
     yield first, max(first, len(unique) - 1)
 
 
-def _write_imported(run: RunDir, imported: ImportRecord, path: Path) -> dict[str, int]:
+def _write_imported(snapshot: RunSnapshot, imported: ImportRecord, path: Path) -> dict[str, int]:
     with open_scratch(_spill(path)) as connection, _new_file(connection, path):
-        define_tables(connection, run, imported, "TABLE")
-        create_statistics(connection)
-        run_table(connection, run, [])
-        work_table(connection, [])
+        define_tables(connection, snapshot, imported, "TABLE")
+        add_run_tables(connection, snapshot)
         verdicts, rejects = one_row(
             connection,
             "SELECT (SELECT count(*) FROM verdicts), (SELECT count(*) FROM rejects)",
@@ -229,7 +219,7 @@ def _write_imported(run: RunDir, imported: ImportRecord, path: Path) -> dict[str
 
 @contextmanager
 def _new_file(connection: Connection, path: Path) -> Iterator[None]:
-    """Tables made inside go to a new database file, which is whole afterwards."""
+    """Put the tables that are made inside into a new database file, whole afterwards."""
     connection.execute(f"ATTACH {sql_text(path)} AS o (STORAGE_VERSION '{STORAGE_VERSION}')")
     connection.execute("USE o")
     yield
@@ -239,7 +229,7 @@ def _new_file(connection: Connection, path: Path) -> Iterator[None]:
 
 
 def _audit(connection: Connection, manifest: Manifest) -> dict[str, int]:
-    """Rows = distinct keys, and the plan's numbers once every prompt is read.
+    """Check that rows equal distinct keys, and the plan's numbers once every prompt is read.
 
     Raises:
         IntegrityFault: they differ.
@@ -266,10 +256,5 @@ def _audit(connection: Connection, manifest: Manifest) -> dict[str, int]:
             effect="no database was written; the parts are unchanged",
             remedy="report this with run.json, plan/plan.json and journal.jsonl",
         )
-    return {
-        "pairs": pairs,
-        "verdicts": verdicts,
-        "prompts": manifest.prompts,
-        "reads": reads,
-        "rejects": rejects,
-    }
+    counts = {"pairs": pairs, "verdicts": verdicts, "prompts": manifest.prompts, "reads": reads}
+    return {**counts, "rejects": rejects}

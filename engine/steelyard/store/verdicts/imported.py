@@ -19,8 +19,8 @@ from steelyard.errors import IntegrityFault
 from steelyard.store.durable import PARQUET, TEMPORARY, file_digest, sync, writing
 from steelyard.store.run_record import ImportRecord
 from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import Connection, sql_text
-from steelyard.store.verdicts.calibration import run_calibrator
 from steelyard.store.verdicts.views import with_calibration
 
 _TABLES = ("verdicts", "rejects")
@@ -90,11 +90,11 @@ class ImportWriter:
 
 def define_tables(
     connection: Connection,
-    run: RunDir,
+    snapshot: RunSnapshot,
     imported: ImportRecord,
     kind: Literal["TABLE", "VIEW"],
 ) -> None:
-    """Make verdicts, rejects and reads, which has no rows, in a connection.
+    """Create verdicts, rejects and reads, which has no rows, in a connection.
 
     Views go through Arrow, so that SQL itself needs no right to open any file; tables are read
     natively, with bounded memory.
@@ -105,7 +105,7 @@ def define_tables(
     connection.register("reads_raw", READS.empty_table())
     connection.execute(f"CREATE {kind} reads AS SELECT * FROM reads_raw")  # noqa: S608 - our own text
     for name in _TABLES:
-        path = run.imported / f"{name}.parquet"
+        path = snapshot.run.imported / f"{name}.parquet"
         if not path.exists() or file_digest(path) != imported.files[name]:
             raise IntegrityFault(
                 "the imported verdicts are damaged or missing",
@@ -119,5 +119,5 @@ def define_tables(
             connection.register(source, ds.dataset(str(path), format="parquet"))
         query = f"SELECT * FROM {source}"  # noqa: S608 - our own names
         if name == "verdicts":
-            query = with_calibration(query, run_calibrator(run))
+            query = with_calibration(query, snapshot.calibrator)
         connection.execute(f"CREATE {kind} {name} AS {query}")

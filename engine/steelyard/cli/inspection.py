@@ -1,9 +1,10 @@
-"""`protocol list`, `show` and `check`: protocols as a judge sees them, and how to improve them."""
+"""Judges and protocols as `judge inspect` and `protocol list`, `show` and `check` describe them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any
 
@@ -15,7 +16,7 @@ from steelyard.plan.spec import JudgingSpec
 from steelyard.prompts.forms import Compiled, compile_template
 from steelyard.prompts.prepared import PreparedJudge, open_judges
 from steelyard.protocols import get_protocol, protocol_names
-from steelyard.protocols.protocol import SLOT, Example
+from steelyard.protocols.protocol import SLOT, Example, Protocol
 from steelyard.protocols.rules import RULES
 
 # Texts in place of those of a real row.
@@ -32,12 +33,7 @@ SAMPLE = {
     "reference": "Jupiter.",
     "criterion": "The response names the right planet.",
 }
-_EXAMPLE = {
-    "instruction": "How much is 2 + 2?",
-    "response_a": "4",
-    "response_b": "5",
-    "verdict": "A",
-}
+_EXAMPLE = {"instruction": "How much is 2 + 2?", "response_a": "4", "response_b": "5"}
 # Slots in the order in which they change from prompt to prompt: what changes least comes first.
 _STEADY = (
     ("system", "conversation", "instruction", "reference"),
@@ -49,22 +45,86 @@ _RANKS = {name: rank for rank, names in enumerate(_STEADY) for name in names}
 LONG_TAIL = 64  # tokens after the last text, which are computed for every prompt
 
 
+def inspect_judge(name: str, revision: str | None, protocol: str) -> dict[str, Any]:
+    """Open a judge and describe it; no engine is started.
+
+    Returns:
+        Card, context length, fingerprint with the default options, labels with their token
+        variants, the prompt template without optional texts, and its number of tokens.
+    """
+    config = RunConfig(judge=(name,), revision=revision).validate()
+    spec = JudgingSpec.plain(get_protocol(protocol))
+    with open_judges(config, spec) as (prepared,):
+        return _describe_judge(prepared)
+
+
+def _describe_judge(prepared: PreparedJudge) -> dict[str, Any]:
+    judge, forms = prepared.judge, prepared.forms
+    labels, plain = prepared.answer.labels, forms.forms[0].templates[""]
+    return {
+        "judge": asdict(judge.card),
+        "context_length": judge.context_length,
+        "fingerprint": forms.fingerprints[0],
+        "protocol": prepared.spec.name,
+        "labels": {
+            label: [asdict(variant) for variant in variants]
+            for label, variants in zip(labels.names, labels.variants, strict=True)
+        },
+        "control_tokens": len(judge.encoder.control_ids),
+        "tokenised_by": judge.encoder.engine,
+        "template": plain,
+        "template_tokens": compile_template(plain, judge.encoder).fixed,
+    }
+
+
+def format_judge(content: dict[str, Any]) -> str:
+    """Return what `inspect_judge` found out, as text."""
+    card = content["judge"]
+    fields = [
+        ("judge", card["name"]),
+        ("model", f"{card['model']}, revision {card['revision']}"),
+        ("weights", card["weights"]),
+        (
+            "tokenizer",
+            f"{card['tokenizer']}, {content['control_tokens']} control tokens, run by"
+            f" {content['tokenised_by']}",
+        ),
+        ("dtype", f"{card['dtype']}, quantization {card['quantization'] or 'none'}"),
+        ("context", f"{content['context_length']:,} tokens"),
+        ("fingerprint", f"{content['fingerprint']} (protocol {content['protocol']})"),
+    ]
+    for label, variants in content["labels"].items():
+        tokens = ", ".join(f"{variant['text']!r} = {variant['token_id']}" for variant in variants)
+        fields.append((f"label {label}", tokens))
+    return (
+        f"{format_fields(fields)}\n"
+        f"prompt template ({content['template_tokens']} tokens without data):\n"
+        f"{format_quote(content['template'])}"
+    )
+
+
 def list_protocols() -> list[dict[str, Any]]:
     """Describe the built-in protocols: purpose, labels, prompts per pair, how reads combine."""
     return [
         {
-            "name": protocol.name,
-            "about": protocol.about,
-            "shows": protocol.shows,
-            "answer": protocol.answer,
+            **_summarize(protocol),
             "labels": list(protocol.labels),
             "prompts_a_pair": f"{2 * protocol.samples}"
             + (" x criteria" if "criterion" in protocol.names else ""),
-            "combine": RULES[protocol.combine].about,
-            "source": protocol.source,
         }
         for protocol in map(get_protocol, protocol_names())
     ]
+
+
+def _summarize(protocol: Protocol) -> dict[str, Any]:
+    return {
+        "name": protocol.name,
+        "about": protocol.about,
+        "source": protocol.source,
+        "shows": protocol.shows,
+        "answer": protocol.answer,
+        "combine": RULES[protocol.combine].about,
+    }
 
 
 def format_protocols(protocols: list[dict[str, Any]]) -> str:
@@ -90,14 +150,9 @@ def _describe(prepared: PreparedJudge) -> dict[str, Any]:
             tokens = len(judge.encoder.encode_data([SAMPLE[slot]])[0])
             segments.append({"segment": slot, "tokens": tokens, "text": SAMPLE[slot]})
     return {
-        "name": protocol.name,
-        "about": protocol.about,
-        "source": protocol.source,
+        **_summarize(protocol),
         "file": protocol.place,
         "judge": judge.card.name,
-        "shows": protocol.shows,
-        "answer": protocol.answer,
-        "combine": RULES[protocol.combine].about,
         "labels": {
             label: [variant.text for variant in variants]
             for label, variants in zip(answer.labels.names, answer.labels.variants, strict=True)
@@ -175,7 +230,7 @@ def _check_sharing(compiled: Compiled) -> list[Finding]:
 def _opened(name: str, judge_name: str) -> Iterator[PreparedJudge]:
     """Open a judge that is asked by a protocol, with one worked example if it shows any."""
     protocol = get_protocol(name)
-    verdict = protocol.labels[0] if protocol.labels else _EXAMPLE["verdict"]
+    verdict = protocol.labels[0] if protocol.labels else "A"
     examples = [Example({**_EXAMPLE, "verdict": verdict})] if protocol.has_examples else []
     config = RunConfig(judge=(judge_name,)).validate()
     with open_judges(config, JudgingSpec.plain(protocol), examples) as (prepared,):
