@@ -425,7 +425,7 @@ def test_no_row_left_is_refused_with_the_reasons(scored, tmp_path):
 def test_nothing_is_written_over_something_else(scored, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
-    with pytest.raises(UsageError, match="there is something at the place"):
+    with pytest.raises(UsageError, match="is there already"):
         scored.export(tmp_path / "out", "preference")
     assert (tmp_path / "out" / "mine").read_text() == "x"
 
@@ -441,7 +441,7 @@ def test_only_scratch_of_exports_is_removed(scored, tmp_path):
     (mine / "lock").touch()
     with (mine / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(RunLocked, match="another export writes"):
+        with pytest.raises(RunLocked, match="another export is writing"):
             scored.export(out, "preference")
     assert (mine / "thesis").exists()
     scored.export(out, "preference")
@@ -513,7 +513,7 @@ def test_verdicts_without_texts_say_what_is_needed(imported, tmp_path):
     assert re.search(r"\| texts \| r.parquet \(fingerprint `[0-9a-f]{32}`\)", card)
     missing = {**responses, "output": ["a", None]}
     pq.write_table(pa.table(missing), tmp_path / "m.parquet")
-    with pytest.raises(InputRefused, match="finds its two responses"):
+    with pytest.raises(InputRefused, match="two responses were not found"):
         run.export(tmp_path / "m", "preference", responses=(str(tmp_path / "m.parquet"),))
     two = {key: [*values, values[0]] for key, values in responses.items()}
     two["output"][2] = "another"

@@ -1,6 +1,7 @@
-"""Verdicts become a dataset: what is kept, with its texts, in a format of TRL's.
+"""Verdicts become a dataset in a format of TRL's.
 
-verdicts -> selection (store) <- what is seen of the texts -> rows with texts -> Parquet and a card.
+sources read the texts -> selection decides, by filters and pairing -> formats make rows -> writer
+-> card.
 """
 
 from __future__ import annotations
@@ -56,16 +57,16 @@ def export_dataset(
     Args:
         run: a run directory, scored or imported.
         out: the folder to make; None: decide, count, and write nothing.
-        options: what it is to be.
-        responses: where texts stand that are not in the run's shards.
-        reporter: where progress goes.
+        options: format, filters and splits.
+        responses: files with the texts, if they are not in the run's shards.
+        reporter: of progress.
 
     Returns:
         JSON, the content of export.json: options, judge, calibrator, counts, files with digests.
 
     Raises:
-        UsageError: an option is wrong, or asks for what the run has not.
-        InputRefused: texts are not there, not what they were, or no row is left.
+        UsageError: an option is wrong, or needs what the run lacks.
+        InputRefused: texts are missing or have changed, or no row is left.
     """
     reporter = reporter or Reporter()
     snapshot = RunSnapshot.take(run)
@@ -76,15 +77,17 @@ def export_dataset(
     evaluations = _evaluations(options)
     with scratch(out) as folder, open_selection(folder) as selection:
         reporter.log("reading verdicts")
-        known = selection.load_verdicts(snapshot, options.where)
-        options = _resolve(options, known)
-        _warn_about_run(snapshot, known, selection, reporter)
-        forbidden = None
+        available = selection.load_verdicts(snapshot, options.where)
+        options = _resolve(options, available)
+        _warn_about_run(snapshot, available, selection, reporter)
+        held_out = None
         if evaluations is not None:
-            forbidden = HeldOutText(read_instructions(evaluations), options.ngram or NGRAM)
-        texts.scan(selection, TextObserver(options, forbidden), partial(reporter.step, "texts"))
+            held_out = HeldOutText(read_instructions(evaluations), options.ngram or NGRAM)
+        texts.scan(selection, TextObserver(options, held_out), partial(reporter.step, "texts"))
         reporter.done()
-        counts = selection.decide(options, calibrated=known.calibrated, in_shards=texts.in_shards)
+        counts = selection.decide(
+            options, calibrated=available.calibrated, in_shards=texts.in_shards
+        )
         content = {
             "steelyard": __version__,
             "options": options.to_json(),
@@ -132,7 +135,7 @@ def _evaluations(options: ExportOptions) -> ShardSet | None:
 
 
 def _files(shards: ShardSet | None) -> dict[str, Any] | None:
-    """What a dataset's card says of files that it was made with."""
+    """Describe files for the card of the dataset that is made with them."""
     if shards is None:
         return None
     return {
@@ -142,38 +145,37 @@ def _files(shards: ShardSet | None) -> dict[str, Any] | None:
     }
 
 
-def _resolve(options: ExportOptions, known: AvailableColumns) -> ExportOptions:
-    """Options with what the run decides; refused where it has not what they ask for."""
-    asked = {
-        "--consistent": (options.consistent, known.consistent, "its protocol has one order"),
-        "--min-label-mass": (
-            options.min_label_mass is not None,
-            known.label_mass,
-            "its judge gave no label masses",
-        ),
-        "--trusted": (
-            options.trusted,
-            known.trusted,
-            "apply a calibrator that was fitted with --agreement (docs/calibration.md)",
-        ),
-        "--target gold": (options.target == "gold", known.gold, "its shards hold no gold"),
-    }
-    for option, (used, there, why) in asked.items():
-        if used and not there:
+def _resolve(options: ExportOptions, available: AvailableColumns) -> ExportOptions:
+    """Fill in options that depend on the run.
+
+    Raises:
+        UsageError: the run lacks a column that an option needs.
+    """
+    calibrate = "apply a calibrator that was fitted with --agreement (docs/calibration.md)"
+    for option, missing, remedy in (
+        ("--consistent", options.consistent and not available.consistent,
+         "leave it out: its protocol has one order"),
+        ("--min-label-mass", options.min_label_mass is not None and not available.label_mass,
+         "leave it out: its judge gave no label masses"),
+        ("--trusted", options.trusted and not available.trusted, calibrate),
+        ("--target gold", options.target == "gold" and not available.gold,
+         "leave it out: its shards hold no gold"),
+    ):  # fmt: skip
+        if missing:
             raise UsageError(
                 f"{option} cannot be decided for any verdict of this run",
                 effect="nothing was written",
-                remedy=f"leave it out: {why}" if option != "--trusted" else why,
+                remedy=remedy,
             )
     if options.judging and options.target is None:
-        return replace(options, target="gold" if known.gold else "preference")
+        return replace(options, target="gold" if available.gold else "preference")
     return options
 
 
 def _warn_about_run(
-    snapshot: RunSnapshot, known: AvailableColumns, selection: Selection, reporter: Reporter
+    snapshot: RunSnapshot, available: AvailableColumns, selection: Selection, reporter: Reporter
 ) -> None:
-    if not known.calibrated:
+    if not available.calibrated:
         reporter.warn("no calibrator was applied to this run: raw preferences are exported")
     manifest = snapshot.manifest
     if manifest is not None and manifest.pairs > selection.counts.verdicts:
@@ -201,9 +203,9 @@ def _origin(snapshot: RunSnapshot) -> dict[str, Any]:
 def _require_rows(run: Path, content: Mapping[str, Any]) -> None:
     if content["removed"].get("no_text") == content["verdicts"]:
         raise InputRefused(
-            f"none of {content['verdicts']:,} verdicts finds its two responses",
+            f"the two responses were not found for any of {content['verdicts']:,} verdicts",
             place=str(run),
-            remedy="--responses has to have the verdicts' instruction_id (a number is not the text"
+            remedy="--responses needs the verdicts' instruction_id (a number is not the text"
             " of it) or their instructions, and their models' names; --map names the columns",
         )
     if not content["rows"]:
@@ -222,7 +224,7 @@ def _publish(
     content: dict[str, Any],
     reporter: Reporter,
 ) -> None:
-    """Write everything, then give it its place."""
+    """Write everything, then rename the folder."""
     content["files"] = _write(folder, texts, content, reporter)
     write_text(folder / "export.json", json.dumps(content, indent=2) + "\n")
     write_text(folder / "README.md", format_card(content))
@@ -243,12 +245,12 @@ def _write(
     writer = DatasetWriter(folder, schema(kind, form), content["rows"], rows_per_file)
     total, done = sum(content["rows"].values()), 0
     judge = content["judge"]
-    for items, found in texts:
-        named = items.append_column("judge", repeat_text(judge["name"], len(items)))
-        named = named.append_column(
-            "judge_fingerprint", repeat_text(judge["fingerprint"], len(items))
-        )
-        rows = make_rows(kind, form, found, named)
+    for items, own_texts in texts:
+        origin = {"judge": judge["name"], "judge_fingerprint": judge["fingerprint"]}
+        table = items
+        for column, text in origin.items():
+            table = table.append_column(column, repeat_text(text, len(table)))
+        rows = make_rows(kind, form, own_texts, table)
         for split in content["rows"]:
             writer.add(split, rows.filter(pc.equal(items["split"], split)))
         done += len(rows)

@@ -123,7 +123,7 @@ def _groups(instruction: UInt64) -> tuple[Int64, Int64]:
 
 
 def _responses(group: Int64, judged: VerdictColumns) -> tuple[Int64, Int64, Int64]:
-    """Number the distinct responses: each one's instruction, and the two of each verdict."""
+    """Return the instruction of each distinct response, and each verdict's two by number."""
     owners = np.concatenate([group, group])
     digests = np.concatenate([judged.first, judged.second])
     order = np.lexsort((digests, owners))

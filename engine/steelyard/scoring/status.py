@@ -47,7 +47,7 @@ def run_status(root: Path) -> dict[str, Any]:
         "judge": record.judge,
         "protocol": record.protocol,
         "created": record.created,
-        "updated": parts[-1].at if parts else record.created,
+        "updated": parts[-1].committed if parts else record.created,
         "pairs": {"planned": manifest.pairs if manifest else None, "done": done},
         "prompts": {
             "asked": manifest.asked if manifest else None,

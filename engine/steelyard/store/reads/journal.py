@@ -31,7 +31,7 @@ class Part:
     bytes: int
     digest: str
     buckets: list[int]
-    at: str  # ISO 8601, UTC
+    committed: str  # ISO 8601, UTC; `at` in the file
     pairs: int  # pairs that this part completes
     counts: dict[str, int] = field(default_factory=dict)  # reads by status, tokens, reused
     # By bucket, the fields of core.work.Work; empty for reads of an earlier run.
@@ -140,7 +140,9 @@ def require_sound(run: Path, journal: Journal) -> None:
 
 
 def _line(part: Part) -> bytes:
-    body = json.dumps(asdict(part), separators=(",", ":"), sort_keys=True)
+    content = asdict(part)
+    content["at"] = content.pop("committed")
+    body = json.dumps(content, separators=(",", ":"), sort_keys=True)
     check = xxhash.xxh3_64_hexdigest(body.encode())
     return f'{{"check":"{check}","part":{body}}}\n'.encode()
 
@@ -148,7 +150,8 @@ def _line(part: Part) -> bytes:
 def _parse(line: bytes) -> Part | None:
     try:
         entry: dict[str, Any] = json.loads(line)
-        part = Part(**entry["part"])
+        content = entry["part"]
+        part = Part(committed=content.pop("at"), **content)
     except (ValueError, KeyError, TypeError):
         return None
     return part if _line(part) == line + b"\n" else None

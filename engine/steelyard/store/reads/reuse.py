@@ -18,11 +18,11 @@ def reuse_reads(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
     match. The runs stay independent: the rows are copied.
 
     Returns:
-        How many reads were taken, and what to tell the user beside: damaged parts that were left
-        out, or that the runs have different judges.
+        How many reads were taken, and notes for the user: damaged parts that were left out, or
+        that the runs have different judges.
 
     Raises:
-        UsageError: `other` is no run directory, or this one.
+        UsageError: `other` is not a run directory, or is this run.
     """
     record = read_scored_record(other)
     if other.root.resolve() == run.root.resolve():

@@ -51,12 +51,12 @@ def save_calibrator(path: Path, calibrator: Calibrator) -> None:
 
 
 def check_out(out: Path, begins: bytes, read: Iterable[Path | None]) -> None:
-    """See that a result takes the place of nothing but an earlier result of its kind.
+    """Check that a result replaces nothing but an earlier result of its kind.
 
     Args:
-        out: where it will be written.
-        begins: how a file of its kind begins.
-        read: what it is made of.
+        out: the file to write.
+        begins: first bytes of a file of its kind.
+        read: files that the result is made of.
 
     Raises:
         UsageError: it would replace something else.
@@ -67,10 +67,10 @@ def check_out(out: Path, begins: bytes, read: Iterable[Path | None]) -> None:
     elif out.resolve() in inputs:
         problem = "--out is one of the inputs"
     elif out.exists() and (not out.is_file() or out.read_bytes()[: len(begins)] != begins):
-        problem = "there is something else at the place of --out"
+        problem = "something else has the name given with --out"
     else:
         return
-    remedy = "choose another place with --out"
+    remedy = "name another file with --out"
     raise UsageError(problem, place=str(out), effect="nothing was written", remedy=remedy)
 
 
@@ -117,7 +117,7 @@ def read_calibration(run: RunDir) -> tuple[Calibrator | None, str]:
 def calibrate_file(
     path: Path, columns: Mapping[str, str], calibrator: Calibrator, out: Path
 ) -> int:
-    """A Parquet table with the calibrated columns added; its other columns stay.
+    """Write a Parquet table with the calibrated columns added; its other columns stay.
 
     A position-aware calibrator reads the roles preference_ab and preference_ba, a length-aware one
     length_a and length_b.
@@ -161,7 +161,7 @@ def _refused(path: Path, words: str) -> InputRefused:
 def _query(place: str, names: list[str], columns: Mapping[str, str], calibrator: Calibrator) -> str:
     sql = {name: quoted(name) for name in names}
     roles = resolve_sql(place, sql, columns, ["preference", *calibrator.curve.columns])
-    role = next((one for one in ("logit", "preference") if one in roles), None)
+    role = next((name for name in ("logit", "preference") if name in roles), None)
     if role is None:
         raise UsageError(
             "winners and pairs of scores have no probability to calibrate",
@@ -170,13 +170,13 @@ def _query(place: str, names: list[str], columns: Mapping[str, str], calibrator:
         )
     held = (name.replace('"', '""') for name in names if name not in COLUMNS)
     kept = ", ".join(f'"{name}" := "{name}"' for name in held)
-    # What the calibrator reads stands beside the row under its own names: --map may give others.
+    # What the calibrator reads is selected under the calibrator's names: --map may give others.
     read = {name: typed_sql(name, roles[name]) for name in calibrator.curve.columns}
     read[VALUE] = typed_sql(role, roles[role])
-    beside = ", ".join(f"{sql} AS {name}" for name, sql in read.items())
+    inputs = ", ".join(f"{sql} AS {name}" for name, sql in read.items())
     definition = calibrated_sql(calibrator, VALUE, is_logit=role == "logit")
     added = ", ".join(f"{sql} AS {name}" for name, sql in definition)
-    inner = f"SELECT struct_pack({kept}) AS whole_row, {beside} FROM source_rows"  # noqa: S608
+    inner = f"SELECT struct_pack({kept}) AS whole_row, {inputs} FROM source_rows"  # noqa: S608
     return f"SELECT whole_row.*, {added} FROM ({inner})"  # noqa: S608 - names are checked
 
 

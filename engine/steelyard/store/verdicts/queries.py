@@ -1,4 +1,4 @@
-"""Questions of the program itself about a run: counts, and reads that another run can give."""
+"""Queries of the program itself: counts over a run, and reads that another run can give."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from steelyard.store.rundir import RunDir
 from steelyard.store.sql import one_row, sql_text, view_parquet
 from steelyard.store.verdicts.database import workspace
 
-# A row a prompt of a pair, and how many prompts of the plan have each key.
+# One row per prompt of a pair, and how many prompts of the plan have each key.
 ASKED = "SELECT pair, bucket, unnest(keys) AS key FROM pairs_raw"
 USES = f"""
 WITH uses AS (SELECT key, bucket, count(*) AS n FROM ({ASKED}) GROUP BY key, bucket)
@@ -25,7 +25,7 @@ WITH uses AS (SELECT key, bucket, count(*) AS n FROM ({ASKED}) GROUP BY key, buc
 def recount_pairs(run: RunDir) -> None:
     """Make the journal's sum of completed pairs equal a fresh count.
 
-    It is exact while a session lasts; reads taken over and parts set aside move it.
+    It is exact during a session; reused reads and parts set aside change it.
     """
     committed = journal.read_journal(run.root)
     with workspace(run, load_manifest(run), committed) as connection:
@@ -42,7 +42,7 @@ def recount_pairs(run: RunDir) -> None:
 
 
 def unread_prompts(run: RunDir, judge: int, judges: int) -> int:
-    """How many unique prompts of one of several judges no part holds yet."""
+    """Count the unique prompts of a judge, one of several, that no part holds yet."""
     share = f"len(keys) // {judges}"
     with workspace(run, load_manifest(run), journal.read_journal(run.root)) as connection:
         (count,) = one_row(
@@ -55,7 +55,7 @@ def unread_prompts(run: RunDir, judge: int, judges: int) -> int:
 
 
 def ambiguous_pair_ids(run: RunDir) -> int:
-    """How many pair_ids of the plan stand for pairs of different content."""
+    """Count the pair_ids of the plan that several pairs of different content share."""
     with workspace(run, load_manifest(run), []) as connection:
         (count,) = one_row(
             connection,
@@ -66,7 +66,7 @@ def ambiguous_pair_ids(run: RunDir) -> int:
 
 
 def duplicate_tokens_of(run: RunDir, reads: pa.Table) -> int:
-    """Tokens of the duplicates of these prompts (READS) in the plan."""
+    """Sum the tokens of the duplicates of these prompts (READS) in the plan."""
     with workspace(run, load_manifest(run), []) as connection:
         connection.register("candidate", reads.select(["prompt_key", "prompt_tokens"]))
         (tokens,) = one_row(
@@ -79,7 +79,7 @@ def duplicate_tokens_of(run: RunDir, reads: pa.Table) -> int:
 
 
 def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], path: Path) -> int | None:
-    """Tokens that the duplicates of a part's prompts did not cost.
+    """Sum the tokens that the duplicates of a part's prompts did not cost.
 
     Returns:
         None when the part does not fit: a key twice, one that the plan does not ask for, or one
@@ -108,14 +108,14 @@ def reusable_reads(
     origin: str,
     rows: int,
 ) -> Iterator[pa.Table]:
-    """Good reads of another run for prompts of this one that are not read yet (READS).
+    """Yield good reads of another run for prompts of this one that are not read yet (READS).
 
     Args:
         run: this run.
         other: the other run.
         theirs: its parts, checked.
         origin: what `reused_from` says of reads that the other run made itself.
-        rows: how many a table has at most.
+        rows: of a table, at most.
     """
     columns = [name for name in READS.names if name not in {"bucket", "reused_from"}]
     chosen = ", ".join(f"r.{name}" for name in columns)

@@ -1,6 +1,6 @@
-"""Views over `verdicts`: leaderboard, win_matrix, position_bias, length_bias; defined here alone.
+"""Views over `verdicts`: leaderboard, win_matrix, position_bias and length_bias.
 
-They hold what SQL can say by itself; `steelyard rank`, `winrate` and `bias` say the rest.
+They hold what SQL can compute alone; `steelyard rank`, `winrate` and `bias` compute the rest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def create_statistics(connection: Connection, instruction: str = CLUSTER) -> Non
 
 
 def statistics_sql(instruction: str = CLUSTER) -> dict[str, str]:
-    """The query of each view."""
+    """Return the query of each view."""
     sides = f"""
 sides AS (
   SELECT model_a AS competitor, model_b AS opponent, raw_preference AS win,
@@ -49,7 +49,7 @@ FROM sides GROUP BY ALL ORDER BY competitor, opponent""",  # noqa: S608
 
 
 def _leaderboard(sides: str) -> str:
-    """Standard errors are those of `ratings.means`, over instructions, null for fewer than 5."""
+    """Return the leaderboard, with standard errors of `statistics.means`, null for fewer than 5."""
     return f"""
 WITH {sides}, means AS (
   SELECT competitor, count(*) AS comparisons, avg(win) AS win_rate,
