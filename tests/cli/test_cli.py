@@ -37,9 +37,9 @@ def test_help_pays_for_nothing(arguments):
 
 
 def test_summaries_of_commands_are_not_cut():
-    done = program("--help")
-    assert "score" in done.stdout
-    assert "..." not in done.stdout
+    summaries = program("--help").stdout.partition("Commands:")[2]
+    assert "score" in summaries
+    assert "..." not in summaries
 
 
 def test_status_pays_for_no_engine(run):
