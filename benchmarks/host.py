@@ -91,10 +91,7 @@ with tempfile.TemporaryDirectory(dir=sys.argv[2]) as folder:
             if bucket is None:
                 break
             computed = oracle.computed(bucket.rows, bucket.fitting)
-            tally.open(
-                bucket.number, bucket.unique, unread=bucket.unread, fed=bucket.fed,
-                floor=bucket.floor, oracle=computed,
-            )
+            tally.open(bucket, computed)
             took = time.perf_counter() - began, time.process_time() - used
             times.append((len(bucket.unique.starts) - 1, *took))
 times = times[1:-1] or times  # the first compiles or loads kernels, the last is cut short

@@ -25,7 +25,7 @@ from steelyard.statistics.logistic import FitFailed, LogisticFit, fit, logit, si
 # coefficients of length and difficulty from explaining quality (the paper's regularisation).
 BASELINE_WEIGHT = 0.2
 LEARNABLE = 3  # competitors, from which difficulties can be learned
-ONE_WAY = 1e-6  # a controlled win rate this near to 0 or 1 has no finite log-odds behind it
+ONE_WAY = 1e-6  # a controlled win rate this near to 0 or 1 has no finite log-odds
 RIDGE = 1.0  # on standardised differences of style: one unit of information
 NOMINAL = 1e-9  # a ridge that only settles what the rows leave open
 
