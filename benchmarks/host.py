@@ -1,8 +1,9 @@
 """What the machine does without a model: planning, preparing prompts, and writing reads.
 
 Planning reads, validates, hashes and deduplicates rows and writes the plan; each line is a child
-process, whose memory is its own. Rows come from all pairs of eight responses to an instruction
-("tournament") or have responses of their own ("distinct"), in instruction order or shuffled.
+process, so memory is that of planning. Rows come from all pairs of eight responses to an
+instruction ("tournament") or all have different responses ("distinct"), in instruction order or
+shuffled.
 Preparing loads a bucket of a shuffled tournament, tokenises its texts with the embedded judge's
 tokenizer, orders its prompts and simulates the cache. Writing takes reads as a judge hands them
 over, 500 at a time, and commits parts of 20,000.
@@ -90,10 +91,7 @@ with tempfile.TemporaryDirectory(dir=sys.argv[2]) as folder:
             if bucket is None:
                 break
             computed = oracle.computed(bucket.rows, bucket.fitting)
-            tally.open(
-                bucket.number, bucket.unique, unread=bucket.unread, fed=bucket.fed,
-                floor=bucket.floor, oracle=computed,
-            )
+            tally.open(bucket, computed)
             took = time.perf_counter() - began, time.process_time() - used
             times.append((len(bucket.unique.starts) - 1, *took))
 times = times[1:-1] or times  # the first compiles or loads kernels, the last is cut short
@@ -124,7 +122,7 @@ READS = 500
 
 
 def plan(rows: int, size: int, kind: str, order: str, repeats: int) -> dict[str, Any]:
-    """Plan the same shards several times; the median."""
+    """Plan the same shards several times; return the median."""
     with tempfile.TemporaryDirectory(prefix="steelyard-bench-") as folder:
         shards = Path(folder) / "in"
         make_shards(shards, rows, size, distinct=kind == "distinct", shuffled=order == "shuffled")
@@ -151,7 +149,7 @@ def plan(rows: int, size: int, kind: str, order: str, repeats: int) -> dict[str,
 
 
 def prepare(rows: int, judge: str, repeats: int) -> dict[str, Any]:
-    """Load buckets, tokenise, order, ask the oracle, open the tally; the median."""
+    """Load buckets, tokenise, order, ask the oracle, open the tally; return the median."""
     with tempfile.TemporaryDirectory(prefix="steelyard-bench-") as folder:
         shards = Path(folder) / "in"
         make_shards(shards, rows, 2600, distinct=False, shuffled=True)
@@ -170,7 +168,7 @@ def prepare(rows: int, judge: str, repeats: int) -> dict[str, Any]:
 
 
 def score(rows: int, repeats: int) -> dict[str, Any]:
-    """A whole run with the scripted judge, and its time in the garbage collector; the median."""
+    """Run with the scripted judge, and time the garbage collector; return the median."""
     with tempfile.TemporaryDirectory(prefix="steelyard-bench-") as folder:
         shards = Path(folder) / "in"
         make_shards(shards, rows, 400, distinct=False, shuffled=True)
@@ -209,7 +207,7 @@ def read_batches(count: int) -> Iterator[Any]:
 
 
 def write_reads(count: int, repeats: int) -> dict[str, Any]:
-    """Hand reads to the part writer until all are committed; the median."""
+    """Give reads to the part writer until all are committed; return the median."""
     from steelyard.core.work import BatchProgress
     from steelyard.store.reads import journal
     from steelyard.store.reads.parts import PartWriter
@@ -243,9 +241,11 @@ def write_reads(count: int, repeats: int) -> dict[str, Any]:
 
 def main() -> int:
     options = parser(__doc__)
-    options.add_argument("--rows", type=int, default=200_000, help="of 2.6 KB")
-    options.add_argument("--short-rows", type=int, default=10_000_000, help="of 250 bytes; 0: none")
-    options.add_argument("--judge", default="demo", help="whose tokenizer prepares [demo]")
+    options.add_argument("--rows", type=int, default=200_000, help="rows of 2.6 KB")
+    options.add_argument(
+        "--short-rows", type=int, default=10_000_000, help="rows of 250 bytes; 0: none"
+    )
+    options.add_argument("--judge", default="demo", help="judge with the tokenizer to use [demo]")
     options.add_argument("--repeats", type=int, default=3)
     chosen = options.parse_args()
     reads = 1_000_000

@@ -1,8 +1,8 @@
 """Which limits of a step suit an engine that only reads: tokens, and prompts at a time?
 
-The same prompts in prefix order through `Judge.read`, an engine of its own for each pair of
-limits, there and back again; medians. Prompts wait in the engine twice as many as a step may hold,
-so fewer prompts a step can also mean that a step is not filled.
+The same prompts in prefix order through `Judge.read`, a separate engine for each pair of limits,
+there and back again; medians. The engine holds twice as many requests as fit into a step, so a
+lower limit on prompts can also mean that a step is not filled.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from steelyard.judge.base import JudgeSpec
 
 TOKENS = (256, 512, 1024, 2048)
 PROMPTS = (4, 16, 64)
-MIDDLE = 512, 16  # what each is varied around
+MIDDLE = 512, 16  # each is varied around this
 
 
 def seconds(judge: str, rows: TokenRows, engine: dict[str, int]) -> tuple[float, int]:
-    """Of reading all rows, loading left out, and the tokens that were computed."""
+    """Time the reading of all rows, without loading; also return the tokens computed."""
     opened = open_judge(JudgeSpec("judge", judge, engine=engine))
     work = Workload(len(rows.lengths), int(rows.lengths.max()))
     opened.start(work, answer_of(opened.encoder))
@@ -40,7 +40,9 @@ def seconds(judge: str, rows: TokenRows, engine: dict[str, int]) -> tuple[float,
 
 def main() -> int:
     made = options(__doc__)
-    made.add_argument("--instructions", type=int, default=2, help="six pairs on each")
+    made.add_argument(
+        "--instructions", type=int, default=2, help="instructions, with six pairs each"
+    )
     chosen = made.parse_args()
     tokens, prompts = MIDDLE
     limits = [(one, prompts) for one in TOKENS] + [(tokens, one) for one in PROMPTS]

@@ -248,8 +248,8 @@ def test_drawing_without_matplotlib_says_what_to_install(votes, tmp_path, monkey
         (["--intervals", "bootstrap", "--replicates", "1"], 2, "too few replicates"),
         (["--replicates", "500"], 2, "--replicates has no effect here"),
         (["--method", "elo", "--anchor", "a"], 2, "--anchor has no effect here"),
-        (["--anchor", "nobody"], 2, "no competitor is called nobody"),
-        (["--map", "winner=model_a"], 3, "the winner is none of a, b, tie"),
+        (["--anchor", "nobody"], 2, "there is no competitor nobody"),
+        (["--map", "winner=model_a"], 3, "the winner is not a, b or tie"),
         (["--map", "winner=none"], 2, "there is no column none"),
     ],
 )

@@ -120,7 +120,7 @@ def test_bad_rows_are_rejects_with_reasons(tmp_path):
     assert run.status()["rejects"] == {"scale": 3, "null": 2, "empty": 1, "length": 1}
 
 
-def test_winners_that_nobody_knows_are_rejects(tmp_path):
+def test_unknown_winners_are_rejects(tmp_path):
     content = pa.table(
         {
             "model": ["m", "m", "a", "m", "m"],

@@ -225,7 +225,7 @@ def test_wrong_maps_are_refused(tmp_path, given, words):
         read_comparisons(path, given, NEED)
 
 
-def test_what_is_no_source_is_refused(tmp_path):
+def test_what_is_not_a_source_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "t.duckdb").write_bytes(b"nothing")
     (tmp_path / "t.parquet").write_bytes(b"nothing")
@@ -246,7 +246,7 @@ def clusters(path, given=None):
 
 
 def test_votes_on_one_pair_belong_together(tmp_path):
-    """The first column with values is the cluster; where it has none, the pair stands in."""
+    """The first column with values is the cluster; where it has none, it is the pair."""
     votes = {**models(5), "preference": [0.1] * 5, "pair_id": [0, 0, 1, 1, 2]}
     none, some = pa.array([None] * 5, pa.uint64()), pa.array([1, None, None, None, 1], pa.int64())
     path = tmp_path / "t.parquet"
@@ -256,7 +256,7 @@ def test_votes_on_one_pair_belong_together(tmp_path):
     assert clusters(path) == ([0, 0, 2, 2, 4], '"pair_id"')
     write(path, **votes, instruction_id=none, prompt=["p", "q", "p", "q", "q"])
     assert clusters(path) == ([0, 1, 0, 1, 1], '"prompt"')
-    write(path, **votes, instruction_id=some)  # the number 1 is no pair 1
+    write(path, **votes, instruction_id=some)  # the number 1 is not pair 1
     assert clusters(path) == ([0, 1, 2, 2, 0], '"instruction_id", else "pair_id"')
     write(path, **votes, instruction_id=some, mine=["u", "u", "u", "v", "v"])
     assert clusters(path, {"pair_id": "mine"}) == ([0, 1, 1, 3, 0], '"instruction_id", else "mine"')
@@ -270,7 +270,7 @@ def test_ids_that_look_like_numbers_stay_apart(tmp_path, texts):
     assert clusters(path)[0] == [0, 1, 2]
 
 
-def test_rows_of_weight_0_are_no_comparisons(tmp_path):
+def test_rows_of_weight_0_are_left_out(tmp_path):
     path = tmp_path / "t.parquet"
     write(path, **models(3), preference=[0.1] * 3, weight=[0.0, 2.0, 0.0])
     read = read_comparisons(path, None, NEED, ("weight",))

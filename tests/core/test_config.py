@@ -1,5 +1,6 @@
 import json
 
+import msgspec
 import pytest
 
 from steelyard.core.config import RunConfig, load_toml, parse_pairs, scalar
@@ -15,7 +16,7 @@ def refused(**values):
 def test_defaults_and_round_trip():
     config = RunConfig.from_mapping({"inputs": "x.parquet", "engine": {"seed": 1}}, "here")
     assert config.inputs == ("x.parquet",)
-    again = RunConfig.from_mapping(json.loads(json.dumps(config.to_json())), "there")
+    again = RunConfig.from_mapping(json.loads(msgspec.json.encode(config)), "there")
     assert again == config
 
 

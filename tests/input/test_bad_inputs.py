@@ -32,7 +32,7 @@ IN_A_PROCESS = (
     "map with an unknown role",
     "unknown option",
     "run directory that is a file",
-    "sql on a folder that is no run",
+    "sql on a folder that is not a run",
 )
 
 

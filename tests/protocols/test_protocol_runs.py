@@ -184,10 +184,10 @@ PAIR = "{{ context }}\n{{ first }}\n{{ second }}\n"
         (f'labels = ["A", "B"]\nshows = "response"\nuser = """{PAIR}"""', "cannot combine"),
         ('labels = ["A", "B"]\nuser = "{{ context }} {{ first }}"', "does not show second"),
         (f'labels = ["A", "B"]\nuser = """{PAIR} {{{{ nobody }}}}"""', "asks for nobody"),
-        (f'labels = "AB"\nuser = """{PAIR}"""', "wrong type"),
+        (f'labels = "AB"\nuser = """{PAIR}"""', r"\$\.labels"),
         (f'labels = ["A", "B"]\nsamples = 3\nuser = """{PAIR}"""', "cannot differ"),
         (f'answer = "reasons"\nlabels = ["A", "B"]\nuser = """{PAIR}"""', "verdict"),
-        (f'labels = ["A", "B"]\ntie_band = -1\nuser = """{PAIR}"""', "negative"),
+        (f'labels = ["A", "B"]\ntie_band = -1\nuser = """{PAIR}"""', r">= 0.*\$\.tie_band"),
         ("labels = [", "cannot be read"),
         (
             f'labels = ["A", "B"]\nuser = """{PAIR}{{{{ \'a\' * 10**9 }}}}"""',

@@ -129,7 +129,7 @@ def test_no_length_bias_is_invented(tmp_path):
         assert held["standard_error"] > 0.1
         assert one["win_rate"]["standard_error"] < 0.01
     (warning,) = found["warnings"]
-    assert "and 1 more: hardly ever on both sides of base in length" in warning
+    assert "and 1 more: almost always longer or almost always shorter than base" in warning
     assert "an extrapolation" in warning
 
 
@@ -154,6 +154,6 @@ def test_without_all_lengths_raw_rates_are_given(tmp_path):
     assert one["win_rate"]["value"] == pytest.approx(columns["preference"].mean())
     assert one["length_controlled"] is None
     assert found["difficulty"] is None
-    assert found["warnings"] == ["30 of 60 rows lack a length: none is given at equal length"]
+    assert found["warnings"] == ["30 of 60 rows lack a length: no rate at equal length is given"]
     with pytest.raises(UsageError, match="such as Base"):
         winrate(path, {}, "base")

@@ -79,8 +79,8 @@ def tables(run, shards):
     """All buckets of a plan."""
     record = json.loads((run / "run.json").read_text())
     (form,) = record["judges"][0]["part"]["fingerprints"]
-    asking = pairwise_key_spec(bytes.fromhex(form))
-    texts = open_texts(RunDir(run), manifest(run), open_shards([shards]), asking, Limits())
+    key_spec = pairwise_key_spec(bytes.fromhex(form))
+    texts = open_texts(RunDir(run), manifest(run), open_shards([shards]), key_spec, Limits())
     found = [texts.texts(bucket) for bucket in range(len(manifest(run).unique))]
     texts.close()
     return found

@@ -223,6 +223,7 @@ class TestOverlong:
         assert longest["n"][0].as_py() <= 1499
 
 
+@pytest.mark.slow
 def test_every_bit_flip_is_found_and_only_that_part_is_read_again(tmp_path):
     """At least 500 flips, seeded; each is followed by a resume."""
     shard = write_pairs(tmp_path / "pairs.parquet", 24, width=16)
@@ -372,7 +373,7 @@ def test_ctrl_c_finishes_the_part_and_says_how_to_go_on(tmp_path, shard, run):
     process.send_signal(signal.SIGINT)
     out, words = process.communicate(timeout=60)
     assert process.returncode == EXIT_INTERRUPTED, words
-    assert "ending after the work in hand" in words
+    assert "stopping after the prompts in progress" in words
     assert "stopped" in out
     assert 0 < steelyard.open_run(place).status()["prompts"]["read"] < 240
     assert resume(place, QUIET) == EXIT_DONE

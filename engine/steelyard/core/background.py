@@ -9,29 +9,23 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    error: BaseException | None = None
+T = TypeVar("T")  # never None, which marks an end
 
 
 class Prefetch(Generic[T]):
     """Runs a generator in a thread, ahead of the thread that takes its items.
 
     Args:
-        items: no item may be None; closed in the thread.
+        items: run and closed in the thread.
         ahead: items at most that are ready or in the making, besides the one taken last.
         name: of the thread.
     """
 
     def __init__(self, items: Generator[T], *, ahead: int, name: str) -> None:
         self._items = items
-        self._ready: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[T | BaseException | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(ahead)
         self._closed = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -43,26 +37,25 @@ class Prefetch(Generic[T]):
             del item  # memory for the next one
 
     def take(self, seconds: float | None = None) -> T | None:
-        """Return the next item, or None after the last one.
+        """Return the next item, or None after the last one; raise what the generator raised.
 
         Args:
             seconds: to wait at most; None: until an item is ready.
 
         Raises:
             TimeoutError: nothing was ready in time.
-            BaseException: whatever the generator raised.
         """
         try:
             item = self._ready.get(timeout=seconds)
         except queue.Empty:
             raise TimeoutError from None
-        if not isinstance(item, _End):
+        if item is None or isinstance(item, BaseException):
+            self._ready.put(item)  # for calls after the end
+            if item is not None:
+                raise item
+        else:
             self._room.release()
-            return item
-        self._ready.put(item)  # for calls after the end
-        if item.error is not None:
-            raise item.error
-        return None
+        return item
 
     def close(self) -> None:
         """End the thread, at the latest when the item in the making is ready."""
@@ -71,19 +64,16 @@ class Prefetch(Generic[T]):
         self._thread.join()
 
     def _work(self) -> None:
-        end = _End()
+        end = None
         try:
             with closing(self._items):
-                while self._may_go_on() and (item := next(self._items, None)) is not None:
-                    self._ready.put(item)
-                    del item
+                while self._room.acquire() and not self._closed:
+                    self._ready.put(next(self._items))
+        except StopIteration:
+            pass
         except BaseException as error:
-            end = _End(error)
+            end = error
         self._ready.put(end)
-
-    def _may_go_on(self) -> bool:
-        self._room.acquire()
-        return not self._closed
 
 
 class Worker(Generic[T]):
@@ -109,30 +99,28 @@ class Worker(Generic[T]):
         flush_after: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._handle, self._flush, self._flush_after = handle, flush, flush_after
-        self._queue: queue.Queue[T | _End] = queue.Queue(waiting)
+        self._queue: queue.Queue[T | None] = queue.Queue(waiting)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def give(self, item: T) -> None:
         """Hand an item to the thread. Raise the thread's error, if it had one."""
-        self._raise()
+        if self._error is not None:
+            raise self._error
         self._queue.put(item)
 
     def close(self) -> None:
         """End the thread when all items are handled. Raise its error, if it had one."""
         self.stop()
-        self._raise()
+        if self._error is not None:
+            raise self._error
 
     def stop(self) -> None:
         """End the thread as `close` does, but raise nothing."""
         if self._thread.is_alive():
-            self._queue.put(_End())
+            self._queue.put(None)
             self._thread.join()
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
 
     def _work(self) -> None:
         try:
@@ -140,7 +128,7 @@ class Worker(Generic[T]):
                 pass
         except BaseException as error:
             self._error = error
-            while not isinstance(self._queue.get(), _End):  # nobody may wait for room in the queue
+            while self._queue.get() is not None:  # nobody may wait for room in the queue
                 pass
 
     def _handle_next(self) -> bool:
@@ -149,7 +137,7 @@ class Worker(Generic[T]):
         except queue.Empty:
             self._flush()
             return True
-        if isinstance(item, _End):
+        if item is None:
             self._flush()
             return False
         self._handle(item)

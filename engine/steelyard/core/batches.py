@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -165,12 +166,7 @@ class Generations:
 
     def take(self, indices: Int64) -> Generations:
         """Return the rows at these indices."""
-        return Generations(
-            output=[self.output[index] for index in indices.tolist()],
-            numbers=[self.numbers[index] for index in indices.tolist()],
-            forced=self.forced[indices],
-            output_tokens=self.output_tokens[indices],
-        )
+        return Generations(*_take_columns(self, indices))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,17 +194,15 @@ class ReadBatch:
 
     def take(self, indices: Int64) -> ReadBatch:
         """Return the rows at these indices."""
-        chosen = indices.tolist()
-        return ReadBatch(
-            keys=[self.keys[index] for index in chosen],
-            buckets=self.buckets[indices],
-            status=[self.status[index] for index in chosen],
-            label_logprobs=self.label_logprobs[indices],
-            label_mass=self.label_mass[indices],
-            argmax_outside=self.argmax_outside[indices],
-            truncated=self.truncated[indices],
-            prompt_tokens=self.prompt_tokens[indices],
-            cached_tokens=self.cached_tokens[indices],
-            errors=[self.errors[index] for index in chosen],
-            written=None if self.written is None else self.written.take(indices),
-        )
+        return ReadBatch(*_take_columns(self, indices))
+
+
+def _take_columns(batch: Generations | ReadBatch, indices: Int64) -> Iterator[Any]:
+    for entry in fields(batch):
+        column = getattr(batch, entry.name)
+        if isinstance(column, list):
+            yield [column[index] for index in indices.tolist()]
+        elif isinstance(column, Generations):
+            yield column.take(indices)
+        else:
+            yield None if column is None else column[indices]

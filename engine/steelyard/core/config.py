@@ -7,10 +7,11 @@ import math
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import xxhash
 
 from steelyard.errors import UsageError, did_you_mean, escape
@@ -20,7 +21,6 @@ Scalar = str | int | float | bool
 MOST_SAMPLES = 100
 OVERLONG = ("reject", "truncate")
 ON_BAD_ROW = ("reject", "fail")
-_OPTIONAL = {"tie_band": float}  # options that are None if left out, and not texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +100,6 @@ class RunConfig:
                 )
         return self
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values, as in run.json."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
-
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], place: str) -> RunConfig:
         """Make a config from plain values.
@@ -115,15 +111,22 @@ class RunConfig:
         Raises:
             UsageError: a key is unknown, or a value has the wrong type.
         """
-        known = {entry.name: entry for entry in fields(cls)}
+        known = {entry.name: entry.default for entry in fields(cls)}
         for key in values:
             if key not in known:
                 raise unknown_key(key, known, place)
-        defaults = cls()
-        checked = {
-            key: _typed(key, value, getattr(defaults, key), place) for key, value in values.items()
-        }
-        return replace(defaults, **checked).validate()
+        lists = {key for key, default in known.items() if isinstance(default, tuple)}
+        try:
+            config = msgspec.convert(
+                {k: [v] if k in lists and isinstance(v, str) else v for k, v in values.items()}, cls
+            )
+        except msgspec.ValidationError as error:
+            raise UsageError(
+                f"a value has the wrong type: {escape(error, 200)}",
+                place=place,
+                remedy="see docs/cli.md for an example",
+            ) from None
+        return config.validate()
 
 
 def load_toml(path: Path) -> dict[str, Any]:
@@ -203,24 +206,3 @@ def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
         raise UsageError(
             f"`{option}` is {escape(value)!r}", remedy=f"choose one of: {', '.join(allowed)}"
         )
-
-
-def _typed(key: str, value: Any, default: Any, place: str) -> Any:  # noqa: ANN401
-    kind = type(default) if default is not None else _OPTIONAL.get(key, str)
-    if kind is tuple and isinstance(value, str):
-        value = [value]
-    if kind is tuple and isinstance(value, list | tuple):
-        if all(isinstance(entry, str) for entry in value):
-            return tuple(value)
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif value is None and default is None:
-        return None
-    elif type(value) is kind:
-        return value
-    names = {tuple: "a list of texts", dict: "a table", str: "a text", int: "a whole number"}
-    raise UsageError(
-        f"`{key}` must be {names.get(kind, 'a number')}, not {escape(value)!r}",
-        place=place,
-        remedy="see docs/cli.md for an example",
-    )

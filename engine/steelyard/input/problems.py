@@ -1,4 +1,4 @@
-"""What is wrong with inputs and rows, collected so that a user sees all of it at once."""
+"""What is wrong with inputs and their rows, collected so that a user sees all of it at once."""
 
 from __future__ import annotations
 
@@ -158,14 +158,14 @@ class RowProblems:
                 if number not in first:
                     first[number] = (problem.reason, problem.detail(row))
         rows = sorted(first)
-        columns = [
-            pa.array([shard] * len(rows), pa.string()),
-            pa.array(rows, pa.int64()),
-            pa.array(pair_ids, pa.string()),
-            pa.array([first[row][0] for row in rows], pa.string()),
-            pa.array([first[row][1] for row in rows], pa.string()),
-        ]
-        return pa.RecordBatch.from_arrays(columns, schema=REJECTS)
+        columns = {
+            "shard": [shard] * len(rows),
+            "row": rows,
+            "pair_id": pair_ids,
+            "reason": [first[row][0] for row in rows],
+            "detail": [first[row][1] for row in rows],
+        }
+        return pa.RecordBatch.from_pydict(columns, schema=REJECTS)
 
     def refuse(self, error: type[InputRefused], place: str, rows: int) -> None:
         """Raise one error for all problems, if there are any.

@@ -6,40 +6,22 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import msgspec
+
 from steelyard.errors import UsageError, did_you_mean, escape
 from steelyard.protocols.axes import Criterion
-from steelyard.protocols.protocol import IMAGES, ORDERS, SLOT, SLOT_COLUMNS, Example, Protocol
+from steelyard.protocols.protocol import IMAGES, SLOT, SLOT_COLUMNS, Example, Protocol
 from steelyard.protocols.rules import RULES
 
 BUILTIN = Path(__file__).parent / "builtin"
 LARGEST = 1 << 20  # bytes of a file
 MOST_EXAMPLES = 64
-MOST_SAMPLES = 100
-
-_DEFAULTS: dict[str, Any] = {
-    "about": "",
-    "source": "",
-    "shows": "pair",
-    "answer": "label",
-    "combine": "preference",
-    "labels": (),
-    "scale": (),
-    "system": "",
-    "user": "",
-    "prefix": "",
-    "verdict": "",
-    "tag": "probability",
-    "range": (1.0, 10.0),
-    "max_tokens": 512,
-    "samples": 1,
-    "temperature": 0.0,
-    "tie_band": 0.0,
-}
-# What `_typed` calls them.
-_KINDS = {tuple: "a list", str: "a text", int: "a whole number", float: "a number"}
+# Keys of a protocol file.
+_KEYS = tuple(entry.name for entry in fields(Protocol) if entry.name not in {"name", "place"})
 
 
 def load_protocol(path: Path) -> Protocol:
@@ -50,12 +32,17 @@ def load_protocol(path: Path) -> Protocol:
     """
     values = _read(path)
     for key in values:
-        if key not in _DEFAULTS:
-            remedy = did_you_mean(key, _DEFAULTS, f"known: {', '.join(_DEFAULTS)}")
+        if key not in _KEYS:
+            remedy = did_you_mean(key, _KEYS, f"known: {', '.join(_KEYS)}")
             raise _wrong(path, f"unknown key {escape(key)!r}", remedy)
-    checked = {key: _typed(path, key, value) for key, value in values.items()}
-    checked = {"max_tokens": 1} | checked if checked.get("answer", "label") == "label" else checked
-    protocol = Protocol(name=path.stem, place=str(path), **{**_DEFAULTS, **checked})
+    if values.get("answer", "label") == "label":
+        values = {"max_tokens": 1} | values
+    try:
+        given = msgspec.convert({**values, "name": path.stem, "place": str(path)}, Protocol)
+    except msgspec.ValidationError as error:
+        cause = f"a value is wrong: {escape(error, 200)}"
+        raise _wrong(path, cause, "see docs/protocols.md for all keys") from None
+    protocol = replace(given)  # msgspec sets given fields only, and run.json holds all
     _check(protocol, path)
     return protocol
 
@@ -64,8 +51,6 @@ def _check(protocol: Protocol, path: Path) -> None:
     rule = RULES.get(protocol.combine)
     if rule is None:
         raise _wrong(path, f"`combine` is {escape(protocol.combine)!r}", f"use {', '.join(RULES)}")
-    if protocol.shows not in ORDERS:
-        raise _wrong(path, f"`shows` is {escape(protocol.shows)!r}", "use pair or response")
     if protocol.shows not in rule.shows or protocol.answer not in rule.answers:
         raise _wrong(
             path,
@@ -92,33 +77,17 @@ def _check(protocol: Protocol, path: Path) -> None:
         raise _wrong(path, "`scale` and `labels` do not match", "give each label its score")
     if protocol.answer == "reasons" and not protocol.verdict:
         raise _wrong(path, "`verdict` is missing", "give the text that opens a forced verdict")
-    if protocol.samples < 1 or protocol.max_tokens < 1 or protocol.temperature < 0:
-        raise _wrong(
-            path,
-            "samples, max_tokens or temperature is out of range",
-            "samples and max_tokens begin at 1, temperature at 0",
-        )
     if protocol.samples > 1 and (protocol.answer == "label" or protocol.temperature == 0):
         raise _wrong(path, "the samples cannot differ", "samples need a text and a temperature")
-    if len(protocol.range) != 2 or protocol.range[0] >= protocol.range[1]:
+    if protocol.range[0] >= protocol.range[1]:
         raise _wrong(path, "`range` is not a range", "give the lowest and the highest score")
     if protocol.tie_band and protocol.has_tie_label:
         raise _wrong(path, "`tie_band` has no effect next to a label for a tie", "leave it out")
-    if protocol.tie_band < 0:
-        raise _wrong(
-            path, "`tie_band` is negative", "give 0, so that only equal sides tie, or more"
-        )
-    _check_texts(protocol, path)
-    _check_slots(protocol, path)
-
-
-def _check_texts(protocol: Protocol, path: Path) -> None:
     if not all(label.strip() for label in protocol.labels):
         raise _wrong(path, "a label is empty", "give each answer a label")
-    if protocol.samples > MOST_SAMPLES:
-        raise _wrong(path, f"{protocol.samples} samples", f"ask for at most {MOST_SAMPLES}")
     if any(SLOT.search(text) for text in (protocol.system, protocol.user, protocol.prefix)):
         raise _wrong(path, "the text contains the mark of a slot", "write {{ name }} instead")
+    _check_slots(protocol, path)
 
 
 def _check_slots(protocol: Protocol, path: Path) -> None:
@@ -233,19 +202,6 @@ def _parse(path: Path, text: str) -> Any:  # noqa: ANN401 - whatever the file ho
         except yaml.YAMLError as error:
             raise ValueError(str(error)) from None
     return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-
-
-def _typed(path: Path, key: str, value: Any) -> Any:  # noqa: ANN401
-    default = _DEFAULTS[key]
-    if isinstance(default, tuple) and isinstance(value, list):
-        texts = key == "labels"
-        if all(isinstance(item, str) if texts else _is_number(item) for item in value):
-            return tuple(value) if texts else tuple(map(float, value))
-    elif isinstance(default, float) and _is_number(value):
-        return float(value)
-    elif type(value) is type(default):
-        return value
-    raise _wrong(path, f"`{key}` has the wrong type", f"give {_KINDS[type(default)]}")
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

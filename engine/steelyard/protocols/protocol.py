@@ -10,6 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from steelyard.protocols import sandbox
 
@@ -72,6 +75,10 @@ CONTEXT = """\
 """
 
 
+_LARGEST = 1e9
+_Number = Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
+
+
 def slot(name: str) -> str:
     """Return the mark of a slot in a template."""
     return f"[[slot:{name}]]"
@@ -98,6 +105,8 @@ class Example:
 class Protocol:
     """A way of judging; each field is a key of a protocol file (docs/protocols.md).
 
+    run.json holds the fields in this order.
+
     Attributes:
         name: what users call it.
         about: description in one line.
@@ -121,24 +130,24 @@ class Protocol:
     """
 
     name: str
-    about: str
-    source: str
-    shows: str
-    answer: str
-    combine: str
-    labels: tuple[str, ...]
-    scale: tuple[float, ...]
-    system: str
-    user: str
-    prefix: str
-    verdict: str
-    tag: str
-    range: tuple[float, ...]
-    max_tokens: int
-    samples: int
-    temperature: float
-    tie_band: float
-    place: str
+    about: str = ""
+    source: str = ""
+    shows: Literal["pair", "response"] = "pair"
+    answer: str = "label"
+    combine: str = "preference"
+    labels: tuple[str, ...] = ()
+    scale: tuple[_Number, ...] = ()
+    system: str = ""
+    user: str = ""
+    prefix: str = ""
+    verdict: str = ""
+    tag: str = "probability"
+    range: tuple[_Number, _Number] = (1.0, 10.0)
+    max_tokens: Annotated[int, Meta(ge=1)] = 512
+    samples: Annotated[int, Meta(ge=1, le=100)] = 1
+    temperature: Annotated[float, Meta(ge=0, le=_LARGEST)] = 0.0
+    tie_band: Annotated[float, Meta(ge=0, le=_LARGEST)] = 0.0
+    place: str = ""
 
     @cached_property
     def names(self) -> frozenset[str]:

@@ -25,7 +25,7 @@ from steelyard.statistics.logistic import FitFailed, LogisticFit, fit, logit, si
 # coefficients of length and difficulty from explaining quality (the paper's regularisation).
 BASELINE_WEIGHT = 0.2
 LEARNABLE = 3  # competitors, from which difficulties can be learned
-ONE_WAY = 1e-6  # a controlled win rate this near to 0 or 1 has no finite log-odds behind it
+ONE_WAY = 1e-6  # a controlled win rate this near to 0 or 1 has no finite log-odds
 RIDGE = 1.0  # on standardised differences of style: one unit of information
 NOMINAL = 1e-9  # a ridge that only settles what the rows leave open
 
@@ -143,11 +143,6 @@ def relative_difference(a: Float64, b: Float64) -> Float64:
     """Return (a - b) / (a + b), in [-1, 1]; 0 where both are 0."""
     total = a + b
     return np.asarray((a - b) / np.where(total > 0, total, 1))
-
-
-def published_win_rate(intercept: float, slope: float, difficulty: Float64) -> float:
-    """Return the mean over instructions of a published fit at equal length, in [0, 1]."""
-    return float(sigmoid(intercept + slope * difficulty).mean())
 
 
 def learned_difficulty(preference: Float64, competitor: Codes, cluster: Codes) -> Float64 | None:

@@ -67,7 +67,7 @@ def score(
         Exit code: 0 done, 4 done with row errors, 130 stopped.
 
     Raises:
-        SteelyardError: whatever errors.py lists.
+        SteelyardError: any of those in errors.py.
     """
     reporter, stop = reporter or Reporter(), stop or threading.Event()
     config = config.anchored()

@@ -191,14 +191,7 @@ class JudgeSession:
     def _open_buckets(self, texts: BucketTexts, tally: Tally) -> Generator[PreparedBucket]:
         """Prepare buckets, and announce each to the tally before its first prompt is read."""
         for bucket in feed(texts, self.manifest, self.maker, parts.done_keys(self.ctx.run)):
-            tally.open(
-                bucket.number,
-                bucket.unique,
-                unread=bucket.unread,
-                fed=bucket.fed,
-                floor=bucket.floor,
-                oracle=self.oracle(bucket),
-            )
+            tally.open(bucket, self.oracle(bucket))
             yield bucket
 
     def _take(self, reads: Iterable[ReadBatch], tally: Tally, writer: parts.PartWriter) -> None:

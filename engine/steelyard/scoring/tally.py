@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steelyard.core.batches import ReadBatch, Unique
+from steelyard.core.batches import ReadBatch
 from steelyard.core.schemas import STATUS_OVERLONG, Int32, Int64
 from steelyard.core.work import BatchProgress, Work
+from steelyard.prompts.maker import PreparedBucket
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,40 +29,28 @@ class Tally:
     def __init__(self) -> None:
         self._where: dict[bytes, tuple[_Bucket, int]] = {}
 
-    def open(
-        self,
-        bucket: int,
-        unique: Unique,
-        *,
-        unread: Int64,
-        fed: Int64,
-        floor: Int32,
-        oracle: Int32 | None,
-    ) -> None:
-        """Register a bucket before its first prompt is fed.
+    def open(self, bucket: PreparedBucket, oracle: Int32 | None) -> None:
+        """Register a bucket before its first prompt is read.
 
         Args:
-            bucket: its number.
-            unique: its unique prompts.
-            unread: indices of those that no part holds yet.
-            fed: indices of those that this engine is given now, in that order.
-            floor: tokens that each of `fed` adds to the floor.
-            oracle: tokens that the engine should compute of each, None where that is unknown.
+            bucket: prepared for this engine.
+            oracle: tokens that the engine should compute of each prompt; None: not known.
         """
+        unique, fed = bucket.unique, bucket.fed
         size = len(unique.keys)
         # A pair may ask the same prompt twice: both orders of two equal responses are one.
         users, pairs = np.divmod(
             np.unique(unique.inverse * len(unique.starts) + unique.pairs), len(unique.starts)
         )
         waiting = np.zeros(size, dtype=np.bool_)
-        waiting[unread] = True
+        waiting[bucket.unread] = True
         entry = _Bucket(
-            number=bucket,
+            number=bucket.number,
             need=np.bincount(pairs[waiting[users]], minlength=len(unique.starts) - 1),
             pairs=pairs,
             starts=np.searchsorted(users, np.arange(size + 1)),
             uses=np.bincount(unique.inverse, minlength=size),
-            floor=_spread(floor, fed, size),
+            floor=_spread(bucket.floor, fed, size),
             oracle=None if oracle is None else _spread(oracle, fed, size),
         )
         for index in fed.tolist():

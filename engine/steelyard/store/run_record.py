@@ -130,7 +130,7 @@ def write_record(run: RunDir, record: RunRecord) -> None:
 
 
 def read_record(run: RunDir) -> RunRecord:
-    """Return the record of a run.
+    """Read run.json.
 
     Keys of a later version are left out where they only describe the run, and refused where they
     say how it is judged.
@@ -161,7 +161,7 @@ def read_record(run: RunDir) -> RunRecord:
 
 
 def read_scored_record(run: RunDir) -> ScoredRecord:
-    """Return the record of a run that judges read.
+    """Read run.json of a run that judges read.
 
     Raises:
         UsageError: its verdicts were imported, or as `read_record`.
@@ -174,7 +174,7 @@ def read_scored_record(run: RunDir) -> ScoredRecord:
         "the verdicts of this run were imported: no judge reads anything for it",
         place=str(run.root),
         effect="nothing was changed",
-        remedy=f"steelyard sql {run.root} QUERY looks at them; to score, name a new --run",
+        remedy=f"query them with steelyard sql {run.root} QUERY; to score, name a new --run",
     )
 
 
@@ -200,17 +200,17 @@ def read_content(run: RunDir) -> dict[str, Any]:
     return content
 
 
-def _unknown_keys(content: object, known: object, place: str) -> Iterator[str]:
+def _unknown_keys(content: object, known: object, path: str) -> Iterator[str]:
     """Yield what `content` has and `known` has not, as dotted keys."""
     if isinstance(content, dict) and isinstance(known, dict):
         for key, value in content.items():
             if key in known:
-                yield from _unknown_keys(value, known[key], f"{place}.{key}")
+                yield from _unknown_keys(value, known[key], f"{path}.{key}")
             else:
-                yield f"{place}.{key}"
+                yield f"{path}.{key}"
     elif isinstance(content, list) and isinstance(known, list | tuple):
         for number, (value, other) in enumerate(zip(content, known, strict=False)):
-            yield from _unknown_keys(value, other, f"{place}.{number}")
+            yield from _unknown_keys(value, other, f"{path}.{number}")
 
 
 def _damaged(run: RunDir, why: str) -> IntegrityFault:
