@@ -12,8 +12,8 @@ help: ## Say what can be made (this list)
 demo: setup ## Judge the demonstration pairs with a small model, on any machine
 	@$(bin)/steelyard demo
 
-test: setup-dev ## Run the tests
-	$(bin)/pytest $(ARGS)
+test: setup-dev ## Run the tests, in up to four processes
+	$(bin)/pytest --numprocesses=logical --maxprocesses=4 $(ARGS)
 
 lint: setup-dev ## Check style, types and Dockerfiles
 	$(bin)/ruff check .

@@ -1,7 +1,7 @@
 """Millions of verdicts: how long do `calibrate apply` and `evaluate` take, and how much memory?
 
-A small run is scored, then copied many times over inside its own files under new keys, so that the
-program sees a run of that size. The table is the same verdicts as another tool would bring them.
+A small run is scored, then copied many times inside its own files under new keys, so that the
+program sees a run of that size. The table holds the same verdicts, as from another tool.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from steelyard.store.durable import file_digest, write_table
 from steelyard.store.reads import journal
 from steelyard.store.reads.parts import commit_part
 from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import handoff
 
 # A command, then on the last line of stderr its peak memory in GiB, seconds and processor seconds.
@@ -39,11 +40,11 @@ finally:
     print(peak / 2**20, time.perf_counter() - began, time.process_time(), file=sys.stderr)
 """
 SEED_PAIRS = 10_000
-COPIES_A_PART = 5  # of the small run
+COPIES_PER_PART = 5  # of the small run
 
 
 def small_run(folder: Path, pairs: int) -> RunDir:
-    """A scored run with votes; eight pairs an instruction."""
+    """Score a run with votes; eight pairs per instruction."""
     draw = np.random.default_rng(0)
     lengths = draw.integers(1, 40, (2, pairs)).tolist()
     table = {
@@ -70,11 +71,11 @@ def inflate(run: RunDir, copies: int) -> None:
     )
     journal.rewrite(run.root, [])
     files = {}
-    for number, start in enumerate(range(0, copies, COPIES_A_PART)):
+    for number, start in enumerate(range(0, copies, COPIES_PER_PART)):
         tables = []
-        for copy in range(start, min(start + COPIES_A_PART, copies)):
+        for copy in range(start, min(start + COPIES_PER_PART, copies)):
             tables.append(copied(pairs, copy))
-            more = copied(reads, copy)  # in a bucket of its own, as so many pairs would be
+            more = copied(reads, copy)  # in a separate bucket, as in a run of this size
             commit_part(run, more, copy + 1, BatchProgress(len(pairs), 0, {}))
         name = f"plan/pairs-{number:05}.parquet"
         write_table(run.root / name, pa.concat_tables(tables))
@@ -91,7 +92,7 @@ def inflate(run: RunDir, copies: int) -> None:
 
 
 def copied(table: pa.Table, copy: int) -> pa.Table:
-    """Rows under other keys, pair_ids and instructions."""
+    """Copy rows under other keys, pair_ids and instructions."""
     for name in ("keys", "prompt_key"):
         if name in table.column_names:
             column = pa.concat_arrays(table[name].chunks)
@@ -121,7 +122,7 @@ def changed(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 
 def table_of(run: RunDir, folder: Path) -> tuple[Path, Path]:
-    """The verdicts as a table of another tool, and gold as a file, in another order."""
+    """Write the verdicts as a table of another tool, and gold as a file, in another order."""
     found = steelyard.open_run(run.root).sql(
         "SELECT pair_id, raw_preference, preference_ab, preference_ba, length_a, length_b,"
         " gold.a AS votes_a, gold.b AS votes_b, gold.tie AS votes_tie, metadata.subset AS subset,"
@@ -136,7 +137,7 @@ def table_of(run: RunDir, folder: Path) -> tuple[Path, Path]:
 
 
 def measured(what: str, rows: int, *arguments: object) -> dict[str, Any]:
-    """One command in a process of its own."""
+    """Run one command in a separate process."""
     line = [sys.executable, "-c", CHILD, *map(str, arguments), "--json"]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -161,7 +162,7 @@ def main() -> int:
         measured("fit", seed, "calibrate", "fit", run.root, "--out", calibrator, "--agreement", 0.5)
         inflate(run, chosen.pairs // seed)
         rows = chosen.pairs // seed * seed
-        handoff.compact(run)
+        handoff.compact(RunSnapshot.take(run.root))
         table, gold = table_of(run, folder)
         times = ("--bootstraps", chosen.bootstraps)
         by = ("--by", "subset")

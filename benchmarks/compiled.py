@@ -1,10 +1,10 @@
 """How much faster are the kernels than plain Python, and what does compiling them cost?
 
-Naive twins: a sort of byte strings (`in_bytes`), and the block-cache
-rules in plain Python, on the first prompts only (its seconds are for as many tokens as the
-kernel's). Prompts are those of a tournament: template, instruction, and all ordered pairs of k
-responses, shuffled; random ids, because only lengths and shared beginnings count here. Compiling
-is timed in processes of their own, with an empty and with a filled cache folder.
+Naive twins: a sort of byte strings (`in_bytes`), and the block-cache rules in plain Python, on the
+first prompts only (its seconds are scaled to as many tokens as the kernel's). Prompts are those of
+a tournament: template, instruction, and all ordered pairs of k responses, shuffled; random ids,
+because only lengths and shared beginnings count here. Compiling is timed in separate processes,
+with an empty and with a filled cache folder.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ KERNELS = ("prefix order", "common prefixes", "block cache")
 
 
 def in_bytes(tokens: np.ndarray, offsets: np.ndarray) -> list[int]:
-    """Prefix order by Python's sort: big-endian bytes compare as the numbers do."""
+    """Sort into prefix order by Python: big-endian bytes compare as the numbers do."""
     raw = tokens.astype(">u4").tobytes()
     rows = [raw[4 * start : 4 * end] for start, end in pairwise(offsets.tolist())]
     return sorted(range(len(rows)), key=rows.__getitem__)
 
 
 def tournament(instructions: int, k: int, words: int, seed: int = 0) -> list[np.ndarray]:
-    """Prompts, shuffled; an instruction has about `words` tokens, a response twice as many."""
+    """Make shuffled prompts; an instruction has about `words` tokens, a response twice as many."""
     rng = np.random.default_rng(seed)
 
     def text(mean: int) -> np.ndarray:
@@ -82,7 +82,7 @@ def ragged(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def seconds(repeats: int, call: Callable[[], Any]) -> float:
-    """Median after one call that warms up."""
+    """Return the median after one call that warms up."""
     call()
     times = []
     for _ in range(repeats):
@@ -118,7 +118,7 @@ def naively_simulated(rows: list[np.ndarray]) -> list[int]:
 
 
 def check(rows: list[np.ndarray], few: list[np.ndarray]) -> None:
-    """Naive and fast results are the same."""
+    """Check that naive and fast results are the same."""
     tokens, offsets = ragged(rows)
     order, shared = lexicographic_order(tokens, offsets)
     assert (order == in_bytes(tokens, offsets)).all()
@@ -127,7 +127,7 @@ def check(rows: list[np.ndarray], few: list[np.ndarray]) -> None:
 
 
 def measure(rows: list[np.ndarray], repeats: int, naive_prompts: int) -> list[dict[str, Any]]:
-    """A line a kernel."""
+    """Return one line per kernel."""
     few = rows[:naive_prompts]
     check(rows, few)
     flat = ragged(rows)
@@ -161,9 +161,9 @@ def measure(rows: list[np.ndarray], repeats: int, naive_prompts: int) -> list[di
 
 
 def compile_times(repeats: int) -> dict[str, dict[str, float]]:
-    """Seconds until each kernel has answered for the first time: compiled, and from the cache.
+    """Time the first answer of each kernel: compiled, and from the cache.
 
-    The first one's hold what Numba prepares once a process; the second uses a part of the first.
+    The first kernel includes what Numba prepares once per process; the second uses a part of it.
     """
     cold, warm = [], []
     for _ in range(repeats):

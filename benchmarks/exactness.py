@@ -1,8 +1,8 @@
-"""Do order, cache and pool change the probabilities? |difference| to Steelyard's order.
+"""Do order, cache and pool change the probabilities? Differences from Steelyard's order.
 
 The same prompts are read in prefix order, shuffled, without a prefix cache, and shuffled with a
 pool of two prompts. `prompts` are probabilities of single reads, `verdicts` preferences of both
-orders; a flip is a verdict on the other side of one half.
+orders; a flip is a verdict on the other side of 0.5.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from harness.workloads import Limits
 from steelyard.core.batches import TokenRows, Workload
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
-from steelyard.prompts.maker import take_rows
 
 BRIEF = Limits(30, 250, 80)
 # name -> whether shuffled, and what is set otherwise.
@@ -47,14 +46,14 @@ PASSES: dict[str, tuple[bool, dict[str, Any]]] = {
 
 
 def read(judge: str, rows: TokenRows, order: list[int], engine: dict[str, Any]) -> tuple[Any, int]:
-    """Logits of all rows, read in this order by an engine of its own, and tokens computed."""
+    """Read all rows in this order by a separate engine: logits, and tokens computed."""
     logits: npt.NDArray[np.float64] = np.full(len(order), np.nan)
     with Meter() as meter:
         opened = open_judge(JudgeSpec("judge", judge, engine=engine))
         work = Workload(len(order), int(rows.lengths.max()))
         opened.start(work, answer_of(opened.encoder))
         cached = 0
-        for reads in opened.read(iter(batches(take_rows(rows, np.asarray(order)), order))):
+        for reads in opened.read(iter(batches(rows.take(np.asarray(order)), order))):
             places = [int.from_bytes(key, "big") for key in reads.keys]
             logits[places] = reads.label_logprobs[:, 0] - reads.label_logprobs[:, 1]
             cached += int(reads.cached_tokens.sum())
@@ -67,7 +66,7 @@ def read(judge: str, rows: TokenRows, order: list[int], engine: dict[str, Any]) 
 def measure(
     judge: str, rows: TokenRows, dtype: str, seed: int, names: list[str]
 ) -> list[dict[str, Any]]:
-    """A line a pass; the first is what the others are compared with."""
+    """Return one line per pass; the others are compared with the first."""
     size = Size(int(rows.lengths.sum()), int(rows.lengths.max()))
     roomy = engine_settings(size, "large") | {"dtype": dtype}
     tiny = 2 * -(-size.longest // BLOCK) + 3
@@ -90,7 +89,7 @@ def measure(
 
 
 def compare(ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64]) -> dict[str, Any]:
-    """Differences of probabilities, and flips of verdicts."""
+    """Return differences of probabilities, and flips of verdicts."""
     single = np.abs(_sigmoid(ours) - _sigmoid(theirs))
     one, other = np.asarray(combine(ours.tolist())), np.asarray(combine(theirs.tolist()))
     both = np.abs(one - other)
@@ -109,7 +108,7 @@ def _sigmoid(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def pairs_of(chosen: argparse.Namespace) -> list[workloads.Row]:
-    """Tournaments of brief responses, five on an instruction: ten pairs each."""
+    """Make tournaments of brief responses, five per instruction: ten pairs each."""
     found = texts(chosen, None if chosen.smoke else BRIEF)
     rows = workloads.tournament(found, math.ceil(chosen.pairs / 10), 5, chosen.seed)
     return rows[: chosen.pairs]

@@ -1,8 +1,8 @@
 """Millions of verdicts with their texts as a dataset: how long does it take, and how much memory?
 
 Verdicts with texts are imported, so that nothing is judged; then each format is written by the
-command line in a process of its own. Memory may grow with the length of rows, hardly with their
-number: the last column is the bytes of the texts that went in.
+command line in a separate process. Memory may grow with the length of rows, hardly with their
+number: the last column is the size of the input's texts, in bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FORMATS = (
 
 
 def verdicts(rows: range) -> dict[str, list[Any]]:
-    """Columns beside the texts."""
+    """Return the columns other than texts."""
     return {
         "pair_id": [f"p{row}" for row in rows],
         "preference": np.random.default_rng(rows.start).random(len(rows)).tolist(),
@@ -38,7 +38,7 @@ def verdicts(rows: range) -> dict[str, list[Any]]:
 def main() -> int:
     options = parser(__doc__)
     options.add_argument("--pairs", type=int, default=5_000_000)
-    options.add_argument("--words", type=int, default=60, help="of a text")
+    options.add_argument("--words", type=int, default=60, help="bytes per text")
     chosen = options.parse_args()
     if chosen.smoke:
         chosen.pairs = 4000

@@ -4,9 +4,9 @@
     gpu.py --judge FOLDER        FOLDER's tokenizer and weights instead of the embedded judge's
 
 The large model has Llama 3 8B's shape (32 layers of 4,096, bfloat16) and the small judge's
-tokenizer: it says nothing of value, and takes what an 8B judge takes. MFU counts 2 operations a
-weight and computed token, embedding and head left out, and attention's, against --peak-tflops.
-With --smoke the judges are tiny and a CPU will do; its MFU means nothing.
+tokenizer: its verdicts are worthless, but its cost is that of an 8B judge. MFU counts 2 operations
+per weight and computed token, without embedding and head, and those of attention, relative to
+--peak-tflops. With --smoke the judges are tiny and a CPU is enough; its MFU has no meaning.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SMOKE_SHAPE = {
 
 
 def large_judge(folder: Path, small: Path, shape: dict[str, int]) -> Path:
-    """A model folder with random weights of this shape and another judge's tokenizer."""
+    """Make a model folder with random weights of this shape and another judge's tokenizer."""
     import torch
     from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
@@ -70,7 +70,7 @@ def large_judge(folder: Path, small: Path, shape: dict[str, int]) -> Path:
 
 
 def operations(folder: Path, mean_length: float) -> float:
-    """Floating-point operations a computed token: its weights', and attention over the prompt."""
+    """Count operations per computed token: those of weights, and attention over the prompt."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     hidden, layers = config["hidden_size"], config["num_hidden_layers"]
     heads = config["num_attention_heads"]
@@ -83,7 +83,7 @@ def operations(folder: Path, mean_length: float) -> float:
 
 
 def measure(place: Bench, name: str, rows: list[workloads.Row], peak: float) -> list[Any]:
-    """Steelyard and the naive script with one judge, shuffled rows, a pool of 2%."""
+    """Run Steelyard and the naive script with one judge, shuffled rows, and a pool of 2%."""
     folder = Path(open_judge(JudgeSpec("judge", place.judge)).card.model)
     lines = compete(place, rows, name, ("shuffled", "small"))
     for line in lines:
@@ -97,10 +97,14 @@ def measure(place: Bench, name: str, rows: list[workloads.Row], peak: float) -> 
 
 def main() -> int:
     made = options(__doc__)
-    made.add_argument("--instructions", type=int, default=150, help="28 pairs on each")
-    made.add_argument("--large-instructions", type=int, default=30, help="for the large judge")
     made.add_argument(
-        "--peak-tflops", type=float, default=989.0, help="dense bfloat16 [H100, H200]"
+        "--instructions", type=int, default=150, help="instructions, with 28 pairs each"
+    )
+    made.add_argument(
+        "--large-instructions", type=int, default=30, help="instructions for the large judge"
+    )
+    made.add_argument(
+        "--peak-tflops", type=float, default=989.0, help="of dense bfloat16 [H100, H200]"
     )
     chosen = made.parse_args()
     if chosen.smoke:

@@ -1,8 +1,9 @@
 """What the machine does without a model: planning, preparing prompts, and writing reads.
 
 Planning reads, validates, hashes and deduplicates rows and writes the plan; each line is a child
-process, whose memory is its own. Rows come from all pairs of eight responses to an instruction
-("tournament") or have responses of their own ("distinct"), in instruction order or shuffled.
+process, so memory is that of planning. Rows come from all pairs of eight responses to an
+instruction ("tournament") or all have different responses ("distinct"), in instruction order or
+shuffled.
 Preparing loads a bucket of a shuffled tournament, tokenises its texts with the embedded judge's
 tokenizer, orders its prompts and simulates the cache. Writing takes reads as a judge hands them
 over, 500 at a time, and commits parts of 20,000.
@@ -28,22 +29,21 @@ from harness.generated import make_shards
 CHILD = """
 import json, sys, tempfile, time
 from pathlib import Path
-from steelyard.plan.keys import KeySpec
+from steelyard.plan.spec import KeySpec
 from steelyard.scoring.planner import write_plan
 from steelyard.protocols.axes import PromptAxes
-from steelyard.input import open_shards, stream
+from steelyard.core.config import RunConfig
+from steelyard.input import open_shards
 from steelyard.store.rundir import RunDir
-shards = open_shards([sys.argv[1]])
+shards, config = open_shards([sys.argv[1]]), RunConfig()
 shown = {"conversation", "first", "instruction", "reference", "second", "system"}
-asking = KeySpec(PromptAxes(), ((bytes(16),),), (), frozenset(shown))
+key_spec = KeySpec(PromptAxes(), ((bytes(16),),), (), frozenset(shown))
 with tempfile.TemporaryDirectory(dir=sys.argv[2]) as folder:
     run = RunDir(Path(folder))
     run.create()
     began, used = time.perf_counter(), time.process_time()
     plan = write_plan(
-        run, lambda: stream(shards), asking=asking, expected=shards.rows,
-        bucket_bytes=32 << 20, schema=shards.schema, local=shards.local,
-        on_progress=lambda accepted, refused: None,
+        run, shards, config, key_spec, lambda accepted, refused: None
     )
     seconds, used = time.perf_counter() - began, time.process_time() - used
     size = sum(path.stat().st_size for path in run.plan.iterdir())
@@ -56,39 +56,33 @@ print(json.dumps({
 """
 PREPARE = """
 import json, sys, tempfile, time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from steelyard.core.config import RunConfig
 from steelyard.scoring.feed import feed
-from steelyard.scoring.run_record import judge_specs, row_limits
-from steelyard.prompts.judging import judge_forms, key_spec, resolve_spec
-from steelyard.judge import open_judge
-from steelyard.scoring.cache_oracle import BlockOracle
+from steelyard.plan.spec import KeySpec
+from steelyard.prompts.judging import resolve_spec
+from steelyard.prompts.prepared import open_judges
 from steelyard.scoring.planner import write_plan
-from steelyard.prompts.maker import PromptMaker
-from steelyard.scoring.run import open_input
-from steelyard.input import stream
+from steelyard.store.run_input import open_input, row_limits
 from steelyard.store.rundir import RunDir
-from steelyard.scoring.tally import Tally
+from steelyard.scoring.tally import BlockOracle, Tally
 from steelyard.scoring.shard_texts import open_texts
 from steelyard.core.work import CacheShape
 config = RunConfig(inputs=(sys.argv[1],), judge=(sys.argv[3],))
-inquiry, examples = resolve_spec(config)
-shards, judge = open_input(config, inquiry), open_judge(*judge_specs(config))
-part = judge_forms(judge, inquiry, examples, truncate=False)
-asked = key_spec(inquiry, [part])
-maker = PromptMaker.build(judge.encoder, part.forms, 8000, truncate=False)
+spec, examples = resolve_spec(config)
+shards, stack = open_input(config, spec), ExitStack()
+(prepared,) = stack.enter_context(open_judges(config, spec, examples))
+key_spec, maker = KeySpec.of(spec, [prepared.forms]), prepared.maker()
 oracle, tally = BlockOracle(CacheShape(True, 16, 4096, 16384, 1024, 8192)), Tally()
 times = []
 with tempfile.TemporaryDirectory(dir=sys.argv[2]) as folder:
     run = RunDir(Path(folder))
     run.create()
     plan = write_plan(
-        run, lambda: stream(shards), asking=asked, expected=shards.rows,
-        bucket_bytes=32 << 20, schema=shards.schema, local=shards.local,
-        on_progress=lambda accepted, refused: None,
+        run, shards, config, key_spec, lambda accepted, refused: None
     )
-    with closing(open_texts(run, plan, shards, asked, row_limits(config))) as texts:
+    with closing(open_texts(run, plan, shards, key_spec, row_limits(config))) as texts:
         buckets = feed(texts, plan, maker, lambda bucket: set())
         while True:
             began, used = time.perf_counter(), time.process_time()
@@ -96,10 +90,7 @@ with tempfile.TemporaryDirectory(dir=sys.argv[2]) as folder:
             if bucket is None:
                 break
             computed = oracle.computed(bucket.rows, bucket.fitting)
-            tally.open(
-                bucket.number, bucket.unique, unread=bucket.unread, fed=bucket.fed,
-                floor=bucket.floor, oracle=computed,
-            )
+            tally.open(bucket, computed)
             took = time.perf_counter() - began, time.process_time() - used
             times.append((len(bucket.unique.starts) - 1, *took))
 times = times[1:-1] or times  # the first compiles or loads kernels, the last is cut short
@@ -107,7 +98,7 @@ pairs, seconds, cpu = map(sum, zip(*times))
 peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 print(json.dumps({
     "pairs": pairs, "seconds": seconds, "cpu": cpu, "peak": peak / 2**20, "buckets": len(times),
-    "tokenizer": judge.encoder.engine,
+    "tokenizer": maker.encoder.engine,
 }))
 """
 SCORE = """
@@ -130,7 +121,7 @@ READS = 500
 
 
 def plan(rows: int, size: int, kind: str, order: str, repeats: int) -> dict[str, Any]:
-    """Plan the same shards several times; the median."""
+    """Plan the same shards several times; return the median."""
     with tempfile.TemporaryDirectory(prefix="steelyard-bench-") as folder:
         shards = Path(folder) / "in"
         make_shards(shards, rows, size, distinct=kind == "distinct", shuffled=order == "shuffled")
@@ -157,7 +148,7 @@ def plan(rows: int, size: int, kind: str, order: str, repeats: int) -> dict[str,
 
 
 def prepare(rows: int, judge: str, repeats: int) -> dict[str, Any]:
-    """Load buckets, tokenise, order, ask the oracle, open the tally; the median."""
+    """Load buckets, tokenise, order, ask the oracle, open the tally; return the median."""
     with tempfile.TemporaryDirectory(prefix="steelyard-bench-") as folder:
         shards = Path(folder) / "in"
         make_shards(shards, rows, 2600, distinct=False, shuffled=True)
@@ -176,7 +167,7 @@ def prepare(rows: int, judge: str, repeats: int) -> dict[str, Any]:
 
 
 def score(rows: int, repeats: int) -> dict[str, Any]:
-    """A whole run with the scripted judge, and its time in the garbage collector; the median."""
+    """Run with the scripted judge, and time the garbage collector; return the median."""
     with tempfile.TemporaryDirectory(prefix="steelyard-bench-") as folder:
         shards = Path(folder) / "in"
         make_shards(shards, rows, 400, distinct=False, shuffled=True)
@@ -215,7 +206,7 @@ def read_batches(count: int) -> Iterator[Any]:
 
 
 def write_reads(count: int, repeats: int) -> dict[str, Any]:
-    """Hand reads to the part writer until all are committed; the median."""
+    """Give reads to the part writer until all are committed; return the median."""
     from steelyard.core.work import BatchProgress
     from steelyard.store.reads import journal
     from steelyard.store.reads.parts import PartWriter
@@ -249,9 +240,11 @@ def write_reads(count: int, repeats: int) -> dict[str, Any]:
 
 def main() -> int:
     options = parser(__doc__)
-    options.add_argument("--rows", type=int, default=200_000, help="of 2.6 KB")
-    options.add_argument("--short-rows", type=int, default=10_000_000, help="of 250 bytes; 0: none")
-    options.add_argument("--judge", default="demo", help="whose tokenizer prepares [demo]")
+    options.add_argument("--rows", type=int, default=200_000, help="rows of 2.6 KB")
+    options.add_argument(
+        "--short-rows", type=int, default=10_000_000, help="rows of 250 bytes; 0: none"
+    )
+    options.add_argument("--judge", default="demo", help="judge with the tokenizer to use [demo]")
     options.add_argument("--repeats", type=int, default=3)
     chosen = options.parse_args()
     reads = 1_000_000

@@ -1,8 +1,8 @@
 """Which limits of a step suit an engine that only reads: tokens, and prompts at a time?
 
-The same prompts in prefix order through `Judge.read`, an engine of its own for each pair of
-limits, there and back again; medians. Prompts wait in the engine twice as many as a step may hold,
-so fewer prompts a step can also mean that a step is not filled.
+The same prompts in prefix order through `Judge.read`, a separate engine for each pair of limits,
+there and back again; medians. The engine holds twice as many requests as fit into a step, so a
+lower limit on prompts can also mean that a step is not filled.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from harness.prompts import prefix_order as in_prefix_order
 from steelyard.core.batches import TokenRows, Workload
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
-from steelyard.prompts.maker import take_rows
 
 TOKENS = (256, 512, 1024, 2048)
 PROMPTS = (4, 16, 64)
-MIDDLE = 512, 16  # what each is varied around
+MIDDLE = 512, 16  # each is varied around this
 
 
 def seconds(judge: str, rows: TokenRows, engine: dict[str, int]) -> tuple[float, int]:
-    """Of reading all rows, loading left out, and the tokens that were computed."""
+    """Time the reading of all rows, without loading; also return the tokens computed."""
     opened = open_judge(JudgeSpec("judge", judge, engine=engine))
     work = Workload(len(rows.lengths), int(rows.lengths.max()))
     opened.start(work, answer_of(opened.encoder))
@@ -41,7 +40,9 @@ def seconds(judge: str, rows: TokenRows, engine: dict[str, int]) -> tuple[float,
 
 def main() -> int:
     made = options(__doc__)
-    made.add_argument("--instructions", type=int, default=2, help="six pairs on each")
+    made.add_argument(
+        "--instructions", type=int, default=2, help="instructions, with six pairs each"
+    )
     chosen = made.parse_args()
     tokens, prompts = MIDDLE
     limits = [(one, prompts) for one in TOKENS] + [(tokens, one) for one in PROMPTS]
@@ -52,7 +53,7 @@ def main() -> int:
     with bench(chosen) as place:
         encoder = encoder_of(place.judge)
         rows = tokenise(pairwise_template(encoder), both_orders(pairs), encoder)
-        rows = take_rows(rows, in_prefix_order(rows))
+        rows = rows.take(in_prefix_order(rows))
         size = Size(int(rows.lengths.sum()), int(rows.lengths.max()))
         times: dict[tuple[int, int], list[float]] = {one: [] for one in limits}
         computed: dict[tuple[int, int], int] = {}

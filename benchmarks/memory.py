@@ -40,7 +40,7 @@ def make_shards(
     words: int,
     more: Callable[[range], dict[str, list[Any]]] = lambda _: {},
 ) -> int:
-    """Shards of distinct pairs, eight to an instruction, and more columns; returns their bytes."""
+    """Write shards of distinct pairs, eight per instruction, and more columns; return the bytes."""
     folder.mkdir()
     draw = np.random.default_rng(0)
     vocabulary = np.array([f"w{i}" for i in range(5000)])
@@ -88,7 +88,7 @@ def measure(pairs: int, words: int) -> dict[str, float]:
 def main() -> int:
     options = parser(__doc__)
     options.add_argument("--pairs", type=int, default=2_000_000)
-    options.add_argument("--words", type=int, default=40, help="of each text")
+    options.add_argument("--words", type=int, default=40, help="bytes per text")
     chosen = options.parse_args()
     if chosen.smoke:
         chosen.pairs, chosen.words = 8000, 20

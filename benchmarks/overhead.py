@@ -2,7 +2,7 @@
 
 The bare engine gets the very token rows of Steelyard's run, in its order, all prepared before.
 Small buckets let the run cross several boundaries. `overhead` is Steelyard's time over the bare
-engine's for as many computed tokens; `idle` the share of the time between the first step and the
+engine's for as many computed tokens; `idle` is the share of the time between the first step and the
 last in which the engine was not stepping.
 """
 
@@ -19,7 +19,9 @@ SHOWN = ("workload", "input", "pool", "tool", "computed", "seconds", "idle")
 
 def main() -> int:
     made = options(__doc__)
-    made.add_argument("--instructions", type=int, default=8, help="six pairs on each")
+    made.add_argument(
+        "--instructions", type=int, default=8, help="instructions, with six pairs each"
+    )
     made.add_argument("--bucket-bytes", type=int, default=50_000)
     chosen = made.parse_args()
     if chosen.smoke:

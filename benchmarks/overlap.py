@@ -1,6 +1,6 @@
 """30% of the rows are copies of others, half of them swapped: do they cost the engine anything?
 
-The same rows without the copies are scored beside it.
+The same rows without the copies are scored for comparison.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from harness.contest import bench, cells, compete, options, texts
 
 def main() -> int:
     made = options(__doc__)
-    made.add_argument("--instructions", type=int, default=4, help="six pairs on each")
+    made.add_argument(
+        "--instructions", type=int, default=4, help="instructions, with six pairs each"
+    )
     chosen = made.parse_args()
     if chosen.smoke:
         chosen.instructions = 1

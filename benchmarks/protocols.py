@@ -1,4 +1,4 @@
-"""What does each protocol cost a pair: prompts, tokens computed, tokens written?
+"""What does each protocol cost per pair: prompts, tokens computed, tokens written?
 
 All pairs of k responses to some instructions, from shuffled shards, in Steelyard's own order.
 """
@@ -24,9 +24,9 @@ EXAMPLE = {"instruction": "2 + 2?", "response_a": "4", "response_b": "5", "verdi
 def main() -> int:
     made = options(__doc__)
     made.add_argument("--instructions", type=int, default=2)
-    made.add_argument("--responses", type=int, default=4, help="to each instruction")
+    made.add_argument("--responses", type=int, default=4, help="responses per instruction")
     made.add_argument("--names", nargs="*", help="protocols [all]")
-    made.add_argument("--max-tokens", type=int, default=64, help="of what a judge writes")
+    made.add_argument("--max-tokens", type=int, default=64, help="limit on what a judge writes")
     chosen = made.parse_args()
     if chosen.smoke:
         chosen.instructions, chosen.responses, chosen.max_tokens = 1, 3, 4
@@ -57,7 +57,7 @@ def protocol_names() -> list[str]:
 
 
 def cost(name: str, judge: str, place: Path, max_tokens: int) -> dict[str, Any]:
-    """Score with one protocol; what its run counted."""
+    """Score with one protocol; return what its run counted."""
     from steelyard.core.config import RunConfig
     from steelyard.core.progress import Reporter
     from steelyard.scoring.run import score
@@ -89,7 +89,7 @@ def cost(name: str, judge: str, place: Path, max_tokens: int) -> dict[str, Any]:
 
 @contextmanager
 def shortened(name: str, place: Path, max_tokens: int) -> Iterator[tuple[str, dict[str, str]]]:
-    """The protocol, writing at most `max_tokens`, and the files that it needs."""
+    """Return the protocol, writing at most `max_tokens`, and the files that it needs."""
     import json
 
     from steelyard.protocols import get_protocol

@@ -1,12 +1,12 @@
-"""Ratings of millions of soft verdicts, beside arena-rank, evalica and choix; and their intervals.
+"""Ratings of millions of soft verdicts, next to arena-rank, evalica and choix; and intervals.
 
 Each tool gets the verdicts in the form that suits it best, made outside of its time: arena-rank
 its own dataset without its search for equal rows (soft outcomes have none), evalica every verdict
 as a weighted win and a weighted loss, choix the matrix of summed points. A tool that is not
-installed is left out. `difference` is the largest one between its ratings and ours, in points of
-the Elo scale; `fit_seconds` is the second of two calls, so that nothing is compiled in it.
+installed is left out. `difference` is the largest difference between its ratings and ours, in
+points of the Elo scale; `fit_seconds` times the second of two calls, so that nothing is compiled.
 
-The last lines are 500 simulated tournaments: how often intervals of 95% hold the truth.
+The last lines are 500 simulated tournaments: how often 95% intervals contain the truth.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NAMES = np.array([f"m{at:03}" for at in range(1000)])
 
 
 def generate(rows: int, competitors: int, instructions: int, order: str) -> Tournament:
-    """Soft verdicts, by instruction or shuffled; made as columns, as a table would be read."""
+    """Make soft verdicts, by instruction or shuffled, as the columns of a table."""
     rng = np.random.default_rng(0)
     strength = rng.normal(0, 0.7, competitors)
     cluster = rng.integers(0, instructions, rows, dtype=np.int32)
@@ -59,7 +59,7 @@ def steelyard(contest: Tournament, intervals: str) -> Callable[[], Any]:
 
 
 def arena_rank(contest: Tournament, **stop: float) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """Its fit alone, and its fit with sandwich intervals; `stop` are its stopping rules."""
+    """Return its fit alone, and with sandwich intervals; `stop` holds its stopping rules."""
     import jax.numpy as jnp
     from arena_rank.models.bradley_terry import BradleyTerry
     from arena_rank.utils.data_utils import PairDataset
@@ -110,7 +110,7 @@ def choix(contest: Tournament) -> Callable[[], Any]:
 
 
 def measure(call: Callable[[], Any]) -> tuple[dict[str, float], Any]:
-    """Seconds of the first call, of the second, and of its processor time; what it returned.
+    """Time the first call, the second, and its processor time; also return its result.
 
     On a machine with other work, an undisturbed time on 2 cores lies between half of the
     processor's and the whole.
@@ -127,7 +127,7 @@ def measure(call: Callable[[], Any]) -> tuple[dict[str, float], Any]:
 
 
 def speed(contest: Tournament, order: str, *, peers: bool, most: int) -> Iterator[dict[str, Any]]:
-    """Ours, then the peers on as many of the first rows as they are given."""
+    """Time our fit, then the peers on as many of the first rows as they are given."""
     ours = {}
     for what in ("rows", "cluster", "bootstrap"):
         seconds, ours[what] = measure(steelyard(contest, what))
@@ -158,7 +158,7 @@ def arena_calls(contest: Tournament) -> list[tuple[str, Callable[[], Any]]]:
 
 
 def arena_exact_calls(contest: Tournament) -> list[tuple[str, Callable[[], Any]]]:
-    """Its own stopping rule ends some digits early."""
+    """Return its calls; its own stopping rule ends some digits early."""
     return [("ratings, exact", arena_rank(contest, ftol=0.0, gtol=1e-12, max_iter=300)[0])]
 
 
@@ -171,7 +171,7 @@ def choix_calls(contest: Tournament) -> list[tuple[str, Callable[[], Any]]]:
 
 
 def head(contest: Tournament, rows: int) -> Tournament:
-    """The first rows of a tournament."""
+    """Return the first rows of a tournament."""
     part = rows_of(contest.rows.pair[:rows], contest.rows.preference[:rows])
     return replace(
         contest, rows=part, swapped=contest.swapped[:rows], cluster=contest.cluster[:rows]
@@ -179,7 +179,7 @@ def head(contest: Tournament, rows: int) -> Tournament:
 
 
 def line(what: str, tool: str, contest: Tournament, order: str) -> dict[str, Any]:
-    """A row of the table; `measure` fills in the seconds."""
+    """Make a row of the table; `measure` fills in the seconds."""
     return {
         "what": what, "tool": tool, "rows": len(contest), "competitors": contest.size,
         "clusters": contest.clusters, "order": order, "first_seconds": "", "fit_seconds": "",
@@ -188,7 +188,7 @@ def line(what: str, tool: str, contest: Tournament, order: str) -> dict[str, Any
 
 
 def coverage(tournaments: int) -> Iterator[dict[str, Any]]:
-    """Shares of 95% intervals that hold the truth."""
+    """Return the shares of 95% intervals that contain the truth."""
     for model, ties, intervals in (
         ("bradley-terry", "mean", "cluster"),
         ("bradley-terry", "mean", "bootstrap"),
@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--instructions", type=int, default=100_000)
     parser.add_argument("--tournaments", type=int, default=500)
     parser.add_argument(
-        "--peer-rows", type=int, default=1_000_000, help="for evalica, and for digits"
+        "--peer-rows", type=int, default=1_000_000, help="rows for evalica, and for digits"
     )
     options = parser.parse_args()
     if options.smoke:

@@ -1,8 +1,8 @@
-"""Five criteria a pair: what does it cost to ask for the criterion last, and in prefix order?
+"""Five criteria per pair: what does it cost to ask for the criterion last, and in prefix order?
 
-The prompts show both responses (criteria.py); Steelyard's side is made of its own stages.
-The naive script asks criterion-first, as such prompts are commonly written and one criterion after
-the other, and criterion-last, pair after pair; both are the best order for their kind.
+The prompts show both responses (criteria.py); Steelyard's prompts are made by its stages. The naive
+script asks criterion-first, as such prompts are usually written, one criterion after the other; and
+criterion-last, pair after pair. Each is the best order for its kind.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from harness.tools import Job, Outcome
 from steelyard.core.batches import Workload
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
-from steelyard.prompts.maker import take_rows
-from steelyard.scoring.cache_oracle import BlockOracle
+from steelyard.scoring.tally import BlockOracle
 
 
 def staged(job: Job) -> Outcome:
-    """Criterion last, each segment tokenised once, in prefix order, through `Judge.read`."""
+    """Read the criterion last, each segment tokenised once, in prefix order, by `Judge.read`."""
     with Meter() as meter:
         judge = open_judge(JudgeSpec("judge", job.judge, engine=job.engine))
         began = time.perf_counter()
@@ -38,14 +37,14 @@ def staged(job: Job) -> Outcome:
         rows = tokenise(criteria.template(judge.encoder, last=True), slots, judge.encoder)
         order = prefix_order(rows)
         logits, cached = [0.0] * len(slots), 0
-        for reads in judge.read(iter(batches(take_rows(rows, order), order.tolist()))):
+        for reads in judge.read(iter(batches(rows.take(order), order.tolist()))):
             cached += int(reads.cached_tokens.sum())
             for key, (a, b) in zip(reads.keys, reads.label_logprobs.tolist(), strict=True):
                 logits[int.from_bytes(key, "big")] = a - b
         preferences = _by_pair(logits)
         seconds = time.perf_counter() - began
         judge.close()
-        oracle = BlockOracle(report.cache).computed(take_rows(rows, order), len(slots))
+        oracle = BlockOracle(report.cache).computed(rows.take(order), len(slots))
     sent = int(rows.offsets[-1])
     return Outcome(
         verdicts=len(preferences),
@@ -63,12 +62,12 @@ def staged(job: Job) -> Outcome:
 
 
 def first(job: Job) -> Outcome:
-    """The naive script, criterion-first."""
+    """Run the naive script, criterion-first."""
     return _naive(job, last=False)
 
 
 def last(job: Job) -> Outcome:
-    """The naive script, criterion-last."""
+    """Run the naive script, criterion-last."""
     return _naive(job, last=True)
 
 
@@ -83,7 +82,7 @@ def _naive(job: Job, *, last: bool) -> Outcome:
 
 
 def _by_pair(logits: list[float]) -> list[float]:
-    """Preferences, criterion after criterion, of logits that come pair after pair."""
+    """Turn logits, pair after pair, into preferences, criterion after criterion."""
     count = len(criteria.CRITERIA)
     by_criterion = (logits[at::count] for at in range(count))
     return [one for some in by_criterion for one in baselines.combine(some)]
@@ -91,7 +90,9 @@ def _by_pair(logits: list[float]) -> list[float]:
 
 def main() -> int:
     made = options(__doc__)
-    made.add_argument("--instructions", type=int, default=2, help="three pairs on each")
+    made.add_argument(
+        "--instructions", type=int, default=2, help="instructions, with three pairs each"
+    )
     chosen = made.parse_args()
     if chosen.smoke:
         chosen.instructions = 1

@@ -1,4 +1,4 @@
-"""Runs all benchmarks one after the other; options such as --smoke go to each."""
+"""Run all benchmarks one after the other; options such as --smoke go to each."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """How much of each workload can be shared, how much is, and how much in the order it came?
 
 No engine runs: the embedded judge's tokens, the block-cache oracle (steelyard_kernels.block_cache,
-which tests hold against real engines), a pool of 60,000 tokens, shuffled rows.
+which tests compare with real engines), a pool of 60,000 tokens, shuffled rows.
 
 - logical: tokens of all prompts in both orders
 - unique: of distinct prompts
-- floor: nodes of the trie of all prompts, what no cache of prefixes can save
-- block_floor: what no cache of whole blocks can save, nor a prompt's last token
+- floor: nodes of the trie of all prompts, which no cache of prefixes can save
+- block_floor: tokens that no cache of whole blocks can save, with the last token of each prompt
 - computed: what the engine computes of the distinct prompts in Steelyard's order
 - naive: what it computes of all prompts in the order of the shards (criteria: criterion-first)
 """
@@ -30,7 +30,6 @@ from harness.tinyjudge import tiny_judge
 from harness.workloads import Limits, Row
 from steelyard.core.batches import TokenRows
 from steelyard.judge.base import Encoder
-from steelyard.prompts.maker import take_rows
 
 POOL = 60_000
 # Limits of a step, as Steelyard chooses them for a GPU (blocks of 16) and for a CPU (of 32).
@@ -40,7 +39,7 @@ KS = (2, 4, 6, 8, 12, 16)
 
 
 def every(found: workloads.Texts, count: int, seed: int) -> Iterator[tuple[str, list[Row]]]:
-    """All workloads by name; `count` instructions each, fewer where there are many pairs."""
+    """Make all workloads by name; `count` instructions each, fewer where there are many pairs."""
     yield "8 versus one", workloads.versus(found, count, 8, seed)
     for k in KS:
         rows = workloads.tournament(found, max(1, count // (k // 2)), k, seed)
@@ -51,7 +50,7 @@ def every(found: workloads.Texts, count: int, seed: int) -> Iterator[tuple[str, 
 
 
 def prompts(name: str, rows: list[Row], encoder: Encoder) -> tuple[TokenRows, TokenRows]:
-    """Steelyard's prompts and the naive script's, both in the order of the rows."""
+    """Make Steelyard's prompts and the naive script's, both in the order of the rows."""
     if "criteria" not in name:
         same = tokenise(pairwise_template(encoder), both_orders(rows), encoder)
         return same, same
@@ -61,18 +60,18 @@ def prompts(name: str, rows: list[Row], encoder: Encoder) -> tuple[TokenRows, To
 
 
 def distinct(rows: TokenRows) -> TokenRows:
-    """Each different row once, in prefix order."""
+    """Return each different row once, in prefix order."""
     from steelyard_kernels.prefix import common_prefix
 
-    ordered = take_rows(rows, prefix_order(rows))
+    ordered = rows.take(prefix_order(rows))
     shared = common_prefix(ordered.tokens, ordered.offsets, np.arange(len(ordered.lengths)))
-    # Equal rows stand side by side.
+    # Equal rows are neighbours.
     again = (shared[1:] == ordered.lengths[1:]) & (shared[1:] == ordered.lengths[:-1])
-    return take_rows(ordered, np.flatnonzero(np.concatenate([[True], ~again])))
+    return ordered.take(np.flatnonzero(np.concatenate([[True], ~again])))
 
 
 def computed(rows: TokenRows, block: int) -> int:
-    """Tokens that an engine with this pool computes of rows in this order."""
+    """Count the tokens that an engine with this pool computes of rows in this order."""
     from steelyard_kernels.block_cache import new_cache, simulate
 
     tokens, seqs = STEPS[block]
@@ -94,7 +93,7 @@ def _in_blocks(ordered: TokenRows, block: int) -> int:
 
 
 def measure(name: str, rows: list[Row], encoder: Encoder) -> Iterator[dict[str, Any]]:
-    """A line for each size of block."""
+    """Return one line per size of block."""
     from steelyard_kernels.prefix import common_prefix, trie_floor
 
     ours, naive = prompts(name, workloads.arrange(rows, "shuffled"), encoder)
@@ -123,7 +122,7 @@ def measure(name: str, rows: list[Row], encoder: Encoder) -> Iterator[dict[str, 
 
 def main() -> int:
     made = parser(__doc__)
-    made.add_argument("--judge", default="demo", help="whose tokenizer [demo]")
+    made.add_argument("--judge", default="demo", help="judge with the tokenizer to use [demo]")
     made.add_argument("--instructions", type=int, default=400)
     made.add_argument("--seed", type=int, default=0)
     chosen = made.parse_args()

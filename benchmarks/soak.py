@@ -1,10 +1,10 @@
-"""Kills a run at random moments, resumes it each time, and audits what is left.
+"""Kill a run at random moments, resume it each time, and audit what is left.
 
     soak.py                                              200 kills over 20,000 pairs, scripted judge
     soak.py --judge demo --input FILE --pairs 300 --kills 5     real text, real model
 
-A second process queries the run in a loop meanwhile. Prints one line of counts and writes JSON;
-exit status 1 when anything was lost, doubled or altered, or a query failed.
+Meanwhile a second process queries the run in a loop. The result is one line of counts, and JSON;
+the exit status is 1 if anything was lost, doubled or altered, or a query failed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ print(json.dumps({"queries": done, "errors": errors, "last_error": words}))
 
 
 def make_input(path: Path, pairs: int, seed: int) -> None:
-    """Pairs of which about one in ten is an exact duplicate and one in ten a swapped one."""
+    """Write pairs; about one in ten is an exact duplicate and one in ten a swapped one."""
     draw = random.Random(seed)
     rows: list[tuple[str, str, str]] = []
     for index in range(pairs):
@@ -67,7 +67,7 @@ def make_input(path: Path, pairs: int, seed: int) -> None:
 
 
 def command(*arguments: str) -> list[str]:
-    """The program on this run."""
+    """Return the command of the program on this run."""
     return [sys.executable, "-m", "steelyard", *arguments, "--quiet", "--json"]
 
 
@@ -81,7 +81,7 @@ def score_command(place: Path, run: Path, judge: str, part_rows: int) -> list[st
 def kill_and_resume(
     begin: list[str], run: Path, kills: int, draw: random.Random, wait: tuple[float, float]
 ) -> int:
-    """Begin or resume the run `kills` times, each ended by SIGKILL; returns the kills that hit."""
+    """Begin or resume the run `kills` times, each ended by SIGKILL; return the kills that hit."""
     hit = 0
     for _ in range(kills):
         resume = [sys.executable, "-m", "steelyard", "resume", str(run), "--quiet"]
@@ -97,12 +97,12 @@ def kill_and_resume(
 
 
 def contents(run: Path, table: str, order: str) -> pa.Table:
-    """A table without the time of reading, which may differ."""
+    """Return a table without the time of reading, which may differ."""
     return steelyard.open_run(run).sql(f"SELECT * EXCLUDE read_at FROM {table} ORDER BY {order}")
 
 
 def compare(run: Path, reference: Path, tolerance: float) -> dict[str, object]:
-    """Reads and verdicts lost, doubled and altered against an uninterrupted run."""
+    """Count reads and verdicts lost, doubled and altered against an uninterrupted run."""
     found, expected = (contents(place, "reads", "prompt_key") for place in (run, reference))
     keys, wanted = (table["prompt_key"].to_pylist() for table in (found, expected))
     rows, wanted_rows = (
@@ -131,7 +131,7 @@ NUMBERS = ("preference_ab", "preference_ba", "raw_preference")
 
 
 def gap(one: dict[str, object], other: dict[str, object]) -> float:
-    """Largest difference of two verdicts' probabilities; infinite if only one has them."""
+    """Return the largest difference of probabilities; infinite if only one verdict has them."""
     values = [
         (one[name], other[name]) for name in NUMBERS if (one[name], other[name]) != (None, None)
     ]
@@ -141,7 +141,7 @@ def gap(one: dict[str, object], other: dict[str, object]) -> float:
 
 
 def differs(one: dict[str, object], other: dict[str, object], tolerance: float) -> bool:
-    """Whether two rows differ: exactly, or by more than the tolerance in a probability."""
+    """Compare two rows, exactly or with a tolerance for probabilities."""
     if not tolerance:
         return one != other
     if "preference_ab" in one:
@@ -162,7 +162,7 @@ def prepare(place: Path, options: argparse.Namespace) -> None:
 
 
 def soak(place: Path, options: argparse.Namespace) -> dict[str, object]:
-    """The whole trial; see the module's text."""
+    """Run the whole trial."""
     draw = random.Random(options.seed)
     prepare(place, options)
     reference, run, stop = place / "reference", place / "run", place / "stop"
@@ -211,7 +211,7 @@ TOLERANCE = 1e-3  # of a probability, for engines whose last digits depend on th
 
 
 def call(command: list[str]) -> None:
-    """Run to the end; row errors are an end too."""
+    """Run to the end; row errors are an end, too."""
     code = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
     if code not in (0, 4):
         raise SystemExit(f"soak: {' '.join(command)} ended with {code}")
@@ -222,9 +222,11 @@ def main() -> int:
     options.add_argument("--pairs", type=int, default=20_000)
     options.add_argument("--kills", type=int, default=200)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--judge", default="scripted", help="scripted, or a real one")
-    options.add_argument("--input", type=Path, help="Parquet whose first pairs are taken")
-    options.add_argument("--load-seconds", type=float, default=10.0, help="of a real engine")
+    options.add_argument("--judge", default="scripted", help="scripted, or a real judge")
+    options.add_argument("--input", type=Path, help="Parquet file; its first pairs are scored")
+    options.add_argument(
+        "--load-seconds", type=float, default=10.0, help="settings of a real engine"
+    )
     chosen = options.parse_args()
     if chosen.smoke:
         chosen.pairs, chosen.kills = 2500, 25

@@ -1,4 +1,4 @@
-"""How long commands take that need no engine: whole processes, medians."""
+"""How long do commands take that need no engine? Whole processes, medians."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.common import parser, report
 
 def main() -> int:
     options = parser(__doc__)
-    options.add_argument("--pairs", type=int, default=100_000, help="of the run that is looked at")
+    options.add_argument("--pairs", type=int, default=100_000, help="pairs of the run to inspect")
     options.add_argument("--repeats", type=int, default=7)
     chosen = options.parse_args()
     if chosen.smoke:
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def seconds(arguments: list[str]) -> float:
-    """Of one whole process."""
+    """Time one whole process."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "steelyard", *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

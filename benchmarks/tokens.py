@@ -3,9 +3,9 @@
     tokens.py                   generated texts
     tokens.py --input FILE      real texts: all string columns of a Parquet file, each text once
 
-The embedded judge's tokenizer, one thread each: MB a CPU second. `tokenizers` is Hugging Face's,
-`fastokens` alone is what that package can do, `encoder` what a run gets: fastokens where it is
-proven, and the checks. `cold` is a first pass over the texts, `warm` the median of the others.
+The embedded judge's tokenizer, one thread each: MB per CPU second. `tokenizers` is Hugging Face's,
+`fastokens` is that package alone, `encoder` is what a run gets: fastokens where it is proven, and
+the checks. `cold` is a first pass over the texts, `warm` the median of the others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-# Both are read when the libraries begin.
+# The libraries read both when they are imported.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["FASTOKENS_BPE_THREADS"] = "1"
 
@@ -33,13 +33,13 @@ from steelyard.judge.model.embedded import embedded_model
 from steelyard.judge.model.fast_tokens import accelerated
 from steelyard.judge.model.tokenizer import HFEncoder
 
-CHUNK = 2000  # texts a call
+CHUNK = 2000  # texts per call
 
 
 def main() -> int:
     options = parser(__doc__)
     options.add_argument("--input", type=Path, help="Parquet with texts")
-    options.add_argument("--megabytes", type=float, default=20, help="of texts at most")
+    options.add_argument("--megabytes", type=float, default=20, help="MB of texts, at most")
     options.add_argument("--repeats", type=int, default=5)
     chosen = options.parse_args()
     if chosen.smoke:
@@ -51,7 +51,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     ways = {"tokenizers": encoder._slow, "encoder": encoder.encode_data}
-    # One of its own: what it keeps of the texts would make the other's first pass a warm one.
+    # A separate one: what it keeps of the texts would make the other's first pass a warm one.
     alone = accelerated(encoder._data_spec, encoder._slow, "")
     if alone:
         ways["fastokens"] = alone._fast
@@ -80,7 +80,7 @@ def row(name, way, texts, times, encoder) -> dict[str, object]:
 def measure(
     ways: dict[str, Callable[[list[str]], TokenRows]], texts: list[str], repeats: int
 ) -> dict[str, list[float]]:
-    """CPU seconds of each way over all texts, the ways taking turns."""
+    """Time each way over all texts in CPU seconds, the ways taking turns."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats + 1):
         for name, way in ways.items():
@@ -102,14 +102,14 @@ def differing(one: TokenRows, other: TokenRows) -> int:
 
 
 def real(path: Path) -> list[str]:
-    """All strings of a file, each once, in order."""
+    """Return all strings of a file, each once, in order."""
     table = pq.read_table(path)
     kept = [name for name in table.column_names if pa.types.is_string(table[name].type)]
     return list(dict.fromkeys(t.strip() for name in kept for t in table[name].to_pylist() if t))
 
 
 def generated() -> list[str]:
-    """Texts whose words follow Zipf's law, with figures, marks and some other scripts."""
+    """Make texts whose words follow Zipf's law, with figures, marks and some other scripts."""
     draw = random.Random(0)
     letters = "etaoinshrdlcumwfgypbvkjxqz"
     words = ["".join(draw.choices(letters, k=draw.randrange(1, 11))) for _ in range(30_000)]

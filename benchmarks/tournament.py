@@ -1,7 +1,7 @@
 """All pairs of k responses to an instruction: what does each way of scoring them compute?
 
 The more often a response returns, the more of the work can be shared: with all pairs of k
-responses, each of them stands first in k - 1 prompts.
+responses, each of them comes first in k - 1 prompts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from harness import workloads
 from harness.common import report
 from harness.contest import bench, cells, compete, options, texts
 
-# Instructions at each k, so that a run is 30,000 to 90,000 tokens of prompts.
+# Instructions for each k, so that a run has 30,000 to 90,000 tokens of prompts.
 SIZES = {2: 30, 4: 5, 8: 2, 16: 1}
 ALL = ("naive", "generated", "choices")
 
@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def _texts(chosen: argparse.Namespace, k: int) -> workloads.Texts:
-    """Shorter ones for 120 pairs: else they alone would take a quarter of an hour."""
+    """Load shorter texts for 120 pairs: else they alone would take a quarter of an hour."""
     return texts(chosen, workloads.SHORT if k >= 16 else None)
 
 

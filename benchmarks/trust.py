@@ -1,7 +1,7 @@
-"""Are calibrators, intervals and thresholds what they say? Known truths, and real judges.
+"""Do calibrators, intervals and thresholds keep their promises? Known truths, and real judges.
 
-Four tables in one: `judge` real reward models on JudgeBench, before and after `auto`; `recovery`
-known faults in 95% intervals; `coverage` of bootstrap intervals; `promise` broken thresholds.
+Four tables in one: `judge`: real reward models on JudgeBench, before and after `auto`; `recovery`:
+known faults in 95% intervals; `coverage` of bootstrap intervals; `promise`: broken thresholds.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from harness.workloads import DATA
 from steelyard.calibrators.cross_validation import choose
 from steelyard.calibrators.features import Features, Gold
 from steelyard.calibrators.methods import METHODS
-from steelyard.evaluation.metrics.bootstrap import difference, evaluate, sample
+from steelyard.evaluation.metrics.bootstrap import difference, evaluate, resample
 from steelyard.evaluation.metrics.pairs import ScoredPairs
 from steelyard.statistics.logistic import sigmoid
 from support.trust_data import GOLD_SHAPES, JUDGES, biased_judge, broken_and_found, judged_pairs
 
 METRICS = ("log_loss", "ece_debiased")
-MANY = 1200  # instructions with which thresholds are found
+MANY = 1200  # instructions with which thresholds exist
 
 
 def line(table: str, name: str, **values: object) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def line(table: str, name: str, **values: object) -> dict[str, Any]:
 
 
 def judges(splits: int) -> Iterator[dict[str, Any]]:
-    """Half of the instructions to fit, half to test: the first split, and all splits' share."""
+    """Fit on half of the instructions and test on half: the first split, and the share of all."""
     pairs = {
         row["pair_id"]: row
         for row in pq.read_table(DATA / "labelled/judgebench.parquet").to_pylist()
@@ -60,7 +60,7 @@ def judges(splits: int) -> Iterator[dict[str, Any]]:
 
 
 def halves(features: Features, gold: Gold, seed: int) -> tuple[str, dict[str, Any]]:
-    """What `auto` changes on instructions that it has not seen."""
+    """Return what `auto` changes on instructions that it has not seen."""
     count = int(gold.groups.max()) + 1
     train = np.random.default_rng(seed).permutation(count)[gold.groups] % 2 == 0
     half = features.take(train), gold.take(train)
@@ -68,7 +68,7 @@ def halves(features: Features, gold: Gold, seed: int) -> tuple[str, dict[str, An
     test, known = features.take(~train), gold.take(~train)
     made = METHODS[method].fit(*half).preference(test)
     pair = [
-        sample(ScoredPairs(p, known.votes, known.groups), band=0, replicates=1000, seed=0)
+        resample(ScoredPairs(p, known.votes, known.groups), band=0, replicates=1000, seed=0)
         for p in (made, sigmoid(test.score))
     ]
     return method, difference(*pair, METRICS)
@@ -100,7 +100,7 @@ def coverage(seeds: int) -> Iterator[dict[str, Any]]:
 
 
 def promise(seeds: int) -> Iterator[dict[str, Any]]:
-    """Thresholds on gold whose instructions are wrong in all pairs at once: broken, found."""
+    """Count thresholds, broken ones too, on gold that is wrong for whole instructions."""
     cases = [
         (instructions, shape, judge, agreement)
         for agreement in (0.9, 0.6)

@@ -11,6 +11,7 @@ RUN uv pip install --system --no-cache --no-deps \
         "jinja2>=3.1" \
         "nvidia-ml-py>=12.560" \
         "pyarrow>=21" \
+        "typing-extensions>=4.4" \
         "xxhash>=3.4" \
         /opt/steelyard \
     && rm -rf /opt/steelyard \

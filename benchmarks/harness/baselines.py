@@ -1,8 +1,9 @@
 """How people score pairs with vLLM today: three scripts, written as well as their kind allows.
 
 All get the engine settings that Steelyard chose for itself (model, dtype, block and batch sizes,
-key-value pool, prefix caching), the product's own template as text, both orders of each pair, and
-their best feeding: one call over all prompts. `seconds` run from that call to the last preference.
+key-value pool, prefix caching), Steelyard's template as text, both orders of each pair, and the
+best way to feed them: one call over all prompts. `seconds` run from that call to the last
+preference.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ CERTAIN = 100.0  # a logit
 ANSWER_TOKENS = 4  # enough for " A." or ": **A**"
 _SLOT = re.compile(r"\[\[slot:([a-z_]+)\]\]")
 _LABEL = re.compile(r"\b([AB])\b")
-# From logits of "the first response is better", a prompt each, to preferences.
+# From logits of "the first response is better", one per prompt, to preferences.
 Combiner = Callable[[list[float]], list[float]]
 
 
 def naive(job: Job) -> Outcome:
-    """The first token's 20 likeliest tokens; rows in the order of the shards."""
+    """Read the 20 likeliest first tokens; rows in the order of the shards."""
     return score(job, _rendered(job))
 
 
 def generated(job: Job) -> Outcome:
-    """AlpacaEval's style: the judge writes its answer, a pattern finds the letter in it."""
+    """Score in AlpacaEval's style: the judge writes its answer, and a pattern finds the letter."""
     texts, before = _rendered(job)
     with Meter() as meter, _llm(job) as llm:
         from vllm import SamplingParams
@@ -47,7 +48,7 @@ def generated(job: Job) -> Outcome:
 
 
 def choices(job: Job) -> Outcome:
-    """The style of lm-evaluation-harness: prompt + choice, once a choice, longest first."""
+    """Score in lm-evaluation-harness's style: prompt + choice, once per choice, longest first."""
     texts, before = _rendered(job)
     with Meter() as meter, _llm(job) as llm:
         from vllm import SamplingParams
@@ -73,7 +74,7 @@ def score(
     prepared: tuple[list[str], float],
     combined: Combiner | None = None,
 ) -> Outcome:
-    """`LLM.generate` over rendered prompts, one token with its 20 likeliest.
+    """Run `LLM.generate` over rendered prompts, for one token with its 20 likeliest.
 
     Args:
         job: whose settings count.
@@ -95,7 +96,7 @@ def score(
 
 
 def _rendered(job: Job) -> tuple[list[str], float]:
-    """Prompts of all rows, ab and ba side by side, and the seconds of reading and rendering."""
+    """Render the prompts of all rows, ab next to ba; also return the seconds it took."""
     template = pairwise_template(encoder_of(job.judge))
     began = time.perf_counter()
     texts = [fill(template, slots) for slots in both_orders(workloads.read(job.shards))]
@@ -103,18 +104,18 @@ def _rendered(job: Job) -> tuple[list[str], float]:
 
 
 def fill(template: str, slots: Mapping[str, str]) -> str:
-    """A template with its slots filled; marks inside of data stay what they are."""
+    """Fill the slots of a template; marks inside data stay as they are."""
     return _SLOT.sub(lambda mark: slots[mark[1]], template)
 
 
 def combine(logits: Sequence[float]) -> list[float]:
-    """Preferences by the product's rule: sigmoid of the mean logit of both orders."""
+    """Combine by Steelyard's rule: the sigmoid of the mean logit of both orders."""
     means = ((ab - ba) / 2 for ab, ba in zip(logits[::2], logits[1::2], strict=True))
     return [1 / (1 + math.exp(-max(-700.0, min(700.0, mean)))) for mean in means]
 
 
 def _likeliest(output: Any) -> float:
-    """Forms of a label summed up; one that is not among the 20 gets the least of their values."""
+    """Sum the forms of a label; a form that is not among the 20 gets the least of their values."""
     found = output.outputs[0].logprobs[0].values()
     masses = {"A": 0.0, "B": 0.0}
     for one in found:
@@ -126,7 +127,7 @@ def _likeliest(output: Any) -> float:
 
 
 def _written(output: Any) -> float:
-    """Certain of the letter that it wrote; undecided where it wrote none."""
+    """Take the letter that it wrote as certain; without a letter it is undecided."""
     letter = _LABEL.search(output.outputs[0].text)
     return 0.0 if letter is None else CERTAIN if letter[1] == "A" else -CERTAIN
 
@@ -150,7 +151,7 @@ def _outcome(
     asked: int = 1,
     oracle: int = 0,
 ) -> Outcome:
-    """`asked`: how often each prompt was fed; what was to be weighed is one of them."""
+    """Summarise a run; each prompt was fed `asked` times, and is needed once."""
     sent = sum(len(output.prompt_token_ids) for output in outputs)
     cached = sum(output.num_cached_tokens or 0 for output in outputs)
     return Outcome(

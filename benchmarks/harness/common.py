@@ -1,4 +1,4 @@
-"""What the benchmarks share: a table on stdout, JSON with commit, machine and input beside it."""
+"""What the benchmarks share: a table on stdout, and JSON with commit, machine and input."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,20 +17,21 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def parser(text: str | None) -> argparse.ArgumentParser:
-    """Options that every benchmark has."""
+    """Make a parser with the options that every benchmark has."""
     made = argparse.ArgumentParser(
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--smoke", action="store_true", help="the small size that CI runs")
-    made.add_argument("--json", type=Path, help="where the result goes [benchmarks/results/]")
+    made.add_argument("--smoke", action="store_true", help="run the small size of CI")
+    made.add_argument("--json", type=Path, help="folder of the result [benchmarks/results/]")
     return made
 
 
 def report(name: str, rows: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> None:
     """Print rows as a table and write them as JSON; smoke sizes are written only on request."""
     columns = list(rows[0])
-    cells = [columns, *([_cell(row[column]) for column in columns] for row in rows)]
-    widths = [max(len(line[at]) for line in cells) for at in range(len(columns))]
+    headings = [re.sub(r"(?<![^_])a_", "per_", column) for column in columns]
+    cells = [headings, *([_cell(row[column]) for column in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
     target = options.json or (None if options.smoke else RESULTS / f"{name}.json")
@@ -40,7 +42,7 @@ def report(name: str, rows: Sequence[Mapping[str, Any]], options: argparse.Names
 
 
 def machine() -> dict[str, Any]:
-    """Commit and hardware."""
+    """Describe commit and hardware."""
     commit = subprocess.run(
         ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
         capture_output=True, text=True, check=False,

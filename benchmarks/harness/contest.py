@@ -1,9 +1,8 @@
-"""Tools side by side on one workload: there and back again (A B B A), medians and ratios."""
+"""Tools compared on one workload: there and back again (A B B A), medians and ratios."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -20,8 +19,10 @@ from harness.common import parser
 from harness.prompts import PROTOCOL, both_orders, encoder_of, pairwise_template, tokenise
 from harness.tinyjudge import tiny_judge
 from harness.tools import Job, Outcome
+from steelyard.judge.vllm.process import uncompiled
 
 Tool = Callable[[Job], Outcome]
+Run = Callable[[Tool, Job], Outcome]
 STEELYARD = "steelyard"
 TOOLS: dict[str, Tool] = {
     STEELYARD: tools.steelyard,
@@ -45,25 +46,26 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where a benchmark runs: the judge, a scratch folder, and a process for smoke sizes."""
+    """The judge of a benchmark, a scratch folder, and the rounds of each workload."""
 
     judge: str
     folder: Path
     rounds: int
-    shared: ProcessPoolExecutor | None
+    smoke: bool
 
     @contextmanager
-    def process(self) -> Iterator[ProcessPoolExecutor]:
-        """A fresh process for the runs of one workload; smoke sizes share one."""
-        if self.shared:
-            yield self.shared
+    def process(self) -> Iterator[Run]:
+        """Start a fresh process for the runs of one workload; smoke sizes stay in this one."""
+        if self.smoke:
+            with uncompiled(spawned=False):  # compiling takes seconds that pay in long runs only
+                yield lambda tool, job: tool(job)
             return
         with ProcessPoolExecutor(1, get_context("spawn")) as made:
-            yield made
+            yield lambda tool, job: made.submit(tool, job).result()
 
 
 def options(text: str | None) -> argparse.ArgumentParser:
-    """Options of the benchmarks with an engine."""
+    """Make the options of the benchmarks with an engine."""
     made = parser(text)
     made.add_argument("--judge", default="demo", help="as for `steelyard score` [demo]")
     made.add_argument("--rounds", type=int, default=2, help="runs of each tool [2: A B B A]")
@@ -73,39 +75,37 @@ def options(text: str | None) -> argparse.ArgumentParser:
 
 @contextmanager
 def bench(chosen: argparse.Namespace) -> Iterator[Bench]:
-    """Scratch space; smoke sizes have a tiny random judge, one round and no warm-up."""
+    """Open scratch space; smoke sizes have a tiny random judge, one round and no warm-up."""
     with tempfile.TemporaryDirectory(prefix="steelyard-bench-") as name:
         folder = Path(name)
         if not chosen.smoke:
-            yield Bench(chosen.judge, folder, chosen.rounds, None)
+            yield Bench(chosen.judge, folder, chosen.rounds, smoke=False)
             return
-        os.environ["TORCH_COMPILE_DISABLE"] = "1"  # seconds that only pay in long runs
         corpus = [PROTOCOL.system, *(text for text, _ in texts(chosen).items)]
         judge = tiny_judge(folder / "judge", corpus)
-        with ProcessPoolExecutor(1, get_context("spawn")) as shared:
-            yield Bench(str(judge), folder, 1, shared)
+        yield Bench(str(judge), folder, 1, smoke=True)
 
 
 def texts(chosen: argparse.Namespace, limits: workloads.Limits | None = None) -> workloads.Texts:
-    """Texts for this size; says where they come from if they are not the real ones."""
+    """Load texts for this size, and print where they come from if they are not the real ones."""
     limits = limits or (workloads.SMALL if chosen.smoke else workloads.MEDIUM)
     found = workloads.load(limits, chosen.seed, generated=chosen.smoke)
     if found.source == "generated":
-        print("the real texts are not at hand: generated ones", file=sys.stderr)
+        print("the real texts are missing: using generated ones", file=sys.stderr)
     return found
 
 
 def cells(chosen: argparse.Namespace, *, large: bool = False) -> list[tuple[str, str]]:
-    """Inputs and pools that a workload is measured with; with a `large` pool too, if wanted."""
+    """Return the inputs and pools to measure a workload with; also a `large` pool, if wanted."""
     every = [("shuffled", "small"), ("grouped", "small"), ("shuffled", "large")]
     return every[: 1 if chosen.smoke else 2 + large]
 
 
 def pool_blocks(size: Size, pool: str) -> int:
-    """Blocks of the engine's key-value pool.
+    """Choose the blocks of the engine's key-value pool.
 
-    "small" is 2% of the workload, as an 8B judge's pool is of a night's, and two of the longest
-    prompts at least; "large" holds everything. One block is the engine's own.
+    "small" is 2% of the workload, as with an 8B judge and a night's work, but at least two of the
+    longest prompts; "large" holds everything. The engine keeps one block for itself.
     """
     least = 2 * -(-(size.longest + 1 + baselines.ANSWER_TOKENS) // BLOCK)
     share = POOL_SHARE if pool == "small" else 1.1
@@ -113,14 +113,14 @@ def pool_blocks(size: Size, pool: str) -> int:
 
 
 def measure(rows: list[workloads.Row], judge: str) -> Size:
-    """Tokens of all prompts in both orders, and of the longest, by the judge's encoder."""
+    """Count tokens of all prompts in both orders, and of the longest, by the judge's encoder."""
     encoder = encoder_of(judge)
     lengths = tokenise(pairwise_template(encoder), both_orders(rows), encoder).lengths
     return Size(int(lengths.sum()), int(lengths.max()))
 
 
 def engine_settings(size: Size, pool: str) -> dict[str, Any]:
-    """The settings that a benchmark fixes; all others are Steelyard's choice."""
+    """Return the settings that a benchmark fixes; Steelyard chooses all others."""
     room = size.longest + 2 + baselines.ANSWER_TOKENS
     return {
         "dtype": DTYPE,
@@ -140,7 +140,7 @@ def compete(
     sized_by: list[workloads.Row] | None = None,
     options: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Steelyard and its rivals on one workload, as rows of the table, Steelyard first.
+    """Run Steelyard and its rivals on one workload; return table rows, Steelyard first.
 
     Args:
         place: judge, scratch folder and processes.
@@ -168,43 +168,43 @@ def compete(
 
 
 def rounds(place: Bench, job: Job, fighters: Mapping[str, Tool]) -> dict[str, list[Outcome]]:
-    """All outcomes by tool: forward and back in turn, each with an engine of its own.
+    """Return all outcomes by tool: forward and back in turn, each with a separate engine.
 
     The process is warm: each tool has run on two pairs before (torch compiles a part of vLLM's
     sampler in the first steps, which takes seconds).
     """
     found: dict[str, list[Outcome]] = {name: [] for name in fighters}
     order = list(fighters)
-    with place.process() as process:
-        if not place.shared:
+    with place.process() as run:
+        if not place.smoke:
             few = workloads.write(workloads.read(job.shards)[:2], job.shards.parent / "few")
-            _turn(process, replace(job, shards=few), fighters, order, {})
+            _turn(run, replace(job, shards=few), fighters, order, {})
         for number in range(place.rounds):
             turn = order if number % 2 == 0 else order[::-1]
             settings = found[order[0]][0].settings if number else {}
-            for name, outcome in _turn(process, job, fighters, turn, settings):
+            for name, outcome in _turn(run, job, fighters, turn, settings):
                 found[name].append(outcome)
     return found
 
 
 def _turn(
-    process: ProcessPoolExecutor,
+    run: Run,
     job: Job,
     fighters: Mapping[str, Tool],
     order: list[str],
     settings: dict[str, Any],
 ) -> list[tuple[str, Outcome]]:
-    """One run of each; the settings are those that Steelyard chose when it came first."""
+    """Run each tool once, with the settings that Steelyard chose in its first run."""
     found = []
     for name in order:
-        outcome = process.submit(fighters[name], replace(job, settings=settings)).result()
+        outcome = run(fighters[name], replace(job, settings=settings))
         settings = settings or outcome.settings
         found.append((name, outcome))
     return found
 
 
 def table(title: dict[str, Any], found: Mapping[str, list[Outcome]]) -> list[dict[str, Any]]:
-    """A row a tool: medians, and ratios to the first tool's."""
+    """Return one row per tool: medians, and ratios to the first tool's."""
     first, lines = next(iter(found.values())), []
     for name, outcomes in found.items():
         computed, seconds = _median(outcomes, "computed"), _median(outcomes, "seconds")
@@ -232,7 +232,7 @@ def table(title: dict[str, Any], found: Mapping[str, list[Outcome]]) -> list[dic
 
 
 def differ(ours: list[float], theirs: list[float]) -> float:
-    """Median |difference| of preferences: tools ask the same, and should hear the same."""
+    """Return the median |difference| of preferences: equal questions should get equal answers."""
     if not theirs:
         return 0.0
     return statistics.median(abs(p - q) for p, q in zip(ours, theirs, strict=True))

@@ -1,7 +1,7 @@
-"""Five criteria a pair: prompts with the criterion last, and as they are commonly written, first.
+"""Five criteria per pair: prompts with the criterion last, and, as usually written, first.
 
-The product's protocol with criteria, `rubric`, shows one response; these prompts show both. They
-are made of its own stages: the pairwise protocol's texts, segments that are tokenised once, prefix
+Steelyard's protocol with criteria, `rubric`, shows one response; these prompts show both. They are
+made by its stages: the pairwise protocol's texts, segments that are tokenised once, prefix
 order, `Judge.read`. With the criterion as the last segment, the five prompts of a pair differ in
 their last tokens only.
 """
@@ -12,9 +12,8 @@ from collections.abc import Sequence
 
 from harness.prompts import PROTOCOL, both_orders
 from harness.workloads import Row
-from steelyard.core.schemas import Message
 from steelyard.judge.base import Encoder
-from steelyard.protocols.protocol import slot
+from steelyard.protocols.protocol import Message, slot
 
 CRITERIA = (
     "Correctness: its statements are true and its reasoning holds.",
@@ -32,7 +31,7 @@ Which response is better by the following criterion, Response A or Response B?
 
 
 def template(encoder: Encoder, *, last: bool) -> str:
-    """The prompt in the judge's chat format, with slot marks; the criterion `last` or first."""
+    """Render the prompt in the judge's chat format; the criterion comes `last`, or first."""
     system, asked = PROTOCOL.messages(frozenset())
     pair, _ = asked.content.split("\n\n### Verdict\n")
     user = "\n\n".join([pair, _LAST] if last else [_FIRST, pair, _QUESTION])
@@ -40,10 +39,10 @@ def template(encoder: Encoder, *, last: bool) -> str:
 
 
 def by_pair(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """Slots of all prompts; pair after pair, order after order, all criteria in a row."""
+    """Return the slots of all prompts: by pair, then by order, all criteria in a row."""
     return [slots | {"criterion": one} for slots in both_orders(rows) for one in CRITERIA]
 
 
 def by_criterion(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """The same, all pairs by the first criterion, then all by the next."""
+    """Return the slots of all pairs by the first criterion, then of all by the next."""
     return [slots | {"criterion": one} for one in CRITERIA for slots in both_orders(rows)]

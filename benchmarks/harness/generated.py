@@ -14,7 +14,7 @@ SHARD_ROWS = 250_000
 
 
 def vocabulary(draw: np.random.Generator, words: int = 20_000) -> pa.Array:
-    """Words of one to five syllables, the longer the rarer."""
+    """Make words of one to five syllables; longer ones are rarer."""
     onset = [*"bcdfghlmnprstvw", "st", "th", "ch", "pr", "tr"]
     vowel = [*"aeiou", "ea", "ou", "io"]
     end = ["", "", "n", "r", "s", "t", "l", "nd", "ng", "ck"]
@@ -30,7 +30,7 @@ def vocabulary(draw: np.random.Generator, words: int = 20_000) -> pa.Array:
 
 
 def make_texts(draw: np.random.Generator, words: pa.Array, count: int, mean: int) -> pa.Array:
-    """Texts of about `mean` bytes, words drawn by Zipf's law: they compress as English does."""
+    """Make texts of about `mean` bytes, words drawn by Zipf's law: they compress like English."""
     weight = 1 / np.arange(2.7, 2.7 + len(words))
     upto = np.cumsum(weight / weight.sum())
     each = float(np.diff(upto, prepend=0) @ pc.binary_length(words).to_numpy()) + 1
@@ -42,7 +42,7 @@ def make_texts(draw: np.random.Generator, words: pa.Array, count: int, mean: int
 
 
 def make_shards(folder: Path, rows: int, size: int, *, distinct: bool, shuffled: bool) -> None:
-    """Pairs of about `size` bytes; texts are made for a few thousand instructions at a time."""
+    """Write pairs of about `size` bytes; texts are made for thousands of instructions at once."""
     folder.mkdir()
     draw = np.random.default_rng(0)
     words = vocabulary(draw)

@@ -1,4 +1,4 @@
-"""What an engine in this process did, counted at its own doors, whoever drives it."""
+"""What an engine in this process did, counted at its own methods, whichever tool drives it."""
 
 from __future__ import annotations
 
@@ -33,12 +33,11 @@ class Meter:
     """Counts while it is open.
 
     Attributes:
-        scheduled: tokens that the scheduler gave to the model, prompts' and answers', those that
-            had to be computed again after a preemption included; 0 where the engine has a process
-            of its own.
+        scheduled: tokens that the scheduler gave to the model, of prompts and answers, also those
+            computed again after a preemption; 0 where the engine has a separate process.
         steps: engine steps.
         inside: seconds within them.
-        span: seconds from the begin of the first to the end of the last.
+        span: seconds from the beginning of the first step to the end of the last.
         prompts: token ids of all requests in their order, if `keep`.
     """
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from harness.workloads import Row
 from steelyard.core.batches import PromptBatch, TokenRows
-from steelyard.core.schemas import Answer, LabelSet
+from steelyard.core.judges import Answer, LabelSet
 from steelyard.judge import open_judge
 from steelyard.judge.base import Encoder, JudgeSpec
 from steelyard.prompts.forms import compile_template, make_form
@@ -20,22 +20,22 @@ PROTOCOL = get_protocol("pairwise")
 
 
 def encoder_of(judge: str) -> Encoder:
-    """Tokenizers and chat format of a judge; no engine."""
+    """Open tokenizers and chat format of a judge; no engine."""
     return open_judge(JudgeSpec("judge", judge)).encoder
 
 
 def answer_of(encoder: Encoder) -> Answer:
-    """The read of the labels A and B in a judge's vocabulary."""
+    """Return how the labels A and B are read in a judge's vocabulary."""
     return Answer(LabelSet(PROTOCOL.labels, tuple(map(encoder.label_variants, PROTOCOL.labels))))
 
 
 def pairwise_template(encoder: Encoder) -> str:
-    """The product's template in the judge's chat format, with slot marks."""
+    """Render Steelyard's template in the judge's chat format, with slot marks."""
     return make_form(PROTOCOL, encoder).templates[""]
 
 
 def both_orders(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """Slots of all rows' prompts, ab and ba side by side."""
+    """Return the slots of all rows' prompts, ab next to ba."""
     return [
         {"instruction": instruction, "first": first, "second": second}
         for instruction, a, b, *_ in rows
@@ -44,7 +44,7 @@ def both_orders(rows: Sequence[Row]) -> list[dict[str, str]]:
 
 
 def tokenise(template: str, slots: Sequence[Mapping[str, str]], encoder: Encoder) -> TokenRows:
-    """Prompts of one template; each text is tokenised once, and ids are joined."""
+    """Tokenise prompts of one template; each text is tokenised once, and ids are joined."""
     compiled = compile_template(template, encoder)
     texts = list({text for one in slots for text in one.values()})
     ids = dict(zip(texts, encoder.encode_data(texts).split(), strict=True))
@@ -58,20 +58,19 @@ def tokenise(template: str, slots: Sequence[Mapping[str, str]], encoder: Encoder
 
 
 def prefix_order(rows: TokenRows) -> npt.NDArray[np.int64]:
-    """The order in which Steelyard feeds the rows of a bucket."""
+    """Return the order in which Steelyard feeds the rows of a bucket."""
     from steelyard_kernels.prefix import lexicographic_order
 
     return lexicographic_order(rows.tokens, rows.offsets)[0]
 
 
 def batches(rows: TokenRows, names: Sequence[int], size: int = 32) -> list[PromptBatch]:
-    """Rows as a judge takes them; a row's key holds its name, a number."""
+    """Make batches of rows as a judge takes them; a row's key holds its name, a number."""
     return [
         PromptBatch(
             bucket=0,
-            keys=[names[at].to_bytes(16, "big") for at in range(start, end)],
-            tokens=rows.tokens[rows.offsets[start] : rows.offsets[end]],
-            offsets=rows.offsets[start : end + 1] - rows.offsets[start],
+            keys=[names[row].to_bytes(16, "big") for row in range(start, end)],
+            rows=rows.slice(start, end),
             truncated=np.zeros(end - start, dtype=np.bool_),
         )
         for start in range(0, len(names), size)

@@ -1,4 +1,4 @@
-"""A judge of no sense and 0.3 million random weights, made in seconds: for smoke sizes."""
+"""A judge of 0.3 million random weights, made in seconds, for smoke sizes."""
 
 from __future__ import annotations
 

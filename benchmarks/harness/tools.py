@@ -1,4 +1,4 @@
-"""What a tool is given and what is measured of it; Steelyard itself; the bare engine."""
+"""What a tool gets and what is measured of it; Steelyard itself; the bare engine."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A workload for one run of one tool; plain data, for it goes to another process.
+    """A workload for one run of one tool; plain data that can go to another process.
 
     Attributes:
         shards: folder of Parquet files.
         judge: as `steelyard score --judge` takes it.
         engine: overrides of vLLM's settings, as Steelyard takes them.
-        options: more that Steelyard takes.
+        options: more options of Steelyard.
         settings: all of vLLM's settings, as Steelyard noted them in a run of the same job; empty
             for Steelyard itself.
         prompts: where Steelyard's run leaves its token rows for the bare engine.
@@ -49,11 +49,11 @@ class Outcome:
         logical: tokens of all prompts asked for, in both orders, before any saving.
         sent: tokens of the prompts that reached the engine.
         computed: tokens that the engine computed, by its scheduler's count.
-        oracle: tokens that the block-cache oracle says; 0 where it was not asked.
+        oracle: tokens by the block-cache oracle; 0 where it was not asked.
         cached: tokens of `sent` that it took from its prefix cache, by its own count.
         seconds: of scoring; loading excluded.
         before: seconds of reading, planning and rendering before that.
-        idle: share of the time from the first step's begin to the last one's end outside of steps.
+        idle: share of the time outside of steps, from the first step's beginning to the last's end.
         preferences: P(response_a is better), in the order of the rows.
         settings: the engine's.
     """
@@ -72,9 +72,9 @@ class Outcome:
 
 
 def steelyard(job: Job) -> Outcome:
-    """A whole run of the product; seconds as it notes them itself, with the engine loaded."""
+    """Run Steelyard as a whole; seconds are its own record, with the engine loaded."""
     import steelyard as product
-    from steelyard.store.rundir import RunDir
+    from steelyard.store.durable import read_json_lines
 
     folder = job.shards.parent / "run"
     shutil.rmtree(folder, ignore_errors=True)
@@ -83,7 +83,7 @@ def steelyard(job: Job) -> Outcome:
             job.shards, run=folder, judge=job.judge, engine=job.engine, **job.options
         )
     tokens = run.status()["tokens"]
-    start, end = RunDir(folder).read_sessions()
+    start, end = read_json_lines(folder / "sessions.jsonl")
     if job.prompts is not None:
         rows = [np.asarray(row, dtype=np.int32) for row in meter.prompts]
         np.savez(job.prompts, tokens=np.concatenate(rows), lengths=[len(row) for row in rows])
@@ -109,7 +109,7 @@ def _written(path: Path) -> float:
 
 
 def bare(job: Job) -> Outcome:
-    """The very token rows of a run of Steelyard, in its order, through a loop of three lines.
+    """Feed the very token rows of a run of Steelyard, in its order, in a loop of three lines.
 
     The best that the engine can do with them: nothing is read, tokenised, written or committed.
     """
@@ -139,10 +139,10 @@ def bare(job: Job) -> Outcome:
 
 
 def ask_oracle(config: Any, prompts: Iterable[Sequence[int]]) -> int:
-    """Tokens that an engine of this configuration should compute of prompts in this order."""
+    """Return the tokens that an engine like this should compute of prompts in this order."""
     from steelyard.core.batches import TokenRows
     from steelyard.judge.vllm.requests import cache_shape
-    from steelyard.scoring.cache_oracle import BlockOracle
+    from steelyard.scoring.tally import BlockOracle
 
     rows = TokenRows.of(list(prompts))
     return int(BlockOracle(cache_shape(config)).computed(rows, len(rows)).sum())
@@ -150,7 +150,7 @@ def ask_oracle(config: Any, prompts: Iterable[Sequence[int]]) -> int:
 
 @contextmanager
 def engine(job: Job) -> Iterator[Any]:
-    """An engine with the settings of Steelyard's run; without a tokenizer, as there."""
+    """Make an engine with the settings of Steelyard's run; without a tokenizer, as there."""
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 

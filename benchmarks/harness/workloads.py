@@ -1,7 +1,7 @@
 """The workloads of the benchmarks: pairs of real responses as Parquet shards, by size and seed.
 
-Texts are AlpacaEval's (57 models on 805 instructions) in $STEELYARD_DATA, or beside the repository
-in `shared/data`; no row is part of it. Smoke sizes are content with generated texts.
+Texts are AlpacaEval's (57 models on 805 instructions) in $STEELYARD_DATA, or in `shared/data` next
+to the repository, which contains none of them. Smoke sizes do with generated texts.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Row = tuple[str, str, str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Which texts enter, in characters; four make about a token."""
+    """Bounds on texts, in characters; four make about a token."""
 
     least: int = 1
     most: int = 1 << 20
     instruction: int = 1 << 20
 
 
-# A CPU computes about a thousand tokens a second: responses of 150 to 400 tokens are still clearly
-# longer than the template, as on a real night.
+# A CPU computes about a thousand tokens per second: responses of 150 to 400 tokens are still
+# clearly longer than the template, as in real work.
 MEDIUM = Limits(500, 1200, 250)
 SHORT = Limits(350, 700, 250)
 SMALL = Limits(150, 400, 120)
@@ -50,10 +50,10 @@ class Texts:
 
 
 def load(limits: Limits, seed: int = 0, *, generated: bool = False) -> Texts:
-    """Texts of AlpacaEval; generated ones where they are asked for or allowed and needed.
+    """Load texts of AlpacaEval; generated ones where they are asked for, or allowed and needed.
 
     Raises:
-        SystemExit: the file is not at hand and generated texts are not allowed.
+        SystemExit: the file is missing and generated texts are not allowed.
     """
     draw = random.Random(seed)
     if FILE.exists():
@@ -97,7 +97,7 @@ def _generated(limits: Limits, draw: random.Random) -> Iterator[tuple[str, dict[
 
 
 def versus(texts: Texts, instructions: int, models: int = 8, seed: int = 0) -> list[Row]:
-    """On each instruction some models' responses against that of one baseline."""
+    """Pair some models' responses with that of one baseline, on each instruction."""
     draw = random.Random(seed)
     rows = []
     for instruction, responses in _with(texts, models + 1, instructions, BASELINE):
@@ -110,7 +110,7 @@ def versus(texts: Texts, instructions: int, models: int = 8, seed: int = 0) -> l
 
 
 def tournament(texts: Texts, instructions: int, k: int, seed: int = 0) -> list[Row]:
-    """On each instruction all pairs of k responses."""
+    """Make all pairs of k responses on each instruction."""
     draw = random.Random(seed)
     rows = []
     for instruction, responses in _with(texts, k, instructions):
@@ -124,7 +124,7 @@ def tournament(texts: Texts, instructions: int, k: int, seed: int = 0) -> list[R
 def _with(
     texts: Texts, least: int, count: int, needed: str | None = None
 ) -> list[tuple[str, dict[str, str]]]:
-    """The first instructions that have enough responses, and that of the model needed."""
+    """Return the first instructions with enough responses, and with that of the model needed."""
     found = [
         (instruction, responses)
         for instruction, responses in texts.items
@@ -136,7 +136,7 @@ def _with(
 
 
 def overlap(rows: list[Row], share: float = 0.3, seed: int = 0) -> list[Row]:
-    """The rows and copies of them, half of the copies swapped; `share` of the result is copies."""
+    """Add copies of rows, half of them swapped; `share` of the result is copies."""
     draw = random.Random(seed)
     copies = draw.choices(rows, k=round(len(rows) * share / (1 - share)))
     swapped = [
@@ -146,7 +146,7 @@ def overlap(rows: list[Row], share: float = 0.3, seed: int = 0) -> list[Row]:
 
 
 def arrange(rows: list[Row], kind: str, seed: int = 0) -> list[Row]:
-    """Rows in random order ("shuffled"), or instruction by instruction as they were ("grouped")."""
+    """Arrange rows in random order ("shuffled"), or by instruction as they were ("grouped")."""
     if kind == "grouped":
         place = {row[0]: at for at, row in reversed(list(enumerate(rows)))}
         return sorted(rows, key=lambda row: place[row[0]])
@@ -154,7 +154,7 @@ def arrange(rows: list[Row], kind: str, seed: int = 0) -> list[Row]:
 
 
 def write(rows: list[Row], folder: Path, shards: int = 4) -> Path:
-    """Rows as Parquet shards in a new folder, in their order."""
+    """Write rows as Parquet shards in a new folder, in their order."""
     folder.mkdir(parents=True)
     size = -(-len(rows) // shards)
     for at, start in enumerate(range(0, len(rows), size)):
@@ -165,7 +165,7 @@ def write(rows: list[Row], folder: Path, shards: int = 4) -> Path:
 
 
 def read(folder: Path) -> list[Row]:
-    """The rows of such a folder, shard after shard."""
+    """Read the rows of such a folder, shard after shard."""
     return [
         row
         for path in sorted(folder.glob("*.parquet"))

@@ -1,6 +1,6 @@
-"""Steelyard: a batch engine that weighs pairs of responses with a local LLM judge.
+"""Steelyard: a batch engine that compares pairs of responses with a local LLM judge.
 
-The public names are loaded when they are first used, so that `steelyard --help` stays fast.
+Public names are loaded when they are first used, so that `steelyard --help` stays fast.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["ExportOptions", "Run", "RunConfig", "__version__", "open_run", "score"]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - the type of the public name
     if name in __all__:
         return getattr(import_module("steelyard.api"), name)
     raise AttributeError(f"module 'steelyard' has no attribute {name!r}")

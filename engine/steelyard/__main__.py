@@ -1,10 +1,10 @@
-"""`python -m steelyard`: the same as the command `steelyard`."""
+"""`python -m steelyard` does the same as the command `steelyard`."""
 
 import os
 import sys
 
-# Python puts the current folder first on the path for -m. In a clone its folder `kernels/` would
-# then pass for the package of that name, which transformers looks for; so the entry goes first.
+# With -m, Python puts the current folder first on the path. In a clone, transformers would then
+# take its folder `kernels/` for the package of that name.
 if __name__ == "__main__" and not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()]):  # noqa: PTH109
     del sys.path[0]
 

@@ -1,3 +1,3 @@
-"""The version, in a file of its own so that nothing imports upwards to read it."""
+"""The version alone, so that no module has to import a package above it to read it."""
 
 __version__ = "0.1.0"

@@ -18,6 +18,8 @@ Each error says what happened, where, what that means for the user's work, and w
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from difflib import get_close_matches
 from typing import ClassVar
 
 from typing_extensions import override
@@ -48,6 +50,12 @@ def escape(value: object, limit: int = 80) -> str:
             return "".join(out) + "..."
         out.append(shown)
     return "".join(out)
+
+
+def did_you_mean(name: str, known: Collection[str], otherwise: str) -> str:
+    """Return a remedy for an unknown name: the known names most like it, else `otherwise`."""
+    near = get_close_matches(name, known, n=2)
+    return f"did you mean {' or '.join(escape(x, 200) for x in near)}?" if near else otherwise
 
 
 class SteelyardError(Exception):

@@ -1,4 +1,4 @@
-"""How many tokens of each prompt vLLM takes from its prefix cache, told without an engine.
+"""How many tokens of each prompt vLLM takes from its prefix cache, predicted without an engine.
 
 The rules of vLLM 0.32's V1 engine (vllm/v1/core: block_pool.py, kv_cache_manager.py,
 single_type_kv_cache_manager.py, sched/scheduler.py) for a model with full attention whose
@@ -7,10 +7,10 @@ prompts ask for one token:
 - Full blocks are known by the hash of all tokens up to their end, and enter the cache when they
   are allocated: a later prompt of the same step finds them. A hit is at most n - 1 tokens, so the
   last block of a prompt that fills it is computed again, as a twin of the first.
-- A step schedules first the prompt that the last one cut short, then new ones, in order, until
-  its tokens or sequences are used up or a prompt's blocks do not all fit beside those in use.
-- A finished prompt gives its blocks back, the last first: full ones to the end of the queue of
-  free blocks, the one that is not full to its front. Blocks are taken from the front, and lose
+- A step first schedules the prompt that the last step cut short, then new prompts in order, until
+  its tokens or sequences are used up or a prompt's blocks do not all fit next to those in use.
+- A finished prompt frees its blocks, the last first: full blocks go to the end of the queue of
+  free blocks, a block that is not full to its front. Blocks are taken from the front, and lose
   what they held. Block 0 is never used.
 """
 
@@ -52,16 +52,16 @@ def new_cache(
     max_num_seqs: int,
     steps_in_flight: int = 1,
 ) -> BlockCache:
-    """An empty cache of an idle engine. Takes about 50 bytes a block.
+    """Return the empty cache of an idle engine. It takes about 50 bytes per block.
 
     Args:
-        blocks: vLLM's num_gpu_blocks, the one that it never uses included.
-        block_size: tokens a block holds.
+        blocks: vLLM's num_gpu_blocks, including the block that it never uses.
+        block_size: tokens that a block holds.
         max_model_len: tokens of the longest prompt.
-        max_num_batched_tokens: tokens a step computes at most.
-        max_num_seqs: prompts that run at the same time at most.
+        max_num_batched_tokens: the most tokens that a step computes.
+        max_num_seqs: the most prompts that run at the same time.
         steps_in_flight: 1; or 2 with asynchronous scheduling, where a step is scheduled before
-            the one ahead of it has given its blocks back.
+            the previous step has freed its blocks.
 
     Raises:
         ValueError: a limit is not positive, or the longest prompt does not fit into the pool.
@@ -71,7 +71,7 @@ def new_cache(
         raise ValueError(f"limits of an engine are positive: {limits}, {steps_in_flight}")
     longest = -(-max_model_len // block_size)
     if longest >= blocks:
-        raise ValueError(f"a prompt of {longest} blocks does not fit beside block 0 into {blocks}")
+        raise ValueError(f"a prompt of {longest} blocks does not fit into {blocks} with block 0")
     ring = np.arange(blocks, dtype=np.int32)
     counts = np.zeros(6, np.int64)
     counts[FREE], counts[BUDGET] = blocks - 1, max_num_batched_tokens
@@ -95,17 +95,17 @@ def new_cache(
 
 
 def simulate(tokens: Int32, offsets: Int64, cache: BlockCache) -> Int32:
-    """Feed prompts to the cache; the queue of the engine that it stands for never runs dry.
+    """Feed prompts to the cache of an engine whose queue never runs dry.
 
-    The last prompts stay running, so that feeding a stream chunk by chunk gives what feeding it
-    at once gives. Blocks are told apart by 64-bit hashes: among a billion looked up in a pool of
-    a million, one is mistaken with a probability of 1 in 10,000.
+    The last prompts keep running, so that feeding a stream in chunks gives the same result as
+    feeding it at once. Blocks are identified by 64-bit hashes: a billion lookups in a pool of a
+    million blocks contain a mistake with a probability of 1 in 10,000.
 
     Args:
         tokens: int32 [tokens], non-negative.
         offsets: int64 [prompts + 1]; prompt i is tokens[offsets[i]:offsets[i + 1]]. An empty
-            prompt is passed over.
-        cache: written to.
+            prompt is skipped.
+        cache: its state, which is changed.
 
     Returns:
         int32 [prompts], tokens from the cache: a multiple of the block size, less than the
@@ -124,7 +124,7 @@ def simulate(tokens: Int32, offsets: Int64, cache: BlockCache) -> Int32:
 
 
 def drain(cache: BlockCache) -> None:
-    """Let the engine finish all that it holds and go idle. What it cached stays."""
+    """Let the engine finish its prompts and go idle. Its cached blocks stay."""
     _drain(cache)
 
 
@@ -134,7 +134,7 @@ def _simulate(tokens: Int32, offsets: Int64, cache: BlockCache, cached: Int32) -
         start, end = offsets[prompt], offsets[prompt + 1]
         if start == end:
             continue
-        while cache.counts[BUDGET] == 0:  # the prompt before may need its chain until then
+        while cache.counts[BUDGET] == 0:  # the previous prompt may need its chain until then
             _next_step(cache)
         _hash(tokens[start:end], cache.block_size, cache.chain)
         hits = _admissible_hits(cache, end - start)
@@ -157,15 +157,15 @@ def _drain(cache: BlockCache) -> None:
 def _hash(prompt: Int32, block_size: int, chain: UInt64) -> None:
     value = _SEED
     for block in range(len(prompt) // block_size):
-        for at in range(block * block_size, (block + 1) * block_size):
-            value = (value ^ np.uint64(prompt[at])) * _FACTOR
+        for position in range(block * block_size, (block + 1) * block_size):
+            value = (value ^ np.uint64(prompt[position])) * _FACTOR
             value ^= value >> _HALF
         chain[block] = max(value, _ONE)
 
 
 @kernel
 def _admissible_hits(cache: BlockCache, length: int) -> int:
-    """Blocks of the prompt found in the cache, or -1 while this step cannot take it."""
+    """Return how many of the prompt's blocks are cached, or -1 if this step cannot take it."""
     if cache.counts[BUDGET] == 0 or cache.counts[RUNNING] == cache.step_prompts:
         return -1
     hits = 0
@@ -174,7 +174,7 @@ def _admissible_hits(cache: BlockCache, length: int) -> int:
         block = cache.table[find_slot(cache, cache.chain[hits])]
         if block == 0:
             break
-        if cache.users[block] > 0:  # a free one that is hit leaves the queue, like a new one
+        if cache.users[block] > 0:  # a free block that is hit leaves the queue, like a new block
             needed -= 1
         hits += 1
     return hits if needed <= cache.counts[FREE] else -1
@@ -184,12 +184,12 @@ def _admissible_hits(cache: BlockCache, length: int) -> int:
 def _admit(cache: BlockCache, length: int, hits: int) -> None:
     running = cache.counts[RUNNING]
     end = cache.ends[running - 1] if running else 0
-    for at in range(hits):
-        block = cache.table[find_slot(cache, cache.chain[at])]
+    for i in range(hits):
+        block = cache.table[find_slot(cache, cache.chain[i])]
         if cache.users[block] == 0:
             leave_queue(cache, block)
         cache.users[block] += 1
-        cache.held[end + at] = block
+        cache.held[end + i] = block
     cache.ends[running] = end + hits
     cache.counts[RUNNING] += 1
     cache.counts[DONE] = hits * cache.block_size
@@ -199,17 +199,17 @@ def _admit(cache: BlockCache, length: int, hits: int) -> None:
 
 @kernel
 def _compute(cache: BlockCache) -> None:
-    """Schedule as much of the prompt admitted last as the step still takes."""
+    """Schedule as much of the last admitted prompt as this step still takes."""
     last = cache.counts[RUNNING] - 1
     start = cache.ends[last - 1] if last else 0
     done = cache.counts[DONE]
     take = min(cache.counts[LEFT], cache.counts[BUDGET])
     full = done // cache.block_size
-    for at in range(cache.ends[last] - start, -(-(done + take) // cache.block_size)):
-        cache.held[start + at] = take_block(cache)
+    for i in range(cache.ends[last] - start, -(-(done + take) // cache.block_size)):
+        cache.held[start + i] = take_block(cache)
         cache.ends[last] += 1
-    for at in range(full, (done + take) // cache.block_size):
-        enter_table(cache, cache.held[start + at], cache.chain[at])
+    for i in range(full, (done + take) // cache.block_size):
+        enter_table(cache, cache.held[start + i], cache.chain[i])
     cache.counts[DONE] += take
     cache.counts[LEFT] -= take
     cache.counts[BUDGET] -= take
@@ -230,19 +230,19 @@ def _next_step(cache: BlockCache) -> None:
 
 @kernel
 def _finish_oldest(cache: BlockCache) -> None:
-    """The oldest step's prompts give their blocks back."""
+    """Free the blocks of the oldest step's prompts."""
     ended, running = cache.finishing[0], cache.counts[RUNNING]
     start = 0
     for prompt in range(ended):
-        for at in range(cache.ends[prompt] - 1, start - 1, -1):
-            block = cache.held[at]
+        for i in range(cache.ends[prompt] - 1, start - 1, -1):
+            block = cache.held[i]
             cache.users[block] -= 1
             if cache.users[block] == 0:
-                place = 0 if cache.hashes[block] == NONE else cache.before[0]
-                enter_queue(cache, block, place)
+                previous = 0 if cache.hashes[block] == NONE else cache.before[0]
+                enter_queue(cache, block, previous)
         start = cache.ends[prompt]
-    for at in range(start, cache.ends[running - 1] if running else 0):
-        cache.held[at - start] = cache.held[at]
+    for i in range(start, cache.ends[running - 1] if running else 0):
+        cache.held[i - start] = cache.held[i]
     for prompt in range(ended, running):
         cache.ends[prompt - ended] = cache.ends[prompt] - start
     cache.counts[RUNNING] -= ended

@@ -2,8 +2,8 @@
 
 Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8: what is
 independent is resampled, which is an instruction, not the pairs of responses to it. A statistic
-that is a function of sums over rows needs no row twice: a replicate's sums are the clusters' own,
-each as many times as it was drawn.
+that is a function of sums over rows never revisits rows: a replicate's sums are those of the
+clusters, each times how often it was drawn.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LIMIT = 2**32
 
 
 def draw_counts(clusters: int, start: int, end: int, seed: int) -> UInt8:
-    """How often each cluster is drawn in replicates `start` to `end` - 1.
+    """Return how often each cluster is drawn in replicates `start` to `end` - 1.
 
     Args:
         clusters: how many there are, and how many are drawn; from 1 to 2**32 - 1.
@@ -36,7 +36,7 @@ def draw_counts(clusters: int, start: int, end: int, seed: int) -> UInt8:
         uint8 [clusters, end - start]; each column sums to `clusters`.
 
     Raises:
-        ValueError: there is no cluster, or there are too many.
+        ValueError: there are no clusters, or too many.
     """
     if not 0 < clusters < _LIMIT:
         raise ValueError(f"clusters to draw from: {clusters}")
@@ -47,10 +47,10 @@ def draw_counts(clusters: int, start: int, end: int, seed: int) -> UInt8:
 
 
 def resampled_sums(statistics: Float64, replicates: int, seed: int) -> Float64:
-    """Sums of statistics over resampled clusters.
+    """Sum statistics over resampled clusters.
 
     Args:
-        statistics: float64 [clusters, n], each cluster's own sums; at least one cluster.
+        statistics: float64 [clusters, n], the sums of each cluster; at least one cluster.
         replicates: how many.
         seed: any integer.
 
@@ -58,7 +58,7 @@ def resampled_sums(statistics: Float64, replicates: int, seed: int) -> Float64:
         float64 [replicates, n].
 
     Raises:
-        ValueError: there is no cluster.
+        ValueError: there are no clusters.
     """
     statistics = column(statistics, np.float64)
     out = np.zeros((replicates, statistics.shape[1]))
@@ -85,5 +85,5 @@ def _accumulate(counts: UInt8, statistics: Float64, out: Float64) -> None:
         for replicate in range(counts.shape[1]):
             times = counts[cluster, replicate]
             if times:
-                for at in range(statistics.shape[1]):
-                    out[replicate, at] += times * statistics[cluster, at]
+                for i in range(statistics.shape[1]):
+                    out[replicate, i] += times * statistics[cluster, i]

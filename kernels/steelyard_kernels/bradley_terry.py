@@ -1,7 +1,7 @@
-"""Strengths from comparisons: rows collapse to sums a pair, then Newton's method on these.
+"""Strengths from comparisons: rows collapse to sums per pair, then Newton's method on these.
 
 The likelihoods (links.py) are linear in the outcomes, so that soft outcomes, weights and any
-number of rows enter through three sums a pair (`comparisons.Pairs`).
+number of rows enter through three sums per pair (`comparisons.Pairs`).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _ROUNDS = 100
 _CLOSE = 1e-11  # of the last step: in log-strength, and Newton's error is about its square
 _HALVINGS = 40
 _LONGEST = 4.0  # step of a round, in log-strength
-_SHORT = 0.25  # below it curvature hardly changes, and a whole step never fails to rise
+_SHORT = 0.25  # below it curvature changes little, and a full step never fails to rise
 
 
 class Fit(NamedTuple):
-    """Where the likelihood is greatest."""
+    """The maximum of the likelihood."""
 
-    found: Float64  # [K + 1] log-strengths, then the parameter for ties
+    estimate: Float64  # [K + 1] log-strengths, then the parameter for ties
     information: Float64  # [K + 1, K + 1] negative second derivatives there
     converged: bool  # False: 100 rounds of Newton's method were not enough
 
@@ -37,33 +37,33 @@ class Likelihood(NamedTuple):
 
     model: int  # links.BRADLEY_TERRY, DAVIDSON or RAO_KUPPER
     pairs: Pairs
-    prior: Float64  # [K] weight of one tie with an imaginary competitor of strength 0
+    prior: Float64  # [K] weight of a tie with an imaginary competitor of strength 0
 
 
 def solve(model: int, pairs: Pairs, prior: Float64, start: Float64) -> Fit:
-    """The strengths of greatest likelihood.
+    """Find the strengths of greatest likelihood.
 
     Args:
         model: links.BRADLEY_TERRY, DAVIDSON or RAO_KUPPER.
         pairs: sums of the pairs that met.
-        prior: float64 [K], weight of one tie with an imaginary competitor of strength 0 (so that
-            none is infinite). All zero: none, and the strengths sum to 0.
+        prior: float64 [K], weight of a tie with an imaginary competitor of strength 0, so that
+            no strength is infinite. All zero: no prior, and the strengths sum to 0.
         start: float64 [K + 1], where to begin: log-strengths, then the parameter for ties (above
             0 for Rao and Kupper; any number for a model without).
     """
-    found = np.array(start, dtype=np.float64)
-    information = np.zeros((len(found), len(found)))
+    estimate = np.array(start, dtype=np.float64)
+    information = np.zeros((len(estimate), len(estimate)))
     problem = Likelihood(model, pairs, column(prior, np.float64))
-    return Fit(found, information, bool(newton(problem, found, information)))
+    return Fit(estimate, information, bool(newton(problem, estimate, information)))
 
 
 @kernel
-def newton(problem: Likelihood, found: Float64, information: Float64) -> bool:
-    """Newton's method from `found`, in place; false when it has not come to rest."""
-    size = len(found)
+def newton(problem: Likelihood, estimate: Float64, information: Float64) -> bool:
+    """Climb from `estimate` by Newton's method, in place; return whether it converged."""
+    size = len(estimate)
     free = size if problem.model in (DAVIDSON, RAO_KUPPER) else size - 1
     work, step, trial = np.empty((size, size)), np.empty(size), np.empty(size)
-    value = _derive(problem, found, step, information)
+    value = _derive(problem, estimate, step, information)
     for _ in range(_ROUNDS):
         work[:] = information
         _pin(work, problem.prior, free)
@@ -73,9 +73,9 @@ def newton(problem: Likelihood, found: Float64, information: Float64) -> bool:
             return True
         scale = min(1.0, _LONGEST / largest)
         if problem.model == RAO_KUPPER and step[size - 1] < 0:  # its parameter stays above 0
-            scale = min(scale, 0.9 * found[size - 1] / -step[size - 1])
+            scale = min(scale, 0.9 * estimate[size - 1] / -step[size - 1])
         for _half in range(_HALVINGS):
-            trial[:] = found
+            trial[:] = estimate
             trial[:free] += scale * step[:free]
             if scale * largest < _SHORT:
                 break
@@ -83,38 +83,38 @@ def newton(problem: Likelihood, found: Float64, information: Float64) -> bool:
             if risen >= value - 1e-12 * abs(value):
                 break
             scale /= 2
-        found[:] = trial
-        value = _derive(problem, found, step, information)
+        estimate[:] = trial
+        value = _derive(problem, estimate, step, information)
     return False
 
 
 @kernel
-def _value(problem: Likelihood, at: Float64) -> float:
+def _value(problem: Likelihood, point: Float64) -> float:
     pairs, prior = problem.pairs, problem.prior
-    value, e = 0.0, at[len(at) - 1]
+    value, e = 0.0, point[len(point) - 1]
     for p in range(len(pairs.first)):
         sums = pairs.sums[p, 0], pairs.sums[p, 1], pairs.sums[p, 2]
-        d = at[pairs.first[p]] - at[pairs.second[p]]
+        d = point[pairs.first[p]] - point[pairs.second[p]]
         value += curvature(problem.model, d, e, sums)[0]
     for i in range(len(prior)):
         if prior[i] > 0:
-            value += prior[i] * (log_logistic(at[i]) + log_logistic(-at[i])) / 2
+            value += prior[i] * (log_logistic(point[i]) + log_logistic(-point[i])) / 2
     return value
 
 
 @kernel
-def _derive(problem: Likelihood, at: Float64, gradient: Float64, information: Float64) -> float:
-    """Value, gradient and information at a place."""
+def _derive(problem: Likelihood, point: Float64, gradient: Float64, information: Float64) -> float:
+    """Return the value at a point, and fill in gradient and information."""
     pairs, prior = problem.pairs, problem.prior
-    value, last = 0.0, len(at) - 1
-    e = at[last]
+    value, last = 0.0, len(point) - 1
+    e = point[last]
     gradient[:] = 0
     information[:] = 0
     for p in range(len(pairs.first)):
         i, j = pairs.first[p], pairs.second[p]
         n, s, t = pairs.sums[p, 0], pairs.sums[p, 1], pairs.sums[p, 2]
-        more, dd, de, ee = curvature(problem.model, at[i] - at[j], e, (n, s, t))
-        dn, ds, dt, en, es, et = slopes(problem.model, at[i] - at[j], e)
+        more, dd, de, ee = curvature(problem.model, point[i] - point[j], e, (n, s, t))
+        dn, ds, dt, en, es, et = slopes(problem.model, point[i] - point[j], e)
         value += more
         by_d = dn * n + ds * s + dt * t
         gradient[i] += by_d
@@ -127,11 +127,11 @@ def _derive(problem: Likelihood, at: Float64, gradient: Float64, information: Fl
         information[j, last] -= de
         information[last, last] += ee
     for i in range(last):
-        won = 1 / (1 + np.exp(-at[i]))
+        won = 1 / (1 + np.exp(-point[i]))
         gradient[i] += prior[i] * (0.5 - won)
         information[i, i] += prior[i] * won * (1 - won)
-        value += prior[i] * (log_logistic(at[i]) + log_logistic(-at[i])) / 2
-    for i in range(len(at)):
+        value += prior[i] * (log_logistic(point[i]) + log_logistic(-point[i])) / 2
+    for i in range(len(point)):
         for j in range(i):
             both = information[i, j] + information[j, i]
             information[i, j] = information[j, i] = both
@@ -140,7 +140,7 @@ def _derive(problem: Likelihood, at: Float64, gradient: Float64, information: Fl
 
 @kernel
 def _pin(information: Float64, prior: Float64, free: int) -> None:
-    """Without a prior, adding a number to all strengths changes nothing: fix their sum."""
+    """Fix the sum of strengths if there is no prior: adding a number to all changes nothing."""
     if prior.sum() == 0:
         size = len(prior)
         level = 0.0

@@ -17,7 +17,7 @@ Int32 = NDArray[np.int32]
 
 
 class Rows(NamedTuple):
-    """One comparison a row; made by `rows_of`."""
+    """One comparison per row; made by `rows_of`."""
 
     pair: Int32  # [n] i * K + j with i < j
     preference: Float64  # [n] P(i is better) + half of P(tie), in [0, 1]
@@ -31,13 +31,13 @@ def rows_of(
     tie: ArrayLike = (),
     weight: ArrayLike = (),
 ) -> Rows:
-    """Rows of these columns; see `Rows`."""
+    """Make `Rows` of these columns."""
     numbers = (column(np.asarray(x, np.float64), np.float64) for x in (preference, tie, weight))
     return Rows(column(pair, np.int32), *numbers)
 
 
 class Pairs(NamedTuple):
-    """What a likelihood is made of: sums over the rows of each pair that met."""
+    """The data of a likelihood: sums over the rows of each pair that met."""
 
     first: Int32  # [pairs] i
     second: Int32  # [pairs] j
@@ -45,14 +45,14 @@ class Pairs(NamedTuple):
 
 
 def pair_sums(rows: Rows, competitors: int) -> Float64:
-    """Rows to sums.
+    """Sum up the rows of each pair.
 
     Args:
         rows: the comparisons.
         competitors: K.
 
     Returns:
-        float64 [K * K, 3]: n, s and t of pair i * K + j; zeros where no row is.
+        float64 [K * K, 3]: n, s and t of pair i * K + j; zeros without rows.
     """
     sums = np.zeros((competitors * competitors, 3))
     _sum(rows, sums)
@@ -60,7 +60,7 @@ def pair_sums(rows: Rows, competitors: int) -> Float64:
 
 
 def pairs_of(sums: Float64, competitors: int) -> Pairs:
-    """The pairs that met, of all sums (`pair_sums`)."""
+    """Return the pairs that met, from the sums of all pairs (`pair_sums`)."""
     present = np.flatnonzero(sums[:, 0])
     return Pairs(
         column(present // competitors, np.int32),
@@ -73,8 +73,8 @@ def pairs_of(sums: Float64, competitors: int) -> Pairs:
 def _sum(rows: Rows, sums: Float64) -> None:
     for row in range(len(rows.pair)):
         w = rows.weight[row] if len(rows.weight) else 1.0
-        at = rows.pair[row]
-        sums[at, 0] += w
-        sums[at, 1] += w * rows.preference[row]
+        pair = rows.pair[row]
+        sums[pair, 0] += w
+        sums[pair, 1] += w * rows.preference[row]
         if len(rows.tie):
-            sums[at, 2] += w * rows.tie[row]
+            sums[pair, 2] += w * rows.tie[row]

@@ -1,4 +1,4 @@
-"""Whether comparisons suffice for finite strengths."""
+"""Whether comparisons are enough for finite strengths."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from steelyard_kernels.jit import kernel
 Bool = NDArray[np.bool_]
 Int64 = NDArray[np.int64]
 
-_NOTHING = 1e-9  # share of a pair's score that counts as none: outcomes of a confident judge
+_NOTHING = 1e-9  # share of a pair's score that counts as 0: outcomes of a confident judge
 
 
 def components(pairs: Pairs, competitors: int) -> Int64:
-    """Competitors by group: inside a group everyone has beaten everyone, through others maybe.
+    """Group competitors: inside a group everyone has beaten everyone, maybe through others.
 
     Strengths are finite if and only if there is one group (Ford, "Solution of a ranking problem
-    from binary comparisons", 1957): between two, one side never lost a point to the other.
+    from binary comparisons", 1957): between two groups, one never lost a point to the other.
 
     Args:
         pairs: sums of those that met.
         competitors: K.
 
     Returns:
-        int64 [K], the lowest competitor of each one's group.
+        int64 [K], the lowest competitor in each competitor's group.
     """
     beats = _beats(pairs, competitors)
     group = np.full(competitors, -1, np.int64)
@@ -38,14 +38,14 @@ def components(pairs: Pairs, competitors: int) -> Int64:
 
 @kernel
 def is_connected(pairs: Pairs, competitors: int) -> bool:
-    """Whether there is one group."""
+    """Return whether there is only one group."""
     beats = _beats(pairs, competitors)
     return bool(_reach(beats, 0).all() and _reach(beats.T.copy(), 0).all())
 
 
 @kernel
 def _beats(pairs: Pairs, competitors: int) -> Bool:
-    """[K, K]: whether the first has a point against the second."""
+    """Return [K, K]: whether the first has a point against the second."""
     out = np.zeros((competitors, competitors), np.bool_)
     for p in range(len(pairs.first)):
         n, s = pairs.sums[p, 0], pairs.sums[p, 1]
@@ -56,7 +56,7 @@ def _beats(pairs: Pairs, competitors: int) -> Bool:
 
 @kernel
 def _reach(beats: Bool, start: int) -> Bool:
-    """[K]: who is beaten by `start`, or by someone who is."""
+    """Return [K]: who is beaten by `start`, or by someone who is."""
     seen = np.zeros(len(beats), np.bool_)
     waiting = np.empty(len(beats), np.int64)
     seen[start], waiting[0], count = True, start, 1

@@ -1,4 +1,4 @@
-"""Random numbers by counting: number n of a seed is the same whoever asks for it, in any order."""
+"""Random numbers by counting: number n of a seed is the same in any order and any thread."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _A, _B, _C, _HALF = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
 
 @kernel
 def below(limit: np.uint64, seed: np.uint64, number: np.uint64) -> np.uint64:
-    """A whole number from 0 to limit - 1; `limit` is less than 2**32.
+    """Draw a whole number from 0 to limit - 1; `limit` is less than 2**32.
 
     SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA
-    2014), its upper half scaled to the range: no number is off by more than limit / 2**32.
+    2014) with its upper half scaled to the range: probabilities differ by a share of at most
+    limit / 2**32.
     """
     z = seed + (number + np.uint64(1)) * _STEP
     z = (z ^ (z >> _A)) * _FIRST
@@ -25,9 +26,9 @@ def below(limit: np.uint64, seed: np.uint64, number: np.uint64) -> np.uint64:
 
 
 def stream(seed: int, part: int) -> int:
-    """The seed of one of many independent streams (a replicate, a shuffle) of a seed."""
+    """Derive the seed of an independent stream (a replicate, a shuffle) from a seed."""
     text = f"{seed}/{part}".encode()
     value = 0xCBF29CE484222325
-    for byte in text:  # FNV-1a, then SplitMix's own finish in `below`
+    for byte in text:  # FNV-1a, then SplitMix's finish in `below`
         value = ((value ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
     return value

@@ -1,4 +1,4 @@
-"""Elo's ratings, one comparison after the other."""
+"""Elo ratings, updated by one comparison after the other."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Int32 = NDArray[np.int32]
 
 
 def elo(rows: Rows, competitors: int, *, k: float, shuffles: int, seed: int) -> Float64:
-    """Ratings after all comparisons, from 1000 each, 400 points being odds of 10 to 1.
+    """Return ratings after all comparisons, from 1000 each, 400 points being odds of 10 to 1.
 
-    After each, both move by k * (outcome - expected), expected = 1 / (1 + 10**(-d / 400)) (Elo,
-    "The Rating of Chessplayers", 1978, section 1.6). The last ones count most, so the order
+    A comparison moves both by k * (outcome - expected), expected = 1 / (1 + 10**(-d / 400)) (Elo,
+    "The Rating of Chessplayers", 1978, section 1.6). The last comparisons count most, so the order
     matters; a shuffle is another order.
 
     Args:
-        rows: the comparisons; ties and weights are not looked at.
+        rows: the comparisons; ties and weights are ignored.
         competitors: how many.
         k: the largest step, in points.
-        shuffles: 0: the order of the rows; else so many random orders.
+        shuffles: the number of random orders; 0: the order of the rows.
         seed: of the random orders.
 
     Returns:
@@ -38,9 +38,9 @@ def elo(rows: Rows, competitors: int, *, k: float, shuffles: int, seed: int) -> 
 
     def work(start: int, end: int) -> None:
         order = np.empty(len(rows.pair), np.int32)
-        for at in range(start, end):
-            _shuffle(order, np.uint64(stream(seed, at)))
-            _play(rows, order, k, ratings[at])
+        for i in range(start, end):
+            _shuffle(order, np.uint64(stream(seed, i)))
+            _play(rows, order, k, ratings[i])
 
     spread(work, shuffles, 1)
     return ratings
@@ -48,8 +48,8 @@ def elo(rows: Rows, competitors: int, *, k: float, shuffles: int, seed: int) -> 
 
 @kernel
 def _play(rows: Rows, order: Int32, k: float, rating: Float64) -> None:
-    for at in range(len(rows.pair)):
-        row = order[at] if len(order) else at
+    for i in range(len(rows.pair)):
+        row = order[i] if len(order) else i
         a, b = rows.pair[row] // len(rating), rows.pair[row] % len(rating)
         expected = 1 / (1 + 10 ** ((rating[b] - rating[a]) / 400))
         change = k * (rows.preference[row] - expected)
@@ -59,8 +59,8 @@ def _play(rows: Rows, order: Int32, k: float, rating: Float64) -> None:
 
 @kernel
 def _shuffle(order: Int32, seed: np.uint64) -> None:
-    """Fisher and Yates, from the front."""
-    for at in range(len(order)):
-        other = below(np.uint64(at + 1), seed, np.uint64(at))
-        order[at] = order[other]
-        order[other] = at
+    """Shuffle by Fisher and Yates, from the front."""
+    for i in range(len(order)):
+        other = below(np.uint64(i + 1), seed, np.uint64(i))
+        order[i] = order[other]
+        order[other] = i

@@ -12,14 +12,14 @@ Int64 = NDArray[np.int64]
 
 
 def group(codes: Int32, groups: int) -> tuple[Int64, Int64]:
-    """Where each group's rows are.
+    """Return where each group's rows are.
 
     Args:
         codes: int32 [rows], each from 0 to groups - 1.
         groups: how many.
 
     Returns:
-        order: int64 [rows], row numbers by group, in their order within one.
+        order: int64 [rows], row numbers by group, in their order within a group.
         ends: int64 [groups + 1]; group g is order[ends[g]:ends[g + 1]].
     """
     order = np.empty(len(codes), np.int64)
@@ -29,7 +29,7 @@ def group(codes: Int32, groups: int) -> tuple[Int64, Int64]:
 
 
 def groups_met(codes: Int32, groups: int, first: Int32, second: Int32, members: int) -> Int64:
-    """In how many groups each member is found.
+    """Count the groups of each member.
 
     Args:
         codes: int32 [rows], each from 0 to groups - 1.
@@ -60,12 +60,12 @@ def _meet(order: Int64, codes: Int32, first: Int32, second: Int32, count: Int64)
 
 @kernel
 def _group(codes: Int32, order: Int64, ends: Int64) -> None:
-    """Counts stand two places ahead, so that placing rows leaves the beginnings in place."""
+    """Count two positions ahead, so that placing the rows leaves the groups' beginnings."""
     for code in codes:
         ends[code + 2] += 1
-    for at in range(2, len(ends)):
-        ends[at] += ends[at - 1]
+    for i in range(2, len(ends)):
+        ends[i] += ends[i - 1]
     for row in range(len(codes)):
-        at = ends[codes[row] + 1]
-        order[at] = row
+        i = ends[codes[row] + 1]
+        order[i] = row
         ends[codes[row] + 1] += 1

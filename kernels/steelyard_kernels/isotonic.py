@@ -11,10 +11,10 @@ Float64 = NDArray[np.float64]
 
 
 def isotonic(values: Float64, weights: Float64) -> Float64:
-    """The never-falling sequence nearest to `values` in weighted squares.
+    """Return the non-decreasing sequence nearest to `values` in weighted squares.
 
     One pass over a stack of blocks, each a weighted mean; a value that falls is pooled with the
-    block before it until none falls (Ayer et al., "An empirical distribution function for sampling
+    previous block until none falls (Ayer et al., "An empirical distribution function for sampling
     with incomplete information", 1955). Time and memory grow with n.
 
     Args:
@@ -34,16 +34,16 @@ def isotonic(values: Float64, weights: Float64) -> Float64:
 def _pool(values: Float64, weights: Float64, fitted: Float64) -> None:
     n = len(values)
     means, masses = np.empty(n), np.empty(n)
-    ends = np.empty(n, np.int64)  # one past a block's last place
+    ends = np.empty(n, np.int64)  # one past a block's last row
     blocks = 0
-    for at in range(n):
-        mean, mass = values[at], weights[at]
+    for i in range(n):
+        mean, mass = values[i], weights[i]
         while blocks and means[blocks - 1] >= mean:
             blocks -= 1
             total = masses[blocks] + mass
             mean = (means[blocks] * masses[blocks] + mean * mass) / total
             mass = total
-        means[blocks], masses[blocks], ends[blocks] = mean, mass, at + 1
+        means[blocks], masses[blocks], ends[blocks] = mean, mass, i + 1
         blocks += 1
     start = 0
     for block in range(blocks):

@@ -1,4 +1,4 @@
-"""The one compile decorator. Why caching is as it is: docs/decisions/0005-kernel-cache.md."""
+"""The only compile decorator. docs/decisions/0005-kernel-cache.md explains its cache."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile at the first call, for the types of its arguments, or load what was compiled before.
+    """Compile at the first call, for the types of its arguments, or load earlier machine code.
 
     No Python objects, no fast-math; the interpreter's lock is free while it runs. Machine code is
-    kept in NUMBA_CACHE_DIR, beside the source, or in the user's cache folder, whichever is the
-    first that can be written. Without one, each process compiles for itself.
+    kept in NUMBA_CACHE_DIR, next to the source, or in the user's cache folder, whichever is the
+    first that can be written. Otherwise each process compiles for itself.
     """
     compiled = numba.njit(nogil=True, fastmath=False)(function)
-    with contextlib.suppress(Exception):  # no folder can be written: a cache is never a condition
+    with contextlib.suppress(Exception):  # no folder can be written: a cache is never required
         compiled._cache = _Cache(function)
     return compiled  # type: ignore[no-any-return]
 
 
 def column(array: NDArray[Any], dtype: type[T]) -> NDArray[T]:
-    """A contiguous read-only view of `array` as `dtype`; copies only where layout or type differ.
+    """Return a contiguous read-only view of `array` as `dtype`, or a copy if it has to differ.
 
     Inputs pass through here: writable and read-only arrays are different types to the compiler,
     so one form means one compilation, and a kernel cannot write to its inputs.
@@ -57,7 +57,7 @@ class _Cache(FunctionCache):  # type: ignore[misc]  # Numba has no types
         self._cache_file = _Files(Path(self.cache_path), name)
 
     def load_overload(self, sig: object, target_context: object) -> object:
-        with contextlib.suppress(Exception):  # a damaged or unreadable file is a missing one
+        with contextlib.suppress(Exception):  # a damaged or unreadable file counts as missing
             return super().load_overload(sig, target_context)
         return None
 
@@ -67,10 +67,10 @@ class _Cache(FunctionCache):  # type: ignore[misc]  # Numba has no types
 
 
 class _Files:
-    """One file a compiled signature, its name a digest of all that it depends on.
+    """One file per compiled signature, named by a digest of all that it depends on.
 
-    Numba's own has an index beside numbered files, and two processes that write at once can leave
-    an index that points to the machine code of other types or of another processor.
+    Numba's cache has an index of numbered files, and two processes that write at once can leave an
+    index that points to the machine code of other types or of another processor.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -81,7 +81,7 @@ class _Files:
         content = self._path(key).read_bytes()
         if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
             return None
-        return pickle.loads(content[_DIGEST:])  # noqa: S301  # as trusted as .pyc files beside it
+        return pickle.loads(content[_DIGEST:])  # noqa: S301  # as trusted as .pyc files
 
     def save(self, key: object, data: object) -> None:
         content = dumps(data)  # Numba's pickle: it knows functions and types that pickle does not
@@ -105,8 +105,8 @@ class _Files:
 
 @functools.cache
 def _sources() -> str:
-    """Digest of all kernels: a kernel's machine code holds that of the kernels it calls."""
-    found = hashlib.sha256()
+    """Return a digest of all kernels: machine code includes that of the kernels it calls."""
+    digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        found.update(path.read_bytes())
-    return found.hexdigest()
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""How a pair of competitors' strengths make a win, a loss or a tie: three models' likelihoods.
+"""How the strengths of two competitors make a win, a loss or a tie: three models' likelihoods.
 
 With d the difference of two log-strengths and e one parameter for ties:
 
@@ -21,13 +21,13 @@ BRADLEY_TERRY, DAVIDSON, RAO_KUPPER = 0, 1, 2
 
 @kernel
 def log_logistic(x: float) -> float:
-    """log(1 / (1 + exp(-x))), without overflow."""
+    """Return log(1 / (1 + exp(-x))) without overflow."""
     return min(x, 0.0) - math.log1p(math.exp(-abs(x)))
 
 
 @kernel
 def slopes(model: int, d: float, e: float) -> tuple[float, float, float, float, float, float]:
-    """The gradient as sums times coefficients.
+    """Return the gradient's coefficients of the sums.
 
     Returns:
         dn, ds, dt, en, es, et: the derivative by d is dn * n + ds * s + dt * t for n comparisons
@@ -51,7 +51,7 @@ def slopes(model: int, d: float, e: float) -> tuple[float, float, float, float, 
 def curvature(
     model: int, d: float, e: float, sums: tuple[float, float, float]
 ) -> tuple[float, float, float, float]:
-    """Log-likelihood of a pair's sums n, s, t and its negative second derivatives.
+    """Return the log-likelihood of a pair's sums n, s, t and its negative second derivatives.
 
     Returns:
         value, dd, de, ee.

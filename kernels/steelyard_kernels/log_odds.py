@@ -22,7 +22,7 @@ _CLOSE = 1e-13  # of the residual, against that of strengths that are all 0
 
 
 class Comparisons(NamedTuple):
-    """m of them."""
+    """m comparisons."""
 
     first: Int64
     second: Int64
@@ -32,18 +32,18 @@ class Comparisons(NamedTuple):
 def strengths(
     first: Int64, second: Int64, log_odds: Float64, ends: Int64, responses: int
 ) -> tuple[Float64, Int64]:
-    """Strengths of responses, prompt by prompt.
+    """Fit the strengths of responses, prompt by prompt.
 
     Args:
         first: int64 [m], from 0 to `responses` - 1.
         second: int64 [m], another response to the same prompt.
         log_odds: float64 [m], finite: that `first` is better.
         ends: int64 [prompts + 1]; the comparisons of prompt p are ends[p]:ends[p + 1].
-        responses: how many, over all prompts; each has one comparison at least.
+        responses: how many, over all prompts; each has at least one comparison.
 
     Returns:
         strength: float64 [responses]; the mean over each component is 0.
-        component: int64 [responses], the lowest response that comparisons join each one to.
+        component: int64 [responses], the lowest response that comparisons connect each to.
     """
     strength = np.zeros(responses)
     component = np.arange(responses)
@@ -57,40 +57,40 @@ def strengths(
 @kernel
 def _solve_all(rows: Comparisons, ends: Int64, strength: Float64, component: Int64) -> None:
     first, second = rows.first, rows.second
-    place = np.full(len(strength), -1, np.int64)  # of a response among those of its prompt
+    local = np.full(len(strength), -1, np.int64)  # index of a response within its prompt
     for prompt in range(len(ends) - 1):
         start, end = ends[prompt], ends[prompt + 1]
         known = np.empty(2 * (end - start), np.int64)
         count = 0
-        for at in range(start, end):
-            for one in (first[at], second[at]):
-                if place[one] < 0:
-                    place[one] = count
-                    known[count] = one
+        for row in range(start, end):
+            for response in (first[row], second[row]):
+                if local[response] < 0:
+                    local[response] = count
+                    known[count] = response
                     count += 1
         a, b = np.empty(end - start, np.int64), np.empty(end - start, np.int64)
-        for at in range(start, end):
-            a[at - start], b[at - start] = place[first[at]], place[second[at]]
-        found = _solve(a, b, rows.log_odds[start:end], count)
-        for at in range(count):
-            strength[known[at]] = found[at]
-        for at in range(start, end):
-            _join(component, first[at], second[at])
-    for one in range(len(component)):
-        component[one] = _root(component, one)
+        for row in range(start, end):
+            a[row - start], b[row - start] = local[first[row]], local[second[row]]
+        solution = _solve(a, b, rows.log_odds[start:end], count)
+        for row in range(count):
+            strength[known[row]] = solution[row]
+        for row in range(start, end):
+            _join(component, first[row], second[row])
+    for response in range(len(component)):
+        component[response] = _root(component, response)
 
 
 @kernel
 def _solve(a: Int64, b: Int64, log_odds: Float64, count: int) -> Float64:
-    """Conjugate gradients on the normal equations, whose matrix is the graph's Laplacian.
+    """Run conjugate gradients on the normal equations, whose matrix is the graph's Laplacian.
 
     From 0 on, every step keeps the mean of each component at 0, so that the singular directions
     never enter.
     """
-    found, residual = np.zeros(count), np.zeros(count)
-    for at in range(len(a)):
-        residual[a[at]] += log_odds[at]
-        residual[b[at]] -= log_odds[at]
+    solution, residual = np.zeros(count), np.zeros(count)
+    for row in range(len(a)):
+        residual[a[row]] += log_odds[row]
+        residual[b[row]] -= log_odds[row]
     direction = residual.copy()
     size = np.sum(residual * residual)
     enough = _CLOSE * _CLOSE * size
@@ -98,28 +98,28 @@ def _solve(a: Int64, b: Int64, log_odds: Float64, count: int) -> Float64:
         if size <= enough:
             break
         image = np.zeros(count)
-        for at in range(len(a)):
-            flow = direction[a[at]] - direction[b[at]]
-            image[a[at]] += flow
-            image[b[at]] -= flow
+        for row in range(len(a)):
+            flow = direction[a[row]] - direction[b[row]]
+            image[a[row]] += flow
+            image[b[row]] -= flow
         step = size / np.sum(direction * image)
-        found += step * direction
+        solution += step * direction
         residual -= step * image
         now = np.sum(residual * residual)
         direction = residual + now / size * direction
         size = now
-    return found
+    return solution
 
 
 @kernel
-def _join(parent: Int64, one: int, other: int) -> None:
-    one, other = _root(parent, one), _root(parent, other)
-    parent[max(one, other)] = min(one, other)
+def _join(parent: Int64, response: int, other: int) -> None:
+    response, other = _root(parent, response), _root(parent, other)
+    parent[max(response, other)] = min(response, other)
 
 
 @kernel
-def _root(parent: Int64, one: int) -> int:
-    while parent[one] != one:
-        parent[one] = parent[parent[one]]
-        one = parent[one]
-    return one
+def _root(parent: Int64, response: int) -> int:
+    while parent[response] != response:
+        parent[response] = parent[parent[response]]
+        response = parent[response]
+    return response

@@ -22,10 +22,10 @@ _CHUNK = 16  # tokens compared without a branch, which the compiler turns into v
 
 
 def lexicographic_order(tokens: Int32, offsets: Int64) -> tuple[Int64, Int32]:
-    """Exact lexicographic order of token rows, and what neighbours share.
+    """Return the lexicographic order of token rows, and the prefixes that neighbours share.
 
     A row that is the beginning of another comes first; equal rows keep their order. Reads each
-    token about once: most significant token first, where a group of rows that share their next
+    token about once: most significant token first, and a group of rows that share their next
     tokens skips them together (after Bentley and Sedgewick, "Fast algorithms for sorting and
     searching strings", SODA 1997). Time grows with tokens + rows x log(rows) at worst, memory
     with rows.
@@ -35,8 +35,8 @@ def lexicographic_order(tokens: Int32, offsets: Int64) -> tuple[Int64, Int32]:
         offsets: int64 [rows + 1], from 0 and never falling.
 
     Returns:
-        order: int64 [rows], the row at each place.
-        shared: int32 [rows], tokens that a place's row has in common with the one before it.
+        order: int64 [rows], the rows in their order.
+        shared: int32 [rows], tokens that each of them shares with the row before it.
     """
     rows = max(len(offsets) - 1, 0)
     order, shared = np.arange(rows, dtype=np.int64), np.zeros(rows, dtype=np.int32)
@@ -52,15 +52,15 @@ def lexicographic_order(tokens: Int32, offsets: Int64) -> tuple[Int64, Int32]:
 
 
 def common_prefix(tokens: Int32, offsets: Int64, order: Int64) -> Int32:
-    """Tokens that each row has in common with the row before it, in a given order.
+    """Count the tokens that each row shares with the row before it, in a given order.
 
     Args:
         tokens: int32 [tokens].
         offsets: int64 [rows + 1].
-        order: int64 [places], the row at each place.
+        order: int64 [n], the rows in that order.
 
     Returns:
-        int32 [places]; the first is 0.
+        int32 [n]; the first is 0.
     """
     shared = np.zeros(len(order), dtype=np.int32)
     if len(order) > 1:
@@ -71,7 +71,7 @@ def common_prefix(tokens: Int32, offsets: Int64, order: Int64) -> Int32:
 
 
 def trie_floor(offsets: Int64, shared: Int32) -> int:
-    """Nodes of the trie of all rows: the fewest tokens that any prefix cache could compute.
+    """Count the nodes of the trie of all rows: the fewest tokens a prefix cache could compute.
 
     Args:
         offsets: int64 [rows + 1].
@@ -81,9 +81,9 @@ def trie_floor(offsets: Int64, shared: Int32) -> int:
 
 
 class _Work(NamedTuple):
-    """Scratch of `_sort`; made outside of it, because allocating doubles what it compiles."""
+    """Scratch memory of `_sort`, made outside of it because allocating doubles its machine code."""
 
-    groups: Int64  # [rows // 2 + 1, 3] that wait: begin, end, depth; they never overlap
+    groups: Int64  # [rows // 2 + 1, 3] of waiting groups: begin, end, depth; they never overlap
     keys: Int64  # [rows] tokens by which a group is sorted
     spare: Int64  # [2, rows] keys and rows on their way
     ends: Int64  # [257] where each digit's keys end
@@ -101,56 +101,56 @@ def _sort(tokens: Int32, offsets: Int64, order: Int64, shared: Int32, work: _Wor
         _gather(tokens, offsets, order[begin:end], depth, keys[begin:end])
         _sort_by_key(keys[begin:end], order[begin:end], work)
         start = begin
-        for at in range(begin + 1, end + 1):
-            if at < end:
-                shared[at] = depth
-            if at == end or keys[at] != keys[start]:
-                if at - start > 1 and keys[start] != _ENDED:
-                    groups[waiting, 0], groups[waiting, 1] = start, at
+        for i in range(begin + 1, end + 1):
+            if i < end:
+                shared[i] = depth
+            if i == end or keys[i] != keys[start]:
+                if i - start > 1 and keys[start] != _ENDED:
+                    groups[waiting, 0], groups[waiting, 1] = start, i
                     groups[waiting, 2] = depth + 1
                     waiting += 1
-                start = at
+                start = i
 
 
 @kernel
 def _depth(tokens: Int32, offsets: Int64, rows: Int64, depth: int) -> int:
-    """Tokens that all rows share, of which `depth` are known."""
+    """Count the tokens that all rows share, of which `depth` are known."""
     first = offsets[rows[0]] + depth
     more: int = offsets[rows[0] + 1] - first
-    for at in range(1, len(rows)):
-        start = offsets[rows[at]] + depth
-        more = _agree(tokens, first, start, min(more, offsets[rows[at] + 1] - start))
+    for i in range(1, len(rows)):
+        start = offsets[rows[i]] + depth
+        more = _agree(tokens, first, start, min(more, offsets[rows[i] + 1] - start))
         if more == 0:
             break
     return depth + more
 
 
 @kernel
-def _agree(tokens: Int32, one: int, other: int, limit: int) -> int:
-    """How many tokens from `one` and from `other` on are equal, at most `limit`."""
-    at = 0
-    while at + _CHUNK <= limit:
+def _agree(tokens: Int32, first: int, second: int, limit: int) -> int:
+    """Count equal tokens from `first` and from `second` on, up to `limit`."""
+    equal = 0
+    while equal + _CHUNK <= limit:
         differ = np.int32(0)
         for i in range(_CHUNK):
-            differ |= tokens[one + at + i] ^ tokens[other + at + i]
+            differ |= tokens[first + equal + i] ^ tokens[second + equal + i]
         if differ:
             break
-        at += _CHUNK
-    while at < limit and tokens[one + at] == tokens[other + at]:
-        at += 1
-    return at
+        equal += _CHUNK
+    while equal < limit and tokens[first + equal] == tokens[second + equal]:
+        equal += 1
+    return equal
 
 
 @kernel
 def _gather(tokens: Int32, offsets: Int64, rows: Int64, depth: int, keys: Int64) -> None:
-    for at in range(len(rows)):
-        place = offsets[rows[at]] + depth
-        keys[at] = tokens[place] if place < offsets[rows[at] + 1] else _ENDED
+    for i in range(len(rows)):
+        position = offsets[rows[i]] + depth
+        keys[i] = tokens[position] if position < offsets[rows[i] + 1] else _ENDED
 
 
 @kernel
 def _sort_by_key(keys: Int64, rows: Int64, work: _Work) -> None:
-    """Sort keys, and rows with them; stable."""
+    """Sort keys, and rows with them, in a stable way."""
     if len(keys) <= _FEW:
         _insert(keys, rows)
         return
@@ -165,9 +165,9 @@ def _sort_by_key(keys: Int64, rows: Int64, work: _Work) -> None:
 
 @kernel
 def _insert(keys: Int64, rows: Int64) -> None:
-    for at in range(1, len(keys)):
-        key, row = keys[at], rows[at]
-        to = at
+    for i in range(1, len(keys)):
+        key, row = keys[i], rows[i]
+        to = i
         while to > 0 and keys[to - 1] > key:
             keys[to], rows[to] = keys[to - 1], rows[to - 1]
             to -= 1
@@ -176,7 +176,7 @@ def _insert(keys: Int64, rows: Int64) -> None:
 
 @kernel
 def _count(keys: Int64, rows: Int64, work: _Work, low: int, shift: int) -> None:
-    """One pass of radix sort: by 8 bits of keys - low."""
+    """Do a pass of radix sort, by 8 bits of keys - low."""
     ends, spare = work.ends, work.spare
     for digit in range(257):
         ends[digit] = 0
@@ -184,17 +184,17 @@ def _count(keys: Int64, rows: Int64, work: _Work, low: int, shift: int) -> None:
         ends[1 + (((key - low) >> shift) & 255)] += 1
     for digit in range(1, 257):
         ends[digit] += ends[digit - 1]
-    for at in range(len(keys)):
-        digit = ((keys[at] - low) >> shift) & 255
-        spare[0, ends[digit]], spare[1, ends[digit]] = keys[at], rows[at]
+    for i in range(len(keys)):
+        digit = ((keys[i] - low) >> shift) & 255
+        spare[0, ends[digit]], spare[1, ends[digit]] = keys[i], rows[i]
         ends[digit] += 1
-    for at in range(len(keys)):
-        keys[at], rows[at] = spare[0, at], spare[1, at]
+    for i in range(len(keys)):
+        keys[i], rows[i] = spare[0, i], spare[1, i]
 
 
 @kernel
 def _neighbours(tokens: Int32, offsets: Int64, order: Int64, shared: Int32) -> None:
-    for at in range(1, len(order)):
-        one, other = offsets[order[at - 1]], offsets[order[at]]
-        limit = min(offsets[order[at - 1] + 1] - one, offsets[order[at] + 1] - other)
-        shared[at] = _agree(tokens, one, other, limit)
+    for i in range(1, len(order)):
+        first, second = offsets[order[i - 1]], offsets[order[i]]
+        limit = min(offsets[order[i - 1] + 1] - first, offsets[order[i] + 1] - second)
+        shared[i] = _agree(tokens, first, second, limit)

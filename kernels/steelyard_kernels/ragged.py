@@ -12,7 +12,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 def join(tokens: Int32, starts: Int64, lengths: Int64) -> Int32:
-    """The slices tokens[starts[i]:starts[i] + lengths[i]], one after the other.
+    """Join the slices tokens[starts[i]:starts[i] + lengths[i]].
 
     Args:
         tokens: flat.
@@ -26,9 +26,9 @@ def join(tokens: Int32, starts: Int64, lengths: Int64) -> Int32:
 
 @kernel
 def _join(tokens: Int32, starts: Int64, lengths: Int64, out: Int32) -> None:
-    at = 0
+    filled = 0
     for i in range(len(starts)):
         start = starts[i]
         for j in range(lengths[i]):
-            out[at + j] = tokens[start + j]
-        at += lengths[i]
+            out[filled + j] = tokens[start + j]
+        filled += lengths[i]

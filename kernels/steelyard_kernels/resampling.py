@@ -1,4 +1,4 @@
-"""Bradley-Terry strengths (and its likes) of resampled clusters, refitted each time."""
+"""Strengths of resampled clusters, refitted each time (Bradley-Terry and its relatives)."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def resampled_strengths(
     replicates: int,
     seed: int,
 ) -> Resampled:
-    """Strengths fitted to clusters drawn with replacement.
+    """Fit strengths to clusters drawn with replacement.
 
-    Rows are sorted by pair once; then a replicate's sums of a pair stay in registers while its
-    clusters' counts pass by, 64 replicates in one cache line.
+    Rows are sorted by pair once; then the sums of a pair stay in registers while the counts of its
+    clusters pass by, 64 replicates in one cache line.
 
     Args:
         model: see links.
@@ -110,14 +110,14 @@ def _sum(rows: _Sorted, counts: UInt8, sums: Float64) -> None:
     total = np.empty((3, replicates))
     for pair in range(len(rows.bounds) - 1):
         total[:] = 0
-        for at in range(rows.bounds[pair], rows.bounds[pair + 1]):
-            times, one, score = counts[rows.cluster[at]], rows.w[at], rows.wy[at]
+        for row in range(rows.bounds[pair], rows.bounds[pair + 1]):
+            times, weight, score = counts[rows.cluster[row]], rows.w[row], rows.wy[row]
             for r in range(replicates):
-                total[0, r] += times[r] * one
+                total[0, r] += times[r] * weight
                 total[1, r] += times[r] * score
             if len(rows.wt):
                 for r in range(replicates):
-                    total[2, r] += times[r] * rows.wt[at]
+                    total[2, r] += times[r] * rows.wt[row]
         for r in range(replicates):
             for kind in range(3):
                 sums[r, pair, kind] = total[kind, r]

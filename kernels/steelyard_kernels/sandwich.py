@@ -17,14 +17,14 @@ from steelyard_kernels.threads import spread
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-_PARTS = 16  # of the clusters, each with a sum of its own: a fixed number, whatever the threads
+_PARTS = 16  # of the clusters, summed separately: a fixed number for any number of threads
 
 
 def pair_slopes(model: int, strengths: Float64) -> Float64:
-    """`links.slopes` of every pair at an estimate.
+    """Return `links.slopes` of every pair at an estimate.
 
     Args:
-        model: see links.
+        model: links.BRADLEY_TERRY, DAVIDSON or RAO_KUPPER.
         strengths: float64 [K + 1], log-strengths and the parameter for ties.
 
     Returns:
@@ -39,12 +39,12 @@ def pair_slopes(model: int, strengths: Float64) -> Float64:
 def gradient_products(
     rows: Rows, coefficients: Float64, groups: tuple[Int64, Int64] | None
 ) -> Float64:
-    """The sum of g g' over rows, or over clusters of rows.
+    """Sum g g' over rows, or over clusters of rows.
 
     Args:
         rows: the comparisons.
         coefficients: float64 [K * K, 6], of `pair_slopes`.
-        groups: (order, ends) of `groups.group`: the rows of each cluster; None: each row alone.
+        groups: (order, ends) of `groups.group`: the rows of each cluster; None: single rows.
 
     Returns:
         float64 [K + 1, K + 1], symmetric.
@@ -70,27 +70,27 @@ def _slopes(model: int, strengths: Float64, out: Float64) -> None:
     size = len(strengths) - 1
     for i in range(size):
         for j in range(size):
-            found = slopes(model, strengths[i] - strengths[j], strengths[size])
-            for at in range(6):
-                out[i * size + j, at] = found[at]
+            values = slopes(model, strengths[i] - strengths[j], strengths[size])
+            for k in range(6):
+                out[i * size + j, k] = values[k]
 
 
 @kernel
 def _row(row: int, rows: Rows, by: Float64) -> tuple[float, float]:
-    """A row's gradient by the difference of its pair's strengths, and by the ties' parameter."""
-    at = rows.pair[row]
+    """Return a row's derivatives by its pair's difference of strengths and by the tie parameter."""
+    pair = rows.pair[row]
     w = rows.weight[row] if len(rows.weight) else 1.0
     t = rows.tie[row] if len(rows.tie) else 0.0
     y = rows.preference[row]
     return (
-        w * (by[at, 0] + by[at, 1] * y + by[at, 2] * t),
-        w * (by[at, 3] + by[at, 4] * y + by[at, 5] * t),
+        w * (by[pair, 0] + by[pair, 1] * y + by[pair, 2] * t),
+        w * (by[pair, 3] + by[pair, 4] * y + by[pair, 5] * t),
     )
 
 
 @kernel
 def _rows(rows: Rows, by: Float64, size: int) -> Float64:
-    """Rows of one pair share a place: three sums a pair, then the matrix."""
+    """Sum products over single rows: first three sums per pair, then the matrix."""
     sums = np.zeros((size * size, 3))
     for row in range(len(rows.pair)):
         d, e = _row(row, rows, by)
@@ -115,14 +115,14 @@ def _rows(rows: Rows, by: Float64, size: int) -> Float64:
 
 @kernel
 def _clusters(rows: Rows, by: Float64, order: Int64, ends: Int64, out: Float64) -> None:
-    """Adds to the lower triangle of `out`."""
+    """Add products of clusters to the lower triangle of `out`."""
     size = len(out) - 1
     gradient, touched = np.zeros(size + 1), np.empty(size + 1, np.int64)
     seen = np.zeros(size + 1, np.bool_)
     for cluster in range(len(ends) - 1):
         count = 0
-        for at in range(ends[cluster], ends[cluster + 1]):
-            row = order[at]
+        for position in range(ends[cluster], ends[cluster + 1]):
+            row = order[position]
             d, e = _row(row, rows, by)
             i, j = rows.pair[row] // size, rows.pair[row] % size
             for k in (i, j, size):
@@ -134,20 +134,20 @@ def _clusters(rows: Rows, by: Float64, order: Int64, ends: Int64, out: Float64) 
             gradient[j] -= d
             gradient[size] += e
         _add_product(gradient, touched[:count], out)
-        for at in range(count):
-            gradient[touched[at]] = 0.0
-            seen[touched[at]] = False
+        for position in range(count):
+            gradient[touched[position]] = 0.0
+            seen[touched[position]] = False
 
 
 @kernel
 def _add_product(gradient: Float64, touched: Int64, out: Float64) -> None:
-    """Few competitors: their places; many: whole rows, which are vector instructions."""
+    """Add by element for few competitors, by whole (vectorised) rows for many."""
     few = len(touched) * 8 < len(gradient)
-    for one in range(len(touched)):
-        i = touched[one]
+    for p in range(len(touched)):
+        i = touched[p]
         if few:
-            for other in range(len(touched)):
-                j = touched[other]
+            for q in range(len(touched)):
+                j = touched[q]
                 if j <= i:
                     out[i, j] += gradient[i] * gradient[j]
         else:

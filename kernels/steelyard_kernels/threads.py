@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 def spread(work: Callable[[int, int], None], items: int, block: int) -> None:
-    """Call `work(start, end)` for the blocks of range(items), in no certain order.
+    """Call `work(start, end)` for the blocks of range(items), in any order.
 
     Args:
-        work: writes to what belongs to its items only, so that threads change no result.
+        work: writes only to what belongs to its items, so that threads do not change results.
         items: how many.
-        block: items a call, at least 1.
+        block: items per call, at least 1.
 
     Raises:
         Whatever `work` raises first.
@@ -25,5 +25,5 @@ def spread(work: Callable[[int, int], None], items: int, block: int) -> None:
             work(start, min(start + block, items))
         return
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, at, min(at + block, items)) for at in starts]:
+        for done in [pool.submit(work, start, min(start + block, items)) for start in starts]:
             done.result()

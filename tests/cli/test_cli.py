@@ -36,6 +36,12 @@ def test_help_pays_for_nothing(arguments):
     assert not imported(*arguments) & HEAVY
 
 
+def test_summaries_of_commands_are_not_cut():
+    summaries = program("--help").stdout.partition("Commands:")[2]
+    assert "score" in summaries
+    assert "..." not in summaries
+
+
 def test_status_pays_for_no_engine(run):
     assert not imported("status", run) & {"vllm", "torch", "transformers", "numba", "duckdb"}
 

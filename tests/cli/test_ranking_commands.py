@@ -165,7 +165,7 @@ def test_style_of_imported_verdicts_is_that_of_their_tables(tmp_path):
     assert call("import", path, "--run", tmp_path / "bare", "--scale", "0..1").exit_code == 0
     done = call("winrate", tmp_path / "bare", "--baseline", "base", "--style")
     assert done.exit_code == 2
-    assert "hold no texts, and so no style" in done.stderr
+    assert "hold no texts" in done.stderr
     assert "leave --style out" in done.stderr
 
 
@@ -179,16 +179,37 @@ def test_a_drawing_shows_who_has_no_interval(tmp_path):
     assert (tmp_path / "out" / "ratings.svg").stat().st_size > 1000
 
 
-def test_lost_shards_are_named(run, tmp_path):
+@pytest.mark.parametrize("rewritten", ["fewer rows", "other texts", "gone"])
+def test_style_refuses_shards_that_are_not_what_they_were(run, rewritten):
     shard = run.parent / "pairs.parquet"
-    content = shard.read_bytes()
-    pq.write_table(pq.read_table(shard).slice(0, 30), shard)
+    content, table = shard.read_bytes(), pq.read_table(shard)
+    if rewritten == "gone":
+        shard.unlink()
+    elif rewritten == "fewer rows":
+        pq.write_table(table.slice(0, 30), shard)
+    else:
+        at = table.schema.get_field_index("response_a")
+        texts = [f"- {text}" for text in table["response_a"].to_pylist()]
+        pq.write_table(table.set_column(at, "response_a", pa.array(texts)), shard)
     try:
         done = call("winrate", run, "--baseline", "m0", "--style")
     finally:
         shard.write_bytes(content)
     assert done.exit_code == 3
-    assert "verdicts have no row in the shards any more" in done.stderr
+    assert "the run's shards are not what they were" in done.stderr
+    assert "leave --style out" in done.stderr
+    assert call("winrate", run, "--baseline", "m0", "--style").exit_code == 0
+
+
+def test_style_opens_the_shards_with_the_roles_of_the_run(tmp_path):
+    """A protocol that shows one response knows the column `response`; pairs do not."""
+    table = pairs_table(60, instructions=20).rename_columns({"response_a": "response"})
+    pq.write_table(table, tmp_path / "t.parquet")
+    steelyard.score(
+        tmp_path / "t.parquet", run=tmp_path / "run", judge="scripted", protocol="pointwise"
+    )
+    found = answer("winrate", tmp_path / "run", "--baseline", "m0", "--style")
+    assert {row["competitor"] for row in found["win_rates"]} == {"m3"}
 
 
 def test_bias_of_a_run(run):
@@ -227,8 +248,8 @@ def test_drawing_without_matplotlib_says_what_to_install(votes, tmp_path, monkey
         (["--intervals", "bootstrap", "--replicates", "1"], 2, "too few replicates"),
         (["--replicates", "500"], 2, "--replicates has no effect here"),
         (["--method", "elo", "--anchor", "a"], 2, "--anchor has no effect here"),
-        (["--anchor", "nobody"], 2, "no competitor is called nobody"),
-        (["--map", "winner=model_a"], 3, "the winner is none of a, b, tie"),
+        (["--anchor", "nobody"], 2, "there is no competitor nobody"),
+        (["--map", "winner=model_a"], 3, "the winner is not a, b or tie"),
         (["--map", "winner=none"], 2, "there is no column none"),
     ],
 )

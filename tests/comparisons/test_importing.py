@@ -13,14 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import steelyard
-from steelyard.comparisons.import_rows import VERDICT_TABLE, VERDICTS, Reading, read_verdicts
+from steelyard.comparisons.import_rows import VERDICTS, Reading, read_verdicts
 from steelyard.comparisons.importing import import_tables
 from steelyard.errors import InputRefused, IntegrityFault, UsageError
 from steelyard.input import Limits, open_shards
+from steelyard.input.roles import VERDICT_TABLE
 from steelyard.input.stream import read
 from steelyard.ranking.rank import RankOptions, rank
 from steelyard.ranking.winrate import winrate
 from steelyard.statistics.means import mean
+from steelyard.store.run_record import read_record
 from steelyard.store.rundir import RunDir
 from support.helpers import data_file, program, rows, write_pairs
 
@@ -113,12 +115,12 @@ def test_bad_rows_are_rejects_with_reasons(tmp_path):
     rejects = run.sql('SELECT "row", reason, detail FROM rejects ORDER BY 1').to_pylist()
     reasons = ["scale", "scale", "null", "empty", "null", "length", "scale"]
     assert [reject["reason"] for reject in rejects] == reasons
-    assert rejects[0]["detail"] == "preference is nan, which is not from 1 to 2"
-    assert rejects[1]["detail"] == "preference is 2.01, which is not from 1 to 2"
+    assert rejects[0]["detail"] == "preference is not from 1 to 2: nan"
+    assert rejects[1]["detail"] == "preference is not from 1 to 2: 2.01"
     assert run.status()["rejects"] == {"scale": 3, "null": 2, "empty": 1, "length": 1}
 
 
-def test_winners_that_nobody_knows_are_rejects(tmp_path):
+def test_unknown_winners_are_rejects(tmp_path):
     content = pa.table(
         {
             "model": ["m", "m", "a", "m", "m"],
@@ -300,7 +302,7 @@ def test_alpaca_evals_win_rates_are_the_published_ones(tmp_path):
     assert len(published) == len(found) == 50
     for row in published:
         assert found[row["model"]] == pytest.approx(row["win_rate"], abs=1e-6)
-    assert RunDir(run.root).read_passport()["imported"]["pairs"] == 40_240
+    assert read_record(RunDir(run.root)).imported.pairs == 40_240
 
 
 def test_stored_words_are_imported(tmp_path):

@@ -116,12 +116,15 @@ def test_rows_without_a_preference_are_counted(tmp_path):
     ("columns", "words"),
     [
         ({"preference": [math.nan, 0.5]}, "1 of 2 rows: the preference is NaN"),
-        ({"preference": [1.5, -1.0]}, r"2 of 2 rows: .* outside \[0, 1\] \(such as 1.5, -1.0\)"),
-        ({"winner": ["A", "me"]}, r"1 of 2 rows: the winner is none of a, b, tie \(such as me\)"),
-        ({"logit": [math.inf, 1.0]}, "1 of 2 rows: logit is not a finite number"),
+        ({"preference": [1.5, -1.0]}, r"2 of 2 rows: .* outside \[0, 1\] \(such as 1.5 or -1.0\)"),
+        ({"winner": ["A", "me"]}, r"1 of 2 rows: the winner is not a, b or tie \(such as me\)"),
+        ({"logit": [math.inf, 1.0]}, "1 of 2 rows: the logit is not a finite number"),
         ({"winner": ["A", "B"], "weight": [1.0, -2.0]}, "1 of 2 rows: the weight is neither 0 nor"),
         ({"winner": ["A", "B"], "model_a": [None, "x"]}, "1 of 2 rows: the model_a is null"),
-        ({"winner": ["A", "B"], "gold": ["A", "who"]}, "1 of 2 rows: the gold cannot be read"),
+        (
+            {"winner": ["A", "B"], "gold": ["A", "who"]},
+            r"1 of 2 rows: the gold is not A, B or tie \(such as who\)",
+        ),
     ],
 )
 def test_bad_values_are_refused_with_their_number(tmp_path, columns, words):
@@ -157,6 +160,29 @@ def test_a_remedy_is_for_what_is_wrong(tmp_path, columns, remedy):
     assert ("(x - 1)" in caught.value.remedy) == ("(x - 1)" in remedy)
 
 
+def test_gold_is_read_by_name_and_what_cannot_be_gold_is_refused(tmp_path):
+    path = write(tmp_path / "t.parquet", **models(1), winner=["A"], gold=[{"b": 2, "a": 1}])
+    table = read_comparisons(path, None, NEED, ("gold",)).table
+    assert table["gold"].to_pylist() == [{"a": 1.0, "b": 2.0, "tie": 0.0}]
+    for gold, words in ((1, "is ambiguous"), ({"left": 1, "right": 2}, "has to be a label")):
+        write(path, **models(1), winner=["A"], gold=[gold])
+        with pytest.raises(InputRefused, match=words) as caught:
+            read_comparisons(path, None, NEED, ("gold",))
+        assert "--map gold=" in caught.value.remedy
+
+
+def test_fields_of_metadata_are_columns_with_and_without_their_prefix(tmp_path):
+    path = write(
+        tmp_path / "t.parquet", **models(1), preference=[0.5], x=[1.0], metadata=[{"x": 2, "y": 3}]
+    )
+    for given, value in (("x", 1), ("metadata.x", 2), ("y", 3), ("metadata.y", 3)):
+        table = read_comparisons(path, {"weight": given}, NEED, ("weight",)).table
+        assert table["weight"].to_pylist() == [value]
+    with pytest.raises(UsageError, match="there is no column z for --map weight") as caught:
+        read_comparisons(path, {"weight": "metadata.z"}, NEED, ("weight",))
+    assert "metadata.x" in caught.value.remedy
+
+
 def test_names_are_trimmed_as_in_an_import(tmp_path):
     path = tmp_path / "t.parquet"
     write(path, model_a=["gpt ", "x"], model_b=["\tx", "gpt"], preference=[0.1, 0.2])
@@ -176,10 +202,10 @@ def test_a_length_that_is_not_known_is_null(tmp_path):
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     write(tmp_path / "a.parquet", **models(2), preference=[0.5, 0.5])
     (tmp_path / "z.parquet").write_bytes(b"nothing")
-    with pytest.raises(InputRefused, match=r"z\.parquet: this is no Parquet"):
+    with pytest.raises(InputRefused, match=r"z\.parquet: this is not a Parquet file"):
         read_comparisons(tmp_path, None, NEED)
     write(tmp_path / "z.parquet")
-    with pytest.raises(InputRefused, match=r"z\.parquet: this Parquet has no columns"):
+    with pytest.raises(InputRefused, match=r"z\.parquet: this Parquet file has no columns"):
         read_comparisons(tmp_path, None, NEED)
 
 
@@ -199,7 +225,7 @@ def test_wrong_maps_are_refused(tmp_path, given, words):
         read_comparisons(path, given, NEED)
 
 
-def test_what_is_no_source_is_refused(tmp_path):
+def test_what_is_not_a_source_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "t.duckdb").write_bytes(b"nothing")
     (tmp_path / "t.parquet").write_bytes(b"nothing")
@@ -220,7 +246,7 @@ def clusters(path, given=None):
 
 
 def test_votes_on_one_pair_belong_together(tmp_path):
-    """The first column with values is the cluster; where it has none, the pair stands in."""
+    """The first column with values is the cluster; where it has none, it is the pair."""
     votes = {**models(5), "preference": [0.1] * 5, "pair_id": [0, 0, 1, 1, 2]}
     none, some = pa.array([None] * 5, pa.uint64()), pa.array([1, None, None, None, 1], pa.int64())
     path = tmp_path / "t.parquet"
@@ -230,7 +256,7 @@ def test_votes_on_one_pair_belong_together(tmp_path):
     assert clusters(path) == ([0, 0, 2, 2, 4], '"pair_id"')
     write(path, **votes, instruction_id=none, prompt=["p", "q", "p", "q", "q"])
     assert clusters(path) == ([0, 1, 0, 1, 1], '"prompt"')
-    write(path, **votes, instruction_id=some)  # the number 1 is no pair 1
+    write(path, **votes, instruction_id=some)  # the number 1 is not pair 1
     assert clusters(path) == ([0, 1, 2, 2, 0], '"instruction_id", else "pair_id"')
     write(path, **votes, instruction_id=some, mine=["u", "u", "u", "v", "v"])
     assert clusters(path, {"pair_id": "mine"}) == ([0, 1, 1, 3, 0], '"instruction_id", else "mine"')
@@ -244,7 +270,7 @@ def test_ids_that_look_like_numbers_stay_apart(tmp_path, texts):
     assert clusters(path)[0] == [0, 1, 2]
 
 
-def test_rows_of_weight_0_are_no_comparisons(tmp_path):
+def test_rows_of_weight_0_are_left_out(tmp_path):
     path = tmp_path / "t.parquet"
     write(path, **models(3), preference=[0.1] * 3, weight=[0.0, 2.0, 0.0])
     read = read_comparisons(path, None, NEED, ("weight",))

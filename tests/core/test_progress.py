@@ -31,7 +31,7 @@ def test_plain_lines_come_every_ten_seconds_with_rates_and_time_left():
     assert len(lines) == 4
     assert lines[2] == (
         "200/1,000 pairs | 20.0 prompts/s, 3,000 tokens/s"
-        " | saved: 70 tokens by dedupe, 10,000 by prefix cache"
+        " | saved: 70 tokens by deduplication, 10,000 by prefix cache"
         " | 0 rejects, 0 errors | 1 min 20 s left"
     )
 

@@ -28,7 +28,7 @@ def judged(path, right, rows=400):
 @pytest.mark.parametrize(("right", "told"), [(0.5, True), (0.7, False)])
 def test_a_judge_near_chance_is_called_so(right, told, tmp_path):
     table, gold = judged(tmp_path, right)
-    report = evaluate_source(Source(table), gold, EvaluateOptions(bootstraps=200))
+    report = evaluate_source(Source(table), gold, EvaluateOptions(replicates=200))
     assert any(note.startswith("near chance") for note in report.notes) == told
 
 
@@ -39,7 +39,7 @@ def test_ties_do_not_count_towards_chance(tmp_path):
     rows = pq.read_table(gold)
     labels = [one if at % 3 else "tie" for at, one in enumerate(rows["label"].to_pylist())]
     pq.write_table(rows.set_column(1, "label", pa.array(labels)), gold)
-    report = evaluate_source(Source(table), gold, EvaluateOptions(bootstraps=200))
+    report = evaluate_source(Source(table), gold, EvaluateOptions(replicates=200))
     found = report.whole.raw.estimates
     assert found["agreement"].value == pytest.approx(266 / 400)
     assert found["decided_agreement"].value == 1.0
@@ -49,10 +49,11 @@ def test_ties_do_not_count_towards_chance(tmp_path):
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_intervals_are_promised_only_where_there_are_any(count, tmp_path):
     table, gold = judged(tmp_path, 0.7)
+    # --bootstraps is the former name of --replicates.
     done = program("evaluate", table, "--gold", gold, "--bootstraps", count)
     assert done.returncode == 0
     assert ("95% intervals" in done.stdout) == (count == 2)
-    assert (f"no intervals (--bootstraps {count})" in done.stdout) == (count < 2)
+    assert (f"no intervals (--replicates {count})" in done.stdout) == (count < 2)
 
 
 @pytest.mark.parametrize("place", ["nowhere/d.svg", "folder.svg"])

@@ -14,12 +14,14 @@ import steelyard
 from steelyard.calibrators.calibrator import Calibrator
 from steelyard.calibrators.features import Features
 from steelyard.errors import CalibratorRefused, GoldRefused, RunLocked, UsageError
+from steelyard.evaluation.apply import apply_calibrator
 from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
-from steelyard.evaluation.fit import FitOptions, apply_calibrator, fit_calibrator
+from steelyard.evaluation.fit import FitOptions, fit_calibrator
 from steelyard.evaluation.judged_pairs import Source, describe_differences
 from steelyard.statistics.logistic import logit, sigmoid
 from steelyard.store.rundir import RunDir
 from support.helpers import pairs_table, program
+from support.trust_data import apply_in_numpy
 
 TEMPERATURE, LENGTH = 2.5, 2.0
 
@@ -107,10 +109,11 @@ def test_verdicts_are_recomputed_and_raw_values_stay(place, run, gold, tmp_path)
         name: ok[name].to_numpy() for name in ("raw_preference", "preference_ab", "preference_ba")
     }
     longer = ok["length_a"].to_numpy().astype(np.float64) - ok["length_b"].to_numpy()
-    wanted = made.apply(Features(*map(logit, raw.values()), longer))
-    assert np.abs(ok["calibrated_preference"].to_numpy() - wanted.preference).max() < 1e-12
-    assert np.abs(ok["calibrated_tie"].to_numpy() - wanted.tie).max() < 1e-12
-    assert ok["trusted"].to_pylist() == wanted.trusted.tolist()
+    reads = Features(*map(logit, raw.values()), longer)
+    preference, tie, trusted = apply_in_numpy(made, reads)
+    assert np.abs(ok["calibrated_preference"].to_numpy() - preference).max() < 1e-12
+    assert np.abs(ok["calibrated_tie"].to_numpy() - tie).max() < 1e-12
+    assert ok["trusted"].to_pylist() == trusted.tolist()
     errors = after.filter(pa.array([one != "ok" for one in after["status"].to_pylist()]))
     assert errors["calibrated_preference"].null_count == errors["trusted"].null_count == len(errors)
     # The hand-off file was compacted from the same definition; without it a query is live.
@@ -120,7 +123,7 @@ def test_verdicts_are_recomputed_and_raw_values_stay(place, run, gold, tmp_path)
     (tmp_path / "aside").rename(database)
     assert live.equals(after)
     shown = program("calibrate", "show", run.root)
-    assert shown.stdout.startswith(f"method        {made.method}")
+    assert shown.stdout.startswith(f"method:       {made.method}")
 
 
 def test_another_calibrator_takes_the_place_of_the_first(run, gold, tmp_path):
@@ -144,7 +147,7 @@ def test_evaluate_shows_raw_beside_calibrated(place, run, gold):
     if not (run.root / "calibration.json").exists():
         pytest.skip("needs the calibrated run of the test before")
     done = program("evaluate", run.root, "--gold", gold, "--by", "source", "--json",
-                   "--bootstraps", 100)  # fmt: skip
+                   "--replicates", 100)  # fmt: skip
     content = json.loads(done.stdout)
     raw, made = ({one["metric"]: one for one in content[kind]["metrics"]}
                  for kind in ("raw", "calibrated"))  # fmt: skip
@@ -155,7 +158,7 @@ def test_evaluate_shows_raw_beside_calibrated(place, run, gold):
     assert {part["value"] for part in content["parts"]} == {f"s{i}" for i in range(5)}
     pairs = sum(part["raw"]["pairs"] for part in content["parts"])
     assert pairs == content["raw"]["pairs"]
-    text = program("evaluate", run.root, "--gold", gold, "--bootstraps", 100).stdout
+    text = program("evaluate", run.root, "--gold", gold, "--replicates", 100).stdout
     assert "reliability, calibrated" in text
     assert "(0.4, 0.5]" in text
 
@@ -194,7 +197,7 @@ def test_a_run_that_is_written_is_not_calibrated(place, run, gold):
 def test_a_damaged_calibration_is_named(tmp_path):
     run = score(tmp_path, rows=20)
     (run.root / "calibration.json").write_text("{}")
-    with pytest.raises(CalibratorRefused, match="no calibrator"):
+    with pytest.raises(CalibratorRefused, match="not a calibrator"):
         columns(run)
 
 
@@ -212,7 +215,7 @@ def test_gold_of_the_shards_is_used_without_a_file(tmp_path):
     table = pairs_table(60).append_column("label", pa.array(["A", "B", "tie"] * 20))
     pq.write_table(table, tmp_path / "p.parquet")
     run = steelyard.score(tmp_path / "p.parquet", run=tmp_path / "run", judge="scripted")
-    report = evaluate_source(Source(run.root), None, EvaluateOptions(bootstraps=0))
+    report = evaluate_source(Source(run.root), None, EvaluateOptions(replicates=0))
     assert report.whole.raw.pairs == 60
 
 
@@ -235,7 +238,7 @@ def test_pairs_without_content_have_to_be_of_the_same_judge(run, gold, tmp_path)
     assert fit_calibrator(Source(run.root), gold, options).calibrator.method == "contextual"
     other = score(tmp_path / "other", rows=20, judge="scripted:seed=1")
     options = FitOptions(method="contextual", content_free=other.root)
-    with pytest.raises(CalibratorRefused, match=r"judged by something else \(fingerprint"):
+    with pytest.raises(CalibratorRefused, match=r"judged differently \(fingerprint"):
         fit_calibrator(Source(run.root), gold, options)
 
 

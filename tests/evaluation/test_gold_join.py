@@ -57,7 +57,7 @@ def test_gold_of_swapped_and_of_other_models_is_refused_with_counts(tmp_path):
 
 def test_the_command_refuses_swapped_gold_unless_names_are_left_out(tmp_path):
     file = gold(tmp_path, model_a=["y"] * 40, model_b=["x"] * 40)
-    line = ("evaluate", table(tmp_path).path, "--gold", file, "--bootstraps", 0)
+    line = ("evaluate", table(tmp_path).path, "--gold", file, "--replicates", 0)
     done = program(*line)
     assert done.returncode == 3
     assert "40 name the models the other way round" in done.stderr
@@ -66,7 +66,7 @@ def test_the_command_refuses_swapped_gold_unless_names_are_left_out(tmp_path):
 
 
 def test_one_sided_gold_and_gold_of_ties_are_told(tmp_path):
-    assert "gold names a in all of 40 decided pairs" in notes(tmp_path, label=["A"] * 40)
+    assert "gold names a in all 40 decided pairs" in notes(tmp_path, label=["A"] * 40)
     assert "names no side in any of 40 pairs" in notes(tmp_path, label=["tie"] * 40)
     assert "decided pairs" not in notes(tmp_path)
 
@@ -74,7 +74,7 @@ def test_one_sided_gold_and_gold_of_ties_are_told(tmp_path):
 @pytest.mark.parametrize(("instructions", "told"), [(29, True), (30, False)])
 def test_few_instructions_are_told(instructions, told, tmp_path):
     source = table(tmp_path, prompt_id=np.arange(40) % instructions)
-    assert (f"gold is of only {instructions} clusters" in notes(tmp_path, source)) == told
+    assert (f"gold: only {instructions} clusters" in notes(tmp_path, source)) == told
 
 
 def test_annotations_follow_the_pairs_that_are_taken(tmp_path):
@@ -91,7 +91,7 @@ def test_annotations_follow_the_pairs_that_are_taken(tmp_path):
 def test_pairs_without_a_calibrated_preference_are_left_out_of_both(tmp_path):
     values = [None, *np.linspace(0.2, 0.8, 39)]
     source = table(tmp_path, calibrated_preference=values)
-    report = evaluate_source(source, gold(tmp_path), EvaluateOptions(bootstraps=20))
+    report = evaluate_source(source, gold(tmp_path), EvaluateOptions(replicates=20))
     assert any("1 of 40 pairs with gold have no calibrated_preference" in n for n in report.notes)
     whole = report.whole
     assert (whole.raw.pairs, whole.calibrated.pairs) == (39, 39)
@@ -108,7 +108,7 @@ def test_one_missing_value_costs_no_metric(tmp_path):
     }  # fmt: skip
     torn = {name: [None, *values[1:]] for name, values in full.items()}
     reports = [
-        evaluate_source(table(tmp_path, **columns), gold(tmp_path), EvaluateOptions(bootstraps=0))
+        evaluate_source(table(tmp_path, **columns), gold(tmp_path), EvaluateOptions(replicates=0))
         for columns in (full, torn)
     ]
     kinds = [set(report.whole.raw.estimates) for report in reports]

@@ -36,10 +36,10 @@ def tables(path, rows=200, instructions=50, gold=None, **columns):
 def test_a_table_of_several_judges_is_refused_with_counts(tmp_path):
     source, gold = tables(tmp_path, pair_id=[f"p{at // 2}" for at in range(200)])
     for use in (
-        lambda: evaluate_source(source, gold, EvaluateOptions(bootstraps=0)),
+        lambda: evaluate_source(source, gold, EvaluateOptions(replicates=0)),
         lambda: fit_calibrator(source, gold, FitOptions()),
     ):
-        with pytest.raises(InputRefused, match="200 rows are of 100 pair_ids"):
+        with pytest.raises(InputRefused, match="200 rows have 100 pair_ids"):
             use()
 
 
@@ -47,14 +47,14 @@ def test_ties_made_by_calibration_are_told(tmp_path):
     labels = ["A", "B", "tie", "tie"] * 50
     values = np.full(200, 0.5)
     source, gold = tables(tmp_path, gold=labels, calibrated_preference=values)
-    report = evaluate_source(source, gold, EvaluateOptions(bootstraps=0))
+    report = evaluate_source(source, gold, EvaluateOptions(replicates=0))
     assert report.whole.calibrated.estimates["agreement"].value == 0.5
     assert any(
-        "100% of the calibrated verdicts are ties, of the raw ones 0%" in note
+        "100% of calibrated verdicts are ties, and 0% of raw verdicts" in note
         for note in report.notes
     )
     source, gold = tables(tmp_path, gold=labels, calibrated_preference=np.linspace(0.1, 0.9, 200))
-    report = evaluate_source(source, gold, EvaluateOptions(bootstraps=0))
+    report = evaluate_source(source, gold, EvaluateOptions(replicates=0))
     assert not any("verdicts are ties" in note for note in report.notes)
 
 
@@ -92,7 +92,7 @@ def test_force_leaves_a_trace(tmp_path):
     refused = program("calibrate", "apply", run, tmp_path / "c.json")
     assert refused.returncode == 3
     assert program("calibrate", "apply", run, tmp_path / "c.json", "--force").returncode == 0
-    assert "forced        it was fitted on other reads: table: preference" in program(
+    assert "forced:    applied to other reads than it was fitted on: table: preference" in program(
         "calibrate", "show", run
     ).stdout  # fmt: skip
 
@@ -110,10 +110,10 @@ def test_pairs_of_one_instruction_each_are_told_only_where_no_column_says_so(tmp
     columns = {} if named else {"prompt_id": pa.nulls(200, pa.int64())}
     source, gold = tables(tmp_path, instructions=200, **columns)
     notes = match_gold(source, gold).notes
-    assert any("an instruction of its own" in note for note in notes) is not named
+    assert any("a separate instruction" in note for note in notes) is not named
 
 
-@pytest.mark.parametrize("options", [{"seed": -1}, {"bootstraps": 10**9}, {"bootstraps": -1}])
+@pytest.mark.parametrize("options", [{"seed": -1}, {"replicates": 10**9}, {"replicates": -1}])
 def test_numbers_out_of_range(tmp_path, options):
     source, gold = tables(tmp_path)
     with pytest.raises(UsageError):

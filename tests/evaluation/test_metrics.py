@@ -13,7 +13,7 @@ from steelyard.evaluation.metrics.bootstrap import (
     difference,
     evaluate,
     merged_groups,
-    sample,
+    resample,
 )
 from steelyard.evaluation.metrics.pairs import (
     ScoredPairs,
@@ -21,7 +21,7 @@ from steelyard.evaluation.metrics.pairs import (
     gold_classes,
     predicted_classes,
 )
-from support.trust_data import judged_pairs
+from support.trust_data import judged_pairs, swapped_pairs
 
 PAIRS = judged_pairs(np.random.default_rng(0))
 # Their replicates lie near a bound that the value cannot pass: see docs/calibration.md.
@@ -190,7 +190,7 @@ MIRRORED = {"share_a": lambda value: 1 - value}
 @settings(max_examples=25, deadline=None)
 def test_swapping_the_responses_changes_no_metric(seed):
     one = judged_pairs(np.random.default_rng(seed), instructions=40)
-    found, other = values(one, band=0.05), values(one.swapped(), band=0.05)
+    found, other = values(one, band=0.05), values(swapped_pairs(one), band=0.05)
     for name, value in found.items():
         wanted = MIRRORED.get(name, lambda value: value)(value)
         # Bins of equal mass are cut at the same pairs only up to one of them.
@@ -274,7 +274,7 @@ def test_differences_are_paired():
 
     near = replace(PAIRS, preference=np.clip(PAIRS.preference + 0.01, 0, 1))
     given = {"band": 0.0, "replicates": 500, "seed": 0}
-    change = difference(sample(near, **given), sample(PAIRS, **given), ["mse"])["mse"]
+    change = difference(resample(near, **given), resample(PAIRS, **given), ["mse"])["mse"]
     alone = evaluate(PAIRS, **given).estimates["mse"]
     assert change.high - change.low < (alone.high - alone.low) / 3
     assert change.low <= change.value <= change.high

@@ -21,7 +21,7 @@ from steelyard.calibrators.features import Features, Gold
 from steelyard.calibrators.methods import METHODS
 from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
 from steelyard.evaluation.judged_pairs import Source
-from steelyard.evaluation.metrics.bootstrap import difference, sample
+from steelyard.evaluation.metrics.bootstrap import difference, resample
 from steelyard.evaluation.metrics.pairs import ScoredPairs, both_orders_correct
 from steelyard.statistics.logistic import sigmoid
 from support.helpers import ROOT, data_file, program
@@ -88,7 +88,7 @@ def test_what_auto_changes_on_unseen_instructions(judgebench, judge):
     made = METHODS[method].fit(mine, theirs).preference(features)
     change = difference(
         *(
-            sample(
+            resample(
                 ScoredPairs(p[~train], known.votes[~train], groups[~train]),
                 band=0, replicates=1000, seed=0,
             )
@@ -105,7 +105,7 @@ def test_what_auto_changes_on_unseen_instructions(judgebench, judge):
 
 def test_gpt4_against_a_crowd_that_votes():
     gpt4, votes = data_file("arena/llmfao_gpt4.parquet"), data_file("arena/llmfao_votes.parquet")
-    report = evaluate_source(Source(gpt4), votes, EvaluateOptions(bootstraps=200))
+    report = evaluate_source(Source(gpt4), votes, EvaluateOptions(replicates=200))
     found = {name: one.value for name, one in report.whole.raw.estimates.items()}
     assert report.whole.raw.pairs == 2139
     assert sum(one.votes for one in report.annotators) == 8931
@@ -133,7 +133,7 @@ def test_three_annotators_of_pandalm(tmp_path):
     run = steelyard.score(
         path, run=tmp_path / "run", judge="scripted", map={"instruction": "prompt"}
     )
-    found = evaluate_source(Source(run.root), None, EvaluateOptions(bootstraps=200)).whole.raw
+    found = evaluate_source(Source(run.root), None, EvaluateOptions(replicates=200)).whole.raw
     counts = np.stack([pq.read_table(path)[f"votes_{one}"] for one in ("a", "b", "tie")], axis=1)
     agreed = ((counts * (counts - 1)).sum(axis=1) / 6).mean()
     chance = ((counts.sum(axis=0) / counts.sum()) ** 2).sum()
@@ -152,12 +152,14 @@ SEQUENCE = re.search(
 )
 
 
-def walk(place, judge):
+def walk(place, judge, every=10):
     """The documented commands, in their order; answers what the last one prints with --json."""
     assert SEQUENCE
     for name in ("llmfao_pairs", "llmfao_votes"):
         shutil.copy(data_file(f"arena/{name}.parquet"), place)
     commands = SEQUENCE[1].replace("--judge demo", f"--judge {judge}").strip()
+    assert "range(0, 2000, 10)" in commands
+    commands = commands.replace("range(0, 2000, 10)", f"range(0, 2000, {every})")
     steelyard_here = f"{sys.executable} -m steelyard"
     commands = re.sub(r"^steelyard", steelyard_here, commands, flags=re.MULTILINE)
     commands = re.sub(r"^python", sys.executable, commands, flags=re.MULTILINE)
@@ -170,10 +172,10 @@ def walk(place, judge):
     return done.stdout, json.loads(last.stdout)
 
 
-def check(place, text, content):
+def check(place, text, content, pairs):
     pytest.importorskip("matplotlib")
-    assert content["raw"]["pairs"] == 200
-    assert content["calibrated"]["pairs"] == 200
+    assert content["raw"]["pairs"] == pairs
+    assert content["calibrated"]["pairs"] == pairs
     assert "reliability, calibrated" in text
     assert (place / "reliability.svg").stat().st_size > 1000
     change = {one["metric"]: one["value"] for one in content["change"]}
@@ -182,15 +184,17 @@ def check(place, text, content):
 
 def test_the_documented_commands_run(tmp_path):
     pytest.importorskip("matplotlib")
-    check(tmp_path, *walk(tmp_path, "scripted"))
+    check(tmp_path, *walk(tmp_path, "scripted"), pairs=200)
 
 
 @pytest.mark.vllm
 @pytest.mark.slow
+@pytest.mark.usefixtures("embedded_judge")
 def test_the_documented_commands_with_the_embedded_judge(tmp_path):
+    """On a quarter of the pairs: the judge is slow on a CPU."""
     pytest.importorskip("matplotlib")
-    text, content = walk(tmp_path, "demo")
-    check(tmp_path, text, content)
+    text, content = walk(tmp_path, "demo", every=40)
+    check(tmp_path, text, content, pairs=50)
     area = next(one for one in content["raw"]["metrics"] if one["metric"] == "auc")
     assert area["value"] < 0.75
     assert any(note.startswith("near chance") for note in content["notes"])

@@ -11,7 +11,8 @@ import pytest
 
 from steelyard.calibrators.calibrator import Calibrator
 from steelyard.errors import CalibratorRefused, UsageError
-from steelyard.evaluation.fit import FitOptions, apply_calibrator, fit_calibrator
+from steelyard.evaluation.apply import apply_calibrator
+from steelyard.evaluation.fit import FitOptions, fit_calibrator
 from steelyard.evaluation.judged_pairs import Source
 from steelyard.statistics.logistic import sigmoid
 from support.helpers import program
@@ -108,7 +109,7 @@ def test_what_the_table_lacks_is_said(tmp_path):
             Source(tmp_path / "bare.parquet", source.columns), tmp_path / "c.json",
             tmp_path / "o.parquet", force=False,
         )  # fmt: skip
-    with pytest.raises(UsageError, match="needs a place"):
+    with pytest.raises(UsageError, match="needs a file"):
         apply_calibrator(source, tmp_path / "c.json", None, force=False)
 
 
@@ -176,7 +177,7 @@ def test_one_pair_with_most_of_the_votes_is_told(tmp_path):
     pq.write_table(pa.table({"pair_id": ids, "votes_a": a, "votes_b": b}), gold)
     source = Source(table, {"logit": "difference", "score": "difference"})
     fitted = fit_calibrator(source, gold, FitOptions(method="platt"))
-    assert any("one pair has 100% of all votes" in note for note in fitted.notes)
+    assert any("a single pair has 100% of all votes" in note for note in fitted.notes)
 
 
 def test_no_threshold_is_said_with_what_would_be_needed(tmp_path):
@@ -189,9 +190,9 @@ def test_no_threshold_is_said_with_what_would_be_needed(tmp_path):
     fitted = fit_calibrator(source, gold, FitOptions(method="platt", agreement=0.9))
     assert fitted.calibrator.selective.threshold is None
     note = next(one for one in fitted.notes if "no threshold" in one)
-    assert "keeps this promise on gold of 20 instructions" in note
+    assert "on gold of 20 instructions" in note
     assert "gold of about 114 such instructions" in note
-    assert any("gold is of only 20 clusters" in one for one in fitted.notes)
+    assert any("gold: only 20 clusters" in one for one in fitted.notes)
 
 
 USAGE = [
@@ -217,7 +218,7 @@ def test_wrong_usage_is_told(line):
 def test_a_diagram_is_drawn(name, tmp_path):
     pytest.importorskip("matplotlib")
     table, gold, _ = scores(tmp_path)
-    line = ("evaluate", table, "--logit", "difference", "--gold", gold, "--bootstraps", 50)
+    line = ("evaluate", table, "--logit", "difference", "--gold", gold, "--replicates", 50)
     pictures = []
     for _ in range(2):
         done = program(*line, "--diagram", tmp_path / name)
@@ -229,7 +230,7 @@ def test_a_diagram_is_drawn(name, tmp_path):
 
 def test_a_result_replaces_no_input_and_nothing_else(tmp_path):
     from steelyard.errors import UsageError
-    from steelyard.store.verdicts.calibration import check_out
+    from steelyard.store.durable import check_out
 
     table = tmp_path / "table.parquet"
     table.write_bytes(b"PAR1 and more")

@@ -202,7 +202,7 @@ def test_the_choice_is_the_same_however_many_verdicts_are_looked_at_at_once(
     scored, tmp_path, monkeypatch
 ):
     one = scored.export(tmp_path / "one", "preference", select="best-worst")
-    monkeypatch.setattr(selection, "CHOSEN_AT_ONCE", 15)
+    monkeypatch.setattr(selection, "CHOOSE_FROM", 15)
     other = scored.export(tmp_path / "other", "preference", select="best-worst")
     assert one == other
     assert one["rows"]["train"] > 20
@@ -394,7 +394,7 @@ def test_a_dry_run_counts_the_same_and_writes_nothing(scored, tmp_path):
         ({"where": "length_a > 0 -- and more"}, None),
         ({"where": "  "}, "--where is empty"),
         ({"trusted": True}, "--trusted cannot be decided"),
-        ({"target": "gold"}, "--target is of no use"),
+        ({"target": "gold"}, "--target does not apply"),
         ({"min_probability": 0.2}, "--min-probability is 0.2"),
         ({"margin": (2.0, 1.0)}, "--margin is 2..1"),
         ({"per_instruction": 0}, "--per-instruction is 0"),
@@ -402,8 +402,8 @@ def test_a_dry_run_counts_the_same_and_writes_nothing(scored, tmp_path):
         ({"form": "prose"}, "--form is 'prose'"),
         ({"where": "random() < 0.5"}, r"--where calls random"),
         ({"where": "read_at < CURRENT_DATE"}, r"--where calls current_date"),
-        ({"ngram": 5}, "of no use without --decontaminate"),
-        ({"select": "best-worst", "per_instruction": 2}, "--per-instruction is of no use"),
+        ({"ngram": 5}, "no effect without --decontaminate"),
+        ({"select": "best-worst", "per_instruction": 2}, "--per-instruction has no effect"),
         ({"unknown": 1}, "unknown key 'unknown'"),
     ],
 )
@@ -425,7 +425,7 @@ def test_no_row_left_is_refused_with_the_reasons(scored, tmp_path):
 def test_nothing_is_written_over_something_else(scored, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
-    with pytest.raises(UsageError, match="there is something at the place"):
+    with pytest.raises(UsageError, match="is there already"):
         scored.export(tmp_path / "out", "preference")
     assert (tmp_path / "out" / "mine").read_text() == "x"
 
@@ -441,7 +441,7 @@ def test_only_scratch_of_exports_is_removed(scored, tmp_path):
     (mine / "lock").touch()
     with (mine / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(RunLocked, match="another export writes"):
+        with pytest.raises(RunLocked, match="another export is writing"):
             scored.export(out, "preference")
     assert (mine / "thesis").exists()
     scored.export(out, "preference")
@@ -513,7 +513,7 @@ def test_verdicts_without_texts_say_what_is_needed(imported, tmp_path):
     assert re.search(r"\| texts \| r.parquet \(fingerprint `[0-9a-f]{32}`\)", card)
     missing = {**responses, "output": ["a", None]}
     pq.write_table(pa.table(missing), tmp_path / "m.parquet")
-    with pytest.raises(InputRefused, match="finds its two responses"):
+    with pytest.raises(InputRefused, match="two responses were not found"):
         run.export(tmp_path / "m", "preference", responses=(str(tmp_path / "m.parquet"),))
     two = {key: [*values, values[0]] for key, values in responses.items()}
     two["output"][2] = "another"

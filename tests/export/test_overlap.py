@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from steelyard.export.overlap import SHINGLE, HeldOutText, NearDuplicates, grams, normal, words
+from steelyard.export.overlap import SHINGLE, HeldOutText, NearDuplicates, ngrams, normalize, words
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 
@@ -14,7 +14,7 @@ def test_words_are_of_any_script():
 
 
 def test_an_instruction_without_words_is_itself():
-    assert normal(" ?! ") == "?!"
+    assert normalize(" ?! ") == "?!"
     assert HeldOutText(["?!"], 13).holds("?!")
     assert not HeldOutText(["?!"], 13).holds("!?")
 
@@ -86,5 +86,5 @@ def test_the_same_instruction_is_its_own_leader():
 
 
 def test_runs_are_counted_once():
-    assert len(grams(["a", "b", "a", "b"], 2)) == 2
-    assert len(grams(["a"], 3)) == 1
+    assert len(ngrams(["a", "b", "a", "b"], 2)) == 2
+    assert len(ngrams(["a"], 3)) == 1

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from steelyard.errors import SteelyardError
-from steelyard.input import Limits, open_shards, stream, tally
+from steelyard.input import Limits, open_shards, stream
 from support import bad_inputs
 from support.bad_inputs import Case
 
@@ -32,7 +32,7 @@ IN_A_PROCESS = (
     "map with an unknown role",
     "unknown option",
     "run directory that is a file",
-    "sql on a folder that is no run",
+    "sql on a folder that is not a run",
 )
 
 
@@ -100,7 +100,7 @@ def test_the_shards_refuse_it(case: Case, tmp_path: Path) -> None:
     def run() -> None:
         shards = open_shards([inputs(tmp_path, x) for x in case.inputs], column_map)
         for _, rejects in stream(shards, limits):
-            rejected.update(tally(rejects))
+            rejected.update(rejects["reason"].to_pylist())
 
     if case.rejects:
         run()

@@ -135,9 +135,9 @@ def test_all_missing_inputs_are_named_at_once(tmp_path: Path) -> None:
     assert "/y: no such" in text
 
 
-def test_a_fifo_is_no_input(tmp_path: Path) -> None:
+def test_a_fifo_is_not_an_input(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputRefused, match="is no file or folder"):
+    with pytest.raises(InputRefused, match="is not a file or folder"):
         discover([tmp_path / "pipe"])
 
 

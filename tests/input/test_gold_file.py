@@ -61,75 +61,67 @@ def test_columns_of_other_names(tmp_path):
 REFUSED = {
     "unknown label": (
         {"pair_id": ["x", "y", "z"], "label": ["A", "C", "D"]},
-        "2 have an unknown label, the first in row 1: label is C; known are A, B and tie",
+        "2 of 3 rows, the first is row 1: label is not A, B or tie (such as C or D)",
     ),
     "no votes": (
         {"pair_id": ["x", "y"], "votes_a": [0, 1], "votes_b": [0, 2]},
-        "1 have votes that sum to zero, the first in row 0",
+        "1 of 2 rows, the first is row 0: votes sum to zero (such as a=0.0, b=0.0)",
     ),
     "negative votes": (
         {"pair_id": ["x", "y"], "votes_a": [-1.0, 1], "votes_b": [2.0, 2]},
-        "1 have votes that are negative or no numbers, the first in row 0",
+        "1 of 2 rows, the first is row 0: votes are negative or not numbers",
     ),
     "half of the votes": (
         {"pair_id": ["x", "y"], "votes_a": [None, 1], "votes_b": [2, 2]},
-        "1 have votes that are incomplete, the first in row 0",
+        "1 of 2 rows, the first is row 0: votes are incomplete",
     ),
     "no probability": (
         {"pair_id": ["x", "y", "z"], "gold": [0.5, 1.5, float("nan")]},
-        "2 have a number that is no probability, the first in row 1",
+        "2 of 3 rows, the first is row 1: gold is not P(a), a number from 0 to 1",
     ),
     "a pair twice": (
         {"pair_id": ["x", "y", "x", "x", "z", "z"], "label": ["A"] * 6},
-        "5 share 2 pair_ids, the first x",
+        "5 of 6 rows, the first is row 0: the pair_id is in several rows (such as x",
     ),
     "an annotator twice": (
         {"pair_id": ["x", "x", "y"], "label": ["A"] * 3, "annotator": ["i", "i", "i"]},
-        "2 share 1 pair_ids by the same annotator, the first x by i",
+        "the pair_id is in several rows by the same annotator (such as x by i)",
     ),
     "no pair_id": (
         {"pair_id": ["x", None], "label": ["A", "B"]},
-        "1 have no pair_id, the first in row 1",
-    ),
-    "votes of one side": (
-        {"pair_id": ["x"], "votes_a": [1]},
-        "gold has votes_a and no votes_b",
-    ),
-    "votes of the other side": (
-        {"pair_id": ["x"], "votes_b": [1], "votes_tie": [1]},
-        "gold has votes_b and no votes_a",
+        "1 of 2 rows, the first is row 1: there is no pair_id",
     ),
     "votes as text": (
         {"pair_id": ["x"], "votes_a": ["one"], "votes_b": [1]},
-        "votes_a in votes_a is of type string",
+        "column votes_a (string) for the votes_a has to be a number",
     ),
     "labels as lists": (
         {"pair_id": ["x"], "label": [["A"]]},
-        "gold in label is of type list<",
+        "column label (list<",
     ),
     "labels as other fields": (
         {"pair_id": ["x"], "gold": [{"left": 1, "right": 2}]},
-        "gold in gold is of type struct<left",
+        "column gold (struct<left",
     ),
     "a pair_id of bytes": (
         {"pair_id": [b"\xff\xfe"], "label": ["A"]},
-        "pair_id in pair_id is of type binary",
+        "column pair_id (binary) for the pair_id holds bytes that are not declared to be text",
     ),
-    "a pair_id that is no UTF-8": (
+    "a pair_id that is not UTF-8": (
         {"pair_id": pa.array([b"\xff\xfe"]).view(pa.string()), "label": ["A"]},
-        "pair_id in pair_id holds bytes that are no UTF-8",
+        "1 of 1 rows, the first is row 0: pair_id is not UTF-8",
     ),
     "a pair_id that is a list": (
         {"pair_id": [["x"]], "label": ["A"]},
-        "pair_id in pair_id is of type list<",
+        "column pair_id (list<",
     ),
     "a pair_id that is a fraction": (
         {"pair_id": [1.0], "label": ["A"]},
-        "pair_id in pair_id is of type double",
+        "column pair_id (double) for the pair_id has to be text or an integer",
     ),
     "extreme weights": (
         {"pair_id": ["x", "y", "z"], "votes_a": [1e300, 1, 1e-300], "votes_b": [0.0, 1, 0]},
-        "2 have votes that sum to less than 1e-09 or more than 1e+12, the first in row 0",
+        "2 of 3 rows, the first is row 0: votes sum to less than 1e-09 or more than 1e+12",
     ),
     "rows of other models": (
         {
@@ -139,7 +131,11 @@ REFUSED = {
             "model_a": ["m", "n", "m"],
             "model_b": ["n", "m", "n"],
         },
-        "the rows of 1 pair_ids name different models, the first x",
+        "2 of 3 rows, the first is row 0: rows of the pair name different models (such as x)",
+    ),
+    "whole numbers": (
+        {"pair_id": ["x"], "label": [1]},
+        "column label (int64) for the gold is ambiguous",
     ),
     "no gold at all": (
         {"pair_id": ["x"], "label": pa.array([None], pa.string())},
@@ -163,8 +159,8 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
     with pytest.raises(GoldRefused) as refused:
         read_gold_file(path)
     words = str(refused.value)
-    assert "4 rows of gold" in words
-    for part in ("unknown label", "no pair_id", "share 1 pair_ids"):
+    assert "1 of 4 rows" in words
+    for part in ("not A, B or tie", "no pair_id", "the pair_id is in several rows"):
         assert part in words
     assert "\x1b" not in words
 
@@ -174,15 +170,35 @@ def test_columns_that_are_not_there(tmp_path):
         read_gold_file(write(tmp_path, pair_id=["x"], other=["A"]))
     with pytest.raises(UsageError, match="no column for pair_id"):
         read_gold_file(write(tmp_path, name=["x"], label=["A"]))
-    with pytest.raises(UsageError, match="there is no such column"):
+    with pytest.raises(UsageError, match="there is no column no for --gold-map gold"):
         read_gold_file(write(tmp_path, pair_id=["x"], label=["A"]), {"gold": "no"})
-    with pytest.raises(UsageError, match="a whole number is no label"):
-        read_gold_file(write(tmp_path, pair_id=["x"], label=[1]))
+    with pytest.raises(UsageError, match=r"--gold-map glod=label: unknown role glod"):
+        read_gold_file(write(tmp_path, pair_id=["x"], label=["A"]), {"glod": "label"})
+    with pytest.raises(UsageError, match="votes_a has no counterpart: no column for votes_b"):
+        read_gold_file(write(tmp_path, pair_id=["x"], votes_a=[1]))
+    with pytest.raises(UsageError, match="votes_b has no counterpart: no column for votes_a"):
+        read_gold_file(write(tmp_path, pair_id=["x"], votes_b=[1], votes_tie=[1]))
 
 
-def test_what_is_no_parquet_is_refused(tmp_path):
+def test_votes_take_precedence_over_gold_and_gold_over_votes_of_one_side(tmp_path):
+    both = write(tmp_path, pair_id=["x"], label=["A"], votes_a=[1], votes_b=[2])
+    assert read_gold_file(both).votes.tolist() == [[1, 2, 0]]
+    side = write(tmp_path, pair_id=["x"], label=["A"], votes_a=[7])
+    assert read_gold_file(side).votes.tolist() == [[1, 0, 0]]
+
+
+def test_ids_and_names_may_be_whole_numbers_or_uuids(tmp_path):
+    ids = pa.array([bytes(range(16))], pa.uuid())
+    path = write(tmp_path, pair_id=ids, label=["A"], model_a=[1], model_b=[2], worker=[7])
+    gold = read_gold_file(path)
+    assert gold.pair_ids.to_pylist() == ["00010203-0405-0607-0809-0a0b0c0d0e0f"]
+    assert [gold.models[side].to_pylist() for side in ("model_a", "model_b")] == [["1"], ["2"]]
+    assert gold.annotations.names == ("7",)
+
+
+def test_what_is_not_parquet_is_refused(tmp_path):
     (tmp_path / "gold.parquet").write_text("pair_id,label\nx,A\n")
-    with pytest.raises(GoldRefused, match="no Parquet"):
+    with pytest.raises(GoldRefused, match="not a Parquet file"):
         read_gold_file(tmp_path / "gold.parquet")
 
 

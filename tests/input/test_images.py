@@ -46,7 +46,7 @@ def test_each_kind_of_column_gives_the_same_digests(tmp_path):
         assert not refused
 
 
-def test_what_is_no_image_of_the_input_is_a_reject(tmp_path):
+def test_what_is_not_an_image_of_the_input_is_a_reject(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     (tmp_path / "outside.png").write_bytes(RED)
@@ -62,11 +62,11 @@ def test_what_is_no_image_of_the_input_is_a_reject(tmp_path):
         "link.png": "outside",
         "loop.png": "cannot be read",
         "missing.png": "No such file",
-        ".": "no file",
-        "a\0b": "the path is none",
+        ".": "not a file",
+        "a\0b": "the path is not valid",
         "": "neither bytes nor a path",
-        "https://example.com/a.png": "no file in the shard's folder",
-        "data:image/png;base64,AAAA": "no file in the shard's folder",
+        "https://example.com/a.png": "not a file in the shard's folder",
+        "data:image/png;base64,AAAA": "not a file in the shard's folder",
         "text.png": "cannot be decoded",
         "torn.png": "cannot be decoded",
         "large.png": "the limit is 16,777,216",
@@ -105,7 +105,7 @@ def test_transparent_is_white_and_every_image_is_rgb():
     assert decode_image(grey.getvalue()).getpixel((1, 1)) == (7, 7, 7)
 
 
-def test_a_column_that_holds_no_images_is_refused_by_name(tmp_path):
+def test_a_column_without_images_is_refused_by_name(tmp_path):
     write(tmp_path / "in", table([1, 2]))
     with pytest.raises(steelyard.errors.InputRefused, match="images"):
         open_shards([tmp_path / "in"])

@@ -8,6 +8,14 @@ import pytest
 from steelyard.core.schemas import INTAKE
 from steelyard.errors import InputRefused, SteelyardError, UsageError
 from steelyard.input import open_shards
+from steelyard.input.roles import (
+    ALIASES,
+    COMPARISONS,
+    GOLD_FILE,
+    PAIRS,
+    RESPONSES,
+    VERDICT_TABLE,
+)
 from support.shard_files import pairs, read, write
 
 
@@ -25,6 +33,12 @@ def refused(tmp_path: Path, column_map: dict[str, str] | None = None, **columns)
 def test_names_of_the_instruction(tmp_path: Path, alias: str) -> None:
     columns = {"instruction": None, alias: ["q"] * 3}
     assert roles(tmp_path, **columns)["instruction"] == alias
+
+
+def test_every_alias_counts_in_some_kind_of_table() -> None:
+    kinds = (PAIRS, VERDICT_TABLE, RESPONSES, GOLD_FILE, COMPARISONS)
+    for role, names in ALIASES.items():
+        assert any(set(names) <= set(kind.names.get(role, ())) for kind in kinds), role
 
 
 def test_columns_without_a_role_become_typed_metadata(tmp_path: Path) -> None:
@@ -116,7 +130,11 @@ def test_what_does_not_settle_the_roles_is_refused(
     [
         ({"respones_a": "x"}, "unknown role respones_a", "response_a"),
         ({"zzz": "x"}, "unknown role zzz", "instruction"),
-        ({"response_a": "x", "response_b": "x"}, "column x is given to two roles", "its own"),
+        (
+            {"response_a": "x", "response_b": "x"},
+            "column x is given to two roles",
+            "a separate column",
+        ),
     ],
 )
 def test_a_wrong_map_is_a_usage_error(tmp_path: Path, column_map, cause: str, remedy: str) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from steelyard.core.schemas import REJECTS
 from steelyard.errors import InputRefused, UsageError
-from steelyard.input import REASONS, Limits, open_shards, stream, tally
+from steelyard.input import Limits, open_shards, stream
+from steelyard.input.problems import Reason
 from support.shard_files import not_utf8, pairs, read, write
 
 Rows = list[dict[str, Any]]
@@ -68,9 +69,7 @@ def test_texts_that_are_not_utf8_are_rejected_wherever_they_are(tmp_path, column
     first, last = (b"A", b"B") if column == "label" else ("é".encode(), b"z")
     reject = only_reject(tmp_path, **{column: not_utf8([first, b"abc\xff\xfe\x1b", last])})
     assert reject["reason"] == "utf8"
-    assert reject["detail"] == f"{column} is not UTF-8 at byte 3: \\\\xff\\\\xfe\\\\x1b".replace(
-        "\\\\", "\\"
-    )
+    assert reject["detail"] == rf"{column} is not UTF-8: from byte 3 on \xff\xfe\x1b"
 
 
 def test_nested_texts_that_are_not_utf8_are_rejected(tmp_path: Path) -> None:
@@ -95,14 +94,14 @@ def test_the_size_of_a_row_is_that_of_its_texts_together_in_bytes(tmp_path: Path
     good, bad = split(tmp_path, limits={"row_bytes": 100}, **columns)
     assert [row["row"] for row in good] == [0, 2]
     assert bad[0]["reason"] == "size"
-    assert bad[0]["detail"] == "the row's texts have 101 bytes; the limit is 100"
+    assert bad[0]["detail"] == "the row's texts have more than 100 bytes: 101"
 
 
-def test_metadata_has_the_same_limit_of_its_own(tmp_path: Path) -> None:
+def test_metadata_has_a_separate_limit_of_the_same_size(tmp_path: Path) -> None:
     columns = {"tags": [["x"] * 9, ["x" * 999], None], "n": [1, 2, 3]}
     good, bad = split(tmp_path, limits={"row_bytes": 500}, **columns)
     assert [row["row"] for row in good] == [0, 2]
-    assert bad[0]["detail"] == "the row's metadata have 1,007 bytes; the limit is 500"
+    assert bad[0]["detail"] == "the row's metadata have more than 500 bytes: 1,007"
 
 
 # Gold
@@ -128,8 +127,7 @@ def test_labels(tmp_path: Path, column: str) -> None:
 def test_unknown_labels(tmp_path: Path, label: str) -> None:
     reject = only_reject(tmp_path, label=["A", label, None])
     assert reject["reason"] == "gold"
-    assert reject["detail"].startswith("label is ")
-    assert reject["detail"].endswith("; known are A, B and tie")
+    assert reject["detail"].startswith("label is not A, B or tie: ")
     assert reject["detail"].isprintable()
     assert len(reject["detail"]) < 130
 
@@ -142,9 +140,9 @@ def test_a_fraction_is_the_probability_of_a(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [1.01, -0.5, math.nan, math.inf])
-def test_fractions_that_are_no_probability(tmp_path: Path, value: float) -> None:
+def test_fractions_that_are_not_probabilities(tmp_path: Path, value: float) -> None:
     reject = only_reject(tmp_path, gold=[0.5, value, 0.5])
-    assert reject["detail"] == f"gold is {value}; a number is P(a), from 0 to 1"
+    assert reject["detail"] == f"gold is not P(a), a number from 0 to 1: {value}"
 
 
 def test_votes(tmp_path: Path) -> None:
@@ -167,10 +165,10 @@ def test_votes_in_a_struct_and_without_ties(tmp_path: Path) -> None:
     ("a", "b", "cause"),
     [
         (0.0, 0.0, "votes sum to zero: a=0.0, b=0.0"),
-        (-1.0, 2.0, "votes are negative or no numbers: a=-1.0, b=2.0"),
-        (math.nan, 2.0, "votes are negative or no numbers: a=nan"),
-        (math.inf, 2.0, "votes are negative or no numbers: a=inf"),
-        (1e308, 1e308, "votes are negative or no numbers"),
+        (-1.0, 2.0, "votes are negative or not numbers: a=-1.0, b=2.0"),
+        (math.nan, 2.0, "votes are negative or not numbers: a=nan"),
+        (math.inf, 2.0, "votes are negative or not numbers: a=inf"),
+        (1e308, 1e308, "votes are negative or not numbers"),
         (1.0, None, "votes are incomplete: a=1.0, b=None"),
     ],
 )
@@ -206,11 +204,11 @@ def test_turns_of_texts_alternate(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "detail"),
     [
-        (turn("system", "x"), "turns has the role system; known are user and assistant"),
-        (turn("\x1b", "x"), "turns has the role \\x1b; known are user and assistant"),
-        (turn(None, "x"), "turns has the role null; known are user and assistant"),
+        (turn("system", "x"), "turns has a role other than user and assistant: system"),
+        (turn("\x1b", "x"), "turns has a role other than user and assistant: \\x1b"),
+        (turn(None, "x"), "turns has a role other than user and assistant: null"),
         (turn("user", None), "turns has a turn without content"),
-        (None, "turns has the role null; known are user and assistant"),
+        (None, "turns has a role other than user and assistant: null"),
     ],
 )
 def test_bad_turns(tmp_path: Path, bad: dict[str, str | None] | None, detail: str) -> None:
@@ -239,12 +237,12 @@ def test_wrong_limits_are_usage_errors(wrong: dict[str, Any]) -> None:
         Limits(**wrong)
 
 
-def test_rejects_are_counted_by_reason(tmp_path: Path) -> None:
+def test_rejects_have_the_schema_and_the_order_of_rows(tmp_path: Path) -> None:
     columns = {"instruction": ["x", "x", "", "x"], "response_a": ["x", None, "x", None]}
     path = write(tmp_path / "p.parquet", pairs(4, **columns))
     ((_, rejects),) = stream(open_shards([path]))
     assert rejects.schema.equals(REJECTS)
-    assert tally(rejects) == {"null": 2, "empty": 1}
+    assert rejects["reason"].to_pylist() == ["null", "empty", "null"]
 
 
 text = st.one_of(
@@ -312,7 +310,7 @@ def test_every_row_is_accepted_or_rejected_once_and_in_order(
         good, bad = read(open_shards([path]), batch_rows=batch, row_bytes=60)
     assert [x["row"] for x in good] == [i for i, row in enumerate(rows) if not is_bad(row)]
     assert [x["row"] for x in bad] == [i for i, row in enumerate(rows) if is_bad(row)]
-    assert {x["reason"] for x in bad} <= set(REASONS)
+    assert {x["reason"] for x in bad} <= set(Reason)
     for x in good:
         source = rows[x["row"]]
         assert x["response_a"].encode() == source["response_a"]

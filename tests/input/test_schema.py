@@ -23,7 +23,7 @@ def test_differences_are_shown_against_the_first_shard(tmp_path: Path) -> None:
         "    + score: string",
         "    - old: string",
         "    + new: string",
-        "  effect: nothing was read or scored",
+        "  effect: nothing was computed or written",
     ]
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from steelyard.core.batches import Workload
-from steelyard.core.schemas import Message
 from steelyard.errors import JudgeUnavailable
 from steelyard.judge.base import JudgeSpec
 from steelyard.judge.model import embedded
 from steelyard.judge.model.tokenizer import HFEncoder
 from steelyard.judge.readout import merge_variants
+from steelyard.protocols.protocol import Message
 from support import tiny
 
 installed = pytest.mark.skipif(
@@ -23,8 +23,25 @@ installed = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def folder():
-    return embedded.embedded_model()
+def folder(embedded_judge):
+    return embedded_judge
+
+
+@pytest.fixture(scope="module")
+def comparisons(folder):
+    """Prompts, and their preferences by transformers in float32."""
+    encoder = HFEncoder(folder)
+    texts = [f"Which is larger, A: {i * 7 % 13} or B: {i}? Answer:" for i in range(20)]
+    rows = [
+        encoder.encode_template(
+            encoder.render_chat([Message("system", "You compare."), Message("user", text)]),
+            first=True,
+        )
+        for text in texts
+    ]
+    labels = tiny.answer_of(encoder, "A", "B").labels
+    logprobs, _ = merge_variants(tiny.reference(folder, rows, labels.token_ids), labels.starts)
+    return rows, preference(logprobs)
 
 
 def test_missing_package_says_how_to_install(monkeypatch):
@@ -76,26 +93,17 @@ def test_no_text_reaches_a_control_token(folder):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-4), ("bfloat16", 2e-2)])
-def test_preferences_equal_transformers(folder, dtype, most):
+def test_preferences_equal_transformers(folder, comparisons, dtype, most):
     vllm = pytest.importorskip("steelyard.judge.vllm.judge")
     judge = vllm.VllmJudge.open(JudgeSpec("demo", str(folder), engine={"dtype": dtype}))
+    rows, expected = comparisons
     answer = tiny.answer_of(judge.encoder, "A", "B")
-    labels = answer.labels
-    texts = [f"Which is larger, A: {i * 7 % 13} or B: {i}? Answer:" for i in range(50)]
-    rows = [
-        judge.encoder.encode_template(
-            judge.encoder.render_chat([Message("system", "You compare."), Message("user", text)]),
-            first=True,
-        )
-        for text in texts
-    ]
-    expected, _ = merge_variants(tiny.reference(folder, rows, labels.token_ids), labels.starts)
     judge.start(Workload(len(rows), max(map(len, rows))), answer)
     batch = tiny.batch(rows)
     for _ in range(2):  # the second time from the prefix cache
         found = tiny.by_key(judge.read(iter([batch])))
         got = np.array([found[key][1] for key in batch.keys])
-        np.testing.assert_allclose(preference(got), preference(expected), atol=most)
+        np.testing.assert_allclose(preference(got), expected, atol=most)
     judge.close()
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from steelyard.core.batches import PromptBatch
+from steelyard.core.batches import PromptBatch, TokenRows
 from steelyard.core.schemas import STATUS_ERROR, STATUS_OK
 from steelyard.errors import EngineFailed
 from steelyard.judge.base import Judge
@@ -9,10 +9,9 @@ from steelyard.judge.isolation import MAX_CRASHES, MAX_LONE_CRASHES, PoisonIsola
 
 
 def batch(start, count, bucket=0):
-    offsets = np.arange(count + 1, dtype=np.int64)
     keys = [int(value).to_bytes(16, "big") for value in range(start, start + count)]
-    tokens = np.arange(start, start + count, dtype=np.int32)
-    return PromptBatch(bucket, keys, tokens, offsets, np.zeros(count, np.bool_))
+    rows = TokenRows.of([[value] for value in range(start, start + count)])
+    return PromptBatch(bucket, keys, rows, np.zeros(count, np.bool_))
 
 
 class Fragile(Judge):
@@ -32,13 +31,13 @@ class Fragile(Judge):
         for prompts in batches:
             for start in range(0, len(prompts), self.step):
                 assert self.alive
-                rows = range(start, min(start + self.step, len(prompts)))
-                values = [int(prompts.tokens[row]) for row in rows]
+                step = prompts.slice(start, start + self.step)
+                values = step.rows.tokens.tolist()
                 if self.deadly & set(values):
                     self.alive = False
                     raise EngineFailed("boom", remedy="none")
                 self.seen += values
-                out = failed_reads(prompts, STATUS_OK, [None] * len(prompts)).take(list(rows))
+                out = failed_reads(step, STATUS_OK, [None] * len(step))
                 for at, value in enumerate(values):
                     if self.flaky.get(value, 0) > 0:
                         self.flaky[value] -= 1

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
 from steelyard.errors import JudgeUnavailable
+from steelyard.judge import open_judge
+from steelyard.judge.base import JudgeSpec
 from steelyard.judge.model.files import ModelFiles, resolve_model, weights_digest
 
 CONFIG = {"model_type": "llama", "max_position_embeddings": 2048, "vocab_size": 100}
@@ -60,8 +63,8 @@ def test_damaged_config(tmp_path):
     assert "cannot be read" in refusal(tmp_path)
 
 
-def test_config_that_is_no_object(tmp_path):
-    assert "holds no object" in refusal(model(tmp_path / "m", config=[]))
+def test_config_that_is_not_an_object(tmp_path):
+    assert "does not hold an object" in refusal(model(tmp_path / "m", config=[]))
 
 
 def test_no_weights(tmp_path):
@@ -85,7 +88,7 @@ def test_pickled_weights_are_refused_with_the_conversion(tmp_path):
         b"\x02\0\0\0\0\0\0\0[]",
     ],
 )
-def test_weights_that_are_cut_short_or_no_safetensors(tmp_path, damaged):
+def test_weights_that_are_cut_short_or_not_safetensors(tmp_path, damaged):
     folder = model(tmp_path / "m")
     (folder / "model.safetensors").write_bytes(damaged)
     message = refusal(folder)
@@ -128,7 +131,7 @@ def test_context_length(config, expected, tmp_path):
 
 
 def test_unknown_context_length(tmp_path):
-    with pytest.raises(JudgeUnavailable, match="how long a context"):
+    with pytest.raises(JudgeUnavailable, match="length of the model's context"):
         _ = ModelFiles(tmp_path, "local", {}).context_length
 
 
@@ -148,7 +151,16 @@ def test_digest_follows_content_and_is_remembered(tmp_path, monkeypatch):
     assert weights_digest(folder) != first
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
+def test_a_missing_package_says_how_to_install(monkeypatch):
+    for name in ("vllm.judge", "model.tokenizer"):
+        monkeypatch.delitem(sys.modules, f"steelyard.judge.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(JudgeUnavailable, match="the package tokenizers is missing") as refused:
+        open_judge(JudgeSpec("a judge", "a/judge"))
+    assert "steelyard[cpu]" in refused.value.remedy
+
+
+def test_a_cache_that_cannot_be_written_is_not_an_error(tmp_path, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))

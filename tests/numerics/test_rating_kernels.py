@@ -54,7 +54,7 @@ def test_sums_equal_a_loop(drawn):
 def test_strengths_are_where_the_likelihood_is_greatest(model, drawn):
     size, games, _ = drawn
     _, found = fitted(model, size, games)
-    at = found.found
+    at = found.estimate
     gradient = twins.slope(lambda x: twins.value(model, games, x), at)
     if model == links.BRADLEY_TERRY:
         gradient = gradient[:-1]
@@ -74,7 +74,7 @@ def test_bradley_terry_equals_minorisation(drawn):
         points[i, j] += w * y
         points[j, i] += w * (1 - y)
     _, found = fitted(links.BRADLEY_TERRY, size, games)
-    assert np.allclose(found.found[:-1], twins.minorise(points), atol=1e-8)
+    assert np.allclose(found.estimate[:-1], twins.minorise(points), atol=1e-8)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -83,7 +83,7 @@ def test_bradley_terry_equals_minorisation(drawn):
 def test_information_and_middle_equal_differences(model, drawn):
     size, games, clusters = drawn
     rows, found = fitted(model, size, games)
-    at = found.found
+    at = found.estimate
     by_hand = -twins.slope(
         lambda x: twins.slope(lambda z: twins.value(model, games, z), x, 1e-4), at, 1e-4
     )
@@ -125,7 +125,7 @@ def test_replicates_equal_fits_to_repeated_rows(model, drawn, seed):
     size, games, clusters = drawn
     rows, found = fitted(model, size, games)
     drawn_fits = resampled_strengths(
-        model, rows, np.array(clusters, np.int32), clusters=5, start=found.found,
+        model, rows, np.array(clusters, np.int32), clusters=5, start=found.estimate,
         replicates=4, seed=seed,
     )  # fmt: skip
     counts = twins.naive_counts(5, 0, 4, seed)
@@ -138,7 +138,7 @@ def test_replicates_equal_fits_to_repeated_rows(model, drawn, seed):
         assert drawn_fits.converged[replicate]
         free = size if model == links.BRADLEY_TERRY else size + 1
         got = drawn_fits.strengths[replicate]
-        assert np.allclose(got[:free], wanted.found[:free], atol=1e-6)
+        assert np.allclose(got[:free], wanted.estimate[:free], atol=1e-6)
 
 
 def test_a_replicate_without_a_competitor_is_regularised():

@@ -8,7 +8,7 @@ from steelyard.core.schemas import INTAKE, KEY, KEY_BYTES, KEYS, TURNS
 from steelyard.plan.dedupe import GroupOrder, SeenTexts, count_unique, unique_prompts
 from steelyard.plan.keys import ABSENT, MAX_BUCKETS, bucket_count, digests, plan_batch
 from steelyard.plan.splitting import split
-from support.helpers import pairwise_asking
+from support.helpers import pairwise_key_spec
 
 TEXT = st.text(st.characters(exclude_categories=["Z", "C"]), max_size=6)
 FINGERPRINT = bytes(range(16))
@@ -31,7 +31,7 @@ def batch(rows):
 
 
 def keys(rows, fingerprint=FINGERPRINT):
-    planned = plan_batch(batch(rows), pairwise_asking(fingerprint))
+    planned = plan_batch(batch(rows), pairwise_key_spec(fingerprint))
     both = planned.pairs["keys"].to_pylist()
     assert all(len(found) == 2 for found in both)
     return [*map(list, zip(*both, strict=True)), planned.pairs["pair_id"].to_pylist()]
@@ -78,7 +78,7 @@ def test_keys_depend_on_the_judge_and_pair_ids_do_not():
 
 def test_planned_texts_are_those_whose_digests_are_given():
     rows = [(f" q{i % 5} ", f"a{i}", "", "s" if i % 2 else "  ", None) for i in range(20)]
-    planned = plan_batch(batch(rows), pairwise_asking(FINGERPRINT))
+    planned = plan_batch(batch(rows), pairwise_key_spec(FINGERPRINT))
     assert set(planned.digests) == {"instruction", "response_a", "response_b", "system"}
     for name, words in planned.digests.items():
         assert words.tobytes() == b"".join(digests(planned.texts[name]))

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steelyard.core.batches import TokenRows
 from steelyard.errors import JudgeUnavailable
 from steelyard.judge.scripted import CONTROL, ByteEncoder
 from steelyard.prompts.forms import LEAST_KEPT, common_length, compile_template, compose, make_form
-from steelyard.prompts.maker import stack
 from steelyard.protocols import get_protocol
 
 ENCODER = ByteEncoder()
@@ -21,7 +21,7 @@ def prompt(texts, limit=None):
     parts[0, ::2] = range(1, len(pieces))
     parts[0, 1::2] = range(len(pieces), len(pieces) + len(template.slots))
     data = ENCODER.encode_data([texts[name] for name in template.slots])
-    return compose(stack(pieces, [data]), parts, limit)
+    return compose(TokenRows.concat([TokenRows.of(pieces), data]), parts, limit)
 
 
 def test_a_template_for_every_set_of_optional_texts():

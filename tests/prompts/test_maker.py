@@ -13,7 +13,7 @@ from steelyard.prompts.forms import make_form
 from steelyard.prompts.maker import PromptMaker
 from steelyard.protocols import get_protocol
 from steelyard.store.plan.files import unique_of
-from support.helpers import pairwise_asking
+from support.helpers import pairwise_key_spec
 
 FORM = make_form(get_protocol("pairwise"), ByteEncoder())
 WORD = st.sampled_from(["", "a", "ab", "abc", "b", "é", "a much longer answer than the others"])
@@ -48,11 +48,11 @@ def bucket_of(rows):
     columns |= dict.fromkeys(set(INTAKE.names) - set(columns), [None] * len(rows))
     arrays = [pa.array(columns[field.name], field.type) for field in INTAKE]
     intake = pa.RecordBatch.from_arrays(arrays, schema=INTAKE)
-    return pa.Table.from_batches([plan_batch(intake, pairwise_asking()).texts])
+    return pa.Table.from_batches([plan_batch(intake, pairwise_key_spec()).texts])
 
 
 def maker(encoder=None, context=10_000, *, truncate=False):
-    return PromptMaker.build(encoder or ByteEncoder(), [FORM], context, truncate=truncate)
+    return PromptMaker(encoder or ByteEncoder(), [FORM], context, truncate=truncate)
 
 
 def rendered(texts, prompt):

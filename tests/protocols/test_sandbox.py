@@ -109,8 +109,8 @@ REFUSED = {
     ),
     "{% for example in examples %}{{ example.__class__ }}{% endfor %}": "an attribute",
     "{% for example in examples %}{{ loop.cycle }}{% endfor %}": "an attribute",
-    "{% for example in examples %}{{ example }}{% endfor %}": "example is no text",
-    "{{ examples }}": "examples is no text",
+    "{% for example in examples %}{{ example }}{% endfor %}": "example is not a text",
+    "{{ examples }}": "examples is not a text",
     "{{ example.a }}": "only inside the loop",
     "{{ loop.index }}": "only inside the loop",
     "{{ self }}": "cannot be a name",
@@ -131,8 +131,8 @@ REFUSED = {
     "{{ first": "end of print statement",
     "{% if first %}": "Unexpected end of template",
     "{% endif %}": "unknown tag 'endif'",
-    "{{ absent }}": "absent is printed and has no value",
-    "{{ range }}": "range is printed and has no value",
+    "{{ absent }}": "absent is printed but has no value",
+    "{{ range }}": "range is printed but has no value",
     "{% for example in examples %}{{ example.absent }}{% endfor %}": "example.absent is printed",
 }
 

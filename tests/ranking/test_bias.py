@@ -171,7 +171,7 @@ def test_few_instructions_are_told_by_group(tmp_path):
         table.schema.get_field_index("subset"), "subset", pa.array(["p"] * 12 + ["q"] * 148)
     )
     found = report(tmp_path, few, "subset")
-    note = "only 3 clusters: too few to tell how sure this is; no interval is given"
+    note = "only 3 clusters: too few to estimate uncertainty; no interval is given"
     assert f"p: {note}" in found["warnings"]
     assert not [line for line in found["warnings"] if line.startswith("q: ")]
     for group, sure in ((found["by"]["p"], False), (found["by"]["q"], True)):

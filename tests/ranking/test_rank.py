@@ -31,7 +31,7 @@ def test_two_rows_make_no_difference_real(tmp_path, intervals):
         assert [one["p_value"] for one in found["differences"]] == ([None] if sure else [])
         text = format_rank(found)
         assert ("0 of 1 differences are significant" in text) == sure
-        assert ("no difference counts as real with fewer than 30" in text) == sure
+        assert ("no difference is significant with fewer than 30" in text) == sure
         assert ("no interval is given" in text) != sure
 
 
@@ -44,7 +44,7 @@ def test_groups_that_never_met_are_told(tmp_path):
         assert warning.startswith("no chain of comparisons joins p, q to the others"), method
         assert report(tmp_path, table(rows[:3] * 9), method=method)["warnings"] == []
     weighted = table(rows[:3] * 9, weight=[1.0, 2.0, 3.0] * 9)
-    assert "whatever its weight" in report(tmp_path, weighted, method="elo")["warnings"][0]
+    assert "elo ignores weights" in report(tmp_path, weighted, method="elo")["warnings"][0]
 
 
 def by_name(found):
@@ -110,10 +110,10 @@ def test_few_clusters_of_ones_own_are_told(tmp_path, own):
         tested = own >= 5 or "rare" not in {one["better"], one["worse"]}
         assert (one["p_value"] is not None) == tested
     words = {
-        1: ["rare: fewer than 5 clusters of their own: no interval"],
-        4: ["rare: fewer than 5 clusters of their own: no interval"],
-        5: ["rare: fewer than 30 clusters of their own: their intervals are too narrow"],
-        29: ["rare: fewer than 30 clusters of their own: their intervals are too narrow"],
+        1: ["rare: compared in fewer than 5 clusters: no interval"],
+        4: ["rare: compared in fewer than 5 clusters: no interval"],
+        5: ["rare: compared in fewer than 30 clusters: their intervals are too narrow"],
+        29: ["rare: compared in fewer than 30 clusters: their intervals are too narrow"],
         30: [],
     }[own]
     assert len(found["warnings"]) == len(words)
@@ -128,7 +128,7 @@ def test_equal_preferences_are_told(tmp_path):
 def test_many_rare_competitors_are_counted(tmp_path):
     rows = ROUND * 40 + [(f"r{at}", "x", 0.7) for at in range(7)]
     (warning,) = report(tmp_path, table(rows))["warnings"]
-    assert warning.startswith("r0, r1, r2, r3, r4 and 2 more: fewer than 5 clusters")
+    assert warning.startswith("r0, r1, r2, r3, r4 and 2 more: compared in fewer than 5 clusters")
 
 
 def test_one_cluster_gives_ratings_alone(tmp_path):

@@ -15,7 +15,6 @@ from steelyard.cli.ranking_text import format_winrate
 from steelyard.errors import InputRefused, UsageError
 from steelyard.ranking.length_control import (
     length_controlled,
-    published_win_rate,
     relative_difference,
     style_controlled,
 )
@@ -32,8 +31,8 @@ MAP = {
     "length_a": "output_length", "length_b": "baseline_length",
 }  # fmt: skip
 UNLEARNED = (
-    "no difficulty of instructions was used: learning it takes 3 competitors, --difficulty gives"
-    " it; the baseline's length stands in"
+    "the difficulty of instructions is unknown, and the baseline's length is used instead: learning"
+    " it takes 3 competitors, or give it with --difficulty"
 )
 
 
@@ -86,7 +85,7 @@ def test_published_fits_give_the_published_values(published):
     coefficients = by_model("alpaca_eval/length_control_coefficients.parquet")
     off = {}
     for name, row in coefficients.items():
-        rate = 100 * published_win_rate(row["intercept"], row["difficulty"], difficulty)
+        rate = 100 * sigmoid(row["intercept"] + row["difficulty"] * difficulty).mean()
         off[name] = abs(rate - published[name]["length_controlled_winrate"])
     assert len(off) == 50
     assert max(off, key=off.get) == "NullModel"
@@ -241,7 +240,7 @@ def test_a_baseline_and_difficulties_have_to_be_there(tmp_path):
     table = {"model_a": ["x", "y"], "model_b": ["y", "x"], "preference": [0.3, 0.4]}
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({**table, "instruction_id": [1, 2]}), path)
-    with pytest.raises(UsageError, match="no comparison is with z"):
+    with pytest.raises(UsageError, match="no comparison involves z"):
         winrate(path, {}, "z")
     hard = tmp_path / "d.parquet"
     pq.write_table(pa.table({"instruction_id": [1], "difficulty": [0.5]}), hard)
@@ -250,7 +249,7 @@ def test_a_baseline_and_difficulties_have_to_be_there(tmp_path):
     pq.write_table(pa.table({"instruction_id": [1, 2], "difficulty": [0.5, math.nan]}), hard)
     with pytest.raises(InputRefused, match="1 difficulties"):
         winrate(path, {}, "x", difficulty=hard)
-    with pytest.raises(UsageError, match="name no instruction"):
+    with pytest.raises(UsageError, match="do not name the instructions"):
         winrate(path, {"instruction": ""}, "x", difficulty=hard)
     none = {"instruction_id": pa.array([], pa.int64()), "difficulty": pa.array([], pa.float64())}
     for columns in ({"id": [1], "d": [0.5]}, none):
@@ -275,7 +274,7 @@ def test_contradictory_difficulties_are_named(tmp_path):
     with pytest.raises(InputRefused, match=words):
         winrate(table, {}, "y", difficulty=hard)
     pq.write_table(pa.table(twice | {"difficulty": ["0.5", "hard", "1", "1"]}), hard)
-    with pytest.raises(InputRefused, match="difficulties are null or no numbers"):
+    with pytest.raises(InputRefused, match="difficulties are not finite numbers"):
         winrate(table, {}, "y", difficulty=hard)
 
 
@@ -292,7 +291,7 @@ def test_a_baseline_against_itself_is_told_and_changes_no_other_line(tmp_path):
     pq.write_table(table.slice(0, 120), path)
     without = winrate(path, {}, "base")
     assert found["warnings"] == [
-        "40 rows compare base with itself: no other's numbers rest on them"
+        "40 rows compare base with itself: they affect no other competitor"
     ]
     assert without["warnings"] == []
     others = [one for one in found["win_rates"] if one["competitor"] != "base"]
@@ -311,7 +310,7 @@ def test_few_instructions_are_told(tmp_path, count):
     found = winrate(path, {}, "base")
     (one,) = found["win_rates"]
     note = cluster_warning(count) or (
-        "all preferences are equal: a standard error of 0 does not say how sure they are"
+        "all preferences are equal: a standard error of 0 does not show the uncertainty"
     )
     assert found["warnings"] == [UNLEARNED, f"x: {note}"]
     assert found["difficulty"] == "none"

@@ -197,7 +197,7 @@ def test_criteria_may_come_with_the_data_set(tmp_path):
         ([SYSTEM], "end with a message of the user"),
         ([*CHAT, SYSTEM, CHAT[-1]], "not the first"),
         ([{"role": "tool", "content": "x"}, {"role": "user", "content": "y"}], "the role 'tool'"),
-        ([{"role": "user", "content": [{"type": "image"}]}], "is no text"),
+        ([{"role": "user", "content": [{"type": "image"}]}], "is not a text"),
         ("  ", "empty or white space"),
     ],
 )
@@ -221,7 +221,7 @@ def test_a_protocol_that_does_not_show_all_of_a_prompt_is_refused(tmp_path, lost
     )
     with Judge("scripted", protocol=str(path)) as reward:
         assert len(reward([PLAIN], ["blue"])) == 1
-        with pytest.raises(RewardRefused, match="does not show them"):
+        with pytest.raises(RewardRefused, match="does not show"):
             reward([CHAT], ["Jupiter."])
 
 
@@ -236,7 +236,7 @@ def test_what_cannot_be_judged_is_an_error_or_has_the_reward_that_the_user_chose
     huge = "x" * (2 << 20)  # more than a row may hold
     texts = ["blue", huge, "red"]
     with Judge("scripted", **options) as reward:
-        with pytest.raises(RewardRefused, match="2 of 3 verdicts could not be had") as refused:
+        with pytest.raises(RewardRefused, match="2 of 3 verdicts are missing") as refused:
             reward([PLAIN] * 3, texts)
         assert "completion 0" in str(refused.value)
         assert "failed=0.0" in str(refused.value)
@@ -254,7 +254,7 @@ def test_what_cannot_be_judged_is_an_error_or_has_the_reward_that_the_user_chose
 @pytest.mark.parametrize(
     ("options", "cause"),
     [
-        ({"protocol": "pointwise", "baseline": "chosen"}, "baseline is of no use"),
+        ({"protocol": "pointwise", "baseline": "chosen"}, "baseline has no effect"),
         ({"failed": math.nan}, "failed is nan"),
         ({"protocol": "nonsense"}, "no protocol is called"),
         ({"overlong": "skip"}, "`overlong` is 'skip'"),

@@ -79,8 +79,8 @@ def test_a_column_of_targets_is_required(reward):
         (None, "it is None"),
         (["text"], "it holds 'text'"),
         ([{"role": "user", "content": "x"}], "the role 'user'"),
-        ([{"role": "assistant", "content": None}], "is no text"),
-        ([{"role": "assistant", "content": [{"type": "text", "text": "x"}]}], "is no text"),
+        ([{"role": "assistant", "content": None}], "is not a text"),
+        ([{"role": "assistant", "content": [{"type": "text", "text": "x"}]}], "is not a text"),
     ],
 )
 def test_what_is_no_completion_is_an_error(completion, cause):

@@ -1,15 +1,15 @@
-"""Buckets are prepared ahead, handed over without a break, and no more of them than two."""
+"""Prompts of buckets that are prepared ahead come in small batches, without a break."""
 
 import threading
-import time
+from contextlib import closing
 
 import numpy as np
-import pytest
 
+from steelyard.core.background import Prefetch
 from steelyard.core.batches import TokenRows, Unique
 from steelyard.judge.base import NOTHING_READY, EngineClock
 from steelyard.prompts.maker import PreparedBucket
-from steelyard.scoring.feed import BATCH_PROMPTS, BucketPrefetcher, batches
+from steelyard.scoring.feed import BATCH_PROMPTS, batches, prompt_batches
 
 
 def bucket(number, prompts):
@@ -21,10 +21,6 @@ def bucket(number, prompts):
     return PreparedBucket(number, unique, every, every, keys, rows, flags, ones, prompts)
 
 
-def given(buckets, opened=lambda _: None, stop=None):
-    return BucketPrefetcher(iter(buckets), opened, stop or threading.Event())
-
-
 def test_batches_are_the_buckets_prompts():
     made = bucket(7, 2 * BATCH_PROMPTS + 5)
     found = list(batches(made))
@@ -34,77 +30,36 @@ def test_batches_are_the_buckets_prompts():
     assert ids == [made.rows[at].tolist() for at in range(len(made.keys))]
 
 
-def test_all_buckets_come_in_order_and_are_opened_before():
-    opened = []
-    ahead = given([bucket(n, 40) for n in range(5)], lambda one: opened.append(one.number))
-    seen = []
-    for batch in ahead:
-        if batch is not NOTHING_READY:
-            assert batch.bucket in opened
-            seen.append(batch.bucket)
-    ahead.close()
-    assert seen == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
-
-
-def test_no_more_than_one_bucket_is_prepared_ahead():
-    made = []
-
-    def buckets():
-        for number in range(6):
-            made.append(number)
-            yield bucket(number, 40)
-
-    ahead = given(buckets())
-    source = iter(ahead)
-    seen = -1
-    for batch in source:
-        if batch is NOTHING_READY or batch.bucket == seen:
-            continue
-        seen = batch.bucket
-        time.sleep(0.05)  # room for the thread to run too far, if it would
-        assert len(made) <= seen + 2
-    ahead.close()
-    assert seen == 5
-
-
-def test_where_the_thread_is_behind_nothing_is_ready():
+def test_prompts_of_all_buckets_come_in_order_and_nothing_is_ready_while_one_is_prepared():
     wait = threading.Event()
 
     def buckets():
-        yield bucket(0, 1)
+        yield bucket(0, 40)
         wait.wait()
-        yield bucket(1, 1)
+        yield bucket(1, 40)
 
-    ahead = given(buckets())
-    found = []
-    for batch in ahead:
-        found.append(batch)
-        if len(found) == 4:
-            wait.set()
-    ahead.close()
-    assert NOTHING_READY in found[:4]
-    assert [one.bucket for one in found if one is not NOTHING_READY] == [0, 1]
-
-
-def test_an_error_in_the_thread_reaches_the_reader():
-    def buckets():
-        yield bucket(0, 1)
-        raise ValueError("damaged")
-
-    ahead = given(buckets())
-    with pytest.raises(ValueError, match="damaged"):
-        list(ahead)
-    ahead.close()
+    batches_seen = []
+    with closing(Prefetch(buckets(), ahead=1, name="prompt-maker")) as ahead:
+        for batch in prompt_batches(ahead, threading.Event()):
+            batches_seen.append(batch)
+            if batch is NOTHING_READY:
+                wait.set()
+    assert NOTHING_READY in batches_seen
+    ready = [batch for batch in batches_seen if batch is not NOTHING_READY]
+    assert [batch.bucket for batch in ready] == [0, 0, 1, 1]
+    assert batches_seen[:2] == ready[:2]
 
 
-def test_stop_ends_it_within_a_bucket_and_close_ends_the_thread():
+def test_stop_ends_them_within_a_bucket():
     stop = threading.Event()
-    ahead = given((bucket(n, 40) for n in range(100)), stop=stop)
-    for batch in ahead:
-        if batch is not NOTHING_READY:
-            stop.set()
-    ahead.close()
-    assert not any(thread.name == "prompt-maker" for thread in threading.enumerate())
+    given = (bucket(number, 10 * BATCH_PROMPTS) for number in range(100))
+    batches_seen = []
+    with closing(Prefetch(given, ahead=1, name="prompt-maker")) as ahead:
+        for batch in prompt_batches(ahead, stop):
+            batches_seen.append(batch)
+            if batch is not NOTHING_READY:
+                stop.set()
+    assert sum(batch is not NOTHING_READY for batch in batches_seen) == 1
 
 
 def test_the_clock_counts_gaps_between_steps_as_idle():

@@ -22,12 +22,13 @@ from steelyard.judge.scripted import CONTROL, ByteEncoder, ScriptedJudge
 from steelyard.judge.vllm.inputs import ImageInputs, render_prompt
 from steelyard.plan.keys import plan_batch
 from steelyard.prompts.forms import image_blocks, make_form
-from steelyard.prompts.judging import judge_forms, resolve_spec
+from steelyard.prompts.judging import resolve_spec
+from steelyard.prompts.prepared import make_forms
 from steelyard.protocols import get_protocol, protocol_names
 from steelyard.scoring.run import resume, score
 from steelyard.store.images import ImageStore
 from support import tiny
-from support.helpers import pairs_table, pairwise_asking
+from support.helpers import pairs_table, pairwise_key_spec
 from support.pictures import BLUE, GREEN, RED, table, write
 
 QUIET = Reporter(quiet=True)
@@ -49,28 +50,28 @@ def scored(tmp_path):
     return shards, tmp_path / "run"
 
 
-def planned(images, asking):
+def planned(images, key_spec):
     """The planner's columns for one pair with these images."""
     folder = pairs_table(1).to_pylist()[0]
     columns = {name: folder[name] for name in ("instruction", "response_a", "response_b")}
     columns |= {"shard": "s", "row": 0, "images": write_digests(images) if images else None}
     schema = steelyard.core.schemas.INTAKE
-    return plan_batch(pa.RecordBatch.from_pylist([columns], schema), asking)
+    return plan_batch(pa.RecordBatch.from_pylist([columns], schema), key_spec)
 
 
-def keys(images, asking):
-    return planned(images, asking).pairs["keys"].to_pylist()[0]
+def keys(images, key_spec):
+    return planned(images, key_spec).pairs["keys"].to_pylist()[0]
 
 
 def test_keys_depend_on_the_images_and_their_order():
-    text = pairwise_asking()
-    asking = replace(text, pictured=((b"p" * 16,),))
+    text = pairwise_key_spec()
+    key_spec = replace(text, pictured=((b"p" * 16,),))
     a, b = image_digest(RED), image_digest(BLUE)
-    found = [keys(one, asking) for one in ((), (a,), (b,), (a, b), (b, a), (a, a))]
+    found = [keys(one, key_spec) for one in ((), (a,), (b,), (a, b), (b, a), (a, a))]
     assert len({key for pair in found for key in pair}) == 2 * len(found)
     assert found[0] == keys((), text)
     assert keys((a,), replace(text, pictured=((b"q" * 16,),))) != found[1]
-    ids = [planned(one, asking).pairs["pair_id"][0].as_py() for one in ((), (a,), (b,))]
+    ids = [planned(one, key_spec).pairs["pair_id"][0].as_py() for one in ((), (a,), (b,))]
     assert len(set(ids)) == 3
 
 
@@ -223,11 +224,11 @@ class TextOnly(ScriptedJudge):
 
 
 def test_a_judge_of_texts_is_refused_before_anything_is_read():
-    inquiry, examples = resolve_spec(config("in"))
+    spec, examples = resolve_spec(config("in"))
     with pytest.raises(
         UsageError, match=r"'photo' holds images, and scripted.* text only"
     ) as found:
-        judge_forms(TextOnly(), inquiry, examples, truncate=False, images="photo")
+        make_forms(TextOnly(), spec, examples, images="photo")
     assert "--map images=" in found.value.remedy
 
 

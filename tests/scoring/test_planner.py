@@ -31,7 +31,7 @@ from steelyard.scoring.shard_texts import open_texts
 from steelyard.store.plan.files import load_manifest
 from steelyard.store.reads.journal import read_journal
 from steelyard.store.rundir import RunDir
-from support.helpers import PROGRAM, pairs_table, pairwise_asking, program
+from support.helpers import PROGRAM, pairs_table, pairwise_key_spec, program
 
 QUIET = Reporter(quiet=True)
 SMALL = {"bucket_bytes": 2000, "part_rows": 40}
@@ -77,10 +77,10 @@ def verdicts(run):
 
 def tables(run, shards):
     """All buckets of a plan."""
-    passport = json.loads((run / "run.json").read_text())
-    (form,) = passport["judges"][0]["part"]["fingerprints"]
-    asking = pairwise_asking(bytes.fromhex(form))
-    texts = open_texts(RunDir(run), manifest(run), open_shards([shards]), asking, Limits())
+    record = json.loads((run / "run.json").read_text())
+    (form,) = record["judges"][0]["part"]["fingerprints"]
+    key_spec = pairwise_key_spec(bytes.fromhex(form))
+    texts = open_texts(RunDir(run), manifest(run), open_shards([shards]), key_spec, Limits())
     found = [texts.texts(bucket) for bucket in range(len(manifest(run).unique))]
     texts.close()
     return found
@@ -230,7 +230,7 @@ def test_missing_shards_are_refused_before_an_engine_is_loaded(tmp_path, grouped
     run = stopped(tmp_path / "run", grouped)
     sessions = (run / "sessions.jsonl").read_bytes()
     (grouped / "1.parquet").rename(tmp_path / "away")
-    with pytest.raises(InputRefused, match="reads its texts from the shards") as refused:
+    with pytest.raises(InputRefused, match="not what they were") as refused:
         resume(run, QUIET)
     assert "--reuse" in refused.value.remedy
     assert (run / "sessions.jsonl").read_bytes() == sessions
@@ -422,7 +422,7 @@ def test_a_shard_that_came_later_is_named(tmp_path):
     pq.write_table(pairs_table(200, instructions=200), shards / "a.parquet")
     stopped(tmp_path / "run", shards)
     pq.write_table(pairs_table(4, seed=1), shards / "later.parquet")
-    with pytest.raises(InputRefused, match=r"not planned: later\.parquet"):
+    with pytest.raises(InputRefused, match=r"new: later\.parquet"):
         resume(tmp_path / "run", QUIET)
     (shards / "later.parquet").unlink()
     assert resume(tmp_path / "run", QUIET) == EXIT_DONE

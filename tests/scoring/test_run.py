@@ -32,6 +32,7 @@ from steelyard.errors import (
 from steelyard.scoring.run import resume, score
 from steelyard.store.reads.journal import read_journal
 from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import handoff
 from support.helpers import PROGRAM, pairs_table, program, rows, write_pairs
 
@@ -222,6 +223,7 @@ class TestOverlong:
         assert longest["n"][0].as_py() <= 1499
 
 
+@pytest.mark.slow
 def test_every_bit_flip_is_found_and_only_that_part_is_read_again(tmp_path):
     """At least 500 flips, seeded; each is followed by a resume."""
     shard = write_pairs(tmp_path / "pairs.parquet", 24, width=16)
@@ -371,7 +373,7 @@ def test_ctrl_c_finishes_the_part_and_says_how_to_go_on(tmp_path, shard, run):
     process.send_signal(signal.SIGINT)
     out, words = process.communicate(timeout=60)
     assert process.returncode == EXIT_INTERRUPTED, words
-    assert "ending after the work in hand" in words
+    assert "stopping after the prompts in progress" in words
     assert "stopped" in out
     assert 0 < steelyard.open_run(place).status()["prompts"]["read"] < 240
     assert resume(place, QUIET) == EXIT_DONE
@@ -398,10 +400,10 @@ def test_the_run_directory_is_as_documented(run):
         "sessions.jsonl", "telemetry.jsonl", "lock",
     } == names  # fmt: skip
     assert not list(Path(run).rglob("*.tmp"))
-    passport = json.loads((run / "run.json").read_text())
-    (judge,) = passport["judges"]
+    record = json.loads((run / "run.json").read_text())
+    (judge,) = record["judges"]
     assert judge["name"].startswith("scripted")
-    assert passport["config"]["inputs"]
+    assert record["config"]["inputs"]
 
 
 def test_reuse_that_was_cut_short_is_completed(tmp_path, run, shard, monkeypatch):
@@ -495,7 +497,10 @@ def test_a_lost_journal_costs_no_read(run):
     expected, before = reads(run), steelyard.open_run(run).status()
     times = {path: path.stat().st_mtime_ns for path in (run / "reads").iterdir()}
     (run / "journal.jsonl").unlink()
-    for question in (steelyard.open_run(run).verdicts, lambda: handoff.compact(RunDir(run))):
+    for question in (
+        steelyard.open_run(run).verdicts,
+        lambda: handoff.compact(RunSnapshot.take(run)),
+    ):
         with pytest.raises(IntegrityFault, match="journal is damaged or missing"):
             question()
     stream = io.StringIO()

@@ -3,22 +3,27 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steelyard.core.batches import PromptBatch
+from steelyard.core.batches import PromptBatch, TokenRows
 from steelyard.core.schemas import KEYS
 from steelyard.core.work import Work
 from steelyard.judge.isolation import failed_reads
 from steelyard.plan.dedupe import unique_prompts
+from steelyard.prompts.maker import PreparedBucket
 from steelyard.scoring.tally import Tally
 
 
 def reads(keys, lengths, status="ok"):
-    offsets = np.cumsum([0, *lengths]).astype(np.int64)
-    prompts = PromptBatch(
-        0, keys, np.zeros(offsets[-1], np.int32), offsets, np.zeros(len(keys), np.bool_)
-    )
+    rows = TokenRows.of([[0] * length for length in lengths])
+    prompts = PromptBatch(0, keys, rows, np.zeros(len(keys), np.bool_))
     made = failed_reads(prompts, status, [""] * len(keys))
     made.cached_tokens[:] = 2
     return made
+
+
+def prepared(number, unique, fed, floor):
+    """A bucket whose prompts are all unread; its tokens do not matter."""
+    nothing, none = TokenRows.of([[0]]), np.zeros(0, np.bool_)
+    return PreparedBucket(number, unique, fed, fed, [], nothing, none, floor, len(fed))
 
 
 @given(
@@ -35,7 +40,7 @@ def test_counts_equal_those_of_a_naive_count(pairs, already, random, oracular):
     tally = Tally()
     floor, oracle = np.arange(len(pending), dtype=np.int32), np.full(len(pending), 3, np.int32)
     oracle = oracle if oracular else None
-    tally.open(5, unique, unread=pending, fed=pending, floor=floor, oracle=oracle)
+    tally.open(prepared(5, unique, pending, floor), oracle)
     work = Work()
     todo = [unique.keys[at] for at in pending.tolist()]
     random.shuffle(todo)
@@ -67,6 +72,6 @@ def test_overlong_prompts_complete_pairs_but_are_no_work():
     unique = unique_prompts(pa.array([[key, key]], KEYS))
     tally = Tally()
     zero, only = np.zeros(1, np.int32), np.zeros(1, np.int64)
-    tally.open(0, unique, unread=only, fed=only, floor=zero, oracle=zero)
+    tally.open(prepared(0, unique, only, zero), zero)
     gain = tally.count(reads([key], [7], "overlong"))
     assert (gain.pairs, gain.duplicate_tokens, gain.work) == (1, 7, {})

@@ -18,6 +18,7 @@ from steelyard.errors import IntegrityFault, SteelyardError, UsageError
 from steelyard.scoring.run import score
 from steelyard.store.reads.journal import read_journal
 from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import database, handoff, queries
 from support.helpers import pairs_table
 
@@ -26,6 +27,14 @@ QUIET = Reporter(quiet=True)
 
 def config(shard, **options):
     return RunConfig.from_mapping({"inputs": [str(shard)], "judge": "scripted", **options}, "test")
+
+
+def take(run):
+    return RunSnapshot.take(run.root)
+
+
+def query(run, sql):
+    return database.query(take(run), sql)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +76,7 @@ def test_verdicts_equal_a_naive_twin(run, live, tmp_path):
     if live:
         run.database.rename(tmp_path / "aside")
     try:
-        found = database.query(run, "SELECT * FROM verdicts").to_pylist()
+        found = query(run, "SELECT * FROM verdicts").to_pylist()
     finally:
         if live:
             (tmp_path / "aside").rename(run.database)
@@ -111,7 +120,7 @@ def test_another_duckdb_reads_the_hand_off_file(run):
 
 
 def run_sql(run, select):
-    return database.query(run, f"{select} FROM verdicts").to_pylist()[0]
+    return query(run, f"{select} FROM verdicts").to_pylist()[0]
 
 
 def test_the_hand_off_file_has_the_old_storage_format(run):
@@ -142,8 +151,8 @@ def test_questions_are_answered(run, sql, live, tmp_path):
     if live:
         run.database.rename(tmp_path / "aside")
     try:
-        assert len(database.query(run, sql)) > 0
-        assert database.show(run, sql, 10)
+        assert len(query(run, sql)) > 0
+        assert database.show(take(run), sql, 10)
     finally:
         if live:
             (tmp_path / "aside").rename(run.database)
@@ -185,9 +194,9 @@ def test_a_query_sees_the_run_and_nothing_else(run, live, tmp_path):
     try:
         for sql in attacks(run):
             with pytest.raises(UsageError, match="DuckDB refuses"):
-                database.query(run, sql)
+                query(run, sql)
             with pytest.raises(UsageError, match="DuckDB refuses"):
-                database.show(run, sql, 10)
+                database.show(take(run), sql, 10)
     finally:
         if live:
             moved.rename(run.database)
@@ -199,8 +208,8 @@ def test_a_query_sees_the_run_and_nothing_else(run, live, tmp_path):
 def test_what_a_query_changes_is_gone_with_it(run):
     for sql in ("DROP TABLE verdicts", "DELETE FROM reads", "UPDATE verdicts SET judge = 'x'"):
         with pytest.raises(UsageError):
-            database.query(run, sql)
-    assert len(database.query(run, "FROM verdicts")) == 80
+            query(run, sql)
+    assert len(query(run, "FROM verdicts")) == 80
 
 
 def test_an_outdated_hand_off_file_is_not_asked(run, tmp_path):
@@ -209,13 +218,13 @@ def test_an_outdated_hand_off_file_is_not_asked(run, tmp_path):
     aside.write_bytes(text)
     try:
         (run.root / "journal.jsonl").write_bytes(text.splitlines(keepends=True)[0])
-        assert len(database.query(run, "FROM reads")) == read_journal(run.root)[0].rows
+        assert len(query(run, "FROM reads")) == read_journal(run.root)[0].rows
     finally:
         (run.root / "journal.jsonl").write_bytes(text)
 
 
 def test_compact_elsewhere_equals_the_one_at_home(run, tmp_path):
-    counts = handoff.compact(run, tmp_path / "copy.duckdb")
+    counts = handoff.compact(take(run), tmp_path / "copy.duckdb")
     assert counts["verdicts"] == counts["pairs"] == 80
     assert counts["reads"] == counts["prompts"]
     with duckdb.connect(":memory:") as connection:
@@ -229,13 +238,13 @@ def test_compact_elsewhere_equals_the_one_at_home(run, tmp_path):
 
 def test_compact_replaces_nothing_but_its_own(run, tmp_path):
     (tmp_path / "mine.parquet").write_bytes(b"PAR1 my data")
-    with pytest.raises(UsageError, match="something else at that place"):
-        handoff.compact(run, tmp_path / "mine.parquet")
+    with pytest.raises(UsageError, match="something else has the name"):
+        handoff.compact(take(run), tmp_path / "mine.parquet")
     assert (tmp_path / "mine.parquet").read_bytes() == b"PAR1 my data"
     with pytest.raises(UsageError, match="inside a run directory"):
-        handoff.compact(run, run.root / "other.duckdb")
-    handoff.compact(run, tmp_path / "again.duckdb")
-    handoff.compact(run, tmp_path / "again.duckdb")
+        handoff.compact(take(run), run.root / "other.duckdb")
+    handoff.compact(take(run), tmp_path / "again.duckdb")
+    handoff.compact(take(run), tmp_path / "again.duckdb")
     assert {path.name for path in tmp_path.iterdir()} == {"mine.parquet", "again.duckdb"}
 
 
@@ -252,7 +261,7 @@ def test_books_that_do_not_balance_make_no_database(run, tmp_path):
 
         append(run.root, replace(part, name=double))
         with pytest.raises(IntegrityFault, match="do not balance"):
-            handoff.compact(run, tmp_path / "no.duckdb")
+            handoff.compact(take(run), tmp_path / "no.duckdb")
         assert not list(tmp_path.iterdir())
     finally:
         (run.root / "journal.jsonl").write_bytes(text)
@@ -261,9 +270,9 @@ def test_books_that_do_not_balance_make_no_database(run, tmp_path):
 
 def test_compact_says_where_it_cannot_write(run, tmp_path):
     with pytest.raises(SteelyardError, match="does not exist"):
-        handoff.compact(run, tmp_path / "no" / "file.duckdb")
+        handoff.compact(take(run), tmp_path / "no" / "file.duckdb")
     with pytest.raises(SteelyardError):
-        handoff.compact(run, tmp_path)
+        handoff.compact(take(run), tmp_path)
 
 
 def test_pair_ids_for_different_pairs_are_counted(tmp_path):
@@ -302,7 +311,7 @@ def test_metadata_keeps_its_types(tmp_path):
 
 def test_verdicts_made_some_buckets_at_a_time_are_those_made_at_once(run, monkeypatch, tmp_path):
     monkeypatch.setattr(handoff, "PROMPTS_AT_ONCE", 7)
-    counts = handoff.compact(run, tmp_path / "pieces.duckdb")
+    counts = handoff.compact(take(run), tmp_path / "pieces.duckdb")
     ordered = 'SELECT * EXCLUDE (metadata, read_at) FROM verdicts ORDER BY shard, "row"'
     with duckdb.connect(str(tmp_path / "pieces.duckdb"), read_only=True) as connection:
         pieces = connection.sql(ordered).fetchall()

@@ -14,6 +14,7 @@ from steelyard.ranking.scores import average_win_rate
 from steelyard.ranking.tournament import tournament
 from steelyard.statistics.means import decided, mean
 from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import database
 from steelyard.store.verdicts.statistics_views import create_statistics, statistics_sql
 from support.helpers import pairs_table
@@ -138,7 +139,7 @@ def test_live_and_compacted_give_the_same(tmp_path):
 
     def read():
         return {
-            name: database.query(run, f"SELECT * FROM {name}").to_pylist()
+            name: database.query(RunSnapshot.take(run.root), f"SELECT * FROM {name}").to_pylist()
             for name in statistics_sql()
         }
 

@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from steelyard.core.batches import ReadBatch
-from steelyard.core.schemas import JudgeCard
+from steelyard.core.judges import JudgeCard
 from steelyard.core.work import EngineReport
 from steelyard.errors import JudgeUnavailable
 from steelyard.judge.base import EngineClock, Judge
@@ -30,7 +30,7 @@ class EchoJudge(Judge):
             n = len(batch)
             if not n:
                 continue
-            lengths = np.diff(batch.offsets).astype(np.int32)
+            lengths = batch.rows.lengths.astype(np.int32)
             yield ReadBatch(
                 keys=batch.keys,
                 buckets=np.full(n, batch.bucket, dtype=np.int32),

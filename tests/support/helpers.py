@@ -11,8 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
-from steelyard.plan.keys import KeySpec
+from steelyard.cli import main
+from steelyard.plan.spec import KeySpec
 from steelyard.protocols.axes import PromptAxes
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +30,7 @@ def data_file(name):
     return path
 
 
-def pairwise_asking(fingerprint=bytes(16)):
+def pairwise_key_spec(fingerprint=bytes(16)):
     """What `pairwise` asks about a pair: one form, and all the texts that it shows."""
     shown = {"conversation", "first", "instruction", "reference", "second", "system"}
     return KeySpec(PromptAxes(), ((fingerprint,),), (), frozenset(shown))
@@ -64,7 +66,7 @@ def program(*arguments, **options):
 
 
 def rows(run, query):
-    """The rows of a query, through the program."""
-    done = program("sql", "--json", run, query)
-    assert done.returncode == 0, done.stderr
+    """The rows of a query, through the command line in this process."""
+    done = CliRunner().invoke(main, ["sql", "--json", str(run), query])
+    assert done.exit_code == 0, done.output
     return json.loads(done.stdout)

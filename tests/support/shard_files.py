@@ -73,7 +73,7 @@ def claim_rows(path: Path, rows: int) -> Path:
 
 
 def flip_byte(path: Path, needle: bytes) -> Path:
-    """Change one byte of the data, where `needle` stands uncompressed."""
+    """Change one byte of the data, where `needle` is uncompressed."""
     data = bytearray(path.read_bytes())
     at = data.index(needle)
     data[at] ^= 0x01

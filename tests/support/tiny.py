@@ -20,8 +20,8 @@ from tokenizers import (
     trainers,
 )
 
-from steelyard.core.batches import PromptBatch
-from steelyard.core.schemas import Answer, LabelSet, LabelVariant
+from steelyard.core.batches import PromptBatch, TokenRows
+from steelyard.core.judges import Answer, LabelSet, LabelVariant
 
 CONTROL = ["<|end|>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
@@ -231,9 +231,7 @@ def answer(*ids: int) -> Answer:
 
 def batch(rows: list[list[int]], bucket: int = 0) -> PromptBatch:
     keys = [hashlib.md5(repr((bucket, i, r)).encode()).digest() for i, r in enumerate(rows)]
-    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-    tokens = np.array([id_ for row in rows for id_ in row], dtype=np.int32)
-    return PromptBatch(bucket, keys, tokens, offsets, np.zeros(len(rows), dtype=np.bool_))
+    return PromptBatch(bucket, keys, TokenRows.of(rows), np.zeros(len(rows), dtype=np.bool_))
 
 
 def prompts(count: int, vocabulary: int, *, longest: int, seed: int = 0) -> list[list[int]]:

@@ -1,7 +1,7 @@
-"""Calibration: raw preferences and gold -> calibrators, which are plain data, and back.
+"""Calibration: from raw preferences and gold to calibrators, which are plain data.
 
-`features` what a calibrator sees of a pair; `linear` and `steps` the two kinds of curves, each with
-its NumPy form and its SQL side by side; `ties` the probability of a tie; `fitting` the methods by
-name; `selection` the choice among them; `selective` when to abstain; `drift` when not to trust;
-`record` the calibrator itself.
+`features`: what a calibrator sees of a pair. `linear` and `piecewise`: the two kinds of curves,
+each with its NumPy form next to its SQL. `ties`: the probability of a tie. `methods`: how each
+curve is fitted. `cross_validation`: the choice among methods. `abstention`: which verdicts to
+trust. `calibrator`: all of it as one file.
 """

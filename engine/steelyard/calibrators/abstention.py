@@ -1,21 +1,20 @@
-"""Selective judging: trust a verdict only where enough of its like agree with people.
+"""Selective prediction: trust a verdict only where its confidence is high enough.
 
-A threshold on the confidence max(p, 1 - p) is fitted on gold, so that agreement above it is at
-least what was asked for, at the confidence level asked for.
+A threshold on the confidence max(p, 1 - p) is fitted on gold, so that agreement with people above
+it is at least what was asked for, at the confidence level asked for.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
 
 import numpy as np
 
 from steelyard.core.schemas import Bool, Float64, Int64
 
-STEPS = 20  # thresholds that are tried, at coverages 5%, 10%, ..., 100%
+STEPS = 20  # thresholds that are tested, at coverages 5%, 10%, ..., 100%
 STARTS = (5, 10, 15, 20)  # steps at which a sequence of tests begins
 BETS = 20  # sizes of bets, up to the largest that cannot end in debt
 
@@ -31,20 +30,16 @@ class TrustThreshold:
     observed: float | None  # agreement among them
     pairs: int  # gold pairs that it was fitted on
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
 
 def confidence_of(preference: Float64) -> Float64:
-    """max(p, 1 - p): the probability of the side that is named."""
+    """Return max(p, 1 - p): the probability of the side that is named."""
     return np.maximum(preference, 1 - preference)
 
 
 def thresholds_of(preference: Float64) -> Float64:
-    """The thresholds to test, at coverages 5%, 10%, ..., 100% of these pairs; falling.
+    """Return the thresholds to test, at coverages 5%, 10%, ..., 100% of these pairs; falling.
 
-    They come from other gold than that which tests them: a threshold that is fixed beforehand
+    They come from other gold than the gold that tests them: a threshold that is fixed beforehand
     takes the same part of every draw of gold, whatever instructions are drawn.
     """
     ranked = -np.sort(-confidence_of(preference))
@@ -62,18 +57,18 @@ def fit_trust_threshold(
     thresholds: Float64,
     largest: int,
 ) -> TrustThreshold:
-    """The lowest threshold that keeps the promise, by fixed-sequence testing.
+    """Find the lowest threshold that keeps the promise, by fixed-sequence testing.
 
     "Agreement among the trusted is below `agreement`" is tested at one coverage after the other
     until a test does not reject (Angelopoulos et al., "Learn then test", 2021, with several
     starts; for LLM judges Jung et al., "Trust or escalate", 2024). Sequences start at a quarter, a
-    half, three quarters and all of the pairs and share the level 1 - confidence: whatever the judge
-    is like, the threshold breaks the promise with a probability of at most 1 - confidence over
-    draws of gold.
+    half, three quarters and all of the pairs and share the level 1 - confidence: for any judge,
+    the threshold breaks the promise with a probability of at most 1 - confidence over draws of
+    gold.
 
-    Assumed is that the instructions of gold are independent draws from those that the promise is
-    for, and that none of these has more pairs than `largest`. Pairs of one instruction may depend
-    on each other in any way.
+    The instructions of gold are assumed to be independent draws from those that the promise is
+    for, none of which has more pairs than `largest`. Pairs of one instruction may depend on each
+    other in any way.
 
     Args:
         preference: n, calibrated on other gold than this.
@@ -86,17 +81,14 @@ def fit_trust_threshold(
     """
     certainty = confidence_of(preference)
     level = (1 - confidence) / len(STARTS)
-    chances = []
+    tests = []
     for threshold in thresholds.tolist():
         rows = certainty >= threshold
-        chances.append(p_value(~agrees[rows], groups[rows], 1 - agreement, largest))
+        tests.append((threshold, p_value(~agrees[rows], groups[rows], 1 - agreement, largest)))
     passed = [
         threshold
         for start in STARTS
-        for threshold, _ in takewhile(
-            lambda one: one[1] <= level,
-            zip(thresholds[start - 1 :].tolist(), chances[start - 1 :], strict=True),
-        )
+        for threshold, _ in takewhile(lambda test: test[1] <= level, tests[start - 1 :])
     ]
     threshold = min(passed, default=None)
     trusted = certainty >= (np.inf if threshold is None else threshold)
@@ -111,19 +103,19 @@ def fit_trust_threshold(
 
 
 def p_value(wrong: Bool, groups: Int64, risk: float, largest: int) -> float:
-    """A p-value of "more than `risk` of such pairs are wrong".
+    """Return a p-value of the hypothesis that more than `risk` of such pairs are wrong.
 
-    With one pair an instruction, the exact binomial tail. Else an instruction's pairs are one
-    observation, x = (wrong pairs - risk x pairs) / largest in [-risk, 1 - risk]: the share of wrong
-    pairs is above `risk` if and only if the mean of x is above 0. Against that one bets
-    (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B
-    2024): under it the wealth prod (1 - bet x) has an expectation of at most 1 for every bet in
-    [0, 1 / (1 - risk)], and so has its mean over bets. Its inverse is a p-value (Markov), whatever
-    the order of instructions.
+    With one pair per instruction it is the exact binomial tail. Otherwise the pairs of an
+    instruction are one observation, x = (wrong pairs - risk x pairs) / largest in
+    [-risk, 1 - risk]: the share of wrong pairs is above `risk` if and only if the mean of x is
+    above 0. The test bets against that (Waudby-Smith and Ramdas, "Estimating means of bounded
+    random variables by betting", JRSS B 2024): under the hypothesis the wealth prod (1 - bet x)
+    has an expectation of at most 1 for every bet in [0, 1 / (1 - risk)], and so has its mean over
+    bets. Its inverse is a p-value (Markov), whatever the order of instructions.
 
     Args:
         wrong: n pairs.
-        groups: n, their instructions, from 0. Those without a pair here leave wealth as it is.
+        groups: n, their instructions, from 0. Those without a pair here do not change the wealth.
         risk: in (0, 1).
         largest: most pairs that any instruction has, among these or not.
     """
@@ -138,7 +130,7 @@ def p_value(wrong: Bool, groups: Int64, risk: float, largest: int) -> float:
 
 
 def instructions_needed(sizes: Int64, agreement: float, confidence: float, largest: int) -> int:
-    """How many instructions of such sizes prove the promise where every verdict is right."""
+    """Return how many instructions of these sizes prove the promise if every verdict is right."""
     level, risk = (1 - confidence) / len(STARTS), 1 - agreement
     if largest == 1:
         return math.ceil(math.log(level) / math.log(agreement))
@@ -162,18 +154,18 @@ def _log_mean(logs: Float64) -> float:
 
 
 def binomial_tail(successes: int, trials: int, probability: float) -> float:
-    """P(X <= successes) for X binomial; exact up to rounding."""
+    """Return P(X <= successes) for a binomial X, exact up to rounding."""
     if successes >= trials:
         return 1.0
-    at = np.arange(successes, dtype=np.float64)
+    fewer = np.arange(successes, dtype=np.float64)
     odds = math.log(probability) - math.log1p(-probability)
-    steps = np.log(trials - at) - np.log(at + 1) + odds
+    steps = np.log(trials - fewer) - np.log(fewer + 1) + odds
     logs = np.concatenate([[0.0], np.cumsum(steps)]) + trials * math.log1p(-probability)
     return float(min(1.0, np.exp(np.logaddexp.reduce(logs))))
 
 
 def coverage_risk(preference: Float64, agrees: Bool) -> list[dict[str, float]]:
-    """The coverage-risk curve: at each coverage, the threshold and the disagreement above it."""
+    """Return the coverage-risk curve: per coverage, the threshold and the disagreement above it."""
     certainty = confidence_of(preference)
     order = np.argsort(-certainty, kind="stable")
     wrong = np.cumsum(~agrees[order])
@@ -189,18 +181,18 @@ def coverage_risk(preference: Float64, agrees: Bool) -> list[dict[str, float]]:
 
 
 def _steps(count: int) -> Int64:
-    """How many pairs are trusted at each step; the same number twice where there are few."""
+    """Return how many pairs each step trusts; few pairs give the same number twice."""
     return np.ceil(np.arange(1, STEPS + 1) / STEPS * count).astype(np.int64)
 
 
 def _ends(ranked: Float64, takes: Int64) -> Int64:
-    """Each count moved on to the end of pairs that are equally certain: all of them or none."""
+    """Move each count to the end of equally certain pairs: all of them are trusted, or none."""
     takes = takes[takes > 0]
     return np.searchsorted(-ranked, -ranked[takes - 1], side="right").astype(np.int64)
 
 
 def _between(ranked: Float64, take: int) -> float:
-    """A threshold halfway to the next pair, so that rounding moves none over it."""
+    """Return a threshold halfway to the next pair, so that rounding moves none across it."""
     if take == len(ranked):
         return 0.5  # nothing is less certain
     return float((ranked[take - 1] + ranked[take]) / 2)

@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+import msgspec
 
-from steelyard.calibrators.abstention import TrustThreshold, confidence_of
-from steelyard.calibrators.features import Features, logit_sql, number_sql
-from steelyard.calibrators.linear import TERMS, Linear
+from steelyard.calibrators.abstention import TrustThreshold
+from steelyard.calibrators.features import logit_sql, number_sql
 from steelyard.calibrators.methods import Curve
-from steelyard.calibrators.piecewise import Histogram, PiecewiseLinear
-from steelyard.calibrators.ties import tie_probability, tie_sql
-from steelyard.core.schemas import Bool, Float64
+from steelyard.calibrators.ties import tie_sql
 from steelyard.errors import CalibratorRefused, escape
 from steelyard.statistics.drift import Reference
 
@@ -25,21 +22,12 @@ PREFERENCE = "raw_preference"  # the column of verdicts that is calibrated
 
 
 @dataclass(frozen=True, slots=True)
-class Calibrated:
-    """Calibrated values of n pairs: `tie` and `trusted` are None where the calibrator has none."""
-
-    preference: Float64
-    tie: Float64 | None
-    trusted: Bool | None
-
-
-@dataclass(frozen=True, slots=True)
 class Calibrator:
-    """How raw reads become probabilities, and what that was learnt from.
+    """How raw reads become probabilities, and what that was learned from.
 
     `bound` names what the reads were made with (judge fingerprint, protocol, templates,
-    truncation); it is empty for reads of a table. `notes` tell of the fit: pairs, votes,
-    instructions, cross-validation. They change nothing.
+    truncation); it is empty for reads of a table. `notes` describe the fit (pairs, votes,
+    instructions, cross-validation) and have no effect.
     """
 
     method: str
@@ -50,29 +38,9 @@ class Calibrator:
     bound: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
 
-    def apply(self, features: Features) -> Calibrated:
-        """Calibrate n pairs."""
-        preference = self.curve.preference(features)
-        chosen = self.selective
-        trusted: Bool | None = None
-        if chosen is not None:
-            limit = np.inf if chosen.threshold is None else chosen.threshold
-            trusted = np.asarray(confidence_of(preference) >= limit)
-        tie = None if self.tie is None else tie_probability(preference, self.tie)
-        return Calibrated(preference, tie, trusted)
-
     def to_json(self) -> str:
-        """The file's text."""
-        content = {
-            "steelyard_calibrator": VERSION,
-            "method": self.method,
-            "curve": _curve_json(self.curve),
-            "tie": self.tie,
-            "selective": self.selective.to_json() if self.selective else None,
-            "reference": self.reference.to_json() if self.reference else None,
-            "bound": dict(self.bound),
-            "notes": dict(self.notes),
-        }
+        """Return the text of the calibrator's file."""
+        content = {"steelyard_calibrator": VERSION, **msgspec.to_builtins(self)}
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
@@ -80,42 +48,34 @@ class Calibrator:
         """Read what `to_json` wrote.
 
         Raises:
-            CalibratorRefused: it is no calibrator, of a newer version, or damaged.
+            CalibratorRefused: it is not a calibrator, has a newer version, or is damaged.
         """
         try:
-            content = json.loads(text)
+            content = msgspec.json.decode(text)
             version = content["steelyard_calibrator"]
             if version != VERSION:
-                raise _refused(f"it has version {escape(version)}, known is {VERSION}", place)
-            selective, reference = content["selective"], content["reference"]
-            return cls(
-                method=str(content["method"]),
-                curve=_curve(content["curve"]),
-                tie=None if content["tie"] is None else _finite(content["tie"]),
-                selective=TrustThreshold(**selective) if selective else None,
-                reference=Reference(tuple(reference["quantiles"]), reference["pairs"])
-                if reference
-                else None,
-                bound=dict(content["bound"]),
-                notes=dict(content["notes"]),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+                cause = f"its version is {escape(version)}, and only {VERSION} can be read"
+                raise _refused(cause, place)
+            calibrator = msgspec.convert(content, cls)
+            calibrator.curve.sql("0")  # a constant that it needs and lacks is a KeyError
+        except (ValueError, KeyError, TypeError) as error:
             problem = f"{type(error).__name__}: {escape(error)}"
-            raise _refused(f"this is no calibrator ({problem})", place) from None
+            raise _refused(f"this is not a calibrator ({problem})", place) from None
+        return calibrator
 
 
 def calibrated_sql(
     calibrator: Calibrator, value: str = PREFERENCE, *, is_logit: bool = False
 ) -> list[tuple[str, str]]:
-    """The calibrated columns as (name, SQL) over the columns of `verdicts`.
+    """Return the calibrated columns as (name, SQL) over the columns of `verdicts`.
 
-    The one definition for live views and for compaction; equal to `Calibrator.apply` to 1e-12.
-    Later expressions name the columns of earlier ones. NULL where a value that is read is NULL.
+    The only definition, for live views and hand-off files; equal to NumPy to 1e-12. Later
+    expressions name the columns of earlier ones. NULL where a value that is read is NULL.
 
     Args:
         calibrator: what to apply.
         value: the SQL of what is calibrated.
-        is_logit: it is a logit and not a preference.
+        is_logit: whether that is a logit and not a preference.
     """
     preference, tie, trusted = COLUMNS
     # DuckDB's least() and greatest() pass over NULL, so it has to be kept out.
@@ -132,66 +92,7 @@ def calibrated_sql(
     return [(preference, f"CASE WHEN {known} THEN {curve} END"), (tie, ties), (trusted, trust)]
 
 
-def _curve_json(curve: Curve) -> dict[str, Any]:
-    if isinstance(curve, Linear):
-        return {
-            "kind": "linear",
-            "coefficients": curve.coefficients,
-            "intervals": {name: list(bounds) for name, bounds in curve.intervals.items()},
-            "constants": curve.constants,
-        }
-    if isinstance(curve, PiecewiseLinear):
-        return {"kind": "knots", "x": list(curve.x), "y": list(curve.y)}
-    return {"kind": "bins", "edges": list(curve.edges), "levels": list(curve.levels)}
-
-
-def _curve(content: Mapping[str, Any]) -> Curve:
-    kind = content["kind"]
-    if kind == "linear":
-        coefficients = {name: _finite(value) for name, value in content["coefficients"].items()}
-        unknown = coefficients.keys() - TERMS.keys()
-        if unknown:
-            raise ValueError(f"unknown term {min(unknown)}")
-        constants = {name: _finite(value) for name, value in content["constants"].items()}
-        for name in coefficients:
-            TERMS[name].sql("0", constants)  # a constant that it needs and lacks is a KeyError
-        return Linear(
-            coefficients,
-            {name: (_finite(low), _finite(high)) for name, (low, high) in
-             content["intervals"].items()},
-            constants,
-        )  # fmt: skip
-    if kind == "knots":
-        x, y = _row(content["x"]), _row(content["y"])
-        if len(x) != len(y) or not x or not _rising(x):
-            raise ValueError("knots do not rise")
-        return PiecewiseLinear(x, y)
-    if kind == "bins":
-        edges, levels = _row(content["edges"]), _row(content["levels"])
-        if len(levels) != len(edges) + 1 or not _rising(edges):
-            raise ValueError("edges do not rise")
-        return Histogram(edges, levels)
-    raise ValueError(f"unknown curve {kind}")
-
-
-def _row(values: list[Any]) -> tuple[float, ...]:
-    return tuple(_finite(value) for value in values)
-
-
-def _rising(values: tuple[float, ...]) -> bool:
-    return bool(np.all(np.diff(values) > 0))
-
-
-def _finite(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-        raise ValueError(f"{value} is no finite number")
-    return float(value)
-
-
 def _refused(cause: str, place: str) -> CalibratorRefused:
     return CalibratorRefused(
-        cause,
-        place=place,
-        effect="nothing was changed",
-        remedy="name a file that `steelyard calibrate fit` wrote",
+        cause, place=place, remedy="name a file that `steelyard calibrate fit` wrote"
     )

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from steelyard.calibrators.features import Features, Gold
-from steelyard.calibrators.methods import METHODS, available, log_loss
+from steelyard.calibrators.methods import METHODS, available
 from steelyard.core.schemas import Float64, Int64
+from steelyard.statistics.logistic import log_loss
+from steelyard.statistics.means import mean
 
 FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A method's loss on instructions that it was not fitted on; nats a vote.
+    """A method's held-out loss, in nats per vote.
 
-    `behind` is its distance to the best method that learns, with its standard error over
-    instructions; negative for a reference that is better than all of them.
+    Also its distance to the best method that learns, with its standard error over instructions;
+    negative for a reference that is better than all of them.
     """
 
     method: str
@@ -28,19 +29,15 @@ class Candidate:
     standard_error: float
     chosen: bool
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
 
 def choose(features: Features, gold: Gold, seed: int) -> list[Candidate]:
-    """Every method's cross-validated log loss; one is chosen.
+    """Return the cross-validated log loss of every method, with the chosen method marked.
 
     Chosen is the simplest method that is within one standard error of the best (Breiman et al.
-    1984): the standard error of the difference, which both methods' losses on the same pairs give.
+    1984), where the standard error is that of the difference between losses on the same pairs.
     Methods that learn nothing from gold are there for comparison: with little gold they would be
     within a standard error too often, and one parameter is simple enough. Folds are of
-    instructions, so that no instruction helps to predict itself.
+    instructions, so that an instruction never helps to predict itself.
 
     Args:
         features: n pairs.
@@ -54,18 +51,18 @@ def choose(features: Features, gold: Gold, seed: int) -> list[Candidate]:
     learning = [name for name in losses if METHODS[name].learns]
     best = min(learning, key=means.__getitem__)
     behind = {
-        name: (means[name] - means[best], _error(loss - losses[best], weights, gold.groups))
-        for name, loss in losses.items()
+        name: mean(loss - losses[best], gold.groups, weights) for name, loss in losses.items()
     }
-    chosen = next(name for name in learning if behind[name][0] <= behind[name][1])
+    errors = {name: gap.standard_error or 0.0 for name, gap in behind.items()}
+    chosen = next(name for name in learning if behind[name].value <= errors[name])
     return [
-        Candidate(name, means[name], gap, error, chosen=name == chosen)
-        for name, (gap, error) in behind.items()
+        Candidate(name, means[name], gap.value, errors[name], chosen=name == chosen)
+        for name, gap in behind.items()
     ]
 
 
 def grouped_folds(groups: Int64, folds: int, seed: int) -> Int64:
-    """The fold of each of n rows; rows of a group share one.
+    """Return the fold of each of n rows; rows of a group share a fold.
 
     Groups go to the emptiest fold, from the largest on, so that folds are near in size.
     """
@@ -87,12 +84,3 @@ def _held_out(name: str, features: Features, gold: Gold, folds: Int64) -> Float6
         curve = METHODS[name].fit(features.take(~test), gold.take(~test))
         losses[test] = log_loss(curve.preference(features.take(test)), gold.preference[test])
     return losses
-
-
-def _error(differences: Float64, weights: Float64, groups: Int64) -> float:
-    """Standard error of the weighted mean over groups."""
-    mean = weights @ differences / weights.sum()
-    clusters = np.unique(groups, return_inverse=True)[1]
-    sums = np.bincount(clusters, weights=weights * (differences - mean))
-    count = len(sums)
-    return float(np.sqrt(np.sum(sums**2) * count / max(count - 1, 1)) / weights.sum())

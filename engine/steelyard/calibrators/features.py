@@ -1,4 +1,4 @@
-"""What a calibrator sees of a pair, and the functions between preferences and logits as SQL."""
+"""What a calibrator sees of a pair, and the functions between preferences and logits in SQL."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from steelyard.statistics.logistic import NEAREST, STEEPEST
 
 
 def number_sql(value: float) -> str:
-    """A number as DOUBLE, whole: without an exponent DuckDB reads a DECIMAL."""
+    """Return a number as an exact DOUBLE: without an exponent DuckDB reads a DECIMAL."""
     text = repr(float(value))
     return f"({text})" if "e" in text else f"({text}e0)"
 
 
 def logit_sql(column: str) -> str:
-    """`logit` of a column in SQL."""
+    """Return the SQL of the `logit` of a column."""
     p = f"least(greatest({column}, {number_sql(NEAREST)}), {number_sql(1 - NEAREST)})"
     return f"(ln({p}) - ln(1 - {p}))"
 
 
 def sigmoid_sql(expression: str) -> str:
-    """`sigmoid` of an expression in SQL."""
+    """Return the SQL of the `sigmoid` of an expression."""
     low, high = number_sql(-STEEPEST), number_sql(STEEPEST)
     return f"1 / (1 + exp(-greatest({low}, least({high}, {expression}))))"
 
@@ -45,27 +45,18 @@ class Features:
         return len(self.score)
 
     def take(self, rows: Int64 | Bool) -> Features:
-        """The pairs at these places."""
+        """Return the pairs in these rows."""
         columns = (self.score, self.score_ab, self.score_ba, self.longer)
-        return Features(*(None if one is None else one[rows] for one in columns))  # type: ignore[arg-type]
-
-    def swapped(self) -> Features:
-        """The same pairs with responses a and b exchanged."""
-        return Features(
-            score=-self.score,
-            score_ab=None if self.score_ba is None else -self.score_ba,
-            score_ba=None if self.score_ab is None else -self.score_ab,
-            longer=None if self.longer is None else -self.longer,
-        )
+        return Features(*(None if column is None else column[rows] for column in columns))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
 class Gold:
-    """What people say of n pairs.
+    """What people say about n pairs.
 
-    `votes[i]` are the votes for a, for b and for a tie: counts, or weights; their sum is positive.
+    `votes[i]` are the votes for a, for b and for a tie: counts or weights with a positive sum.
     `groups[i]` is the number of the pair's instruction: pairs of one instruction are not
-    independent, so intervals and cross-validation go by instructions.
+    independent, so intervals and cross-validation go by instruction.
     """
 
     votes: Float64  # n x 3
@@ -76,7 +67,7 @@ class Gold:
 
     @property
     def weights(self) -> Float64:
-        """Votes a pair."""
+        """Votes per pair."""
         return np.asarray(self.votes.sum(axis=1))
 
     @property
@@ -90,5 +81,5 @@ class Gold:
         return np.unique(self.groups, return_counts=True)[1].astype(np.int64)
 
     def take(self, rows: Int64 | Bool) -> Gold:
-        """The pairs at these places; groups keep their numbers."""
+        """Return the pairs in these rows; groups keep their numbers."""
         return Gold(self.votes[rows], self.groups[rows])

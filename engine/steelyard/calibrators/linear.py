@@ -6,8 +6,9 @@ Each term has its NumPy form and its SQL; they agree to 1e-12 (a test proves it)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from steelyard.calibrators.features import Features, logit_sql, number_sql, sigmoid_sql
@@ -17,9 +18,9 @@ from steelyard.statistics.logistic import sigmoid
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One regressor: what it needs, its values, its SQL over the score's expression.
+    """A regressor: what it needs, its values, its SQL over the score's expression.
 
-    `constants` are fitted without gold beforehand, such as a scale.
+    `constants` are fitted beforehand and without gold, such as a scale.
     """
 
     needs: tuple[str, ...]  # fields of Features
@@ -76,18 +77,16 @@ TERMS: dict[str, Term] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """Coefficients by term, with 95% intervals where gold told them, and the terms' constants."""
+class Linear(msgspec.Struct, frozen=True, tag_field="kind", tag="linear"):
+    """Coefficients by term, with 95% intervals if they were fitted, and the terms' constants."""
 
     coefficients: dict[str, float]
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    constants: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = {}
+    constants: dict[str, float] = {}
 
-    @property
-    def needs(self) -> set[str]:
-        """Fields of Features, besides `score`."""
-        return {need for name in self.coefficients for need in TERMS[name].needs}
+    def __post_init__(self) -> None:
+        if unknown := self.coefficients.keys() - TERMS.keys():
+            raise ValueError(f"unknown term {min(unknown)}")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -95,14 +94,14 @@ class Linear:
         return tuple(column for name in self.coefficients for column in TERMS[name].columns)
 
     def preference(self, features: Features) -> Float64:
-        """P(a is better) of n pairs."""
+        """Return P(a is better) of n pairs."""
         total = np.zeros(len(features))
         for name, coefficient in self.coefficients.items():
             total = total + coefficient * TERMS[name].values(features, self.constants)
         return sigmoid(total)
 
     def sql(self, score: str) -> str:
-        """The same as SQL over columns of `verdicts`; `score` is the expression of the logit."""
+        """Return that as SQL over columns of `verdicts`; `score` is the expression of the logit."""
         parts = (
             f"{number_sql(coefficient)} * {TERMS[name].sql(score, self.constants)}"
             for name, coefficient in self.coefficients.items()

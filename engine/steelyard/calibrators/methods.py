@@ -1,4 +1,4 @@
-"""The methods of calibration by name: raw reads and gold -> a curve.
+"""The methods of calibration by name, each from raw reads and gold to a curve.
 
 Every fit takes soft targets (shares of votes) and weighs a pair by its votes.
 """
@@ -19,19 +19,21 @@ from steelyard.calibrators.piecewise import (
     histogram_bins,
     isotonic_knots,
 )
-from steelyard.core.schemas import Float64
-from steelyard.statistics.clustered_logistic import LogisticData, cluster_mean, fit_logistic
-from steelyard.statistics.logistic import logit, sigmoid
+from steelyard.statistics.logistic import fit, logit, sigmoid
+from steelyard.statistics.means import mean
 
 Curve: TypeAlias = Linear | PiecewiseLinear | Histogram
 
-FLATTEST, STEEPEST = 1e-3, 1e3  # of a temperature's slope: it never turns a preference round
+# A prior so weak (standard deviation 31) that it shows only where gold leaves a coefficient open:
+# without it, gold that the judge always gets right would ask for an infinite slope.
+RIDGE = 1e-3
+FLATTEST, STEEPEST = 1e-3, 1e3  # slopes of a temperature: it never reverses a preference
 HISTOGRAM_BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way to fit a curve. Methods stand in METHODS from the simplest on."""
+    """A way to fit a curve. METHODS lists them from the simplest on."""
 
     fit: Callable[[Features, Gold], Curve]
     needs: tuple[str, ...] = ()  # fields of Features that have to be there
@@ -41,12 +43,12 @@ class Method:
 def _regressed(features: Features, gold: Gold, names: tuple[str, ...]) -> Linear:
     constants, intervals = _constants(features, gold, names)
     terms = np.stack([TERMS[name].values(features, constants) for name in names], axis=1)
-    prior = np.array([name in {"logit", "log_a", "log_b"} for name in names], dtype=np.float64)
-    fit = fit_logistic(LogisticData(terms, gold.preference, gold.weights, gold.groups, prior))
-    coefficients = dict(zip(names, fit.coefficients.tolist(), strict=True))
-    intervals |= {
-        name: (low, high) for name, (low, high) in zip(names, fit.intervals.tolist(), strict=True)
-    }
+    identity = np.array([name in {"logit", "log_a", "log_b"} for name in names], dtype=np.float64)
+    ridge = np.full(len(names), RIDGE)
+    fitted = fit(terms, gold.preference, gold.weights, gold.groups, ridge, prior=identity)
+    coefficients = dict(zip(names, fitted.coefficients.tolist(), strict=True))
+    bounds = zip(names, fitted.intervals().tolist(), strict=True)
+    intervals |= {name: (low, high) for name, (low, high) in bounds}
     return Linear(coefficients, intervals, constants)
 
 
@@ -57,8 +59,11 @@ def _constants(
     intervals: dict[str, tuple[float, float]] = {}
     if "order" in names and features.score_ab is not None and features.score_ba is not None:
         half = (features.score_ab - features.score_ba) / 2
-        constants["first_position"], interval = cluster_mean(half, gold.groups)
-        intervals["first_position"] = (float(interval[0]), float(interval[1]))
+        shift = mean(half, gold.groups)
+        constants["first_position"] = shift.value
+        low, high = shift.interval()
+        if low is not None and high is not None:
+            intervals["first_position"] = (low, high)
     if "length" in names and features.longer is not None:
         constants["length_scale"] = float(features.longer.std()) or 1.0
     return constants, intervals
@@ -69,7 +74,7 @@ def _none(features: Features, gold: Gold) -> Linear:  # noqa: ARG001 - the form 
 
 
 def _batch(features: Features, gold: Gold) -> Linear:  # noqa: ARG001 - needs no gold
-    reads = [one for one in (features.score_ab, features.score_ba) if one is not None]
+    reads = [read for read in (features.score_ab, features.score_ba) if read is not None]
     if len(reads) < 2:
         reads = [features.score]
     means = np.array([sigmoid(read).mean() for read in reads])
@@ -77,7 +82,7 @@ def _batch(features: Features, gold: Gold) -> Linear:  # noqa: ARG001 - needs no
 
 
 def contextual(preference: float) -> Linear:
-    """Divide by what the judge says of a pair without content (Zhao et al., ICML 2021).
+    """Divide by what the judge says about a pair without content (Zhao et al., ICML 2021).
 
     Args:
         preference: P(a is better) of such a pair, orders combined as for the others.
@@ -86,20 +91,20 @@ def contextual(preference: float) -> Linear:
 
 
 def _temperature(features: Features, gold: Gold) -> Linear:
-    fit = _regressed(features, gold, ("logit",))
-    slope = min(max(fit.coefficients["logit"], FLATTEST), STEEPEST)
-    return Linear({"logit": slope}, fit.intervals)
+    curve = _regressed(features, gold, ("logit",))
+    slope = min(max(curve.coefficients["logit"], FLATTEST), STEEPEST)
+    return Linear({"logit": slope}, curve.intervals)
 
 
 def _beta(features: Features, gold: Gold) -> Linear:
-    """Kull, Silva Filho and Flach (AISTATS 2017); a negative slope is left out, as there."""
+    """Fit beta calibration; leave a negative slope out (Kull, Silva Filho and Flach 2017)."""
     names: tuple[str, ...] = ("log_a", "log_b", "intercept")
-    fit = _regressed(features, gold, names)
+    curve = _regressed(features, gold, names)
     for name in ("log_a", "log_b"):
-        if fit.coefficients[name] < 0:
-            names = tuple(one for one in names if one != name)
-            fit = _regressed(features, gold, names)
-    return fit
+        if curve.coefficients[name] < 0:
+            names = tuple(kept for kept in names if kept != name)
+            curve = _regressed(features, gold, names)
+    return curve
 
 
 def _isotonic(features: Features, gold: Gold) -> PiecewiseLinear:
@@ -126,20 +131,14 @@ METHODS: dict[str, Method] = {
     "histogram": Method(_histogram),
     "isotonic": Method(_isotonic),
 }
-# What a user may name: also the choice among those, and one that needs a content-free pair.
+# What a user may name: also the choice among those, and the method for a content-free pair.
 CHOICES = ("auto", *METHODS, "contextual")
 
 
 def available(features: Features) -> list[str]:
-    """Methods for which these features are enough, from the simplest on."""
+    """Return the methods for which these features are enough, from the simplest on."""
     return [
         name
         for name, method in METHODS.items()
         if all(getattr(features, need) is not None for need in method.needs)
     ]
-
-
-def log_loss(preference: Float64, targets: Float64) -> Float64:
-    """Cross-entropy of n soft targets, in nats."""
-    p = np.clip(preference, 1e-15, 1 - 1e-15)
-    return np.asarray(-targets * np.log(p) - (1 - targets) * np.log(1 - p))

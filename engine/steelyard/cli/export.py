@@ -1,4 +1,4 @@
-"""The command `export`: verdicts as training data."""
+"""The command `export`: verdicts as a dataset to train on."""
 
 from __future__ import annotations
 
@@ -7,89 +7,129 @@ from typing import Any
 
 import click
 
-from steelyard.cli.common import as_json, print_json, run_argument
-from steelyard.core.config import parse_pairs
+from steelyard.cli.common import (
+    PATH,
+    columns_of,
+    emit,
+    json_option,
+    map_option,
+    quiet_option,
+    run_argument,
+)
 from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
 
 
 @click.command()
 @run_argument
-@click.option("--format", required=True, type=click.Choice(FORMATS), help="TRL's dataset format.")
-@click.option("--out", type=click.Path(path_type=Path), help="The folder to make.")
-@click.option("--dry-run", is_flag=True, help="Print what each filter removes; write nothing.")
+@click.option("--format", required=True, type=click.Choice(FORMATS), help="TRL dataset format.")
+@click.option("--out", type=PATH, help="Folder to create for the dataset.")
 @click.option(
-    "--form", default=FORMS[0], show_default=True, type=click.Choice(FORMS), help="Of the texts."
+    "--dry-run", is_flag=True, help="Print how many verdicts each filter removes; write nothing."
 )
-@click.option("--where", metavar="SQL", help="Only verdicts for which this holds.")
-@click.option("--min-probability", type=float, help="Of the chosen response, such as 0.8.")
-@click.option("--margin", metavar="LOW..HIGH", help="Log-odds of the chosen response.")
-@click.option("--consistent", is_flag=True, help="Only verdicts that both orders agree on.")
-@click.option("--min-label-mass", type=float, help="Least probability on the labels.")
-@click.option("--trusted", is_flag=True, help="Only what the calibrator trusts.")
+@click.option(
+    "--form", default=FORMS[0], type=click.Choice(FORMS), help="Format of the text columns."
+)
+@click.option(
+    "--where", metavar="SQL", help="Keep verdicts for which this condition on their columns holds."
+)
+@click.option(
+    "--min-probability",
+    type=float,
+    help="Keep pairs whose chosen response is better with at least this probability, such as 0.8.",
+)
+@click.option(
+    "--margin",
+    metavar="LOW..HIGH",
+    help="Keep pairs whose chosen response is better by log-odds in this range, such as 0.5..4.",
+)
+@click.option(
+    "--consistent", is_flag=True, help="Keep verdicts with the same winner in both orders."
+)
+@click.option(
+    "--min-label-mass",
+    type=float,
+    help="Keep verdicts where the judge gave the labels at least this probability in both orders.",
+)
+@click.option("--trusted", is_flag=True, help="Keep verdicts that the calibrator trusts.")
 @click.option(
     "--select",
     type=click.Choice(SELECT),
-    help="Pairs of an instruction.  [default: all; sft: best-worst]",
+    help="Pairs to take per instruction.  [default: all; for sft: best-worst]",
 )
-@click.option("--per-instruction", type=int, metavar="N", help="At most so many pairs each.")
+@click.option("--per-instruction", type=int, help="Keep at most this many pairs per instruction.")
 @click.option(
     "--balance-length",
     is_flag=True,
-    help="Chosen responses longer as often as shorter, by as much.",
+    help="Drop pairs until longer responses are chosen as often as shorter ones.",
 )
 @click.option(
-    "--near-duplicates", type=float, metavar="SIMILARITY", help="Drop instructions so like others."
+    "--near-duplicates",
+    type=float,
+    help="Drop instructions whose Jaccard similarity to an earlier one is at least this.",
 )
 @click.option(
     "--decontaminate",
     multiple=True,
     metavar="FILE",
-    help="Drop instructions of this evaluation (Parquet); repeatable.",
+    help="Drop instructions that also occur in this Parquet file of evaluation data. Repeatable.",
 )
-@click.option("--decontaminate-column", metavar="COLUMN", help="Of its instructions.")
-@click.option("--ngram", type=int, help=f"Words in common that count.  [default: {NGRAM}]")
-@click.option("--test", default=0.0, help="Share of instructions for a split `test`.")
+@click.option(
+    "--decontaminate-column",
+    metavar="COLUMN",
+    help="Instruction column of the --decontaminate files.",
+)
+@click.option(
+    "--ngram",
+    type=int,
+    help=f"Consecutive words in common that count as contamination.  [default: {NGRAM}]",
+)
+@click.option(
+    "--test", default=0.0, help="Share of the instructions to put into a split `test`, such as 0.1."
+)
 @click.option(
     "--target",
     type=click.Choice(TARGETS),
-    help="Of autorater and grpo.  [default: gold, where the run has any]",
+    help="Probability that autorater and grpo teach.  [default: gold if the run has any]",
 )
 @click.option(
     "--responses",
     multiple=True,
     metavar="FILE",
-    help="Texts that are not in the run's shards, a row a response; repeatable.",
+    help="Parquet with the texts of imported verdicts, one response per row. Repeatable.",
 )
-@click.option(
-    "--map",
-    "column_map",
-    multiple=True,
-    metavar="ROLE=COLUMN",
-    help="Column of --responses for instruction_id, instruction, model, response; repeatable.",
+@map_option(
+    "Column of the --responses files to read a role from: instruction_id, instruction, model or"
+    " response. Repeatable."
 )
-@click.option("--seed", default=0, show_default=True, help="Of splits and draws.")
-@click.option("--rows-per-file", default=100_000, show_default=True, help="Of a Parquet file.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
-@as_json
-def export(
-    run: Path, out: Path | None, dry_run: bool, json_out: bool, quiet: bool, **options: Any
-) -> None:
-    """Write a run's verdicts as a dataset to train on."""
+@click.option("--seed", default=0, help="Seed of splits and random choices.")
+@click.option("--rows-per-file", default=100_000, help="Maximum number of rows per Parquet file.")
+@quiet_option
+@json_option
+def export(run: Path, out: Path | None, dry_run: bool, quiet: bool, **options: Any) -> None:
+    """Write a run's verdicts as a training dataset."""
     from steelyard.core.progress import Reporter
-    from steelyard.export.card import format_books
     from steelyard.export.exporter import Responses, export_dataset
     from steelyard.export.options import ExportOptions, read_margin
 
     if out is None and not dry_run:
-        raise click.UsageError("give --out DIR, or --dry-run")
-    columns = parse_pairs("--map", options.pop("column_map"), empty=True)
-    files = options.pop("responses")
-    if columns and not files:
-        raise click.UsageError("--map is about --responses: name their file as well")
-    texts = Responses(files, columns) if files else None
-    wanted = ExportOptions(**{**options, "margin": read_margin(options["margin"])})
-    content = export_dataset(run, None if dry_run else out, wanted, texts, Reporter(quiet=quiet))
-    if json_out:
-        print_json(content)
-    else:
-        click.echo(format_books(content))
+        raise click.UsageError("give --out FOLDER, or --dry-run")
+    columns, responses = columns_of(options.pop("column_map")), options.pop("responses")
+    options["margin"] = read_margin(options["margin"])
+    if columns and not responses:
+        raise click.UsageError("--map is for --responses: give its files, too")
+    texts = Responses(responses, columns) if responses else None
+    content = export_dataset(
+        run, None if dry_run else out, ExportOptions(**options), texts, Reporter(quiet=quiet)
+    )
+    emit(content, format_export)
+
+
+def format_export(content: dict[str, Any]) -> str:
+    """Return what became of the verdicts, and how many rows each split has."""
+    from steelyard.export.card import count_verdicts
+
+    lines = [f"{count:>12}  {what}" for what, count in count_verdicts(content)]
+    for split, rows in content["rows"].items():
+        instructions = content["instructions"][split]
+        lines.append(f"{rows:>12,}  rows of {instructions:,} instructions in the split {split}")
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The commands on finished comparisons: rank, winrate, bias. They take a run or any Parquet."""
+"""The commands about competitors: rank, winrate, bias. They take a run or any Parquet."""
 
 from __future__ import annotations
 
@@ -7,122 +7,111 @@ from typing import Any
 
 import click
 
-from steelyard.cli.common import Command, as_json, print_json
-from steelyard.core.config import parse_pairs
+from steelyard.cli.common import PATH, columns_of, comparison_map_option, emit, json_option
 
-
-def source_options(command: Command) -> Command:
-    """The source as an argument, --map and --json."""
-    source = click.argument("source", type=click.Path(path_type=Path))
-    mapping = click.option(
-        "--map",
-        "column_map",
-        multiple=True,
-        metavar="ROLE=COLUMN",
-        help="Read a role from this column, or from an (expression) of columns; repeatable.",
-    )
-    return source(mapping(as_json(command)))
-
-
-def plot_option(command: Command) -> Command:
-    """The option --plot."""
-    return click.option(
-        "--plot",
-        type=click.Path(path_type=Path),
-        help="Folder for drawings (needs the extra `plot`).",
-    )(command)
-
-
-def columns(column_map: tuple[str, ...]) -> dict[str, str]:
-    """What --map says."""
-    return parse_pairs("--map", column_map, empty=True)
+source_argument = click.argument("source", type=PATH, metavar="RUN|FILE")
 
 
 @click.command()
-@source_options
+@source_argument
+@comparison_map_option
 @click.option(
     "--method",
     default="bradley-terry",
-    show_default=True,
-    help="Or davidson, rao-kupper, average, elo, newman, eigen, pagerank.",
+    metavar="METHOD",
+    help="Rating model: bradley-terry, davidson, rao-kupper, average, elo, newman, eigen or"
+    " pagerank.",
 )
 @click.option(
     "--intervals",
-    help="By instruction (cluster), row by row (rows), or bootstrap.  [default: cluster]",
+    metavar="cluster|rows|bootstrap",
+    help="How 95% intervals are computed: clustered by instruction, from independent rows, or by"
+    " a bootstrap over instructions.  [default: cluster]",
 )
-@click.option("--replicates", type=int, help="Of the bootstrap.  [default: 1000]")
-@click.option("--anchor", metavar="MODEL", help="Whose rating is 1000.  [default: the mean]")
+@click.option("--replicates", type=int, help="Bootstrap replicates.  [default: 1000]")
+@click.option(
+    "--anchor",
+    metavar="MODEL",
+    help="Competitor whose rating is fixed at 1000.  [default: the mean is 1000]",
+)
 @click.option(
     "--shuffles",
     type=int,
-    help="Orders for elo; 0: the rows' own order.  [default: 100]",
+    help="Random orders of the rows that Elo ratings are averaged over; 0 keeps the order of the"
+    " rows.  [default: 100]",
 )
-@click.option("--seed", type=int, help="Of the bootstrap and the shuffles.  [default: 0]")
-@plot_option
-def rank(
-    source: Path, column_map: tuple[str, ...], json_out: bool, plot: Path | None, **options: Any
-) -> None:
-    """Rank competitors, with intervals and the ranks that they leave possible.
+@click.option("--seed", type=int, help="Seed of bootstrap and shuffles.  [default: 0]")
+@click.option(
+    "--plot",
+    type=PATH,
+    help="Folder to write plots of ratings and win rates to (needs the extra `plot`).",
+)
+@json_option
+def rank(source: Path, column_map: tuple[str, ...], plot: Path | None, **options: Any) -> None:
+    """Rank competitors, with intervals and possible ranks.
 
-    SOURCE is a run, its verdicts.duckdb, or Parquet with model_a, model_b and a preference, a
-    winner or scores.
+    The source is a run, its verdicts.duckdb, or Parquet with model_a, model_b, and a preference,
+    a winner or scores.
     """
+    from steelyard.cli.plots import check_folder, plot_rank
     from steelyard.cli.ranking_text import format_rank
     from steelyard.ranking.rank import RankOptions
     from steelyard.ranking.rank import rank as rank_source
 
-    content = rank_source(source, columns(column_map), RankOptions(**options))
     if plot:
-        from steelyard.cli.plots import plot_rank
-
+        check_folder(plot)
+    content = rank_source(source, columns_of(column_map), RankOptions(**options))
+    if plot:
         plot_rank(content, plot)
-    if json_out:
-        print_json(content)
-    else:
-        click.echo(format_rank(content))
+    emit(content, format_rank)
 
 
 @click.command()
-@source_options
+@source_argument
+@comparison_map_option
 @click.option(
-    "--baseline", required=True, metavar="MODEL", help="Whom all others are compared with."
+    "--baseline",
+    required=True,
+    metavar="MODEL",
+    help="Competitor that all others are compared with.",
 )
 @click.option(
     "--difficulty",
-    type=click.Path(path_type=Path),
-    help="Parquet of instruction_id and difficulty, in log-odds.  [default: learned]",
+    type=PATH,
+    help="Parquet with instruction_id and difficulty in log-odds.  [default: learned]",
 )
-@click.option("--style", is_flag=True, help="Hold style equal too: reads the texts.")
-def winrate(source: Path, column_map: tuple[str, ...], json_out: bool, **options: Any) -> None:
-    """Say how often each competitor beats a baseline, raw and at equal length or style.
+@click.option(
+    "--style", is_flag=True, help="Add win rates at equal style; reads the response texts."
+)
+@json_option
+def winrate(source: Path, column_map: tuple[str, ...], **options: Any) -> None:
+    """Compute win rates against a baseline.
 
-    SOURCE is a run or a file, as for `rank`; lengths are length_a and length_b, and --style reads
-    a run's shards, or a file's response_a and response_b.
+    Win rates are raw, at equal length, and with --style also at equal style.
+
+    The source is a run or a file, as for `rank`. Equal length needs length_a and length_b. --style
+    reads the shards of a run, or response_a and response_b of a file.
     """
     from steelyard.cli.ranking_text import format_winrate
     from steelyard.ranking.winrate import winrate as winrate_source
 
-    content = winrate_source(source, columns(column_map), **options)
-    if json_out:
-        print_json(content)
-    else:
-        click.echo(format_winrate(content))
+    emit(winrate_source(source, columns_of(column_map), **options), format_winrate)
 
 
 @click.command()
-@source_options
-@click.option("--by", metavar="COLUMN", help="Again for each value of a column.")
-def bias(source: Path, column_map: tuple[str, ...], by: str | None, json_out: bool) -> None:
-    """Say what the judge prefers besides quality: position, length, its own family.
+@source_argument
+@comparison_map_option
+@click.option("--by", metavar="COLUMN", help="Repeat the report for each value of this column.")
+@json_option
+def bias(source: Path, column_map: tuple[str, ...], by: str | None) -> None:
+    """Measure what sways a judge besides quality.
 
-    SOURCE is a run or a file, as for `rank`. Gold, where there is some, shows what a preference
-    for length or a family is worth.
+    Reports position bias, length bias, self-preference by model family, and label mass.
+
+    The source is a run or a file, as for `rank`. If it has gold, the report also shows how far
+    people share the judge's preference for length or a family.
     """
     from steelyard.cli.ranking_text import format_bias
     from steelyard.ranking.bias_report import bias as bias_source
 
-    content = bias_source(source, columns(column_map), by)
-    if json_out:
-        print_json(content)
-    else:
-        click.echo(format_bias(content))
+    emit(bias_source(source, columns_of(column_map), by), format_bias)

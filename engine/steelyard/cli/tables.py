@@ -1,4 +1,4 @@
-"""Tables of text for a terminal."""
+"""Tables, lists of fields and quotations as text for a terminal."""
 
 from __future__ import annotations
 
@@ -23,3 +23,14 @@ def format_cell(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.3f}" if isinstance(value, float) else escape(value)
+
+
+def format_fields(fields: Sequence[tuple[str, str]]) -> str:
+    """Return one line per field, `name: text`, with all texts beginning in one column."""
+    width = max(len(name) for name, _ in fields) + 2
+    return "\n".join(f"{name + ':':<{width}}{text}" for name, text in fields)
+
+
+def format_quote(text: str) -> str:
+    """Mark every line of a text as quoted."""
+    return "\n".join(f"  | {line}" for line in text.split("\n"))

@@ -1,4 +1,4 @@
-"""Verdicts that were made elsewhere become a run: tables -> verdicts in Parquet -> DuckDB.
+"""Turns verdicts that were made elsewhere into a run: tables -> verdicts in Parquet -> DuckDB.
 
 Preferences are brought to [0, 1] here and nowhere else, and never stored on another scale.
 """
@@ -14,7 +14,6 @@ from typing import Any
 
 from steelyard.comparisons.import_rows import (
     PROTOCOL,
-    VERDICT_TABLE,
     Reading,
     read_verdicts,
     verdict_schema,
@@ -22,14 +21,21 @@ from steelyard.comparisons.import_rows import (
 from steelyard.core.config import fingerprint
 from steelyard.errors import EXIT_DONE, EXIT_ROW_ERRORS, InputRefused, UsageError, escape
 from steelyard.input import Limits, ShardSet, open_shards
+from steelyard.input.problems import list_columns
+from steelyard.input.roles import MODELS, VERDICT_TABLE
 from steelyard.input.stream import read
-from steelyard.store.run_record import new_record
-from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.run_record import (
+    ImportedRecord,
+    ImportRecord,
+    common_fields,
+    write_record,
+)
+from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import handoff
 from steelyard.store.verdicts.imported import ImportWriter
 
 CONSTANT = "="  # --map model_b==NAME
-_MAY_BE_CONSTANT = ("model_a", "model_b")
 
 
 def import_tables(
@@ -40,13 +46,13 @@ def import_tables(
     scale: str | None = None,
     judge: str = PROTOCOL,
 ) -> int:
-    """Make a run of verdicts that stand in tables.
+    """Make a run of tables with verdicts that were made elsewhere.
 
     Args:
         inputs: Parquet files, folders, patterns or URLs.
         run: the run directory, which must not hold a run.
         column_map: role -> column, or `=NAME` for a competitor that is the same in all rows.
-        scale: the preference that says "b wins", two dots, the one that says "a wins"; None: 0..1.
+        scale: the preference that means "b wins", two dots, the one for "a wins"; None: 0..1.
         judge: who made the verdicts.
 
     Returns:
@@ -56,8 +62,8 @@ def import_tables(
         UsageError: the map or the scale is wrong, or there is a run already.
         InputRefused: the tables cannot be read, lack a role, or no row is good.
     """
-    place = RunDir(run)
-    place.check_place()
+    target = RunDir(run)
+    target.check()
     if not judge.strip():
         raise UsageError("the judge has no name", remedy="--judge NAME says who made the verdicts")
     low, high = _scale("0..1" if scale is None else scale)
@@ -70,21 +76,20 @@ def import_tables(
         column = escape(tables.roles["winner"])
         raise UsageError(
             f"--scale {escape(scale)} has no effect on the winners in {column}",
-            effect="nothing was imported",
             remedy="leave it out, or name the column of preferences: --map preference=COLUMN"
             " --map winner=",
         )
-    with place.lock():
-        if place.passport.exists():
+    with target.lock():
+        if target.record_file.exists():
             raise UsageError(
                 "there is a run already",
                 place=str(run),
                 effect="nothing was changed",
                 remedy="name a new folder with --run",
             )
-        imported = _write(place, tables, reading)
-        place.write_passport(_passport(imported, tables, reading))
-        handoff.compact(place)
+        imported = _write(target, tables, reading)
+        write_record(target, _record(imported, tables, reading))
+        handoff.compact(RunSnapshot.take(run))
     return EXIT_ROW_ERRORS if imported["rejected"] else EXIT_DONE
 
 
@@ -97,21 +102,21 @@ def _scale(text: str) -> tuple[float, float]:
     if not dots or not all(map(math.isfinite, ends)) or ends[0] == ends[1]:
         raise UsageError(
             f"--scale is {escape(text)!r}",
-            remedy="write the preference that says b wins, two dots, and the one that says a wins:"
-            " 0..1, or 1..2, or 2..1",
+            remedy="write the preference that means b wins, two dots, and the one that means a"
+            " wins: 0..1, or 1..2, or 2..1",
         )
     return ends
 
 
 def _constants(column_map: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The map with no column for constant competitors, and these by role."""
+    """Return the map with no column for constant competitors, and these by role."""
     constants = {
         role: column.removeprefix(CONSTANT)
         for role, column in column_map.items()
         if column.startswith(CONSTANT)
     }
     for role, name in constants.items():
-        if role not in _MAY_BE_CONSTANT or not name.strip():
+        if role not in MODELS or not name.strip():
             raise UsageError(
                 f"--map {escape(role)}=={escape(name)} gives no competitor's name",
                 remedy="only model_a and model_b can be the same in all rows: --map model_b==NAME",
@@ -120,22 +125,25 @@ def _constants(column_map: Mapping[str, str]) -> tuple[dict[str, str], dict[str,
 
 
 def _check_result(tables: ShardSet) -> None:
-    found = {"preference", "winner"} & tables.roles.keys()
-    if len(found) == 1:
-        return
-    columns = ", ".join(map(escape, [*tables.roles.values(), *tables.metadata.names][:12]))
-    raise InputRefused(
-        "preference and winner are both there" if found else "no column for preference or winner",
-        place=escape(tables.sources[0].name, 200),
-        effect="nothing was imported",
-        remedy="leave one out: --map winner= or --map preference="
-        if found
-        else f"name it: --map preference=COLUMN or --map winner=COLUMN; the columns are {columns}",
-    )
+    place = escape(tables.sources[0].name, 200)
+    results = {"preference", "winner"} & tables.roles.keys()
+    if not results:
+        columns = list_columns([*tables.roles.values(), *tables.metadata.names])
+        raise InputRefused(
+            "no column for preference or winner",
+            place=place,
+            remedy=f"name it: --map preference=COLUMN or --map winner=COLUMN; {columns}",
+        )
+    if len(results) > 1:
+        raise InputRefused(
+            "preference and winner are both there",
+            place=place,
+            remedy="leave one out: --map winner= or --map preference=",
+        )
 
 
-def _write(place: RunDir, tables: ShardSet, reading: Reading) -> dict[str, Any]:
-    writer = ImportWriter(place, verdict_schema(tables.metadata))
+def _write(target: RunDir, tables: ShardSet, reading: Reading) -> dict[str, Any]:
+    writer = ImportWriter(target, verdict_schema(tables.metadata))
     first: str | None = None
     try:
         with closing(read(tables, Limits())) as batches:
@@ -149,7 +157,6 @@ def _write(place: RunDir, tables: ShardSet, reading: Reading) -> dict[str, Any]:
             raise InputRefused(
                 f"every row was refused ({reasons}); {first}",
                 place=escape(tables.sources[0].name, 200),
-                effect="nothing was imported",
                 remedy="see --map and --scale in docs/cli.md",
             )
     except BaseException:
@@ -158,21 +165,22 @@ def _write(place: RunDir, tables: ShardSet, reading: Reading) -> dict[str, Any]:
     return writer.commit()
 
 
-def _passport(imported: dict[str, Any], tables: ShardSet, reading: Reading) -> dict[str, Any]:
-    """The content of run.json."""
-    how = {
-        "tables": [source.name for source in tables.sources],
-        "paths": [source.path for source in tables.sources],
-        "columns": {**tables.roles, **{k: CONSTANT + v for k, v in reading.constants.items()}},
-        "b_wins": reading.low,
-        "a_wins": reading.high,
-    }
-    return new_record(
-        tables,
+def _record(imported: dict[str, Any], tables: ShardSet, reading: Reading) -> ImportedRecord:
+    """Return the record of an imported run."""
+    constants = {role: CONSTANT + name for role, name in reading.constants.items()}
+    return ImportedRecord(
+        **common_fields(tables),
         # What a calibrator depends on: who judged, not which tables hold it.
         fingerprint=fingerprint({"judge": reading.judge, "protocol": PROTOCOL}),
         config={"judge": reading.judge, "protocol": PROTOCOL},
-        judges=[{"name": reading.judge}],
-        inquiry={"protocols": [{"name": PROTOCOL}]},
-        **{IMPORTED: {**how, **imported}},
+        judges=({"name": reading.judge},),
+        inquiry={"protocols": ({"name": PROTOCOL},)},
+        imported=ImportRecord(
+            tables=tuple(source.name for source in tables.sources),
+            paths=tuple(source.path for source in tables.sources),
+            columns={**tables.roles, **constants},
+            b_wins=reading.low,
+            a_wins=reading.high,
+            **imported,
+        ),
     )

@@ -1,43 +1,45 @@
 """Comparisons of a run, or of any Parquet file: named roles -> one checked Arrow table.
 
 A source is a run directory, a `.duckdb` file that Steelyard wrote, or Parquet of any other tool: a
-file, a folder or a pattern. The table has one column a role, under the role's name:
+file, a folder or a pattern. The table has one column per role, under the role's name:
 
 | role | becomes |
 |---|---|
 | model_a, model_b | dictionary of strings, trimmed, neither null nor empty |
 | preference | float64 in [0, 1]: P(a is better) + half of P(tie) |
-| tie | float64 in [0, 1], P(tie); null where the source does not tell ties apart |
-| score | float64, finite; a logit as it stands |
+| tie | float64 in [0, 1], P(tie); null where the source does not know ties |
+| score | float64, finite; a logit as it is |
 | instruction | uint64, the cluster (`clusters.instruction_ids`); the pair where none is named |
 | weight | float64 in [1e-9, 1e12]; rows of weight 0 are left out |
 | length_a, length_b | float64, from 0 to 2**31 - 1; null where it is not known |
 | preference_ab, preference_ba | float64 in [0, 1]: `preference` as read in each order |
 | calibrated_preference, calibrated_tie | float64 in [0, 1] |
 | pair_id | string |
-| gold | votes for a, b and a tie (records.GOLD); null where a row has none |
+| gold | votes for a, b and a tie (schemas.GOLD); null where a row has none |
 
 Any other name is a column of the source (or a field of `metadata`), taken as it is.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
-from steelyard.comparisons.checks import PAIR, Checks, checked
-from steelyard.errors import InputRefused, UsageError, escape
-from steelyard.input import discover
-from steelyard.input.table_roles import ROLES, assign, cluster_columns, expression
-from steelyard.store.rundir import RunDir
-from steelyard.store.verdicts.database import Connection, lock, one_row, open_sql
+from steelyard.comparisons.checks import PAIR, check_batch
+from steelyard.errors import InputRefused, UsageError
+from steelyard.input.problems import RowProblems
+from steelyard.input.roles import COMPARISONS
+from steelyard.input.side_files import open_dataset
+from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
+from steelyard.store.snapshot import RunSnapshot
+from steelyard.store.sql import Connection, lock, one_row, open_file, open_memory, refusing
+from steelyard.store.verdicts.database import open_sql
 
 BATCH = 1 << 20  # rows that are checked at a time
 SOURCE = "source_rows"
@@ -56,17 +58,17 @@ class NothingLeft(InputRefused):
 class Comparisons:
     """Checked comparisons, in the order of the source."""
 
-    table: pa.Table  # one column a role that was asked for and is there
-    left_out: dict[str, int]  # reason -> rows without a preference, which are no comparisons
+    table: pa.Table  # one column per role that was asked for and is there
+    left_out: dict[str, int]  # reason -> rows without a preference, which compare nothing
     columns: dict[str, str]  # role -> the column or expression that was read
 
     def has(self, *roles: str) -> bool:
-        """Whether the source has all these roles."""
+        """Return whether the source has all these roles."""
         return set(roles) <= set(self.table.column_names)
 
 
 def read_comparisons(
-    path: Path,
+    source: Path | RunSnapshot,
     columns: Mapping[str, str] | None,
     need: Sequence[str],
     want: Sequence[str] = (),
@@ -75,7 +77,7 @@ def read_comparisons(
     """Read what a statistic needs from a run or a file.
 
     Args:
-        path: run directory, `.duckdb` file, or Parquet file, folder or pattern.
+        source: run, run directory, `.duckdb` file, or Parquet file, folder or pattern.
         columns: role -> column, as `--map` gives it. In parentheses it is an expression over the
             columns, in DuckDB's SQL: `preference=(score - 1)`. An empty one leaves the role out.
         need: roles, or names of columns, that have to be there.
@@ -88,25 +90,19 @@ def read_comparisons(
         NothingLeft: no row can be used.
         IntegrityFault: a file of the run is damaged.
     """
-    with _open(path) as (connection, names):
-        columns = columns or {}
-        roles = assign(str(path), names, columns, need, want)
+    path = source if isinstance(source, Path) else source.run.root
+    with _open(source) as (connection, names):
+        column_map = columns or {}
+        roles = resolve_sql(str(path), names, column_map, need, want)
         left_out, where = _left_out(connection, names)
-        try:
-            if "instruction" in {*need, *want} - columns.keys():
-                own, pair = cluster_columns(str(path), names, columns)
-                roles |= _clusters(connection, own, pair, where)
+        with refusing(partial(_unreadable, path)):
+            if "instruction" in {*need, *want} - column_map.keys():
+                pair = resolve_sql(str(path), names, column_map, (), ["pair_id"]).get("pair_id")
+                roles |= _clusters(connection, names, pair, where)
             roles = _without_empty(connection, roles, want, where)
             query = f"SELECT {_select(connection, roles)} FROM {SOURCE}{where}"  # noqa: S608
-            table, more = _read(connection, query, Checks(str(path)), each or (lambda batch: batch))
-        except duckdb.Error as error:
-            words = " ".join(str(error).split("\n\n", maxsplit=1)[0].split())
-            raise UsageError(
-                f"DuckDB cannot read the columns: {escape(words, 300)}",
-                place=str(path),
-                remedy="check --map: a column's name, or an expression in parentheses",
-            ) from None
-    left_out = {key: count for key, count in (left_out | more).items() if count}
+            reader = connection.sql(query).to_arrow_reader(BATCH)
+            table = _read(reader, str(path), left_out, each or (lambda batch: batch))
     if not len(table):
         raise NothingLeft(
             "no comparison is left"
@@ -116,35 +112,50 @@ def read_comparisons(
         )
     if pair := roles.pop(PAIR, None):
         roles["instruction"] += f", else {pair}"
-    return Comparisons(table, left_out, roles)
+    return Comparisons(table, dict(left_out), roles)
+
+
+def _unreadable(path: Path, words: str) -> UsageError:
+    return UsageError(
+        f"DuckDB cannot read the columns: {words}",
+        place=str(path),
+        remedy="check --map: a column's name, or an expression in parentheses",
+    )
 
 
 def describe(left_out: Mapping[str, int]) -> str:
-    """What was left out, as words."""
+    """Return in words what was left out."""
     return ", ".join(f"{count:,} rows: {reason}" for reason, count in left_out.items())
 
 
 def _clusters(
-    connection: Connection, own: Sequence[str], pair: str | None, where: str
+    connection: Connection, names: Mapping[str, str], pair: str | None, where: str
 ) -> dict[str, str]:
-    """The first of these columns that has values, and the pair for rows where it has none."""
-    candidates = [*own, *([pair] if pair else [])]
-    if not candidates:
-        return {}
-    counts = ", ".join(f"count({sql})" for sql in candidates)
-    query = f"SELECT count(*), {counts} FROM {SOURCE}{where}"  # noqa: S608 - names are checked
-    total, *found = one_row(connection, query)
-    filled = {sql: count for sql, count in zip(candidates, found, strict=True) if count}
+    """Choose the first cluster column that has values, and the pair for rows where it has none."""
+    known = [name for name in COMPARISONS.names["instruction"] if name != "pair_id"]
+    candidates = [*(names[name] for name in known if name in names), *([pair] if pair else [])]
+    total, counts = _count_values(connection, candidates, where)
+    filled = [sql for sql in candidates if counts[sql]]
     if not filled:
         return {}
-    chosen = next(iter(filled))
-    if filled[chosen] == total or pair == chosen or pair not in filled:
+    chosen = filled[0]
+    if counts[chosen] == total or pair == chosen or pair not in filled:
         return {"instruction": chosen}
     return {"instruction": chosen, PAIR: pair}
 
 
+def _count_values(
+    connection: Connection, columns: Sequence[str], where: str
+) -> tuple[int, dict[str, int]]:
+    """Return how many rows there are, and in how many each column has a value."""
+    counts = ", ".join(["count(*)", *(f"count({sql})" for sql in columns)])
+    query = f"SELECT {counts} FROM {SOURCE}{where}"  # noqa: S608 - names are checked
+    total, *filled = one_row(connection, query)
+    return total, dict(zip(columns, filled, strict=True))
+
+
 def _select(connection: Connection, roles: Mapping[str, str]) -> str:
-    chosen = {role: expression(role, roles) for role in roles}
+    chosen = {role: typed_sql(role, sql) for role, sql in roles.items()}
     if sql := roles.get("instruction"):
         kind = connection.sql(f"SELECT {sql} FROM {SOURCE} LIMIT 0").types[0].id  # noqa: S608
         chosen["instruction"] = sql if kind in COUNTED else f"CAST({sql} AS VARCHAR)"
@@ -156,51 +167,50 @@ def _select(connection: Connection, roles: Mapping[str, str]) -> str:
 def _without_empty(
     connection: Connection, roles: dict[str, str], want: Sequence[str], where: str
 ) -> dict[str, str]:
-    """The roles without those wanted ones that no row has a value for, as a run's gold may be."""
+    """Drop the wanted roles that no row has a value for, as a run's gold may be."""
     wanted = [role for role in roles if role in want]
-    if not wanted:
-        return roles
-    counts = ", ".join(f"count({roles[role]})" for role in wanted)
-    found = one_row(connection, f"SELECT {counts} FROM {SOURCE}{where}")  # noqa: S608
-    empty = {role for role, count in zip(wanted, found, strict=True) if not count}
-    return {role: sql for role, sql in roles.items() if role not in empty}
+    _, counts = _count_values(connection, [roles[role] for role in wanted], where)
+    return {role: sql for role, sql in roles.items() if role not in wanted or counts[sql]}
 
 
 def _read(
-    connection: Connection,
-    query: str,
-    checks: Checks,
+    reader: pa.RecordBatchReader,
+    place: str,
+    left_out: Counter[str],
     each: Callable[[pa.RecordBatch], pa.RecordBatch],
-) -> tuple[pa.Table, dict[str, int]]:
-    reader = connection.sql(query).to_arrow_reader(BATCH)
-    batches = [each(checked(batch, checks)) for batch in reader]
-    checks.refuse()
-    if not batches:
-        return pa.table({}), checks.left_out
-    return pa.Table.from_batches(batches).unify_dictionaries(), checks.left_out
+) -> pa.Table:
+    problems = RowProblems()
+    rows, batches = 0, []
+    for batch in reader:
+        rows += len(batch)
+        batches.append(each(check_batch(batch, problems, left_out)))
+    problems.refuse(InputRefused, place, rows)
+    return pa.Table.from_batches(batches).unify_dictionaries() if batches else pa.table({})
 
 
-def _left_out(connection: Connection, names: Sequence[str]) -> tuple[dict[str, int], str]:
-    """Rows that a run marks as without numbers, by status, and the WHERE that leaves them out."""
-    if not {"status", "raw_preference"} <= set(names):
-        return {}, ""
-    found = connection.sql(
+def _left_out(connection: Connection, names: Mapping[str, str]) -> tuple[Counter[str], str]:
+    """Count a run's rows without numbers by status; the WHERE that leaves them out follows."""
+    if any(names.get(name) != quoted(name) for name in ("status", "raw_preference")):
+        return Counter(), ""
+    counts = connection.sql(
         f"SELECT status, count(*) FROM {SOURCE} WHERE status <> 'ok' GROUP BY 1 ORDER BY 1"  # noqa: S608
     ).fetchall()
-    return {f"status {status}": count for status, count in found}, " WHERE status = 'ok'"
+    return Counter({f"status {status}": rows for status, rows in counts}), " WHERE status = 'ok'"
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[Connection, list[str]]]:
-    """A locked connection on which the source's rows have the name SOURCE, and their columns."""
-    if (path / "run.json").exists():
-        with open_sql(RunDir(path)) as connection:
+def _open(path: Path | RunSnapshot) -> Iterator[tuple[Connection, dict[str, str]]]:
+    """Open a locked connection with the source's rows as SOURCE; give it and their columns."""
+    if isinstance(path, Path) and (path / "run.json").exists():
+        path = RunSnapshot.take(path)
+    if isinstance(path, RunSnapshot):
+        with open_sql(path) as connection:
             yield connection, _named(connection, "SELECT * FROM verdicts")
     else:
-        connection = _database(path) if path.suffix == ".duckdb" else duckdb.connect(":memory:")
+        connection = _database(path) if path.suffix == ".duckdb" else open_memory()
         try:
             if path.suffix != ".duckdb":
-                connection.register("parquet_rows", _dataset(path))
+                connection.register("parquet_rows", open_dataset(path))
             lock(connection)
             table = "verdicts" if path.suffix == ".duckdb" else "parquet_rows"
             yield connection, _named(connection, f"SELECT * FROM {table}")  # noqa: S608
@@ -208,49 +218,33 @@ def _open(path: Path) -> Iterator[tuple[Connection, list[str]]]:
             connection.close()
 
 
-def _named(connection: Connection, query: str) -> list[str]:
+def _named(connection: Connection, query: str) -> dict[str, str]:
+    """Give the query's rows the name SOURCE, and return the SQL of each column by its name.
+
+    Fields of `metadata` are columns, too, as `metadata.name` where the name is taken.
+    """
     connection.execute(f"CREATE TEMP VIEW {SOURCE} AS {query}")
     described = connection.execute(f"DESCRIBE {SOURCE}").fetchall()
-    names = [row[0] for row in described]
+    names = {row[0]: quoted(row[0]) for row in described}
     fields = next((row[1] for row in described if row[0] == "metadata"), "")
     if fields.startswith("STRUCT"):
         inner = connection.sql(f"SELECT metadata.* FROM {SOURCE} LIMIT 0").columns  # noqa: S608
-        names += [f"metadata.{name}" for name in inner]
+        names |= {
+            f"metadata.{name}" if name in names else name: f"metadata.{quoted(name)}"
+            for name in inner
+        }
     return names
 
 
 def _database(path: Path) -> Connection:
-    try:
-        connection = duckdb.connect(str(path), read_only=True)
-        connection.execute("SELECT * FROM verdicts LIMIT 0")
-    except duckdb.Error as error:
-        words = str(error).split("\n", maxsplit=1)[0]
-        raise UsageError(
-            f"this is no database with verdicts: {escape(words, 200)}",
+    def refusal(words: str) -> UsageError:
+        return UsageError(
+            f"this is not a database with verdicts: {words}",
             place=str(path),
             remedy="name a file that `steelyard score` or `steelyard compact` wrote",
-        ) from None
+        )
+
+    with refusing(refusal):
+        connection = open_file(path)
+        connection.execute("SELECT * FROM verdicts LIMIT 0")
     return connection
-
-
-def _dataset(path: Path) -> ds.Dataset:
-    files = [source.path for source in discover([path])]
-    for file in files:  # each alone: an error of all together does not say which it is
-        try:
-            names = pq.read_schema(file).names
-        except (pa.ArrowException, OSError) as error:
-            raise InputRefused(
-                f"this is no Parquet that can be read: {escape(error, 200)}",
-                place=file,
-                remedy="name a run directory, a .duckdb file of a run, or Parquet files",
-            ) from None
-        if not names:
-            raise InputRefused(
-                "this Parquet has no columns",
-                place=file,
-                remedy="name a file with comparisons, or take it out of the folder",
-            )
-    return ds.dataset(files, format="parquet")
-
-
-__all__ = ["ROLES", "Comparisons", "NothingLeft", "describe", "read_comparisons"]

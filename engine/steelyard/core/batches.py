@@ -1,14 +1,17 @@
-"""Batches between plan, feed, judge and parts: token rows, prompts, reads."""
+"""Columns that pass between planner, feed, judge and parts: token rows, prompts, reads."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from steelyard.core.schemas import Bool, Float64, Int32, Int64
+from steelyard.core.arrow import offsets_of
+from steelyard.core.schemas import Bool, Float64, Int32, Int64, UInt64
 
 TokenIds = Sequence[int] | Int32
 
@@ -28,21 +31,53 @@ class TokenRows:
 
     @property
     def lengths(self) -> Int64:
-        """Tokens a row."""
+        """Tokens per row."""
         return np.diff(self.offsets)
 
     @classmethod
     def of(cls, rows: Sequence[TokenIds]) -> TokenRows:
-        """Rows of their own, one after the other."""
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        """Join single rows, in their order."""
         parts = [np.zeros(0, dtype=np.int32), *(np.asarray(row, dtype=np.int32) for row in rows)]
-        return cls(np.concatenate(parts), offsets)
+        return cls(np.concatenate(parts), offsets_of([len(row) for row in rows]))
+
+    @classmethod
+    def concat(cls, tables: Sequence[TokenRows]) -> TokenRows:
+        """Join the rows of one or more tables, in their order."""
+        lengths = np.concatenate([table.lengths for table in tables])
+        return cls(np.concatenate([table.tokens for table in tables]), offsets_of(lengths))
 
     def split(self) -> list[Int32]:
-        """The rows, as views."""
-        bounds = self.offsets.tolist()
-        return [self.tokens[start:end] for start, end in pairwise(bounds)]
+        """Return the rows, as views."""
+        return [self.tokens[start:end] for start, end in pairwise(self.offsets.tolist())]
+
+    def slice(self, start: int, end: int) -> TokenRows:
+        """Return rows from `start` up to `end`; the tokens are a view."""
+        offsets = self.offsets[start : end + 1]
+        return TokenRows(self.tokens[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+    def take(self, indices: Int64) -> TokenRows:
+        """Copy the rows at these indices, in their order."""
+        from steelyard_kernels.ragged import join  # Numba takes a second to import
+
+        lengths = self.lengths[indices]
+        return TokenRows(join(self.tokens, self.offsets[indices], lengths), offsets_of(lengths))
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """Planned pairs, n of them, row by row the same in all columns.
+
+    `digests[name]` is the digest of text `name` as two 64-bit words, shape (n, 2); names without
+    any text are left out, and a null among the texts has a digest without meaning.
+    """
+
+    pairs: pa.RecordBatch  # PAIRS without PLACED; the struct `metadata` may follow
+    texts: pa.RecordBatch  # TEXTS
+    digests: dict[str, UInt64]
+    text_bytes: Int64  # UTF-8 of the pair's texts together
+
+    def __len__(self) -> int:
+        return len(self.pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,56 +106,75 @@ class Workload:
 
     prompts: int  # unique prompts at most
     longest_prompt: int  # tokens, an upper bound
-    writes: int = 1  # tokens that it may add to a prompt
-    images: int = 0  # of a prompt, at most
+    writes: int = 1  # tokens that the judge may add to a prompt
+    images: int = 0  # per prompt, at most
     image_folder: str | None = None  # where they are (store/images.py)
 
 
 @dataclass(frozen=True, slots=True)
 class PromptBatch:
-    """Prompts of one bucket in feeding order; prompt i is tokens[offsets[i]:offsets[i + 1]]."""
+    """Prompts of one bucket in feeding order, n of them."""
 
     bucket: int
-    keys: list[bytes]  # n of KEY_BYTES each
-    tokens: Int32  # flat
-    offsets: Int64  # n + 1
-    truncated: Bool  # n
-    images: Sequence[tuple[str, ...]] = ()  # digests of each prompt's images; (): none has any
+    keys: list[bytes]  # KEY_BYTES each
+    rows: TokenRows
+    truncated: Bool
+    images: Sequence[tuple[str, ...]] = ()  # digests of each prompt's images; (): no prompt has any
 
     def __len__(self) -> int:
         return len(self.keys)
 
+    def slice(self, start: int, end: int) -> PromptBatch:
+        """Return the prompts from `start` up to `end`; the tokens are a view."""
+        return PromptBatch(
+            self.bucket,
+            self.keys[start:end],
+            self.rows.slice(start, end),
+            self.truncated[start:end],
+            self.images[start:end],
+        )
+
+    def take(self, indices: Int64) -> PromptBatch:
+        """Copy the prompts at these indices, in their order."""
+        chosen = indices.tolist()
+        return PromptBatch(
+            self.bucket,
+            [self.keys[index] for index in chosen],
+            self.rows.take(indices),
+            self.truncated[indices],
+            [self.images[index] for index in chosen] if self.images else (),
+        )
+
     def ids(self, index: int) -> list[int]:
-        """Token ids of one prompt, as vLLM wants them."""
-        ids: list[int] = self.tokens[self.offsets[index] : self.offsets[index + 1]].tolist()
+        """Return the token ids of one prompt, as vLLM takes them."""
+        ids: list[int] = self.rows[index].tolist()
         return ids
+
+    def images_of(self, index: int) -> tuple[str, ...]:
+        """Return the digests of one prompt's images."""
+        return self.images[index] if self.images else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Generations:
-    """What judges wrote, by read; see READS for the columns."""
+    """What judges wrote, by read; READS describes the columns."""
 
     output: list[str | None]
     numbers: list[list[float] | None]
     forced: Bool
     output_tokens: Int32
 
-    def take(self, at: Int64) -> Generations:
-        """The rows at these indices."""
-        return Generations(
-            output=[self.output[index] for index in at.tolist()],
-            numbers=[self.numbers[index] for index in at.tolist()],
-            forced=self.forced[at],
-            output_tokens=self.output_tokens[at],
-        )
+    def take(self, indices: Int64) -> Generations:
+        """Return the rows at these indices."""
+        return Generations(*_take_columns(self, indices))
 
 
 @dataclass(frozen=True, slots=True)
 class ReadBatch:
     """Reads in the order in which they finished; columns of length n, rows are unique prompts.
 
-    `status[i]` is one of the STATUS_ words. Where it is not ok, the row's numbers mean nothing,
-    are written as nulls, and `errors[i]` says why.
+    `status[i]` is one of the STATUS_ words. Where it is not ok, the row's numbers have no meaning
+    and are written as nulls, and `errors[i]` gives the reason.
     """
 
     keys: list[bytes]
@@ -138,19 +192,17 @@ class ReadBatch:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def take(self, indices: list[int]) -> ReadBatch:
-        """The rows at these indices."""
-        at = np.asarray(indices, dtype=np.int64)
-        return ReadBatch(
-            keys=[self.keys[index] for index in indices],
-            buckets=self.buckets[at],
-            status=[self.status[index] for index in indices],
-            label_logprobs=self.label_logprobs[at],
-            label_mass=self.label_mass[at],
-            argmax_outside=self.argmax_outside[at],
-            truncated=self.truncated[at],
-            prompt_tokens=self.prompt_tokens[at],
-            cached_tokens=self.cached_tokens[at],
-            errors=[self.errors[index] for index in indices],
-            written=None if self.written is None else self.written.take(at),
-        )
+    def take(self, indices: Int64) -> ReadBatch:
+        """Return the rows at these indices."""
+        return ReadBatch(*_take_columns(self, indices))
+
+
+def _take_columns(batch: Generations | ReadBatch, indices: Int64) -> Iterator[Any]:
+    for entry in fields(batch):
+        column = getattr(batch, entry.name)
+        if isinstance(column, list):
+            yield [column[index] for index in indices.tolist()]
+        elif isinstance(column, Generations):
+            yield column.take(indices)
+        else:
+            yield None if column is None else column[indices]

@@ -1,32 +1,31 @@
-"""Options from TOML and the command line -> RunConfig. Unknown keys are refused."""
+"""The options of a run, from a TOML file and the command line."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import xxhash
 
-from steelyard.errors import UsageError, escape
+from steelyard.errors import UsageError, did_you_mean, escape
 
 Scalar = str | int | float | bool
 
 MOST_SAMPLES = 100
 OVERLONG = ("reject", "truncate")
 ON_BAD_ROW = ("reject", "fail")
-ABSENT: dict[str, type] = {"tie_band": float}  # options that are None if left out, and no text
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """All that a user can decide about a run. The TOML file has the same names.
+    """All that a user can decide about a run; the keys of the TOML file have the same names.
 
     The last four are for tests and unusual machines, and have no option on the command line.
     """
@@ -51,24 +50,24 @@ class RunConfig:
     part_seconds: float = 60.0
 
     def anchored(self) -> RunConfig:
-        """The same with absolute paths, so that a run can be resumed from any folder."""
+        """Make all paths absolute, so that a run can be resumed from any folder."""
         return replace(
             self,
             inputs=tuple(map(_absolute, self.inputs)),
             reuse=tuple(map(_absolute, self.reuse)),
-            judge=tuple(_absolute(one) if _is_folder(one) else one for one in self.judge),
+            judge=tuple(_absolute(name) if _is_folder(name) else name for name in self.judge),
             protocol=tuple(
-                _absolute(one) if one.endswith(".toml") else one for one in self.protocol
+                _absolute(name) if name.endswith(".toml") else name for name in self.protocol
             ),
             criteria=None if self.criteria is None else _absolute(self.criteria),
             examples=None if self.examples is None else _absolute(self.examples),
         )
 
     def validate(self) -> RunConfig:
-        """Check what one value alone can tell.
+        """Check each value, as far as that needs neither files nor a judge, and return the config.
 
         Raises:
-            UsageError: names the option and what it may be.
+            UsageError: a value is not allowed.
         """
         _one_of("overlong", self.overlong, OVERLONG)
         _one_of("on_bad_row", self.on_bad_row, ON_BAD_ROW)
@@ -80,7 +79,8 @@ class RunConfig:
                 raise UsageError(f"a {name} is named twice", remedy=f"name each {name} once")
         if self.revision and len(self.judge) > 1:
             raise UsageError(
-                "`revision` of several judges", remedy="download them, and name their folders"
+                "`revision` is for one judge, but several are named",
+                remedy="download them, and name their folders",
             )
         if not 0 <= self.samples <= MOST_SAMPLES:
             raise UsageError(
@@ -90,7 +90,7 @@ class RunConfig:
         if self.tie_band is not None and not 0 <= self.tie_band < math.inf:
             raise UsageError(
                 f"`tie_band` is {self.tie_band}",
-                remedy="give a number from 0 on, or leave it out for the protocol's own",
+                remedy="give a number from 0, or leave it out for the protocol's own",
             )
         for name in ("replicas", "max_row_bytes", "bucket_bytes", "part_rows", "part_seconds"):
             if getattr(self, name) <= 0:
@@ -100,30 +100,37 @@ class RunConfig:
                 )
         return self
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, as they stand in run.json."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
-
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], place: str) -> RunConfig:
-        """A config from plain values.
+        """Make a config from plain values.
+
+        Args:
+            values: by key.
+            place: where they come from, for errors.
 
         Raises:
-            UsageError: a key is unknown, or a value has the wrong type; `place` says where.
+            UsageError: a key is unknown, or a value has the wrong type.
         """
-        known = {entry.name: entry for entry in fields(cls)}
+        known = {entry.name: entry.default for entry in fields(cls)}
         for key in values:
             if key not in known:
                 raise unknown_key(key, known, place)
-        defaults = cls()
-        checked = {
-            key: _typed(key, value, getattr(defaults, key), place) for key, value in values.items()
-        }
-        return replace(defaults, **checked).validate()
+        lists = {key for key, default in known.items() if isinstance(default, tuple)}
+        try:
+            config = msgspec.convert(
+                {k: [v] if k in lists and isinstance(v, str) else v for k, v in values.items()}, cls
+            )
+        except msgspec.ValidationError as error:
+            raise UsageError(
+                f"a value has the wrong type: {escape(error, 200)}",
+                place=place,
+                remedy="see docs/cli.md for an example",
+            ) from None
+        return config.validate()
 
 
 def load_toml(path: Path) -> dict[str, Any]:
-    """The values of a TOML file.
+    """Read a TOML file.
 
     Raises:
         UsageError: it cannot be read.
@@ -139,7 +146,12 @@ def load_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_pairs(option: str, values: tuple[str, ...], *, empty: bool = False) -> dict[str, str]:
-    """`key=value` arguments of a repeatable option; the value may be `empty` where that means none.
+    """Parse the `key=value` arguments of a repeatable option.
+
+    Args:
+        option: its name, for errors.
+        values: the arguments.
+        empty: whether a value may be empty.
 
     Raises:
         UsageError: an argument has no `=`, or a key comes twice.
@@ -161,7 +173,7 @@ def parse_pairs(option: str, values: tuple[str, ...], *, empty: bool = False) ->
 
 
 def scalar(text: str) -> Scalar:
-    """A value of `--engine key=value` as TOML would read it, else the text itself."""
+    """Read a value of `--engine key=value` as TOML would; a value that TOML refuses is a text."""
     try:
         value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
@@ -170,17 +182,13 @@ def scalar(text: str) -> Scalar:
 
 
 def unknown_key(key: str, known: Mapping[str, Any] | list[str], place: str) -> UsageError:
-    """The error for a key that nobody knows, with what may have been meant."""
-    close = difflib.get_close_matches(key, list(known), n=2)
-    return UsageError(
-        f"unknown key {escape(key)!r}",
-        place=place,
-        remedy=f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}",
-    )
+    """Return the error for an unknown key, with the names that may have been meant."""
+    remedy = did_you_mean(key, known, f"known: {', '.join(known)}")
+    return UsageError(f"unknown key {escape(key)!r}", place=place, remedy=remedy)
 
 
 def fingerprint(content: Any) -> str:  # noqa: ANN401 - any JSON value
-    """xxh3_128 of canonical JSON, 32 hex digits."""
+    """Hash canonical JSON with xxh3_128, to 32 hex digits."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return xxhash.xxh3_128_hexdigest(text.encode())
 
@@ -198,24 +206,3 @@ def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
         raise UsageError(
             f"`{option}` is {escape(value)!r}", remedy=f"choose one of: {', '.join(allowed)}"
         )
-
-
-def _typed(key: str, value: Any, default: Any, place: str) -> Any:  # noqa: ANN401
-    kind = type(default) if default is not None else ABSENT.get(key, str)
-    if kind is tuple and isinstance(value, str):
-        value = [value]
-    if kind is tuple and isinstance(value, list | tuple):
-        if all(isinstance(entry, str) for entry in value):
-            return tuple(value)
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif value is None and default is None:
-        return None
-    elif type(value) is kind:
-        return value
-    names = {tuple: "a list of texts", dict: "a table", str: "a text", int: "a whole number"}
-    raise UsageError(
-        f"`{key}` must be {names.get(kind, 'a number')}, not {escape(value)!r}",
-        place=place,
-        remedy="see docs/cli.md for an example",
-    )

@@ -1,4 +1,4 @@
-"""Images: what is taken as one, its digest, and how it is shown to a judge. Pillow decodes them."""
+"""Images: which files are accepted, their digests, and what a judge is shown of them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from steelyard.errors import JudgeUnavailable
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MOST_IMAGES = 8  # of a row
-IMAGE_BYTES = 16 << 20  # of a file
+MOST_IMAGES = 8  # per row
+IMAGE_BYTES = 16 << 20  # per file
 IMAGE_PIXELS = 50_000_000  # a small file can unpack to far more than memory holds
 # Decoders that are not asked for are not run on foreign bytes.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -27,32 +27,32 @@ _BOMB = f"has more than {IMAGE_PIXELS:,} pixels"
 
 
 class BadImageError(Exception):
-    """Bytes that are not taken as an image; the text says why."""
+    """Bytes that are not accepted as an image; the text says why."""
 
 
 def image_digest(raw: bytes) -> str:
-    """xxh3_128 of a file's bytes, 32 hex digits."""
+    """Hash a file's bytes with xxh3_128, to 32 hex digits."""
     return xxhash.xxh3_128_hexdigest(raw)
 
 
 def write_digests(digests: Sequence[str]) -> str:
-    """A row's images in their order, as the text that stands for them in a plan."""
+    """Write the digests of a row's images, in their order, as one text for the plan."""
     return json.dumps(list(digests))
 
 
 def read_digests(text: str | None) -> tuple[str, ...]:
-    """The digests of `write_digests`; none for null."""
+    """Read what `write_digests` wrote; null means no images."""
     return () if text is None else tuple(json.loads(text))
 
 
 def decode_image(raw: bytes) -> Image:
-    """An image as a judge is shown it: RGB, upright, transparent parts white, first frame.
+    """Decode an image as a judge is shown it: RGB, upright, transparent parts white, first frame.
 
     Args:
         raw: a file in one of FORMATS.
 
     Raises:
-        BadImageError: it is none, is damaged, or exceeds IMAGE_BYTES or IMAGE_PIXELS.
+        BadImageError: it is not an image, is damaged, or exceeds IMAGE_BYTES or IMAGE_PIXELS.
         JudgeUnavailable: Pillow is missing.
     """
     image, operations = _pillow()
@@ -75,7 +75,7 @@ def decode_image(raw: bytes) -> Image:
         raise BadImageError("cannot be decoded as PNG, JPEG, WebP, GIF, BMP or TIFF") from error
 
 
-def _plain(image: Any, upright: Image) -> Image:  # noqa: ANN401 - a module of Pillow's
+def _plain(image: Any, upright: Image) -> Image:  # noqa: ANN401 - Pillow's module
     if upright.mode in {"RGBA", "LA", "PA"} or "transparency" in upright.info:
         layer = upright.convert("RGBA")
         white = image.new("RGBA", layer.size, "white")

@@ -1,4 +1,4 @@
-"""What a long work tells on stderr: one moving line on a terminal, plain lines elsewhere."""
+"""Progress on stderr: a line that is updated in place on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RATE_SECONDS = 30.0  # the rate shown is over about this long
 
 @dataclass(slots=True)
 class Counts:
-    """Sums since the engine was started, and what stood before."""
+    """Sums over the run: what was there when the engine started, and what was read since."""
 
     pairs_planned: int
     prompts_planned: int
@@ -34,7 +34,7 @@ class Counts:
     overlong: int = 0
 
     def add(self, reads: ReadBatch, gain: BatchProgress) -> None:
-        """Take a batch in."""
+        """Add a batch of reads."""
         self.pairs += gain.pairs
         self.prompts += len(reads)
         self.new_prompts += len(reads)
@@ -48,10 +48,7 @@ class Counts:
 
 @dataclass(slots=True)
 class Reporter:
-    """Writes progress; the clock and the stream are given, so that tests can hold them.
-
-    `quiet` keeps everything but warnings back.
-    """
+    """Writes progress to a stream; `quiet` leaves out everything but warnings."""
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     quiet: bool = False
@@ -61,32 +58,32 @@ class Reporter:
     _open_line: bool = False
 
     def log(self, text: str) -> None:
-        """A line that stays."""
+        """Write a line that stays."""
         if not self.quiet:
             self._end_line()
             self.stream.write(text + "\n")
             self.stream.flush()
 
     def warn(self, text: str) -> None:
-        """A line that stays, also when quiet."""
+        """Write a warning that stays, also when quiet."""
         self._end_line()
         self.stream.write(f"warning: {text}\n")
         self.stream.flush()
 
     def planning(self, accepted: int, refused: int, total: int) -> None:
-        """How far the pass over the shards is."""
+        """Show the progress of the pass over the shards."""
         self._line(lambda: f"planning: {accepted + refused:,}/{total:,} rows, {refused:,} rejects")
 
     def scoring(self, counts: Counts) -> None:
-        """How far the judge is."""
+        """Show the progress of the judge."""
         self._line(lambda: self._scoring_line(counts))
 
     def step(self, what: str, rows: int, total: int) -> None:
-        """How far any other pass over rows is."""
+        """Show the progress of any other pass over rows."""
         self._line(lambda: f"{what}: {rows:,}/{total:,} rows")
 
     def done(self) -> None:
-        """End a moving line."""
+        """End the line that is updated in place."""
         self._end_line()
 
     def _scoring_line(self, counts: Counts) -> str:
@@ -101,7 +98,7 @@ class Reporter:
         return (
             f"{counts.pairs:,}/{counts.pairs_planned:,} pairs"
             f" | {rate:,.1f} prompts/s, {(counts.tokens - tokens) / seconds:,.0f} tokens/s"
-            f" | saved: {counts.duplicate_tokens:,} tokens by dedupe,"
+            f" | saved: {counts.duplicate_tokens:,} tokens by deduplication,"
             f" {counts.cached_tokens:,} by prefix cache"
             f" | {counts.rejects:,} rejects, {counts.errors:,} errors"
             f" | {duration(left)} left"
@@ -127,7 +124,7 @@ class Reporter:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them; `?` when unknown."""
+    """Format seconds for people; None becomes `?`."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(round(seconds), 60)
@@ -138,5 +135,5 @@ def duration(seconds: float | None) -> str:
 
 
 def amount(size: int) -> str:
-    """Bytes as people say them."""
+    """Format bytes for people."""
     return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"

@@ -1,4 +1,4 @@
-"""What reading takes: counts of tokens, and the engine's cache that decides them."""
+"""What reading takes: counts of tokens, and the engine's prefix cache that decides them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class Work:
-    """What the prompts that an engine has read took, in tokens.
+    """What it took an engine to read prompts, in tokens.
 
     Attributes:
         prompts: unique prompts sent to the engine.
@@ -16,11 +16,11 @@ class Work:
         unique_tokens: their own tokens.
         floor_tokens: what is left when every shared prefix is computed once, token by token.
         oracle_tokens: what an engine with this engine's block cache should compute; None where
-            that cannot be told (several engines, an engine without a known cache).
+            that is unknown (several engines, or an engine without a known cache).
         computed_tokens: what the engine computed of them, by its own count.
-        written_tokens: what it computed behind them, where the judge writes.
-        reading_seconds: time from the first prompt to the last read, this bucket's share of it.
-        engine_seconds: of those, the ones in which the engine had work.
+        written_tokens: what it computed after them, where the judge writes.
+        reading_seconds: this bucket's share of the time from the first prompt to the last read.
+        engine_seconds: the part of it in which the engine had work.
     """
 
     prompts: int = 0
@@ -51,7 +51,7 @@ class Work:
 
 @dataclass(slots=True)
 class BatchProgress:
-    """What reads brought.
+    """What a batch of reads adds to a run.
 
     Attributes:
         pairs: pairs whose last missing prompt was among them.
@@ -64,7 +64,7 @@ class BatchProgress:
     work: dict[int, Work] = field(default_factory=dict)
 
     def share_time(self, reading: float, engine: float) -> None:
-        """Share seconds out among the buckets, by their prompts."""
+        """Divide seconds among the buckets in proportion to their prompts."""
         prompts = sum(work.prompts for work in self.work.values())
         for work in self.work.values():
             work.reading_seconds += reading * work.prompts / prompts
@@ -80,16 +80,16 @@ class BatchProgress:
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """An engine's prefix cache and the steps that fill it, as far as they decide what is shared.
+    """An engine's prefix cache and its steps, as far as they decide what prompts share.
 
     Attributes:
         enabled: whether prompts share at all.
-        block: tokens a block; only whole blocks are shared.
-        blocks: how many the pool holds.
-        step_tokens: tokens that one step computes at most.
-        step_prompts: prompts that one step holds at most.
-        longest: tokens that a prompt has at most, its answer included.
-        steps_in_flight: 2 where a step is scheduled before the one ahead of it has ended.
+        block: tokens per block; only whole blocks are shared.
+        blocks: blocks in the pool.
+        step_tokens: tokens per engine step, at most.
+        step_prompts: prompts per engine step, at most.
+        longest: tokens of a prompt and its answer, at most.
+        steps_in_flight: 2 where a step is scheduled before the previous one has ended.
     """
 
     enabled: bool
@@ -103,9 +103,9 @@ class CacheShape:
 
 @dataclass(slots=True)
 class EngineReport:
-    """What an engine tells of itself after loading; goes into run.json."""
+    """What an engine reports after loading; it is written to sessions.jsonl."""
 
     settings: dict[str, Any]
     context_length: int
     versions: dict[str, str] = field(default_factory=dict)
-    cache: CacheShape | None = None  # None: the engine has no cache to speak of, or several
+    cache: CacheShape | None = None  # None: no known cache, or several engines

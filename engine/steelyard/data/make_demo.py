@@ -1,4 +1,4 @@
-"""Write demo.parquet, the pairs that `steelyard demo` judges, from demo.toml beside it."""
+"""Write demo.parquet, the pairs that `steelyard demo` judges, from demo.toml next to it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Row = dict[str, str | None]
 
 
 def demo_table() -> pa.Table:
-    """All rows of demo.toml, mixed, so that a planner has something to put in order."""
+    """Return all rows of demo.toml, shuffled, so that a planner has something to put in order."""
     source = tomllib.loads(SOURCE.read_text(encoding="utf-8"))
     rows = [row for task in source["task"] for row in _task_rows(task)]
     rows += [{name: bad.get(name) for name in COLUMNS} for bad in source["bad"]]
-    rows = [row for _, row in sorted(enumerate(rows), key=_mixed)]
+    rows = [row for _, row in sorted(enumerate(rows), key=_shuffle_key)]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
@@ -60,7 +60,7 @@ def _swapped(row: Row) -> Row:
     return {**row, **sides, "gold": SWAPPED_GOLD[str(row["gold"])]}
 
 
-def _mixed(numbered: tuple[int, Row]) -> bytes:
+def _shuffle_key(numbered: tuple[int, Row]) -> bytes:
     number, row = numbered
     return hashlib.sha256(f"{number} {row['instruction']}".encode()).digest()
 

@@ -1,9 +1,9 @@
-"""Judged pairs against gold: metrics with intervals, by group, raw and calibrated."""
+"""A judge measured against gold: metrics with intervals, by group, raw and calibrated."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,15 @@ from steelyard.evaluation.metrics.annotators import Annotator, compare_annotator
 from steelyard.evaluation.metrics.bootstrap import (
     Estimate,
     Evaluation,
-    Sample,
     difference,
-    sample,
-    summary,
+    resample,
+    summarise,
 )
 from steelyard.evaluation.metrics.pairs import TIE, ScoredPairs, predicted_classes
 
 OPTIONAL = ("tie", *ORDERS, *MASSES, "calibrated_tie")  # what a pair may lack
 CHANCE = 0.5
-MOST_BOOTSTRAPS = 100_000
+MAX_REPLICATES = 100_000
 MANY_TIES = 0.25  # share of verdicts
 MOST_VALUES = 200  # of a column to evaluate by
 COMPARED = (
@@ -48,7 +47,7 @@ class EvaluateOptions:
 
     by: str | None = None
     tie_band: float = 0.0
-    bootstraps: int = 1000
+    replicates: int = 1000
     seed: int = 0
 
 
@@ -62,18 +61,18 @@ class Assessment:
     change: dict[str, Estimate]  # calibrated less raw
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {
             "value": self.value,
             "raw": self.raw.to_json(),
             "calibrated": self.calibrated.to_json() if self.calibrated else None,
-            "change": [one.to_json() for one in self.change.values()],
+            "change": [asdict(estimate) for estimate in self.change.values()],
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that `evaluate` tells."""
+    """All that `evaluate` reports."""
 
     options: EvaluateOptions
     whole: Assessment
@@ -83,15 +82,15 @@ class Report:
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {
             "by": self.options.by,
             "tie_band": self.options.tie_band,
-            "bootstraps": self.options.bootstraps,
+            "bootstraps": self.options.replicates,
             "seed": self.options.seed,
             **self.whole.to_json(),
             "parts": [part.to_json() for part in self.parts],
-            "annotators": [one.to_json() for one in self.annotators],
+            "annotators": [asdict(annotator) for annotator in self.annotators],
             "annotator_kappa": self.annotator_kappa,
             "notes": list(self.notes),
         }
@@ -106,21 +105,22 @@ def evaluate_source(
     """Evaluate a run or a table against gold.
 
     Raises:
-        UsageError: an option is out of range, or a column is not there.
+        UsageError: an option is out of range, or a column is missing.
         GoldRefused: gold cannot be used.
     """
     if not 0 <= options.tie_band < 0.5:
         raise UsageError(
-            f"--tie-band is {options.tie_band}", remedy="give a distance from 0.5, from 0 to 0.5"
+            f"--tie-band is {options.tie_band}",
+            remedy="give a distance from 0.5: 0 or more, below 0.5",
         )
-    if not 0 <= options.bootstraps <= MOST_BOOTSTRAPS:
+    if not 0 <= options.replicates <= MAX_REPLICATES:
         raise UsageError(
-            f"--bootstraps is {options.bootstraps:,}",
-            remedy=f"give a number from 0 to {MOST_BOOTSTRAPS:,}",
+            f"--replicates is {options.replicates:,}",
+            remedy=f"give a number from 0 to {MAX_REPLICATES:,}",
         )
     if options.seed < 0:
-        raise UsageError(f"--seed is {options.seed}", remedy="give a number from 0 on")
-    matched, missing = _alike(match_gold(source, gold, gold_columns, options.by))
+        raise UsageError(f"--seed is {options.seed}", remedy="give 0 or more")
+    matched, missing = _comparable(match_gold(source, gold, gold_columns, options.by))
     raw, calibrated = matched.raw, matched.calibrated
     parts = [
         _assess(value, raw.take(rows), calibrated.take(rows) if calibrated else None, options)
@@ -133,15 +133,15 @@ def evaluate_source(
     return Report(options, whole, tuple(parts), annotators, kappa, notes)
 
 
-def _alike(matched: GoldPairs) -> tuple[GoldPairs, list[str]]:
-    """The pairs that are evaluated: raw and calibrated on the same, with what is missing."""
+def _comparable(matched: GoldPairs) -> tuple[GoldPairs, list[str]]:
+    """Return the pairs that have all preferences, so that raw and calibrated are of the same."""
     notes = []
     preference = optional_column(matched.table, "calibrated_preference")
     if preference is not None and not np.isfinite(preference).all():
         kept = np.isfinite(preference)
         notes.append(
             f"{int((~kept).sum()):,} of {len(kept):,} pairs with gold have no calibrated_preference"
-            " and are left out of everything, so that raw and calibrated are of the same pairs"
+            " and are left out, so that raw and calibrated metrics are of the same pairs"
         )
         matched = matched.take(kept)
     missing = describe_missing(matched.table, OPTIONAL)
@@ -151,32 +151,32 @@ def _alike(matched: GoldPairs) -> tuple[GoldPairs, list[str]]:
 
 
 def _ties(raw: ScoredPairs, calibrated: ScoredPairs | None, band: float) -> list[str]:
-    """Whether calibration has made ties of verdicts, which agree with gold's ties by themselves."""
+    """Warn if calibration has turned many verdicts into ties, which changes agreement alone."""
     if calibrated is None:
         return []
     before, after = (
-        float((predicted_classes(one.preference, one.tie, band) == TIE).mean())
-        for one in (raw, calibrated)
+        float((predicted_classes(pairs.preference, pairs.tie, band) == TIE).mean())
+        for pairs in (raw, calibrated)
     )
     if after <= MANY_TIES or after <= 2 * before:
         return []
     return [
-        f"{after:.0%} of the calibrated verdicts are ties, of the raw ones {before:.0%}: agreement"
-        " and macro-F1 change by that, without a better judge"
+        f"{after:.0%} of calibrated verdicts are ties, and {before:.0%} of raw verdicts: this"
+        " alone changes agreement and macro-F1, without a better judge"
     ]
 
 
 def _near_chance(whole: Assessment) -> list[str]:
-    """Verdicts that may agree with gold no more often than a coin."""
+    """Warn if verdicts may agree with gold no more often than a coin."""
     notes = []
     for name, evaluation in (("", whole.raw), ("calibrated ", whole.calibrated)):
-        found = evaluation.estimates.get("decided_agreement") if evaluation else None
-        if found is None or found.low is None or found.high is None:
+        rate = evaluation.estimates.get("decided_agreement") if evaluation else None
+        if rate is None or rate.low is None or rate.high is None:
             continue
-        if found.low <= CHANCE <= found.high:
+        if rate.low <= CHANCE <= rate.high:
             notes.append(
-                f"near chance: where {name}verdicts and gold both name a side they agree in"
-                f" {found.value:.1%} [{found.low:.1%}, {found.high:.1%}]; a coin would in 50%"
+                f"near chance: if {name}verdicts and gold both name a side, they agree in"
+                f" {rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}] of pairs; a coin would in 50%"
             )
     return notes
 
@@ -184,21 +184,17 @@ def _near_chance(whole: Assessment) -> list[str]:
 def _assess(
     value: str | None, raw: ScoredPairs, calibrated: ScoredPairs | None, options: EvaluateOptions
 ) -> Assessment:
-    def sampled(judged: ScoredPairs) -> Sample:
-        return sample(
-            judged, band=options.tie_band, replicates=options.bootstraps, seed=options.seed
-        )
-
-    before = sampled(raw)
+    settings = {"replicates": options.replicates, "seed": options.seed}
+    before = resample(raw, band=options.tie_band, **settings)
     if calibrated is None:
-        return Assessment(value, summary(before), None, {})
-    after = sampled(calibrated)
+        return Assessment(value, summarise(before), None, {})
+    after = resample(calibrated, band=options.tie_band, **settings)
     change = difference(after, before, COMPARED)
-    return Assessment(value, summary(before), summary(after), change)
+    return Assessment(value, summarise(before), summarise(after), change)
 
 
 def _parts(matched: GoldPairs, by: str | None) -> list[tuple[str, Bool]]:
-    """The values of the column, most frequent first, and their rows."""
+    """Return the values of the column, most frequent first, with their rows."""
     if by is None or matched.by is None:
         return []
     column = matched.by
@@ -207,14 +203,14 @@ def _parts(matched: GoldPairs, by: str | None) -> list[tuple[str, Bool]]:
         column = column.dictionary_decode()
     if pa.types.is_nested(column.type):
         raise UsageError(
-            f"{escape(by)} holds {escape(column.type)}, which is no value to evaluate by",
+            f"{escape(by)} holds {escape(column.type)}, which cannot be grouped by",
             remedy="choose a column of text or numbers",
         )
     coded = column.dictionary_encode(null_encoding="encode")
     values = coded.dictionary.to_pylist()
     if len(values) > MOST_VALUES:
         raise UsageError(
-            f"{escape(by)} has {len(values):,} values; at most {MOST_VALUES} are evaluated apart",
+            f"{escape(by)} has {len(values):,} values; at most {MOST_VALUES} can be evaluated",
             remedy="choose a column with fewer values",
         )
     codes = coded.indices.to_numpy(zero_copy_only=False)
@@ -226,10 +222,10 @@ def _parts(matched: GoldPairs, by: str | None) -> list[tuple[str, Bool]]:
 def _annotators(
     matched: GoldPairs, judged: ScoredPairs, options: EvaluateOptions
 ) -> tuple[tuple[Annotator, ...], float | None]:
-    found = matched.annotations
-    if found is None:
+    votes = matched.annotations
+    if votes is None:
         return (), None
     named = predicted_classes(judged.preference, judged.tie, options.tie_band)
-    rows = compare_annotators(found.pairs, found.annotators, found.classes, named, found.names)
-    kappa = pairwise_kappa(found.pairs, found.annotators, found.classes)
-    return tuple(sorted(rows, key=lambda one: (-one.votes, one.name))), kappa
+    rows = compare_annotators(votes.pairs, votes.annotators, votes.classes, named, votes.names)
+    kappa = pairwise_kappa(votes.pairs, votes.annotators, votes.classes)
+    return tuple(sorted(rows, key=lambda row: (-row.votes, row.name))), kappa

@@ -1,4 +1,4 @@
-"""Judged pairs joined to their gold: what fits and metrics start from."""
+"""Judged pairs joined to their gold: the input of fits and metrics."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class GoldPairs:
     """The pairs that have gold, k of them."""
 
     table: pa.Table  # k rows of what was read, by role (READS)
-    rows: Int64  # k, places among the judged pairs
+    rows: Int64  # k, indices into the judged pairs
     votes: Float64  # k x 3
     groups: Int64  # k
-    by: pa.Array | None  # k values of the column that was asked for
-    annotations: Annotations | None  # their pairs are places among the k, -1: not judged
+    by: pa.Array | None  # k values of the column to evaluate by
+    annotations: Annotations | None  # their pairs are indices into the k, -1: not judged
     notes: tuple[str, ...]
 
     @property
@@ -80,7 +80,7 @@ class GoldPairs:
 
     @property
     def calibrated(self) -> ScoredPairs | None:
-        """The k pairs with calibrated preferences; None: not all of them have one."""
+        """The k pairs with calibrated preferences; None if any lacks one."""
         table = self.table
         preference = complete_column(table, "calibrated_preference")
         if preference is None:
@@ -89,11 +89,11 @@ class GoldPairs:
         return replace(self.raw, preference=preference, tie=tie, hard=False)
 
     def take(self, kept: Bool) -> GoldPairs:
-        """Those of the k pairs that are marked."""
+        """Return those of the k pairs that are marked."""
         annotations = self.annotations
         if annotations is not None:
-            places = np.where(kept, np.cumsum(kept) - 1, -1)[annotations.pairs]
-            annotations = annotations.moved(places)
+            moved = np.where(kept, np.cumsum(kept) - 1, -1)
+            annotations = annotations.moved(moved[annotations.pairs])
         return replace(
             self,
             table=self.table.filter(pa.array(kept)),
@@ -111,11 +111,11 @@ def match_gold(
     gold_columns: Mapping[str, str] | None = None,
     by: str | None = None,
 ) -> GoldPairs:
-    """Judged pairs joined to gold: that of a file, or what the source has itself.
+    """Join judged pairs to gold: that of a file, or that of the source itself.
 
     Raises:
-        GoldRefused: there is no gold, it cannot be used, or it is that of other pairs.
-        UsageError: no column is called `by`.
+        GoldRefused: there is no gold, it cannot be used, or it belongs to other pairs.
+        UsageError: there is no column `by`.
     """
     columns = (by,) if by else ()
     if gold is None:
@@ -131,7 +131,7 @@ def match_gold(
         column = pairs.table[by].take(pa.array(matched.rows))
     if by and column is None:
         raise UsageError(
-            f"neither the judged pairs nor gold have a column {escape(by)}",
+            f"neither the judged pairs nor the gold have a column {escape(by)}",
             place=str(source.path),
             remedy="name a column of the input, of the table, or of the gold file",
         )
@@ -171,81 +171,75 @@ def _from_file(pairs: JudgedPairs, gold: GoldFile, path: Path, by: str | None) -
             remedy="name it with --map pair_id=COLUMN",
         )
     ids = pairs.table["pair_id"].combine_chunks()
-    at = pc.index_in(ids, value_set=gold.pair_ids)
-    known = at.is_valid().to_numpy(zero_copy_only=False)
+    index = pc.index_in(ids, value_set=gold.pair_ids)
+    known = index.is_valid().to_numpy(zero_copy_only=False)
     rows = np.flatnonzero(known)
     if not len(rows):
         raise GoldRefused(
             f"none of {len(gold.pair_ids):,} pair_ids in gold is among {len(pairs):,} judged pairs;"
             f" gold has {escape(gold.pair_ids[0])}, the judged pairs {escape(ids[0])}",
             place=str(path),
-            effect="nothing was computed",
-            remedy="gold and pairs have to have the same pair_ids; --gold-map pair_id=COLUMN",
+            remedy="gold and judged pairs need the same pair_ids: --gold-map pair_id=COLUMN",
         )
-    places: Int64 = at.filter(pa.array(known)).to_numpy(zero_copy_only=False).astype(np.int64)
-    _check_models(pairs, gold, path, rows, places)
+    gold_rows: Int64 = index.filter(pa.array(known)).to_numpy(zero_copy_only=False).astype(np.int64)
+    _check_models(pairs, gold, path, rows, gold_rows)
     groups = pairs.groups[rows]
     if _apart(pairs.groups) and "instruction" in gold.columns:
-        groups = _codes(gold.columns["instruction"])[places]
-    missing = len(gold.pair_ids) - len(np.unique(places))
-    notes = (
-        [f"gold of {missing:,} of {len(gold.pair_ids):,} pairs has no judged pair"]
-        if missing else []
-    )  # fmt: skip
+        groups = _codes(gold.columns["instruction"])[gold_rows]
+    notes = []
+    if missing := len(gold.pair_ids) - len(np.unique(gold_rows)):
+        notes.append(f"{missing:,} of {len(gold.pair_ids):,} pairs in gold were not judged")
     if gold.unlabelled:
         notes.append(f"{gold.unlabelled:,} rows of the gold file have no gold")
     named = pairs.named or "instruction" in gold.columns
-    matched = _matched(pairs, rows, gold.votes[places], groups, tuple(notes), named=named)
-    taken = gold.columns.get(by) if by else None
+    matched = _matched(pairs, rows, gold.votes[gold_rows], groups, tuple(notes), named=named)
+    column = gold.columns.get(by) if by else None
     annotations = None
     if gold.annotations is not None:
         back = np.full(len(gold.pair_ids), -1, dtype=np.int64)
-        back[places] = np.arange(len(places))
+        back[gold_rows] = np.arange(len(gold_rows))
         annotations = gold.annotations.moved(back[gold.annotations.pairs])
-    return replace(
-        matched, by=None if taken is None else taken.take(pa.array(places)), annotations=annotations
-    )
+    values = None if column is None else column.take(pa.array(gold_rows))
+    return replace(matched, by=values, annotations=annotations)
 
 
 def _check_models(
-    pairs: JudgedPairs, gold: GoldFile, path: Path, rows: Int64, places: Int64
+    pairs: JudgedPairs, gold: GoldFile, path: Path, rows: Int64, gold_rows: Int64
 ) -> None:
-    """Gold that names its models names those of the judged pair, in their order."""
+    """Refuse gold that names other models than the judged pairs, or in the other order."""
     if not gold.models or not gold.models.keys() <= set(pairs.table.column_names):
         return
-    a, b = (names.take(pa.array(places)) for names in gold.models.values())
-    one, other = (
+    a, b = (names.take(pa.array(gold_rows)) for names in gold.models.values())
+    judged_a, judged_b = (
         pairs.table[name].take(pa.array(rows)).cast(pa.string()).combine_chunks()
         for name in gold.models
     )
 
-    def both(x: pa.Array, y: pa.Array) -> Bool:
-        same = pc.fill_null(pc.and_kleene(pc.equal(a, x), pc.equal(b, y)), fill_value=True)
-        found: Bool = same.to_numpy(zero_copy_only=False)
-        return found
+    def same(x: pa.Array, y: pa.Array) -> Bool:
+        equal = pc.fill_null(pc.and_kleene(pc.equal(a, x), pc.equal(b, y)), fill_value=True)
+        return np.asarray(equal.to_numpy(zero_copy_only=False))
 
-    differs = ~both(one, other)
-    swapped = differs & both(other, one)
+    differs = ~same(judged_a, judged_b)
+    swapped = differs & same(judged_b, judged_a)
     lines = []
     for mask, what in (
         (swapped, "name the models the other way round"),
         (differs & ~swapped, "name other models"),
     ):
         if mask.any():
-            at = int(np.flatnonzero(mask)[0])
-            shown = [escape(value[at].as_py()) for value in (gold.pair_ids.take(places), a, b)]
-            judged = [escape(value[at].as_py()) for value in (one, other)]
+            first = int(np.flatnonzero(mask)[0])
+            pair_id = gold.pair_ids[gold_rows[first]]
+            names = [escape(side[first].as_py()) for side in (a, b, judged_a, judged_b)]
             lines.append(
-                f"{int(mask.sum()):,} {what}, the first {shown[0]}: {shown[1]} and {shown[2]} in"
-                f" gold, {judged[0]} and {judged[1]} judged"
+                f"{int(mask.sum()):,} {what}, the first {escape(pair_id.as_py())}: {names[0]} and"
+                f" {names[1]} in gold, {names[2]} and {names[3]} judged"
             )
     if lines:
         raise GoldRefused(
             "\n    ".join([f"{len(rows):,} judged pairs have gold, of which", *lines]),
             place=str(path),
-            effect="nothing was computed",
-            remedy="where models are the other way round, swap them and A and B (or the votes);"
-            " where only spellings differ, leave the names out: --gold-map model_a=",
+            remedy="if models are the other way round, swap them and A and B (or the votes);"
+            " if only spellings differ, leave the names out: --gold-map model_a=",
         )
 
 
@@ -261,8 +255,8 @@ def _matched(
     if not named and _apart(groups):
         notes = (
             *notes,
-            "every pair counts as an instruction of its own; where pairs share one, name it"
-            " (--map instruction=COLUMN), or intervals are too narrow",
+            "every pair counts as a separate instruction; if pairs share instructions, name the"
+            " column (--map instruction=COLUMN), or intervals are too narrow",
         )
     notes = (*pairs.notes, *notes, *_gold_notes(votes, groups))
     table = pairs.table.select([name for name in READS if name in pairs.table.column_names])
@@ -272,11 +266,11 @@ def _matched(
 
 
 def _gold_notes(votes: Float64, groups: Int64) -> list[str]:
-    """What a user should know before believing a number made of this gold."""
+    """Return what a user should know before trusting a number that rests on this gold."""
     notes = []
     count = len(np.unique(groups))
-    if few := cluster_warning(count):
-        notes.append(f"gold is of {few}")
+    if warning := cluster_warning(count):
+        notes.append(f"gold: {warning}")
     named = np.bincount(gold_classes(votes), minlength=len(CLASSES))
     decisive = int(named[:TIE].sum())
     if not decisive:
@@ -284,8 +278,8 @@ def _gold_notes(votes: Float64, groups: Int64) -> list[str]:
     elif decisive in named[:TIE]:
         side = CLASSES[int(named[:TIE].argmax())]
         notes.append(
-            f"gold names {side} in all of {decisive:,} decided pairs: it cannot tell a judge from"
-            f" one that always says {side}"
+            f"gold names {side} in all {decisive:,} decided pairs: a judge that always says {side}"
+            " would be perfect"
         )
     return notes
 

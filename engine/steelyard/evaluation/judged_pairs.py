@@ -1,4 +1,4 @@
-"""Judged pairs of a run, or of any table, and what their reads depend on."""
+"""Judged pairs of a run or of a table, and what their reads depend on."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,9 +19,10 @@ from steelyard.calibrators.features import Features
 from steelyard.comparisons.read import describe, read_comparisons
 from steelyard.core.schemas import Float64, Int64
 from steelyard.errors import CalibratorRefused, InputRefused, escape
-from steelyard.input.table_roles import quoted
+from steelyard.input.sql_roles import quoted
 from steelyard.statistics.logistic import logit
-from steelyard.store.rundir import RunDir
+from steelyard.store.run_record import ScoredRecord
+from steelyard.store.snapshot import RunSnapshot
 
 ORDERS = ("preference_ab", "preference_ba")
 LENGTHS = ("length_a", "length_b")
@@ -28,20 +31,25 @@ WANTED = ("pair_id", "instruction", "tie", *LENGTHS, *ORDERS, *MASSES)
 CALIBRATED = ("calibrated_preference", "calibrated_tie")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
-    """Where judged pairs are, and which columns play which role (`store.tables`)."""
+    """Where judged pairs are, and which columns have which role (`comparisons.read`)."""
 
     path: Path
     columns: Mapping[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def run(self) -> RunSnapshot | None:
+        """The run as it is when a command first looks at it; None for a table."""
+        return RunSnapshot.take(self.path) if (self.path / "run.json").exists() else None
+
     @property
     def is_run(self) -> bool:
         """Whether it is a run directory."""
-        return (self.path / "run.json").exists()
+        return self.run is not None
 
 
-_PAIR_ID = quoted("pair_id")  # stands in where no column names the instruction
+_PAIR_ID = quoted("pair_id")  # the substitute if no column names the instruction
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,53 +59,53 @@ class JudgedPairs:
     table: pa.Table
     groups: Int64
     notes: tuple[str, ...]  # for the user: what was left out, what was assumed
-    named: bool  # whether a column says which instruction each pair is of
+    named: bool  # whether a column says which instruction each pair belongs to
 
     def __len__(self) -> int:
         return len(self.table)
 
 
 def read_pairs(source: Source, want: tuple[str, ...] = ()) -> JudgedPairs:
-    """Judged pairs of a source.
+    """Read the judged pairs of a source.
 
     Raises:
-        UsageError: the source or a column is not there.
-        InputRefused: values that cannot be what they stand for.
+        UsageError: the source or a column is missing.
+        InputRefused: values cannot be what their role says.
     """
     need = ["preference", *(["score"] if "score" in source.columns else [])]
-    found = read_comparisons(source.path, source.columns, need, (*WANTED, *CALIBRATED, *want))
-    notes = [f"left out: {describe(found.left_out)}"] if found.left_out else []
-    table = found.table
+    want = (*WANTED, *CALIBRATED, *want)
+    read = read_comparisons(source.run or source.path, source.columns, need, want)
+    notes = [f"left out: {describe(read.left_out)}"] if read.left_out else []
+    table = read.table
     if "score" in table.column_names and not source.is_run:
         score = float_column(table, "score")
         if ((score >= 0) & (score <= 1)).all():
             notes.append(
-                "all logits lie from 0 to 1: if they are probabilities, name them with --preference"
+                "all logits are from 0 to 1: if they are probabilities, name them with --preference"
             )
-    named = found.columns.get("instruction", _PAIR_ID) != _PAIR_ID
+    named = read.columns.get("instruction", _PAIR_ID) != _PAIR_ID
     return JudgedPairs(table, _groups(table), tuple(notes), named)
 
 
 def require_single(source: Source, table: pa.Table) -> None:
-    """Refuse a table in which pairs stand several times, as those of several judges do.
+    """Refuse a table that has several rows per pair, such as those of several judges.
 
     Raises:
-        InputRefused: they do.
+        InputRefused: it does.
     """
     if source.is_run or "pair_id" not in table.column_names:
         return
     distinct = pc.count_distinct(table["pair_id"], mode="all").as_py()
     if distinct < len(table):
         raise InputRefused(
-            f"{len(table):,} rows are of {distinct:,} pair_ids",
+            f"{len(table):,} rows have {distinct:,} pair_ids: pairs would count several times",
             place=str(source.path),
-            effect="nothing was computed: a pair would count several times",
-            remedy="leave one row a pair, of one judge, with both orders in columns",
+            remedy="leave one row per pair, of one judge, with both orders in columns",
         )
 
 
 def features_of(table: pa.Table) -> Features:
-    """What calibrators see of pairs; a feature that any row lacks is None."""
+    """Return what calibrators see of pairs; a feature that any row lacks is None."""
     orders = [complete_column(table, name) for name in ORDERS]
     lengths = [complete_column(table, name) for name in LENGTHS]
     known = "score" in table.column_names
@@ -110,7 +118,7 @@ def features_of(table: pa.Table) -> Features:
 
 
 def describe_missing(table: pa.Table, names: Iterable[str]) -> str:
-    """How many rows lack a value in those columns that others have one in; empty: none do."""
+    """Describe how many rows lack a value that others have, by column; empty if none do."""
     count = len(table)
     missing = {
         name: table[name].null_count
@@ -121,27 +129,31 @@ def describe_missing(table: pa.Table, names: Iterable[str]) -> str:
 
 
 def binding(source: Source) -> dict[str, str]:
-    """What reads depend on: a calibrator is fitted under it and refused under another.
+    """Return what reads depend on: a calibrator of other reads is refused.
 
     Raises:
         UsageError: a run directory without run.json.
     """
-    if not source.is_run:
+    if source.run is None:
         return {"table": "logit" if "score" in source.columns else "preference"}
-    passport: dict[str, Any] = RunDir(source.path).read_passport()
-    judges, protocols = passport["judges"], passport["inquiry"]["protocols"]
-    forms = json.dumps([judge.get("part") for judge in judges], sort_keys=True).encode()
+    record = source.run.record
+    parts: list[Any] = [None]  # an imported run has one judge, and nothing is known of its prompts
+    truncation = "none"
+    if isinstance(record, ScoredRecord):
+        parts = [msgspec.to_builtins(judge.part) for judge in record.judges]
+        truncation = record.config.overlong
+    forms = json.dumps(parts, sort_keys=True).encode()
     return {
-        "fingerprint": str(passport["fingerprint"]),
-        "judge": " + ".join(judge["name"] for judge in judges),
-        "protocol": " + ".join(protocol["name"] for protocol in protocols),
+        "fingerprint": record.fingerprint,
+        "judge": record.judge,
+        "protocol": record.protocol,
         "templates": hashlib.sha256(forms).hexdigest()[:32],
-        "truncation": str(passport["config"].get("overlong", "none")),
+        "truncation": truncation,
     }
 
 
 def describe_differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
-    """In what two bindings differ; empty: in nothing."""
+    """Describe how two bindings differ; empty if they do not."""
     return "; ".join(
         f"{key}: {escape(there.get(key, 'none'))} there, {escape(here.get(key, 'none'))} here"
         for key in dict.fromkeys([*there, *here])
@@ -150,21 +162,21 @@ def describe_differences(there: Mapping[str, str], here: Mapping[str, str]) -> s
 
 
 def content_free(source: Source, path: Path) -> float:
-    """The mean preference of pairs without content, judged as those of the source were.
+    """Return the mean preference of pairs without content, judged like those of the source.
 
     Raises:
-        CalibratorRefused: they were judged by something else.
+        CalibratorRefused: they were judged differently.
     """
-    words = describe_differences(binding(Source(path, source.columns)), binding(source))
-    if words:
+    bare = Source(path, source.columns)
+    differences = describe_differences(binding(bare), binding(source))
+    if differences:
         raise CalibratorRefused(
-            f"the pairs without content were judged by something else ({words})",
+            f"the pairs without content were judged differently ({differences})",
             place=str(path),
-            effect="no calibrator was written",
-            remedy="judge them with the judge, protocol and options of the others",
+            remedy="judge them with the same judge, protocol and options",
         )
-    bare = read_comparisons(path, source.columns, ["preference"])
-    return float(bare.table["preference"].to_numpy().mean())
+    pairs = read_comparisons(bare.run or path, bare.columns, ["preference"])
+    return float(pairs.table["preference"].to_numpy().mean())
 
 
 def _groups(table: pa.Table) -> Int64:
@@ -175,19 +187,19 @@ def _groups(table: pa.Table) -> Int64:
 
 
 def float_column(table: pa.Table, name: str) -> Float64:
-    """A column as numbers, NaN for null."""
+    """Return a column as numbers, NaN for null."""
     values: Float64 = table[name].cast(pa.float64()).to_numpy()
     return values
 
 
 def optional_column(table: pa.Table, name: str) -> Float64 | None:
-    """A column as numbers, NaN for null; None where it is not there or has no value."""
+    """Return a column as numbers, NaN for null; None if it is missing or has no value."""
     if name not in table.column_names or table[name].null_count == len(table):
         return None
     return float_column(table, name)
 
 
 def complete_column(table: pa.Table, name: str) -> Float64 | None:
-    """A column as numbers; None where it is not there or lacks a value."""
+    """Return a column as numbers; None if it is missing or lacks a value."""
     values = optional_column(table, name)
     return None if values is None or not np.isfinite(values).all() else values

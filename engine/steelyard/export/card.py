@@ -1,4 +1,4 @@
-"""What a dataset says of itself: README.md for the Hub, and the same as plain data."""
+"""The card of a dataset: README.md for the Hub, and its counts for a terminal."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from steelyard.export.filters import REASONS
 
 _FOR = {
-    "preference": "preference pairs (TRL: DPOTrainer and its kin)",
+    "preference": "preference pairs (TRL: DPOTrainer and similar trainers)",
     "reward": "preference pairs with a margin in log-odds (TRL: RewardTrainer)",
-    "kto": "single completions, desirable or not (TRL: KTOTrainer)",
+    "kto": "single completions, desirable or undesirable (TRL: KTOTrainer)",
     "sft": "the best completions (TRL: SFTTrainer)",
     "autorater": "judge prompts with the probability that a judge should state (TRL: SFTTrainer)",
     "grpo": "judge prompts with the probability to be rewarded for (TRL: GRPOTrainer with"
@@ -19,10 +19,10 @@ _FOR = {
 
 
 def format_card(content: Mapping[str, Any]) -> str:
-    """README.md of a dataset.
+    """Return README.md of a dataset.
 
     Args:
-        content: as it stands in export.json.
+        content: of export.json.
     """
     options = content["options"]
     files = "\n".join(
@@ -44,7 +44,7 @@ def format_card(content: Mapping[str, Any]) -> str:
             ],
         ),
         "## Verdicts",
-        _table(("what became of them", "verdicts"), _books(content)),
+        _table(("what became of them", "verdicts"), count_verdicts(content)),
         "## Options",
         _table(
             ("option", "value"),
@@ -63,17 +63,8 @@ def format_card(content: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def format_books(content: Mapping[str, Any]) -> str:
-    """What became of the verdicts and how many rows there are, for a terminal."""
-    lines = [f"{count:>12}  {what}" for what, count in _books(content)]
-    for split, rows in content["rows"].items():
-        lines.append(
-            f"{rows:>12,}  rows of {content['instructions'][split]:,} instructions: {split}"
-        )
-    return "\n".join(lines)
-
-
-def _books(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+def count_verdicts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what became of the verdicts, and how many: the content of export.json as text."""
     return [
         ("verdicts", f"{content['verdicts']:,}"),
         *(
@@ -114,5 +105,5 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _line(value: object) -> str:
-    """A value in a cell of a table."""
+    """Return a value as the text of a table's cell."""
     return str(value).replace("|", "\\|").replace("`", "'").replace("\n", " ")

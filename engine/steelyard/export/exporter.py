@@ -1,13 +1,14 @@
-"""Verdicts become a dataset: what is kept, with its texts, in a format of TRL's.
+"""Verdicts become a dataset in a format of TRL's.
 
-verdicts -> selection (store) <- what is seen of the texts -> rows with texts -> Parquet and a card.
+sources read the texts -> selection decides, by filters and pairing -> formats make rows -> writer
+-> card.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ import pyarrow.compute as pc
 
 from steelyard._version import __version__
 from steelyard.core.arrow import repeat_text
-from steelyard.core.config import RunConfig
 from steelyard.core.progress import Reporter
 from steelyard.errors import InputRefused, UsageError
 from steelyard.export.card import format_card
@@ -26,18 +26,15 @@ from steelyard.export.observer import TextObserver
 from steelyard.export.options import NGRAM, ExportOptions
 from steelyard.export.overlap import HeldOutText
 from steelyard.export.selection import AvailableColumns, Selection, open_selection
-from steelyard.export.sources import DatasetTexts, ResponseTexts, ShardSource
+from steelyard.export.sources import ResponseSource, ShardSource, TextSource
 from steelyard.export.writer import DatasetWriter, check_folder, scratch, writing_dataset
-from steelyard.input import Limits, ShardSet
-from steelyard.input.side_files import open_instructions, open_responses, read_instructions
-from steelyard.prompts.judging import JudgingSpec
-from steelyard.scoring.run import open_input
-from steelyard.scoring.run_record import row_limits
-from steelyard.store.durable import file_digest, sync, write_text
-from steelyard.store.plan.files import read_manifest
-from steelyard.store.rundir import IMPORTED, RunDir
-from steelyard.store.verdicts.calibration import run_calibrator
-from steelyard.store.verdicts.imported import imported_shards
+from steelyard.input import ShardSet, open_shards
+from steelyard.input.roles import INSTRUCTIONS, RESPONSES
+from steelyard.input.side_files import read_instructions
+from steelyard.store.durable import sync, write_text
+from steelyard.store.run_input import reopen_input
+from steelyard.store.run_record import RunRecord
+from steelyard.store.snapshot import RunSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,43 +57,44 @@ def export_dataset(
     Args:
         run: a run directory, scored or imported.
         out: the folder to make; None: decide, count, and write nothing.
-        options: what it is to be.
-        responses: where texts stand that are not in the run's shards.
-        reporter: where progress goes.
+        options: format, filters and splits.
+        responses: files with the texts, if they are not in the run's shards.
+        reporter: of progress.
 
     Returns:
         JSON, the content of export.json: options, judge, calibrator, counts, files with digests.
 
     Raises:
-        UsageError: an option is wrong, or asks for what the run has not.
-        InputRefused: texts are not there, not what they were, or no row is left.
+        UsageError: an option is wrong, or needs what the run lacks.
+        InputRefused: texts are missing or have changed, or no row is left.
     """
     reporter = reporter or Reporter()
-    place = RunDir(run)
-    passport = place.read_passport()
+    snapshot = RunSnapshot.take(run)
     options = options.validate()
     if out is not None:
         check_folder(out)
-    texts = _texts(place, passport, options, responses)
+    texts = _texts(snapshot.record, options, responses)
     evaluations = _evaluations(options)
     with scratch(out) as folder, open_selection(folder) as selection:
         reporter.log("reading verdicts")
-        known = selection.take_verdicts(place, options.where)
-        options = _resolve(options, known)
-        _warn_about_run(place, known, selection, reporter)
-        forbidden = None
+        available = selection.load_verdicts(snapshot, options.where)
+        options = _resolve(options, available)
+        _warn_about_run(snapshot, available, selection, reporter)
+        held_out = None
         if evaluations is not None:
-            forbidden = HeldOutText(read_instructions(evaluations), options.ngram or NGRAM)
-        texts.scan(selection, TextObserver(options, forbidden), partial(reporter.step, "texts"))
+            held_out = HeldOutText(read_instructions(evaluations), options.ngram or NGRAM)
+        texts.scan(selection, TextObserver(options, held_out), partial(reporter.step, "texts"))
         reporter.done()
-        counts = selection.settle(options, calibrated=known.calibrated, in_shards=texts.in_shards)
+        counts = selection.decide(
+            options, calibrated=available.calibrated, in_shards=texts.in_shards
+        )
         content = {
             "steelyard": __version__,
             "options": options.to_json(),
-            **_origin(place, passport),
+            **_origin(snapshot),
             "responses": _files(texts.files),
             "evaluations": _files(evaluations),
-            **counts.to_json(),
+            **asdict(counts),
         }
         if out is not None:
             _require_rows(run, content)
@@ -107,55 +105,37 @@ def export_dataset(
     return content
 
 
-def _texts(
-    place: RunDir, passport: dict[str, Any], options: ExportOptions, responses: Responses | None
-) -> DatasetTexts:
+def _texts(record: RunRecord, options: ExportOptions, responses: Responses | None) -> TextSource:
     if responses is not None:
-        shards = open_responses(responses.inputs, responses.columns)
-        return ResponseTexts(shards, options)
-    if IMPORTED in passport:
-        found, limits = imported_shards(passport), Limits()
-        if found is None:
-            raise UsageError(
-                "the tables of this run hold no texts",
-                place=str(place.root),
-                effect="nothing was written",
-                remedy="give them with --responses FILE, a row a response: instruction_id or"
-                " instruction, instruction, model, response",
-            )
-        shards = found
-    else:
-        config = RunConfig.from_mapping(passport["config"], str(place.passport))
-        shards = open_input(config, JudgingSpec.from_json(passport["inquiry"]))
-        limits = replace(row_limits(config), on_bad_row="reject")
-    if shards.fingerprint != passport["input"]["fingerprint"]:
-        raise InputRefused(
-            "the run's shards are not what they were when it was made",
-            place=str(place.root),
-            effect="nothing was written",
-            remedy="put them back as they were, or give the texts with --responses",
-        )
+        shards = open_shards(responses.inputs, responses.columns, RESPONSES)
+        return ResponseSource(shards, options)
+    shards, limits = reopen_input(
+        record,
+        otherwise="give the texts with --responses FILE, one row per response: instruction_id or"
+        " instruction, instruction, model, response",
+    )
     return ShardSource(shards, limits, options)
 
 
 def _evaluations(options: ExportOptions) -> ShardSet | None:
     if not options.decontaminate:
         return None
+    column = options.decontaminate_column
     try:
-        return open_instructions(options.decontaminate, options.decontaminate_column)
+        columns = {"instruction": column} if column else None
+        return open_shards(options.decontaminate, columns, INSTRUCTIONS)
     except (InputRefused, UsageError) as refused:
         cause = refused.cause.partition(" for --map")[0]
         raise InputRefused(
             f"the file of --decontaminate cannot be used: {cause}",
             place=refused.place,
-            effect="nothing was written",
             remedy="give Parquet with a column instruction, prompt or question, or name the column"
             " with --decontaminate-column",
         ) from None
 
 
 def _files(shards: ShardSet | None) -> dict[str, Any] | None:
-    """What a dataset's card says of files that it was made with."""
+    """Describe files for the card of the dataset that is made with them."""
     if shards is None:
         return None
     return {
@@ -165,40 +145,39 @@ def _files(shards: ShardSet | None) -> dict[str, Any] | None:
     }
 
 
-def _resolve(options: ExportOptions, known: AvailableColumns) -> ExportOptions:
-    """Options with what the run decides; refused where it has not what they ask for."""
-    asked = {
-        "--consistent": (options.consistent, known.consistent, "its protocol has one order"),
-        "--min-label-mass": (
-            options.min_label_mass is not None,
-            known.label_mass,
-            "its judge gave no label masses",
-        ),
-        "--trusted": (
-            options.trusted,
-            known.trusted,
-            "apply a calibrator that was fitted with --agreement (docs/calibration.md)",
-        ),
-        "--target gold": (options.target == "gold", known.gold, "its shards hold no gold"),
-    }
-    for option, (used, there, why) in asked.items():
-        if used and not there:
+def _resolve(options: ExportOptions, available: AvailableColumns) -> ExportOptions:
+    """Fill in options that depend on the run.
+
+    Raises:
+        UsageError: the run lacks a column that an option needs.
+    """
+    calibrate = "apply a calibrator that was fitted with --agreement (docs/calibration.md)"
+    for option, missing, remedy in (
+        ("--consistent", options.consistent and not available.consistent,
+         "leave it out: its protocol has one order"),
+        ("--min-label-mass", options.min_label_mass is not None and not available.label_mass,
+         "leave it out: its judge gave no label masses"),
+        ("--trusted", options.trusted and not available.trusted, calibrate),
+        ("--target gold", options.target == "gold" and not available.gold,
+         "leave it out: its shards hold no gold"),
+    ):  # fmt: skip
+        if missing:
             raise UsageError(
                 f"{option} cannot be decided for any verdict of this run",
                 effect="nothing was written",
-                remedy=f"leave it out: {why}" if option != "--trusted" else why,
+                remedy=remedy,
             )
     if options.judging and options.target is None:
-        return replace(options, target="gold" if known.gold else "preference")
+        return replace(options, target="gold" if available.gold else "preference")
     return options
 
 
 def _warn_about_run(
-    place: RunDir, known: AvailableColumns, selection: Selection, reporter: Reporter
+    snapshot: RunSnapshot, available: AvailableColumns, selection: Selection, reporter: Reporter
 ) -> None:
-    if not known.calibrated:
+    if not available.calibrated:
         reporter.warn("no calibrator was applied to this run: raw preferences are exported")
-    manifest = read_manifest(place)
+    manifest = snapshot.manifest
     if manifest is not None and manifest.pairs > selection.counts.verdicts:
         reporter.warn(
             f"the run is not complete: {selection.counts.verdicts:,} of {manifest.pairs:,} pairs"
@@ -206,28 +185,27 @@ def _warn_about_run(
         )
 
 
-def _origin(place: RunDir, passport: dict[str, Any]) -> dict[str, Any]:
-    calibrator = run_calibrator(place)
+def _origin(snapshot: RunSnapshot) -> dict[str, Any]:
+    record, calibrator = snapshot.record, snapshot.calibrator
     return {
         "judge": {
-            "name": " + ".join(judge["name"] for judge in passport["judges"]),
-            "protocol": " + ".join(one["name"] for one in passport["inquiry"]["protocols"]),
-            "fingerprint": passport["fingerprint"],
+            "name": record.judge,
+            "protocol": record.protocol,
+            "fingerprint": record.fingerprint,
         },
-        "input": {name: passport["input"][name] for name in ("fingerprint", "rows")},
+        "input": {"fingerprint": record.input.fingerprint, "rows": record.input.rows},
         "calibrator": None
         if calibrator is None
-        else {"method": calibrator.method, "digest": file_digest(place.calibration)},
+        else {"method": calibrator.method, "digest": snapshot.calibration},
     }
 
 
 def _require_rows(run: Path, content: Mapping[str, Any]) -> None:
     if content["removed"].get("no_text") == content["verdicts"]:
         raise InputRefused(
-            f"none of {content['verdicts']:,} verdicts finds its two responses",
+            f"the two responses were not found for any of {content['verdicts']:,} verdicts",
             place=str(run),
-            effect="nothing was written",
-            remedy="--responses has to have the verdicts' instruction_id (a number is not the text"
+            remedy="--responses needs the verdicts' instruction_id (a number is not the text"
             " of it) or their instructions, and their models' names; --map names the columns",
         )
     if not content["rows"]:
@@ -235,7 +213,6 @@ def _require_rows(run: Path, content: Mapping[str, Any]) -> None:
         raise InputRefused(
             f"none of {content['verdicts']:,} verdicts is left ({reasons})",
             place=str(run),
-            effect="nothing was written",
             remedy="`--dry-run` prints what each filter removes; loosen one",
         )
 
@@ -247,7 +224,7 @@ def _publish(
     content: dict[str, Any],
     reporter: Reporter,
 ) -> None:
-    """Write everything, then give it its place."""
+    """Write everything, then rename the folder."""
     content["files"] = _write(folder, texts, content, reporter)
     write_text(folder / "export.json", json.dumps(content, indent=2) + "\n")
     write_text(folder / "README.md", format_card(content))
@@ -268,12 +245,12 @@ def _write(
     writer = DatasetWriter(folder, schema(kind, form), content["rows"], rows_per_file)
     total, done = sum(content["rows"].values()), 0
     judge = content["judge"]
-    for items, found in texts:
-        named = items.append_column("judge", repeat_text(judge["name"], len(items)))
-        named = named.append_column(
-            "judge_fingerprint", repeat_text(judge["fingerprint"], len(items))
-        )
-        rows = make_rows(kind, form, found, named)
+    for items, own_texts in texts:
+        origin = {"judge": judge["name"], "judge_fingerprint": judge["fingerprint"]}
+        table = items
+        for column, text in origin.items():
+            table = table.append_column(column, repeat_text(text, len(table)))
+        rows = make_rows(kind, form, own_texts, table)
         for split in content["rows"]:
             writer.add(split, rows.filter(pc.equal(items["split"], split)))
         done += len(rows)

@@ -1,4 +1,4 @@
-"""Texts and what was found of them -> rows of TRL's dataset formats, as Arrow.
+"""Rows of TRL's dataset formats, as Arrow, from texts and their verdicts.
 
 | format | columns |
 |---|---|
@@ -8,12 +8,14 @@
 | sft, autorater | prompt, completion |
 | grpo | prompt, probability |
 
-Behind them stand the columns that say where a row comes from.
+After them come the columns that say where a row comes from.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +23,7 @@ import pyarrow.compute as pc
 
 from steelyard.core.arrow import offsets_of, repeat_text, to_ints, to_mask
 from steelyard.core.schemas import TURNS, Int64
+from steelyard.export.options import JUDGING
 from steelyard.export.pairing import log_odds
 from steelyard.protocols import get_protocol
 from steelyard.protocols.protocol import SLOT, SLOT_COLUMNS
@@ -47,28 +50,37 @@ ALONE = pa.schema(
     [
         ("pair_id", pa.string()),  # of its first verdict
         ("model", pa.string()),
-        ("probability", pa.float64()),  # that it is better than what it was judged against
-        *(ORIGIN.field(at) for at in range(5, len(ORIGIN))),
+        ("probability", pa.float64()),  # that it is better than its opponents
+        *(ORIGIN.field(i) for i in range(5, len(ORIGIN))),
     ]
 )
 JUDGED = pa.schema(
     [
         ("pair_id", pa.string()),
-        ("shown", pa.string()),  # the order in the prompt: ab or ba
+        ("shown", pa.string()),  # order in the prompt: ab or ba
         ("probability", pa.float64()),  # that the response shown first is better: the target
         *(ORIGIN.field(name) for name in ("raw_probability", "consistent", "label_mass")),
         *(ORIGIN.field(name) for name in ("judge", "judge_fingerprint")),
     ]
 )
+# Columns of texts, of the format's own values, and of where a row comes from.
+_COLUMNS: dict[str, tuple[Sequence[str], Sequence[tuple[str, pa.DataType]], pa.Schema]] = {
+    "preference": (("prompt", "chosen", "rejected"), (), ORIGIN),
+    "reward": (("prompt", "chosen", "rejected"), (("margin", pa.float64()),), ORIGIN),
+    "kto": (("prompt", "completion"), (("label", pa.bool_()),), ALONE),
+    "sft": (("prompt", "completion"), (), ALONE),
+    "autorater": (("prompt", "completion"), (), JUDGED),
+    "grpo": (("prompt",), (), JUDGED),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Texts of n rows; null where a row has no such text."""
+    """Texts of n rows; null where a row lacks that text."""
 
     instruction: pa.Array
     system: pa.Array
-    turns: pa.Array  # records.TURNS
+    turns: pa.Array  # schemas.TURNS
     conversation: pa.Array  # the turns as one text
     reference: pa.Array
     first: pa.Array  # the chosen response, the only one, or the one that a judge sees first
@@ -76,62 +88,50 @@ class Texts:
 
 
 def schema(kind: str, form: str) -> pa.Schema:
-    """The columns of a format."""
-    text = TEXT[form]
-    own = {
-        "preference": [("prompt", text), ("chosen", text), ("rejected", text)],
-        "reward": [
-            *(("prompt", text), ("chosen", text), ("rejected", text)),
-            ("margin", pa.float64()),
-        ],
-        "kto": [("prompt", text), ("completion", text), ("label", pa.bool_())],
-        "sft": [("prompt", text), ("completion", text)],
-        "autorater": [("prompt", text), ("completion", text)],
-        "grpo": [("prompt", text)],
-    }[kind]
-    behind = {"preference": ORIGIN, "reward": ORIGIN, "kto": ALONE, "sft": ALONE}.get(kind, JUDGED)
-    return pa.schema([*(pa.field(*one) for one in own), *behind])
+    """Return the columns of a format."""
+    texts, more, origin = _COLUMNS[kind]
+    return pa.schema([*((name, TEXT[form]) for name in texts), *more, *origin])
 
 
 def make_rows(kind: str, form: str, texts: Texts, items: pa.Table) -> pa.Table:
-    """Rows of a format.
+    """Make rows of a format.
 
     Args:
         kind: one of options.FORMATS.
-        form: conversational or plain; then no row may have a system message or turns, but for
-            judging formats.
+        form: conversational or plain. Plain rows may not have a system message or turns, except
+            in judging formats.
         texts: of n rows.
-        items: n rows with the columns of the format that hold no text, but for the margin.
+        items: n rows with the format's columns that do not hold text; the margin is computed.
     """
     wanted = schema(kind, form)
     columns: dict[str, pa.Array] = {
         name: items[name].combine_chunks() for name in wanted.names if name in items.column_names
     }
-    if kind in ("autorater", "grpo"):
+    if kind in JUDGING:
         system, user = _judge_prompts(texts)
         if form == "plain":
             columns["prompt"] = pc.binary_join_element_wise(system, user, "\n\n")
         else:
             columns["prompt"] = conversation(system, pa.nulls(len(user), TURNS), user)
-        columns["completion"] = _say(_tagged(columns["probability"]), form)
+        columns["completion"] = _answers(_tagged(columns["probability"]), form)
     else:
         columns["prompt"] = (
             texts.instruction
             if form == "plain"
             else conversation(texts.system, texts.turns, texts.instruction)
         )
-        columns |= dict.fromkeys(("chosen", "completion"), _say(texts.first, form))
-        columns["rejected"] = _say(texts.second, form)
+        columns |= dict.fromkeys(("chosen", "completion"), _answers(texts.first, form))
+        columns["rejected"] = _answers(texts.second, form)
         columns["margin"] = pa.array(log_odds(columns["probability"].to_numpy()))
     return pa.Table.from_arrays([columns[name] for name in wanted.names], schema=wanted)
 
 
 def conversation(system: pa.Array, turns: pa.Array, user: pa.Array) -> pa.Array:
-    """A conversation a row: the system message and the turns that it has, then the user's text.
+    """Make one conversation per row: system message, earlier turns, then the user's text.
 
     Args:
-        system: n strings, null for none.
-        turns: n lists of records.TURNS, null for none.
+        system: n strings, null without a system message.
+        turns: n lists of schemas.TURNS, null without earlier turns.
         user: n strings.
     """
     rows = len(user)
@@ -155,12 +155,12 @@ def conversation(system: pa.Array, turns: pa.Array, user: pa.Array) -> pa.Array:
 
 
 def _ranges(starts: Int64, counts: Int64) -> Int64:
-    """start, start + 1, ... of each row, `count` of them, one row after the other."""
+    """Return start, start + 1, ... of each row, `count` of them, row after row."""
     return np.repeat(starts - offsets_of(counts)[:-1], counts) + np.arange(counts.sum())
 
 
-def _say(text: pa.Array, form: str) -> pa.Array:
-    """What an assistant answers."""
+def _answers(text: pa.Array, form: str) -> pa.Array:
+    """Return texts as an assistant's answers."""
     if form == "plain":
         return text
     messages = pa.StructArray.from_arrays(
@@ -172,14 +172,14 @@ def _say(text: pa.Array, form: str) -> pa.Array:
 
 
 def _tagged(probability: pa.Array) -> pa.Array:
-    """The answer that the judge is to give."""
+    """Return the answers that the judge should give."""
     tag = get_protocol(JUDGE).tag
     texts = [f"<{tag}>{value:.2f}</{tag}>" for value in probability.to_pylist()]
     return pa.array(texts, pa.string())
 
 
 def _judge_prompts(texts: Texts) -> tuple[pa.Array, pa.Array]:
-    """System message and question of the judge; texts are put in as they are, never rendered."""
+    """Return the judge's system messages and questions; texts go in as they are, unrendered."""
     protocol = get_protocol(JUDGE)
     columns = {
         "instruction": texts.instruction,
@@ -200,17 +200,13 @@ def _judge_prompts(texts: Texts) -> tuple[pa.Array, pa.Array]:
         opening, question = _cut(present)
         systems.append(opening)
         users.append("".join(
-            listed[part][row] if at % 2 else part for at, part in enumerate(question)
+            listed[part][row] if i % 2 else part for i, part in enumerate(question)
         ))  # fmt: skip
     return pa.array(systems, pa.string()), pa.array(users, pa.string())
 
 
-_CUT: dict[frozenset[str], tuple[str, list[str]]] = {}
-
-
+@cache
 def _cut(present: frozenset[str]) -> tuple[str, list[str]]:
-    """The judge's system message, and its question cut at the slots, for rows with these texts."""
-    if present not in _CUT:
-        system, user = get_protocol(JUDGE).messages(present)
-        _CUT[present] = (system.content, SLOT.split(user.content))
-    return _CUT[present]
+    """Return the system message, and the question cut at its slots, for rows with these texts."""
+    system, user = get_protocol(JUDGE).messages(present)
+    return system.content, SLOT.split(user.content)

@@ -1,7 +1,7 @@
-"""Pairs, and rows of a dataset, as SQL over the scratch database; see filters.py.
+"""Pairs, and rows of a dataset, as SQL over the scratch database of filters.py.
 
 `ref` numbers the chosen response, the only one, or the one that a judge sees first; `second_ref`
-the other. A row is `direct` if all its texts stand in one row of the shards.
+the other. A row is `direct` if all its texts come from a single row of the shards.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ def _side(name: str, is_a: str) -> str:
 
 
 def pairs_sql(options: ExportOptions) -> str:
-    """A pair a verdict: the better response first, or for judges response a."""
+    """Return the statement for `pairs`, one per verdict.
+
+    The better response comes first, in judging formats response a.
+    """
     better = "true" if options.judging else "preference >= 0.5"
     worse = f"NOT ({better})"
     return f"""
 CREATE TABLE pairs AS
-SELECT n, NULL::BIGINT AS other, instruction, spread, tied, gold,
+SELECT n, NULL::BIGINT AS other, instruction, split_hash, tied, gold,
   CASE WHEN {better} THEN preference ELSE 1 - preference END AS probability,
   CASE WHEN {better} THEN raw ELSE 1 - raw END AS raw_probability,
   {_side("ref", better)} AS ref, {_side("ref", worse)} AS second_ref,
@@ -33,10 +36,10 @@ SELECT n, NULL::BIGINT AS other, instruction, spread, tied, gold,
 FROM candidates"""  # noqa: S608 - our own names
 
 
-# A pair an instruction, from the table `chosen` (pairing.Chosen with numbers n).
+# One pair per instruction, from the table `chosen` (pairing.Chosen with numbers n).
 CHOSEN_PAIRS = f"""
 CREATE TABLE pairs AS
-SELECT b.n, CASE WHEN NOT c.direct THEN w.n END AS other, b.instruction, b.spread,
+SELECT b.n, CASE WHEN NOT c.direct THEN w.n END AS other, b.instruction, b.split_hash,
   c.direct AND b.tied AS tied, NULL::DOUBLE AS gold, c.probability, c.raw AS raw_probability,
   {_side("b.ref", "c.better_is_a")} AS ref, {_side("w.ref", "c.worse_is_a")} AS second_ref,
   {_side("b.response", "c.better_is_a")} AS response,
@@ -50,7 +53,7 @@ SELECT b.n, CASE WHEN NOT c.direct THEN w.n END AS other, b.instruction, b.sprea
   c.contradicted
 FROM chosen c JOIN candidates b ON b.n = c.better JOIN candidates w ON w.n = c.worse"""  # noqa: S608
 
-# SFT: a completion once.
+# SFT: each completion once.
 REPEATED = """
 SELECT n FROM pairs ANTI JOIN (
   SELECT min(n) AS n FROM pairs GROUP BY instruction, response
@@ -82,15 +85,15 @@ JOIN (
 
 
 def items_sql(options: ExportOptions, *, in_shards: bool) -> str:
-    """The table `items`: a row of the dataset a row.
+    """Return the statement for `items`, one row per dataset row.
 
     Args:
         options: the format.
         in_shards: whether `ref // 2` is a row of the shards.
     """
     both = "ref // 2 = second_ref // 2" if in_shards else "false"
-    one = "true" if in_shards else "false"
-    split = f"CASE WHEN spread < {options.test!r} THEN 'test' ELSE 'train' END AS split"
+    single = "true" if in_shards else "false"
+    split = f"CASE WHEN split_hash < {options.test!r} THEN 'test' ELSE 'train' END AS split"
     if options.judging:
         target = "gold" if options.target == "gold" else "probability"
         select = f"""
@@ -102,10 +105,10 @@ SELECT instruction, split, pair_id, consistent, label_mass, direct, 2 * n + turn
 FROM (SELECT *, {split}, {both} AS direct FROM pairs),
   (VALUES (0, 'ab'), (1, 'ba')) orders(turned, shown)"""  # noqa: S608
     elif options.format == "kto":
-        select = _COMPLETED.format(split=split, one=one)
+        select = _COMPLETED.format(split=split, single=single)
     else:
         own = (
-            f"NULL::BIGINT AS second_ref, chosen_model AS model, {one} AS direct"
+            f"NULL::BIGINT AS second_ref, chosen_model AS model, {single} AS direct"
             if options.format == "sft"
             else f"second_ref, rejected_pair_id, chosen_model, rejected_model, {both} AS direct"
         )
@@ -121,5 +124,5 @@ SELECT c.side AS item, {split}, c.instruction,
   CASE WHEN c.side % 2 = 0 THEN p.pair_id ELSE coalesce(p.rejected_pair_id, p.pair_id) END
     AS pair_id,
   c.probability, c.raw_probability, c.consistent, c.label_mass, c.probability > 0.5 AS label,
-  {one} AS direct
+  {single} AS direct
 FROM completions c JOIN pairs p ON p.n = c.side // 2 WHERE c.probability <> 0.5"""

@@ -11,7 +11,7 @@ from steelyard.core.config import unknown_key
 from steelyard.errors import UsageError, escape
 
 FORMATS = ("preference", "reward", "kto", "sft", "autorater", "grpo")
-JUDGING = ("autorater", "grpo")  # prompts of a judge, not of the model that is judged
+JUDGING = ("autorater", "grpo")  # they train judges, not the models that are judged
 SELECT = ("all", "best-worst", "best-second")
 FORMS = ("conversational", "plain")
 TARGETS = ("gold", "preference")
@@ -20,7 +20,7 @@ NGRAM = 13  # words; of GPT-3's decontamination (Brown et al., 2020, appendix C)
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """What a dataset is to be; None: the filter is not used."""
+    """Format, filters and splits of a dataset; None: the filter is not used."""
 
     format: str
     form: str = "conversational"
@@ -29,7 +29,7 @@ class ExportOptions:
     consistent: bool = False
     min_label_mass: float | None = None
     trusted: bool = False
-    margin: tuple[float, float] | None = None  # least and greatest log-odds of the chosen one
+    margin: tuple[float, float] | None = None  # range of the chosen response's log-odds
     select: str | None = None  # None: all; for sft best-worst
     per_instruction: int | None = None
     balance_length: bool = False
@@ -53,7 +53,7 @@ class ExportOptions:
         return self.select or ("best-worst" if self.format == "sft" else "all")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; of files, their names."""
+        """Return plain values, with the names of files without their folders."""
         values = {**asdict(self), "select": self.selection}
         values["decontaminate"] = [name.rpartition("/")[2] for name in self.decontaminate]
         if self.margin is not None:
@@ -61,11 +61,16 @@ class ExportOptions:
         return values
 
     def validate(self) -> ExportOptions:
-        """Check what can be checked without data.
+        """Check what can be checked without data, and return the options.
 
         Raises:
             UsageError: names the option and what it may be.
         """
+        self._check_values()
+        self._check_combinations()
+        return self
+
+    def _check_values(self) -> None:
         for option, value, allowed in (
             ("--format", self.format, FORMATS),
             ("--form", self.form, FORMS),
@@ -86,54 +91,56 @@ class ExportOptions:
             ("--rows-per-file", self.rows_per_file),
         ):
             if number is not None and number < 1:
-                raise UsageError(f"{option} is {number}", remedy="give a number from 1 on")
+                raise UsageError(f"{option} is {number}", remedy="give a number of at least 1")
         if self.where is not None and not self.where.strip(" \n\t;"):
             raise UsageError("--where is empty", remedy="leave it out, or give a condition in SQL")
-        if self.margin is not None:
-            low, high = self.margin
-            if not 0 <= low <= high:
-                raise UsageError(
-                    f"--margin is {low:g}..{high:g}",
-                    remedy="give two log-odds of the chosen response, from 0 on: 0.5..4",
-                )
-        if not self.decontaminate and (self.ngram is not None or self.decontaminate_column):
+        low, high = self.margin or (0.0, math.inf)
+        if not 0 <= low <= high:
             raise UsageError(
-                "--ngram and --decontaminate-column are of no use without --decontaminate",
-                remedy="leave them out, or name the evaluation's file with --decontaminate",
+                f"--margin is {low:g}..{high:g}",
+                remedy="give two log-odds of the chosen response, at least 0: 0.5..4",
             )
-        if self.per_instruction is not None and self.selection != "all":
-            raise UsageError(
-                f"--per-instruction is of no use with --select {self.selection}",
-                remedy="leave it out: one pair of each instruction is selected",
-            )
-        self._check_kind()
-        return self
 
-    def _check_kind(self) -> None:
-        if not self.judging:
-            if self.target is not None:
-                raise UsageError(
-                    f"--target is of no use for {self.format}",
-                    remedy=f"leave it out; it is for {' and '.join(JUDGING)}",
-                )
-            return
-        if self.selection != "all":
-            raise UsageError(
-                f"--select {self.selection} is of no use for {self.format}",
-                remedy="leave it out: judges are trained on pairs as they were judged",
-            )
-        if self.balance_length:
-            raise UsageError(
-                f"--balance-length is of no use for {self.format}",
-                remedy="leave it out: every pair stands there in both orders",
-            )
+    def _check_combinations(self) -> None:
+        overlap = self.ngram is not None or self.decontaminate_column
+        selects = self.selection != "all"
+        does_not_apply = f"does not apply to the format {self.format}"
+        for wrong, cause, remedy in (
+            (
+                overlap and not self.decontaminate,
+                "--ngram and --decontaminate-column have no effect without --decontaminate",
+                "leave them out, or name the evaluation's file with --decontaminate",
+            ),
+            (
+                self.per_instruction is not None and selects,
+                f"--per-instruction has no effect with --select {self.selection}",
+                "leave it out: one pair of each instruction is selected",
+            ),
+            (
+                self.target is not None and not self.judging,
+                f"--target {does_not_apply}",
+                f"leave it out; it is for {' and '.join(JUDGING)}",
+            ),
+            (
+                self.judging and selects,
+                f"--select {self.selection} {does_not_apply}",
+                "leave it out: judges are trained on the pairs that were judged",
+            ),
+            (
+                self.judging and self.balance_length,
+                f"--balance-length {does_not_apply}",
+                "leave it out: every pair is exported in both orders",
+            ),
+        ):
+            if wrong:
+                raise UsageError(cause, remedy=remedy)
 
 
 def make_options(values: Mapping[str, Any]) -> ExportOptions:
-    """Options from plain values.
+    """Make options from plain values.
 
     Raises:
-        UsageError: one is unknown, or out of range.
+        UsageError: an option is unknown, or out of range.
     """
     known = [entry.name for entry in fields(ExportOptions)]
     for name in values:
@@ -143,7 +150,7 @@ def make_options(values: Mapping[str, Any]) -> ExportOptions:
 
 
 def read_margin(text: str | None) -> tuple[float, float] | None:
-    """`LOW..HIGH`; either may be left out.
+    """Parse `LOW..HIGH`, either of which may be left out.
 
     Raises:
         UsageError: it is something else.
@@ -158,7 +165,7 @@ def read_margin(text: str | None) -> tuple[float, float] | None:
     if not dots or math.isnan(ends[0]) or math.isnan(ends[1]):
         raise UsageError(
             f"--margin is {escape(text)!r}",
-            remedy="give the least and the greatest log-odds with two dots between: 0.5..4, or 1..",
+            remedy="give the least and the greatest log-odds, separated by `..`: 0.5..4, or 1..",
         )
     return ends
 

@@ -1,4 +1,4 @@
-"""Instructions that are too like others: those of an evaluation, or earlier ones of the set."""
+"""Instructions that resemble others: those of an evaluation, or earlier ones of the dataset."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from steelyard.core.schemas import UInt64
 
 SHINGLE = 3  # words
 BANDS = 32
-MOST_ROWS = 4  # hashes a band; two texts of similarity s share no band with (1 - s^rows)^BANDS
-MISSED = 0.01  # at most, of pairs that are just so similar as was asked for
+MOST_ROWS = 4  # hashes per band; texts of similarity s share no band with (1 - s^rows)^BANDS
+MISSED = 0.01  # greatest share of missed pairs whose similarity is exactly what was asked for
 _WORD = re.compile(r"\w+")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, in small letters: letters, digits and `_` of any script."""
+    """Return the words of a text in lower case: letters, digits and `_` of any script."""
     return _WORD.findall(text.lower())
 
 
-def normal(text: str) -> str:
-    """A text without what makes no other instruction of it: case, punctuation, white space."""
+def normalize(text: str) -> str:
+    """Remove what does not make another instruction: case, punctuation and white space."""
     return " ".join(words(text)) or text.strip()
 
 
-def grams(parts: Sequence[str], length: int) -> UInt64:
-    """Hashes of the runs of `length` words, each once; of the whole where it is shorter."""
-    runs = (" ".join(parts[at : at + length]) for at in range(max(1, len(parts) - length + 1)))
+def ngrams(parts: Sequence[str], length: int) -> UInt64:
+    """Hash the runs of `length` words, each once; the whole text where it is shorter."""
+    runs = (" ".join(parts[i : i + length]) for i in range(max(1, len(parts) - length + 1)))
     return np.array(
         sorted({xxhash.xxh3_64_intdigest(run.encode()) for run in runs}), dtype=np.uint64
     )
@@ -38,8 +38,8 @@ def grams(parts: Sequence[str], length: int) -> UInt64:
 class HeldOutText:
     """Instructions that no training data may hold.
 
-    An instruction is contaminated if it is one of them but for case, punctuation and white space,
-    or shares a run of `ngram` words with one.
+    An instruction is contaminated if it equals one of them up to case, punctuation and white
+    space, or shares a run of `ngram` words with one.
     """
 
     def __init__(self, instructions: Iterable[str], ngram: int) -> None:
@@ -47,29 +47,29 @@ class HeldOutText:
         self._whole: set[str] = set()
         self._runs: set[int] = set()
         for text in instructions:
-            self._whole.add(normal(text))
+            self._whole.add(normalize(text))
             parts = words(text)
             if len(parts) >= ngram:
-                self._runs.update(grams(parts, ngram).tolist())
+                self._runs.update(ngrams(parts, ngram).tolist())
 
     def __len__(self) -> int:
         return len(self._whole)
 
     def holds(self, text: str) -> bool:
-        """Whether an instruction is contaminated."""
-        if normal(text) in self._whole:
+        """Return whether an instruction is contaminated."""
+        if normalize(text) in self._whole:
             return True
         parts = words(text)
         return len(parts) >= self._ngram and not self._runs.isdisjoint(
-            grams(parts, self._ngram).tolist()
+            ngrams(parts, self._ngram).tolist()
         )
 
 
 class NearDuplicates:
-    """Finds earlier instructions that are nearly the same, by MinHash (Broder, 1997).
+    """Clusters of instructions that are nearly the same, found by MinHash (Broder, 1997).
 
-    Candidates share a band of hashes; what counts is their exact Jaccard similarity over runs of
-    SHINGLE words. Memory grows with the number of different instructions, some 2 kB each.
+    Candidates share a band of hashes; their exact Jaccard similarity over runs of SHINGLE words
+    decides. Memory grows with the number of clusters, by some 2 kB each.
     """
 
     def __init__(self, similarity: float) -> None:
@@ -84,11 +84,11 @@ class NearDuplicates:
         self._sets: list[UInt64] = []
 
     def leader(self, text: str) -> int:
-        """Number of the first instruction like this one; its own number if there is none.
+        """Return the number of the first instruction like this; a new number without any.
 
-        Numbers count the instructions that had none like them, from 0.
+        Numbers count the instructions that begin a cluster, from 0.
         """
-        own = grams(words(text) or [text], SHINGLE)
+        own = ngrams(words(text) or [text], SHINGLE)
         keys = self._keys(own)
         candidates = sorted(
             {
@@ -112,6 +112,6 @@ class NearDuplicates:
         return [band.tobytes() for band in least.reshape(BANDS, self._rows)]
 
 
-def _jaccard(one: UInt64, other: UInt64) -> float:
-    common = len(np.intersect1d(one, other, assume_unique=True))
-    return common / (len(one) + len(other) - common)
+def _jaccard(a: UInt64, b: UInt64) -> float:
+    common = len(np.intersect1d(a, b, assume_unique=True))
+    return common / (len(a) + len(b) - common)

@@ -1,4 +1,4 @@
-"""The best and the worst, or the second, of the responses to each instruction."""
+"""The best response to each instruction, and the worst or the second best."""
 
 from __future__ import annotations
 
@@ -8,33 +8,21 @@ import numpy as np
 import pyarrow as pa
 
 from steelyard.core.schemas import Bool, Float64, Int64, UInt64
+from steelyard.statistics.logistic import sigmoid
 from steelyard_kernels.log_odds import strengths
 
-# What was chosen: `n` of verdicts, and which side the response is.
-CHOSEN = pa.schema(
-    [
-        ("better", pa.int64()),
-        ("better_is_a", pa.bool_()),
-        ("worse", pa.int64()),
-        ("worse_is_a", pa.bool_()),
-        ("probability", pa.float64()),
-        ("raw", pa.float64()),
-        ("direct", pa.bool_()),
-        ("contradicted", pa.bool_()),
-    ]
-)
 SURE = 1e-6  # margins: preferences are taken as at most 1 - SURE sure, so that they are finite
-RANKED = 1e-12  # the same for ranking, where the surest have to be told apart
+RANKED = 1e-12  # the same for ranking, where the surest have to stay distinct
 _EQUAL = 1e-9  # strengths closer than this are a tie
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictColumns:
-    """Verdicts of pairs, m of them, with instructions side by side, in the order of the input."""
+    """m verdicts in the order of the input, those of an instruction next to each other."""
 
     instruction: UInt64  # m
     first: UInt64  # m, digest of response a
-    second: UInt64  # m, digest of response b, another one
+    second: UInt64  # m, digest of response b, which differs
     preference: Float64  # m, in [0, 1]: P(a is better)
     raw: Float64  # m, the same before calibration
 
@@ -43,7 +31,7 @@ class VerdictColumns:
 class Chosen:
     """A pair for each of k instructions."""
 
-    better: Int64  # k, place of a verdict with the better response; the verdict itself if direct
+    better: Int64  # k, index of a verdict with the better response; that on both if direct
     better_side: Int64  # k: 0 a, 1 b
     worse: Int64  # k
     worse_side: Int64
@@ -51,10 +39,10 @@ class Chosen:
     raw: Float64  # k
     direct: Bool  # k, whether the two were judged against each other
     contradicted: Bool  # k, whether that verdict says the opposite
-    unconnected: int  # verdicts of responses that no chain of verdicts joins to the chosen ones
+    unconnected: int  # verdicts of responses that no chain of verdicts connects to the chosen
 
     def to_table(self, numbers: Int64) -> pa.Table:
-        """Rows of CHOSEN, with the numbers of verdicts in place of their positions."""
+        """Return one row per pair, with the numbers of verdicts in place of their indices."""
         columns = {
             "better": numbers[self.better],
             "better_is_a": self.better_side == 0,
@@ -65,21 +53,20 @@ class Chosen:
             "direct": self.direct,
             "contradicted": self.contradicted,
         }
-        return pa.table(columns, CHOSEN)
+        return pa.table(columns)
 
 
 def log_odds(preference: Float64, sure: float = SURE) -> Float64:
-    """log(p / (1 - p)), with p kept `sure` away from 0 and 1."""
+    """Return log(p / (1 - p)), with p kept `sure` away from 0 and 1."""
     p = np.clip(preference, sure, 1 - sure)
-    odds: Float64 = np.log(p) - np.log1p(-p)
-    return odds
+    return np.asarray(np.log(p) - np.log1p(-p))
 
 
 def choose(judged: VerdictColumns, against: str) -> Chosen:
-    """The best response of each instruction, and the worst or the second best.
+    """Choose the best response to each instruction, and the worst or the second best.
 
     Strengths are least squares over the verdicts' log-odds (kernels, log_odds); where verdicts do
-    not join all responses, those of the largest part are compared. Two that were judged against
+    not connect all responses, those of the largest part are compared. Two that were judged against
     each other keep that verdict's probability; for others it follows from their strengths.
 
     Args:
@@ -87,7 +74,7 @@ def choose(judged: VerdictColumns, against: str) -> Chosen:
         against: "best-worst" or "best-second".
     """
     if not len(judged.instruction):
-        return _NOTHING
+        return NOTHING
     group, ends = _groups(judged.instruction)
     owner, first, second = _responses(group, judged)
     strength, component = strengths(
@@ -96,19 +83,19 @@ def choose(judged: VerdictColumns, against: str) -> Chosen:
     raw, _ = strengths(first, second, log_odds(judged.raw, RANKED), ends, len(owner))
     seen, side = _first_verdict(first, second, len(owner))
     best, other, loose = _ends(owner, strength, component, seen, against)
-    found = _direct(first, second, best, other, ends)
-    direct = found >= 0
-    at = np.maximum(found, 0)
-    turned = first[at] != best
-    own = np.where(turned, 1 - judged.preference[at], judged.preference[at])
-    own_raw = np.where(turned, 1 - judged.raw[at], judged.raw[at])
+    verdict = _direct(first, second, best, other, ends)
+    direct = verdict >= 0
+    i = np.maximum(verdict, 0)
+    turned = first[i] != best
+    own = np.where(turned, 1 - judged.preference[i], judged.preference[i])
+    own_raw = np.where(turned, 1 - judged.raw[i], judged.raw[i])
     return Chosen(
-        better=np.where(direct, at, seen[best]),
+        better=np.where(direct, i, seen[best]),
         better_side=np.where(direct, turned, side[best]).astype(np.int64),
-        worse=np.where(direct, at, seen[other]),
+        worse=np.where(direct, i, seen[other]),
         worse_side=np.where(direct, ~turned, side[other]).astype(np.int64),
-        probability=np.where(direct, own, _sigmoid(_gap(strength, best, other))),
-        raw=np.where(direct, own_raw, _sigmoid(_gap(raw, best, other))),
+        probability=np.where(direct, own, sigmoid(_gap(strength, best, other))),
+        raw=np.where(direct, own_raw, sigmoid(_gap(raw, best, other))),
         direct=direct,
         contradicted=direct & (own < 0.5),
         unconnected=int(np.isin(first, loose).sum()),
@@ -116,14 +103,14 @@ def choose(judged: VerdictColumns, against: str) -> Chosen:
 
 
 def _groups(instruction: UInt64) -> tuple[Int64, Int64]:
-    """Number of each verdict's instruction, and where these end."""
+    """Return the number of each verdict's instruction, and where instructions begin and end."""
     change = np.flatnonzero(instruction[1:] != instruction[:-1]) + 1
     ends = np.concatenate([[0], change, [len(instruction)]]).astype(np.int64)
     return np.repeat(np.arange(len(ends) - 1), np.diff(ends)), ends
 
 
 def _responses(group: Int64, judged: VerdictColumns) -> tuple[Int64, Int64, Int64]:
-    """The instruction of each different response, and both responses of each verdict as numbers."""
+    """Return the instruction of each distinct response, and each verdict's two by number."""
     owners = np.concatenate([group, group])
     digests = np.concatenate([judged.first, judged.second])
     order = np.lexsort((digests, owners))
@@ -135,7 +122,7 @@ def _responses(group: Int64, judged: VerdictColumns) -> tuple[Int64, Int64, Int6
 
 
 def _first_verdict(first: Int64, second: Int64, responses: int) -> tuple[Int64, Int64]:
-    """The first verdict in which each response stands, and on which side."""
+    """Return the first verdict on each response, and on which side it is there."""
     seen = np.full(responses, len(first), dtype=np.int64)
     np.minimum.at(seen, first, np.arange(len(first)))
     as_second = np.full(responses, len(first), dtype=np.int64)
@@ -146,9 +133,9 @@ def _first_verdict(first: Int64, second: Int64, responses: int) -> tuple[Int64, 
 def _ends(
     owner: Int64, strength: Float64, component: Int64, seen: Int64, against: str
 ) -> tuple[Int64, Int64, Int64]:
-    """Best and other response of each instruction, and the responses outside its largest part.
+    """Return best and other response of each instruction, and responses outside its largest part.
 
-    Of equal parts and of equal strengths, the one that stood first in the input.
+    Of equal parts and of equal strengths, the first in the input is taken.
     """
     sizes = np.bincount(component, minlength=len(owner))[component]
     begun = np.full(len(owner), np.iinfo(np.int64).max)
@@ -167,15 +154,15 @@ def _ends(
 
 
 def _direct(first: Int64, second: Int64, best: Int64, other: Int64, ends: Int64) -> Int64:
-    """The first verdict on best against other of each instruction; -1: there is none."""
+    """Return the first verdict on best against other of each instruction, -1 without any."""
     group = np.repeat(np.arange(len(best)), np.diff(ends))
     hit = ((first == best[group]) & (second == other[group])) | (
         (first == other[group]) & (second == best[group])
     )
-    found = np.full(len(best), -1, dtype=np.int64)
+    verdict = np.full(len(best), -1, dtype=np.int64)
     rows = np.flatnonzero(hit)[::-1]
-    found[group[rows]] = rows
-    return found
+    verdict[group[rows]] = rows
+    return verdict
 
 
 def _gap(strength: Float64, best: Int64, other: Int64) -> Float64:
@@ -183,10 +170,5 @@ def _gap(strength: Float64, best: Int64, other: Int64) -> Float64:
     return np.where(np.abs(gap) < _EQUAL, 0.0, gap)
 
 
-def _sigmoid(value: Float64) -> Float64:
-    out: Float64 = 1 / (1 + np.exp(-value))
-    return out
-
-
 _NONE, _NO = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
-_NOTHING = Chosen(_NONE, _NONE, _NONE, _NONE, np.zeros(0), np.zeros(0), _NO, _NO, 0)
+NOTHING = Chosen(_NONE, _NONE, _NONE, _NONE, np.zeros(0), np.zeros(0), _NO, _NO, 0)

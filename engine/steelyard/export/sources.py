@@ -1,7 +1,7 @@
 """Where the texts of a dataset come from: the shards of a run once more, or files of responses.
 
-Both are read twice. First `scan` tells the selection what it has to know of the texts (digests,
-lengths, likeness), then `rows` gives those of the rows that were selected.
+Both are read twice. First `scan` gives features of the texts (digests, lengths, likeness) to the
+selection, then `rows` yields the texts of the rows that were selected.
 """
 
 from __future__ import annotations
@@ -13,101 +13,117 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from typing_extensions import override
 
 from steelyard.core.schemas import TURNS, Int64
 from steelyard.errors import InputRefused, escape
 from steelyard.export.formats import Texts
-from steelyard.export.observer import TextFeatures, TextObserver, is_text, numbers_of, or_null
+from steelyard.export.observer import TextObserver, is_text, or_null, text_hashes
 from steelyard.export.options import ExportOptions
-from steelyard.export.selection import SEEN, Selection
+from steelyard.export.selection import PAIR_TEXTS, Selection
 from steelyard.input import Limits, ShardSet, stream
 from steelyard.input.side_files import stream_responses
 from steelyard.plan.keys import render_turns, trim
 
-_KEPT = pa.schema(
+# Texts of single responses, for rows that combine those of several places.
+_RESPONSE_TEXTS = pa.schema(
     [
         ("ref", pa.int64()),
         *((name, pa.string()) for name in ("instruction", "system", "reference", "response")),
         ("turns", TURNS),
     ]
 )
-_JOINED = """
+_COMBINED = """
 SELECT i.*, t.instruction AS text, t.system, t.reference, t.turns, t.response AS first,
   s.response AS second
 FROM items i JOIN texts t ON t.ref = i.ref LEFT JOIN texts s ON s.ref = i.second_ref
 WHERE NOT i.direct ORDER BY i.ref, i.item"""
 
+# Features of responses from files, as PAIR_TEXTS has them of pairs.
+_RESPONSES = """
+CREATE TABLE responses (ref BIGINT, instruction_id UBIGINT, model VARCHAR, instruction UBIGINT,
+  cluster_leader UBIGINT, split_hash DOUBLE, response UBIGINT, length BIGINT, problem VARCHAR)"""
+_JOIN_RESPONSES = """
+INSERT INTO pair_texts
+WITH r AS (SELECT * FROM responses QUALIFY
+  row_number() OVER (PARTITION BY instruction_id, model ORDER BY ref) = 1)
+SELECT row_number() OVER (ORDER BY v.shard, v."row") - 1, v.shard, v."row", a.instruction,
+  a.cluster_leader, a.split_hash, a.response, b.response, a.ref, b.ref, a.length, b.length,
+  coalesce(a.problem, b.problem)
+FROM verdicts v
+JOIN r a ON a.instruction_id = v.instruction_id AND a.model = v.model_a
+JOIN r b ON b.instruction_id = v.instruction_id AND b.model = v.model_b"""
 
-Progress = Callable[[int, int], None]  # rows that were looked at, of how many
+
+Progress = Callable[[int, int], None]  # rows that were scanned, of this many
 
 
-class DatasetTexts(Protocol):
+class TextSource(Protocol):
     """A source of texts."""
 
-    in_shards: bool  # whether references are rows of shards, two a row
-    files: ShardSet | None  # files of texts that are not the run's own
+    in_shards: bool  # whether references are rows of shards, two per row
+    files: ShardSet | None  # files of texts, where they are not the run's own shards
 
     def scan(self, selection: Selection, observer: TextObserver, progress: Progress) -> None:
-        """Tell the selection what it has to know of all texts."""
+        """Give features of all texts to the selection."""
 
     def rows(self, selection: Selection) -> Iterator[tuple[pa.Table, Texts]]:
-        """The selected items with their texts."""
+        """Yield the selected items with their texts."""
 
 
-class ShardSource:
-    """The texts of a run in its own shards."""
+class ShardSource(TextSource):
+    """Texts of a run in its own shards."""
 
     in_shards = True
 
     def __init__(self, shards: ShardSet, limits: Limits, options: ExportOptions) -> None:
-        self.files: ShardSet | None = None
+        self.files = None
         self._shards, self._limits = shards, limits
         self._plain = options.form == "plain" and not options.judging
 
+    @override
     def scan(self, selection: Selection, observer: TextObserver, progress: Progress) -> None:
-        """See DatasetTexts."""
         for base, rows in self._batches():
             progress(base, self._shards.rows)
-            seen = observer.look(rows["instruction"], rows["system"], rows["turns"])
+            features = observer.observe(rows["instruction"], rows["system"], rows["turns"])
             n = np.arange(base, base + len(rows))
-            sides = {name: trim(rows[name]) for name in ("response_a", "response_b")}
-            alone = rows["response_b"].is_null()
+            a, b = trim(rows["response_a"]), trim(rows["response_b"])
             columns = {
                 "n": n,
                 "shard": rows["shard"],
                 "row": rows["row"],
-                "instruction": seen.digest,
-                "leader": seen.leader,
-                "spread": seen.spread,
-                **{name: numbers_of(texts) for name, texts in sides.items()},
+                "instruction": features.digest,
+                "cluster_leader": features.cluster_leader,
+                "split_hash": features.split_hash,
+                "response_a": text_hashes(a),
+                "response_b": text_hashes(b),
                 "ref_a": 2 * n,
-                "ref_b": pc.if_else(alone, pa.scalar(None, pa.int64()), pa.array(2 * n + 1)),
-                **{
-                    name.replace("response", "length"): pc.utf8_length(texts).cast(pa.int64())
-                    for name, texts in sides.items()
-                },
-                "problem": self._problems(rows, seen),
+                "ref_b": pc.if_else(b.is_null(), None, pa.array(2 * n + 1)),
+                "length_a": pc.utf8_length(a).cast(pa.int64()),
+                "length_b": pc.utf8_length(b).cast(pa.int64()),
+                "problem": self._problems(rows, pa.array(features.contaminated)),
             }
-            selection.saw(pa.table(columns, SEEN))
+            selection.add_texts(pa.table(columns, PAIR_TEXTS))
 
+    @override
     def rows(self, selection: Selection) -> Iterator[tuple[pa.Table, Texts]]:
-        """See DatasetTexts: rows whose texts stand together, then those that were composed."""
-        selection.execute("CREATE TABLE texts AS SELECT * FROM none", none=_KEPT.empty_table())
+        """Yield items whose texts come from a single shard row, then those that combine several."""
+        selection.create("texts", _RESPONSE_TEXTS.empty_table())
         wanted = selection.references()
-        ahead = _Ahead(selection.items())
+        items = _ItemCursor(selection.items())
         for base, rows in self._batches():
             end = 2 * (base + len(rows))
-            items = ahead.until(end)
-            if len(items):
-                yield items, _texts_of(rows, items, base)
+            taken = items.take_until(end)
+            if len(taken):
+                yield taken, _direct_texts(rows, taken, base)
             first, last = np.searchsorted(wanted, [2 * base, end])
             if last > first:
                 refs = wanted[first:last]
-                taken = rows.take(pa.array(refs // 2 - base))
-                side = pa.array(refs % 2 == 0)
-                response = pc.if_else(side, taken["response_a"], taken["response_b"])
-                _keep(selection, refs, taken, response)
-        yield from _joined(selection)
+                picked = rows.take(pa.array(refs // 2 - base))
+                is_a = pa.array(refs % 2 == 0)
+                response = pc.if_else(is_a, picked["response_a"], picked["response_b"])
+                _keep(selection, refs, picked, response)
+        yield from _combined(selection)
 
     def _batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         base = 0
@@ -117,172 +133,149 @@ class ShardSource:
                     yield base, rows
                     base += len(rows)
 
-    def _problems(self, rows: pa.RecordBatch, seen: TextFeatures) -> pa.Array:
-        """Why these texts cannot be used; the first reason that applies."""
-        two = pc.or_(rows["turns_a"].is_valid(), rows["turns_b"].is_valid())
+    def _problems(self, rows: pa.RecordBatch, contaminated: pa.Array) -> pa.Array:
         needs = pc.or_(is_text(rows["system"]), is_text(render_turns(rows["turns"])))
-        reasons = [
-            (rows["images"].is_valid(), "images"),
-            (two, "two_conversations"),
-            (pc.and_(needs, self._plain), "needs_conversation"),
-            (pa.array(seen.contaminated), "contaminated"),
-        ]
-        found = pa.nulls(len(rows), pa.string())
-        for where, reason in reversed(reasons):
-            found = pc.if_else(where, pa.scalar(reason), found)
-        return found
+        return _first_reason(
+            {
+                "images": rows["images"].is_valid(),
+                "two_conversations": pc.or_(rows["turns_a"].is_valid(), rows["turns_b"].is_valid()),
+                "needs_conversation": pc.and_(needs, self._plain),
+                "contaminated": contaminated,
+            },
+            len(rows),
+        )
 
 
-class ResponseTexts:
+class ResponseSource(TextSource):
     """Texts in files of responses, joined by instruction and model."""
 
     in_shards = False
 
     def __init__(self, shards: ShardSet, options: ExportOptions) -> None:
-        self.files: ShardSet | None = shards
-        self._shards = shards
+        self.files = self._shards = shards
         self._plain = options.form == "plain" and not options.judging
 
+    @override
     def scan(self, selection: Selection, observer: TextObserver, progress: Progress) -> None:
-        """See DatasetTexts.
+        """Give features of all texts to the selection.
 
         Raises:
             InputRefused: a model has two responses to one instruction.
         """
-        selection.execute("CREATE TABLE texts AS SELECT * FROM none", none=_KEPT.empty_table())
+        selection.create("texts", _RESPONSE_TEXTS.empty_table())
         selection.execute(_RESPONSES)
         base = 0
-        for rows in stream_responses(self._shards):
-            columns = {name: rows[name].combine_chunks() for name in rows.column_names}
+        for table in stream_responses(self._shards):
+            rows = pa.record_batch({k: table[k].combine_chunks() for k in table.column_names})
             refs = np.arange(base, base + len(rows))
             base += len(rows)
             progress(base, self._shards.rows)
-            turns = pa.nulls(len(rows), TURNS)
-            seen = observer.look(columns["instruction"], columns["system"], turns)
-            response = trim(columns["response"])
-            needs = pc.and_(is_text(columns["system"]), self._plain)
-            problem = pc.if_else(
-                needs,
-                pa.scalar("needs_conversation"),
-                pc.if_else(
-                    pa.array(seen.contaminated),
-                    pa.scalar("contaminated"),
-                    pa.scalar(None, pa.string()),
-                ),
-            )
-            found = {
-                "ref": refs,
-                "instruction_id": columns["instruction_id"],
-                "model": columns["model"],
-                "instruction": seen.digest,
-                "leader": seen.leader,
-                "spread": seen.spread,
-                "response": numbers_of(response),
-                "length": pc.utf8_length(response).cast(pa.int64()),
-                "problem": problem,
+            no_turns = pa.nulls(len(rows), TURNS)
+            features = observer.observe(rows["instruction"], rows["system"], no_turns)
+            response = trim(rows["response"])
+            problems = {
+                "needs_conversation": pc.and_(is_text(rows["system"]), self._plain),
+                "contaminated": pa.array(features.contaminated),
             }
-            selection.execute("INSERT INTO responses SELECT * FROM batch", batch=pa.table(found))
-            _keep(selection, refs, pa.record_batch(columns), columns["response"])
-        self._refuse_two(selection)
+            columns = {
+                "ref": refs,
+                "instruction_id": rows["instruction_id"],
+                "model": rows["model"],
+                "instruction": features.digest,
+                "cluster_leader": features.cluster_leader,
+                "split_hash": features.split_hash,
+                "response": text_hashes(response),
+                "length": pc.utf8_length(response).cast(pa.int64()),
+                "problem": _first_reason(problems, len(rows)),
+            }
+            selection.insert("responses", pa.table(columns))
+            _keep(selection, refs, rows, rows["response"])
+        self._refuse_several(selection)
         selection.execute(_JOIN_RESPONSES)
 
+    @override
     def rows(self, selection: Selection) -> Iterator[tuple[pa.Table, Texts]]:
-        """See DatasetTexts."""
-        yield from _joined(selection)
+        yield from _combined(selection)
 
-    def _refuse_two(self, selection: Selection) -> None:
-        found = selection.execute(
+    def _refuse_several(self, selection: Selection) -> None:
+        several = selection.execute(
             "SELECT model, count(*) OVER () FROM responses GROUP BY instruction_id, model"
             " HAVING count(DISTINCT response) > 1 ORDER BY min(ref) LIMIT 1"
         ).fetchall()
-        if found:
-            ((model, count),) = found
+        for model, count in several:
             raise InputRefused(
                 f"{count:,} times a model has several responses to one instruction, first"
                 f" {escape(model)}",
                 place=self._shards.sources[0].name,
-                effect="nothing was written: which one was judged is not known",
-                remedy="leave one response a model and instruction, the one that was judged",
+                effect="nothing was written: which response was judged is not known",
+                remedy="leave one response per model and instruction, the one that was judged",
             )
 
 
-_RESPONSES = """
-CREATE TABLE responses (ref BIGINT, instruction_id UBIGINT, model VARCHAR, instruction UBIGINT,
-  leader UBIGINT, spread DOUBLE, response UBIGINT, length BIGINT, problem VARCHAR)"""
-_JOIN_RESPONSES = """
-INSERT INTO seen
-WITH r AS (SELECT * FROM responses QUALIFY
-  row_number() OVER (PARTITION BY instruction_id, model ORDER BY ref) = 1)
-SELECT row_number() OVER (ORDER BY v.shard, v."row") - 1, v.shard, v."row", a.instruction,
-  a.leader, a.spread, a.response, b.response, a.ref, b.ref, a.length, b.length,
-  coalesce(a.problem, b.problem)
-FROM verdicts v
-JOIN r a ON a.instruction_id = v.instruction_id AND a.model = v.model_a
-JOIN r b ON b.instruction_id = v.instruction_id AND b.model = v.model_b"""
-
-
-class _Ahead:
-    """Items in the order of their references, taken as far as is asked."""
+class _ItemCursor:
+    """Items in the order of their references, taken step by step."""
 
     def __init__(self, reader: pa.RecordBatchReader) -> None:
         self._reader = reader
         self._rest = reader.schema.empty_table()
 
-    def until(self, end: int) -> pa.Table:
-        """The items whose references are below `end`."""
+    def take_until(self, end: int) -> pa.Table:
+        """Take the items whose references are below `end`."""
         while not len(self._rest) or self._rest["ref"][-1].as_py() < end:
             try:
-                more = self._reader.read_next_batch()
+                batch = self._reader.read_next_batch()
             except StopIteration:
                 break
-            self._rest = pa.concat_tables([self._rest, pa.Table.from_batches([more])])
+            self._rest = pa.concat_tables([self._rest, pa.Table.from_batches([batch])])
         count = int(np.searchsorted(self._rest["ref"].to_numpy(), end))
         taken, self._rest = self._rest.slice(0, count), self._rest.slice(count)
         return taken
 
 
-def _texts_of(rows: pa.RecordBatch, items: pa.Table, base: int) -> Texts:
-    refs = items["ref"].to_numpy()
-    taken = rows.take(pa.array(refs // 2 - base))
-    a_first = pa.array(refs % 2 == 0)
-    turns = taken["turns"]
-    return Texts(
-        instruction=taken["instruction"],
-        system=or_null(taken["system"]),
-        turns=turns,
-        conversation=render_turns(turns),
-        reference=or_null(taken["reference"]),
-        first=pc.if_else(a_first, taken["response_a"], taken["response_b"]),
-        second=pc.if_else(a_first, taken["response_b"], taken["response_a"]),
-    )
+def _first_reason(reasons: dict[str, pa.Array], rows: int) -> pa.Array:
+    """Return the first reason that applies to each row, null without any."""
+    first = pa.nulls(rows, pa.string())
+    for reason in reversed(reasons):
+        first = pc.if_else(reasons[reason], reason, first)
+    return first
 
 
 def _keep(selection: Selection, refs: Int64, rows: pa.RecordBatch, response: pa.Array) -> None:
-    columns = {"ref": pa.array(refs), "response": response}
-    kept = {
-        field.name: columns[field.name]
-        if field.name in columns
-        else rows[field.name]
-        if field.name in rows.schema.names
-        else pa.nulls(len(rows), field.type)
-        for field in _KEPT
+    """Store the texts of single responses."""
+    columns = {name: rows[name] for name in rows.schema.names}
+    columns |= {"ref": pa.array(refs), "response": response}
+    stored = {
+        column.name: columns.get(column.name, pa.nulls(len(rows), column.type))
+        for column in _RESPONSE_TEXTS
     }
-    selection.execute("INSERT INTO texts SELECT * FROM batch", batch=pa.table(kept, _KEPT))
+    selection.insert("texts", pa.table(stored, _RESPONSE_TEXTS))
 
 
-def _joined(selection: Selection) -> Iterator[tuple[pa.Table, Texts]]:
-    """Items that take their texts from the table of texts."""
-    for batch in selection.stream(_JOINED):
-        turns = batch["turns"].cast(TURNS)
-        yield (
-            pa.Table.from_batches([batch]),
-            Texts(
-                instruction=batch["text"],
-                system=or_null(batch["system"]),
-                turns=turns,
-                conversation=render_turns(turns),
-                reference=or_null(batch["reference"]),
-                first=batch["first"],
-                second=batch["second"],
-            ),
-        )
+def _direct_texts(rows: pa.RecordBatch, items: pa.Table, base: int) -> Texts:
+    """Take the texts of items from the rows of shards that hold all of them."""
+    refs = items["ref"].to_numpy()
+    taken = rows.take(pa.array(refs // 2 - base))
+    a_first = pa.array(refs % 2 == 0)
+    first = pc.if_else(a_first, taken["response_a"], taken["response_b"])
+    second = pc.if_else(a_first, taken["response_b"], taken["response_a"])
+    return _texts(taken, taken["instruction"], first, second)
+
+
+def _combined(selection: Selection) -> Iterator[tuple[pa.Table, Texts]]:
+    """Yield items that take their texts from the table of texts."""
+    for rows in selection.stream(_COMBINED):
+        texts = _texts(rows, rows["text"], rows["first"], rows["second"])
+        yield pa.Table.from_batches([rows]), texts
+
+
+def _texts(rows: pa.RecordBatch, instruction: pa.Array, first: pa.Array, second: pa.Array) -> Texts:
+    turns = rows["turns"].cast(TURNS)
+    return Texts(
+        instruction=instruction,
+        system=or_null(rows["system"]),
+        turns=turns,
+        conversation=render_turns(turns),
+        reference=or_null(rows["reference"]),
+        first=first,
+        second=second,
+    )

@@ -1,4 +1,4 @@
-"""A dataset's folder in the Hub's layout: written beside its place, then given its name."""
+"""A dataset's folder in the Hub's layout, written under another name and then renamed."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from steelyard.store.durable import file_digest, sync, writing
 
 GROUP_ROWS = 1 << 13
 _PARQUET = {"compression": "zstd", "write_page_checksum": True}
+_LOCK = "lock"
 
-
-# What cannot be written of a dataset takes nothing with it.
+# What a failure to write means here.
 writing_dataset = partial(writing, effect="no dataset was written", again="export again")
 
 
 def check_folder(out: Path) -> None:
-    """See that a dataset can take this place.
+    """Check that a dataset can be written here.
 
     Raises:
-        UsageError: something is there, or the folder it would be in is not, or is a run's.
+        UsageError: something is there, or the folder around it is missing or a run's.
     """
     parent, remedy = out.absolute().parent, "name a new folder with --out"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        problem = "there is something at the place of --out already"
+        problem = "something with the name given with --out is there already"
     elif not parent.is_dir():
-        problem, remedy = "the folder that --out would be in does not exist", f"make {parent} first"
+        problem, remedy = "the folder around --out does not exist", f"make {parent} first"
     elif (parent / "run.json").exists():
         problem = "that is inside a run directory"
     else:
@@ -44,13 +44,13 @@ def check_folder(out: Path) -> None:
 
 @contextmanager
 def scratch(out: Path | None) -> Iterator[Path]:
-    """A folder for what is not finished, beside `out` or where temporary files go; then gone.
+    """Make a folder for unfinished files, next to `out` or among temporary files; remove it after.
 
-    What an export left that was killed is removed, and nothing else.
+    What a killed export left there is removed, and nothing else.
 
     Raises:
         UsageError: something else has its name.
-        RunLocked: another export writes to this place.
+        RunLocked: another export is writing the same dataset.
     """
     if out is None:
         with tempfile.TemporaryDirectory() as name:
@@ -62,7 +62,7 @@ def scratch(out: Path | None) -> Iterator[Path]:
             "something else has the name of the scratch folder",
             place=str(folder),
             effect="nothing was written",
-            remedy="move it away, or name another folder with --out",
+            remedy="move it, or name another folder with --out",
         )
     with writing_dataset(folder):
         folder.mkdir(exist_ok=True)
@@ -72,9 +72,8 @@ def scratch(out: Path | None) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RunLocked(
-                "another export writes to this place",
+                "another export is writing this dataset",
                 place=str(out),
-                effect="nothing was written",
                 remedy="wait for it, or name another folder with --out",
             ) from None
         try:
@@ -86,9 +85,6 @@ def scratch(out: Path | None) -> Iterator[Path]:
             folder.rmdir()
 
 
-_LOCK = "lock"
-
-
 def _clear(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir():
@@ -98,10 +94,10 @@ def _clear(folder: Path) -> None:
 
 
 class DatasetWriter:
-    """Parquet files of a known number of rows in each split.
+    """Writer of Parquet files with a known number of rows in each split.
 
-    Where rows are cut into files and row groups depends on their number only, so that the same
-    rows make the same bytes.
+    Files and row groups are cut by numbers of rows alone, so that the same rows make the same
+    bytes.
     """
 
     def __init__(
@@ -110,74 +106,72 @@ class DatasetWriter:
         with writing_dataset(folder):
             (folder / "data").mkdir(parents=True)
         self._splits = {
-            split: _Split(folder / "data", split, schema, count, rows_per_file)
+            split: _SplitWriter(folder, split, schema, count, rows_per_file)
             for split, count in rows.items()
         }
         self._folder = folder
 
     def add(self, split: str, table: pa.Table) -> None:
-        """The next rows of a split."""
+        """Write the next rows of a split."""
         self._splits[split].add(table)
 
     def close(self) -> dict[str, str]:
-        """Finish all files: name -> digest."""
+        """Finish all files, and return their digests by name."""
         with writing_dataset(self._folder):
             names = [name for split in self._splits.values() for name in split.close()]
             sync(self._folder / "data")
             return {name: file_digest(self._folder / name) for name in sorted(names)}
 
 
-class _Split:
+class _SplitWriter:
     def __init__(
         self, folder: Path, split: str, schema: pa.Schema, rows: int, rows_per_file: int
     ) -> None:
-        self._folder, self._schema = folder, schema
-        self._left = rows
         files = -(-rows // rows_per_file)
-        self._names = [f"{split}-{at:05d}-of-{files:05d}.parquet" for at in range(files)]
-        self._per_file = rows_per_file
+        self._names = [f"data/{split}-{i:05d}-of-{files:05d}.parquet" for i in range(files)]
+        self._groups = _row_groups(rows, rows_per_file)
+        self._next = next(self._groups, None)
+        self._folder, self._schema = folder, schema
         self._waiting = schema.empty_table()
         self._writer: pq.ParquetWriter | None = None
-        self._begun = 0
-        self._room = 0  # rows that the open file still takes
 
     def add(self, table: pa.Table) -> None:
         self._waiting = pa.concat_tables([self._waiting, table])
-        while self._left and len(self._waiting) >= (count := self._next()):
-            self._write(self._waiting.slice(0, count))
-            self._waiting = self._waiting.slice(count)
+        while self._next and len(self._waiting) >= self._next[1]:
+            file, rows = self._next
+            self._write(file, self._waiting.slice(0, rows))
+            self._waiting = self._waiting.slice(rows)
+            self._next = next(self._groups, None)
 
     def close(self) -> list[str]:
         self._finish()
-        if self._left or len(self._waiting):
+        if self._next or len(self._waiting):
             raise IntegrityFault(
-                f"a split has {len(self._waiting) - self._left:+,} rows against what was counted",
+                "a split does not have the rows that were counted",
                 place=str(self._folder),
                 effect="nothing was written",
                 remedy="report this with the command that was given",
             )
-        return [f"data/{name}" for name in self._names]
+        return self._names
 
-    def _next(self) -> int:
-        """Rows of the next row group."""
-        return min(GROUP_ROWS, self._room or min(self._per_file, self._left))
-
-    def _write(self, rows: pa.Table) -> None:
-        """One row group."""
+    def _write(self, file: int, rows: pa.Table) -> None:
+        path = str(self._folder / self._names[file])
         with writing_dataset(self._folder):
-            if not self._room:
+            if self._writer is None or self._writer.where != path:
                 self._finish()
-                path = self._folder / self._names[self._begun]
                 self._writer = pq.ParquetWriter(path, self._schema, **_PARQUET)
-                self._begun += 1
-                self._room = min(self._per_file, self._left)
-            assert self._writer is not None  # noqa: S101 - made above
             self._writer.write_table(rows, row_group_size=len(rows))
-            self._room -= len(rows)
-            self._left -= len(rows)
 
     def _finish(self) -> None:
         if self._writer is not None:
             self._writer.close()
             sync(Path(self._writer.where))
             self._writer = None
+
+
+def _row_groups(rows: int, rows_per_file: int) -> Iterator[tuple[int, int]]:
+    """Yield the file and the rows of each row group."""
+    for file, start in enumerate(range(0, rows, rows_per_file)):
+        left = min(rows_per_file, rows - start)
+        for begin in range(0, left, GROUP_ROWS):
+            yield file, min(GROUP_ROWS, left - begin)

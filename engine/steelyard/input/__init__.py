@@ -1,4 +1,4 @@
-"""Parquet in: find the inputs, settle the columns' roles, and stream checked rows.
+"""Parquet in: find the inputs, resolve the roles of columns, and stream checked rows.
 
     shards = open_shards(["data/"], {"instruction": "query"})
     for rows, rejects in stream(shards, Limits()):
@@ -9,9 +9,9 @@ What a shard may hold:
 - `instruction` (or `prompt`, `question`), `response_a`, `response_b`: text, required.
 - `pair_id`: text, integer or UUID. `system`, `reference`, `model_a`, `model_b`: text.
 - `turns`: the EARLIER turns of the conversation, oldest first; the instruction follows them and
-  is not among them. list<struct<role, content>>, further fields dropped, or list<string> in which
+  is not among them. list<struct<role, content>>, without further fields, or list<string> in which
   user and assistant alternate.
-- the gold: `gold` or `label` as text (A, B, tie, and the spellings in `gold.py`), as a
+- the gold: `gold` or `label` as text (A, B, tie, and the spellings in `votes.py`), as a
   floating-point P(a), or as struct<a, b, tie> of votes; or `votes_a`, `votes_b` and, if wanted,
   `votes_tie`.
 - everything else is metadata and stays typed, as a struct.
@@ -23,24 +23,19 @@ of a shard's path below the inputs' common folder that read `key=value` are text
 
 from __future__ import annotations
 
-from steelyard.input.discover import Source, discover
-from steelyard.input.problems import REASONS
+from steelyard.input.discover import discover
 from steelyard.input.roles import PROMPT_ROLES, REQUIRED, pair_roles
-from steelyard.input.rows import Limits, tally
-from steelyard.input.shardset import Shard, ShardSet, open_shards
+from steelyard.input.rows import Limits
+from steelyard.input.shardset import ShardSet, open_shards
 from steelyard.input.stream import stream
 
 __all__ = [
     "PROMPT_ROLES",
-    "REASONS",
     "REQUIRED",
     "Limits",
-    "Shard",
     "ShardSet",
-    "Source",
     "discover",
     "open_shards",
     "pair_roles",
     "stream",
-    "tally",
 ]

@@ -1,4 +1,4 @@
-"""Cells of a row: its criteria, its earlier turns, its size in bytes, and whether it is UTF-8."""
+"""What is in a row's cells: valid UTF-8, how many bytes, earlier turns, criteria."""
 
 from __future__ import annotations
 
@@ -7,141 +7,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from steelyard.core.arrow import offsets_of, to_floats, to_ints, to_mask
 from steelyard.core.schemas import CRITERIA, TURNS, Bool, Int64
-from steelyard.errors import escape
-from steelyard.input import problems
-from steelyard.input.problems import RowProblems, printable
-
-
-def read_criteria(values: pa.Array, column: str, findings: RowProblems) -> pa.Array:
-    """CRITERIA for each row; a plain text has weight 1.
-
-    Args:
-        values: list<string>, or CRITERIA.
-        column: the user's name of it.
-        findings: rows are added that have no criterion, an empty one, or a weight that is not
-            above 0.
-    """
-    offsets = values.offsets.to_numpy()
-    start, end = int(offsets[0]), int(offsets[-1])
-    items = values.values.slice(start, end - start)
-    if pt.is_struct(items.type):
-        texts, weights = (pc.struct_field(items, name) for name in ("text", "weight"))
-    else:
-        texts, weights = items, pa.array(np.ones(len(items)))
-    empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts), ""), True)
-    weights = pc.fill_null(weights.cast(pa.float64()), 1.0)
-    number = weights.to_numpy(zero_copy_only=False)
-    wrong = empty.to_numpy(zero_copy_only=False) | ~((number > 0) & (number < np.inf))
-    row_of = np.repeat(np.arange(len(values)), np.diff(offsets))
-    bad = np.bincount(row_of[wrong], minlength=len(values)) > 0
-    none = pc.fill_null(pc.equal(pc.list_value_length(values), 0), True)
-    bad |= none.to_numpy(zero_copy_only=False)
-    findings.add(
-        bad,
-        problems.CRITERIA,
-        lambda _: f"{printable(column)} has no criterion, an empty one, or a bad weight",
-    )
-    fields = list(CRITERIA.value_type)
-    structs = pa.StructArray.from_arrays([texts, weights], fields=fields)
-    return pa.ListArray.from_arrays(pa.array(offsets - start, pa.int32()), structs, type=CRITERIA)
-
-
-def row_bytes(values: pa.Array) -> Int64:
-    """Bytes of each row's values: UTF-8 of texts, items of lists; no null maps or offsets.
-
-    Args:
-        values: n rows of a type that `columns.metadata_type` allows.
-
-    Returns:
-        n sizes.
-    """
-    kind = values.type
-    if pt.is_string(kind) or pt.is_binary(kind):
-        return _int64(pc.binary_length(values))
-    if pt.is_list(kind) or pt.is_map(kind):
-        offsets = values.offsets.to_numpy()
-        if pt.is_map(kind):
-            inner = row_bytes(values.keys) + row_bytes(values.items)
-        else:
-            inner = row_bytes(values.values)
-        upto = np.concatenate([[0], np.cumsum(inner)])
-        sizes: Int64 = upto[offsets[1:]] - upto[offsets[:-1]]
-        return sizes
-    total = np.zeros(len(values), dtype=np.int64)
-    if pt.is_struct(kind):
-        for index in range(kind.num_fields):
-            total += row_bytes(pc.struct_field(values, [index]))
-        return total
-    width = 0 if pt.is_null(kind) else (kind.bit_width + 7) // 8
-    return total + width
-
-
-def _int64(lengths: pa.Array) -> Int64:
-    sizes: Int64 = lengths.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-    return sizes
-
+from steelyard.input.problems import Reason, RowProblems, printable
 
 SPEAKERS = pa.array(["user", "assistant"])
-
-
-def read_turns(values: pa.Array, column: str, findings: RowProblems) -> pa.Array:
-    """TURNS for each row: null where there are none, be the list null or empty.
-
-    These are the turns before the instruction, oldest first. A list of plain texts alternates,
-    and the user begins.
-
-    Args:
-        values: list<struct<role, content>> or list<string>, valid UTF-8.
-        column: the user's name of it.
-        findings: rows with an unknown role, or a null in the list, are added.
-    """
-    offsets = values.offsets.to_numpy()
-    start, end = int(offsets[0]), int(offsets[-1])
-    items = values.values.slice(start, end - start)
-    offsets = offsets - start
-    absent = pc.fill_null(pc.equal(pc.list_value_length(values), 0), True)
-    row_of = np.repeat(np.arange(len(values)), np.diff(offsets))
-    if pt.is_struct(items.type):
-        speakers, contents = (pc.struct_field(items, name) for name in ("role", "content"))
-    else:
-        place = np.arange(len(items)) - offsets[row_of]
-        speakers, contents = SPEAKERS.take(pa.array(place % 2)), items
-    known = pc.is_in(speakers, value_set=SPEAKERS).to_numpy(zero_copy_only=False)
-    null = contents.is_null().to_numpy(zero_copy_only=False)
-    rows = len(values)
-    findings.add(
-        _any(~known, row_of, rows),
-        problems.TURNS,
-        lambda row: (
-            f"{printable(column)} has the role {_first(speakers, ~known & (row_of == row))}; "
-            "known are user and assistant"
-        ),
-    )
-    findings.add(
-        _any(null, row_of, rows),
-        problems.TURNS,
-        lambda _: f"{printable(column)} has a turn without content",
-    )
-    structs = pa.StructArray.from_arrays([speakers, contents], fields=list(TURNS.value_type))
-    where = pa.array(offsets, pa.int32())
-    return pa.ListArray.from_arrays(where, structs, type=TURNS, mask=absent)
-
-
-def _any(bad: Bool, row_of: np.ndarray, rows: int) -> Bool:
-    return np.bincount(row_of[bad], minlength=rows).astype(np.bool_)
-
-
-def _first(values: pa.Array, chosen: Bool) -> str:
-    value = values[int(np.flatnonzero(chosen)[0])].as_py()
-    return "null" if value is None else escape(value)
-
-
-_SHOWN = 16
+_SHOWN = 16  # bytes from the first invalid one on
 
 
 def invalid_rows(values: pa.Array) -> Bool | None:
-    """Mask of rows that hold invalid UTF-8 at any depth; None: there are none.
+    """Return a mask of rows that hold invalid UTF-8 at any depth, or None if there are none.
 
     One pass in C++ where all is well; otherwise halves are looked at until single rows are left.
     """
@@ -172,14 +47,113 @@ def _mark(values: pa.Array, first: int, bad: Bool) -> None:
         _mark(values.take(pa.array(np.arange(start, stop))), first + start, bad)
 
 
-def shown_bytes(values: pa.Array, row: int) -> str:
-    """Where the first invalid byte of a plain text is and what follows it; else nothing."""
-    if not pt.is_string(values.type):
-        return ""
-    raw = values.slice(row, 1).cast(pa.binary())[0].as_py()
-    try:
-        raw.decode()
-    except UnicodeDecodeError as error:
-        after = raw[error.start : error.start + _SHOWN]
-        return f" at byte {error.start}: {escape(repr(after)[2:-1])}"
+def invalid_bytes(values: pa.Array, row: int) -> str:
+    """Return where the first invalid byte of a plain text is, and what follows it; else ''."""
+    if pt.is_string(values.type):
+        raw = values.slice(row, 1).cast(pa.binary())[0].as_py()
+        try:
+            raw.decode()
+        except UnicodeDecodeError as error:
+            after = raw[error.start : error.start + _SHOWN]
+            return f"from byte {error.start} on {repr(after)[2:-1]}"
     return ""
+
+
+def row_bytes(values: pa.Array) -> Int64:
+    """Return the bytes of each row: UTF-8 of texts, items of lists; no null maps or offsets.
+
+    Args:
+        values: n rows of a type that `types.metadata_type` allows.
+
+    Returns:
+        n sizes.
+    """
+    kind = values.type
+    if pt.is_string(kind) or pt.is_binary(kind):
+        return to_ints(pc.binary_length(values))
+    if pt.is_list(kind) or pt.is_map(kind):
+        inner = [values.keys, values.items] if pt.is_map(kind) else [values.values]
+        ends = offsets_of(sum(map(row_bytes, inner)))[values.offsets.to_numpy()]
+        return np.diff(ends)
+    total = np.zeros(len(values), dtype=np.int64)
+    if pt.is_struct(kind):
+        for index in range(kind.num_fields):
+            total += row_bytes(pc.struct_field(values, [index]))
+        return total
+    width = 0 if pt.is_null(kind) else (kind.bit_width + 7) // 8
+    return total + width
+
+
+def read_turns(values: pa.Array, column: str, problems: RowProblems) -> pa.Array:
+    """Return TURNS for each row: null where there are none, be the list null or empty.
+
+    These are the turns before the instruction, oldest first. A list of plain texts alternates,
+    and the user begins.
+
+    Args:
+        values: list<struct<role, content>> or list<string>, valid UTF-8.
+        column: the user's name of it.
+        problems: rows with an unknown role, or a null in the list, are added.
+    """
+    items, offsets, row_of = _flatten(values)
+    if pt.is_struct(items.type):
+        speakers, contents = (pc.struct_field(items, name) for name in ("role", "content"))
+    else:
+        turn = np.arange(len(items)) - offsets[row_of]
+        speakers, contents = SPEAKERS.take(pa.array(turn % 2)), items
+    unknown = ~to_mask(pc.is_in(speakers, value_set=SPEAKERS))
+    rows, name = len(values), printable(column)
+    problems.add(
+        _any(unknown, row_of, rows),
+        Reason.TURNS,
+        f"{name} has a role other than user and assistant",
+        lambda row: speakers[int(np.flatnonzero(unknown & (row_of == row))[0])].as_py(),
+    )
+    null = to_mask(contents.is_null())
+    problems.add(_any(null, row_of, rows), Reason.TURNS, f"{name} has a turn without content")
+    structs = pa.StructArray.from_arrays([speakers, contents], fields=list(TURNS.value_type))
+    starts = pa.array(offsets, pa.int32())
+    return pa.ListArray.from_arrays(starts, structs, type=TURNS, mask=_is_absent(values))
+
+
+def read_criteria(values: pa.Array, column: str, problems: RowProblems) -> pa.Array:
+    """Return CRITERIA for each row; a plain text has weight 1.
+
+    Args:
+        values: list<string>, or CRITERIA.
+        column: the user's name of it.
+        problems: rows are added that have no criterion, an empty one, or a weight that is not
+            above 0.
+    """
+    items, offsets, row_of = _flatten(values)
+    if pt.is_struct(items.type):
+        texts, weights = (pc.struct_field(items, name) for name in ("text", "weight"))
+    else:
+        texts, weights = items, pa.array(np.ones(len(items)))
+    weights = pc.fill_null(weights.cast(pa.float64()), 1.0)
+    number = to_floats(weights)
+    filled = to_mask(pc.not_equal(pc.utf8_trim_whitespace(texts), ""))
+    wrong = ~(filled & (number > 0) & (number < np.inf))
+    problems.add(
+        _any(wrong, row_of, len(values)) | to_mask(_is_absent(values)),
+        Reason.CRITERIA,
+        f"{printable(column)} has no criterion, an empty one, or a bad weight",
+    )
+    fields = list(CRITERIA.value_type)
+    structs = pa.StructArray.from_arrays([texts, weights], fields=fields)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs, type=CRITERIA)
+
+
+def _flatten(values: pa.ListArray) -> tuple[pa.Array, Int64, Int64]:
+    """Return the items of all lists, where each list begins in them, and the row of each item."""
+    offsets: Int64 = values.offsets.to_numpy().astype(np.int64)
+    items = values.values.slice(offsets[0], offsets[-1] - offsets[0])
+    return items, offsets - offsets[0], np.repeat(np.arange(len(values)), np.diff(offsets))
+
+
+def _is_absent(values: pa.ListArray) -> pa.BooleanArray:
+    return pc.fill_null(pc.equal(pc.list_value_length(values), 0), True)
+
+
+def _any(bad: Bool, row_of: Int64, rows: int) -> Bool:
+    return np.bincount(row_of[bad], minlength=rows).astype(np.bool_)

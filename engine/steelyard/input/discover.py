@@ -1,4 +1,4 @@
-"""From what a user names (files, folders, patterns, URLs) to an ordered list of files."""
+"""Finds the files that a user names: files, folders, patterns and URLs -> an ordered list."""
 
 from __future__ import annotations
 
@@ -6,19 +6,11 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
-from steelyard.errors import InputRefused
+from steelyard.errors import InputRefused, did_you_mean
 from steelyard.input.filesystem import driver, local_path, protocol, remote_fault
-from steelyard.input.problems import (
-    CONVERT,
-    EFFECT,
-    InputProblem,
-    InputProblemError,
-    printable,
-    refusal,
-)
+from steelyard.input.problems import CONVERT, printable, refusal
 
 SUFFIX = ".parquet"
 
@@ -32,16 +24,16 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Match:
     root: str  # the folder that was named, or that holds the named file; may be a URL
     paths: tuple[str, ...]
 
 
 def discover(inputs: Sequence[str | os.PathLike[str]]) -> tuple[Source, ...]:
-    """The files behind the inputs, ordered by name, each real file once.
+    """Return the files that the inputs name, ordered by name, each real file once.
 
-    A folder stands for its `*.parquet` files at any depth and a pattern (`*`, `?`, `[...]`, `**`)
-    for the matching ones; files and folders whose names begin with `.` or `_` are skipped there,
+    A folder names its `*.parquet` files at any depth and a pattern (`*`, `?`, `[...]`, `**`) the
+    matching ones; files and folders whose names begin with `.` or `_` are skipped there,
     unless the pattern names them. A file that is given itself may have any name. The order does
     not depend on that of the inputs.
 
@@ -49,23 +41,23 @@ def discover(inputs: Sequence[str | os.PathLike[str]]) -> tuple[Source, ...]:
         InputRefused: an input does not exist or holds no Parquet file; all such inputs at once.
         EnvironmentFault: a URL's driver is missing or cannot reach it.
     """
-    found: list[_Found] = []
-    problems: list[InputProblem] = []
+    matches: list[_Match] = []
+    problems: list[InputRefused] = []
     for item in inputs:
         try:
-            found.append(_find(os.fspath(item)))
-        except InputProblemError as refused:
-            problems.append(refused.problem)
+            matches.append(_find(os.fspath(item)))
+        except InputRefused as refused:
+            problems.append(refused)
     if problems:
         raise refusal(problems)
-    if not found:
+    if not matches:
         raise InputRefused(
-            "no input was given", effect=EFFECT, remedy="name a Parquet file, a folder or a pattern"
+            "no input was given", remedy="name a Parquet file, a folder or a pattern"
         )
-    return _name(found)
+    return _name(matches)
 
 
-def _find(text: str) -> _Found:
+def _find(text: str) -> _Match:
     name = protocol(text)
     if name:
         return _find_remote(text, name)
@@ -78,19 +70,22 @@ def _find(text: str) -> _Found:
         raise _missing(text, f"cannot be read: {error.strerror}", "check its permissions") from None
 
 
-def _find_local(text: str, path: str) -> _Found:
+def _find_local(text: str, path: str) -> _Match:
     if Path(path).is_file():
-        return _Found(str(Path(path).parent), (path,))
+        return _Match(str(Path(path).parent), (path,))
     if Path(path).is_dir():
-        return _Found(path, _none_is_refused(text, path, tuple(_walk(path))))
+        paths = list(_walk(path))
+        if not paths:
+            raise _empty_folder(text, path)
+        return _Match(path, tuple(paths))
     if os.path.lexists(path):
-        raise _missing(text, "is no file or folder that can be read", "name a Parquet file")
+        raise _missing(text, "is not a file or folder that can be read", "name a Parquet file")
     if not glob.has_magic(path):
         raise _missing(text, "no such file or folder", _near(path))
     root = _static_part(path)
     named = path[len(root) :]
     hidden = "/." in named or "/_" in named
-    paths: list[str] = []
+    paths = []
     for match in sorted(glob.glob(path, recursive=True, include_hidden=hidden)):  # noqa: PTH207 (as typed)
         if Path(match).is_dir():
             if not named.endswith("**"):
@@ -99,11 +94,11 @@ def _find_local(text: str, path: str) -> _Found:
             paths.append(match)
     if not paths:
         raise _missing(text, f"the pattern matches no *{SUFFIX} file", "check it with: ls")
-    return _Found(root, tuple(paths))
+    return _Match(root, tuple(paths))
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Parquet files below a folder, through links, each real folder once."""
+    """Yield the Parquet files below a folder, through links, each real folder once."""
     seen: set[str] = set()
 
     def stop(error: OSError) -> None:
@@ -120,19 +115,15 @@ def _walk(folder: str) -> Iterator[str]:
                 yield str(Path(here, file))
 
 
-def _none_is_refused(text: str, path: str, paths: tuple[str, ...]) -> tuple[str, ...]:
-    if not paths:
-        others = sorted(x.name for x in Path(path).iterdir() if x.name[0] not in "._")
-        holds = (
-            "it holds " + ", ".join(printable(x) for x in others[:3]) if others else "it is empty"
-        )
-        data = any(x.lower().endswith((".jsonl", ".json", ".csv", ".jsonl.gz")) for x in others)
-        remedy = CONVERT if data else f"name a folder with *{SUFFIX} files, or the files themselves"
-        raise _missing(text, f"the folder holds no *{SUFFIX} file; {holds}", remedy)
-    return paths
+def _empty_folder(text: str, path: str) -> InputRefused:
+    others = sorted(x.name for x in Path(path).iterdir() if x.name[0] not in "._")
+    holds = f"it holds {', '.join(map(printable, others[:3]))}" if others else "it is empty"
+    data = any(x.lower().endswith((".jsonl", ".json", ".csv", ".jsonl.gz")) for x in others)
+    remedy = CONVERT if data else f"name a folder with *{SUFFIX} files, or the files themselves"
+    return _missing(text, f"the folder holds no *{SUFFIX} file; {holds}", remedy)
 
 
-def _find_remote(text: str, name: str) -> _Found:
+def _find_remote(text: str, name: str) -> _Match:
     fs = driver(name)
     try:
         path = fs._strip_protocol(text)
@@ -140,14 +131,11 @@ def _find_remote(text: str, name: str) -> _Found:
             root, paths = _static_part(path), fs.glob(path)
         elif fs.isfile(path):
             address = fs.unstrip_protocol(path)
-            return _Found(address.rpartition("/")[0], (address,))
+            return _Match(address.rpartition("/")[0], (address,))
         else:
             root, paths = path, fs.find(path)
     except Exception as error:  # drivers raise what their client libraries raise
-        fault = remote_fault(printable(text), error)
-        if isinstance(fault, InputRefused):
-            raise _missing(text, fault.cause, fault.remedy) from None
-        raise fault from error
+        raise remote_fault(printable(text), error) from error
     named = path[len(root) :]
     hidden = "/." in named or "/_" in named
     chosen = [
@@ -157,7 +145,7 @@ def _find_remote(text: str, name: str) -> _Found:
     ]
     if not chosen:
         raise _missing(text, f"no *{SUFFIX} file there", "check the address")
-    return _Found(fs.unstrip_protocol(root), tuple(chosen))
+    return _Match(fs.unstrip_protocol(root), tuple(chosen))
 
 
 def _is_hidden(relative: str) -> bool:
@@ -165,7 +153,7 @@ def _is_hidden(relative: str) -> bool:
 
 
 def _static_part(pattern: str) -> str:
-    """The folders before a pattern's first wildcard."""
+    """Return the folders before a pattern's first wildcard."""
     parts = pattern.split("/")
     first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     return "/".join(parts[:first])
@@ -175,22 +163,21 @@ def _near(path: str) -> str:
     folder, base = Path(path).parent, Path(path).name
     if not folder.is_dir():
         return f"there is no folder {printable(str(folder))} either; check the path"
-    near = get_close_matches(base, [x.name for x in folder.iterdir()], n=2)
-    return f"did you mean {' or '.join(printable(x) for x in near)}?" if near else "check the path"
+    return did_you_mean(base, [x.name for x in folder.iterdir()], "check the path")
 
 
-def _missing(text: str, cause: str, remedy: str) -> InputProblemError:
-    return InputProblemError(InputProblem(printable(text) or "''", cause, remedy))
+def _missing(text: str, cause: str, remedy: str) -> InputRefused:
+    return InputRefused(cause, place=printable(text) or "''", remedy=remedy)
 
 
-def _name(found: Sequence[_Found]) -> tuple[Source, ...]:
-    """Names relative to the inputs' common folder; whole URLs where local files are among them."""
+def _name(matches: Sequence[_Match]) -> tuple[Source, ...]:
+    """Name files relative to the inputs' common folder; with local files, URLs stay whole."""
     roots: dict[str, list[tuple[str, ...]]] = {}
-    for item in found:
+    for item in matches:
         roots.setdefault(protocol(item.root), []).append(_segments(item.root))
     shared = {kind: _shared(items) for kind, items in roots.items()}
     named: dict[str, str] = {}
-    for path in (path for item in found for path in item.paths):
+    for path in (path for item in matches for path in item.paths):
         kind = protocol(path)
         whole = kind and len(roots) > 1
         name = path if whole else "/".join(_segments(path)[shared[kind] :])
@@ -209,6 +196,6 @@ def _segments(path: str) -> tuple[str, ...]:
 
 
 def _shared(paths: Sequence[tuple[str, ...]]) -> int:
-    """How many leading segments all paths have in common."""
+    """Count the leading segments that all paths have in common."""
     same = [len(set(parts)) == 1 for parts in zip(*paths, strict=False)]
     return same.index(False) if False in same else len(same)

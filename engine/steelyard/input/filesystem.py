@@ -1,4 +1,4 @@
-"""Opening inputs, on this machine or behind an fsspec driver."""
+"""Opens inputs, on this machine or through an fsspec driver."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _MACHINE = frozenset(
 
 
 def protocol(text: str) -> str:
-    """`s3` of `s3://bucket/key`; empty for a path on this machine (`file://` is one)."""
+    """Return `s3` for `s3://bucket/key`; empty for a path on this machine, `file://` included."""
     match = _URL.match(text)
     name = match.group(1).lower() if match else ""
     return "" if name in {"file", "local"} else name
 
 
 def local_path(text: str) -> str:
-    """An input on this machine as an absolute path without `..`; links are kept if they can be."""
+    """Return an input on this machine as an absolute path without `..`, with links if possible."""
     match = _URL.match(text)
     plain = Path(text[match.end() :] if match else text).expanduser().absolute()
     short = Path(os.path.normpath(plain))
@@ -43,11 +43,11 @@ def local_path(text: str) -> str:
 
 @lru_cache(maxsize=32)
 def driver(name: str) -> Any:  # noqa: ANN401 (fsspec has no types)
-    """The fsspec file system of a protocol.
+    """Return the fsspec file system of a protocol.
 
     Raises:
         EnvironmentFault: its package is missing, or it cannot start (credentials, network).
-        InputRefused: nobody knows this protocol.
+        InputRefused: the protocol is unknown.
     """
     try:
         return fsspec.filesystem(name)
@@ -62,7 +62,6 @@ def driver(name: str) -> Any:  # noqa: ANN401 (fsspec has no types)
     except ValueError as error:
         raise InputRefused(
             f"unknown protocol {escape(name)}://",
-            effect="nothing was read",
             remedy="give a path, or a URL that starts with s3://, gs:// or hf://",
         ) from error
     except Exception as error:  # drivers raise what their client libraries raise
@@ -70,38 +69,36 @@ def driver(name: str) -> Any:  # noqa: ANN401 (fsspec has no types)
 
 
 def disk_fault(place: str, error: OSError) -> EnvironmentFault:
-    """This machine's trouble with a file."""
+    """Return the error for a file that this machine cannot read."""
     return EnvironmentFault(
         f"cannot be read: {os.strerror(error.errno or 0)}",
         place=place,
-        effect="nothing of this file was scored",
+        effect="nothing in this file was scored",
         remedy="check the disk or the mount, then start again",
     )
 
 
 def remote_fault(place: str, error: Exception) -> SteelyardError:
-    """A driver's exception, whatever its type, as one of ours."""
+    """Return the error for a driver's exception, whatever its type."""
     if isinstance(error, SteelyardError):
         return error
     if isinstance(error, FileNotFoundError):
-        return InputRefused(
-            "no such file", place=place, effect="nothing was scored", remedy="check the address"
-        )
+        return InputRefused("no such file", place=place, remedy="check the address")
     return EnvironmentFault(
         f"cannot be read: {type(error).__name__}: {escape(error, 200)}",
         place=place,
-        effect="nothing of this file was scored",
+        effect="nothing in this file was scored",
         remedy="check the address, the credentials and the network, then start again",
     )
 
 
 def is_disk_fault(error: BaseException) -> TypeGuard[OSError]:
-    """Whether an OSError tells of the machine, not of the file's content."""
+    """Return whether an OSError is about the machine, not about the file's content."""
     return isinstance(error, OSError) and error.errno in _MACHINE
 
 
 def open_file(path: str) -> pa.NativeFile:
-    """A random-access file; the caller closes it.
+    """Open a file for random access; the caller closes it.
 
     Raises:
         OSError: or, from a driver, anything.

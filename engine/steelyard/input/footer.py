@@ -1,4 +1,4 @@
-"""What a Parquet file says of itself, read without its data, and whether that can be true."""
+"""Reads what a Parquet file claims about itself, and checks whether that can be true."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from steelyard.errors import SteelyardError, escape
+from steelyard.errors import InputRefused, SteelyardError, escape
 from steelyard.input.discover import Source
 from steelyard.input.filesystem import disk_fault, is_disk_fault, open_file, protocol, remote_fault
-from steelyard.input.problems import CONVERT, InputProblem, InputProblemError, printable
+from steelyard.input.problems import CONVERT, printable
 from steelyard.input.thrift import Chunk, RowGroup, row_groups
 
 MAGIC = b"PAR1"
 _TAIL = 1 << 16  # most footers come with the first read
 _AGAIN = "write the file again, or leave it out"
-# What pyarrow raises over bytes that are no good Parquet, found by mutating files.
+# What pyarrow raises for bytes that are not good Parquet, seen by mutating files.
 DECODE_ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError, LookupError, OverflowError)
 
 
@@ -28,7 +28,7 @@ class Footer:
 
     source: Source
     size: int  # bytes of the file
-    digest: bytes  # xxh3_128 of size and footer: changes when the file is written anew
+    digest: bytes  # xxh3_128 of size and footer: changes when the file is written again
     metadata: pq.FileMetaData
     schema: pa.Schema  # of the file's own columns
     rows: int  # that the footer promises
@@ -39,13 +39,13 @@ def read_footer(source: Source) -> Footer:
     """Read and check one file's footer: two small reads.
 
     Raises:
-        InputProblemError: the file is no whole, plausible Parquet file.
+        InputRefused: the file is not a whole, plausible Parquet file.
         EnvironmentFault: the disk or the network fails.
     """
     try:
         with open_file(source.path) as file:
             size, raw = _tail(source, file)
-    except (InputProblemError, SteelyardError):
+    except SteelyardError:
         raise
     except Exception as error:  # drivers raise what their client libraries raise
         raise _unreadable(source, error) from error
@@ -56,7 +56,7 @@ def read_footer(source: Source) -> Footer:
 
 
 def digest(size: int, raw: bytes) -> bytes:
-    """16 bytes that identify a file's size and footer."""
+    """Return 16 bytes that identify a file's size and footer."""
     return xxhash.xxh3_128_digest(size.to_bytes(8, "little") + raw)
 
 
@@ -115,13 +115,14 @@ def _check(footer: Footer) -> None:
         raise _lie(source, f"it claims {footer.rows:,} rows, its row groups {total:,}")
 
 
-def _check_chunk(footer: Footer, rows: int, chunk: Chunk, at: tuple[int, int]) -> None:
-    leaf = footer.metadata.schema.column(at[1])
-    where = f"row group {at[0]}, column {printable(leaf.path)}"
+def _check_chunk(footer: Footer, rows: int, chunk: Chunk, position: tuple[int, int]) -> None:
+    group, column = position
+    leaf = footer.metadata.schema.column(column)
+    where = f"row group {group}, column {printable(leaf.path)}"
     if chunk.external:
-        raise _refused(footer.source, f"{where} lies in another file")
+        raise _refused(footer.source, f"{where} is in another file")
     if chunk.start < 0 or chunk.packed < 0 or chunk.start + chunk.packed > footer.size:
-        raise _lie(footer.source, f"{where} lies outside of the file")
+        raise _lie(footer.source, f"{where} is outside of the file")
     flat = leaf.max_repetition_level == 0
     if chunk.values < rows or (flat and chunk.values != rows):
         raise _lie(footer.source, f"{where} has {chunk.values:,} values for {rows:,} rows")
@@ -131,20 +132,17 @@ def _check_chunk(footer: Footer, rows: int, chunk: Chunk, at: tuple[int, int]) -
         raise _lie(footer.source, f"{where} claims {claim}")
 
 
-def _lie(source: Source, cause: str) -> InputProblemError:
+def _lie(source: Source, cause: str) -> InputRefused:
     return _refused(source, f"the Parquet footer contradicts itself: {cause}")
 
 
-def _refused(source: Source, cause: str, remedy: str = _AGAIN) -> InputProblemError:
-    return InputProblemError(InputProblem(printable(source.name), cause, remedy))
+def _refused(source: Source, cause: str, remedy: str = _AGAIN) -> InputRefused:
+    return InputRefused(cause, place=printable(source.name), remedy=remedy)
 
 
 def _unreadable(source: Source, error: Exception) -> Exception:
     if protocol(source.path):
-        fault = remote_fault(printable(source.name), error)
-        if fault.exit_code == 3:
-            return _refused(source, fault.cause, fault.remedy)
-        return fault
+        return remote_fault(printable(source.name), error)
     if is_disk_fault(error):
         return disk_fault(printable(source.name), error)
     number = getattr(error, "errno", None)

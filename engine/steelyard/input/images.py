@@ -1,11 +1,10 @@
-"""A row's images -> their digests; every file is looked at here, and bad ones are found out."""
+"""A row's images -> their digests. Every image is decoded here, so that bad ones are rejected."""
 
 from __future__ import annotations
 
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +19,7 @@ from steelyard.core.images import (
     write_digests,
 )
 from steelyard.errors import escape
-from steelyard.input.problems import IMAGES as REASON
-from steelyard.input.problems import RowProblems
+from steelyard.input.problems import Reason, RowProblems
 
 # Takes the bytes of a good image under their digest.
 Keep = Callable[[str, bytes], None]
@@ -40,28 +38,27 @@ class ImageReader:
         self._keep = keep
         self._good: set[str] = set()
 
-    def read(self, values: pa.Array, folder: str | None, findings: RowProblems) -> pa.Array:
-        """The digests of each row's images (images.write_digests); null where it has none.
+    def read(self, values: pa.Array, folder: str | None, problems: RowProblems) -> pa.Array:
+        """Return the digests of each row's images (images.write_digests); null if it has none.
 
         Args:
-            values: in a type that `columns.role_type` gives.
+            values: in a type that `types.role_type` gives.
             folder: the shard's; None: it is not on this machine.
-            findings: rows are added that have too many images, or one that is none.
+            problems: rows are added that have too many images, or one that cannot be used.
         """
         root = None if folder is None else Path(folder).resolve()
         texts: list[str | None] = []
         for row, value in enumerate(values):
             try:
-                found = [self._digest(one, root, at) for at, one in enumerate(_items(value), 1)]
+                items = enumerate(_items(value), 1)
+                digests = [self._digest(item, root, number) for number, item in items]
             except BadImageError as error:
-                mask = np.zeros(len(values), dtype=np.bool_)
-                mask[row] = True
-                findings.add(mask, REASON, lambda _, error=error: str(error))  # type: ignore[misc]
-                found = []
-            texts.append(write_digests(found) if found else None)
+                problems.add(np.arange(len(values)) == row, Reason.IMAGES, str(error))
+                digests = []
+            texts.append(write_digests(digests) if digests else None)
         return pa.array(texts, pa.string())
 
-    def _digest(self, item: Any, root: Path | None, at: int) -> str:  # noqa: ANN401
+    def _digest(self, item: bytes | str | None, root: Path | None, number: int) -> str:
         try:
             raw = item if isinstance(item, bytes) else _read(item, root)
             digest = image_digest(raw)
@@ -71,16 +68,15 @@ class ImageReader:
                     self._keep(digest, raw)
                 self._good.add(digest)
         except BadImageError as error:
-            raise BadImageError(f"image {at} {error}") from None
+            raise BadImageError(f"image {number} {error}") from None
         return digest
 
 
 def _items(value: pa.Scalar) -> list[bytes | str | None]:
-    """The bytes or path of each of a row's images; None for one that has neither."""
+    """Return the bytes or path of each of a row's images; None for one that has neither."""
     if not value.is_valid:
         return []
-    kind = value.type
-    items = list(value.values) if pt.is_list(kind) else [value]
+    items = list(value.values) if pt.is_list(value.type) else [value]
     if len(items) > MOST_IMAGES:
         raise BadImageError(f"the row has {len(items)} images; the limit is {MOST_IMAGES}")
     return [_plain(item) for item in items]
@@ -95,22 +91,22 @@ def _plain(item: pa.Scalar) -> bytes | str | None:
 
 
 def _read(path: str | None, root: Path | None) -> bytes:
-    """The bytes of a file below the shard's folder."""
+    """Return the bytes of a file below the shard's folder."""
     if not path:
         raise BadImageError("has neither bytes nor a path")
     shown = escape(path)
     if root is None or "://" in path or path.startswith("data:"):
-        raise BadImageError(f"is no file in the shard's folder: {shown}")
+        raise BadImageError(f"is not a file in the shard's folder: {shown}")
     try:
         file = (root / path).resolve(strict=True)
         if not file.is_relative_to(root):
             raise BadImageError(f"lies outside the shard's folder: {shown}")
         facts = file.stat()
         if not stat.S_ISREG(facts.st_mode):
-            raise BadImageError(f"is no file: {shown}")
+            raise BadImageError(f"is not a file: {shown}")
         if facts.st_size > IMAGE_BYTES:
             raise BadImageError(f"has {facts.st_size:,} bytes; the limit is {IMAGE_BYTES:,}")
         return file.read_bytes()
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL; RuntimeError: a loop
-        cause = getattr(error, "strerror", None) or "the path is none"
+        cause = getattr(error, "strerror", None) or "the path is not valid"
         raise BadImageError(f"cannot be read ({cause}): {shown}") from None

@@ -1,119 +1,198 @@
-"""What is wrong with the inputs, collected so that a user sees all of it at once."""
+"""What is wrong with inputs and their rows, collected so that a user sees all of it at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import pyarrow as pa
 
-from steelyard.core.schemas import REJECTS, Bool
-from steelyard.errors import InputRefused, escape
+from steelyard.core.schemas import REJECTS, Bool, Int64
+from steelyard.errors import InputRefused, SteelyardError, escape
 
-SHOWN = 20
-EFFECT = "nothing was read or scored"
+SHOWN = 20  # problems that one error lists
+EXAMPLES = 3  # values that one problem of many rows shows
 CONVERT = "write Parquet, for example: duckdb -c \"copy (from 'data.jsonl') to 'data.parquet'\""
 
 
-@dataclass(frozen=True, slots=True)
-class InputProblem:
-    """One reason to refuse the inputs; `cause` is a sentence without a final stop."""
+class Reason(StrEnum):
+    """Why a row is rejected. A row of a shard has the first that applies, up to GOLD."""
 
-    place: str  # a shard's name, a folder, a pattern
-    cause: str
-    remedy: str
-    lines: tuple[str, ...] = ()  # what belongs under the cause, such as a difference
+    NULL = "null"  # a required text is absent
+    UTF8 = "utf8"  # a text is not UTF-8
+    EMPTY = "empty"  # a required text is nothing but white space
+    SIZE = "size"  # the row is too large
+    TURNS = "turns"  # an earlier turn is incomplete
+    IMAGES = "images"  # an image is missing, damaged, too large or outside of the shard's folder
+    CRITERIA = "criteria"  # the row's own criteria are incomplete
+    GOLD = "gold"  # the gold cannot be read
+    # Of tables of verdicts only.
+    SCALE = "scale"  # a number is outside of its range
+    WINNER = "winner"  # neither a side nor a competitor
+    LENGTH = "length"  # not a count of characters
 
-    def text(self, indent: str) -> str:
-        """Place, cause and lines, the lines one step further to the right."""
-        return "\n".join([f"{self.place}: {self.cause}", *(indent + x for x in self.lines)])
 
-
-class InputProblemError(Exception):
-    """Carries one problem out of the code that looks at one file; never reaches a user."""
-
-    def __init__(self, problem: InputProblem) -> None:
-        super().__init__(problem.cause)
-        self.problem = problem
+@contextmanager
+def raised_as(error: type[SteelyardError]) -> Iterator[None]:
+    """Raise an InputRefused of the block as another error."""
+    try:
+        yield
+    except InputRefused as refused:
+        raise error(refused.cause, place=refused.place, remedy=refused.remedy) from None
 
 
 def printable(name: str) -> str:
-    """A column's, file's or folder's name, safe to print."""
+    """Return the name of a column, file or folder, safe to print."""
     return escape(name, 200)
 
 
-def refusal(problems: Sequence[InputProblem]) -> InputRefused:
-    """One error for all problems: itself if there is one, a list of up to `SHOWN` if more."""
+def list_columns(columns: Collection[str]) -> str:
+    """Return the columns, up to twelve of them, for a remedy."""
+    shown = ", ".join(printable(column) for column in list(columns)[:12])
+    return f"the columns are {shown}" + (", ..." if len(columns) > 12 else "")
+
+
+def refusal(problems: Sequence[InputRefused]) -> InputRefused:
+    """Return one error for all problems, which lists up to `SHOWN` of them."""
     if len(problems) == 1:
-        only = problems[0]
-        cause = "\n".join([only.cause, *("    " + line for line in only.lines)])
-        return InputRefused(cause, place=only.place, effect=EFFECT, remedy=only.remedy)
+        return problems[0]
     lines = [f"{len(problems)} problems with the input:"]
-    lines += ["    - " + problem.text("        ") for problem in problems[:SHOWN]]
+    for problem in problems[:SHOWN]:
+        cause = problem.cause.replace("\n", "\n    ")
+        lines.append(f"- {problem.place}: {cause}" if problem.place else f"- {cause}")
     if len(problems) > SHOWN:
-        lines.append(f"    and {len(problems) - SHOWN} more")
-    remedies = list(dict.fromkeys(problem.remedy for problem in problems[:SHOWN]))
-    return InputRefused("\n".join(lines), effect=EFFECT, remedy="\n        ".join(remedies))
+        lines.append(f"and {len(problems) - SHOWN} more")
+    remedies = dict.fromkeys(problem.remedy for problem in problems[:SHOWN])
+    return InputRefused("\n    ".join(lines), remedy="\n        ".join(remedies))
 
 
-# Reject reasons, in the order in which rows are checked: a row has the first that fits.
-NULL = "null"  # a required text is absent
-UTF8 = "utf8"  # a text is not UTF-8
-EMPTY = "empty"  # a required text is nothing but white space
-SIZE = "size"  # the row is too large
-TURNS = "turns"  # an earlier turn is incomplete
-IMAGES = "images"  # an image is missing, damaged, too large or outside of the shard's folder
-CRITERIA = "criteria"  # the row's own criteria are incomplete
-GOLD = "gold"  # the gold cannot be read
-REASONS = (NULL, UTF8, EMPTY, SIZE, TURNS, IMAGES, CRITERIA, GOLD)
-# Those of tables of verdicts.
-SCALE = "scale"  # a number is outside of what it can be
-WINNER = "winner"  # nobody knows who that is
-LENGTH = "length"  # no count of characters
+@dataclass(frozen=True, slots=True)
+class _RowProblem:
+    """One thing that is wrong with several rows of a batch."""
+
+    numbers: Int64  # of the rows, ascending
+    rows: Int64  # the same rows in the batch
+    reason: Reason
+    what: str
+    value: Callable[[int], object]
+    remedy: str
+
+    def value_of(self, row: int) -> str:
+        """Return the row's bad value, at most 80 bytes of it; empty if none is shown."""
+        value = self.value(row)
+        return "null" if value is None else escape(value)
+
+    def detail(self, row: int) -> str:
+        """Return what is wrong with the row, with its value."""
+        value = self.value_of(row)
+        return f"{self.what}: {value}" if value else self.what
+
+
+def _no_value(_: int) -> str:
+    return ""
 
 
 class RowProblems:
-    """Bad rows by number. Methods mutate; a row keeps the first reason given to it."""
+    """Bad rows and what is wrong with them. Methods mutate.
 
-    def __init__(self) -> None:
-        self.found: dict[int, tuple[str, str]] = {}
+    `rejects` lists the rows, each with the first problem that was added; `refuse` sums all
+    problems up in one error.
+
+    Args:
+        numbers: of the rows that are looked at, ascending; None if rows are only counted.
+    """
+
+    def __init__(self, numbers: Int64 | None = None) -> None:
+        self.numbers = numbers
+        self._problems: list[_RowProblem] = []
 
     def __bool__(self) -> bool:
-        return bool(self.found)
+        return bool(self._problems)
 
-    def add(self, bad: Bool, reason: str, detail: Callable[[int], str]) -> None:
-        """Note the rows where `bad` (length: rows of the batch) is true.
+    def add(
+        self,
+        bad: Bool,
+        reason: Reason,
+        what: str,
+        value: Callable[[int], object] = _no_value,
+        remedy: str = "",
+    ) -> None:
+        """Note the rows where `bad`, a mask over the rows that are looked at, is true.
 
         Args:
             bad: mask.
-            reason: one of REASONS.
-            detail: row -> what is wrong, escaped, at most 80 bytes of data.
+            reason: why the row is rejected.
+            what: what is wrong, a sentence without the value.
+            value: row -> the value that is wrong.
+            remedy: what to do, for `refuse`.
         """
-        for row in np.flatnonzero(bad).tolist():
-            if row not in self.found:
-                self.found[row] = (reason, detail(row))
+        rows = np.flatnonzero(bad)
+        if len(rows):
+            numbers = rows if self.numbers is None else self.numbers[rows]
+            self._problems.append(_RowProblem(numbers, rows, reason, what, value, remedy))
 
-    def good(self, rows: int) -> Bool:
-        """Mask of the rows without a finding."""
-        mask = np.ones(rows, dtype=np.bool_)
-        mask[list(self.found)] = False
-        return mask
+    def good(self) -> Bool:
+        """Return which of the rows that are looked at have no problem."""
+        assert self.numbers is not None  # noqa: S101 - rows that are only counted stay
+        return np.isin(self.numbers, self.bad_rows(), invert=True)
 
-    def rejects(self, shard: str, first: int, pair_ids: list[str | None]) -> pa.RecordBatch:
-        """The findings as REJECTS, by row.
+    def bad_rows(self) -> Int64:
+        """Return the numbers of the bad rows, ascending."""
+        if not self:
+            return np.zeros(0, dtype=np.int64)
+        return np.unique(np.concatenate([problem.numbers for problem in self._problems]))
+
+    def rejects(self, shard: str, pair_ids: Sequence[str | None]) -> pa.RecordBatch:
+        """Return the bad rows as REJECTS, by number.
 
         Args:
             shard: name of the shard.
-            first: number of the batch's first row in the shard.
             pair_ids: of the bad rows, in order.
         """
-        rows = sorted(self.found)
-        columns = [
-            pa.array([shard] * len(rows), pa.string()),
-            pa.array([first + row for row in rows], pa.int64()),
-            pa.array(pair_ids, pa.string()),
-            pa.array([self.found[row][0] for row in rows], pa.string()),
-            pa.array([self.found[row][1] for row in rows], pa.string()),
-        ]
-        return pa.RecordBatch.from_arrays(columns, schema=REJECTS)
+        first: dict[int, tuple[str, str]] = {}
+        for problem in self._problems:
+            for number, row in zip(problem.numbers.tolist(), problem.rows.tolist(), strict=True):
+                if number not in first:
+                    first[number] = (problem.reason, problem.detail(row))
+        rows = sorted(first)
+        columns = {
+            "shard": [shard] * len(rows),
+            "row": rows,
+            "pair_id": pair_ids,
+            "reason": [first[row][0] for row in rows],
+            "detail": [first[row][1] for row in rows],
+        }
+        return pa.RecordBatch.from_pydict(columns, schema=REJECTS)
+
+    def refuse(self, error: type[InputRefused], place: str, rows: int) -> None:
+        """Raise one error for all problems, if there are any.
+
+        Args:
+            error: its class.
+            place: what was read.
+            rows: how many rows were looked at.
+        """
+        kinds: dict[str, list[_RowProblem]] = {}
+        for problem in self._problems:
+            kinds.setdefault(problem.what, []).append(problem)
+        if kinds:
+            lines = [self._line(kind, rows) for kind in kinds.values()]
+            remedies = dict.fromkeys(problem.remedy for problem in self._problems)
+            raise error(
+                "\n    ".join(["values that cannot be used", *lines]),
+                place=place,
+                remedy="\n        ".join(remedies),
+            )
+
+    def _line(self, kind: Sequence[_RowProblem], rows: int) -> str:
+        count = sum(len(problem.rows) for problem in kind)
+        where = "" if self.numbers is None else f", the first is row {kind[0].numbers[0]:,}"
+        values = dict.fromkeys(
+            problem.value_of(row) for problem in kind for row in problem.rows[:EXAMPLES].tolist()
+        )
+        examples = [value for value in values if value][:EXAMPLES]
+        such = f" (such as {' or '.join(examples)})" if examples else ""
+        return f"{count:,} of {rows:,} rows{where}: {kind[0].what}{such}"

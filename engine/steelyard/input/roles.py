@@ -1,199 +1,241 @@
-"""Which column plays which role: by name, or as `--map role=column` says."""
+"""Which column plays which role: by its name, or as `--map role=column` says.
+
+A further name for a column is one row of ALIASES. Below it is what the columns of each kind of
+table can be, then `resolve`, which finds the column of each role in all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from steelyard.errors import UsageError
-from steelyard.input.problems import InputProblem, InputProblemError, printable
+from steelyard.errors import InputRefused, UsageError, did_you_mean
+from steelyard.input.problems import list_columns, printable
+
+# Column names that stand for a role without --map, after the role's own name.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "instruction": ("prompt", "question"),
+    "instruction_id": ("prompt_id",),
+    "images": ("image",),
+    "response": ("output",),
+    "model": ("generator",),
+    "gold": ("label",),
+    "annotator": ("worker", "rater"),
+    "preference": ("raw_preference",),
+    "tie": ("raw_tie",),
+    "logit": ("score_difference",),
+}
 
 REQUIRED = ("instruction", "response_a", "response_b")
-TEXTS = (*REQUIRED, "system", "reference", "category", "model_a", "model_b")
 CONVERSATIONS = ("turns", "turns_a", "turns_b")
+MODELS = ("model_a", "model_b")
+TEXTS = (*REQUIRED, "system", "reference", "category", *MODELS)
+VOTES = ("votes_a", "votes_b", "votes_tie")
+LENGTHS = ("length_a", "length_b")
 # What prompts are made of.
 PROMPT_ROLES = (*REQUIRED, *CONVERSATIONS, "system", "reference", "images", "criteria", "category")
-VOTES = ("votes_a", "votes_b", "votes_tie")
-# Every role, with the column names that stand for it without --map. Those of SPECIAL are looked
-# for only if the protocol asks for them.
-NAMES: dict[str, tuple[str, ...]] = {
-    "pair_id": ("pair_id",),
-    "instruction": ("instruction", "prompt", "question"),
-    "response_a": ("response_a",),
-    "response_b": ("response_b",),
-    "system": ("system",),
-    "turns": ("turns",),
-    "turns_a": ("turns_a",),
-    "turns_b": ("turns_b",),
-    "reference": ("reference",),
-    "images": ("images", "image"),
-    "criteria": ("criteria",),
-    "category": ("category",),
-    "model_a": ("model_a",),
-    "model_b": ("model_b",),
-    "gold": ("gold", "label"),
-    "votes_a": ("votes_a",),
-    "votes_b": ("votes_b",),
-    "votes_tie": ("votes_tie",),
-}
+# Roles of pairs that are looked for only if the protocol asks for them.
 SPECIAL = ("turns_a", "turns_b", "criteria", "category")
-# A response alone may stand in a column of this name.
-ALONE = "response"
 
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """What the columns of a kind of table can be."""
+    """What the columns of one kind of table can be."""
 
-    names: Mapping[str, tuple[str, ...]]  # role -> the column names that stand for it
-    required: tuple[str, ...]
+    names: Mapping[str, tuple[str, ...]]  # role -> the column names that stand for it, best first
+    required: tuple[str, ...] = ()
+    option: str = "--map"  # how users name a role's column
+    # Whether a column has one role at most, and two columns for one role are refused; otherwise
+    # the first name that is there counts.
+    strict: bool = True
+
+
+def names_of(*roles: str) -> tuple[str, ...]:
+    """Return the column names that stand for these roles."""
+    return tuple(name for role in roles for name in (role, *ALIASES.get(role, ())))
+
+
+def _named(*roles: str) -> dict[str, tuple[str, ...]]:
+    return {role: names_of(role) for role in roles}
+
+
+PAIRS = Roles(
+    _named(
+        *("pair_id", *REQUIRED, "system", *CONVERSATIONS, "reference", "images", "criteria"),
+        *("category", *MODELS, "gold", *VOTES),
+    )
+    | dict.fromkeys(SPECIAL, ()),
+    REQUIRED,
+)
+# Verdicts that were made elsewhere, for an import.
+VERDICT_TABLE = Roles(
+    _named(
+        *("pair_id", *REQUIRED, *MODELS, "gold", *VOTES),
+        *("instruction_id", "preference", "winner", *LENGTHS),
+    ),
+    MODELS,
+)
+# Files of responses, one row per response, and files of instructions.
+RESPONSES = Roles(
+    {
+        "instruction_id": ("instruction_id",),
+        **_named("instruction", "system", "model", "response"),
+    },
+    ("instruction", "model", "response"),
+)
+INSTRUCTIONS = Roles(_named("instruction"), ("instruction",))
+# Gold in a separate file. In it and in comparisons, `instruction` is whatever says which rows
+# belong together; ids come before texts.
+_CLUSTER = names_of("instruction_id", "instruction")
+GOLD_FILE = Roles(
+    {
+        **_named("pair_id", "gold", *VOTES, "annotator", *MODELS),
+        "gold": (*names_of("gold"), "winner", "vote"),
+        "instruction": _CLUSTER,
+    },
+    ("pair_id",),
+    option="--gold-map",
+    strict=False,
+)
+# Comparisons of any source: what ratings, win rates and evaluations read.
+COMPARISONS = Roles(
+    {
+        **_named(*MODELS, "preference", "logit", "score_a", "score_b", "winner", "tie", "weight"),
+        **_named(*LENGTHS, "pair_id", "preference_ab", "preference_ba"),
+        **_named("calibrated_preference", "calibrated_tie"),
+        "score": (),  # a logit taken as it is, only if --map names it
+        "gold": ("gold",),
+        "instruction": (*_CLUSTER, "pair_id"),  # votes on one pair belong together
+    },
+    strict=False,
+)
 
 
 def pair_roles(required: Sequence[str] = REQUIRED, special: Sequence[str] = ()) -> Roles:
-    """The roles of pairs under a protocol.
+    """Return the roles of pairs under a protocol.
 
     Args:
-        required: that every row has to fill.
-        special: of SPECIAL, those that are looked for beside the usual ones.
+        required: roles that every row has to fill.
+        special: those of SPECIAL that the protocol asks for.
     """
-    names = NAMES | {role: () for role in SPECIAL if role not in special}
+    names = {**PAIRS.names, **_named(*special)}
     if "response_b" not in required:
-        names["response_a"] = (*names["response_a"], ALONE)
+        names["response_a"] = (*names["response_a"], "response")
     return Roles(names, tuple(required))
 
 
-PAIRS = pair_roles()
-
-
-def check_map(column_map: Mapping[str, str], wanted: Roles = PAIRS) -> None:
-    """Refuse what is wrong with a mapping whatever the shards hold.
+def check_map(column_map: Mapping[str, str], roles: Roles) -> None:
+    """Refuse what is wrong with a mapping, whatever the table holds.
 
     Raises:
         UsageError: an unknown role, or one column for two roles.
     """
-    for role in column_map:
-        if role not in wanted.names:
-            near = get_close_matches(role, wanted.names, n=2) or list(wanted.names)
-            known = " or ".join(filter(None, [", ".join(near[:-1]), near[-1]]))
-            raise UsageError(
-                f"unknown role {printable(role)}",
-                place=f"--map {printable(role)}={printable(column_map[role])}",
-                effect="nothing was read",
-                remedy=f"use {known}",
-            )
     taken: dict[str, str] = {}
     for role, column in column_map.items():
-        if column and column in taken:
+        place = f"{roles.option} {printable(role)}={printable(column)}"
+        if role not in roles.names:
+            known = f"the roles are {', '.join(roles.names)}"
+            remedy = did_you_mean(role, roles.names, known)
+            raise UsageError(f"unknown role {printable(role)}", place=place, remedy=remedy)
+        if roles.strict and column and column in taken:
             raise UsageError(
                 f"column {printable(column)} is given to two roles, {taken[column]} and {role}",
-                place=f"--map {role}={printable(column)}",
-                effect="nothing was read",
-                remedy="give each role a column of its own",
+                place=place,
+                remedy="give each role a separate column",
             )
         taken[column] = role
 
 
-def assign(
-    place: str, columns: Sequence[str], column_map: Mapping[str, str], wanted: Roles = PAIRS
+def resolve(
+    place: str, columns: Collection[str], column_map: Mapping[str, str], roles: Roles
 ) -> dict[str, str]:
-    """The column of each role that the shards fill.
+    """Return the column of each role that the table fills.
 
-    A column named by --map has that role only, and `--map role=` leaves a role empty: its column
-    becomes metadata.
+    A column named by --map has that role only, and `--map role=` leaves a role empty: in shards,
+    its column becomes metadata.
 
     Args:
-        place: the shard that has these columns.
+        place: the shard or table that has these columns.
         columns: all of its column names.
         column_map: role -> column, as the user gave it; checked by `check_map`.
-        wanted: which roles there are.
+        roles: which roles there are.
 
     Raises:
-        InputProblemError: a mapped column is not there, a required role has no column, or two.
+        InputRefused: a mapped column is not there, a required role has no column, or two.
     """
-    roles: dict[str, str] = {}
-    mapped = set(column_map.values())
-    for role, names in wanted.names.items():
+    resolved: dict[str, str] = {}
+    mapped = set(column_map.values()) if roles.strict else set()
+    for role, names in roles.names.items():
         if role in column_map:
             chosen = [column_map[role]] if column_map[role] else []
-            _check_present(place, role, chosen, columns)
+            if chosen and chosen[0] not in columns:
+                cause = f"there is no column {printable(chosen[0])} for {roles.option} {role}"
+                raise _refused(
+                    place, cause, did_you_mean(chosen[0], columns, list_columns(columns))
+                )
         else:
             chosen = [name for name in names if name in columns and name not in mapped]
-        if len(chosen) > 1:
+        if len(chosen) > 1 and roles.strict:
             raise _refused(
                 place,
                 f"{' and '.join(chosen)} are both columns for the {role}",
-                f"say which one: --map {role}={chosen[0]}",
+                f"choose one: {roles.option} {role}={chosen[0]}",
             )
         if chosen:
-            roles[role] = chosen[0]
-    _check_required(place, roles, columns, column_map, wanted)
-    _check_gold(place, roles)
-    return roles
+            resolved[role] = chosen[0]
+    missing = [role for role in roles.required if role not in resolved]
+    if missing:
+        raise _refused(place, *_no_column(missing, resolved, columns, column_map, roles))
+    _check_gold(place, resolved, roles)
+    return resolved
 
 
-def _check_present(place: str, role: str, chosen: list[str], columns: Sequence[str]) -> None:
-    for column in chosen:
-        if column not in columns:
-            near = get_close_matches(column, columns, n=2)
-            raise _refused(
-                place,
-                f"there is no column {printable(column)} for --map {role}",
-                f"did you mean {' or '.join(map(printable, near))}?" if near else _listing(columns),
-            )
-
-
-def _check_required(
-    place: str,
-    roles: Mapping[str, str],
-    columns: Sequence[str],
+def _no_column(
+    missing: Sequence[str],
+    resolved: Mapping[str, str],
+    columns: Collection[str],
     column_map: Mapping[str, str],
-    known: Roles,
-) -> None:
-    missing = [role for role in known.required if role not in roles]
-    if not missing:
-        return
+    roles: Roles,
+) -> tuple[str, str]:
+    """Return cause and remedy."""
     role = missing[0]
-    wanted = " or ".join(known.names[role])
-    free = [column for column in columns if column not in roles.values()]
-    folded = {column.casefold(): column for column in free}
+    emptied = f" ({roles.option} leaves it empty)" if role in column_map else ""
+    folded = {name.casefold(): name for name in columns if name not in resolved.values()}
     near = [folded[name] for name in get_close_matches(role, folded, n=1, cutoff=0.5)]
     example = printable(near[0]) if near else "COLUMN"
-    emptied = " (--map leaves it empty)" if role in column_map else ""
-    raise _refused(
-        place,
-        f"no column for {_and(missing)}{emptied}; looked for {wanted}",
-        f"name it: --map {role}={example}; {_listing(columns)}",
+    return (
+        f"no column for {_join(missing, 'and')}{emptied}; looked for"
+        f" {_join(roles.names[role], 'or')}",
+        f"name it: {roles.option} {role}={example}; {list_columns(columns)}",
     )
 
 
-def _check_gold(place: str, roles: Mapping[str, str]) -> None:
-    votes = [role for role in VOTES if role in roles]
-    if "gold" in roles and votes:
+def _check_gold(place: str, resolved: Mapping[str, str], roles: Roles) -> None:
+    votes = [role for role in VOTES if role in resolved]
+    if not votes or ("gold" in resolved and not roles.strict):
+        return
+    first = printable(resolved[votes[0]])
+    if "gold" in resolved:
         raise _refused(
             place,
-            f"{printable(roles['gold'])} and {printable(roles[votes[0]])} are both columns"
-            " for the gold",
-            f"keep the votes with --map gold=, or the other with: "
-            f"{' '.join(f'--map {role}=' for role in votes)}",
+            f"{printable(resolved['gold'])} and {first} are both columns for the gold",
+            f"keep the votes with {roles.option} gold=, or the other with: "
+            f"{' '.join(f'{roles.option} {role}=' for role in votes)}",
         )
-    missing = [role for role in VOTES[:2] if role not in roles]
-    if votes and missing:
+    missing = [role for role in VOTES[:2] if role not in resolved]
+    if missing:
         raise _refused(
             place,
-            f"{printable(roles[votes[0]])} has no counterpart: no column for {_and(missing)}",
-            f"name it: --map {missing[0]}=COLUMN, or leave votes out with --map {votes[0]}=",
+            f"{first} has no counterpart: no column for {_join(missing, 'and')}",
+            f"name it: {roles.option} {missing[0]}=COLUMN,"
+            f" or leave votes out with {roles.option} {votes[0]}=",
         )
 
 
-def _and(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+def _join(words: Sequence[str], last: str) -> str:
+    return f" {last} ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def _listing(columns: Sequence[str]) -> str:
-    shown = ", ".join(printable(column) for column in columns[:12])
-    return f"the columns are {shown}" + (", ..." if columns[12:] else "")
-
-
-def _refused(place: str, cause: str, remedy: str) -> InputProblemError:
-    return InputProblemError(InputProblem(printable(place), cause, remedy))
+def _refused(place: str, cause: str, remedy: str) -> InputRefused:
+    return InputRefused(cause, place=place, remedy=remedy)

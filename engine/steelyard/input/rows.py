@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steelyard.core.arrow import repeat_text, to_mask
 from steelyard.core.schemas import INTAKE, Bool, Int64
 from steelyard.errors import InputRefused, UsageError, escape
-from steelyard.input.cells import invalid_rows, read_criteria, read_turns, row_bytes, shown_bytes
+from steelyard.input.cells import (
+    invalid_bytes,
+    invalid_rows,
+    read_criteria,
+    read_turns,
+    row_bytes,
+)
 from steelyard.input.images import ImageReader
-from steelyard.input.problems import EMPTY, NULL, SIZE, UTF8, RowProblems, printable
+from steelyard.input.problems import Reason, RowProblems, printable
 from steelyard.input.roles import CONVERSATIONS, REQUIRED, TEXTS
 from steelyard.input.votes import read_gold
 
@@ -45,23 +52,30 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class RawBatch:
-    """Consecutive rows of a shard, each column in the type settled at the door, unchecked."""
+    """Rows of a shard, n of them, each column in the type settled at the door, unchecked."""
 
     shard: str
-    first: int  # number of the first row in the shard
-    rows: int
-    columns: Mapping[str, pa.Array]  # role -> values, of the roles that the shards fill
+    numbers: Int64  # n, of the rows in the shard, ascending
+    columns: Mapping[str, pa.Array]  # role -> n values, of the roles that the shards fill
     metadata: Mapping[str, pa.Array]
     folder: str | None = None  # of the shard, if it is on this machine
 
-    def filter(self, good: pa.Array) -> RawBatch:
-        """The rows where `good` is true; `first` stays and no longer tells the others' numbers."""
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def named(self, roles: Mapping[str, str]) -> Iterator[tuple[str, pa.Array]]:
+        """Yield all columns with the user's name for them, which `roles` has for each role."""
+        yield from ((roles[role], values) for role, values in self.columns.items())
+        yield from self.metadata.items()
+
+    def filter(self, kept: Bool) -> RawBatch:
+        """Return the rows where `kept` is true."""
+        mask = pa.array(kept)
         return RawBatch(
             self.shard,
-            self.first,
-            int(pc.sum(good).as_py() or 0),
-            {name: values.filter(good) for name, values in self.columns.items()},
-            {name: values.filter(good) for name, values in self.metadata.items()},
+            self.numbers[kept],
+            {name: values.filter(mask) for name, values in self.columns.items()},
+            {name: values.filter(mask) for name, values in self.metadata.items()},
             self.folder,
         )
 
@@ -81,7 +95,7 @@ def check(
         batch: up to `limits.batch_rows` rows.
         roles: role -> the user's name of its column, for messages.
         schema: ShardSet.schema.
-        limits: see there.
+        limits: how large a row may be, and what happens to a bad one.
         required: roles that no row may leave empty.
         images: reads the rows' images.
 
@@ -91,142 +105,123 @@ def check(
     Raises:
         InputRefused: there is a bad row and `limits.on_bad_row` is "fail".
     """
-    findings = RowProblems()
-    _find_nulls(batch, roles, required, findings)
-    find_invalid_utf8(batch, roles, findings)
-    clean, numbers = without(batch, findings)  # what follows reads texts as UTF-8
-    later = RowProblems()
-    _find_empty(clean, roles, later)
-    _find_large(clean, limits, later)
+    problems = RowProblems(batch.numbers)
+    for role in required:
+        nulls = to_mask(batch.columns[role].is_null())
+        problems.add(nulls, Reason.NULL, f"{printable(roles[role])} is null")
+    find_invalid_utf8(batch.named(roles), problems)
+    clean = without(batch, problems)  # what follows reads texts as UTF-8
+    # Instructions only: a model that answered nothing did answer, and may lose for it.
+    blank = f"{printable(roles['instruction'])} is empty or white space only"
+    problems.add(_blank(clean.columns["instruction"]), Reason.EMPTY, blank)
+    _find_large(clean, limits, problems)
     derived = {}
     for role in CONVERSATIONS:
         if role in clean.columns:
-            derived[role] = read_turns(clean.columns[role], roles[role], later)
+            derived[role] = read_turns(clean.columns[role], roles[role], problems)
     if "criteria" in clean.columns:
-        derived["criteria"] = read_criteria(clean.columns["criteria"], roles["criteria"], later)
+        derived["criteria"] = read_criteria(clean.columns["criteria"], roles["criteria"], problems)
     if "images" in clean.columns:
         reader = images or ImageReader()
-        derived["images"] = reader.read(clean.columns["images"], batch.folder, later)
+        derived["images"] = reader.read(clean.columns["images"], batch.folder, problems)
     if "gold" in clean.columns or "votes_a" in clean.columns:
-        derived["gold"] = read_gold(clean.columns, roles, later)
-    accepted = _intake(clean, derived, numbers, schema)
-    if later:
-        accepted = accepted.filter(pa.array(later.good(clean.rows)))
-        findings.found |= {int(numbers[row]): found for row, found in later.found.items()}
-    rejects = findings.rejects(batch.shard, batch.first, pair_ids(batch, findings))
+        derived["gold"] = read_gold(clean.columns, roles, problems)
+    accepted, rejects = split(batch, _intake(clean, derived, schema), problems)
     if limits.on_bad_row == "fail" and len(rejects):
         raise _first_bad_row(rejects)
     return accepted, rejects
 
 
-def without(batch: RawBatch, findings: RowProblems) -> tuple[RawBatch, Int64]:
-    """The rows that have no finding, and their numbers in the batch."""
-    if not findings:
-        return batch, np.arange(batch.rows)
-    good = findings.good(batch.rows)
-    return batch.filter(pa.array(good)), np.flatnonzero(good)
+def without(batch: RawBatch, problems: RowProblems) -> RawBatch:
+    """Return the rows that have no problem yet, at which alone `problems` then looks."""
+    clean = batch.filter(problems.good()) if problems else batch
+    problems.numbers = clean.numbers
+    return clean
 
 
-def tally(rejects: pa.RecordBatch) -> Counter[str]:
-    """How many rows were rejected for each reason."""
-    return Counter(rejects.column("reason").to_pylist())
+def split(
+    batch: RawBatch, rows: pa.RecordBatch, problems: RowProblems
+) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """Return the rows that are good, and the batch's bad ones as REJECTS.
+
+    Args:
+        batch: all rows.
+        rows: what was made of those that `without` left.
+        problems: all that is wrong.
+    """
+    if problems:
+        rows = rows.filter(pa.array(problems.good()))
+    return rows, problems.rejects(batch.shard, _pair_ids(batch, problems.bad_rows()))
 
 
-def _find_nulls(
-    batch: RawBatch, roles: Mapping[str, str], required: Sequence[str], findings: RowProblems
-) -> None:
-    for role in required:
-        values = batch.columns[role]
-        if values.null_count:
-            findings.add(_mask(values.is_null()), NULL, always(f"{printable(roles[role])} is null"))
-
-
-def find_invalid_utf8(batch: RawBatch, roles: Mapping[str, str], findings: RowProblems) -> None:
-    """Find the rows with a text, of a role or of the metadata, that is not UTF-8."""
-    named = [(roles[role], values) for role, values in batch.columns.items()]
-    for column, values in [*named, *batch.metadata.items()]:
+def find_invalid_utf8(columns: Iterable[tuple[str, pa.Array]], problems: RowProblems) -> None:
+    """Find the rows with a text that is not UTF-8 in columns, each with the user's name for it."""
+    for name, values in columns:
         bad = invalid_rows(values)
         if bad is not None:
-            findings.add(bad, UTF8, _not_utf8(column, values))
+            what, remedy = f"{printable(name)} is not UTF-8", "write texts as UTF-8"
+            problems.add(bad, Reason.UTF8, what, partial(invalid_bytes, values), remedy)
 
 
-def _not_utf8(column: str, values: pa.Array) -> Callable[[int], str]:
-    return lambda row: f"{printable(column)} is not UTF-8{shown_bytes(values, row)}"
-
-
-def _find_empty(batch: RawBatch, roles: Mapping[str, str], findings: RowProblems) -> None:
-    """Instructions only: a model that answered nothing did answer, and may lose for it."""
-    blank = _blank(batch.columns["instruction"])
-    if blank is not None:
-        detail = f"{printable(roles['instruction'])} is empty or white space only"
-        findings.add(blank, EMPTY, always(detail))
-
-
-def always(detail: str) -> Callable[[int], str]:
-    """The same detail for every row."""
-    return lambda _: detail
-
-
-def _blank(values: pa.StringArray) -> Bool | None:
-    """Which texts have nothing but white space; None: none. Looks at most first bytes only."""
+def _blank(values: pa.StringArray) -> Bool:
+    """Return which texts have nothing but white space. Looks at most first bytes only."""
+    blank = np.zeros(len(values), dtype=np.bool_)
     offsets = np.frombuffer(values.buffers()[1], np.int32)
     offsets = offsets[values.offset : values.offset + len(values) + 1]
     data = values.buffers()[2]
-    if data is None or not len(values):
-        return np.ones(len(values), dtype=np.bool_) if len(values) else None
+    if not len(values):
+        return blank
+    if data is None:
+        return ~blank
     raw = np.frombuffer(data, np.uint8)
     empty: Bool = np.equal(offsets[:-1], offsets[1:])
     if not len(raw):
         return empty
     first = raw[np.minimum(offsets[:-1], len(raw) - 1)]
     doubtful = empty | (first <= _ASCII_BLANKS) | (first >= 0x80)
-    if not doubtful.any():
-        return None
-    rows = np.flatnonzero(doubtful)
-    trimmed = pc.binary_length(pc.utf8_trim_whitespace(values.take(pa.array(rows))))
-    blank = np.zeros(len(values), dtype=np.bool_)
-    blank[rows[_mask(pc.equal(trimmed, 0))]] = True
+    if doubtful.any():
+        rows = np.flatnonzero(doubtful)
+        trimmed = pc.utf8_trim_whitespace(values.take(pa.array(rows)))
+        blank[rows] = to_mask(pc.equal(trimmed, ""))
     return blank
 
 
-def _find_large(batch: RawBatch, limits: Limits, findings: RowProblems) -> None:
+def _find_large(batch: RawBatch, limits: Limits, problems: RowProblems) -> None:
     texts = [batch.columns[name] for name in _SIZED if name in batch.columns]
     for kind, columns in (("texts", texts), ("metadata", list(batch.metadata.values()))):
-        size: Int64 = np.zeros(batch.rows, dtype=np.int64)
+        size: Int64 = np.zeros(len(batch), dtype=np.int64)
         for values in columns:
             size += row_bytes(values)
-        findings.add(size > limits.row_bytes, SIZE, _too_large(kind, size, limits.row_bytes))
+        problems.add(
+            size > limits.row_bytes,
+            Reason.SIZE,
+            f"the row's {kind} have more than {limits.row_bytes:,} bytes",
+            lambda row, size=size: f"{size[row]:,}",  # type: ignore[misc]
+        )
 
 
-def _too_large(kind: str, size: Int64, limit: int) -> Callable[[int], str]:
-    return lambda row: f"the row's {kind} have {int(size[row]):,} bytes; the limit is {limit:,}"
-
-
-def _intake(
-    batch: RawBatch, derived: Mapping[str, pa.Array], numbers: Int64, schema: pa.Schema
-) -> pa.RecordBatch:
+def _intake(batch: RawBatch, derived: Mapping[str, pa.Array], schema: pa.Schema) -> pa.RecordBatch:
     columns: dict[str, pa.Array] = {**batch.columns, **derived}
-    columns["shard"] = pa.repeat(pa.scalar(batch.shard, pa.string()), batch.rows)
-    columns["row"] = pa.array(numbers + batch.first, pa.int64())
+    columns["shard"] = repeat_text(batch.shard, len(batch))
+    columns["row"] = pa.array(batch.numbers, pa.int64())
     if len(schema) > len(INTAKE):
         fields = list(schema.field("metadata").type)
         inner = [batch.metadata[field.name] for field in fields]
         columns["metadata"] = pa.StructArray.from_arrays(inner, fields=fields)
     filled = [
-        columns[field.name] if field.name in columns else pa.nulls(batch.rows, field.type)
+        columns[field.name] if field.name in columns else pa.nulls(len(batch), field.type)
         for field in schema
     ]
     return pa.RecordBatch.from_arrays(filled, schema=schema)
 
 
-def pair_ids(batch: RawBatch, findings: RowProblems) -> list[str | None]:
-    """Of the bad rows; null where there is none, or none that can be shown."""
+def _pair_ids(batch: RawBatch, bad: Int64) -> list[str | None]:
+    """Return the ids of the bad rows; null where an id is missing or cannot be shown."""
     values = batch.columns.get("pair_id")
-    rows = sorted(findings.found)
-    if values is None or not rows:
-        return [None] * len(rows)
-    raw = values.take(pa.array(rows)).cast(pa.binary()).to_pylist()
-    return [_readable(value) for value in raw]
+    if values is None or not len(bad):
+        return [None] * len(bad)
+    rows = np.searchsorted(batch.numbers, bad)
+    return [_readable(value) for value in values.take(pa.array(rows)).cast(pa.binary()).to_pylist()]
 
 
 def _readable(value: bytes | None) -> str | None:
@@ -246,8 +241,3 @@ def _first_bad_row(rejects: pa.RecordBatch) -> InputRefused:
         effect="the run stopped there, as --on-bad-row fail asks",
         remedy="correct the row, or reject bad rows and go on: --on-bad-row reject",
     )
-
-
-def _mask(values: pa.BooleanArray) -> Bool:
-    mask: Bool = values.to_numpy(zero_copy_only=False)
-    return mask

@@ -1,4 +1,4 @@
-"""All shards against each other and against the roles, before any of their data is read."""
+"""Compares all shards with each other and with the roles, before any of their data is read."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.types as pt
 
+from steelyard.errors import InputRefused
 from steelyard.input.footer import Footer
-from steelyard.input.problems import InputProblem, InputProblemError, printable
+from steelyard.input.problems import printable
 from steelyard.input.roles import REQUIRED
-from steelyard.input.types import UnsupportedError, metadata_type, role_type, unify, without_nulls
+from steelyard.input.types import (
+    NUMBERS,
+    UnsupportedError,
+    is_bytes,
+    metadata_type,
+    role_type,
+    unify,
+    without_nulls,
+)
 
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 # A column that its writer kept as a dictionary is read as one, whole, for each row group.
@@ -32,54 +41,52 @@ class ShardColumns:
         """The shard's name, for messages."""
         return printable(self.footer.source.name)
 
+    def refused(self, cause: str, remedy: str) -> InputRefused:
+        """Return an error that names the shard."""
+        return InputRefused(cause, place=self.place, remedy=remedy)
+
 
 def shard_columns(footer: Footer) -> ShardColumns:
-    """A shard's columns by name, with one for each folder such as `source=web/` in its name.
+    """Return a shard's columns, with one for each folder such as `source=web/` in its name.
 
     Raises:
-        InputProblemError: a name comes twice, is empty, or a folder's name is that of a column.
+        InputRefused: a name comes twice, is empty, or a folder's name is that of a column.
     """
     names = list(footer.schema.names)
     partitions = _partitions(footer.source.name)
-    place = printable(footer.source.name)
-    if "" in names:
-        raise InputProblemError(InputProblem(place, "a column has no name", "give it one"))
-    for name in names:
-        if names.count(name) > 1:
-            raise InputProblemError(
-                InputProblem(place, f"column {printable(name)} is there twice", "rename one")
-            )
-    folded = {name.casefold() for name in names}
-    for name in partitions:
-        if name.casefold() in folded:
-            raise InputProblemError(
-                InputProblem(
-                    place,
-                    f"the folder {printable(name)}=... would overwrite the"
-                    f" column {printable(name)}",
-                    "rename the folder or the column",
-                )
-            )
     types = {field.name: field.type for field in footer.schema}
-    return ShardColumns(footer, partitions, types | dict.fromkeys(partitions, pa.string()))
+    shard = ShardColumns(footer, partitions, types | dict.fromkeys(partitions, pa.string()))
+    folded = {name.casefold() for name in names}
+    twice = [printable(name) for name in names if names.count(name) > 1]
+    overwritten = [printable(name) for name in partitions if name.casefold() in folded]
+    if "" in names:
+        raise shard.refused("a column has no name", "give it one")
+    if twice:
+        raise shard.refused(f"column {twice[0]} is there twice", "rename one of them")
+    if overwritten:
+        raise shard.refused(
+            f"the folder {overwritten[0]}=... would overwrite the column {overwritten[0]}",
+            "rename the folder or the column",
+        )
+    return shard
 
 
 def _partitions(name: str) -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for part in name.split("/")[:-1]:
-        key, equals, value = part.partition("=")
-        if equals and key:
-            found[unquote(key)] = None if value == _NO_PARTITION else unquote(value)
-    return found
+    parts = [part.partition("=") for part in name.split("/")[:-1]]
+    return {
+        unquote(key): None if value == _NO_PARTITION else unquote(value)
+        for key, equals, value in parts
+        if equals and key
+    }
 
 
 def agree(
     shards: Sequence[ShardColumns],
     roles: Mapping[str, str],
-    problems: list[InputProblem],
+    problems: list[InputRefused],
     required: Sequence[str] = REQUIRED,
 ) -> pa.Schema:
-    """Compare all shards with the first and settle the metadata's types.
+    """Compare all shards with the first and unify the metadata's types.
 
     Args:
         shards: at least one.
@@ -90,35 +97,35 @@ def agree(
     Returns:
         The metadata columns with the types to which `stream` brings them.
     """
-    settled: list[dict[str, pa.DataType]] = []
+    resolved: list[dict[str, pa.DataType]] = []
     for shard in shards:
-        kinds, found = _settle(shard, roles, required)
+        kinds, unusable = _resolve_types(shard, roles, required)
         # A difference from the first shard explains more than what follows from it.
-        lines = _difference(settled[0], kinds) if settled else ()
+        lines = _difference(resolved[0], kinds) if resolved else ()
         if lines:
             first = shards[0].place
             cause = f"its columns differ from those of {first} (-)"
             remedy = "give all shards the same columns and types, or score them in separate runs"
-            problems.append(InputProblem(shard.place, cause, remedy, lines))
+            problems.append(shard.refused("\n    ".join([cause, *lines]), remedy))
         else:
-            problems += found
-        settled.append(kinds)
-    unified = dict(settled[0])
-    for kinds in settled[1:]:
+            problems += unusable
+        resolved.append(kinds)
+    unified = dict(resolved[0])
+    for kinds in resolved[1:]:
         for name in unified.keys() & kinds.keys():
             unified[name] = unify(unified[name], kinds[name]) or unified[name]
     metadata = [name for name in unified if name not in roles.values()]
-    problems += _case_clashes(shards[0].place, metadata)
+    problems += _case_clashes(shards[0], metadata)
     return pa.schema([(name, without_nulls(unified[name])) for name in metadata])
 
 
-def _settle(
+def _resolve_types(
     shard: ShardColumns, roles: Mapping[str, str], required: Sequence[str]
-) -> tuple[dict[str, pa.DataType], list[InputProblem]]:
-    """The types that a shard's columns are brought to, and what stands against it."""
+) -> tuple[dict[str, pa.DataType], list[InputRefused]]:
+    """Return the types that a shard's columns are brought to, and those that cannot be used."""
     players = {column: role for role, column in roles.items()}
     kinds: dict[str, pa.DataType] = {}
-    problems: list[InputProblem] = []
+    problems: list[InputRefused] = []
     for name, kind in shard.types.items():
         role = players.get(name)
         try:
@@ -129,53 +136,62 @@ def _settle(
                 raise UnsupportedError(f"is a dictionary of more than {DICTIONARY_BYTES >> 20} MiB")
         except UnsupportedError as error:
             kinds.setdefault(name, kind)
-            why, optional = str(error), role not in required
-            problems.append(_unusable(shard, name, role, why, optional=optional))
+            if role:
+                other = "" if role in required else f", or keep it as metadata with --map {role}="
+                problem = unusable_column(shard.place, pa.field(name, kind), role, error, other)
+            else:
+                problem = shard.refused(
+                    f"metadata column {printable(name)} ({printable(str(kind))}) {error}",
+                    f"leave the column {printable(name)} out, or cast it to text, when the file is"
+                    " written",
+                )
+            problems.append(problem)
     return kinds, problems
 
 
-def _unusable(
-    shard: ShardColumns, name: str, role: str | None, why: str, *, optional: bool
-) -> InputProblem:
-    shown, kind = printable(name), printable(str(shard.types[name]))
-    if role is None:
-        remedy = f"leave the column {shown} out, or cast it to text, when the shard is written"
-        return InputProblem(shard.place, f"metadata column {shown} ({kind}) {why}", remedy)
-    cast = f"cast it when the shard is written, for example {shown}::VARCHAR in DuckDB"
-    if pt.is_binary(shard.types[name]) or pt.is_large_binary(shard.types[name]):
-        cast = f"declare it as text, for example decode({shown}) in DuckDB"
-    other = f", or keep it as metadata with --map {role}=" if optional else ""
-    return InputProblem(shard.place, f"column {shown} ({kind}) for the {role} {why}", cast + other)
+def unusable_column(
+    place: str, column: pa.Field, role: str, why: UnsupportedError, other: str
+) -> InputRefused:
+    """Return the error for a column whose type does not fit its role.
+
+    `why` is what `role_type` says about the type; `other` is a remedy to follow the first.
+    """
+    shown = printable(column.name)
+    if role == "gold":
+        remedy = "write A, B and tie, or P(a) as a floating-point number"
+    elif is_bytes(column.type):
+        remedy = f"declare it as text, for example decode({shown}) in DuckDB"
+    else:
+        target = "DOUBLE" if role in NUMBERS else "VARCHAR"
+        remedy = f"cast it when the file is written, for example {shown}::{target} in DuckDB"
+    cause = f"column {shown} ({printable(str(column.type))}) for the {role} {why}"
+    return InputRefused(cause, place=place, remedy=remedy + other)
 
 
 def _difference(
     first: Mapping[str, pa.DataType], other: Mapping[str, pa.DataType]
 ) -> tuple[str, ...]:
     lines = []
-    for name, kind in first.items():
-        if name not in other:
-            lines.append(f"- {printable(name)}: {printable(str(kind))}")
-        elif unify(kind, other[name]) is None:
+    for name in dict.fromkeys([*first, *other]):
+        both = name in first and name in other
+        if not both or unify(first[name], other[name]) is None:
             lines += [
-                f"- {printable(name)}: {printable(str(kind))}",
-                f"+ {printable(name)}: {other[name]}",
+                f"{sign} {printable(name)}: {printable(str(types[name]))}"
+                for sign, types in (("-", first), ("+", other))
+                if name in types
             ]
-    lines += [
-        f"+ {printable(name)}: {printable(str(other[name]))}" for name in other if name not in first
-    ]
     return tuple(lines)
 
 
-def _case_clashes(place: str, names: Sequence[str]) -> Iterator[InputProblem]:
+def _case_clashes(shard: ShardColumns, names: Sequence[str]) -> Iterator[InputRefused]:
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(name.casefold(), name)
         if other != name:
-            yield InputProblem(
-                place,
+            yield shard.refused(
                 f"metadata columns {printable(other)} and {printable(name)} differ in case only, "
-                "which DuckDB cannot tell apart",
-                "rename one of them when the shard is written",
+                "which DuckDB ignores",
+                "rename one of them when the file is written",
             )
 
 
@@ -197,6 +213,6 @@ def _is_large_dictionary(footer: Footer, name: str, kind: pa.DataType) -> bool:
 
 
 def text_bytes(footer: Footer, roles: Mapping[str, str]) -> int:
-    """Uncompressed bytes of the columns with a role; an estimate, and as honest as the footer."""
+    """Return the uncompressed bytes of the columns with a role, as the footer estimates them."""
     leaves = list(_leaves(footer, set(roles.values())))
     return sum(max(0, group.chunks[leaf].unpacked) for group in footer.groups for leaf in leaves)

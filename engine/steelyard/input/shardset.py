@@ -16,8 +16,8 @@ from steelyard.errors import InputRefused
 from steelyard.input.discover import Source, discover
 from steelyard.input.filesystem import protocol
 from steelyard.input.footer import read_footer
-from steelyard.input.problems import EFFECT, InputProblem, InputProblemError, printable, refusal
-from steelyard.input.roles import PAIRS, REQUIRED, Roles, assign, check_map
+from steelyard.input.problems import refusal
+from steelyard.input.roles import PAIRS, REQUIRED, Roles, check_map, resolve
 from steelyard.input.schema import ShardColumns, agree, shard_columns, text_bytes
 
 T = TypeVar("T")
@@ -28,18 +28,18 @@ _READERS = 8  # footers at a time: a thousand remote shards take seconds, not mi
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One input file whose footer was read and found good."""
+    """One input file with a footer that was read and is good."""
 
     source: Source
     size: int  # bytes of the file
     rows: int
     text_bytes: int  # uncompressed, of the columns with a role, as the footer estimates
-    digest: bytes  # of size and footer: a file written anew has another
+    digest: bytes  # of size and footer: differs for a file that was written again
     partitions: tuple[tuple[str, str | None], ...]  # from folders such as source=web/
 
     @property
     def name(self) -> str:
-        """How the shard is called in messages and in the column `shard`."""
+        """The shard's name in messages and in the column `shard`."""
         return self.source.name
 
 
@@ -86,7 +86,7 @@ def open_shards(
     column_map: Mapping[str, str] | None = None,
     known: Roles = PAIRS,
 ) -> ShardSet:
-    """Find the inputs, read their footers and settle which column plays which role.
+    """Find the inputs, read their footers and resolve which column plays which role.
 
     Args:
         inputs: files, folders, patterns, or URLs of them.
@@ -95,12 +95,12 @@ def open_shards(
 
     Raises:
         UsageError: the map itself is wrong.
-        InputRefused: something is wrong with the shards; all that was found, in one message.
+        InputRefused: something is wrong with the shards; all of it in one message.
         EnvironmentFault: a driver is missing, or the disk or the network failed.
     """
     wanted = dict(column_map or {})
     check_map(wanted, known)
-    problems: list[InputProblem] = []
+    problems: list[InputRefused] = []
     footers = _each(read_footer, discover(inputs), problems)
     shards = _each(shard_columns, footers, problems)
     if not shards:
@@ -108,54 +108,52 @@ def open_shards(
     roles: dict[str, str] = {}
     metadata = pa.schema([])
     try:
-        roles = assign(shards[0].footer.source.name, list(shards[0].types), wanted, known)
+        roles = resolve(shards[0].place, shards[0].types, wanted, known)
         metadata = agree(shards, roles, problems, known.required)
-    except InputProblemError as refused:
-        problems.append(refused.problem)
+    except InputRefused as refused:
+        problems.append(refused)
     if problems:
         raise refusal(problems)
     if not any(shard.footer.rows for shard in shards):
         raise InputRefused(
             f"the input has no rows ({len(shards)} file{'s'[: len(shards) > 1]})",
-            place=printable(shards[0].footer.source.name),
-            effect=EFFECT,
+            place=shards[0].place,
             remedy="check what wrote these files",
         )
     return replace(_shard_set(shards, roles, metadata), required=known.required)
 
 
-def _each(work: Callable[[T], U], items: Sequence[T], problems: list[InputProblem]) -> list[U]:
-    """What `work` makes of each item, in order; what it refuses goes to `problems`."""
+def _each(work: Callable[[T], U], items: Sequence[T], problems: list[InputRefused]) -> list[U]:
+    """Return what `work` makes of each item, in order; what it refuses goes to `problems`."""
 
-    def attempt(item: T) -> U | InputProblem:
+    def attempt(item: T) -> U | InputRefused:
         try:
             return work(item)
-        except InputProblemError as refused:
-            return refused.problem
+        except InputRefused as refused:
+            return refused
 
     with ThreadPoolExecutor(_READERS) as pool:
         results = list(pool.map(attempt, items))
-    problems += [result for result in results if isinstance(result, InputProblem)]
-    return [result for result in results if not isinstance(result, InputProblem)]
+    problems += [result for result in results if isinstance(result, InputRefused)]
+    return [result for result in results if not isinstance(result, InputRefused)]
 
 
 def _shard_set(
     shards: Sequence[ShardColumns], roles: dict[str, str], metadata: pa.Schema
 ) -> ShardSet:
     whole = xxhash.xxh3_128()
-    opened = []
-    for shard in shards:
-        footer = shard.footer
+    for footer in (shard.footer for shard in shards):
         name = footer.source.name.encode()
         whole.update(len(name).to_bytes(4, "little") + name + footer.digest)
-        opened.append(
-            Shard(
-                source=footer.source,
-                size=footer.size,
-                rows=footer.rows,
-                text_bytes=text_bytes(footer, roles),
-                digest=footer.digest,
-                partitions=tuple(shard.partitions.items()),
-            )
+    opened = tuple(
+        Shard(
+            source=shard.footer.source,
+            size=shard.footer.size,
+            rows=shard.footer.rows,
+            text_bytes=text_bytes(shard.footer, roles),
+            digest=shard.footer.digest,
+            partitions=tuple(shard.partitions.items()),
         )
-    return ShardSet(tuple(opened), roles, metadata, whole.hexdigest())
+        for shard in shards
+    )
+    return ShardSet(opened, roles, metadata, whole.hexdigest())

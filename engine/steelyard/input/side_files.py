@@ -1,54 +1,73 @@
-"""Files of responses, a row a response: where the texts of verdicts stand that were imported."""
+"""Files besides the shards: responses, instructions, and Parquet tables of any tool."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from functools import reduce
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
-from steelyard.errors import InputRefused
+from steelyard.errors import InputRefused, escape
+from steelyard.input.discover import discover
 from steelyard.input.problems import RowProblems, printable
-from steelyard.input.roles import NAMES, Roles
+from steelyard.input.roles import RESPONSES
 from steelyard.input.rows import Limits, find_invalid_utf8, without
-from steelyard.input.shardset import ShardSet, open_shards
+from steelyard.input.shardset import ShardSet
 from steelyard.input.stream import read
 from steelyard.statistics.clusters import instruction_ids
 
-RESPONSES = Roles(
-    names={
-        "instruction_id": ("instruction_id",),
-        "instruction": NAMES["instruction"],
-        "system": NAMES["system"],
-        "model": ("model", "generator"),
-        "response": ("response", "output"),
-    },
-    required=("instruction", "model", "response"),
-)
 _TEXTS = ("instruction", "system", "model", "response")
 
 
-def open_responses(inputs: Sequence[str], columns: Mapping[str, str] | None = None) -> ShardSet:
-    """Files of responses; see `open_shards`."""
-    return open_shards(inputs, columns, RESPONSES)
+def open_dataset(path: Path, error: type[InputRefused] = InputRefused) -> ds.Dataset:
+    """Open a Parquet table: a file, a folder or a pattern.
+
+    Args:
+        path: where it is.
+        error: what is raised for files that cannot be read.
+
+    Raises:
+        InputRefused: there is no such file, it is not Parquet, or it has no columns.
+    """
+    files = [source.path for source in discover([path])]
+    for file in files:  # each alone: an error of all together does not say which it is
+        try:
+            names = pq.read_schema(file).names
+        except (pa.ArrowException, OSError) as fault:
+            raise error(
+                f"this is not a Parquet file that can be read: {escape(fault, 200)}",
+                place=file,
+                remedy="give Parquet, or take the file out of the folder",
+            ) from None
+        if not names:
+            raise error(
+                "this Parquet file has no columns",
+                place=file,
+                remedy="give a table with columns, or take the file out of the folder",
+            )
+    return ds.dataset(files, format="parquet")
 
 
 def stream_responses(shards: ShardSet) -> Iterator[pa.Table]:
-    """Batches of instruction_id, instruction, system, model and response, in their order.
+    """Yield batches of instruction_id, instruction, system, model and response, in their order.
 
+    `shards` are opened as RESPONSES: the texts of verdicts that were imported.
     `instruction_id` is the given one, or the hash of the instruction, as in verdicts. Rows that
-    lack a text, or have one that is not UTF-8, are left out: their verdicts find no text.
+    lack a text, or have one that is not UTF-8, are left out: their verdicts have no text.
     """
     with closing(read(shards, Limits())) as batches:
         for batch in batches:
-            findings = RowProblems()
-            find_invalid_utf8(batch, shards.roles, findings)
-            clean, _ = without(batch, findings)
+            problems = RowProblems(batch.numbers)
+            find_invalid_utf8(batch.named(shards.roles), problems)
+            clean = without(batch, problems)
             named = clean.columns.get("instruction_id", clean.columns["instruction"])
             columns = {
-                name: clean.columns.get(name, pa.nulls(clean.rows, pa.string())) for name in _TEXTS
+                name: clean.columns.get(name, pa.nulls(len(clean), pa.string())) for name in _TEXTS
             }
             columns["model"] = pc.utf8_trim_whitespace(columns["model"])
             rows = pa.table({"instruction_id": instruction_ids(named), **columns})
@@ -56,37 +75,20 @@ def stream_responses(shards: ShardSet) -> Iterator[pa.Table]:
             yield rows.filter(reduce(pc.and_, valid))
 
 
-INSTRUCTIONS = Roles(names={"instruction": NAMES["instruction"]}, required=("instruction",))
-
-
-def open_instructions(inputs: Sequence[str], column: str | None = None) -> ShardSet:
-    """Parquet files of instructions.
-
-    Args:
-        inputs: files, folders or patterns.
-        column: of the instructions, if its name does not say it.
-
-    Raises:
-        InputRefused: a file cannot be read, or has no such column.
-    """
-    return open_shards(inputs, {"instruction": column} if column else None, INSTRUCTIONS)
-
-
 def read_instructions(shards: ShardSet) -> Iterator[str]:
-    """Their instructions; nulls are left out.
+    """Yield the instructions of shards that are opened as INSTRUCTIONS; nulls are left out.
 
     Raises:
         InputRefused: a text is not UTF-8.
     """
     with closing(read(shards, Limits())) as batches:
         for batch in batches:
-            findings = RowProblems()
-            find_invalid_utf8(batch, shards.roles, findings)
-            if findings:
+            problems = RowProblems(batch.numbers)
+            find_invalid_utf8(batch.named(shards.roles), problems)
+            if problems:
                 raise InputRefused(
                     "a text is not UTF-8",
-                    place=f"{printable(batch.shard)}, after row {batch.first}",
-                    effect="nothing was written",
+                    place=f"{printable(batch.shard)}, row {problems.bad_rows()[0]}",
                     remedy="correct the file",
                 )
             yield from batch.columns["instruction"].drop_null().to_pylist()

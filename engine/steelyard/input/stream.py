@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
+from steelyard.core.background import Prefetch
 from steelyard.errors import InputRefused, SteelyardError, escape
 from steelyard.input.filesystem import disk_fault, is_disk_fault, open_file, protocol, remote_fault
 from steelyard.input.footer import DECODE_ERRORS, Footer, read_footer
 from steelyard.input.images import ImageReader, Keep
-from steelyard.input.problems import InputProblemError, printable, refusal
-from steelyard.input.roles import CONVERSATIONS, VOTES
+from steelyard.input.problems import printable
+from steelyard.input.roles import CONVERSATIONS
 from steelyard.input.rows import Limits, RawBatch, check
 from steelyard.input.shardset import Shard, ShardSet
-from steelyard.input.types import NUMBERS, cast, role_type
+from steelyard.input.types import absent, cast, role_type
 
 _FIRST_ROWS = 64
 _FIRST_PICTURED = 4  # rows with images may hold 128 MiB each
 _GROWTH = 4
 _BUFFER = 1 << 18  # bytes read ahead of each column
-_AHEAD = 2  # batches decoded beside the work on those before; decoding takes a third of planning
+_AHEAD = 2  # batches decoded during the work on those before; decoding takes a third of planning
 _EFFECT = "the pass over the inputs stopped there; nothing was scored"
 _SEVERAL_TYPES = ("gold", "images", "criteria", *CONVERSATIONS)
-_ABSENT = dict.fromkeys((*VOTES, *NUMBERS), pa.float64())
 
 
 def read(shards: ShardSet, limits: Limits, start: tuple[int, int] = (0, 0)) -> Generator[RawBatch]:
-    """The rows of all shards as they are; see `stream`."""
+    """Read the rows of all shards, unchecked, decoded in a thread; arguments as for `stream`."""
     pace = _Pace(limits, _FIRST_PICTURED if "images" in shards.roles else _FIRST_ROWS)
-    with closing(_ahead(_read_all(shards, pace, start))) as batches:
+    rows = _read_all(shards, pace, start)
+    # Arrow decodes without Python's lock.
+    with closing(Prefetch(rows, ahead=_AHEAD, name="shard-reader")) as batches:
         yield from batches
 
 
@@ -54,7 +55,7 @@ def stream(
 
     Args:
         shards: from `open_shards`.
-        limits: the defaults where None.
+        limits: the defaults if None.
         start: number of a shard and of a row in it; what comes before its row group is left out.
         keep_image: given digest and bytes of every image of the rows, each once.
 
@@ -74,35 +75,6 @@ def stream(
             yield check(batch, shards.roles, shards.schema, limits, shards.required, images=images)
 
 
-def _ahead(batches: Iterator[RawBatch]) -> Generator[RawBatch]:
-    """The same, decoded in a thread: Arrow works there without Python's lock."""
-    ready: queue.Queue[RawBatch | BaseException | None] = queue.Queue(_AHEAD)
-    left = threading.Event()
-
-    def work() -> None:
-        try:
-            for batch in batches:
-                ready.put(batch)
-                if left.is_set():
-                    return
-            ready.put(None)
-        except BaseException as error:
-            ready.put(error)
-
-    thread = threading.Thread(target=work, name="shard-reader", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        left.set()
-        while thread.is_alive():
-            with suppress(queue.Empty):
-                ready.get(timeout=0.01)
-
-
 class _Pace:
     """How many rows to ask for next, from what the rows before have taken."""
 
@@ -113,11 +85,11 @@ class _Pace:
     def seen(self, batch: RawBatch) -> None:
         """Adapt to what this batch has taken."""
         size = sum(x.nbytes for x in (*batch.columns.values(), *batch.metadata.values()))
-        fitting = self.limits.batch_bytes * batch.rows // max(size, 1)
+        fitting = self.limits.batch_bytes * len(batch) // max(size, 1)
         self.rows = max(1, min(fitting, self.rows * _GROWTH, self.limits.batch_rows))
 
 
-def _read_all(shards: ShardSet, pace: _Pace, start: tuple[int, int]) -> Iterator[RawBatch]:
+def _read_all(shards: ShardSet, pace: _Pace, start: tuple[int, int]) -> Generator[RawBatch]:
     for number, shard in enumerate(shards.shards[start[0] :]):
         yield from _read(shard, shards, pace, 0 if number else start[1])
 
@@ -142,7 +114,7 @@ def _read(shard: Shard, shards: ShardSet, pace: _Pace, start: int) -> Iterator[R
                     continue
                 for batch in _read_group(reader, group, facts.rows, pace, columns):
                     raw = _raw(shard, shards, first, batch)
-                    first += raw.rows
+                    first += len(raw)
                     pace.seen(raw)
                     # pyarrow looks at it before each batch: the one way to size them singly.
                     reader.reader.set_batch_size(pace.rows)
@@ -152,10 +124,7 @@ def _read(shard: Shard, shards: ShardSet, pace: _Pace, start: int) -> Iterator[R
 
 
 def _same_footer(shard: Shard) -> Footer:
-    try:
-        footer = read_footer(shard.source)
-    except InputProblemError as refused:
-        raise refusal([refused.problem]) from refused
+    footer = read_footer(shard.source)
     if footer.digest != shard.digest:
         raise InputRefused(
             "the file changed after the inputs were checked",
@@ -167,7 +136,7 @@ def _same_footer(shard: Shard) -> Footer:
 
 
 def _columns(shards: ShardSet, footer: Footer) -> list[str] | None:
-    """The file's columns that are wanted; None: all of them."""
+    """Return the file's columns that are wanted, or None for all of them."""
     wanted = {*shards.roles.values(), *shards.metadata.names}
     named = [name for name in footer.schema.names if name in wanted]
     return None if len(named) == len(footer.schema.names) else named
@@ -185,22 +154,22 @@ def _read_group(
 
 
 def _raw(shard: Shard, shards: ShardSet, first: int, batch: pa.RecordBatch) -> RawBatch:
-    """The batch's columns by role, in the types settled when the shards were opened."""
+    """Return the batch's columns by role, in the types settled when the shards were opened."""
     rows = len(batch)
-    found = {name: batch.column(i) for i, name in enumerate(batch.schema.names)}
+    values = {name: batch.column(i) for i, name in enumerate(batch.schema.names)}
     for name, value in shard.partitions:
-        found[name] = pa.repeat(pa.scalar(value, pa.string()), rows)
+        values[name] = pa.repeat(pa.scalar(value, pa.string()), rows)
     columns = {}
     for role, name in shards.roles.items():
-        kind = role_type(role, found[name].type)
+        kind = role_type(role, values[name].type)
         if not pt.is_null(kind):
-            columns[role] = cast(found[name], kind)
-        elif role not in _SEVERAL_TYPES:  # these are absent here
-            columns[role] = pa.nulls(rows, _ABSENT.get(role, pa.string()))
-    metadata = {field.name: cast(found[field.name], field.type) for field in shards.metadata}
+            columns[role] = cast(values[name], kind)
+        elif role not in _SEVERAL_TYPES:  # these are left out
+            columns[role] = absent(role, rows)
+    metadata = {field.name: cast(values[field.name], field.type) for field in shards.metadata}
     path = shard.source.path
     folder = None if protocol(path) else str(Path(path).parent)
-    return RawBatch(shard.name, first, rows, columns, metadata, folder)
+    return RawBatch(shard.name, np.arange(first, first + rows), columns, metadata, folder)
 
 
 def _fault(shard: Shard, group: int, error: Exception) -> SteelyardError:

@@ -1,4 +1,4 @@
-"""The few facts of a Parquet footer that have to be checked before pyarrow may look at them.
+"""Reads the few facts of a Parquet footer that have to be checked before pyarrow sees them.
 
 pyarrow (26.0.1) ends the whole process (std::terminate) when Python asks it for a column chunk
 whose size statistics are damaged, so the numbers are read here, from the Thrift compact protocol
@@ -37,13 +37,13 @@ class RowGroup:
 
 
 def row_groups(footer: bytes) -> tuple[int, tuple[RowGroup, ...]]:
-    """Rows of the file and its row groups, unchecked.
+    """Return the number of rows of the file and its row groups, unchecked.
 
     Args:
         footer: the Thrift bytes, without length and magic.
 
     Raises:
-        ValueError: these bytes are no such structure.
+        ValueError: these bytes do not have such a structure.
     """
     try:
         file = _Reader(footer).struct(0)
@@ -67,7 +67,7 @@ class _Reader:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.at = 0
+        self.position = 0
 
     def struct(self, depth: int) -> dict[int, Any]:
         if depth > _DEEPEST:
@@ -100,20 +100,20 @@ class _Reader:
         size, kind = head >> 4, head & 15
         if size == 15:
             size = self._varint()
-        if size > len(self.data) - self.at:
+        if size > len(self.data) - self.position:
             raise ValueError("its Thrift structure claims a list longer than itself")
         return [self._value(kind, depth + 1) for _ in range(size)]
 
     def _byte(self) -> int:
-        value = self.data[self.at]
-        self.at += 1
+        value = self.data[self.position]
+        self.position += 1
         return value
 
     def _take(self, size: int) -> bytes:
-        taken = self.data[self.at : self.at + size]
+        taken = self.data[self.position : self.position + size]
         if len(taken) < size:
             raise ValueError("its Thrift structure ends early")
-        self.at += size
+        self.position += size
         return taken
 
     def _varint(self) -> int:

@@ -10,16 +10,15 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from steelyard.core.schemas import CRITERIA, GOLD, TURNS
-from steelyard.input.roles import CONVERSATIONS
+from steelyard.input.roles import CONVERSATIONS, LENGTHS, MODELS, VOTES
 
 UUID_TEXT = 36
 _DASHES = (8, 12, 16, 20)
 _DEEPEST = 16
 _DIGITS = 38
-# Roles that are one number a row, in tables of verdicts.
-NUMBERS = ("preference", "length_a", "length_b")
+NUMBERS = (*VOTES, *LENGTHS, "preference")
+_NAMES = ("pair_id", "instruction_id", "annotator", *MODELS)  # texts, or whole numbers as texts
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-GOLD_ORDER = [field.name for field in GOLD]
 
 
 class UnsupportedError(Exception):
@@ -27,14 +26,14 @@ class UnsupportedError(Exception):
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds declared text, in any of Arrow's layouts."""
+    """Return whether a column of this type holds declared text, in any of Arrow's layouts."""
     if pt.is_dictionary(kind):
         return is_text(kind.value_type)
     return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Any of Arrow's list layouts."""
+    """Return whether this is one of Arrow's list layouts."""
     return bool(
         pt.is_list(kind)
         or pt.is_large_list(kind)
@@ -44,40 +43,52 @@ def is_list(kind: pa.DataType) -> bool:
     )
 
 
+def is_bytes(kind: pa.DataType) -> bool:
+    """Return whether this is binary, in any of Arrow's layouts of variable length."""
+    return bool(pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind))
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Return whether values of this type are numbers."""
+    return bool(pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind))
+
+
 def is_uuid(kind: pa.DataType) -> bool:
-    """Parquet's UUID, as pyarrow shows it from version 18 on."""
+    """Return whether this is Parquet's UUID, as pyarrow shows it from version 18 on."""
     return getattr(kind, "extension_name", "") == "arrow.uuid"
 
 
 def role_type(role: str, kind: pa.DataType) -> pa.DataType:
-    """The type that a role's column is brought to; null stays null (all values absent).
+    """Return the type that a role's column is brought to; null stays null (all values absent).
 
     Raises:
         UnsupportedError: the role cannot use such a column.
     """
     if pt.is_null(kind):
         return kind
-    if role in {"pair_id", "instruction_id"}:
-        return _id_type(role, kind)
     if role in _OWN_TYPES:
         return _OWN_TYPES[role](kind)
-    if role.startswith("votes_") or role in NUMBERS:
-        if pt.is_integer(kind) or pt.is_floating(kind):
+    if role in NUMBERS:
+        if is_number(kind):
             return pa.float64()
         raise UnsupportedError("has to be a number")
-    if is_text(kind):
-        return pa.string()
-    if pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind):
-        raise UnsupportedError("holds bytes that are not declared to be text")
-    raise UnsupportedError("has to be text")
-
-
-def _id_type(role: str, kind: pa.DataType) -> pa.DataType:
     if role == "instruction_id" and pt.is_integer(kind):
         return pa.uint64() if pt.is_unsigned_integer(kind) else pa.int64()
-    if is_text(kind) or pt.is_integer(kind) or is_uuid(kind):
+    if is_text(kind) or (role in _NAMES and (pt.is_integer(kind) or is_uuid(kind))):
         return pa.string()
-    raise UnsupportedError("has to be text or an integer")
+    if is_bytes(kind):
+        raise UnsupportedError("holds bytes that are not declared to be text")
+    raise UnsupportedError(f"has to be text{' or an integer' * (role in _NAMES)}")
+
+
+def absent(role: str, rows: int) -> pa.Array:
+    """Return the values of a column of type null, in the type of its role's simplest form."""
+    return pa.nulls(rows, pa.float64() if role in NUMBERS else pa.string())
+
+
+def _fields_of(kind: pa.DataType) -> dict[str, pa.DataType]:
+    """Return the types of a struct's fields; of another type, nothing."""
+    return {field.name: field.type for field in kind} if pt.is_struct(kind) else {}
 
 
 def _turns_type(kind: pa.DataType) -> pa.DataType:
@@ -87,10 +98,9 @@ def _turns_type(kind: pa.DataType) -> pa.DataType:
             return pa.null()
         if is_text(item):
             return pa.list_(pa.string())
-        if pt.is_struct(item):
-            fields = {item.field(i).name: item.field(i).type for i in range(item.num_fields)}
-            if all(name in fields and is_text(fields[name]) for name in ("role", "content")):
-                return TURNS
+        fields = _fields_of(item)
+        if all(name in fields and is_text(fields[name]) for name in ("role", "content")):
+            return TURNS
     raise UnsupportedError(
         "has to be a list of texts or of structs with the texts role and content"
     )
@@ -98,16 +108,12 @@ def _turns_type(kind: pa.DataType) -> pa.DataType:
 
 def _criteria_type(kind: pa.DataType) -> pa.DataType:
     if is_list(kind):
-        item = kind.value_type
-        if is_text(item):
+        if is_text(kind.value_type):
             return pa.list_(pa.string())
-        if pt.is_struct(item):
-            fields = {item.field(i).name: item.field(i).type for i in range(item.num_fields)}
-            weight = fields.get("weight", pa.null())
-            if is_text(fields.get("text", pa.null())) and (
-                pt.is_integer(weight) or pt.is_floating(weight)
-            ):
-                return CRITERIA
+        fields = _fields_of(kind.value_type)
+        text, weight = (fields.get(name, pa.null()) for name in ("text", "weight"))
+        if is_text(text) and (pt.is_integer(weight) or pt.is_floating(weight)):
+            return CRITERIA
     raise UnsupportedError(
         "has to be a list of texts or of structs with the text `text` and the number `weight`"
     )
@@ -119,14 +125,13 @@ def _images_type(kind: pa.DataType) -> pa.DataType:
         return pa.null() if pt.is_null(item) else pa.list_(_images_type(item))
     if is_text(kind):
         return pa.string()
-    if pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind):
+    if is_bytes(kind):
         return pa.binary()
-    if pt.is_struct(kind):
-        fields = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
-        raw, path = (fields.get(name, pa.null()) for name in ("bytes", "path"))
-        bytes_fit = pt.is_null(raw) or pt.is_binary(raw) or pt.is_large_binary(raw)
-        if {"bytes", "path"} & fields.keys() and bytes_fit and (pt.is_null(path) or is_text(path)):
-            return IMAGE
+    fields = _fields_of(kind)
+    raw, path = (fields.get(name, pa.null()) for name in ("bytes", "path"))
+    bytes_fit = pt.is_null(raw) or is_bytes(raw)
+    if {"bytes", "path"} & fields.keys() and bytes_fit and (pt.is_null(path) or is_text(path)):
+        return IMAGE
     raise UnsupportedError(
         "has to hold bytes, paths, structs of bytes and path, or lists of one of these"
     )
@@ -137,11 +142,9 @@ def _gold_type(kind: pa.DataType) -> pa.DataType:
         return pa.string()
     if pt.is_floating(kind):
         return pa.float64()
-    if pt.is_struct(kind):
-        fields = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
-        numbers = all(pt.is_integer(x) or pt.is_floating(x) for x in fields.values())
-        if numbers and {"a", "b"} <= fields.keys() <= {"a", "b", "tie"}:
-            return pa.struct([(name, pa.float64()) for name in GOLD_ORDER if name in fields])
+    fields = _fields_of(kind)
+    if all(map(is_number, fields.values())) and {"a", "b"} <= fields.keys() <= {"a", "b", "tie"}:
+        return pa.struct([(field.name, pa.float64()) for field in GOLD if field.name in fields])
     if pt.is_integer(kind) or pt.is_boolean(kind):
         raise UnsupportedError("is ambiguous: is 1 the first response, or P(a) = 1?")
     raise UnsupportedError("has to be a label (A, B or tie) or P(a) as a floating-point number")
@@ -156,7 +159,7 @@ _OWN_TYPES = {
 
 
 def metadata_type(kind: pa.DataType, depth: int = 0) -> pa.DataType:
-    """The type that a metadata column is written with, in Parquet and in DuckDB; null stays null.
+    """Return the type in which metadata is written, in Parquet and DuckDB; null stays null.
 
     Dictionaries are decoded, large and view layouts become plain, UUIDs and JSON become text,
     other extension types their storage, durations their integers.
@@ -209,15 +212,14 @@ def _extension(kind: pa.BaseExtensionType, depth: int) -> pa.DataType:
 
 
 def _metadata_struct(kind: pa.StructType, depth: int) -> pa.DataType:
-    fields = [kind.field(i) for i in range(kind.num_fields)]
-    folded = {field.name.casefold() for field in fields}
-    if not fields or len(folded) < len(fields) or "" in folded:
+    folded = {field.name.casefold() for field in kind}
+    if not folded or len(folded) < kind.num_fields or "" in folded:
         raise UnsupportedError("has fields without a name, or whose names differ in case only")
-    return pa.struct([(field.name, metadata_type(field.type, depth + 1)) for field in fields])
+    return pa.struct([(field.name, metadata_type(field.type, depth + 1)) for field in kind])
 
 
 def unify(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
-    """The one type for columns of both types: null gives way to any other; None: there is none."""
+    """Return one type for columns of both types, or None; null gives way to any other."""
     if left == right or pt.is_null(right):
         return left
     if pt.is_null(left):
@@ -226,8 +228,7 @@ def unify(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
         item = unify(left.value_type, right.value_type)
         return None if item is None else pa.list_(item)
     if pt.is_struct(left) and pt.is_struct(right):
-        theirs = {right.field(i).name: right.field(i).type for i in range(right.num_fields)}
-        ours = {left.field(i).name: left.field(i).type for i in range(left.num_fields)}
+        ours, theirs = _fields_of(left), _fields_of(right)
         if ours.keys() == theirs.keys():
             both = {name: unify(kind, theirs[name]) for name, kind in ours.items()}
             return None if None in both.values() else pa.struct(list(both.items()))
@@ -235,7 +236,7 @@ def unify(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
 
 
 def without_nulls(kind: pa.DataType) -> pa.DataType:
-    """The type with `string` wherever it says null, for DuckDB has no column of nulls only."""
+    """Return the type with `string` in place of null: DuckDB has no columns of nulls only."""
     if pt.is_null(kind):
         return pa.string()
     if pt.is_list(kind):
@@ -243,16 +244,15 @@ def without_nulls(kind: pa.DataType) -> pa.DataType:
     if pt.is_map(kind):
         return pa.map_(without_nulls(kind.key_type), without_nulls(kind.item_type))
     if pt.is_struct(kind):
-        fields = [kind.field(i) for i in range(kind.num_fields)]
-        return pa.struct([(field.name, without_nulls(field.type)) for field in fields])
+        return pa.struct([(field.name, without_nulls(field.type)) for field in kind])
     return kind
 
 
 def cast(values: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Values as the type that `role_type` or `metadata_type` chose; UTF-8 is not checked.
+    """Return values as the type that `role_type` or `metadata_type` chose; UTF-8 is not checked.
 
     Raises:
-        pa.ArrowException: a value has no place in that type.
+        pa.ArrowException: a value does not fit that type.
     """
     if values.type == kind:
         return values
@@ -264,7 +264,7 @@ def cast(values: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _uuid_text(values: pa.Array) -> pa.StringArray:
-    """UUIDs in their usual spelling, 8-4-4-4-12 hexadecimal digits."""
+    """Return UUIDs in their usual spelling, 8-4-4-4-12 hexadecimal digits."""
     rows = len(values)
     stored = values.storage.fill_null(bytes(16))
     raw = stored.buffers()[1].slice(stored.offset * 16, rows * 16).to_pybytes()

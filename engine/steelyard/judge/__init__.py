@@ -1,11 +1,11 @@
-"""Judges by the name a user gives: `demo`, `scripted[:...]`, a hub name or a folder."""
+"""Judges by the name that a user gives: `demo`, `scripted[:...]`, a hub name or a folder."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from steelyard.errors import UsageError
-from steelyard.judge.base import Judge, JudgeSpec
+from steelyard.errors import JudgeUnavailable, UsageError
+from steelyard.judge.base import INSTALL, Judge, JudgeSpec
 
 DEMO = "demo"
 SCRIPTED = "scripted"
@@ -15,8 +15,8 @@ def open_judge(spec: JudgeSpec) -> Judge:
     """Open a judge: its files are checked, its tokenizer is loaded, no engine is started.
 
     Raises:
-        JudgeUnavailable: it cannot be had on this machine.
-        UsageError: an option of it is wrong.
+        JudgeUnavailable: this machine cannot run it.
+        UsageError: one of its options is wrong.
     """
     if spec.replicas > 1:
         from steelyard.judge.replicas import ReplicatedJudge
@@ -26,7 +26,7 @@ def open_judge(spec: JudgeSpec) -> Judge:
 
 
 def open_one(spec: JudgeSpec) -> Judge:
-    """Open a judge that runs in one engine; `replicas` is not looked at."""
+    """Open a judge that runs in one engine; `replicas` is ignored."""
     kind, _, options = spec.model.partition(":")
     if kind == SCRIPTED:
         from steelyard.judge.scripted import ScriptedJudge
@@ -37,17 +37,22 @@ def open_one(spec: JudgeSpec) -> Judge:
                 remedy="leave --engine out, or choose a real judge",
             )
         return ScriptedJudge(options)
-    from steelyard.judge.vllm.judge import VllmJudge
+    try:
+        from steelyard.judge.vllm.judge import VllmJudge
 
-    if spec.model == DEMO:
-        from steelyard.judge.model import embedded
+        return VllmJudge.open(_demo(spec) if spec.model == DEMO else spec)
+    except ModuleNotFoundError as error:
+        raise JudgeUnavailable(f"the package {error.name} is missing", remedy=INSTALL) from error
 
-        spec = replace(
-            spec,
-            name=embedded.EMBEDDED_NAME,
-            model=str(embedded.embedded_model()),
-            # bfloat16 is 1.7 times as fast here, but its logits come in steps of 1/16: one in 600
-            # reads moved by such a step, 0.03 in probability, when a killed run was resumed.
-            engine={"dtype": "float32", **spec.engine},
-        )
-    return VllmJudge.open(spec)
+
+def _demo(spec: JudgeSpec) -> JudgeSpec:
+    from steelyard.judge.model import embedded
+
+    return replace(
+        spec,
+        name=embedded.EMBEDDED_NAME,
+        model=str(embedded.embedded_model()),
+        # bfloat16 is 1.7 times as fast here, but its logits come in steps of 1/16: one in 600
+        # reads moved by such a step, 0.03 in probability, when a killed run was resumed.
+        engine={"dtype": "float32", **spec.engine},
+    )

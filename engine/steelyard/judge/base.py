@@ -1,6 +1,6 @@
-"""What a judge promises. Everything above this line of the program is the same for all judges.
+"""What every judge promises; the rest of the program is the same for all judges.
 
-A judge has two lives. Opened (`open_judge`), it knows its files: card, encoder, context length;
+A judge has two states. Opened (`open_judge`), it knows its files: card, encoder, context length;
 that takes seconds and no GPU. Started, it has an engine and reads prompts.
 """
 
@@ -13,17 +13,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from steelyard.core.batches import PromptBatch, ReadBatch, TokenRows, Workload
-from steelyard.core.schemas import Answer, JudgeCard, LabelVariant, Message
+from steelyard.core.judges import Answer, JudgeCard, LabelVariant
 from steelyard.core.work import CacheShape, EngineReport
+from steelyard.protocols.protocol import Message
 
-# What a source of batches may yield to say that nothing is ready yet.
+# A source of batches yields this to say that nothing is ready yet.
 NOTHING_READY = PromptBatch(
     bucket=-1,
     keys=[],
-    tokens=np.zeros(0, dtype=np.int32),
-    offsets=np.zeros(1, dtype=np.int64),
+    rows=TokenRows.of([]),
     truncated=np.zeros(0, dtype=np.bool_),
 )
+
+INSTALL = "pip install 'steelyard[gpu]', or 'steelyard[cpu]' on a machine without a GPU"
 
 EngineSetting = str | int | float | bool
 
@@ -32,7 +34,7 @@ EngineSetting = str | int | float | bool
 class JudgeSpec:
     """What it takes to open a judge, in this process or in another; plain data.
 
-    `name` is what the user sees and verdicts carry; `model` a folder or a hub name; `engine`
+    `name` is shown to the user and in verdicts; `model` is a folder or a hub name; `engine`
     overrides the settings that are chosen for the machine, under vLLM's own names.
     """
 
@@ -45,19 +47,19 @@ class JudgeSpec:
 
 @dataclass(slots=True)
 class EngineClock:
-    """Seconds between a judge's first prompt and its last read, and of those the engine's work."""
+    """Seconds between a judge's first prompt and its last read, and how many the engine worked."""
 
     total: float = 0.0
     busy: float = 0.0
     _mark: float | None = None
 
     def ran(self, began: float, ended: float, *, since_last: bool = False) -> None:
-        """Note a step of the engine.
+        """Count an engine step.
 
         Args:
-            began: of the step.
-            ended: of the step.
-            since_last: the engine has worked since the end of the step before, too.
+            began: when the step began, in seconds.
+            ended: when it ended.
+            since_last: whether the engine also worked between the previous step and this one.
         """
         mark = began if self._mark is None else self._mark
         self.total += ended - mark
@@ -65,38 +67,38 @@ class EngineClock:
         self._mark = ended
 
     def pause(self) -> None:
-        """Time until the next step counts for nothing: there is nothing to read."""
+        """Leave out the time until the next step: there is nothing to read."""
         self._mark = None
 
 
 class Encoder(ABC):
-    """Texts to token ids, on the two sides of the injection boundary."""
+    """Texts to token ids, on either side of the injection boundary."""
 
     digest: str  # changes whenever any text could get other ids
     # Ids of all special and added tokens. Added tokens of white space alone ("\n\n" in Gemma's
-    # vocabulary) are text unless marked as special: they control nothing, and judges expect them.
+    # vocabulary) are text unless they are special: they control nothing, and judges expect them.
     control_ids: frozenset[int]
 
     @property
     @abstractmethod
     def engine(self) -> str:
-        """What makes the ids of data now, with its version. To be shown; it decides no id."""
+        """Name and version of the tokenizer that encodes data now; for display only."""
 
     @abstractmethod
     def encode_template(self, text: str, *, first: bool) -> list[int]:
-        """Ids of a template segment; control tokens in it are control tokens.
+        """Encode a template segment; control tokens in it stay control tokens.
 
-        Nothing is added (no BOS, no EOS): a chat template writes its own. `first` says that the
-        segment opens the prompt; tokenizers that mark the beginning of a text do so only there.
+        Nothing is added (no BOS, no EOS): a chat template writes them itself. `first` says that
+        the segment opens the prompt: tokenizers that mark the beginning of a text do so only there.
         """
 
     @abstractmethod
     def encode_data(self, texts: Sequence[str]) -> TokenRows:
-        """Ids of data segments, a row each; never one of `control_ids`, whatever the texts hold.
+        """Encode data, one row per text, without any of `control_ids`, whatever the texts hold.
 
         Raises:
             IntegrityFault: a control id came out all the same, or an accelerated tokenizer turned
-                out to differ from the judge's own; nothing of it may be scored.
+                out to differ from the judge's own; none of it may be scored.
         """
 
     @property
@@ -106,23 +108,23 @@ class Encoder(ABC):
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, control tokens left out."""
+        """Return the text of ids, without control tokens."""
 
     @abstractmethod
     def render_chat(self, messages: Sequence[Message]) -> str:
-        """The judge's chat format of these messages up to where its answer begins.
+        """Render messages in the judge's chat format, up to where its answer begins.
 
-        Deterministic: no dates. Thinking is switched off where the template knows the switch.
-        A system message is folded into the first user message where the template refuses one.
-        A judge without a chat template joins the contents with empty lines, after its BOS text.
+        Deterministic: no dates. Thinking is off where the template has a switch for it. A system
+        message is folded into the first user message where the template refuses it. A judge without
+        a chat template joins the contents with empty lines, after its BOS text.
         """
 
     @abstractmethod
     def label_variants(self, label: str) -> tuple[LabelVariant, ...]:
-        """All single tokens that decode to `label`, white space around it allowed.
+        """Return all single tokens that decode to `label`, with or without white space around it.
 
         Raises:
-            UsageError: there is none, with the tokens that the label takes instead.
+            UsageError: there is no such token; it shows the tokens that the label takes.
         """
 
 
@@ -133,35 +135,35 @@ class Judge(ABC):
     encoder: Encoder
     context_length: int  # tokens of prompt + 1 of answer at most
     clock: EngineClock  # runs on over all calls of `read`
-    # Digest of all that turns an image into the model's input, beside the card; None: takes none.
+    # Digest of all that turns an image into the model's input; None: the judge takes no images.
     images: str | None = None
 
     @abstractmethod
     def start(self, workload: Workload, answer: Answer) -> EngineReport:
-        """Load the engine. Called once before `read`, and again after a failed `read`.
+        """Load the engine, before the first `read` and after a failed one.
 
         Raises:
-            JudgeUnavailable: package, device, memory or files do not allow it.
+            JudgeUnavailable: a package, the device, memory or the files do not allow it.
         """
 
     def likely_cache(self, workload: Workload) -> CacheShape | None:  # noqa: ARG002
-        """The prefix cache that an engine would have, told without one; None: none to speak of."""
+        """Predict the prefix cache that an engine would have; None: no cache, or unknown."""
         return None
 
     @abstractmethod
     def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
-        """Read prompts: pulls batches when its queue runs low, yields reads as they finish.
+        """Read prompts: pull batches when the queue runs low, yield reads as they finish.
 
         Every prompt pulled is yielded exactly once, in any order. Prompts are fed in the order of
         the batches. A prompt whose log-probabilities are not finite comes back with status error.
-        Pulling may block while the next bucket is prepared; an empty batch (`NOTHING_READY`) says
-        so, and the judge goes on with what it has.
+        While the next bucket is prepared, empty batches (`NOTHING_READY`) come, and the judge goes
+        on with the prompts that it has.
 
         Raises:
             EngineFailed: the engine died. Prompts pulled and not yielded are lost; `start` may be
-                called again. The caller finds out which prompt kills it.
+                called again. The caller has to find the prompt that kills it.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Free engine, device memory and processes. May be called twice."""
+        """Free engine, device memory and processes. A second call does nothing."""

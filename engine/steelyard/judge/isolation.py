@@ -1,36 +1,30 @@
 """A prompt that kills the engine ends as an error read, and the run goes on.
 
 When the engine dies, the prompts in flight are suspects. They are read again in halves until the
-culprit stands alone; a prompt is given up at its third crash, the last of them alone. Reads that
-are not finite are repeated in other company, up to three times.
+culprit is alone; a prompt is given up at its third crash, if it was alone in the last one. Reads
+that are not finite are repeated with other prompts, up to three times.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
-from steelyard.core.batches import PromptBatch, ReadBatch
+from steelyard.core.batches import PromptBatch, ReadBatch, TokenRows
 from steelyard.core.schemas import STATUS_ERROR
 from steelyard.errors import EngineFailed
 from steelyard.judge.base import Judge
 
 MAX_CRASHES = 3
-LOGGED_CRASHES = 10  # deaths that are told one by one; then every hundredth
-# So many prompts in a row, each killing the engine alone, are not poison: the engine is broken.
+LOGGED_CRASHES = 10  # each of these is logged; then every hundredth
+# This many prompts in a row that each kill the engine alone: the engine is broken, not the prompts.
 MAX_LONE_CRASHES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    bucket: int
-    key: bytes
-    ids: np.typing.NDArray[np.int32]
-    truncated: bool
-    images: tuple[str, ...]
+_Prompt = tuple[PromptBatch, int]  # a batch, and the index in it
 
 
 class PoisonIsolation:
@@ -39,7 +33,7 @@ class PoisonIsolation:
     Args:
         judge: started.
         restart: loads the engine again after it died.
-        on_event: told what happened, for the user.
+        on_event: shows the user what happened.
     """
 
     def __init__(
@@ -77,7 +71,7 @@ class PoisonIsolation:
             yield from self._settle(reads)
 
     def _track(self, batches: Iterator[PromptBatch]) -> Iterator[PromptBatch]:
-        """Remember what goes in; prompts to be repeated go before new ones."""
+        """Remember what goes in; prompts to be repeated come before new ones."""
         while True:
             again, self._retry = self._retry, []
             for batch in _batches(again):
@@ -88,15 +82,11 @@ class PoisonIsolation:
             yield self._remember(following)
 
     def _remember(self, batch: PromptBatch) -> PromptBatch:
-        for index, key in enumerate(batch.keys):
-            ids = batch.tokens[batch.offsets[index] : batch.offsets[index + 1]]
-            images = batch.images[index] if batch.images else ()
-            truncated = bool(batch.truncated[index])
-            self._flight[key] = _Prompt(batch.bucket, key, ids, truncated, images)
+        self._flight |= {key: (batch, index) for index, key in enumerate(batch.keys)}
         return batch
 
     def _settle(self, reads: ReadBatch) -> Iterator[ReadBatch]:
-        """Let go of what was read; keep what is to be repeated."""
+        """Forget what was read; keep what has to be repeated."""
         kept = []
         for index, (key, status) in enumerate(zip(reads.keys, reads.status, strict=True)):
             prompt = self._flight.pop(key)
@@ -107,7 +97,7 @@ class PoisonIsolation:
                     continue
             kept.append(index)
         if kept:
-            yield reads if len(kept) == len(reads) else reads.take(kept)
+            yield reads if len(kept) == len(reads) else reads.take(np.asarray(kept))
 
     def _bisect(self, error: EngineFailed) -> Iterator[ReadBatch]:
         """Read the suspects in ever smaller groups."""
@@ -117,60 +107,54 @@ class PoisonIsolation:
             self._deaths += 1
             if self._deaths <= LOGGED_CRASHES or self._deaths % 100 == 0:
                 self._on_event(
-                    f"the engine died ({self._deaths} times now);"
-                    f" restarting it, suspects: {len(group)}"
+                    f"the engine died ({self._deaths} times so far);"
+                    f" restarting it to find the cause among {len(group)} prompts"
                 )
             try:
                 yield from self._attempt(_batches(group))
                 continue
             except EngineFailed as again:
                 left = self._suspects(again)
+            batch, index = left[0]
             if len(left) > 1:
                 half = len(left) // 2
                 groups.extendleft((left[half:], left[:half]))
-            elif self._strikes[left[0].key] < MAX_CRASHES:
+            elif self._strikes[batch.keys[index]] < MAX_CRASHES:
                 groups.appendleft(left)
             else:
                 self._lone_deaths += 1
                 if self._lone_deaths >= MAX_LONE_CRASHES:
                     raise error
                 reason = f"the engine died {MAX_CRASHES} times: {error.cause}"
-                yield failed_reads(_batch(left), STATUS_ERROR, [reason])
+                yield failed_reads(_join(left), STATUS_ERROR, [reason])
 
     def _suspects(self, error: EngineFailed) -> list[_Prompt]:
         self._dead = True
-        prompts = list(self._flight.values())
-        self._flight.clear()
-        if not prompts:
+        flight, self._flight = self._flight, {}
+        if not flight:
             raise error
-        self._strikes.update(prompt.key for prompt in prompts)
-        return prompts
+        self._strikes.update(flight.keys())
+        return list(flight.values())
 
 
 def _batches(prompts: list[_Prompt]) -> Iterator[PromptBatch]:
-    """Neighbours of one bucket together."""
-    start = 0
-    for end in range(1, len(prompts) + 1):
-        if end == len(prompts) or prompts[end].bucket != prompts[start].bucket:
-            yield _batch(prompts[start:end])
-            start = end
+    """Group neighbours of the same bucket."""
+    for _, group in groupby(prompts, key=lambda prompt: prompt[0].bucket):
+        yield _join(list(group))
 
 
-def _batch(prompts: list[_Prompt]) -> PromptBatch:
-    offsets = np.zeros(len(prompts) + 1, dtype=np.int64)
-    np.cumsum([len(prompt.ids) for prompt in prompts], out=offsets[1:])
+def _join(prompts: list[_Prompt]) -> PromptBatch:
     return PromptBatch(
-        bucket=prompts[0].bucket,
-        keys=[prompt.key for prompt in prompts],
-        tokens=np.concatenate([prompt.ids for prompt in prompts]),
-        offsets=offsets,
-        truncated=np.asarray([prompt.truncated for prompt in prompts], dtype=np.bool_),
-        images=[prompt.images for prompt in prompts],
+        bucket=prompts[0][0].bucket,
+        keys=[batch.keys[index] for batch, index in prompts],
+        rows=TokenRows.of([batch.rows[index] for batch, index in prompts]),
+        truncated=np.asarray([batch.truncated[index] for batch, index in prompts]),
+        images=[batch.images_of(index) for batch, index in prompts],
     )
 
 
 def failed_reads(batch: PromptBatch, status: str, reasons: list[str]) -> ReadBatch:
-    """Reads without numbers for prompts that no engine read."""
+    """Make reads without numbers, for prompts that no engine read."""
     count = len(batch)
     return ReadBatch(
         keys=batch.keys,
@@ -180,7 +164,7 @@ def failed_reads(batch: PromptBatch, status: str, reasons: list[str]) -> ReadBat
         label_mass=np.full(count, np.nan),
         argmax_outside=np.zeros(count, dtype=np.bool_),
         truncated=batch.truncated,
-        prompt_tokens=np.diff(batch.offsets).astype(np.int32),
+        prompt_tokens=batch.rows.lengths.astype(np.int32),
         cached_tokens=np.zeros(count, dtype=np.int32),
         errors=list(reasons),
     )

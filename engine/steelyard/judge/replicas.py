@@ -1,6 +1,6 @@
 """Several processes with one judge and one GPU each, fed with neighbouring prompts.
 
-Chunks keep their order inside, so prompts that share a beginning meet in the same engine. A
+Prompts of a chunk keep their order, so those that share a beginning meet in the same engine. A
 process gets its next chunk as soon as it has room, so no engine waits for another.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from typing_extensions import override
 
 from steelyard.core.batches import PromptBatch, ReadBatch, Workload
-from steelyard.core.schemas import Answer
+from steelyard.core.judges import Answer
 from steelyard.core.work import EngineReport
 from steelyard.errors import EngineFailed, SteelyardError, UsageError, escape
 from steelyard.judge.base import NOTHING_READY, EngineClock, Judge, JudgeSpec
@@ -28,23 +28,23 @@ from steelyard.judge.vllm.process import OWNER_VARIABLE, end_with_owner, interru
 
 Factory = Callable[[JudgeSpec], Judge]
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-_CHUNKS_AHEAD = 8  # a process holds at least this many before it is passed over
+_CHUNKS_AHEAD = 8  # a process that holds this many gets no more
 
 
 @dataclass(slots=True)
 class _Replica:
     process: BaseProcess
     pipe: Connection
-    outstanding: int = 0  # prompts sent and not read
+    outstanding: int = 0  # prompts sent and not yet read
 
 
 class ReplicatedJudge(Judge):
     """A judge in `spec.replicas` processes.
 
     Args:
-        spec: of one judge; `replicas` says how many.
-        factory: opens one; a function at the top of a module, so that a child can import it.
-        chunk: prompts sent at a time; by default chosen from the workload.
+        spec: of the judge; `replicas` is the number of processes.
+        factory: opens a judge; a function at the top of a module, so that a child can import it.
+        chunk: prompts sent at a time; by default the workload decides.
     """
 
     def __init__(self, spec: JudgeSpec, factory: Factory, *, chunk: int | None = None) -> None:
@@ -52,7 +52,7 @@ class ReplicatedJudge(Judge):
         self._factory = factory
         self._chunk = chunk
         self._devices = assign_devices(spec.replicas, os.environ.get(_VISIBLE))
-        opened = factory(self._spec)  # never started here: only its files are looked at
+        opened = factory(self._spec)  # never started here: only its files are read
         self.card = opened.card
         self.encoder = opened.encoder
         self.context_length = opened.context_length
@@ -74,7 +74,7 @@ class ReplicatedJudge(Judge):
                 work = (theirs, self._factory, self._spec, device)
                 process = context.Process(target=serve, args=work, daemon=False)
                 process.start()
-                theirs.close()  # so that the child's end of life is seen here
+                theirs.close()  # so that the end of the child is noticed here
                 self._replicas.append(_Replica(process, mine))
                 mine.send((workload, answer))
         reports = [self._receive(replica) for replica in self._replicas]
@@ -102,10 +102,10 @@ class ReplicatedJudge(Judge):
                     yield read
 
     def _feed(self, chunks: Iterator[PromptBatch]) -> bool:
-        """Send chunks until every process has enough; False: there are no more."""
+        """Send chunks until every process has enough; return False when no chunk is left."""
         enough = self._size * _CHUNKS_AHEAD
         while True:
-            replica = min(self._replicas, key=lambda one: one.outstanding)
+            replica = min(self._replicas, key=lambda replica: replica.outstanding)
             if replica.outstanding >= enough:
                 return True
             chunk = next(chunks, None)
@@ -117,26 +117,26 @@ class ReplicatedJudge(Judge):
             try:
                 replica.pipe.send(chunk)
             except OSError:
-                self._died(replica)
+                self._raise_died(replica)
 
     def _receive(self, replica: _Replica) -> Any:
         try:
             message = replica.pipe.recv()
         except (EOFError, OSError):
-            self._died(replica)
+            self._raise_died(replica)
         if isinstance(message, SteelyardError):
             self.close()
             raise message
         return message
 
-    def _died(self, replica: _Replica) -> NoReturn:
+    def _raise_died(self, replica: _Replica) -> NoReturn:
         replica.process.join(5)
         code = replica.process.exitcode
         self.close()
         raise EngineFailed(
             f"a judge process ended with exit code {code}",
             place=self.card.name,
-            effect="reads in flight are lost and will be asked for again",
+            effect="prompts in flight were not read; they will be sent again",
             remedy="look for an out-of-memory message in dmesg, then run the same command again",
         )
 
@@ -154,7 +154,7 @@ class ReplicatedJudge(Judge):
 
 
 def assign_devices(count: int, visible: str | None) -> list[str]:
-    """One entry of CUDA_VISIBLE_DEVICES for each process.
+    """Choose CUDA_VISIBLE_DEVICES for each process.
 
     Raises:
         UsageError: the environment shows fewer devices than processes.
@@ -164,30 +164,21 @@ def assign_devices(count: int, visible: str | None) -> list[str]:
     shown = [entry.strip() for entry in visible.split(",") if entry.strip()]
     if shown and len(shown) < count:
         raise UsageError(
-            f"{count} replicas need {count} GPUs, {_VISIBLE} shows {len(shown)}",
+            f"{count} replicas need {count} GPUs, and {_VISIBLE} shows {len(shown)}",
             remedy=f"lower --replicas, or show more devices in {_VISIBLE}",
         )
     return shown[:count] if shown else [""] * count
 
 
 def split(batches: Iterator[PromptBatch], size: int) -> Iterator[PromptBatch]:
-    """Chunks of at most `size` neighbouring prompts; an empty batch stays one."""
+    """Cut batches into chunks of at most `size` prompts; an empty batch stays a batch."""
     for batch in batches:
         for start in range(0, max(1, len(batch)), size):
-            end = min(start + size, len(batch))
-            at = batch.offsets[start : end + 1]
-            yield PromptBatch(
-                batch.bucket,
-                batch.keys[start:end],
-                batch.tokens[at[0] : at[-1]],
-                at - at[0],
-                batch.truncated[start:end],
-                batch.images[start:end],
-            )
+            yield batch.slice(start, start + size)
 
 
 def serve(pipe: Connection, factory: Factory, spec: JudgeSpec, device: str) -> None:
-    """The child's life: start once, read until the pipe closes."""
+    """Run a child process: start the judge once, and read until the pipe closes."""
     os.environ[_VISIBLE] = device
     os.environ[OWNER_VARIABLE] = str(os.getppid())
     end_with_owner()
@@ -202,7 +193,7 @@ def serve(pipe: Connection, factory: Factory, spec: JudgeSpec, device: str) -> N
             inbox.outstanding -= len(read)
             pipe.send(read)
     except (EOFError, BrokenPipeError):
-        return  # the owner has gone or has had enough
+        return  # the owner has ended, or has closed the judge
     except SteelyardError as error:
         pipe.send(error)
     except Exception as error:
@@ -214,13 +205,18 @@ def serve(pipe: Connection, factory: Factory, spec: JudgeSpec, device: str) -> N
 
 
 class _Inbox:
-    """Takes chunks off the pipe at once: an owner that sends never waits for one that scores."""
+    """Takes chunks off the pipe at once, so that an owner that sends never waits for the engine.
+
+    Its queue has no bound, unlike that of `core.background.Prefetch`: if this process stopped
+    receiving while its own reads fill the pipe back, both processes would wait for each other. The
+    owner bounds what it sends. The thread ends when the owner closes the pipe, or with the process.
+    """
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._chunks: queue.SimpleQueue[PromptBatch | None] = queue.SimpleQueue()
         self.outstanding = 0
-        threading.Thread(target=self._receive, daemon=True).start()
+        threading.Thread(target=self._receive, name="inbox", daemon=True).start()
 
     def _receive(self) -> None:
         try:
@@ -230,7 +226,7 @@ class _Inbox:
             self._chunks.put(None)
 
     def batches(self) -> Iterator[PromptBatch]:
-        """Chunks as they come; an empty one where none is there and work is left."""
+        """Yield chunks as they come, and empty ones while there is other work."""
         while True:
             try:
                 chunk = self._chunks.get(block=not self.outstanding)

@@ -1,8 +1,8 @@
 """A judge without a model: its log-probabilities are a fixed function of the prompt's ids.
 
 For tests, dry runs and fault injection. `scripted[:seed=0,rate=0,fail=0,nan=0]`: `rate` limits
-prompts a second (0: none), `fail` is the share of prompts that kill the engine whenever they are
-read, `nan` the share whose log-probabilities are not finite.
+prompts per second (0: no limit), `fail` is the share of prompts that kill the engine whenever they
+are read, `nan` the share whose log-probabilities are not finite.
 """
 
 from __future__ import annotations
@@ -11,28 +11,23 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from typing import Annotated
 
+import msgspec
 import numpy as np
 import xxhash
+from msgspec import Meta
 from typing_extensions import override
 
 from steelyard.core.batches import Generations, PromptBatch, ReadBatch, TokenRows, Workload
 from steelyard.core.config import parse_pairs
-from steelyard.core.schemas import (
-    STATUS_ERROR,
-    STATUS_OK,
-    STATUS_UNPARSABLE,
-    Answer,
-    Float64,
-    JudgeCard,
-    LabelVariant,
-    Message,
-)
+from steelyard.core.judges import Answer, JudgeCard, LabelVariant
+from steelyard.core.schemas import STATUS_ERROR, STATUS_OK, STATUS_UNPARSABLE, Float64
 from steelyard.core.work import EngineReport
-from steelyard.errors import EngineFailed, UsageError
+from steelyard.errors import EngineFailed, UsageError, escape
 from steelyard.judge.base import Encoder, EngineClock, Judge
 from steelyard.judge.readout import NO_ANSWER, TextReader, merge_variants
+from steelyard.protocols.protocol import Message
 
 CONTROL = {
     "<|begin|>": 256,
@@ -42,12 +37,19 @@ CONTROL = {
     "<|image|>": 260,
 }
 CONTEXT_LENGTH = 1 << 20
-_UNIT = 2.0**-64
 _WORDS = 1 << 20  # ids of whole words begin here
+_SILENT = 1 / 32  # share of texts without an answer
+
+
+class _Script(msgspec.Struct, forbid_unknown_fields=True):
+    seed: Annotated[int, Meta(ge=0)] = 0
+    rate: Annotated[float, Meta(ge=0)] = 0.0
+    fail: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    nan: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
 
 class ByteEncoder(Encoder):
-    """One id a UTF-8 byte, and four control tokens that only templates can write."""
+    """Encoder with one id per UTF-8 byte, and five control tokens that only templates can write."""
 
     engine = "bytes"
     digest = "bytes-1"
@@ -93,20 +95,20 @@ class ByteEncoder(Encoder):
 
 
 class ScriptedJudge(Judge):
-    """See the module's text.
+    """A judge that computes its answers from hashes.
 
     Args:
         options: the text after `scripted:`, such as `seed=3,rate=500`.
     """
 
     encoder: ByteEncoder
-    images = "digests-1"  # it looks at the digests of images, not at the images
+    images = "digests-1"  # it reads the digests of images, not the images
 
     def __init__(self, options: str = "") -> None:
-        values = _options(options)
-        self._seed = int(values["seed"])
-        self._rate, self._fail, self._nan = values["rate"], values["fail"], values["nan"]
-        # The rate changes no read, so a run may go on under another one.
+        script = _parse_script(options)
+        self._seed, self._rate = script.seed, script.rate
+        self._fail, self._nan = script.fail, script.nan
+        # The rate changes no read, so a run may go on with another rate.
         words = f"seed={self._seed},fail={self._fail:g},nan={self._nan:g}"
         self.card = JudgeCard(
             name=f"scripted:{words}",
@@ -131,11 +133,10 @@ class ScriptedJudge(Judge):
         for batch in batches:
             step = max(1, min(len(batch), int(self._rate / 20) if self._rate else len(batch)))
             for start in range(0, len(batch), step):
-                end = min(start + step, len(batch))
                 began = time.perf_counter()
-                reads = self._read(batch, start, end)
+                reads = self._read(batch.slice(start, start + step))
                 if self._rate:
-                    time.sleep((end - start) / self._rate)
+                    time.sleep(len(reads) / self._rate)
                 self.clock.ran(began, time.perf_counter())
                 yield reads
         self.clock.pause()
@@ -144,36 +145,30 @@ class ScriptedJudge(Judge):
     def close(self) -> None:
         self._answer = None
 
-    def _read(self, batch: PromptBatch, start: int, end: int) -> ReadBatch:
+    def _read(self, batch: PromptBatch) -> ReadBatch:
         if self._answer is None:
             raise EngineFailed("the scripted engine is not started", remedy="call start first")
-        raw = memoryview(batch.tokens.tobytes())
-        edges = (batch.offsets[start : end + 1] * batch.tokens.itemsize).tolist()
         units = np.asarray(
-            [
-                self._units(_seen(raw[left:right], batch, index), batch.keys[index])
-                for index, (left, right) in enumerate(pairwise(edges), start)
-            ]
+            [self._units(_shown(batch, index), key) for index, key in enumerate(batch.keys)]
         )
         if (units[:, 3] < self._fail).any():
             self._answer = None
-            raise EngineFailed("the script says so", remedy="set fail=0")
+            raise EngineFailed("the script has it fail here", remedy="set fail=0")
         labels = self._answer.labels
         logprobs = _logprobs(units, len(labels.token_ids))
         broken = units[:, 4] < self._nan
         logprobs[broken] = np.nan
         merged, mass = merge_variants(logprobs, labels.starts)
-        lengths = np.diff(batch.offsets[start : end + 1])
-        count = end - start
+        count = len(batch)
         reads = ReadBatch(
-            keys=batch.keys[start:end],
+            keys=batch.keys,
             buckets=np.full(count, batch.bucket, dtype=np.int32),
             status=[STATUS_ERROR if bad else STATUS_OK for bad in broken.tolist()],
             label_logprobs=merged,
             label_mass=mass,
             argmax_outside=mass < 0.5,
-            truncated=batch.truncated[start:end],
-            prompt_tokens=lengths.astype(np.int32),
+            truncated=batch.truncated,
+            prompt_tokens=batch.rows.lengths.astype(np.int32),
             cached_tokens=np.zeros(count, dtype=np.int32),
             errors=["log-probabilities are not finite" if bad else None for bad in broken.tolist()],
         )
@@ -181,28 +176,25 @@ class ScriptedJudge(Judge):
             return reads
         return _write(reads, units, self._answer, self.encoder)
 
-    def _units(self, ids: memoryview, key: bytes) -> list[float]:
-        """Five numbers in [0, 1) of the ids and the seed; above temperature 0, of the key too."""
+    def _units(self, shown: bytes, key: bytes) -> list[float]:
+        """Draw five numbers in [0, 1) from what is shown, and above temperature 0 from the key."""
         if self._answer is not None and self._answer.temperature:
-            ids = memoryview(bytes(ids) + key)
-        first = xxhash.xxh3_128_intdigest(ids, seed=self._seed)
-        second = xxhash.xxh3_64_intdigest(ids, seed=self._seed + 1)
-        third = xxhash.xxh3_128_intdigest(ids, seed=self._seed + 2)
+            shown += key
+        first = xxhash.xxh3_128_intdigest(shown, seed=self._seed)
+        second = xxhash.xxh3_64_intdigest(shown, seed=self._seed + 1)
+        third = xxhash.xxh3_128_intdigest(shown, seed=self._seed + 2)
         low = (1 << 64) - 1
-        return [
-            unit * _UNIT * (1 - 2**-53)
-            for unit in (first >> 64, first & low, second, third >> 64, third & low)
-        ]
+        words = (first >> 64, first & low, second, third >> 64, third & low)
+        return [word * 2.0**-64 * (1 - 2**-53) for word in words]
 
 
-def _seen(ids: memoryview, batch: PromptBatch, index: int) -> memoryview:
-    """A prompt's ids, and the digests of its images behind them."""
-    images = batch.images[index] if batch.images else ()
-    return memoryview(bytes(ids) + "".join(images).encode()) if images else ids
+def _shown(batch: PromptBatch, index: int) -> bytes:
+    """Return the bytes of a prompt's ids, then the digests of its images."""
+    return batch.rows[index].tobytes() + "".join(batch.images_of(index)).encode()
 
 
 def _logprobs(units: Float64, variants: int) -> Float64:
-    """A normal preference logit of standard deviation 2; label mass in [0.4, 1)."""
+    """Make a normal preference logit of standard deviation 2, and a label mass in [0.4, 1)."""
     radius = np.sqrt(-2.0 * np.log(1.0 - units[:, 0]))
     logit = 2.0 * radius * np.cos(2.0 * math.pi * units[:, 1])
     log_mass = np.log(0.4 + 0.6 * units[:, 2])
@@ -211,41 +203,23 @@ def _logprobs(units: Float64, variants: int) -> Float64:
     return np.asarray(weights + (log_mass - normal)[:, None])
 
 
-def _options(text: str) -> dict[str, float]:
-    values = {"seed": 0.0, "rate": 0.0, "fail": 0.0, "nan": 0.0}
+def _parse_script(text: str) -> _Script:
     given = parse_pairs("scripted: ...", tuple(filter(None, text.split(","))))
-    for key, value in given.items():
-        if key not in values:
-            raise UsageError(
-                f"the scripted judge has no option {key!r}",
-                remedy=f"it knows: {', '.join(values)}",
-            )
-        try:
-            values[key] = float(value)
-        except ValueError:
-            raise UsageError(
-                f"the scripted judge's {key} must be a number, not {value!r}",
-                remedy=f"write scripted:{key}=NUMBER",
-            ) from None
-        limit = math.inf if key in {"seed", "rate"} else 1.0
-        if not 0 <= values[key] <= limit or (key == "seed" and values[key] % 1):
-            raise UsageError(
-                f"the scripted judge's {key} is out of range: {value}",
-                remedy="seed: a whole number from 0; rate: from 0; fail and nan: 0 to 1",
-            )
-    return values
-
-
-# One text in so many holds no answer.
-_SILENT = 1 / 32
+    try:
+        return msgspec.convert(given, _Script, strict=False)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"the scripted judge does not take {escape(text)!r}: {escape(error)}",
+            remedy="seed: a whole number from 0; rate: from 0; fail and nan: 0 to 1",
+        ) from None
 
 
 def _write(reads: ReadBatch, units: Float64, answer: Answer, encoder: Encoder) -> ReadBatch:
-    """The same reads, with texts that lead to them.
+    """Add texts that lead to these reads.
 
     Args:
         reads: by log-probability, as for a label.
-        units: numbers in [0, 1) of each prompt.
+        units: numbers in [0, 1) for each prompt.
         answer: how texts are read.
         encoder: the scripted judge's.
     """
@@ -257,12 +231,12 @@ def _write(reads: ReadBatch, units: Float64, answer: Answer, encoder: Encoder) -
     status, errors = list(reads.status), list(reads.errors)
     for row, text in enumerate(map(str, texts)):
         if answer.kind == "reasons":
-            forced[row] = reader.verdict_at(ids[row], text) is None
+            forced[row] = reader.verdict_position(ids[row], text) is None
             continue
         numbers[row] = reader.numbers(text)
         if numbers[row] is None and status[row] == STATUS_OK:
             status[row], errors[row] = STATUS_UNPARSABLE, NO_ANSWER
-    lengths = np.asarray([len(one) for one in ids], dtype=np.int32)
+    lengths = np.asarray([len(row) for row in ids], dtype=np.int32)
     written = Generations(texts, numbers, forced, lengths)
     return replace(reads, status=status, errors=errors, written=written)
 
@@ -271,8 +245,8 @@ def _text(answer: Answer, units: list[float]) -> str:
     if units[2] < _SILENT:
         return "Both have their merits."
     if answer.kind == "scores":
-        wide = answer.high - answer.low
-        return f"Reasons.\n{answer.low + wide * units[0]:.1f} {answer.low + wide * units[1]:.1f}"
+        first, second = (answer.low + (answer.high - answer.low) * unit for unit in units[:2])
+        return f"Reasons.\n{first:.1f} {second:.1f}"
     if answer.kind == "probability":
         return f"Reasons. <{answer.tag}>{units[0]:.3f}</{answer.tag}>"
     names = answer.labels.names

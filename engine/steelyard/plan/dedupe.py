@@ -1,4 +1,4 @@
-"""What is there already: unique prompts, texts written before, instructions that had their turn."""
+"""Deduplication: unique prompts, texts written before, instructions that came before."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 def unique_prompts(keys: pa.ListArray) -> Unique:
-    """Unique keys of n pairs, in the order in which they first come.
+    """Return the unique keys of n pairs, in the order in which they first come.
 
     Args:
         keys: KEYS of each pair, none null.
@@ -30,12 +30,12 @@ def unique_prompts(keys: pa.ListArray) -> Unique:
 
 
 def count_unique(keys: pa.ChunkedArray) -> int:
-    """How many different keys there are."""
+    """Count the different keys."""
     return int(pc.count_distinct(keys).as_py()) if len(keys) else 0
 
 
 class SeenTexts:
-    """Remembers texts by bucket, in bounded memory: some are forgotten, none is made up.
+    """The texts seen in each bucket, in bounded memory: some are forgotten, none is made up.
 
     Args:
         slots: how many texts it can hold; a power of two.
@@ -45,7 +45,7 @@ class SeenTexts:
         self._table = np.zeros((slots, 2), dtype=np.uint64)
 
     def new(self, digests: UInt64, buckets: Int32) -> Bool:
-        """Which texts to write: those not remembered for their bucket, each once. Takes them in.
+        """Return which texts to write: those not seen in their bucket, each once. Remember them.
 
         Args:
             digests: of n texts, two words each, shape (n, 2).
@@ -55,16 +55,16 @@ class SeenTexts:
         tags[:, 0] += buckets.astype(np.uint64) * _MIX
         slots = tags[:, 0] & np.uint64(len(self._table) - 1)
         new: Bool = np.any(self._table[slots] != tags, axis=1)
-        at = np.flatnonzero(new)
-        _, first, inverse = np.unique(tags[at, 0], return_index=True, return_inverse=True)
-        new[at] = np.any(tags[at] != tags[at[first[inverse]]], axis=1)
-        new[at[first]] = True
+        rows = np.flatnonzero(new)
+        _, first, inverse = np.unique(tags[rows, 0], return_index=True, return_inverse=True)
+        new[rows] = np.any(tags[rows] != tags[rows[first[inverse]]], axis=1)
+        new[rows[first]] = True
         self._table[slots[new]] = tags[new]
         return new
 
 
 class GroupOrder:
-    """Tells whether equal values come in one stretch each; 8 bytes a stretch.
+    """Checks that equal values come in one stretch each; takes 8 bytes per stretch.
 
     The values' digests are kept in sorted runs, each at least twice as long as the next, so that
     a batch is looked up in few of them.
@@ -75,16 +75,15 @@ class GroupOrder:
         self._last: np.uint64 | None = None
 
     def starts(self, digests: UInt64) -> Bool | None:
-        """Where stretches begin in the next n values (one word of each digest).
+        """Return where stretches begin in the next n values (one word of each digest).
 
-        Returns:
-            None when a value comes again after its stretch had ended.
+        None when a value comes again after its stretch had ended.
         """
         begins = np.ones(len(digests), dtype=np.bool_)
         begins[1:] = digests[1:] != digests[:-1]
         begins[:1] = self._last is None or digests[0] != self._last
         fresh = np.sort(digests[begins])
-        if np.any(fresh[1:] == fresh[:-1]) or any(_found(run, fresh) for run in self._runs):
+        if np.any(fresh[1:] == fresh[:-1]) or any(_overlap(run, fresh) for run in self._runs):
             return None
         self._last = digests[-1]
         self._runs.append(fresh)
@@ -93,7 +92,7 @@ class GroupOrder:
         return begins
 
 
-def _found(run: UInt64, values: UInt64) -> bool:
-    """Whether any of the values is in the sorted run."""
-    at = np.searchsorted(run, values)
-    return bool(np.any(run[np.minimum(at, len(run) - 1)] == values)) if len(run) else False
+def _overlap(run: UInt64, values: UInt64) -> bool:
+    """Return whether any of the values is in the sorted run."""
+    index = np.searchsorted(run, values)
+    return bool(np.any(run[np.minimum(index, len(run) - 1)] == values)) if len(run) else False

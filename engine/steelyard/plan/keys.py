@@ -2,14 +2,13 @@
 
 A prompt's key needs no tokenisation: it is a hash of the judge fingerprint and of the digests of
 the prompt's texts. Prompts share prefixes only inside an instruction (beyond the template), so
-pairs go to buckets by the instruction's digest, and a bucket is ordered by itself.
+pairs go to buckets by the instruction's digest, and each bucket is ordered separately.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
@@ -18,11 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from steelyard.core.schemas import KEY, KEYS, PAIRS, PLACED, TEXT_COLUMNS, TEXTS, Int64, Planned
+from steelyard.core.batches import Planned
+from steelyard.core.schemas import KEY, KEYS, PAIRS, PLACED, TEXT_COLUMNS, TEXTS, Int64
+from steelyard.plan.spec import KeySpec
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.protocol import SLOT_COLUMNS
 
 ABSENT = bytes(16)
+TRIMMED = ("instruction", "response_a", "response_b", "system", "reference")
 
 # Loading a bucket takes memory of its order; many small buckets take open files while planning.
 BUCKET_BYTES = 32 << 20
@@ -30,12 +32,12 @@ MAX_BUCKETS = 512
 
 
 def bucket_count(text_bytes: int, bucket_bytes: int = BUCKET_BYTES) -> int:
-    """How many buckets keep a bucket near `bucket_bytes` of text, at most MAX_BUCKETS."""
+    """Return how many buckets keep each near `bucket_bytes` of text, at most MAX_BUCKETS."""
     return max(1, min(MAX_BUCKETS, -(-text_bytes // bucket_bytes)))
 
 
 def digests(texts: pa.Array) -> list[bytes]:
-    """xxh3_128 of each UTF-8 text; ABSENT for null."""
+    """Hash each UTF-8 text with xxh3_128; ABSENT for null."""
     if texts.null_count == len(texts):
         return [ABSENT] * len(texts)
     texts = texts.cast(pa.large_binary())
@@ -49,47 +51,21 @@ def digests(texts: pa.Array) -> list[bytes]:
         return [hashed(view[start:end]) for start, end in pairwise(offsets)]
     valid = texts.is_valid().to_pylist()
     return [
-        hashed(view[offsets[at] : offsets[at + 1]]) if valid[at] else ABSENT
-        for at in range(len(texts))
+        hashed(view[start:end]) if there else ABSENT
+        for (start, end), there in zip(pairwise(offsets), valid, strict=True)
     ]
 
 
-def binary_column(values: list[bytes], absent: pa.Array | None = None) -> pa.Array:
-    """16-byte values as an Arrow column; `absent` (bool) tells which are null."""
-    column = pa.Array.from_buffers(KEY, len(values), [None, pa.py_buffer(b"".join(values))])
-    return column if absent is None else pc.if_else(absent, pa.scalar(None, KEY), column)
-
-
-@dataclass(frozen=True, slots=True)
-class KeySpec:
-    """What decides the prompts of a pair, and their keys.
-
-    Attributes:
-        questions: the axes.
-        forms: for each judge the fingerprints of its forms, 16 bytes each: variant after variant,
-            and for each variant one form a category.
-        pictured: the same for pairs with images; empty where no row has any.
-        categories: those with examples of their own, behind the form for all others.
-        shown: the slots that any form shows.
-    """
-
-    questions: PromptAxes
-    forms: tuple[tuple[bytes, ...], ...]
-    categories: tuple[str, ...]
-    shown: frozenset[str]
-    pictured: tuple[tuple[bytes, ...], ...] = ()
-
-
-def plan_batch(intake: pa.RecordBatch, asking: KeySpec) -> Planned:
+def plan_batch(intake: pa.RecordBatch, spec: KeySpec) -> Planned:
     """Trim, hash and measure a batch of INTAKE.
 
     Args:
         intake: accepted rows; the struct `metadata` may follow.
-        asking: what is asked about each of them.
+        spec: what decides the keys.
     """
     columns = {name: intake[name] for name in intake.schema.names}
     columns |= {name: trim(columns[name]) for name in TRIMMED}
-    for name in ("system", "reference"):  # a text without anything in it is no text
+    for name in ("system", "reference"):  # an empty text counts as missing
         empty = pc.equal(columns[name], "")
         columns[name] = pc.if_else(empty, pa.scalar(None, pa.string()), columns[name])
     columns["conversation"] = render_turns(columns["turns"])
@@ -99,7 +75,7 @@ def plan_batch(intake: pa.RecordBatch, asking: KeySpec) -> Planned:
     columns["criteria"], items = _criteria(weighted)
     hashed = {name: digests(columns[name]) for name in TEXT_COLUMNS}
     extra = [intake.schema.field("metadata")] if "metadata" in columns else []
-    columns["keys"] = prompt_keys(hashed, columns["category"], items, asking)
+    columns["keys"] = prompt_keys(hashed, columns["category"], items, spec)
     kept = {name: columns[name] for name in columns if name not in {"criteria", "pair", "bucket"}}
     words = np.frombuffer(b"".join(hashed["instruction"]), dtype="<u8").reshape(-1, 2)
     pairs = kept | {
@@ -122,9 +98,6 @@ def plan_batch(intake: pa.RecordBatch, asking: KeySpec) -> Planned:
     )
 
 
-TRIMMED = ("instruction", "response_a", "response_b", "system", "reference")
-
-
 def _select(columns: dict[str, pa.Array], schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
@@ -133,27 +106,27 @@ def prompt_keys(
     hashed: Mapping[str, list[bytes]],
     category: pa.Array,
     items: list[list[str]] | None,
-    asking: KeySpec,
+    spec: KeySpec,
 ) -> pa.ListArray:
-    """The keys of each pair's prompts, in the order of PromptAxes.
+    """Return the keys of each pair's prompts, in the order of PromptAxes.
 
     A key is xxh3_128(fingerprint of the form, digests of the texts that the prompt shows). Images
     count as one of the texts (their digests in their order), and where a pair has none, its keys
     are what they are in a run without images.
 
     Args:
-        hashed: digests of n pairs' texts by text column; ABSENT where there is none.
+        hashed: digests of n pairs' texts by text column; ABSENT for missing texts.
         category: of each pair, null for none.
-        items: the pairs' own criteria, where they have such.
-        asking: what is asked.
+        items: criteria of each pair, where rows bring them.
+        spec: what decides the keys.
     """
-    heads, bodies, tails = _parts(hashed, items, asking)
-    which = _form_of(category, asking.categories)
+    heads, bodies, tails = _parts(hashed, items, spec)
+    which = _form_of(category, spec.categories)
     key = xxhash.xxh3_128_digest
     columns: list[list[bytes | None]] = []
     images = hashed["images"]
-    for plain, pictured in zip(asking.forms, asking.pictured or asking.forms, strict=True):
-        width = len(asking.categories) + 1
+    for plain, pictured in zip(spec.forms, spec.pictured or spec.forms, strict=True):
+        width = len(spec.categories) + 1
         for start in range(0, len(plain), width):
             begun = [
                 plain[start + form] + head
@@ -170,42 +143,41 @@ def prompt_keys(
                     for body in bodies
                 ]
     rows = list(zip(*columns, strict=True))
-    flat = [one for row in rows for one in row if one is not None]
+    flat = [digest for row in rows for digest in row if digest is not None]
     offsets = np.full(len(rows) + 1, len(columns), dtype=np.int32)
     offsets[0] = 0
     if len(flat) != len(rows) * len(columns):
         offsets[1:] = [len(row) - row.count(None) for row in rows]
-    return pa.ListArray.from_arrays(
-        pa.array(np.cumsum(offsets, dtype=np.int32)), binary_column(flat), type=KEYS
-    )
+    values = pa.Array.from_buffers(KEY, len(flat), [None, pa.py_buffer(b"".join(flat))])
+    return pa.ListArray.from_arrays(pa.array(np.cumsum(offsets, dtype=np.int32)), values, type=KEYS)
 
 
 def _parts(
-    hashed: Mapping[str, list[bytes]], items: list[list[str]] | None, asking: KeySpec
+    hashed: Mapping[str, list[bytes]], items: list[list[str]] | None, spec: KeySpec
 ) -> tuple[list[bytes], list[list[bytes | None]], list[list[bytes | None]]]:
-    """What all prompts of a pair show; what those of each order show; and what comes last.
+    """Return what all prompts of a pair show, what those of each order show, and what comes last.
 
-    None where a pair has no such prompt: a response alone has one order, and rows with criteria
-    of their own differ in their number.
+    None where a pair has no such prompt: a response alone has one order, and rows that bring
+    criteria differ in their number.
     """
-    shown, questions = asking.shown, asking.questions
+    shown, axes = spec.shown, spec.axes
     rows = len(hashed["instruction"])
     alike = [SLOT_COLUMNS[name] for name in sorted(shown) if name != "criterion"]
-    shared = [hashed[one] for one, other in alike if one == other]
+    shared = [hashed[first] for first, second in alike if first == second]
     heads = [b"".join(parts) for parts in zip(*shared, strict=True)]
     bodies: list[list[bytes | None]] = []
-    for side, _ in enumerate(questions.orders):
+    for side, _ in enumerate(axes.orders):
         own = [hashed[both[side]] for both in alike if both[0] != both[1]]
         bodies.append([b"".join(parts) for parts in zip(*own, strict=True)])
     alone = hashed["response_b"]
-    if questions.shows == "response" and ABSENT in alone:
+    if axes.shows == "response" and ABSENT in alone:
         bodies[1] = [
             None if there == ABSENT else body for there, body in zip(alone, bodies[1], strict=True)
         ]
-    samples = [bytes([number]) if number else b"" for number in range(questions.samples)]
-    criteria = _criterion_digests(items, questions, rows)
+    samples = [bytes([number]) if number else b"" for number in range(axes.samples)]
+    criteria = _criterion_digests(items, axes, rows)
     tails = [
-        [None if one is None else one + sample for one in column]
+        [None if digest is None else digest + sample for digest in column]
         for column in criteria
         for sample in samples
     ]
@@ -213,54 +185,54 @@ def _parts(
 
 
 def _criterion_digests(
-    items: list[list[str]] | None, questions: PromptAxes, rows: int
+    items: list[list[str]] | None, axes: PromptAxes, rows: int
 ) -> list[list[bytes | None]]:
-    """By number of the criterion, the digest of each pair's."""
+    """Return, by number of the criterion, the digest of each pair's."""
     digest = cache(lambda text: xxhash.xxh3_128_digest(text.encode()))
-    if questions.row_criteria:
+    if axes.row_criteria:
         own = items or [[]] * rows
         most = max(map(len, own), default=0)
         return [
             [digest(row[number]) if number < len(row) else None for row in own]
             for number in range(most)
         ]
-    if questions.criteria:
-        return [[digest(one.text)] * rows for one in questions.criteria]
+    if axes.criteria:
+        return [[digest(criterion.text)] * rows for criterion in axes.criteria]
     return [[b""] * rows]
 
 
 def _form_of(category: pa.Array, categories: tuple[str, ...]) -> list[int]:
-    """Which form each pair sees: 0, or that of its category."""
+    """Return which form each pair sees: 0, or that of its category."""
     if not categories:
         return [0] * len(category)
-    found = pc.index_in(category, value_set=pa.array(categories, pa.string()))
-    return [0 if at is None else at + 1 for at in found.to_pylist()]
+    codes = pc.index_in(category, value_set=pa.array(categories, pa.string()))
+    return [code + 1 for code in codes.fill_null(-1).to_pylist()]
 
 
 def _criteria(weighted: pa.Array) -> tuple[pa.Array, list[list[str]] | None]:
-    """The texts of each row's own criteria, as JSON and as they are; the rows' weights stay."""
+    """Return the texts of each row's criteria, as JSON and as they are."""
     if weighted.null_count == len(weighted):
         return pa.nulls(len(weighted), pa.string()), None
-    items = [[one["text"].strip() for one in row or ()] for row in weighted.to_pylist()]
+    items = [[item["text"].strip() for item in row or ()] for row in weighted.to_pylist()]
     texts = [json.dumps(row, ensure_ascii=False) if row else None for row in items]
     return pa.array(texts, pa.string()), items
 
 
 def _pair_ids(columns: dict[str, pa.Array], hashed: dict[str, list[bytes]]) -> pa.Array:
-    """Given ids as they are; others from content, the same in every run and under every judge."""
+    """Keep given ids; derive others from content, the same in every run and under every judge."""
     given = columns["pair_id"]
     if given.null_count == 0:
         return given
     key = xxhash.xxh3_128_hexdigest
     parts = [hashed[name] for name in TEXT_COLUMNS if name not in {"category", "images"}]
-    parts.append([b"" if one == ABSENT else one for one in hashed["images"]])
+    parts.append([b"" if image == ABSENT else image for image in hashed["images"]])
     models = [_repeated_digests(columns[name]) for name in ("model_a", "model_b")]
     derived = [key(b"".join(row)) for row in zip(*parts, *models, strict=True)]
     return pc.coalesce(given, pa.array(derived, pa.string()))
 
 
 def _repeated_digests(names: pa.Array) -> list[bytes]:
-    """`digests` for a column of few different texts."""
+    """Hash a column of few different texts, as `digests` does."""
     coded = names.dictionary_encode()
     known = [*digests(coded.dictionary), ABSENT]
     return [known[code] for code in coded.indices.fill_null(-1).to_pylist()]
@@ -275,12 +247,12 @@ def _text_bytes(columns: dict[str, pa.Array], rows: int) -> Int64:
 
 
 def trim(texts: pa.Array) -> pa.Array:
-    """Outer white space away; part of the segment rule."""
+    """Remove outer white space; part of the segment rule."""
     return pc.utf8_trim_whitespace(texts)
 
 
 def render_turns(turns: pa.Array) -> pa.Array:
-    """Earlier turns as one text, `User: ...` and `Assistant: ...`; null where there are none."""
+    """Join earlier turns to one text, `User: ...`, `Assistant: ...`; null without turns."""
     if turns.null_count == len(turns):
         return pa.nulls(len(turns), pa.string())
     return pa.array([_conversation(turn) for turn in turns.to_pylist()], pa.string())

@@ -1,4 +1,4 @@
-"""Dividing a bucket that is far too large, so that prompts which share stay together."""
+"""How a bucket that is far too large is divided: prompts that share a prefix stay together."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def split(
     all responses meet each other.
 
     Args:
-        instruction: n digests, one word of each; likewise the responses.
-        response_a: see there.
-        response_b: see there.
+        instruction: n digests, one word of each.
+        response_a: n digests, one word of each.
+        response_b: n digests, one word of each.
         text_bytes: of each pair.
-        target: bytes of a piece; one is larger by what cannot be divided.
+        target: bytes of a piece; exceeded by what cannot be divided.
 
     Returns:
         n numbers of pieces, from 0 on, none left out.
@@ -33,8 +33,8 @@ def split(
     _, group = np.unique(instruction, return_inverse=True)
     large = np.bincount(group, weights=text_bytes)[group] > 2 * target
     low, high = np.zeros(len(group), dtype=np.uint64), np.zeros(len(group), dtype=np.uint64)
-    for one in np.unique(group[large]):
-        rows = np.flatnonzero(group == one)
+    for number in np.unique(group[large]):
+        rows = np.flatnonzero(group == number)
         low[rows], high[rows] = _blocks(
             response_a[rows], response_b[rows], text_bytes[rows], target
         )
@@ -50,12 +50,12 @@ def split(
 
 
 def _blocks(a: UInt64, b: UInt64, text_bytes: Int64, target: int) -> tuple[UInt64, UInt64]:
-    """The blocks of both responses, the lower first; so many that no two blocks are too large."""
+    """Return the blocks of both responses, the lower first; enough that no two are too large."""
     most = 4 * int(text_bytes.sum()) // target
     blocks = 2
     while True:
-        one, other = (((words * _MIX) >> np.uint64(32)) % np.uint64(blocks) for words in (a, b))
-        low, high = np.minimum(one, other), np.maximum(one, other)
+        of_a, of_b = (((words * _MIX) >> np.uint64(32)) % np.uint64(blocks) for words in (a, b))
+        low, high = np.minimum(of_a, of_b), np.maximum(of_a, of_b)
         _, cell = np.unique(low * np.uint64(blocks) + high, return_inverse=True)
         if np.bincount(cell, weights=text_bytes).max() <= target or blocks > most:
             return low, high

@@ -1,7 +1,7 @@
 """Pair x order x protocol -> token ids, from segments that are tokenised once.
 
 A prompt is a row of segments: template text (which may hold control tokens) and data in slots. Its
-ids are the segments' ids one after the other. That is the speed (a response is tokenised once for
+ids are the segments' ids, joined. That is the speed (a response is tokenised once for
 all its pairs) and the injection boundary (data has its own tokenizer, which knows no control
 tokens). It is part of the judge fingerprint under `SEGMENT_RULE`.
 """
@@ -9,66 +9,35 @@ tokens). It is part of the judge fingerprint under `SEGMENT_RULE`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, combinations
-from typing import Protocol as Interface
 
 import numpy as np
 
+from steelyard.core.arrow import offsets_of
 from steelyard.core.batches import TokenRows
 from steelyard.core.images import MOST_IMAGES
-from steelyard.core.schemas import Bool, Int32, Message
+from steelyard.core.schemas import Bool, Int32
 from steelyard.errors import JudgeUnavailable, UsageError
-from steelyard.protocols.protocol import IMAGES, SLOT, Example, Protocol, slot
+from steelyard.judge.base import Encoder
+from steelyard.plan.spec import Form
+from steelyard.protocols.protocol import IMAGES, SLOT, Example, Message, Protocol, slot
 from steelyard_kernels.ragged import join
 
 SEGMENT_RULE = "1: outer white space trimmed, ids of segments joined"
 
-# Below so many tokens of each text there is nothing left to judge.
+# With fewer tokens of each text there is nothing left to judge.
 LEAST_KEPT = 16
-
-
-class TextEncoder(Interface):
-    """What this stage needs of a judge's encoder (judge/base.py)."""
-
-    def encode_template(self, text: str, *, first: bool) -> list[int]: ...  # noqa: D102
-    def encode_data(self, texts: Sequence[str]) -> TokenRows: ...  # noqa: D102
-    def render_chat(self, messages: Sequence[Message]) -> str: ...  # noqa: D102
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """One prompt text of a protocol in a judge's chat format.
-
-    Attributes:
-        templates: from the optional slots present, sorted and joined by `+`, to the text with slot
-            marks.
-        constants: texts of slots that are the same in every prompt: those of worked examples. They
-            are data, as a pair's texts are.
-        pictured: as `templates`, for rows with images: a mark stands where these are.
-        blocks: what the mark stands for with 1, 2, ... images; template text.
-    """
-
-    templates: dict[str, str]
-    constants: dict[str, str]
-    pictured: dict[str, str] = field(default_factory=dict)
-    blocks: Sequence[str] = ()
-
-    def template(self, filled: str, images: int) -> str:
-        """The text for rows with these optional texts and so many images."""
-        if not images:
-            return self.templates[filled]
-        return self.pictured[filled].replace(slot(IMAGES), self.blocks[images - 1])
 
 
 def make_form(
     protocol: Protocol,
-    encoder: TextEncoder,
+    encoder: Encoder,
     examples: Sequence[Example] = (),
     *,
     images: bool = False,
 ) -> Form:
-    """The protocol in the judge's chat format, one text for each set of optional slots.
+    """Render a protocol in a judge's chat format, one text for each set of optional slots.
 
     Templates see slot marks only, never data. The texts are stored in run.json and used from there
     on resume, so that a template cannot drift inside a run.
@@ -80,7 +49,7 @@ def make_form(
         images: whether rows may have images.
 
     Raises:
-        UsageError: the protocol's template shows a slot twice, or is none.
+        UsageError: the protocol's template is wrong, or does not show each slot once.
         JudgeUnavailable: the chat template drops or repeats a part of its messages, or an image.
     """
     constants: dict[str, str] = {}
@@ -97,8 +66,11 @@ def make_form(
         )
     ]
     templates, pictured = (
-        {_name(subset): _render(protocol, encoder, subset, tuple(marks), shown) for subset in some}
-        for shown, some in ((0, subsets), (1, subsets if images else []))
+        {
+            "+".join(sorted(subset)): _render(protocol, encoder, subset, tuple(marks), count)
+            for subset in (subsets if count <= images else [])
+        }
+        for count in (0, 1)
     )
     shown = set(SLOT.findall(templates[""]))
     used = {name: text for name, text in constants.items() if name in shown}
@@ -113,16 +85,12 @@ def make_form(
     return Form(templates, used, pictured, blocks)
 
 
-def _name(subset: frozenset[str]) -> str:
-    return "+".join(sorted(subset))
-
-
-def image_blocks(encoder: TextEncoder) -> tuple[str, tuple[str, ...]]:
-    """How a judge's chat format shows images before a user's text.
+def image_blocks(encoder: Encoder) -> tuple[str, tuple[str, ...]]:
+    """Return how a judge's chat format shows images before a user's text.
 
     Returns:
-        what one image adds before the text; and for 1 to MOST_IMAGES images what differs by their
-        number, which is the end of what stands before the text.
+        what one image adds before the text; and for 1 to MOST_IMAGES images the part that depends
+        on their number, which comes last before the text.
 
     Raises:
         JudgeUnavailable: the judge's chat template shows no images, or not before the text.
@@ -139,8 +107,9 @@ def image_blocks(encoder: TextEncoder) -> tuple[str, tuple[str, ...]]:
 
 
 def _shared(a: str, b: str) -> int:
-    """Characters that two texts have in common at their beginning."""
-    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(min(a, b)))
+    """Count the characters that two texts have in common at their beginning."""
+    differs = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return next(differs, len(min(a, b)))
 
 
 def _no_images() -> JudgeUnavailable:
@@ -153,29 +122,29 @@ def _no_images() -> JudgeUnavailable:
 
 def _render(
     protocol: Protocol,
-    encoder: TextEncoder,
+    encoder: Encoder,
     present: frozenset[str],
     examples: tuple[Mapping[str, str], ...],
     images: int,
 ) -> str:
     messages = protocol.messages(present, examples, images)
-    asked = SLOT.findall(" ".join(message.content for message in messages))
+    shown = SLOT.findall(" ".join(message.content for message in messages))
     expected = sorted([*protocol.required, *present, *([IMAGES] if images else [])])
-    if sorted(name for name in asked if not name.startswith("example_")) != expected:
+    if sorted(name for name in shown if not name.startswith("example_")) != expected:
         raise UsageError(
-            f"the template shows {', '.join(asked)}; it has to show {', '.join(expected)},"
+            f"the template shows {', '.join(shown)}; it has to show {', '.join(expected)},"
             " each once",
             place=protocol.place,
             effect="data would be lost or doubled in every prompt",
             remedy="write each slot once: {{ name }}",
         )
     text = encoder.render_chat(messages) + protocol.prefix
-    found = SLOT.findall(text)
-    if sorted(found) != sorted(asked):
+    left = SLOT.findall(text)
+    if sorted(left) != sorted(shown):
         raise JudgeUnavailable(
-            f"the judge's chat template left the slots {sorted(found)} of {sorted(asked)}",
+            f"the judge's chat template left the slots {sorted(left)} of {sorted(shown)}",
             effect="data would be lost or doubled in every prompt",
-            remedy="mend the model's chat template, or choose another judge",
+            remedy="correct the model's chat template, or choose another judge",
         )
     return text
 
@@ -194,7 +163,7 @@ class Compiled:
 
 
 def compile_template(
-    text: str, encoder: TextEncoder, constants: Mapping[str, str] | None = None
+    text: str, encoder: Encoder, constants: Mapping[str, str] | None = None
 ) -> Compiled:
     """Cut a rendered template at its slot marks and tokenise the pieces.
 
@@ -203,9 +172,9 @@ def compile_template(
     parts = SLOT.split(text)
     slots: list[str] = []
     pieces: list[list[Int32]] = [[]]
-    for at, part in enumerate(parts):
-        if at % 2 == 0:
-            ids = np.asarray(encoder.encode_template(part, first=at == 0), dtype=np.int32)
+    for i, part in enumerate(parts):
+        if i % 2 == 0:
+            ids = np.asarray(encoder.encode_template(part, first=i == 0), dtype=np.int32)
             pieces[-1].append(ids)
         elif constants and part in constants:
             pieces[-1].append(encoder.encode_data([constants[part].strip()])[0])
@@ -227,15 +196,15 @@ EMPTY = 0  # the segment without tokens, where a template has fewer segments tha
 
 
 def compose(segments: TokenRows, parts: Int32, limit: int | None) -> Prompts:
-    """Token rows of prompts.
+    """Join segments to the token rows of prompts.
 
     Args:
         segments: ids of every segment, made once; row EMPTY has none.
         parts: prompts x segments: which segments a prompt has, in their order. Even columns are
-            template text, odd ones data; EMPTY where there is none.
-        limit: tokens a prompt may have; longer ones have their data cut to one common length,
-            unless less than LEAST_KEPT tokens a text would be left: they stay too long. None:
-            nothing is cut.
+            template text, odd ones data; EMPTY where a prompt has fewer.
+        limit: tokens that fit into the context; longer ones have their data cut to one common
+            length, unless fewer than LEAST_KEPT tokens per text would be left: they stay too long.
+            None: nothing is cut.
     """
     lengths = segments.lengths[parts]
     truncated = np.zeros(len(parts), dtype=np.bool_)
@@ -247,14 +216,12 @@ def compose(segments: TokenRows, parts: Int32, limit: int | None) -> Prompts:
         for row in np.flatnonzero(truncated).tolist():
             cap = common_length(data[row].tolist(), int(room[row]))
             np.minimum(data[row], cap, out=data[row])
-    offsets = np.zeros(len(parts) + 1, dtype=np.int64)
-    np.cumsum(lengths.sum(axis=1), out=offsets[1:])
     tokens = join(segments.tokens, segments.offsets[parts].ravel(), lengths.ravel())
-    return Prompts(TokenRows(tokens, offsets), truncated)
+    return Prompts(TokenRows(tokens, offsets_of(lengths.sum(axis=1))), truncated)
 
 
 def common_length(lengths: Sequence[int], budget: int) -> int:
-    """The greatest length to which the longest texts can be cut so that all fit the budget.
+    """Return the greatest length to which long texts can be cut so that all fit the budget.
 
     The beginning of each text is kept. Both orders of a pair are cut alike, because the rule does
     not look at positions.

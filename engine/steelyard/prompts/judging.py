@@ -1,117 +1,37 @@
-"""What a run asks: protocols, criteria and examples of a config, resolved; and for each judge."""
+"""What a config asks: its protocols, criteria and worked examples, read and checked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from steelyard.core.config import RunConfig, fingerprint
-from steelyard.core.images import IMAGE_RULE
-from steelyard.core.schemas import Answer, LabelSet, LabelVariant
-from steelyard.errors import UsageError, escape
-from steelyard.input import REQUIRED
-from steelyard.judge.base import Judge
-from steelyard.plan.keys import KeySpec
-from steelyard.prompts.forms import SEGMENT_RULE, Form, make_form
+from steelyard.core.config import RunConfig
+from steelyard.errors import UsageError
+from steelyard.plan.spec import JudgingSpec
 from steelyard.protocols import get_protocol
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.files import load_criteria, load_examples
-from steelyard.protocols.protocol import SLOT, Example, Protocol
+from steelyard.protocols.protocol import Example, Protocol
 
 # What all variants of a prompt have to have in common.
-_SHARED = [
-    "shows",
-    "answer",
-    "combine",
-    "labels",
-    "scale",
-    "tag",
-    "range",
-    "max_tokens",
-    "samples",
-    "temperature",
-    "verdict",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class JudgingSpec:
-    """What is asked about each pair, apart from the judges.
-
-    Attributes:
-        protocols: variants of the prompt; the first names rule and ties.
-        questions: the axes.
-        categories: those with worked examples of their own.
-    """
-
-    protocols: tuple[Protocol, ...]
-    questions: PromptAxes
-    categories: tuple[str, ...]
-
-    @property
-    def protocol(self) -> Protocol:
-        """What all variants share."""
-        return self.protocols[0]
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return " + ".join(protocol.name for protocol in self.protocols)
-
-    @property
-    def required_roles(self) -> tuple[str, ...]:
-        """Roles that every row has to fill."""
-        roles = REQUIRED if self.questions.shows == "pair" else REQUIRED[:2]
-        return (*roles, "criteria") if self.questions.row_criteria else roles
-
-    @property
-    def special_roles(self) -> tuple[str, ...]:
-        """Roles beside the usual ones that it can use."""
-        names = frozenset().union(*(protocol.names for protocol in self.protocols))
-        turns = {"first_turns", "second_turns", "response_turns"} & names
-        roles = ("turns_a", "turns_b") if turns else ()
-        roles = (*roles, "criteria") if self.questions.row_criteria else roles
-        return (*roles, "category") if self.categories else roles
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for run.json."""
-        return {
-            "protocols": [
-                {one.name: getattr(protocol, one.name) for one in fields(protocol)}
-                for protocol in self.protocols
-            ],
-            "questions": self.questions.to_json(),
-            "categories": list(self.categories),
-        }
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> JudgingSpec:
-        """From plain values."""
-        protocols: list[dict[str, Any]] = [
-            {key: tuple(v) if isinstance(v, list) else v for key, v in one.items()}
-            for one in values["protocols"]
-        ]
-        return cls(
-            tuple(Protocol(**one) for one in protocols),
-            PromptAxes.from_json(values["questions"]),
-            tuple(values["categories"]),
-        )
+_SHARED = (
+    *("shows", "answer", "combine", "labels", "scale", "tag", "range", "verdict"),
+    *("max_tokens", "samples", "temperature"),
+)
 
 
 def resolve_spec(config: RunConfig) -> tuple[JudgingSpec, tuple[Example, ...]]:
-    """What a config asks, and the worked examples.
+    """Read what a config asks, and the worked examples.
 
     Raises:
         UsageError: an unknown protocol, variants that do not fit together, or a file of criteria
-            or examples that is wrong, missing or of no use.
+            or examples that is wrong, missing or not needed.
     """
     protocols = tuple(_adjusted(get_protocol(name), config) for name in config.protocol)
     first = protocols[0]
     if len({protocol.name for protocol in protocols}) < len(protocols):
         raise UsageError(
-            "two protocols have the same name", remedy="rename a file: verdicts tell them by name"
+            "two protocols have the same name", remedy="rename a file: verdicts carry the names"
         )
     for other in protocols[1:]:
         for name in _SHARED:
@@ -131,7 +51,7 @@ def resolve_spec(config: RunConfig) -> tuple[JudgingSpec, tuple[Example, ...]]:
             remedy="name their file: --examples FILE (docs/protocols.md)",
         )
     examples = load_examples(Path(config.examples), first.labels) if config.examples else ()
-    questions = PromptAxes(
+    axes = PromptAxes(
         shows=first.shows,
         judges=len(config.judge),
         variants=len(protocols),
@@ -139,14 +59,14 @@ def resolve_spec(config: RunConfig) -> tuple[JudgingSpec, tuple[Example, ...]]:
         criteria=load_criteria(Path(config.criteria)) if config.criteria else (),
         row_criteria=criterion and config.criteria is None,
     )
-    categories = sorted({one.category for one in examples if one.category is not None})
-    return JudgingSpec(protocols, questions, tuple(categories)), examples
+    categories = sorted({example.category for example in examples if example.category is not None})
+    return JudgingSpec(protocols, axes, tuple(categories)), examples
 
 
 def _check_use(file: str | None, used: bool, protocol: Protocol, name: str, why: str) -> None:
     if file is not None and not used:
         raise UsageError(
-            f"--{name} is of no use: the protocol {protocol.name} {why}",
+            f"--{name} has no effect: the protocol {protocol.name} {why}",
             remedy=f"leave it out, or choose a protocol that shows {name}",
         )
 
@@ -165,158 +85,3 @@ def _adjusted(protocol: Protocol, config: RunConfig) -> Protocol:
             remedy="leave it out, or choose a protocol without that label",
         )
     return protocol if config.tie_band is None else replace(protocol, tie_band=config.tie_band)
-
-
-@dataclass(frozen=True, slots=True)
-class JudgeForms:
-    """A run's questions in one judge's words.
-
-    Attributes:
-        answer: how its answers are read.
-        forms: variant after variant, for each the general form and one a category.
-        fingerprints: of the forms, 32 hex digits each: hashes of all that can change a read.
-        pictured: the same for rows with images; empty where the input has none.
-    """
-
-    answer: Answer
-    forms: tuple[Form, ...]
-    fingerprints: tuple[str, ...]
-    pictured: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for run.json."""
-        return asdict(self)
-
-
-def judge_forms(
-    judge: Judge,
-    inquiry: JudgingSpec,
-    examples: Sequence[Example],
-    *,
-    truncate: bool,
-    images: str | None = None,
-) -> JudgeForms:
-    """The questions for one judge.
-
-    Args:
-        judge: opened.
-        inquiry: what is asked.
-        examples: of all categories.
-        truncate: whether long texts are cut.
-        images: the input's column of images, if there is one.
-
-    Raises:
-        UsageError: a label is no single token of it, or it takes no images.
-        JudgeUnavailable: its chat template loses a part of the prompt.
-    """
-    if images is not None and judge.images is None:
-        raise UsageError(
-            f"the column {escape(images)!r} holds images, and {judge.card.name} takes text only",
-            effect="nothing was read",
-            remedy="choose a vision-language judge, or judge by the texts alone: --map images=",
-        )
-    forms = []
-    for protocol in inquiry.protocols:
-        for category in (None, *inquiry.categories):
-            own = [one for one in examples if one.category == category]
-            fitting = own or [one for one in examples if one.category is None]
-            form = make_form(protocol, judge.encoder, fitting, images=images is not None)
-            forms.append(form)
-    return _part(judge, inquiry, tuple(forms), truncate=truncate)
-
-
-def planned_forms(
-    judge: Judge, inquiry: JudgingSpec, passport: dict[str, Any], number: int
-) -> JudgeForms:
-    """The same with the forms that a run began with."""
-    forms = tuple(Form(**one) for one in passport["judges"][number]["part"]["forms"])
-    truncate = passport["config"]["overlong"] == "truncate"
-    return _part(judge, inquiry, forms, truncate=truncate)
-
-
-def _part(
-    judge: Judge, inquiry: JudgingSpec, forms: tuple[Form, ...], *, truncate: bool
-) -> JudgeForms:
-    answer = answer_of(judge, inquiry.protocol)
-    prints = [form_fingerprint(judge, answer, form, truncate=truncate) for form in forms]
-    pictured = [
-        fingerprint(
-            {
-                "form": plain,
-                "templates": form.pictured,
-                "blocks": list(form.blocks),
-                "judge": judge.images,
-                "rule": IMAGE_RULE,
-            }
-        )
-        for form, plain in zip(forms, prints, strict=True)
-        if form.pictured
-    ]
-    return JudgeForms(answer, forms, tuple(prints), tuple(pictured))
-
-
-def form_fingerprint(judge: Judge, answer: Answer, form: Form, *, truncate: bool) -> str:
-    """Hash of all that can change a read of a prompt of texts in this form, 32 hex digits."""
-    # Where the files came from changes nothing: the digests say what they are.
-    card = {
-        key: value
-        for key, value in asdict(judge.card).items()
-        if key not in {"name", "model", "revision"}
-    }
-    return fingerprint(
-        {
-            "judge": card,
-            "answer": asdict(answer),
-            "form": {"templates": form.templates, "constants": form.constants},
-            "context": judge.context_length if truncate else None,
-            "segments": SEGMENT_RULE,
-        }
-    )
-
-
-def answer_of(judge: Judge, protocol: Protocol) -> Answer:
-    """How a judge's answers are read.
-
-    Raises:
-        UsageError: a label is no single token of it.
-    """
-    encoder = judge.encoder
-    variants = tuple(encoder.label_variants(name) for name in protocol.labels)
-    labels = LabelSet(protocol.labels, variants)
-    if protocol.answer == "label":
-        return Answer(labels)
-    verdict = encoder.encode_template(protocol.verdict, first=False) if protocol.verdict else []
-    return Answer(
-        labels,
-        kind=protocol.answer,
-        max_tokens=protocol.max_tokens,
-        temperature=protocol.temperature,
-        ends=tuple(encoder.ends),
-        verdict=tuple(verdict),
-        low=protocol.range[0],
-        high=protocol.range[1],
-        tag=protocol.tag,
-    )
-
-
-def planned_answer(passport: dict[str, Any], number: int) -> Answer:
-    """How a run's judge is read, as run.json says."""
-    values = dict(passport["judges"][number]["part"]["answer"])
-    labels = values.pop("labels")
-    variants = tuple(tuple(LabelVariant(**one) for one in label) for label in labels["variants"])
-    lists: dict[str, Any] = {name: tuple(values.pop(name)) for name in ("ends", "verdict")}
-    return Answer(LabelSet(tuple(labels["names"]), variants), **values, **lists)
-
-
-def key_spec(inquiry: JudgingSpec, parts: Sequence[JudgeForms]) -> KeySpec:
-    """What decides the prompts of a pair, for the planner."""
-    texts = [text for part in parts for form in part.forms for text in form.templates.values()]
-    slots = {name for text in texts for name in SLOT.findall(text)}
-    constants = {name for part in parts for form in part.forms for name in form.constants}
-    return KeySpec(
-        questions=inquiry.questions,
-        forms=tuple(tuple(map(bytes.fromhex, part.fingerprints)) for part in parts),
-        categories=inquiry.categories,
-        shown=frozenset(slots - constants),
-        pictured=tuple(tuple(map(bytes.fromhex, part.pictured)) for part in parts if part.pictured),
-    )

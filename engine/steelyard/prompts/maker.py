@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steelyard.core.arrow import to_ints
 from steelyard.core.batches import TokenRows, Unique
 from steelyard.core.images import MOST_IMAGES, read_digests
 from steelyard.core.schemas import Bool, Int32, Int64
+from steelyard.judge.base import Encoder
+from steelyard.plan.spec import Form
 from steelyard.prompts.forms import (
     EMPTY,
     Compiled,
-    Form,
     Prompts,
-    TextEncoder,
     compile_template,
     compose,
 )
@@ -27,7 +28,6 @@ from steelyard.prompts.text_codes import CodedTexts, TextTable, distinct
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.protocol import SLOT_COLUMNS
 from steelyard_kernels.prefix import lexicographic_order
-from steelyard_kernels.ragged import join
 
 ENCODE_BYTES = 4 << 20  # texts given to the tokenizer at once: its own records are many times that
 
@@ -45,7 +45,7 @@ class PreparedBucket:
         rows: their token ids.
         truncated: those whose data was cut.
         floor: tokens that a prompt does not share with the one before it: together the least that
-            any cache of prefixes leaves to compute. 0 for overlong prompts, which stand last and
+            any cache of prefixes leaves to compute. 0 for overlong prompts, which come last and
             are never computed.
         fitting: how many prompts are not overlong.
         images: digests of each prompt's images; (): none has any.
@@ -63,77 +63,65 @@ class PreparedBucket:
     images: Sequence[tuple[str, ...]] = ()
 
 
-@dataclass(slots=True)
 class PromptMaker:
-    """Texts -> a judge's prompts, bucket after bucket.
+    """Makes a judge's prompts of texts, bucket after bucket.
 
-    Attributes:
+    Args:
         encoder: the judge's.
-        questions: what is asked about a pair.
-        judge: the judge's number among them.
-        categories: those with a form of their own (plan.keys.KeySpec).
         forms: the judge's.
-        compiled: each form's, by the optional slots present and the number of images.
         context: tokens that a prompt may have.
         truncate: whether longer ones are cut; else they are overlong.
+        axes: in what a pair's prompts differ.
+        judge: the judge's number among them.
+        categories: those with separate forms (plan.spec.KeySpec).
     """
 
-    encoder: TextEncoder
-    questions: PromptAxes
-    judge: int
-    categories: tuple[str, ...]
-    forms: Sequence[Form]
-    compiled: list[dict[tuple[str, int], Compiled]]
-    context: int
-    truncate: bool
-    _last: Int32 = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
-    # the prompt before the next bucket, which shares its template with it
-
-    @classmethod
-    def build(
-        cls,
-        encoder: TextEncoder,
+    def __init__(
+        self,
+        encoder: Encoder,
         forms: Sequence[Form],
         context: int,
         *,
         truncate: bool,
-        questions: PromptAxes | None = None,
+        axes: PromptAxes | None = None,
         judge: int = 0,
         categories: tuple[str, ...] = (),
-    ) -> PromptMaker:
-        """Compile rendered forms; those for images follow when they are met."""
-        compiled = [
+    ) -> None:
+        self.encoder, self.context = encoder, context
+        self._forms, self._truncate = forms, truncate
+        self._axes, self._judge, self._categories = axes or PromptAxes(), judge, categories
+        # By optional slots present and number of images; those with images follow when needed.
+        self._compiled = [
             {
                 (name, 0): compile_template(text, encoder, form.constants)
                 for name, text in form.templates.items()
             }
             for form in forms
         ]
-        asked = questions or PromptAxes()
-        return cls(encoder, asked, judge, categories, forms, compiled, context, truncate)
+        # The prompt before the next bucket, which shares its template with it.
+        self._last: Int32 = np.zeros(0, dtype=np.int32)
 
     @property
     def template_tokens(self) -> int:
         """Tokens of the longest template without data."""
-        return max(one.fixed for form in self.compiled for one in form.values())
+        return max(template.fixed for form in self._compiled for template in form.values())
 
     @property
     def least_tokens(self) -> int:
         """Tokens of the longest form when no row has any optional text."""
-        return max(form["", 0].fixed for form in self.compiled)
+        return max(form["", 0].fixed for form in self._compiled)
 
     def mine(self, unique: Unique) -> Bool:
-        """Which of a bucket's unique prompts are this judge's."""
+        """Return which of a bucket's unique prompts are this judge's."""
         count = np.diff(unique.starts)[unique.pairs]
-        at = np.arange(len(unique.inverse)) - unique.starts[:-1][unique.pairs]
-        judges = self.questions.judges
-        own: Bool = (at * judges // count)[unique.first] == self.judge
+        number = np.arange(len(unique.inverse)) - unique.starts[:-1][unique.pairs]
+        own: Bool = (number * self._axes.judges // count)[unique.first] == self._judge
         return own
 
     def prepare(
         self, bucket: int, texts: pa.Table, unique: Unique, unread: Int64
     ) -> PreparedBucket | None:
-        """Prompts of a bucket in feeding order; None where nothing is left for this judge.
+        """Return a bucket's prompts in feeding order; None where nothing is left for this judge.
 
         Args:
             bucket: its number.
@@ -141,12 +129,12 @@ class PromptMaker:
             unique: its unique prompts.
             unread: indices of the unique prompts that no part holds yet.
         """
-        pending = unread if self.questions.judges == 1 else unread[self.mine(unique)[unread]]
+        pending = unread if self._axes.judges == 1 else unread[self.mine(unique)[unread]]
         if not len(pending):
             return None
         asked = unique.first[pending]
         group, sets = _images(texts, unique.pairs[asked])
-        coded = self._coded(texts, unique, asked, [len(sets[one]) for one in group.tolist()])
+        coded = self._coded(texts, unique, asked, [len(sets[number]) for number in group.tolist()])
         prompts = self._compose(coded)
         order, floor, fitting = self._order(prompts.rows, group if sets[1:] else None)
         fed = pending[order]
@@ -156,15 +144,15 @@ class PromptMaker:
             unread=unread,
             fed=fed,
             keys=[unique.keys[index] for index in fed.tolist()],
-            rows=take_rows(prompts.rows, order),
+            rows=prompts.rows.take(order),
             truncated=prompts.truncated[order],
             floor=floor,
             fitting=fitting,
-            images=[sets[one] for one in group[order].tolist()] if sets[1:] else (),
+            images=[sets[number] for number in group[order].tolist()] if sets[1:] else (),
         )
 
     def _compose(self, coded: CodedTexts) -> Prompts:
-        """Every segment is tokenised once; prompts are put together from them."""
+        """Tokenise every segment once, and join them to prompts."""
         pieces = [np.zeros(0, dtype=np.int32)]  # EMPTY
         used = [self._template(form, filled) for form, filled in coded.kinds]
         width = 1 + 2 * max((len(template.slots) for template in used), default=0)
@@ -178,87 +166,85 @@ class PromptMaker:
             rows = np.flatnonzero(coded.kind == kind)
             for column, slot in enumerate(template.slots):
                 parts[rows, 2 * column + 1] = len(pieces) + coded.slots[slot][rows]
-        segments = stack(pieces, self._encode(coded.texts))
-        return compose(segments, parts, self.context if self.truncate else None)
+        segments = TokenRows.concat([TokenRows.of(pieces), *self._encode(coded.texts)])
+        return compose(segments, parts, self.context if self._truncate else None)
 
     def _template(self, form: int, filled: tuple[str, ...]) -> Compiled:
-        """A form for prompts with these optional texts; it may show fewer of them.
+        """Return the template for prompts with these optional texts; it may show fewer of them.
 
         Args:
-            form: its number, and that of images (see `_coded`).
+            form: number of the form, and of images (see `_coded`).
             filled: optional slots for which there is a text.
         """
         number, images = divmod(form, MOST_IMAGES + 1)
-        chosen, known = self.forms[number], self.compiled[number]
-        name = "+".join(name for name in filled if name in chosen.templates)
+        rendered, known = self._forms[number], self._compiled[number]
+        name = "+".join(name for name in filled if name in rendered.templates)
         if (name, images) not in known:
-            text = chosen.template(name, images)
-            known[name, images] = compile_template(text, self.encoder, chosen.constants)
+            text = rendered.template(name, images)
+            known[name, images] = compile_template(text, self.encoder, rendered.constants)
         return known[name, images]
 
     def _coded(
         self, texts: pa.Table, unique: Unique, prompts: Int64, images: Sequence[int]
     ) -> CodedTexts:
-        """Code the texts that these prompts show, each with so many images."""
+        """Code the texts that these prompts show; `images` counts those of each prompt."""
         row = unique.pairs[prompts]
-        alone = self.questions.shows == "response"
-        orders = np.full(len(row), len(self.questions.orders))
-        if alone:
+        orders = np.full(len(row), len(self._axes.orders))
+        if self._axes.shows == "response":
             orders -= texts["response_b"].is_null().to_numpy()[row]
-        place = self.questions.place(
-            prompts - unique.starts[row], np.diff(unique.starts)[row], orders
-        )
+        number, count = prompts - unique.starts[row], np.diff(unique.starts)[row]
+        position = self._axes.locate(number, count, orders)
         shown = sorted(
-            {slot for form in self.compiled for one in form.values() for slot in one.slots}
+            {slot for form in self._compiled for used in form.values() for slot in used.slots}
         )
-        words = TextTable()
+        table = TextTable()
         slots = {}
         for slot in shown:
             if slot == "criterion":
-                slots[slot] = self._criterion(words, texts, row, place.criterion)
+                slots[slot] = self._criterion(table, texts, row, position.criterion)
                 continue
-            first, other = (words.add(texts, name) for name in SLOT_COLUMNS[slot])
-            slots[slot] = np.where(place.swapped == 1, other[row], first[row])
-        known, codes = words.compact(slots)
-        form = place.variant * (len(self.categories) + 1) + self._category(texts)[row]
+            first, other = (table.add(texts, name) for name in SLOT_COLUMNS[slot])
+            slots[slot] = np.where(position.swapped == 1, other[row], first[row])
+        known, codes = table.compact(slots)
+        form = position.variant * (len(self._categories) + 1) + self._category(texts)[row]
         form = form * (MOST_IMAGES + 1) + np.asarray(images, dtype=np.int64)
         return CodedTexts.of(known, codes, form, len(row))
 
-    def _criterion(self, words: TextTable, texts: pa.Table, row: Int64, number: Int64) -> Int64:
-        if self.questions.criteria:
-            return words.add_texts([one.text for one in self.questions.criteria])[number]
-        lists, found = distinct(texts["criteria"])
-        items = [json.loads(text) for text in found.to_pylist()]
+    def _criterion(self, table: TextTable, texts: pa.Table, row: Int64, number: Int64) -> Int64:
+        if self._axes.criteria:
+            return table.add_texts([criterion.text for criterion in self._axes.criteria])[number]
+        lists, written = distinct(texts["criteria"])
+        items = [json.loads(text) for text in written.to_pylist()]
         starts = np.cumsum([0, *map(len, items)])
-        code = words.add_texts([item for one in items for item in one])
+        code = table.add_texts([item for row_items in items for item in row_items])
         return code[starts[lists[row]] + number]
 
     def _category(self, texts: pa.Table) -> Int64:
-        """The form of each pair within a variant: 0, or that of its category."""
-        if not self.categories:
+        """Return the form of each pair within a variant: 0, or that of its category."""
+        if not self._categories:
             return np.zeros(len(texts), dtype=np.int64)
-        found = pc.index_in(texts["category"], value_set=pa.array(self.categories, pa.string()))
-        return np.asarray(found.fill_null(-1), dtype=np.int64) + 1
+        codes = pc.index_in(texts["category"], value_set=pa.array(self._categories, pa.string()))
+        return to_ints(codes, null=-1) + 1
 
     def _encode(self, texts: list[str]) -> list[TokenRows]:
-        found, start, size = [], 0, 0
+        rows, start, size = [], 0, 0
         for end, text in enumerate(texts, 1):
             size += len(text)
             if size >= ENCODE_BYTES or end == len(texts):
-                found.append(self.encoder.encode_data(texts[start:end]))
+                rows.append(self.encoder.encode_data(texts[start:end]))
                 start, size = end, 0
-        return found
+        return rows
 
     def _order(self, rows: TokenRows, group: Int64 | None) -> tuple[Int64, Int32, int]:
-        """Prefix order with overlong rows last, the floor of each, and how many fit.
+        """Return the prefix order with overlong rows last, the floor of each, and how many fit.
 
         Args:
             rows: prompts.
-            group: images of each, which stand before the texts; the floor knows no images.
+            group: images of each, which come before the texts; the floor does not count them.
         """
         fits = rows.lengths <= self.context
         fit, long = np.flatnonzero(fits), np.flatnonzero(~fits)
-        fitting = rows if fits.all() else take_rows(rows, fit)
+        fitting = rows if fits.all() else rows.take(fit)
         order, shared = lexicographic_order(fitting.tokens, fitting.offsets)
         if group is not None:
             order = order[np.argsort(group[fit][order], kind="stable")]
@@ -275,31 +261,13 @@ class PromptMaker:
 
 
 def _images(texts: pa.Table, pairs: Int64) -> tuple[Int64, list[tuple[str, ...]]]:
-    """Which images these pairs have, as numbers of sets of digests; set 0 is the empty one."""
-    code, found = distinct(texts["images"])
-    return code[pairs] + 1, [(), *map(read_digests, found.to_pylist())]
-
-
-def stack(arrays: Sequence[Int32], rows: Sequence[TokenRows]) -> TokenRows:
-    """Single rows and then the rows of several tables, as one table."""
-    lengths = np.concatenate(
-        [np.asarray([len(one) for one in arrays], dtype=np.int64), *(one.lengths for one in rows)]
-    )
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return TokenRows(np.concatenate([*arrays, *(one.tokens for one in rows)]), offsets)
-
-
-def take_rows(rows: TokenRows, order: Int64) -> TokenRows:
-    """The rows at these indices, in their order."""
-    lengths = rows.lengths[order]
-    offsets = np.zeros(len(order) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return TokenRows(join(rows.tokens, rows.offsets[order], lengths), offsets)
+    """Return each pair's images as the number of a set of digests, and the sets; set 0 is empty."""
+    code, written = distinct(texts["images"])
+    return code[pairs] + 1, [(), *map(read_digests, written.to_pylist())]
 
 
 def common_beginning(a: Int32, b: Int32) -> int:
-    """Tokens that two rows have in common at their beginning."""
+    """Count the tokens that two rows have in common at their beginning."""
     both = min(len(a), len(b))
     differs = np.flatnonzero(a[:both] != b[:both])
     return int(differs[0]) if len(differs) else both

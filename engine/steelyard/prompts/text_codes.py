@@ -37,17 +37,17 @@ class CodedTexts:
         code = form.astype(np.int64).reshape(count)
         for name in optional:
             code = 2 * code + (slots[name] >= 0)
-        found, kind = np.unique(code, return_inverse=True)
+        distinct_codes, kind = np.unique(code, return_inverse=True)
         kinds = []
-        for one in found.tolist():
+        for packed in distinct_codes.tolist():
             bits = range(len(optional) - 1, -1, -1)
-            filled = [name for name, bit in zip(optional, bits, strict=True) if one >> bit & 1]
-            kinds.append((one >> len(optional), tuple(filled)))
+            filled = [name for name, bit in zip(optional, bits, strict=True) if packed >> bit & 1]
+            kinds.append((packed >> len(optional), tuple(filled)))
         return cls(texts, slots, kind.reshape(-1), kinds)
 
 
 class TextTable:
-    """Distinct texts of several columns, one after the other; a column is coded once."""
+    """Distinct texts of several columns; each column is coded once."""
 
     def __init__(self) -> None:
         self._known: list[pa.Array] = []
@@ -55,33 +55,27 @@ class TextTable:
         self._codes: dict[str, Int64] = {}
 
     def add(self, texts: pa.Table, name: str) -> Int64:
-        """The column's rows as indices into all texts so far, -1 for null."""
+        """Return a column's rows as indices into all texts so far, -1 for null."""
         if name not in self._codes:
             both = ("response_a", "response_b") if name.startswith("response_") else (name,)
-            code, found = distinct(
-                pa.chunked_array(
-                    [chunk for one in both for chunk in texts[one].chunks], pa.string()
-                )
-            )
-            code = np.where(code < 0, -1, code + self._count)
-            for one, part in zip(both, np.split(code, len(both)), strict=True):
-                self._codes[one] = part
-            self._grow(found)
+            chunks = [chunk for column in both for chunk in texts[column].chunks]
+            code = self._add(pa.chunked_array(chunks, pa.string()))
+            self._codes |= zip(both, np.split(code, len(both)), strict=True)
         return self._codes[name]
 
     def add_texts(self, texts: list[str]) -> Int64:
-        """Indices of further texts."""
-        code, found = distinct(pa.chunked_array([pa.array(texts, pa.string())]))
-        code = code + self._count
-        self._grow(found)
+        """Return the indices of further texts."""
+        return self._add(pa.chunked_array([pa.array(texts, pa.string())]))
+
+    def _add(self, column: pa.ChunkedArray) -> Int64:
+        code, texts = distinct(column)
+        code = np.where(code < 0, -1, code + self._count)
+        self._known.append(texts)
+        self._count += len(texts)
         return code
 
-    def _grow(self, found: pa.Array) -> None:
-        self._known.append(found)
-        self._count += len(found)
-
     def compact(self, slots: dict[str, Int64]) -> tuple[list[str], dict[str, Int32]]:
-        """The texts that the slots show, and the slots' indices into those."""
+        """Return the texts that the slots show, and the slots' indices into those."""
         used = np.unique(np.concatenate(list(slots.values())))
         used = used[used >= 0]
         texts = pa.concat_arrays(self._known).take(pa.array(used)).to_pylist()
@@ -92,7 +86,7 @@ class TextTable:
 
 
 def distinct(texts: pa.ChunkedArray) -> tuple[Int64, pa.Array]:
-    """Indices into the distinct texts (-1: null), and those."""
+    """Return indices into the distinct texts (-1: null), and those texts."""
     coded = texts.combine_chunks()
     if isinstance(coded, pa.ChunkedArray):  # pyarrow keeps several chunks beyond 2 GiB
         coded = pa.concat_arrays(coded.chunks)

@@ -11,17 +11,17 @@ from steelyard.protocols.protocol import Protocol
 
 
 def protocol_names() -> list[str]:
-    """The built-in protocols' names, `pairwise` first."""
+    """Return the names of the built-in protocols, `pairwise` first."""
     names = sorted(path.stem for path in BUILTIN.glob("*.toml"))
     return sorted(names, key=lambda name: name != "pairwise")
 
 
 @cache
 def get_protocol(name: str) -> Protocol:
-    """A built-in protocol by its name, or the user's own by its file (NAME.toml).
+    """Return a built-in protocol by its name, or the user's own by its file (NAME.toml).
 
     Raises:
-        UsageError: there is none, or the file is no protocol.
+        UsageError: there is no such protocol, or the file does not hold one.
     """
     if name in protocol_names():
         return load_protocol(BUILTIN / f"{name}.toml")
@@ -30,5 +30,5 @@ def get_protocol(name: str) -> Protocol:
         return load_protocol(path)
     raise UsageError(
         f"no protocol is called {escape(name)!r}",
-        remedy=f"choose one of: {', '.join(protocol_names())}, or name a protocol file (*.toml)",
+        remedy=f"choose one of: {', '.join(protocol_names())}; or name a protocol file (*.toml)",
     )

@@ -1,9 +1,8 @@
-"""What is asked about a pair: the axes along which its prompts stand."""
+"""What is asked about a pair: the axes along which its prompts differ."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,13 +20,13 @@ class Criterion:
 
 @dataclass(frozen=True, slots=True)
 class AxisPosition:
-    """Where prompts stand on the axes; arrays of one length, numbers from 0."""
+    """Positions of prompts on the axes; arrays of one length, numbers from 0."""
 
     judge: Int64
     variant: Int64
     criterion: Int64
     sample: Int64
-    swapped: Int64  # 1: response_b stands first, or alone
+    swapped: Int64  # 1: response_b comes first, or alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +37,12 @@ class PromptAxes:
     prompt), criterion, sample, order.
 
     Attributes:
-        shows: see Protocol.
-        judges: how many.
-        variants: how many.
-        samples: how many.
-        criteria: of every pair; empty where there are none, or rows bring their own.
-        row_criteria: whether rows bring their own.
+        shows: "pair" or "response", as in a protocol.
+        judges: number of judges.
+        variants: number of variants of the prompt.
+        samples: number of samples per prompt.
+        criteria: of every pair; empty without criteria, or where rows have their own.
+        row_criteria: whether rows have their own criteria.
     """
 
     shows: str = "pair"
@@ -55,31 +54,20 @@ class PromptAxes:
 
     @property
     def orders(self) -> tuple[str, ...]:
-        """The words for the orders, that with response_a first before the other."""
+        """Names of the orders; in the first, response_a comes first."""
         return ORDERS[self.shows]
 
-    def place(self, at: Int64, count: Int64, orders: Int64) -> AxisPosition:
-        """Where prompts stand.
+    def locate(self, number: Int64, count: Int64, orders: Int64) -> AxisPosition:
+        """Find prompts on the axes.
 
         Args:
-            at: number of each prompt within its pair, from 0.
+            number: of each prompt within its pair, from 0.
             count: prompts of its pair.
-            orders: in how many orders its pair is shown; 1 for a response alone.
+            orders: number of orders in which its pair is shown; 1 for a single response.
         """
-        sample, inner = self.samples, orders
-        criteria = count // (self.judges * self.variants * sample * orders)
-        at, swapped = np.divmod(at, inner)
-        at, which = np.divmod(at, sample)
-        at, criterion = np.divmod(at, criteria)
-        judge, variant = np.divmod(at, self.variants)
-        return AxisPosition(judge, variant, criterion, which, swapped)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for run.json."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> PromptAxes:
-        """From plain values."""
-        criteria = tuple(Criterion(**one) for one in values["criteria"])
-        return cls(**{**values, "criteria": criteria})
+        criteria = count // (self.judges * self.variants * self.samples * orders)
+        rest, swapped = np.divmod(number, orders)
+        rest, sample = np.divmod(rest, self.samples)
+        rest, criterion = np.divmod(rest, criteria)
+        judge, variant = np.divmod(rest, self.variants)
+        return AxisPosition(judge, variant, criterion, sample, swapped)

@@ -1,4 +1,4 @@
-"""Protocol files: TOML -> Protocol, and the files of criteria and examples beside them."""
+"""Protocols from TOML files, and the files of criteria and examples that go with them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from steelyard.errors import UsageError, escape
+import msgspec
+
+from steelyard.errors import UsageError, did_you_mean, escape
 from steelyard.protocols.axes import Criterion
 from steelyard.protocols.protocol import IMAGES, SLOT, SLOT_COLUMNS, Example, Protocol
 from steelyard.protocols.rules import RULES
@@ -18,44 +20,29 @@ from steelyard.protocols.rules import RULES
 BUILTIN = Path(__file__).parent / "builtin"
 LARGEST = 1 << 20  # bytes of a file
 MOST_EXAMPLES = 64
-MOST_SAMPLES = 100
-
-_DEFAULTS: dict[str, Any] = {
-    "about": "",
-    "source": "",
-    "shows": "pair",
-    "answer": "label",
-    "combine": "preference",
-    "labels": (),
-    "scale": (),
-    "system": "",
-    "user": "",
-    "prefix": "",
-    "verdict": "",
-    "tag": "probability",
-    "range": (1.0, 10.0),
-    "max_tokens": 512,
-    "samples": 1,
-    "temperature": 0.0,
-    "tie_band": 0.0,
-}
-_SHOWS = ("pair", "response")
+# Keys of a protocol file.
+_KEYS = tuple(entry.name for entry in fields(Protocol) if entry.name not in {"name", "place"})
 
 
 def load_protocol(path: Path) -> Protocol:
-    """A protocol from its file.
+    """Read a protocol from its file.
 
     Raises:
         UsageError: the file cannot be read, a key is unknown or missing, or a value is wrong.
     """
     values = _read(path)
     for key in values:
-        if key not in _DEFAULTS:
-            near = get_close_matches(key, _DEFAULTS, n=2) or list(_DEFAULTS)
-            raise _wrong(path, f"unknown key {escape(key)!r}", f"known: {', '.join(near)}")
-    checked = {key: _typed(path, key, value) for key, value in values.items()}
-    checked = {"max_tokens": 1} | checked if checked.get("answer", "label") == "label" else checked
-    protocol = Protocol(name=path.stem, place=str(path), **{**_DEFAULTS, **checked})
+        if key not in _KEYS:
+            remedy = did_you_mean(key, _KEYS, f"known: {', '.join(_KEYS)}")
+            raise _wrong(path, f"unknown key {escape(key)!r}", remedy)
+    if values.get("answer", "label") == "label":
+        values = {"max_tokens": 1} | values
+    try:
+        given = msgspec.convert({**values, "name": path.stem, "place": str(path)}, Protocol)
+    except msgspec.ValidationError as error:
+        cause = f"a value is wrong: {escape(error, 200)}"
+        raise _wrong(path, cause, "see docs/protocols.md for all keys") from None
+    protocol = replace(given)  # msgspec sets given fields only, and run.json holds all
     _check(protocol, path)
     return protocol
 
@@ -64,13 +51,11 @@ def _check(protocol: Protocol, path: Path) -> None:
     rule = RULES.get(protocol.combine)
     if rule is None:
         raise _wrong(path, f"`combine` is {escape(protocol.combine)!r}", f"use {', '.join(RULES)}")
-    if protocol.shows not in _SHOWS:
-        raise _wrong(path, f"`shows` is {escape(protocol.shows)!r}", "use pair or response")
     if protocol.shows not in rule.shows or protocol.answer not in rule.answers:
         raise _wrong(
             path,
             f"the rule {protocol.combine} cannot combine {protocol.answer} of {protocol.shows}s",
-            f"it takes {' or '.join(rule.answers)} of a {' or a '.join(rule.shows)}",
+            f"it takes {' or '.join(rule.answers)} of {' or '.join(f'{x}s' for x in rule.shows)}",
         )
     if rule.labels is not None and len(protocol.labels) != rule.labels:
         raise _wrong(
@@ -84,7 +69,7 @@ def _check(protocol: Protocol, path: Path) -> None:
     ]
     if len(set(labels)) != len(labels):
         raise _wrong(
-            path, "a label comes twice", "give each answer a label that no case tells apart"
+            path, "a label comes twice", "give labels that differ by more than upper and lower case"
         )
     if protocol.combine == "scale" and (
         len(protocol.scale) != len(protocol.labels) or len(protocol.labels) < 2
@@ -92,27 +77,17 @@ def _check(protocol: Protocol, path: Path) -> None:
         raise _wrong(path, "`scale` and `labels` do not match", "give each label its score")
     if protocol.answer == "reasons" and not protocol.verdict:
         raise _wrong(path, "`verdict` is missing", "give the text that opens a forced verdict")
-    if protocol.samples < 1 or protocol.max_tokens < 1 or protocol.temperature < 0:
-        raise _wrong(path, "samples, max_tokens or temperature is out of range", "see docs")
     if protocol.samples > 1 and (protocol.answer == "label" or protocol.temperature == 0):
-        raise _wrong(path, "samples that cannot differ", "samples need a text and a temperature")
-    if len(protocol.range) != 2 or protocol.range[0] >= protocol.range[1]:
-        raise _wrong(path, "`range` is no range", "give least and greatest score")
+        raise _wrong(path, "the samples cannot differ", "samples need a text and a temperature")
+    if protocol.range[0] >= protocol.range[1]:
+        raise _wrong(path, "`range` is not a range", "give the lowest and the highest score")
     if protocol.tie_band and protocol.has_tie_label:
-        raise _wrong(path, "`tie_band` beside a label for a tie has no effect", "leave it out")
-    if protocol.tie_band < 0:
-        raise _wrong(path, "`tie_band` is negative", "0: only equal sides tie")
-    _check_texts(protocol, path)
-    _check_slots(protocol, path)
-
-
-def _check_texts(protocol: Protocol, path: Path) -> None:
+        raise _wrong(path, "`tie_band` has no effect next to a label for a tie", "leave it out")
     if not all(label.strip() for label in protocol.labels):
         raise _wrong(path, "a label is empty", "give each answer a label")
-    if protocol.samples > MOST_SAMPLES:
-        raise _wrong(path, f"{protocol.samples} samples", f"at most {MOST_SAMPLES}")
     if any(SLOT.search(text) for text in (protocol.system, protocol.user, protocol.prefix)):
-        raise _wrong(path, "a slot's mark stands in the text", "write {{ name }} in the template")
+        raise _wrong(path, "the text contains the mark of a slot", "write {{ name }} instead")
+    _check_slots(protocol, path)
 
 
 def _check_slots(protocol: Protocol, path: Path) -> None:
@@ -136,65 +111,61 @@ def _check_slots(protocol: Protocol, path: Path) -> None:
 
 
 def load_criteria(path: Path) -> tuple[Criterion, ...]:
-    """Weighted criteria from TOML, JSON or YAML: a list `criteria` of texts or text and weight.
+    """Read weighted criteria: a list `criteria` of texts, or of tables with text and weight.
 
     Raises:
-        UsageError: the file cannot be read, or holds no criteria.
+        UsageError: the file cannot be read, or does not hold criteria.
     """
-    found = _only(path, _read(path), "criteria").get("criteria")
-    if not isinstance(found, list) or not found:
+    listed = _only(path, _read(path), "criteria").get("criteria")
+    if not isinstance(listed, list) or not listed:
         raise _wrong(path, "there is no list `criteria`", "see docs/protocols.md for an example")
-    criteria = []
-    for number, entry in enumerate(found, 1):
-        one = {"text": entry} if isinstance(entry, str) else entry
-        weight = one.get("weight", 1) if isinstance(one, dict) else None
-        text = one.get("text") if isinstance(one, dict) else None
-        if (
-            not isinstance(text, str)
-            or not text.strip()
-            or isinstance(weight, bool)
-            or not isinstance(weight, int | float)
-            or not 0 < weight < 1e6
-        ):
-            raise _wrong(
-                path, f"criterion {number} is none", "give a text, and a weight above 0 or none"
-            )
-        _only(path, one, "text", "weight", place=f" of criterion {number}")
-        criteria.append(Criterion(text.strip(), float(weight)))
-    return tuple(criteria)
+    return tuple(_criterion(path, number, entry) for number, entry in enumerate(listed, 1))
+
+
+def _criterion(path: Path, number: int, entry: object) -> Criterion:
+    table = entry if isinstance(entry, dict) else {"text": entry}
+    text, weight = table.get("text"), table.get("weight", 1)
+    if not (isinstance(text, str) and text.strip() and _is_number(weight) and 0 < weight < 1e6):
+        raise _wrong(
+            path,
+            f"criterion {number} is not a text with a weight above 0",
+            "give a text, and a weight if it is not 1",
+        )
+    _only(path, table, "text", "weight", place=f" of criterion {number}")
+    return Criterion(text.strip(), float(weight))
 
 
 def load_examples(path: Path, labels: tuple[str, ...]) -> tuple[Example, ...]:
-    """Worked examples from TOML, JSON or YAML: a list `examples` of tables of texts.
+    """Read worked examples: a list `examples` of tables of texts.
 
     Raises:
-        UsageError: the file cannot be read, holds none, or a verdict that is no label.
+        UsageError: the file cannot be read or has no examples, or a verdict is not a label.
     """
-    found = _only(path, _read(path), "examples").get("examples")
-    if not isinstance(found, list) or not 0 < len(found) <= MOST_EXAMPLES:
+    listed = _only(path, _read(path), "examples").get("examples")
+    if not isinstance(listed, list) or not 0 < len(listed) <= MOST_EXAMPLES:
         raise _wrong(path, "there is no list `examples`", f"give 1 to {MOST_EXAMPLES} of them")
     examples = []
-    for number, entry in enumerate(found, 1):
+    for number, entry in enumerate(listed, 1):
         if not isinstance(entry, dict) or not all(isinstance(v, str) for v in entry.values()):
-            raise _wrong(path, f"example {number} is no table of texts", "see docs/protocols.md")
+            raise _wrong(path, f"example {number} is not a table of texts", "see docs/protocols.md")
         if labels and entry.get("verdict") not in labels:
             raise _wrong(
-                path, f"the verdict of example {number} is no label", f"use {', '.join(labels)}"
+                path, f"the verdict of example {number} is not a label", f"use {', '.join(labels)}"
             )
         texts = {key: value.strip() for key, value in entry.items() if key != "category"}
         category = entry.get("category", "").strip()
         examples.append(Example(texts, category or None))
-    if all(one.category is not None for one in examples):
+    if all(example.category is not None for example in examples):
         raise _wrong(
             path,
-            "every example has a category: rows of no such category would see none",
+            "every example has a category: rows of other categories would see no example",
             "give at least one example without a category, for all other rows",
         )
     return tuple(examples)
 
 
 def _only(path: Path, values: dict[str, Any], *known: str, place: str = "") -> dict[str, Any]:
-    """The values, if they have no other keys than these."""
+    """Return the values, if they have no other keys than these."""
     for key in values:
         if key not in known:
             raise _wrong(path, f"unknown key {escape(key)!r}{place}", f"known: {', '.join(known)}")
@@ -204,11 +175,11 @@ def _only(path: Path, values: dict[str, Any], *known: str, place: str = "") -> d
 def _read(path: Path) -> dict[str, Any]:
     try:
         if not path.is_file():
-            raise _wrong(path, "it cannot be read: it is no file", "check the path")
+            raise _wrong(path, "it cannot be read: there is no such file", "check the path")
         with path.open("rb") as stream:
             raw = stream.read(LARGEST + 1)
         if len(raw) > LARGEST:
-            raise _wrong(path, "the file is too large", f"at most {LARGEST:,} bytes")
+            raise _wrong(path, "the file is too large", f"shorten it to {LARGEST:,} bytes")
         values = _parse(path, raw.decode("utf-8-sig"))
     except OSError as error:
         cause = error.strerror or str(error)
@@ -216,7 +187,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _wrong(path, f"it cannot be read: {escape(error, 200)}", "correct it") from None
     if not isinstance(values, Mapping):
-        raise _wrong(path, "it holds no table", "see docs/protocols.md for an example")
+        raise _wrong(path, "it does not hold a table", "see docs/protocols.md for an example")
     return dict(values)
 
 
@@ -233,23 +204,9 @@ def _parse(path: Path, text: str) -> Any:  # noqa: ANN401 - whatever the file ho
     return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
 
 
-def _typed(path: Path, key: str, value: Any) -> Any:  # noqa: ANN401
-    default = _DEFAULTS[key]
-    if isinstance(default, tuple) and isinstance(value, list):
-        texts = key == "labels"
-        if all(isinstance(one, str) if texts else _is_number(one) for one in value):
-            return tuple(value) if texts else tuple(map(float, value))
-    elif isinstance(default, float) and _is_number(value):
-        return float(value)
-    elif type(value) is type(default):
-        return value
-    raise _wrong(path, f"`{key}` has the wrong type", f"give a {type(default).__name__}")
-
-
-def _is_number(value: object) -> bool:
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return plain and math.isfinite(value)  # type: ignore[arg-type]
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _wrong(path: Path, cause: str, remedy: str) -> UsageError:
-    return UsageError(cause, place=str(path), effect="nothing was read", remedy=remedy)
+    return UsageError(cause, place=str(path), remedy=remedy)

@@ -1,6 +1,6 @@
-"""What a template may hold: a whitelist over Jinja's syntax tree, and the environment behind it.
+"""What a template may hold: a whitelist over Jinja's syntax tree, and the environment for it.
 
-Only `sandbox` imports this module, and only when there is a template to read: it takes Jinja in.
+Only `sandbox` imports this module, and only to read a template: importing Jinja takes time.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _WORDS: dict[type[nodes.Node], str] = {
 
 
 class AbsentError(Exception):
-    """A template printed what it has no value for; never reaches a user."""
+    """A template printed a name without a value; no user sees this error."""
 
 
 class Absent(Undefined):
@@ -70,7 +70,7 @@ class Absent(Undefined):
 
 
 def environment() -> ImmutableSandboxedEnvironment:
-    """Jinja with nothing in it: no loader, global, filter or test."""
+    """Make an empty Jinja environment: no loader, global, filter or test."""
     made = ImmutableSandboxedEnvironment(
         autoescape=False,
         trim_blocks=True,
@@ -85,7 +85,7 @@ def environment() -> ImmutableSandboxedEnvironment:
 
 @dataclass(slots=True)
 class Grammar:
-    """Walks a syntax tree, refuses what is not on the whitelist, and notes the names.
+    """Walks a syntax tree, refuses what is not on the whitelist, and collects the names.
 
     `names` are the variables that the template uses; `printed` is the first line of each printed
     variable or field.
@@ -98,10 +98,10 @@ class Grammar:
     _count: int = 0
 
     def parse(self, source: str) -> nodes.Template:
-        """The tree of a source.
+        """Parse a source and check its tree.
 
         Raises:
-            UsageError: the source is not Jinja, or has what the whitelist lacks.
+            UsageError: the source is not Jinja, or the whitelist refuses a part of it.
         """
         try:
             tree = environment().parse(source)
@@ -115,9 +115,9 @@ class Grammar:
         return tree
 
     def error(self, cause: str, line: int | None = None) -> UsageError:
-        """A refusal, with the line where it is known."""
-        at = f"line {line}: " if line else ""
-        return UsageError(at + cause, place=self.place, remedy=ALLOWED)
+        """Return a refusal, with the line if that is known."""
+        prefix = f"line {line}: " if line else ""
+        return UsageError(prefix + cause, place=self.place, remedy=ALLOWED)
 
     def _refusal(self, node: nodes.Node) -> UsageError:
         word = next((words for kind, words in _WORDS.items() if isinstance(node, kind)), "this")
@@ -165,7 +165,7 @@ class Grammar:
         self._enter(node, DEEPEST)
         name = self._value(node)
         if name in (LIST, ITEM, LOOP):
-            raise self.error(f"{name} is no text and cannot be printed", node.lineno)
+            raise self.error(f"{name} is not a text and cannot be printed", node.lineno)
         self.printed.setdefault(name, node.lineno)
 
     def _condition(self, node: nodes.Node, depth: int) -> None:
@@ -179,7 +179,7 @@ class Grammar:
             self._value(node)
 
     def _value(self, node: nodes.Node) -> str:
-        """The variable or field that an expression is; anything else is refused."""
+        """Return the variable or field that an expression names; refuse anything else."""
         if isinstance(node, nodes.Name):
             self._name(node)
             return node.name

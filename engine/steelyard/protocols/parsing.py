@@ -1,8 +1,8 @@
 """What a judge's text says: a label, two scores, or a probability. Pure functions.
 
 A text that cannot be read with certainty gives None, and the caller makes an error read of it:
-never a tie, never a default. What stands in `<think>...</think>` does not count. Every repetition
-in a pattern is bounded, so that reading takes time linear in the text.
+never a tie, never a default. Text inside `<think>...</think>` does not count. Every repetition in a
+pattern is bounded, so that reading takes time linear in the text.
 """
 
 # ruff: noqa: RUF001 - the punctuation of other scripts is meant
@@ -31,7 +31,7 @@ _LONE = re.compile(
     r"(?P<between>\s{0,2}[,;|&，、]\s{0,3}|\s{1,2}(?i:and|vs\.?|und|et|y)\s{1,2}|\s{1,4})"
     rf"{_OPEN}{_SCORE.format('b')}{_CLOSE}(?P<both>,?\s(?i:respectively))?[.。!]?{_CLOSE}"
 )
-# A score beside the name of its response: "Assistant A's score: 8", "| B | 7 |", "score_b": 7.
+# A score next to the name of its response: "Assistant A's score: 8", "| B | 7 |", "score_b": 7.
 _NAMED = re.compile(
     rf"(?:(?<![A-Za-z0-9])(?:{NOUNS}|(?i:score|rating))(?:[\s*]{{0,3}}|_)"
     r"(?P<side>(?<=_)[ab]|[AB12])"
@@ -45,7 +45,7 @@ _NAMED = re.compile(
 )
 _SIDE = re.compile(r"(?<!\w)[AB](?!\w)")
 _FINAL = re.compile(r"(?<!\w)(?:final|overall|total)(?!\w)", re.IGNORECASE)
-# After a number that is no score of the whole: of one criterion among several ("8 for accuracy, 6
+# After a number that is not an overall score: of one criterion among several ("8 for accuracy, 6
 # for clarity"), or the first item of a list ("1. correct 2. clear").
 _FOR = r"\s{1,2}(?i:for|on|in)\b"
 _CRITERION = re.compile(rf"{_FOR}[^\n]{{0,200}}?(?<![\w.])[0-9]{{1,4}}(?:[./][0-9]{{1,4}})?{_FOR}")
@@ -58,44 +58,45 @@ _Pair = tuple[tuple[str, str | None], tuple[str, str | None]]  # two of a number
 
 
 def find_label(text: str, labels: Sequence[str]) -> tuple[int, int] | None:
-    """The label that a judge's text gives as its verdict.
+    """Find the label that a judge's text gives as its verdict.
 
     The strongest kind of mark that occurs decides. From strong to weak: `[[A]]`; "Verdict: A" and
     "The better response is Response A"; a last line that is a label or ends with ": A"; "Response
     B is better", "I prefer A", "Answer: B"; `**A**`; a label that opens the text ("A. Because").
-    Marks of one kind that name different labels, or something that is no label, are no verdict.
+    Marks of one kind that name different labels, or something other than a label, are not a
+    verdict.
 
     Args:
         text: what the judge wrote, its reasons included.
         labels: the protocol's labels, at least one; single characters are case-sensitive.
 
     Returns:
-        Index into `labels`, and the offset in `text` at which the label itself starts in the last
+        index into `labels`, and the offset in `text` at which the label itself starts in the last
         such mark. None where the text gives no verdict, or more than one.
     """
     answer, start = _answer(text)
     known = {_folded(label): index for index, label in enumerate(labels)}
     for kind in kinds(tuple(labels)):
         marks = [
-            (found.start("label"), known.get(_folded(found["label"] or "")))
+            (match.start("label"), known.get(_folded(match["label"] or "")))
             for pattern in kind.patterns
-            for found in pattern.finditer(answer)
-            if kind.unless is None or not kind.unless.search(_before(answer, found))
+            for match in pattern.finditer(answer)
+            if kind.unless is None or not kind.unless.search(_before(answer, match))
         ]
         if marks:
-            at, index = max(marks, key=lambda mark: mark[0])
+            offset, index = max(marks, key=lambda mark: mark[0])
             agreed = all(other == index for _, other in marks)
-            return (index, start + at) if agreed and index is not None else None
+            return (index, start + offset) if agreed and index is not None else None
     return None
 
 
 def _answer(text: str) -> tuple[str, int]:
-    """The text without thinking and outer white space, and the offset at which it starts.
+    """Return the text without thinking and outer white space, and the offset of its start.
 
-    What ends with `</think>` is thinking even if nothing opens it: some chat templates open it in
-    the prompt. Thinking that never ends was cut off, and has no answer after it.
+    Everything before `</think>` is thinking even if nothing opens it: some chat templates open it
+    in the prompt. Thinking that never ends was cut off, and no answer follows it.
     """
-    start = max((found.end() for found in _THINK_ENDS.finditer(text)), default=0)
+    start = max((match.end() for match in _THINK_ENDS.finditer(text)), default=0)
     opened = _THINK_OPENS.search(text, start)
     answer = text[start : opened.start() if opened else len(text)]
     stripped = answer.lstrip(_BLANK)
@@ -106,45 +107,46 @@ def _folded(label: str) -> str:
     return label if len(label) == 1 else label.casefold()
 
 
-def _before(text: str, found: re.Match[str]) -> str:
-    end = found.end() if found["label"] is None else found.start("label")
-    return text[max(0, found.start() - BEFORE) : end]
+def _before(text: str, match: re.Match[str]) -> str:
+    end = match.end() if match["label"] is None else match.start("label")
+    return text[max(0, match.start() - BEFORE) : end]
 
 
 def two_scores(text: str, low: float, high: float) -> tuple[float, float] | None:
-    """The two scores that a judge's text gives to the responses, in the order shown.
+    """Find the two scores that a judge's text gives to the responses, in the order shown.
 
-    Scores stand alone in the first or the last line ("8 7", "Scores: 8, 7", "8.5/10 and 7/10"), or
-    each beside a name ("Assistant A: 8", "The score of Assistant 2: 7"). Where both are there they
-    have to agree, unless the last line calls its scores final, overall or total. Scores of several
-    criteria ("A: 8 for accuracy, 6 for clarity") are none of the whole.
+    Scores are alone in the first or the last line ("8 7", "Scores: 8, 7", "8.5/10 and 7/10"), or
+    each is next to a name ("Assistant A: 8", "The score of Assistant 2: 7"). Where a text has both
+    they must agree, unless the last line calls its scores final, overall or total. Scores of
+    several criteria ("A: 8 for accuracy, 6 for clarity") are not overall scores.
 
     Args:
         text: what the judge wrote, its reasons included.
         low: the lowest score of the scale.
-        high: the highest; a scale that the text names ("4/5") has to be this one.
+        high: the highest; a scale that the text names ("4/5") must end here.
 
     Returns:
-        Scores in [low, high], or None: one score or none, out of range, or contradictory.
+        scores in [low, high]; None if there are fewer than two, or they are out of range or
+        contradictory.
     """
     answer, _ = _answer(text)
-    found = _final_pair(answer) or [*_lone_pairs(answer), *_named_pair(answer)]
-    if not found or len({(float(a), float(b)) for (a, _), (b, _) in found}) > 1:
+    pairs = _final_pair(answer) or [*_lone_pairs(answer), *_named_pair(answer)]
+    if not pairs or len({(float(a), float(b)) for (a, _), (b, _) in pairs}) > 1:
         return None
-    first, second = (float(number) for number, _ in found[0])
-    scales = {float(scale) for _, scale in found[0] if scale is not None}
+    first, second = (float(number) for number, _ in pairs[0])
+    scales = {float(scale) for _, scale in pairs[0] if scale is not None}
     fits = low <= first <= high and low <= second <= high and scales <= {float(high)}
     return (first, second) if fits else None
 
 
 def _final_pair(answer: str) -> list[_Pair]:
-    """The two scores of the last line, where it calls them those of the whole."""
+    """Return the two scores of the last line, if it calls them final, overall or total."""
     last = answer.rstrip().rpartition("\n")[2].strip()
     return _pairs_in([last]) if _FINAL.search(last[:80]) else []
 
 
 def _lone_pairs(answer: str) -> list[_Pair]:
-    """Two scores that stand alone in the first line, the last line, or all that there is."""
+    """Return two scores that are alone in the first line, the last line, or the whole text."""
     lines = [line for piece in answer.splitlines() if (line := piece.strip())]
     if len(lines) > 1 and lines[0].endswith((":", "：")):
         del lines[0]
@@ -170,7 +172,7 @@ def _is_about_both(match: re.Match[str]) -> bool:
 
 
 def _named_pair(answer: str) -> list[_Pair]:
-    """A score of each response; nothing where one has several different ones or none."""
+    """Return a score for each response; nothing if a response has no score, or several."""
     first: set[tuple[str, str | None]] = set()
     second: set[tuple[str, str | None]] = set()
     marks = [*_NAMED.finditer(answer)]
@@ -184,23 +186,23 @@ def _named_pair(answer: str) -> list[_Pair]:
 
 
 def probability(text: str, tag: str) -> float | None:
-    """The probability in the last complete `<tag>...</tag>` of a judge's text.
+    """Find the probability in the last complete `<tag>...</tag>` of a judge's text.
 
     Args:
         text: what the judge wrote; thinking does not count.
         tag: the tag's name, any case in the text.
 
     Returns:
-        A number in [0, 1], also from "73%" and "0,73". None without such a tag, and where it holds
+        a number in [0, 1], also from "73%" and "0,73"; None without such a tag, or if it holds
         anything else.
     """
     answer, _ = _answer(text)
     name = re.escape(tag)
-    ends = [found.start() for found in re.finditer(rf"</\s?{name}\s?>", answer, re.IGNORECASE)]
+    ends = [match.start() for match in re.finditer(rf"</\s?{name}\s?>", answer, re.IGNORECASE)]
     if not ends:
         return None
     opened = [
-        found.end() for found in re.finditer(rf"<{name}\s?>", answer[: ends[-1]], re.IGNORECASE)
+        match.end() for match in re.finditer(rf"<{name}\s?>", answer[: ends[-1]], re.IGNORECASE)
     ]
     if not opened:
         return None

@@ -70,7 +70,7 @@ BEFORE = 80  # characters before a mark in which those words are looked for
 class Kind:
     """Marks of one strength: patterns with a group `label`, and what must not come before it.
 
-    A mark without `label` names none.
+    A mark whose group `label` is empty names no label.
     """
 
     patterns: tuple[re.Pattern[str], ...]
@@ -79,7 +79,7 @@ class Kind:
 
 @lru_cache(maxsize=64)
 def kinds(labels: tuple[str, ...]) -> tuple[Kind, ...]:
-    """The kinds of marks for these labels, the strongest first."""
+    """Return the kinds of marks for these labels, the strongest first."""
     forms = "|".join(
         re.escape(label) if len(label) == 1 else rf"(?i:{re.escape(label)})"
         for label in sorted(labels, key=len, reverse=True)

@@ -1,7 +1,7 @@
 """What a judging protocol is: a template, what its prompts show, and how answers are read.
 
-The next protocol is one short TOML file in `builtin/`, or a user's own; `files.py` reads them, and
-`combine.py` says how the reads of a pair become a verdict.
+A new protocol is a short TOML file in `builtin/`, or a user's own; `files.py` reads it, and
+`rules.py` defines how the reads of a pair become a verdict.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated, Literal
 
-from steelyard.core.schemas import Message
+from msgspec import Meta
+
 from steelyard.protocols import sandbox
 
-# Marks that stand for data while a template is rendered; it never sees data itself.
+# Marks that stand for data while a template is rendered: a template never sees data itself.
 SLOT = re.compile(r"\[\[slot:([A-Za-z_0-9]+)\]\]")
 
-# Where the images stand, before the text of the user message; no template names it.
+# The slot of the images, before the text of the user message; no template names it.
 IMAGES = "images"
 
-# The text column behind each slot, where response_a is shown (first), and where response_b is.
+# The text columns of each slot, for prompts that show response_a first (or alone), or response_b.
 SLOT_COLUMNS: dict[str, tuple[str, str]] = {
     "instruction": ("instruction", "instruction"),
     "system": ("system", "system"),
@@ -73,14 +75,27 @@ CONTEXT = """\
 """
 
 
+_LARGEST = 1e9
+_Number = Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
+
+
 def slot(name: str) -> str:
-    """The mark of a slot in a template."""
+    """Return the mark of a slot in a template."""
     return f"[[slot:{name}]]"
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message; `content` may hold slot marks."""
+
+    role: str  # system, user or assistant
+    content: str
+    images: int = 0  # shown before its text
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
-    """A worked example for a prompt; rows of its category see it, all rows where it has none."""
+    """A worked example; rows of its category see it, or all rows if it has no category."""
 
     fields: Mapping[str, str]
     category: str | None = None
@@ -90,54 +105,57 @@ class Example:
 class Protocol:
     """A way of judging; each field is a key of a protocol file (docs/protocols.md).
 
+    run.json holds the fields in this order.
+
     Attributes:
-        name: as users call it.
-        about: one line.
+        name: what users call it.
+        about: description in one line.
         source: who defined it.
-        shows: "pair": prompts in both orders. "response": a prompt for each response.
-        answer: how it is read: "label", "reasons", "scores" or "probability" (records.Answer).
-        combine: the rule of combine.py that makes a verdict of the reads.
+        shows: "pair": prompts in both orders. "response": one prompt per response.
+        answer: how it is read: "label", "reasons", "scores" or "probability" (core.judges.Answer).
+        combine: the rule in `rules.py` that turns reads into a verdict.
         labels: the answer options, in the order that the rule expects.
         scale: for `combine = "scale"`: the score of each label.
-        system: Jinja, may be empty.
-        user: Jinja.
-        prefix: text with which the judge's answer is begun.
-        verdict: for reasons: text that opens the verdict where the judge's names none.
+        system: template of the system message; may be empty.
+        user: template of the user message.
+        prefix: text with which the judge's answer begins.
+        verdict: for reasons: text that opens the verdict where the judge's text has none.
         tag: for probability: around the number.
-        range: for scores: least and greatest.
-        max_tokens: of what the judge writes.
+        range: for scores: the lowest and the highest.
+        max_tokens: the judge writes at most.
         samples: how often each prompt is asked.
         temperature: 0: the likeliest text.
-        tie_band: see `combine.winner`.
+        tie_band: sides that differ by no more are a tie (`rules.winner`).
         place: the file.
     """
 
     name: str
-    about: str
-    source: str
-    shows: str
-    answer: str
-    combine: str
-    labels: tuple[str, ...]
-    scale: tuple[float, ...]
-    system: str
-    user: str
-    prefix: str
-    verdict: str
-    tag: str
-    range: tuple[float, ...]
-    max_tokens: int
-    samples: int
-    temperature: float
-    tie_band: float
-    place: str
+    about: str = ""
+    source: str = ""
+    shows: Literal["pair", "response"] = "pair"
+    answer: str = "label"
+    combine: str = "preference"
+    labels: tuple[str, ...] = ()
+    scale: tuple[_Number, ...] = ()
+    system: str = ""
+    user: str = ""
+    prefix: str = ""
+    verdict: str = ""
+    tag: str = "probability"
+    range: tuple[_Number, _Number] = (1.0, 10.0)
+    max_tokens: Annotated[int, Meta(ge=1)] = 512
+    samples: Annotated[int, Meta(ge=1, le=100)] = 1
+    temperature: Annotated[float, Meta(ge=0, le=_LARGEST)] = 0.0
+    tie_band: Annotated[float, Meta(ge=0, le=_LARGEST)] = 0.0
+    place: str = ""
 
     @cached_property
     def names(self) -> frozenset[str]:
         """The variables of its templates."""
         texts = (self.system, self.user)
-        found = [sandbox.names(_whole(text), place=self.place) for text in texts]
-        return frozenset().union(*found)
+        return frozenset().union(
+            *(sandbox.names(_with_context(text), place=self.place) for text in texts)
+        )
 
     @property
     def optional(self) -> tuple[str, ...]:
@@ -152,7 +170,7 @@ class Protocol:
 
     @property
     def has_tie_label(self) -> bool:
-        """Whether its judge answers with a tie of its own, so that a tie band has no effect."""
+        """Whether the judge can answer with a tie, so that a tie band has no effect."""
         return self.combine == "tie"
 
     @property
@@ -166,7 +184,7 @@ class Protocol:
         examples: tuple[Mapping[str, str], ...] = (),
         images: int = 0,
     ) -> list[Message]:
-        """The chat for rows that have the optional texts named in `present`.
+        """Return the chat for rows that have the optional texts named in `present`.
 
         Args:
             present: some of `optional`.
@@ -174,7 +192,7 @@ class Protocol:
             images: before the user's text, which then begins with the mark of IMAGES.
 
         Raises:
-            UsageError: a template is none, or does what templates may not do.
+            UsageError: a template is not Jinja, or holds what templates may not hold.
         """
         values: dict[str, str | tuple[Mapping[str, str], ...]] = {
             name: slot(name) for name in (*self.required, *present)
@@ -182,7 +200,7 @@ class Protocol:
         if self.has_examples:
             values["examples"] = examples
         texts = [
-            sandbox.render(_whole(text), values, place=self.place).strip()
+            sandbox.render(_with_context(text), values, place=self.place).strip()
             for text in (self.system, self.user)
         ]
         roles = ("system", "user")
@@ -192,5 +210,5 @@ class Protocol:
         return chat
 
 
-def _whole(template: str) -> str:
+def _with_context(template: str) -> str:
     return template.replace("{{ context }}\n", CONTEXT).replace("{{ context }}", CONTEXT)

@@ -1,7 +1,7 @@
-"""How the reads of a pair become a verdict: SQL, the one definition for live views and compaction.
+"""How the reads of a pair become a verdict: the one definition, in SQL, for all databases.
 
 A rule has two parts. `answer` gives values of each read: expressions over a read's columns,
-`scale`, and `swapped` (response_b stood first, or alone). `verdict` combines them: aggregates over
+`scale`, and `swapped` (response_b came first, or alone). `verdict` combines them: aggregates over
 the pair's answers, each with the `weight` of its criterion.
 """
 
@@ -10,9 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # P(first label) among two labels etc.; label_logprobs counts from 1.
-_FIRST, _SECOND, _THIRD = (f"label_logprobs[{at}]" for at in (1, 2, 3))
+_FIRST, _SECOND, _THIRD = (f"label_logprobs[{n}]" for n in (1, 2, 3))
+_A, _B = "NOT swapped", "swapped"
+_TOTAL = f"(exp({_FIRST}) + exp({_SECOND}) + exp({_THIRD}))"
+_SCALE = "list_sum(list_transform(label_logprobs, lambda x: exp(x)))"
+ROUNDING = 1e-9  # of means: 6.35 - 5.85 is a little more than a half
 
-# Every verdict has these columns, NULL where a rule has no such thing.
+# Every verdict has these columns, NULL where its rule does not define them.
 COLUMNS = (
     "preference_ab",
     "preference_ba",
@@ -33,11 +37,11 @@ class Rule:
         shows: what the prompts may show (Protocol.shows).
         answers: kinds of answers that it takes (Answer.kind).
         labels: how many there must be; None: any number.
-        about: one line.
+        about: description in one line.
         answer: values of each read, as (name, SQL).
         verdict: values of a pair, as (one of COLUMNS, SQL).
         band: what `tie_band` is measured on: "preference" or "score".
-        missing_is_no: whether an answer without a read has the values 0 instead of spoiling all.
+        missing_is_no: whether an answer without a read counts as 0; else it spoils the verdict.
     """
 
     shows: tuple[str, ...]
@@ -51,7 +55,7 @@ class Rule:
 
 
 def sigmoid(logit: str) -> str:
-    """SQL of 1 / (1 + exp(-x)), NULL for NULL; past 700 the exponential would overflow."""
+    """Write 1 / (1 + exp(-x)) in SQL, NULL for NULL; past 700 the exponential would overflow."""
     return (
         f"CASE WHEN {logit} < -700 THEN 0.0 WHEN {logit} > 700 THEN 1.0"
         f" ELSE 1 / (1 + exp(-({logit}))) END"
@@ -59,24 +63,18 @@ def sigmoid(logit: str) -> str:
 
 
 def _mean(value: str, where: str = "") -> str:
-    """The weighted mean over a pair's answers, or those `where` something holds."""
+    """Write the weighted mean over a pair's answers, or those `where` a condition holds."""
     only = f"{value} IS NOT NULL" + (f" AND {where}" if where else "")
     return f"(sum(weight * {value}) FILTER (WHERE {only}) / sum(weight) FILTER (WHERE {only}))"
 
 
 def _balanced(value: str) -> str:
-    """The mean of both orders' means: where texts could not be parsed, they differ in number."""
+    """Write the mean of both orders' means: unparsable texts leave them unequal in number."""
     return f"(({_mean(value, _A)} + {_mean(value, _B)}) / 2)"
 
 
 def _turned(same: str, other: str) -> str:
     return f"CASE WHEN swapped THEN {other} ELSE {same} END"
-
-
-_A, _B = "NOT swapped", "swapped"
-ROUNDING = 1e-9  # of means: 6.35 - 5.85 is a little more than a half
-_TOTAL = f"(exp({_FIRST}) + exp({_SECOND}) + exp({_THIRD}))"
-_SCALE = "list_sum(list_transform(label_logprobs, lambda x: exp(x)))"
 
 
 def _sides(column: str, value: str) -> tuple[tuple[str, str], ...]:
@@ -181,11 +179,11 @@ RULES = {
 
 
 def winner(preference: str, tie: str, scores: tuple[str, str] | None, band: float) -> str:
-    """SQL of the side that wins: 'a', 'b' or 'tie'.
+    """Write the side that wins in SQL: 'a', 'b' or 'tie'.
 
-    Where there is a probability of a tie (`tie` is not NULL), the likeliest of the three. Else a
-    tie where both sides differ by no more than the band: in score points where there are scores,
-    else as the preference's distance from 0.5.
+    With a probability of a tie (`tie` is not NULL) the likeliest of the three wins. Else sides that
+    differ by no more than the band are a tie: in score points where there are scores, else in the
+    preference's distance from 0.5.
     """
     measure = f"{preference} - 0.5" if scores is None else f"{scores[0]} - {scores[1]}"
     hard = (

@@ -1,9 +1,9 @@
-"""Prompt templates: Jinja, rendered with slot marks in place of data, which never meets it.
+"""Prompt templates: Jinja, rendered with slot marks in place of data, which it never sees.
 
-A template comes from the project or the user. All the same it can name nothing but the values it
-is given, calls nothing, and ends soon: `grammar` lets a small part of Jinja through, and that part
-runs in Jinja's immutable sandbox. Blocks leave no empty line (`trim_blocks`, `lstrip_blocks`), the
-last line's end is dropped, and nothing is escaped.
+A template comes from the project or the user. All the same, it can use only the values that it is
+given, calls nothing, and ends soon: `grammar` accepts a small part of Jinja, and that part runs in
+Jinja's immutable sandbox. Blocks leave no empty line (`trim_blocks`, `lstrip_blocks`), the final
+line break is dropped, and nothing is escaped.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def render(
     place: str,
     clock: Callable[[], float] = time.monotonic,
 ) -> str:
-    """The text of a template.
+    """Render a template.
 
     Args:
         source: Jinja, at most 64 KiB of UTF-8.
-        values: what is present: name -> its mark, which comes out as it is; `examples` -> the
+        values: from each name to its mark, which comes out unchanged, and from `examples` to the
             fields of each worked example. Other names are false in `{% if name %}`.
         place: the template's file or name, for errors.
         clock: seconds, for the time limit.
 
     Raises:
-        UsageError: the template holds what is not allowed, prints what is absent, gives more than
-            256 KiB, or takes more than 2 s.
+        UsageError: the template holds what is not allowed, prints a name without a value, renders
+            to more than 256 KiB, or takes more than 2 s.
     """
     from steelyard.protocols.grammar import AbsentError, Grammar, environment
 
@@ -56,15 +56,15 @@ def render(
     except AbsentError as absent:
         name = str(absent)
         raise UsageError(
-            f"line {grammar.printed[name]}: {name} is printed and has no value here",
+            f"line {grammar.printed[name]}: {name} is printed but has no value here",
             place=place,
             remedy=f"put it inside {{% if {name} %}} ... {{% endif %}}, or check its spelling;"
-            f" known here: {', '.join(sorted(values)) or 'nothing'}",
+            f" names with a value: {', '.join(sorted(values)) or 'none'}",
         ) from None
 
 
 def names(source: str, *, place: str) -> frozenset[str]:
-    """The variables that a template uses, `examples` among them if it loops over them.
+    """Return the variables that a template uses; a loop uses `examples`.
 
     Raises:
         UsageError: the template holds what is not allowed.
@@ -96,7 +96,7 @@ def _collect(chunks: Iterable[str], place: str, late: Callable[[], bool]) -> str
         if size > OUTPUT_BYTES or late():
             limit = f"{OUTPUT_BYTES:,} bytes" if size > OUTPUT_BYTES else f"{SECONDS:g} seconds"
             raise UsageError(
-                f"rendering the template would pass its limit of {limit}",
+                f"rendering the template exceeds its limit of {limit}",
                 place=place,
                 remedy="shorten it, or give it fewer examples",
             )

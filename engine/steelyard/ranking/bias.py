@@ -1,4 +1,4 @@
-"""What a judge prefers besides quality: a place, length, its own family."""
+"""What a judge prefers besides quality: a position, length, its own family."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 from steelyard.core.schemas import Bool, Float64
 from steelyard.ranking.contextual import fit_contextual
 from steelyard.ranking.tournament import Tournament
+from steelyard.statistics.clusters import Codes
 from steelyard.statistics.logistic import sigmoid
-from steelyard.statistics.means import Codes, Mean, decided, mean
+from steelyard.statistics.means import Mean, decided, mean
 
-LONGER_BY = 30  # characters: lengths that differ by less are alike
+LONGER_BY = 30  # characters: lengths that differ by less count as equal
 LOW_MASS = 0.5
 _FAMILY = re.compile(r"[A-Za-z]+")
 
@@ -23,9 +24,9 @@ _FAMILY = re.compile(r"[A-Za-z]+")
 class Position:
     """What changes with the order of presentation."""
 
-    first: Mean  # share of decisions for the response shown first; 0.5 is none
-    lean: Mean  # mean of preference_ab - preference_ba; 0 is none
-    deviation: Mean  # mean of its size
+    first: Mean  # share of decisions for the response shown first; 0.5 without bias
+    lean: Mean  # mean of preference_ab - preference_ba; 0 without bias
+    deviation: Mean  # mean of its absolute value
     flips: Mean  # share of pairs whose winner changes with the order
 
 
@@ -33,17 +34,17 @@ class Position:
 class Verbosity:
     """What length is worth to the judge, where lengths differ by more than 30 characters."""
 
-    longer: Mean  # mean preference for the longer response; 0.5 is none
-    gold_longer: Mean | None  # the same of the gold, on the rows that have one
+    longer: Mean  # mean preference for the longer response; 0.5 without bias
+    gold_longer: Mean | None  # gold's mean preference for it, on the rows that have gold
     excess: Mean | None  # the judge's less the gold's, on these rows
-    coefficient: float  # log-odds a unit of tanh(difference / standard deviation), strengths fixed
+    coefficient: float  # log-odds per unit of tanh(difference / its deviation), strengths fixed
     standard_error: float
-    longer_at_equal_strength: float  # P(the longer wins) if its competitor were no better
+    longer_at_equal_strength: float  # P(the longer wins) between equally strong competitors
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Preference for a family's responses against others'; rows between its own are left out."""
+    """Preference for a family's responses against others'; rows within the family are left out."""
 
     family: str
     preference: Mean
@@ -62,11 +63,11 @@ class LabelMass:
 
 
 def position(ab: Float64, ba: Float64, cluster: Codes) -> Position:
-    """Position bias.
+    """Measure position bias.
 
     Args:
         ab: float64 [n], P(response_a is better) with response_a shown first.
-        ba: float64 [n], the same with response_b shown first.
+        ba: float64 [n], P(response_a is better) with response_b shown first.
         cluster: whole numbers [n].
     """
     return Position(
@@ -78,18 +79,18 @@ def position(ab: Float64, ba: Float64, cluster: Codes) -> Position:
 
 
 def verbosity(contest: Tournament, difference: Float64, gold: Float64) -> Verbosity | None:
-    """Length bias, raw and with the competitors' strengths held fixed.
+    """Measure length bias, raw and with the competitors' strengths held fixed.
 
     Args:
         contest: n comparisons.
         difference: float64 [n], characters of the pair's lower competitor less the other's.
-        gold: float64 [n], the gold's preference for the lower competitor; NaN where there is none.
+        gold: float64 [n], gold's preference for the lower competitor; or NaN.
 
     Returns:
-        None where no lengths differ by more than 30 characters.
+        None if no lengths differ by more than LONGER_BY characters.
 
     Raises:
-        FitFailed: strengths and length cannot be told apart.
+        FitFailed: strengths and length have no finite maximum together.
     """
     apart = np.abs(difference) > LONGER_BY
     if not apart.any():
@@ -113,15 +114,15 @@ def verbosity(contest: Tournament, difference: Float64, gold: Float64) -> Verbos
 
 
 def family_of(name: str) -> str:
-    """A model's family: the first letters of its name, without an owner: qwen of Qwen/Qwen3-8B."""
-    found = _FAMILY.search(name.rsplit("/", maxsplit=1)[-1])
-    return (found.group() if found else name).lower()
+    """Return a model's family, the first letters of its name: qwen for Qwen/Qwen3-8B."""
+    match = _FAMILY.search(name.rsplit("/", maxsplit=1)[-1])
+    return (match.group() if match else name).lower()
 
 
 def families(
     contest: Tournament, judges: Sequence[str], judge: Codes, gold: Float64
 ) -> list[Family]:
-    """Preference for each family of competitors, the judges' own beside others'.
+    """Measure the preference for each family of competitors, by its own judges and by others.
 
     Args:
         contest: n comparisons.
@@ -133,9 +134,9 @@ def families(
     of = np.array([names.index(family_of(name)) for name in contest.competitors])
     own = np.array([family_of(name) for name in judges])
     i, j = contest.rows.pair // contest.size, contest.rows.pair % contest.size
-    found = []
-    for at, family in enumerate(names):
-        mine = of == at
+    measured = []
+    for code, family in enumerate(names):
+        mine = of == code
         upper = mine[i]
         rows = upper != mine[j]
         if rows.any():
@@ -143,8 +144,8 @@ def families(
                 np.where(upper[rows], x[rows], 1 - x[rows]) for x in (contest.rows.preference, gold)
             ]
             by_own = (own == family)[judge[rows]]
-            found.append(_family(family, (sides[0], sides[1]), by_own, contest.cluster[rows]))
-    return sorted(found, key=lambda item: -item.preference.value)
+            measured.append(_family(family, (sides[0], sides[1]), by_own, contest.cluster[rows]))
+    return sorted(measured, key=lambda item: -item.preference.value)
 
 
 def _family(family: str, sides: tuple[Float64, Float64], own: Bool, cluster: Codes) -> Family:
@@ -164,6 +165,6 @@ def _family(family: str, sides: tuple[Float64, Float64], own: Bool, cluster: Cod
 
 
 def label_mass(ab: Float64, ba: Float64, cluster: Codes) -> LabelMass:
-    """How much the judge says outside the labels; both float64 [n], in [0, 1]."""
+    """Measure the probability outside the labels, from label masses [n] in [0, 1]."""
     low = (np.minimum(ab, ba) < LOW_MASS).astype(np.float64)
     return LabelMass(mean(1 - (ab + ba) / 2, cluster), mean(low, cluster))

@@ -1,4 +1,4 @@
-"""`steelyard bias`: what the judge prefers besides quality, altogether and by any column."""
+"""`steelyard bias`: what the judge prefers besides quality, in total and by any column."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ WANT = (
 
 
 def bias(path: Path, columns: Mapping[str, str], by: str | None = None) -> dict[str, Any]:
-    """Position, verbosity, self-preference and label mass of the judge.
+    """Measure position bias, verbosity, self-preference and label mass of the judge.
 
     Args:
         path: run or file.
         columns: role -> column.
-        by: a column, or a field of metadata: the same again for each of its values.
+        by: a column, or a field of metadata: all is measured again for each of its values.
 
     Returns:
-        JSON: `all`, and `by` value -> the same. A section is None where its columns are missing;
-        `missing` says which.
+        JSON: `all`, and `by`: value -> the same sections. A section is None if its columns are
+        missing; `missing` says which.
 
     Raises:
         UsageError: there is no such column, or it has too many values.
@@ -59,7 +59,7 @@ def bias(path: Path, columns: Mapping[str, str], by: str | None = None) -> dict[
             raise UsageError(
                 f"{by} has {len(values):,} values",
                 place=f"--by {by}",
-                remedy=f"choose a column with at most {MOST_GROUPS}",
+                remedy=f"choose a column with at most {MOST_GROUPS} values",
             )
         content["by"] = {}
         for value in values:
@@ -89,20 +89,20 @@ def _sections(table: pa.Table, warnings: list[str], name: str = "") -> dict[str,
         cluster = pc.dictionary_encode(table["instruction"]).combine_chunks().indices.to_numpy()
     if note := cluster_warning(len(np.unique(cluster))):
         warnings.append(title + note)
-    found: dict[str, Any] = {"rows": len(table)}
+    sections: dict[str, Any] = {"rows": len(table)}
     both_orders: tuple[tuple[str, tuple[str, str], Callable[..., object]], ...] = (
         ("position", ORDERS, measures.position),
         ("label_mass", MASSES, measures.label_mass),
     )
     for section, columns, measure in both_orders:
-        found[section] = None
+        sections[section] = None
         if set(columns) <= set(table.column_names):
             known = table.select(columns).drop_null()
             both = pc.and_(*(pc.is_valid(table[column]) for column in columns)).to_numpy()
             if len(known):
                 ab, ba = (numbers(known[column]) for column in columns)
-                found[section] = _as_json(measure(ab, ba, cluster[both]))
-    return found | _between_competitors(table, warnings, title)
+                sections[section] = _as_json(measure(ab, ba, cluster[both]))
+    return sections | _between_competitors(table, warnings, title)
 
 
 def _between_competitors(table: pa.Table, warnings: list[str], title: str) -> dict[str, Any]:
@@ -126,20 +126,21 @@ def _between_competitors(table: pa.Table, warnings: list[str], title: str) -> di
             out["verbosity"] = _as_json(measures.verbosity(contest, difference, gold))
         except FitFailed as error:
             warnings.append(f"{title}verbosity: {error.cause}")
-        if one := out["verbosity"]:
-            one["standard_error"] = standard_error_or_none(one["standard_error"], contest.clusters)
+        if section := out["verbosity"]:
+            known = standard_error_or_none(section["standard_error"], contest.clusters)
+            section["standard_error"] = known
     judges, judge = [""], np.zeros(len(table), np.int32)
     if "judge" in names:
         coded = pc.cast(table["judge"], pa.string()).combine_chunks().fill_null("")
         coded = coded.dictionary_encode()
         judges, judge = coded.dictionary.to_pylist(), coded.indices.to_numpy()
-    found = measures.families(contest, judges, judge, gold)
-    out["families"] = [_as_json(one) for one in found]
+    measured = measures.families(contest, judges, judge, gold)
+    out["families"] = [_as_json(family) for family in measured]
     return out
 
 
 def _gold(table: pa.Table, contest: Tournament) -> Float64:
-    """The gold's preference for the pair's lower competitor; NaN where there is none."""
+    """Return gold's preference for the pair's lower competitor, or NaN."""
     if "gold" not in table.column_names:
         return np.full(len(table), np.nan)
     votes = table["gold"].combine_chunks()
@@ -155,5 +156,5 @@ def _gold(table: pa.Table, contest: Tournament) -> Float64:
 def _as_json(record: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any record of measures
     if record is None:
         return None
-    values = {one.name: getattr(record, one.name) for one in fields(record)}
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
     return {k: estimate_json(v) if isinstance(v, Mean) else v for k, v in values.items()}

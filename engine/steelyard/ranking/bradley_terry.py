@@ -1,4 +1,4 @@
-"""Bradley-Terry ratings, also with Davidson's or Rao and Kupper's ties, and how sure they are."""
+"""Bradley-Terry ratings, also with Davidson's or Rao and Kupper's ties, with intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from steelyard.core.schemas import Float64
 from steelyard.errors import InputRefused, SteelyardError, UsageError, escape
 from steelyard.ranking.connectivity import connectivity_warnings
-from steelyard.ranking.tournament import NOTHING, Tournament, alike
+from steelyard.ranking.tournament import NOTHING, Tournament, similar_names
 from steelyard.statistics.clusters import cluster_warning
 from steelyard_kernels import links
 from steelyard_kernels.bradley_terry import Fit, solve
@@ -20,7 +20,7 @@ from steelyard_kernels.groups import group
 from steelyard_kernels.resampling import resampled_strengths
 from steelyard_kernels.sandwich import gradient_products, pair_slopes
 
-POINTS = 400 / math.log(10)  # of the Elo scale a unit of log-strength: 400 are odds of 10 to 1
+POINTS = 400 / math.log(10)  # of the Elo scale per unit of log-strength: 400 are odds of 10 to 1
 CENTRE = 1000.0
 MODELS = {
     "bradley-terry": links.BRADLEY_TERRY,
@@ -31,7 +31,7 @@ INTERVALS = ("cluster", "rows", "bootstrap")
 
 
 class RatingFailed(SteelyardError):
-    """The likelihood has no maximum that could be found."""
+    """The likelihood has no maximum that could be reached."""
 
     code = "rating"
 
@@ -50,7 +50,7 @@ class Ratings:
 
     @property
     def standard_error(self) -> Float64:
-        """[K]."""
+        """Standard errors [K]."""
         return np.asarray(np.sqrt(np.maximum(np.diag(self.covariance), 0)))
 
 
@@ -64,7 +64,7 @@ def rate(
     anchor: str | None = None,
     seed: int = 0,
 ) -> Ratings:
-    """Fit a model and say how sure its ratings are.
+    """Fit a model, and compute the intervals of its ratings.
 
     Args:
         contest: the comparisons.
@@ -73,51 +73,50 @@ def rate(
             refits to resampled clusters.
         replicates: of the bootstrap.
         level: of the intervals, inside (0, 1).
-        anchor: the competitor whose rating is 1000, without an interval of its own; None: the
-            mean is 1000.
+        anchor: the competitor whose rating is 1000, without an interval; None: the mean is 1000.
         seed: of the bootstrap.
 
     Returns:
-        Ratings. Where some competitor never lost or never won a point to the others, all get one
-        tie with an imaginary average competitor, and a warning names them; `reports.rank` gives
-        no interval that only this tie bounds.
+        Ratings. If some competitor never lost or never won a point to the others, all get a tie
+        with an imaginary average competitor, and a warning names them; `rank` gives no interval
+        that only this tie bounds.
 
     Raises:
-        UsageError: no such anchor, or a model for ties where nothing tells ties apart.
-        RatingFailed: Newton's method found no maximum.
+        UsageError: there is no such anchor, or a model for ties and no ties.
+        RatingFailed: Newton's method reached no maximum.
     """
-    place = _place(contest, anchor)
+    position = _position(contest, anchor)
     fitted, more = _estimate(contest, model)
     if intervals != "rows" and (note := cluster_warning(contest.clusters)):
         more = (*more, note)
     if model == "bradley-terry":  # its gradients take ties as halves
         contest = replace(contest, rows=contest.rows._replace(tie=NOTHING))
-    rating = _anchored(fitted.found[None, :-1], place)[0]
+    rating = _anchored(fitted.estimate[None, :-1], position)[0]
     if intervals == "bootstrap":
         draws, some = _bootstrap(contest, MODELS[model], fitted, replicates, seed)
-        draws, more = _anchored(draws, place), (*more, *some)
+        draws, more = _anchored(draws, position), (*more, *some)
         lower, upper = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
         covariance = np.asarray(np.cov(draws, rowvar=False), dtype=np.float64)
     else:
         covariance = _sandwich(contest, MODELS[model], fitted, clustered=intervals == "cluster")
-        covariance = _anchored_covariance(covariance, place)
+        covariance = _anchored_covariance(covariance, position)
         wide = NormalDist().inv_cdf(0.5 + level / 2) * np.sqrt(np.maximum(np.diag(covariance), 0))
         lower, upper = rating - wide, rating + wide
-    ties = None if model == "bradley-terry" else math.exp(fitted.found[-1])
+    ties = None if model == "bradley-terry" else math.exp(fitted.estimate[-1])
     names = contest.competitors
     return Ratings(names, rating, lower, upper, covariance, ties, more)
 
 
 def _estimate(contest: Tournament, model: str) -> tuple[Fit, tuple[str, ...]]:
-    """The fit, and a warning if it took a prior."""
+    """Return the fit, and warnings if it needed a prior."""
     pairs = pairs_of(contest.sums(), contest.size)
     _check_ties(contest, model, pairs.sums)
     warnings = tuple(connectivity_warnings(contest))
     if warnings:
-        warnings += ("every competitor was given one tie with an average one: ratings are finite",)
+        warnings += ("all competitors got a tie with an average one, to keep ratings finite",)
     prior = np.full(contest.size, float(bool(warnings)))
     fitted = solve(MODELS[model], pairs, prior, np.append(np.zeros(contest.size), 0.5))
-    if not fitted.converged or not np.isfinite(fitted.found).all():
+    if not fitted.converged or not np.isfinite(fitted.estimate).all():
         raise RatingFailed(
             f"the {model} model has no finite maximum on these comparisons",
             remedy="use the model bradley-terry, which counts a tie as half a win",
@@ -125,15 +124,14 @@ def _estimate(contest: Tournament, model: str) -> tuple[Fit, tuple[str, ...]]:
     return fitted, warnings
 
 
-def _place(contest: Tournament, anchor: str | None) -> int | None:
+def _position(contest: Tournament, anchor: str | None) -> int | None:
     if anchor is None:
         return None
     if anchor not in contest.competitors:
-        near = alike(anchor, contest.competitors)
         raise UsageError(
-            f"no competitor is called {escape(anchor)}",
+            f"there is no competitor {escape(anchor)}",
             place="--anchor",
-            remedy=f"choose one, such as {', '.join(map(escape, near))}",
+            remedy=f"choose one, such as {similar_names(anchor, contest.competitors)}",
         )
     return contest.competitors.index(anchor)
 
@@ -144,28 +142,27 @@ def _check_ties(contest: Tournament, model: str, sums: Float64) -> None:
     if len(contest.rows.tie) and sums[:, 2].sum() >= sums[:, 0].sum():
         raise UsageError(
             f"every comparison is a tie, from which the {model} model learns nothing",
-            remedy="use bradley-terry, which rates them all alike, or take comparisons with wins",
+            remedy="use bradley-terry, which rates them all equal, or add comparisons with wins",
         )
     if not len(contest.rows.tie) or not 0 < sums[:, 2].sum() < sums[:, 0].sum():
         raise UsageError(
-            f"the {model} model needs ties told apart from wins, and both of them",
-            remedy="use bradley-terry, or a source with a winner that may be tie, or --map tie=",
+            f"the {model} model needs both wins and ties, and the source has only one kind",
+            remedy="use bradley-terry, a source whose winner can be tie, or --map tie=COLUMN",
         )
     n, score, ties = sums.T
     inside = ties / 2 <= np.minimum(score, n - score) + 1e-9 * n
     if not inside.all():
         raise InputRefused(
-            "P(tie) is more than a preference leaves room for (half of it counts to each side)",
-            effect="nothing was computed",
+            "P(tie) is larger than preferences allow (half of it counts for each side)",
             remedy="a preference is P(a is better) + half of P(tie); check --map tie=",
         )
 
 
 def _sandwich(contest: Tournament, kind: int, fitted: Fit, *, clustered: bool) -> Float64:
-    """Covariance [K, K] of log-strengths, in points of the Elo scale."""
+    """Return the covariance [K, K] of log-strengths, in points of the Elo scale."""
     groups = group(contest.cluster, contest.clusters) if clustered else None
     units = contest.clusters if clustered else len(contest)
-    middle = gradient_products(contest.rows, pair_slopes(kind, fitted.found), groups)
+    middle = gradient_products(contest.rows, pair_slopes(kind, fitted.estimate), groups)
     size = contest.size if kind == links.BRADLEY_TERRY else contest.size + 1
     information, middle = fitted.information[:size, :size].copy(), middle[:size, :size]
     level, total = np.diag(information).mean(), information[: contest.size, : contest.size].sum()
@@ -185,7 +182,7 @@ def _bootstrap(
         contest.rows,
         contest.cluster,
         clusters=contest.clusters,
-        start=fitted.found,
+        start=fitted.estimate,
         replicates=replicates,
         seed=seed,
     )
@@ -197,23 +194,23 @@ def _bootstrap(
         )
     loose = int(np.count_nonzero(drawn.regularised))
     words = f"{loose} of {replicates} replicates had a competitor that won or lost all"
-    warnings = (f"{words}, and were given the tie with an average one",) if loose else ()
+    warnings = (f"{words}, and got the tie with an average one",) if loose else ()
     return drawn.strengths[:, :-1], warnings
 
 
-def _anchored(strengths: Float64, place: int | None) -> Float64:
-    """[..., K] log-strengths as ratings."""
-    zero = strengths.mean(axis=1) if place is None else strengths[:, place]
+def _anchored(strengths: Float64, anchor: int | None) -> Float64:
+    """Return log-strengths [..., K] as ratings."""
+    zero = strengths.mean(axis=1) if anchor is None else strengths[:, anchor]
     rating: Float64 = CENTRE + POINTS * (strengths - zero[:, None])
     return rating
 
 
-def _anchored_covariance(covariance: Float64, place: int | None) -> Float64:
+def _anchored_covariance(covariance: Float64, anchor: int | None) -> Float64:
     size = len(covariance)
     change = np.eye(size)
-    if place is None:
+    if anchor is None:
         change -= 1 / size
     else:
-        change[:, place] -= 1
+        change[:, anchor] -= 1
     moved: Float64 = change @ covariance @ change.T
     return moved

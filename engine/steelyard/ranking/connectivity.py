@@ -1,4 +1,4 @@
-"""Competitors whose scores cannot be compared with the others', named."""
+"""Competitors whose scores cannot be compared with the others', by name."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from steelyard_kernels.connected import components
 from steelyard_kernels.groups import groups_met
 
 SHOWN = 8  # competitors that a message names
-APART = "no chain of comparisons joins {} to the others: where they stand among them means nothing"
+APART = "no chain of comparisons joins {} to the others: their ranks among them mean nothing"
 
 
 def strongly_connected(contest: Tournament) -> Int64:
-    """[K]: the group within which all beat each other, maybe through others.
+    """Return [K]: the group within which all beat each other, maybe through others.
 
     Between two groups one side never lost a point: the likelihood sets no bound to how much better
     it is, and no difference between them can be tested.
@@ -25,14 +25,14 @@ def strongly_connected(contest: Tournament) -> Int64:
 
 
 def largest(groups: Int64) -> int | None:
-    """The group with the most members; None where several are as large."""
+    """Return the group with the most members; None if several are as large."""
     labels, counts = np.unique(groups, return_counts=True)
     first = labels[counts == counts.max()]
     return int(first[0]) if len(first) == 1 else None
 
 
 def cluster_counts(contest: Tournament, *, clustered: bool) -> Int64:
-    """[K]: how many clusters, or rows, hold a comparison of each competitor."""
+    """Return [K]: how many clusters, or rows, hold a comparison of each competitor."""
     i, j = contest.rows.pair // contest.size, contest.rows.pair % contest.size
     if clustered:
         return groups_met(contest.cluster, contest.clusters, i, j, contest.size)
@@ -40,10 +40,10 @@ def cluster_counts(contest: Tournament, *, clustered: bool) -> Int64:
 
 
 def unbounded(contest: Tournament) -> str:
-    """Those outside the largest of `strongly_connected`, among all that comparisons join.
+    """List those outside the largest of `strongly_connected`, among all that comparisons join.
 
     Returns:
-        Their names, each with a reason; empty where there is one group.
+        Their names, each with a reason; empty if there is only one group.
     """
     groups, joined = strongly_connected(contest), np.ones(contest.size, dtype=np.bool_)
     joined[_apart(contest)] = False
@@ -53,27 +53,27 @@ def unbounded(contest: Tournament) -> str:
     won, lost = points.sum(axis=1), points.sum(axis=0)
     return _listed(
         [
-            f"{escape(contest.competitors[at])} "
-            f"({'never lost' if lost[at] == 0 else 'never won' if won[at] == 0 else 'one-sided'})"
-            for at in outside.tolist()
+            f"{escape(contest.competitors[i])} "
+            f"({'never lost' if lost[i] == 0 else 'never won' if won[i] == 0 else 'one-sided'})"
+            for i in outside.tolist()
         ]
     )
 
 
 def disconnected(contest: Tournament) -> str:
-    """Those that no chain of comparisons joins to the largest group; empty where there are none."""
-    return _listed([escape(contest.competitors[at]) for at in _apart(contest).tolist()])
+    """List those that no chain of comparisons joins to the largest group; empty if none."""
+    return _listed([escape(contest.competitors[i]) for i in _apart(contest).tolist()])
 
 
 def connectivity_warnings(contest: Tournament) -> list[str]:
-    """What a ranking of these competitors cannot tell, in words."""
+    """Explain which competitors a ranking cannot compare."""
     if not np.ptp(strongly_connected(contest)):  # one group: the rest need not be summed
         return []
     lines = []
     if ends := unbounded(contest):
         lines.append(
-            f"{ends}: won all or lost all against the others, so that the likelihood has no bound"
-            " on that side; no interval, and no real difference to the others, follows"
+            f"{ends}: won all or lost all against the others, so the likelihood is unbounded on"
+            " that side; there is no interval and no significant difference to the others"
         )
     if apart := disconnected(contest):
         lines.append(APART.format(apart))
@@ -83,7 +83,7 @@ def connectivity_warnings(contest: Tournament) -> list[str]:
 def _apart(contest: Tournament) -> Int64:
     pairs = pairs_of(contest.sums(), contest.size)
     even = pairs.sums.copy()
-    even[:, 1] = even[:, 0] / 2  # as if each had beaten the other: who met is in one group
+    even[:, 1] = even[:, 0] / 2  # as if each had beaten the other: those who met share a group
     groups = components(pairs._replace(sums=even), contest.size)
     labels, counts = np.unique(groups, return_counts=True)
     return np.flatnonzero(groups != labels[counts.argmax()])

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from steelyard.core.schemas import Float64
-from steelyard.ranking.tournament import Tournament
-from steelyard.statistics.logistic import FitFailed, sigmoid
-
-_ROUNDS = 100
-_CLOSE = 1e-9
+from steelyard.ranking.tournament import Int32, Tournament
+from steelyard.statistics.clusters import cluster_sums, clustered_covariance
+from steelyard.statistics.logistic import log_likelihood, maximise, sigmoid
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,72 +31,66 @@ def fit_contextual(contest: Tournament, features: Float64) -> Contextual:
         features: float64 [n, F], of the pair's lower competitor less the other's.
 
     Raises:
-        FitFailed: no finite maximum.
+        FitFailed: there is no finite maximum.
     """
     size, extra = contest.size, features.shape[1]
-    rows = _Rows(features, contest.rows.pair // size, contest.rows.pair % size)
-    w = contest.rows.weight if len(contest.rows.weight) else np.ones(len(contest))
-    at = np.zeros(size + extra)
-    for _ in range(_ROUNDS):
-        p = sigmoid(at[rows.i] - at[rows.j] + features @ at[size:])
-        rest = w * (contest.rows.preference - p)
-        gradient = np.concatenate([rows.by_competitor(rest, size), features.T @ rest])
-        gradient[:size] += 0.5 - sigmoid(at[:size])
-        information = _information(contest, rows, w * p * (1 - p), at[:size])
-        try:
-            step = np.linalg.solve(information, gradient)
-        except np.linalg.LinAlgError:
-            break
-        largest = np.abs(step).max()
-        if largest < _CLOSE:
-            inverse: Float64 = np.asarray(np.linalg.inv(information)[size:], dtype=np.float64)
-            errors = _errors(contest, rows, rest, inverse)
-            return Contextual(at[:size] - at[:size].mean(), at[size:], errors)
-        at = at + step * min(1.0, 4 / largest)
-    raise FitFailed(
-        "strengths and features have no finite maximum together",
-        remedy="take more comparisons, or fewer features",
-    )
+    weight = contest.rows.weight if len(contest.rows.weight) else np.ones(len(contest))
+    i, j = contest.rows.pair // size, contest.rows.pair % size
+    rows = _Rows(contest, features, weight, i, j)
+    fitted = maximise(rows, np.zeros(size + extra))
+    inverse = np.linalg.inv(rows.information(fitted))[:, size:]
+    moved = inverse[i] - inverse[j] + features @ inverse[size:]
+    influence = cluster_sums(moved * rows.residual(fitted)[:, None], contest.cluster)
+    errors = np.sqrt(np.diag(clustered_covariance(influence)))
+    return Contextual(fitted[:size] - fitted[:size].mean(), fitted[size:], errors)
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
+    """The likelihood of strengths and coefficients [K + F], without a matrix [n, K + F]."""
+
+    contest: Tournament
     features: Float64  # [n, F]
-    i: npt.NDArray[np.int32]  # [n] competitors
-    j: npt.NDArray[np.int32]
+    weight: Float64  # [n]
+    i: Int32  # [n] competitors
+    j: Int32
 
-    def by_competitor(self, values: Float64, size: int) -> Float64:
-        """[K]: sum of values over a competitor's rows as i, less that as j."""
-        gained: Float64 = np.bincount(self.i, values, size).astype(np.float64)
-        return gained - np.bincount(self.j, values, size)
+    def logits(self, fitted: Float64) -> Float64:
+        return fitted[self.i] - fitted[self.j] + self.features @ fitted[self.contest.size :]
 
+    def value(self, fitted: Float64) -> float:
+        strengths = fitted[: self.contest.size]
+        half, once = np.full(len(strengths), 0.5), np.ones(len(strengths))
+        value = log_likelihood(self.logits(fitted), self.contest.rows.preference, self.weight)
+        return value + log_likelihood(strengths, half, once)
 
-def _information(contest: Tournament, rows: _Rows, h: Float64, strengths: Float64) -> Float64:
-    size, extra = contest.size, rows.features.shape[1]
-    out = np.zeros((size + extra, size + extra))
-    pairs = np.bincount(contest.rows.pair, h, size * size).reshape(size, size)
-    out[:size, :size] = np.diag(pairs.sum(axis=0) + pairs.sum(axis=1)) - pairs - pairs.T
-    p = sigmoid(strengths)
-    out[:size, :size] += np.diag(p * (1 - p))
-    for f in range(extra):
-        cross = rows.by_competitor(h * rows.features[:, f], size)
-        out[:size, size + f] = out[size + f, :size] = cross
-    out[size:, size:] = (rows.features * h[:, None]).T @ rows.features
-    return out
+    def residual(self, fitted: Float64) -> Float64:
+        """Return [n]: weight * (outcome - prediction)."""
+        return self.weight * (self.contest.rows.preference - sigmoid(self.logits(fitted)))
 
+    def step(self, fitted: Float64) -> tuple[Float64, float]:
+        residual, size = self.residual(fitted), self.contest.size
+        prior = 0.5 - sigmoid(fitted[:size])
+        gradient = np.append(
+            self.by_competitor(residual[:, None])[:, 0] + prior, self.features.T @ residual
+        )
+        step = np.linalg.solve(self.information(fitted), gradient)
+        return step, float(gradient @ step)
 
-def _errors(contest: Tournament, rows: _Rows, rest: Float64, inverse: Float64) -> Float64:
-    """Sandwich over clusters of the coefficients, by each row's influence [F, n] on them.
+    def information(self, fitted: Float64) -> Float64:
+        """Return [K + F, K + F]: the negative second derivatives."""
+        size = self.contest.size
+        p, prior = sigmoid(self.logits(fitted)), sigmoid(fitted[:size])
+        curve = self.weight * p * (1 - p)
+        weighted = self.features * curve[:, None]
+        pairs = np.bincount(self.contest.rows.pair, curve, size * size).reshape(size, size)
+        own = pairs.sum(axis=0) + pairs.sum(axis=1) + prior * (1 - prior)
+        cross = self.by_competitor(weighted)
+        return np.block(
+            [[np.diag(own) - pairs - pairs.T, cross], [cross.T, weighted.T @ self.features]]
+        )
 
-    Args:
-        contest: the comparisons.
-        rows: their features.
-        rest: float64 [n], weight * (outcome - prediction).
-        inverse: float64 [F, K + F], the coefficients' rows of the inverse information.
-    """
-    size, groups = contest.size, contest.clusters
-    influence = rest * (
-        inverse[:, rows.i] - inverse[:, rows.j] + inverse[:, size:] @ rows.features.T
-    )
-    sums = np.stack([np.bincount(contest.cluster, one, groups) for one in influence])
-    return np.asarray(np.sqrt((sums**2).sum(axis=1) * groups / max(groups - 1, 1)))
+    def by_competitor(self, values: Float64) -> Float64:
+        """Return [K, k]: the sums of values [n, k] over rows as i, less those as j."""
+        size = self.contest.size
+        return cluster_sums(values, self.i, size) - cluster_sums(values, self.j, size)

@@ -1,4 +1,4 @@
-"""Which differences between ratings are real, and which ranks are possible."""
+"""Which differences between ratings are significant, and which ranks are possible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Comparison:
 
     difference: Float64  # [K, K] rating of the row less that of the column
     standard_error: Float64  # [K, K]
-    p_value: Float64  # [K, K] two-sided, adjusted for all pairs (Holm); NaN where there is none
+    p_value: Float64  # [K, K] two-sided, adjusted for all pairs (Holm); NaN if untested
     better: Bool  # [K, K] the row is better than the column, at the level
     best_rank: Int64  # [K] 1 + how many are better
     worst_rank: Int64  # [K] K less how many are worse
@@ -34,7 +34,7 @@ def compare(ratings: Ratings, level: float = 0.95, tested: Bool | None = None) -
     Args:
         ratings: of K competitors.
         level: of all claims together.
-        tested: [K, K], symmetric: which differences can be; no other is claimed. None: all.
+        tested: [K, K], symmetric: which differences can be tested; None: all.
     """
     spread = np.diag(ratings.covariance)
     variance = spread[:, None] + spread[None, :] - 2 * ratings.covariance
@@ -61,7 +61,7 @@ def compare(ratings: Ratings, level: float = 0.95, tested: Bool | None = None) -
 
 
 def holm(p_values: Float64) -> Float64:
-    """P-values adjusted for how many there are, by Holm's procedure; in the given order."""
+    """Adjust p-values for their number by Holm's procedure, and keep their order."""
     order = np.argsort(p_values)
     steps = np.arange(len(p_values), 0, -1)
     adjusted = np.empty(len(p_values))

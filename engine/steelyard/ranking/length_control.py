@@ -15,35 +15,35 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
-from steelyard.core.schemas import Float64
+from steelyard.core.schemas import Float64, Int64
 from steelyard.ranking.length_slope import Slope, length_feature, length_slope
-from steelyard.statistics.logistic import LogisticFit, fit, sandwich, sigmoid
-from steelyard.statistics.means import Codes
+from steelyard.statistics.clusters import Codes, cluster_sums, clustered_covariance
+from steelyard.statistics.logistic import FitFailed, LogisticFit, fit, logit, sigmoid
 
 # The baseline against itself with other lengths, as rows of a fifth of the weight: they keep the
 # coefficients of length and difficulty from explaining quality (the paper's regularisation).
 BASELINE_WEIGHT = 0.2
 LEARNABLE = 3  # competitors, from which difficulties can be learned
-TINY = 1e-12  # a win rate this near to 0 or 1 is as good as there
+ONE_WAY = 1e-6  # a controlled win rate this near to 0 or 1 has no finite log-odds
 RIDGE = 1.0  # on standardised differences of style: one unit of information
+NOMINAL = 1e-9  # a ridge that only settles what the rows leave open
 
 
 @dataclass(frozen=True, slots=True)
 class Controlled:
     """A win rate with the features held equal."""
 
-    win_rate: float  # [0, 1]
+    win_rate: float  # (0, 1)
     standard_error: float  # by the delta method, over instructions
-    coefficients: dict[str, float]  # in log-odds a unit of the feature
+    coefficients: dict[str, float]  # in log-odds per unit of the feature
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Bounds in [0, 1]: symmetric in log-odds, in which a slope hardly known is far off."""
-        p = min(max(self.win_rate, TINY), 1 - TINY)
-        wide = NormalDist().inv_cdf(0.5 + level / 2) * self.standard_error / (p * (1 - p))
-        ends = sigmoid(math.log(p / (1 - p)) + np.array([-wide, wide]))
-        return float(ends[0]), float(ends[1])
+        """Return bounds in [0, 1], symmetric in log-odds: an uncertain slope can be far off."""
+        p = self.win_rate
+        margin = NormalDist().inv_cdf(0.5 + level / 2) * self.standard_error / (p * (1 - p))
+        lower, upper = sigmoid(logit(np.array(p)) + np.array([-margin, margin])).tolist()
+        return lower, upper
 
 
 def length_controlled(
@@ -55,17 +55,17 @@ def length_controlled(
     *,
     slope: Slope | None = None,
 ) -> Controlled:
-    """The win rate at equal length.
+    """Return the win rate at equal length.
 
     Args:
         preference: float64 [n], P(the competitor beats the baseline), in [0, 1].
         difference: float64 [n], its length less the baseline's, in characters.
         difficulty: float64 [n], of the instruction, in log-odds, higher where more competitors
-            beat the baseline, or what stands in for it; None: unknown.
+            beat the baseline, or a proxy for it; None: unknown.
         cluster: whole numbers [n], the instruction, from 0 on; with a slope, those of its
             influence.
         weight: float64 [n]; None: each 1.
-        slope: what length is worth to the judge; None: as these rows tell it.
+        slope: what length is worth to the judge; None: it is fitted to these rows.
 
     Raises:
         FitFailed: the regression has no maximum.
@@ -82,32 +82,33 @@ def length_controlled(
     twin = x.copy()
     twin[:, names.index("intercept")] = 0.0  # the baseline is as good as itself
     itself = sigmoid(slope.value * length)
-    found = fit(
+    both = np.concatenate([cluster, cluster])
+    fitted = fit(
         np.vstack([x, twin]),
         np.concatenate([preference, itself]),
         np.concatenate([w, BASELINE_WEIGHT * w]),
-        np.concatenate([cluster, cluster]),
-        np.full(len(names), 1e-9),
+        both,
+        np.full(len(names), NOMINAL),
     )
     pull = twin.T @ (BASELINE_WEIGHT * w * itself * (1 - itself) * length)
-    found = _with_slope(found, slope, pull, np.concatenate([cluster, cluster]))
-    return _at_zero(names, x, found, w, ("length",))
+    fitted = _with_slope(fitted, slope, pull, both)
+    return _at_zero(names, x, fitted, w, ("length",))
 
 
-def _with_slope(found: LogisticFit, slope: Slope, pull: Float64, cluster: Codes) -> LogisticFit:
-    """The regression, its covariance with how sure the slope is that its rows were given.
+def _with_slope(fitted: LogisticFit, slope: Slope, pull: Float64, cluster: Codes) -> LogisticFit:
+    """Add the uncertainty of the slope to the covariance of a regression that was given it.
 
     Args:
-        found: the regression at that slope.
+        fitted: the regression at that slope.
         slope: with each instruction's influence on it.
         pull: float64 [F], how the gradient moves with the slope.
         cluster: whole numbers [n], of the regression's rows.
     """
-    own = [np.bincount(cluster, column, len(slope.influence)) for column in found.scores.T]
-    sums = np.stack(own, axis=1) + slope.influence[:, None] * pull
-    moved = found.inverse @ pull
-    covariance = sandwich(found.inverse, sums, len(np.unique(cluster)))
-    return replace(found, covariance=covariance + slope.unknown * np.outer(moved, moved))
+    scores = cluster_sums(fitted.scores, cluster, len(slope.influence))
+    scores += slope.influence[:, None] * pull
+    moved = fitted.inverse @ pull
+    covariance = clustered_covariance(scores @ fitted.inverse, len(np.unique(cluster)))
+    return replace(fitted, covariance=covariance + slope.unknown * np.outer(moved, moved))
 
 
 def style_controlled(
@@ -116,7 +117,7 @@ def style_controlled(
     cluster: Codes,
     weight: Float64 | None = None,
 ) -> Controlled:
-    """The win rate at equal style (the features of LMArena's style control).
+    """Return the win rate at equal style (the features of LMArena's style control).
 
     Args:
         preference: float64 [n], of the competitor, in [0, 1].
@@ -134,24 +135,18 @@ def style_controlled(
             columns[name] = values / spread
     w = np.ones(len(preference)) if weight is None or not len(weight) else weight
     names, x = _features(columns, len(preference))
-    ridge = np.array([1e-9 if name == "intercept" else RIDGE for name in names])
-    found = fit(x, preference, w, cluster, ridge)
-    return _at_zero(names, x, found, w, tuple(columns))
+    ridge = np.array([NOMINAL if name == "intercept" else RIDGE for name in names])
+    return _at_zero(names, x, fit(x, preference, w, cluster, ridge), w, tuple(columns))
 
 
-def relative_difference(one: Float64, other: Float64) -> Float64:
-    """(one - other) / (one + other), in [-1, 1]; 0 where both are 0."""
-    total = one + other
-    return np.asarray((one - other) / np.where(total > 0, total, 1))
-
-
-def published_win_rate(intercept: float, slope: float, difficulty: Float64) -> float:
-    """The mean over instructions of a published fit at equal length, in [0, 1]."""
-    return float(sigmoid(intercept + slope * difficulty).mean())
+def relative_difference(a: Float64, b: Float64) -> Float64:
+    """Return (a - b) / (a + b), in [-1, 1]; 0 where both are 0."""
+    total = a + b
+    return np.asarray((a - b) / np.where(total > 0, total, 1))
 
 
 def learned_difficulty(preference: Float64, competitor: Codes, cluster: Codes) -> Float64 | None:
-    """How often the other competitors beat the baseline on each row's instruction, in log-odds.
+    """Return how often others beat the baseline on each row's instruction, in log-odds.
 
     Args:
         preference: float64 [n], of each row's competitor against the baseline.
@@ -159,30 +154,27 @@ def learned_difficulty(preference: Float64, competitor: Codes, cluster: Codes) -
         cluster: whole numbers [n].
 
     Returns:
-        float64 [n], mean 0; one tie is added, so that none is infinite. None: fewer than three
+        float64 [n], mean 0; a tie is added, so that none is infinite. None: fewer than LEARNABLE
         competitors, which leave too little to learn it from.
     """
     if len(np.unique(competitor)) < LEARNABLE:
         return None
     won, count = _of_others(preference, competitor, cluster)
-    share = (won + 0.5) / (count + 1)
-    odds = np.log(share / (1 - share))
+    odds = logit((won + 0.5) / (count + 1))
     return np.asarray(odds - odds.mean())  # what all have in common is the competitors', not its
 
 
 def others_mean(values: Float64, competitor: Codes, cluster: Codes) -> Float64:
-    """[n]: mean of the other competitors' values on each row's instruction; 0 without others."""
+    """Return [n]: the mean of other competitors' values on each row's instruction, or 0."""
     total, count = _of_others(values, competitor, cluster)
     return np.asarray(total / np.maximum(count, 1))
 
 
-def _of_others(
-    values: Float64, competitor: Codes, cluster: Codes
-) -> tuple[Float64, npt.NDArray[np.int64]]:
-    """Sum and number of the other competitors' values on each row's instruction; each [n]."""
+def _of_others(values: Float64, competitor: Codes, cluster: Codes) -> tuple[Float64, Int64]:
+    """Return the sum and number of other competitors' values on each row's instruction, [n]."""
     _, codes = np.unique(cluster, return_inverse=True)
-    one = competitor.astype(np.int64) * (int(codes.max()) + 1) + codes
-    _, own = np.unique(one, return_inverse=True)
+    cells = competitor.astype(np.int64) * (int(codes.max()) + 1) + codes
+    _, own = np.unique(cells, return_inverse=True)
     total = np.bincount(codes, values)[codes] - np.bincount(own, values)[own]
     return np.asarray(total, np.float64), np.bincount(codes)[codes] - np.bincount(own)[own]
 
@@ -193,16 +185,22 @@ def _features(columns: Mapping[str, Float64], rows: int) -> tuple[list[str], Flo
 
 
 def _at_zero(
-    names: list[str], x: Float64, found: LogisticFit, weight: Float64, held: tuple[str, ...]
+    names: list[str], x: Float64, fitted: LogisticFit, weight: Float64, held: tuple[str, ...]
 ) -> Controlled:
-    """Mean prediction with the held features at 0, and its error by the delta method."""
-    at = x.copy()
-    at[:, [names.index(name) for name in held]] = 0.0
-    p = sigmoid(at @ found.coefficients)
+    """Return the mean prediction with the held features at 0, with its delta-method error."""
+    equal = x.copy()
+    equal[:, [names.index(name) for name in held]] = 0.0
+    p = sigmoid(equal @ fitted.coefficients)
     share = weight / weight.sum()
-    slope = (share * p * (1 - p)) @ at
+    win_rate = float(share @ p)
+    if min(win_rate, 1 - win_rate) < ONE_WAY:
+        raise FitFailed(
+            "the regression has no finite maximum: all preferences are for one side",
+            remedy="collect comparisons that this competitor wins and loses",
+        )
+    slope = (share * p * (1 - p)) @ equal
     return Controlled(
-        win_rate=float(share @ p),
-        standard_error=math.sqrt(max(float(slope @ found.covariance @ slope), 0.0)),
-        coefficients=dict(zip(names, found.coefficients.tolist(), strict=True)),
+        win_rate=win_rate,
+        standard_error=math.sqrt(max(float(slope @ fitted.covariance @ slope), 0.0)),
+        coefficients=dict(zip(names, fitted.coefficients.tolist(), strict=True)),
     )

@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from steelyard.core.schemas import Float64
-from steelyard.statistics.logistic import FitFailed, sigmoid
-from steelyard.statistics.means import Codes
+from steelyard.statistics.clusters import Codes, cluster_sums
+from steelyard.statistics.logistic import log_likelihood, maximise, sigmoid
 
-# On the slope: half a unit of information that length is worth nothing. Where lengths do not tell
+# On the slope: half a unit of information that length is worth nothing. Where lengths do not show
 # it, intervals then hold the truth of slopes up to 2 (with 1: up to 1.25; AlpacaEval's is 1.3).
 RIDGE = 0.5
-_FINITE = 1e-3  # ridge on what is each competitor's own: one that always won has finite strength
-_ROUNDS = 200
-_CLOSE = 1e-9
-_FARTHEST = 4.0  # log-odds a step
+FINITE = 1e-3  # ridge on what is each competitor's own: one that always won has finite strength
 
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """Log-odds a unit of the length feature, and how it was come by."""
+    """Slope of the length feature in log-odds per unit, with each instruction's influence on it."""
 
     value: float
-    influence: Float64  # [G], how far each instruction moved it
+    influence: Float64  # [G]
     unknown: float  # variance that no instruction shows: that of the ridge
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """One competitor's rows: what length explains, and what is its own."""
-
-    rows: Codes  # places in the columns
-    own: Float64  # [n, F], the features with coefficients of its own
-    inverse: Float64  # [F, F], of the information on these
-    cross: Float64  # [F], information that they share with length
-
-
 def length_feature(difference: Float64) -> Float64:
-    """tanh(difference / its standard deviation), of one competitor; 0 where none differs."""
+    """Return tanh(difference / its standard deviation), of one competitor; 0 if none differs."""
     spread = difference.std(ddof=1) if len(difference) > 1 else 0.0
     return np.tanh(difference / spread) if spread > 0 else np.zeros(len(difference))
 
@@ -54,9 +40,9 @@ def length_slope(
     cluster: Codes,
     weight: Float64 | None = None,
 ) -> Slope:
-    """The slope within competitors: logit P(win) = own_k @ coefficients_k + slope * length.
+    """Fit the slope within competitors: logit P(win) = own @ coefficients_k + slope * length.
 
-    A ridge draws it to 0, so that it is 0 where lengths do not tell it, as where each competitor
+    A ridge draws it to 0, so that it is 0 where lengths do not show it, as where each competitor
     is always longer or always shorter. What the ridge hides is added to its variance.
 
     Args:
@@ -68,50 +54,81 @@ def length_slope(
         weight: float64 [n]; their scale does not matter. None: each 1.
 
     Raises:
-        FitFailed: no maximum was found.
+        FitFailed: no maximum was reached.
     """
     w = np.ones(len(preference)) if weight is None or not len(weight) else weight / weight.mean()
-    places = [np.flatnonzero(competitor == code) for code in np.unique(competitor)]
-    at, slope = np.zeros((len(places), own.shape[1])), 0.0
-    for _ in range(_ROUNDS):
-        linear = length * slope
-        for k, rows in enumerate(places):
-            linear[rows] += own[rows] @ at[k]
-        p = sigmoid(linear)
-        rest, curve = w * (preference - p), w * p * (1 - p)
-        parts = [_split(rows, own[rows], length[rows], curve[rows]) for rows in places]
-        information = float(curve @ length**2) + RIDGE
-        information -= sum(float(one.cross @ one.inverse @ one.cross) for one in parts)
-        pull = [one.own.T @ rest[one.rows] - _FINITE * at[k] for k, one in enumerate(parts)]
-        step = float(rest @ length) - RIDGE * slope
-        step -= sum(float(one.cross @ one.inverse @ g) for one, g in zip(parts, pull, strict=True))
-        step /= information
-        steps = np.stack(
-            [one.inverse @ (g - one.cross * step) for one, g in zip(parts, pull, strict=True)]
-        )
-        largest = max(abs(step), float(np.abs(steps).max()))
-        if largest < _CLOSE:
-            moved = _residual(parts, length) * rest / information
-            influence = np.bincount(cluster, moved).astype(np.float64)
-            return Slope(slope, influence, RIDGE / information**2)
-        share = min(1.0, _FARTHEST / largest)
-        at, slope = at + share * steps, slope + share * step
-    raise FitFailed(
-        "what length is worth to the judge cannot be found: the regression does not come to rest",
-        remedy="leave the lengths out: --map length_a=",
+    names, code = np.unique(competitor, return_inverse=True)
+    rows = _Rows(preference, length, own, code, w, len(names))
+    fitted = maximise(rows, np.zeros(len(names) * own.shape[1] + 1))
+    partial, residual = rows.partial(fitted), rows.residual(fitted)
+    influence = partial.length * residual / partial.information
+    return Slope(
+        value=float(fitted[-1]),
+        influence=np.bincount(cluster, influence).astype(np.float64),
+        unknown=RIDGE / partial.information**2,
     )
 
 
-def _split(rows: Codes, own: Float64, length: Float64, curve: Float64) -> _Parts:
-    weighed = own * curve[:, None]
-    information = weighed.T @ own + _FINITE * np.eye(own.shape[1])
-    inverse = np.asarray(np.linalg.inv(information), dtype=np.float64)
-    return _Parts(rows, own, inverse, weighed.T @ length)
+@dataclass(frozen=True, slots=True)
+class _Partial:
+    """What length adds to the features of K competitors, which explain a part of it."""
+
+    inverse: Float64  # [K, F, F], of the information on each competitor's own coefficients
+    explained: Float64  # [K, F], coefficients of length on these features
+    length: Float64  # [n], the rest of it
+    information: float  # on the slope
 
 
-def _residual(parts: Sequence[_Parts], length: Float64) -> Float64:
-    """[n]: length without what each competitor's own features say of it."""
-    left = length.copy()
-    for one in parts:
-        left[one.rows] -= one.own @ (one.inverse @ one.cross)
-    return left
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The likelihood of K competitors' own coefficients, then the slope: [K * F + 1]."""
+
+    preference: Float64
+    length: Float64
+    own: Float64
+    code: Codes  # [n], from 0 to K - 1
+    weight: Float64
+    competitors: int  # K
+
+    def logits(self, fitted: Float64) -> Float64:
+        coefficients = fitted[:-1].reshape(self.competitors, -1)
+        own = (self.own * coefficients[self.code]).sum(axis=1)
+        return np.asarray(own + self.length * fitted[-1])
+
+    def value(self, fitted: Float64) -> float:
+        penalty = FINITE * float(fitted[:-1] @ fitted[:-1]) + RIDGE * float(fitted[-1]) ** 2
+        return log_likelihood(self.logits(fitted), self.preference, self.weight) - penalty / 2
+
+    def residual(self, fitted: Float64) -> Float64:
+        """Return [n]: weight * (outcome - prediction)."""
+        return self.weight * (self.preference - sigmoid(self.logits(fitted)))
+
+    def step(self, fitted: Float64) -> tuple[Float64, float]:
+        residual, partial = self.residual(fitted), self.partial(fitted)
+        gradient = self.by_competitor(self.own * residual[:, None])
+        gradient -= FINITE * fitted[:-1].reshape(gradient.shape)
+        along = float(residual @ self.length) - RIDGE * float(fitted[-1])
+        slope = (along - float((partial.explained * gradient).sum())) / partial.information
+        moved = np.einsum("kfg,kg->kf", partial.inverse, gradient) - partial.explained * slope
+        return np.append(moved, slope), float((moved * gradient).sum()) + slope * along
+
+    def partial(self, fitted: Float64) -> _Partial:
+        """Solve for each competitor's own coefficients: there are too many for one matrix."""
+        p = sigmoid(self.logits(fitted))
+        curve = self.weight * p * (1 - p)
+        weighted = self.own * curve[:, None]
+        blocks = [self.by_competitor(weighted * column[:, None]) for column in self.own.T]
+        information = np.stack(blocks, axis=1) + FINITE * np.eye(self.own.shape[1])
+        inverse = np.asarray(np.linalg.inv(information), np.float64)
+        cross = self.by_competitor(weighted * self.length[:, None])
+        explained = np.einsum("kfg,kg->kf", inverse, cross)
+        return _Partial(
+            inverse=inverse,
+            explained=explained,
+            length=self.length - (self.own * explained[self.code]).sum(axis=1),
+            information=float(curve @ self.length**2 + RIDGE - (cross * explained).sum()),
+        )
+
+    def by_competitor(self, values: Float64) -> Float64:
+        """Return [K, k]: the sums of values [n, k] over each competitor's rows."""
+        return cluster_sums(values, self.code, self.competitors)

@@ -1,4 +1,4 @@
-"""`steelyard rank`: a leaderboard with intervals, possible ranks and real differences."""
+"""`steelyard rank`: a leaderboard with intervals, possible ranks and significant differences."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from steelyard.statistics.clusters import MIN_FOR_INTERVAL, MIN_FOR_NORMAL
 
 METHODS = (*MODELS, "average", "elo", "newman", "eigen", "pagerank")
 REPLICATES = 1000
-FEWEST_REPLICATES = 100  # with fewer, the ends of an interval are those of two or three of them
+FEWEST_REPLICATES = 100  # with fewer, the ends of an interval rest on two or three of them
 SHUFFLES = 100
 NO_SPREAD = 1e-6  # points: what rounding leaves of 0
 
 
 @dataclass(frozen=True, slots=True)
 class RankOptions:
-    """How to rank. What is None was not given: only where it has an effect may it be."""
+    """How to rank. None means not given: an option may be given only if it has an effect."""
 
     method: str = "bradley-terry"  # one of METHODS
-    intervals: str | None = None  # one of strengths.INTERVALS; None: cluster
+    intervals: str | None = None  # one of bradley_terry.INTERVALS; None: cluster
     replicates: int | None = None  # of the bootstrap; None: REPLICATES
     anchor: str | None = None  # None: the mean is 1000
-    shuffles: int | None = None  # orders of Elo's; 0: the order of the rows; None: SHUFFLES
+    shuffles: int | None = None  # random orders for Elo; 0: the order of the rows; None: SHUFFLES
     seed: int | None = None  # None: 0
 
     def __post_init__(self) -> None:
@@ -78,7 +78,7 @@ class RankOptions:
 
     @property
     def orders(self) -> int:
-        """Shuffles, those of the default where none are given."""
+        """Random orders for Elo."""
         return SHUFFLES if self.shuffles is None else self.shuffles
 
 
@@ -86,8 +86,8 @@ def rank(path: Path, columns: Mapping[str, str], options: RankOptions) -> dict[s
     """Rank the competitors of a run or a file.
 
     Returns:
-        JSON: `ranking`, best first; `win_matrix`; `differences`, for the methods with a
-        likelihood; what was read and left out; warnings.
+        JSON: `ranking`, best first; `win_matrix`; `differences`, for methods with a likelihood;
+        what was read and left out; warnings.
     """
     read = read_comparisons(
         path, columns, ("model_a", "model_b", "preference"), ("tie", "instruction", "weight")
@@ -109,16 +109,16 @@ def rank(path: Path, columns: Mapping[str, str], options: RankOptions) -> dict[s
         ranking = _rated(contest, options, content)
     else:
         ranking = _scored(contest, points, ties, options)
-        content["warnings"] = _doubts(contest, options)
+        content["warnings"] = _score_warnings(contest, options)
     rates, average = scores.win_matrix(points), scores.average_win_rate(points)
     met = (contest.sums()[:, 0] > 0).reshape(contest.size, contest.size)
-    place = {name: at for at, name in enumerate(contest.competitors)}
+    index = {name: i for i, name in enumerate(contest.competitors)}
     count = np.bincount(contest.rows.pair, minlength=contest.size**2).reshape(met.shape)
     for row in ranking:
-        at = place[row["competitor"]]
-        row["average_win_rate"] = float(average[at])
-        row["comparisons"] = int(count[at].sum() + count[:, at].sum())
-    order = [place[row["competitor"]] for row in ranking]
+        i = index[row["competitor"]]
+        row["average_win_rate"] = float(average[i])
+        row["comparisons"] = int(count[i].sum() + count[:, i].sum())
+    order = [index[row["competitor"]] for row in ranking]
     content["ranking"] = ranking
     content["win_matrix"] = {
         "competitors": [row["competitor"] for row in ranking],
@@ -145,9 +145,9 @@ def _rated(
     if ratings.ties is not None:
         content["tie_parameter"] = ratings.ties
     clustered = intervals != "rows"
-    known, bounded, enough = _tellable(contest, options.anchor, clustered=clustered)
-    content["warnings"] += _few(contest, clustered=clustered)
-    content["warnings"] += _spreadless(ratings, bounded, options.anchor)
+    known, bounded, enough = _identified(contest, options.anchor, clustered=clustered)
+    content["warnings"] += _cluster_warnings(contest, clustered=clustered)
+    content["warnings"] += _no_spread_warnings(ratings, bounded, options.anchor)
     total = contest.clusters if clustered else len(contest)
     tested = compare(ratings, LEVEL, known & (total >= MIN_FOR_NORMAL))
     order = np.argsort(-ratings.rating, kind="stable").tolist()
@@ -160,13 +160,13 @@ def _rated(
             "standard_error": float(tested.standard_error[i, j]) if known[i, j] else None,
             "p_value": _number(tested.p_value[i, j]),
         }
-        for at, i in enumerate(order)
-        for j in order[at + 1 :]
+        for position, i in enumerate(order)
+        for j in order[position + 1 :]
         if total >= MIN_FOR_INTERVAL
     ]
     return [
         {
-            "rank": at + 1,
+            "rank": position,
             "competitor": names[i],
             "rating": float(ratings.rating[i]),
             "lower": float(ratings.lower[i]) if bounded[i] else None,
@@ -175,17 +175,17 @@ def _rated(
             "best_rank": int(tested.best_rank[i]) if enough[i] else None,
             "worst_rank": int(tested.worst_rank[i]) if enough[i] else None,
         }
-        for at, i in enumerate(order)
+        for position, i in enumerate(order, 1)
     ]
 
 
-def _tellable(
+def _identified(
     contest: Tournament, anchor: str | None, *, clustered: bool
 ) -> tuple[Bool, Bool, Bool]:
-    """Which differences [K, K] the verdicts tell, which intervals [K], which ranges of ranks [K].
+    """Return which differences [K, K], intervals [K] and ranges of ranks [K] can be estimated.
 
-    Neither is told by fewer than five clusters of a competitor's own, nor are differences where
-    the likelihood has no bound on one side, so that only the tie with an average one gives it.
+    All need MIN_FOR_INTERVAL clusters per competitor. Differences and intervals also need a
+    likelihood that is bounded on both sides, and not only by the tie with an average competitor.
     """
     enough = cluster_counts(contest, clustered=clustered) >= MIN_FOR_INTERVAL
     groups = strongly_connected(contest)
@@ -196,34 +196,34 @@ def _tellable(
     return known, enough & (groups == (-1 if main is None else main)), enough
 
 
-def _spreadless(ratings: Ratings, bounded: Bool, anchor: str | None) -> list[str]:
-    """Whose interval has no width, as where all preferences are equal."""
-    at = np.flatnonzero(bounded & (ratings.standard_error < NO_SPREAD)).tolist()
-    names = [ratings.competitors[i] for i in at if ratings.competitors[i] != anchor]
-    words = "all preferences are equal: an interval of no width does not say how sure they are"
+def _no_spread_warnings(ratings: Ratings, bounded: Bool, anchor: str | None) -> list[str]:
+    """Name competitors whose interval has no width, as if all preferences are equal."""
+    rows = np.flatnonzero(bounded & (ratings.standard_error < NO_SPREAD)).tolist()
+    names = [ratings.competitors[i] for i in rows if ratings.competitors[i] != anchor]
+    words = "all preferences are equal: an interval of no width does not show the uncertainty"
     return [f"{format_names(names)}: {words}"] if names else []
 
 
-def _few(contest: Tournament, *, clustered: bool) -> list[str]:
-    """Who has too few clusters, where all together have enough."""
+def _cluster_warnings(contest: Tournament, *, clustered: bool) -> list[str]:
+    """Name competitors that have too few clusters although there are enough in total."""
     units, what = cluster_counts(contest, clustered=clustered), "clusters" if clustered else "rows"
     total = contest.clusters if clustered else len(contest)
     if total < MIN_FOR_INTERVAL:
         return [] if clustered else [f"only {total} rows: no interval is given"]
     lines = []
     if total < MIN_FOR_NORMAL:
-        lines.append(f"no difference counts as real with fewer than {MIN_FOR_NORMAL} {what}")
+        lines.append(f"no difference is significant with fewer than {MIN_FOR_NORMAL} {what}")
     rare, few = (
         units < MIN_FOR_INTERVAL,
         (units >= MIN_FOR_INTERVAL) & (units < MIN_FOR_NORMAL) & (total >= MIN_FOR_NORMAL),
     )
     for mask, least, effect in (
-        (rare, MIN_FOR_INTERVAL, "no interval, no range of ranks and no real difference"),
+        (rare, MIN_FOR_INTERVAL, "no interval, range of ranks or significant difference"),
         (few, MIN_FOR_NORMAL, "their intervals are too narrow"),
     ):
         if mask.any():
-            names = format_names([contest.competitors[at] for at in np.flatnonzero(mask).tolist()])
-            lines.append(f"{names}: fewer than {least} {what} of their own: {effect}")
+            names = format_names([contest.competitors[i] for i in np.flatnonzero(mask).tolist()])
+            lines.append(f"{names}: compared in fewer than {least} {what}: {effect}")
     return lines
 
 
@@ -248,22 +248,22 @@ def _scored(
             raise scores.NotConverged(cause, remedy=error.remedy) from None
     order = np.argsort(-score, kind="stable").tolist()
     ranking: list[dict[str, Any]] = []
-    for at, i in enumerate(order):
-        row = {"rank": at + 1, "competitor": contest.competitors[i], "rating": float(score[i])}
+    for position, i in enumerate(order, 1):
+        row = {"rank": position, "competitor": contest.competitors[i], "rating": float(score[i])}
         if lower is not None and upper is not None and options.orders:
             row |= {"lower": float(lower[i]), "upper": float(upper[i])}
         ranking.append(row)
     return ranking
 
 
-def _doubts(contest: Tournament, options: RankOptions) -> list[str]:
-    """What a score without a likelihood does not tell by itself."""
+def _score_warnings(contest: Tournament, options: RankOptions) -> list[str]:
+    """Return what a score without a likelihood hides."""
     lines = []
     if apart := disconnected(contest):
         lines.append(APART.format(apart))
     weight = contest.rows.weight
     if options.method == "elo" and len(weight) and (weight != weight[0]).any():
-        lines.append("elo counts every row once, whatever its weight")
+        lines.append("elo ignores weights: every row counts once")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""What the reports share: tables as text, estimates as JSON, what was read."""
+"""What the reports share: their source, estimates as JSON, lists of names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOWN = 5  # competitors that a warning names
 
 
 def source(path: Path, read: Comparisons) -> dict[str, Any]:
-    """Where the comparisons came from, and what was not taken."""
+    """Return where the comparisons came from, and what was left out."""
     return {
         "source": str(path),
         "rows": len(read.table),
@@ -26,7 +26,7 @@ def source(path: Path, read: Comparisons) -> dict[str, Any]:
 
 
 def estimate_json(value: Mean | None) -> dict[str, Any] | None:
-    """An estimate as JSON."""
+    """Return an estimate as JSON."""
     if value is None:
         return None
     lower, upper = value.interval(LEVEL)
@@ -41,11 +41,11 @@ def estimate_json(value: Mean | None) -> dict[str, Any] | None:
 
 
 def standard_error_or_none(standard_error: float | None, clusters: int) -> float | None:
-    """A standard error, where there are clusters enough for it to mean anything."""
+    """Return a standard error if there are enough clusters for it to mean anything."""
     return standard_error if clusters >= MIN_FOR_INTERVAL else None
 
 
 def format_names(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+    """Return the first few names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if names[SHOWN:] else ""
     return ", ".join(map(escape, names[:SHOWN])) + more

@@ -1,6 +1,6 @@
 """Scores without a likelihood: average win rate, Newman's, eigenvector, PageRank, Elo.
 
-Each takes points [K, K] (a tie is half a point to both) as `Tournament.points` gives them.
+Each takes points [K, K] (a tie is half a point to both) from `Tournament.points`.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ ELO_STEP = 4.0
 
 
 class NotConverged(SteelyardError):
-    """An iteration did not come to rest."""
+    """An iteration did not converge."""
 
     code = "rating"
 
 
 def win_matrix(points: Float64) -> Float64:
-    """[K, K]: share of the row's points against the column; NaN where they never met."""
+    """Return [K, K]: the row's share of points against the column; NaN if they never met."""
     total = points + points.T
     return np.asarray(points / np.where(total > 0, total, np.nan))
 
 
 def average_win_rate(points: Float64) -> Float64:
-    """[K], in [0, 1]: mean of a competitor's win rates, each opponent counting alike."""
+    """Return [K], in [0, 1]: the mean of a competitor's win rates over its opponents."""
     rates = win_matrix(points)
     met = ~np.isnan(rates)
     mean: Float64 = np.where(met, rates, 0).sum(axis=1) / np.maximum(met.sum(axis=1), 1)
@@ -41,7 +41,7 @@ def average_win_rate(points: Float64) -> Float64:
 
 
 def newman(points: Float64, ties: Float64) -> tuple[Float64, float]:
-    """Newman's iteration for Davidson's model (JMLR 24, 2023, equations 27 and 28).
+    """Run Newman's iteration for Davidson's model (JMLR 24, 2023, equations 27 and 28).
 
     Args:
         points: [K, K].
@@ -51,7 +51,7 @@ def newman(points: Float64, ties: Float64) -> tuple[Float64, float]:
         strengths [K], positive, and the parameter for ties, half of Davidson's nu.
 
     Raises:
-        NotConverged: some strength is not finite: see `strengths.rate`.
+        NotConverged: some strength is not finite.
     """
     wins = points - ties / 2
 
@@ -66,16 +66,16 @@ def newman(points: Float64, ties: Float64) -> tuple[Float64, float]:
         decided = 2 * (wins * root / below).sum()
         return np.append(won / lost, drawn / decided)
 
-    found = _settle(step, np.append(np.ones(len(points)), 0.5), "Newman's iteration")
-    return found[:-1], float(found[-1])
+    state = _iterate(step, np.append(np.ones(len(points)), 0.5), "Newman's iteration")
+    return state[:-1], float(state[-1])
 
 
 def eigenvector(points: Float64) -> Float64:
-    """[K], length 1: the leading eigenvector of points (Bonacich, AJS 92, 1987).
+    """Return the leading eigenvector [K] of points, of length 1 (Bonacich, AJS 92, 1987).
 
     Whoever beats high scores scores high. The power iteration runs on points + c I, which has the
-    same eigenvectors and comes to rest where points alone swing between two groups that met only
-    each other, such as a baseline and its challengers.
+    same eigenvectors and converges if points alone swing between two groups that met only each
+    other, such as a baseline and its challengers.
     """
     size = len(points)
     c = points.sum() / size / 2
@@ -84,11 +84,11 @@ def eigenvector(points: Float64) -> Float64:
         moved = points @ state + c * state
         return np.asarray(moved / np.linalg.norm(moved))
 
-    return _settle(step, np.full(size, 1 / np.sqrt(size)), "the power iteration")
+    return _iterate(step, np.full(size, 1 / np.sqrt(size)), "the power iteration")
 
 
 def pagerank(points: Float64, damping: float = DAMPING) -> Float64:
-    """[K], sums to 1: where a walker stays who goes from loser to winner (Brin and Page, 1998).
+    """Return where a walker from losers to winners stays; [K], sum 1 (Brin and Page, 1998).
 
     Args:
         points: [K, K]; a competitor passes its weight on in proportion to points lost.
@@ -101,26 +101,26 @@ def pagerank(points: Float64, damping: float = DAMPING) -> Float64:
     def step(state: Float64) -> Float64:
         return np.asarray(damping * (steps @ state) + (1 - damping) / size)
 
-    return _settle(step, np.full(size, 1 / size), "PageRank")
+    return _iterate(step, np.full(size, 1 / size), "PageRank")
 
 
 def elo(contest: Tournament, *, shuffles: int, seed: int) -> tuple[Float64, Float64, Float64]:
-    """Elo's ratings, from 1000, k = 4.
+    """Compute Elo ratings, which begin at 1000, with k = 4.
 
     Args:
         contest: the comparisons, in their order.
-        shuffles: 0: in that order; else the mean over so many random ones.
-        seed: of these.
+        shuffles: the number of random orders to average over; 0: that order.
+        seed: of the random orders.
 
     Returns:
-        rating, and the lowest and highest over the orders without 2.5% at either end; each [K].
+        rating, and the bounds of the middle 95% over the orders; each [K].
     """
     played = play(contest.rows, contest.size, k=ELO_STEP, shuffles=shuffles, seed=seed)
     low, high = np.quantile(played, [0.025, 0.975], axis=0)
     return played.mean(axis=0), low, high
 
 
-def _settle(step: Callable[[Float64], Float64], state: Float64, name: str) -> Float64:
+def _iterate(step: Callable[[Float64], Float64], state: Float64, name: str) -> Float64:
     for _ in range(ROUNDS):
         with np.errstate(all="ignore"):
             moved = step(state)
@@ -131,6 +131,6 @@ def _settle(step: Callable[[Float64], Float64], state: Float64, name: str) -> Fl
         if change <= CLOSE * np.abs(state).max():
             return state
     raise NotConverged(
-        f"{name} does not come to rest on these comparisons",
-        remedy="use the method bradley-terry, which also rates those who won or lost all",
+        f"{name} does not converge on these comparisons",
+        remedy="use --method bradley-terry, which also rates those who won or lost all",
     )

@@ -11,12 +11,15 @@ import pyarrow as pa
 
 from steelyard.comparisons.read import Comparisons, read_comparisons
 from steelyard.core.schemas import Float64
-from steelyard.errors import InputRefused, UsageError
-from steelyard.input import Limits, open_shards, stream
-from steelyard.store.rundir import IMPORTED, RunDir
-from steelyard.store.verdicts.imported import imported_shards
+from steelyard.errors import InputRefused
+from steelyard.input import stream
+from steelyard.store.run_input import reopen_input
+from steelyard.store.run_record import RunRecord
+from steelyard.store.snapshot import RunSnapshot
 
 FEATURES = ("length", "lists", "headings", "bold", "code")
+TEXTS = ("response_a", "response_b")
+ROW_KEY = ("shard", "row")
 _FENCE = re.compile(r"^(?:```|~~~)[^\n]*\n.*?(?:^(?:```|~~~)[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 _LIST = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)])[ \t]+\S", re.MULTILINE)
 _HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+\S", re.MULTILINE)
@@ -24,48 +27,37 @@ _BOLD = re.compile(r"\*\*(?=\S)[^\n]+?\*\*|__(?=\S)[^\n]+?__")
 
 
 def style_counts(texts: Sequence[str]) -> Float64:
-    """Counts of Markdown by text.
+    """Count the Markdown of each text.
 
     Args:
         texts: n responses.
 
     Returns:
         float64 [n, 5], in the order of FEATURES: characters; items of lists; headings; stretches
-        of bold text; blocks of code. What stands in a block of code is no list and no heading.
+        of bold text; blocks of code, inside which nothing else is counted.
     """
-    out = np.empty((len(texts), len(FEATURES)))
-    for at, text in enumerate(texts):
+    counts = np.empty((len(texts), len(FEATURES)))
+    for i, text in enumerate(texts):
         prose, blocks = _FENCE.subn("\n", text)
-        out[at] = (
-            len(text),
-            len(_LIST.findall(prose)),
-            len(_HEADING.findall(prose)),
-            len(_BOLD.findall(prose)),
-            blocks,
-        )
-    return out
-
-
-TEXTS = ("response_a", "response_b")
-PLACE = ("shard", "row")
+        markup = (len(pattern.findall(prose)) for pattern in (_LIST, _HEADING, _BOLD))
+        counts[i] = (len(text), *markup, blocks)
+    return counts
 
 
 def counted(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with style counts in place of its texts: `lists_a`, `lists_b`, ..., float64."""
+    """Replace the texts of a batch by style counts: `lists_a`, `lists_b`, ..., float64."""
     columns = {name: batch.column(name) for name in batch.schema.names if name not in TEXTS}
     for name in TEXTS:
         counts = style_counts(batch.column(name).fill_null("").to_pylist())
-        side = name[-1]
-        columns |= {
-            f"{feature}_{side}": pa.array(counts[:, at]) for at, feature in enumerate(FEATURES)
-        }
+        for feature, column in zip(FEATURES, counts.T, strict=True):
+            columns[f"{feature}_{name[-1]}"] = pa.array(column)
     return pa.RecordBatch.from_pydict(columns)
 
 
 def read_with_style(
     path: Path, columns: Mapping[str, str] | None, need: tuple[str, ...], want: tuple[str, ...]
 ) -> Comparisons:
-    """Comparisons with style counts of both responses.
+    """Read comparisons with style counts of both responses.
 
     Args:
         path: run or file, as for `read_comparisons`; a file has the columns response_a and
@@ -76,48 +68,31 @@ def read_with_style(
 
     Raises:
         UsageError: there is no such source, or a file or an imported run without texts.
-        InputRefused: values cannot be used, or the run's shards are not what they were.
+        InputRefused: values cannot be used, or the run's shards have changed.
     """
     want = tuple(name for name in want if name not in {"length_a", "length_b"})
     if not (path / "run.json").exists():
         return read_comparisons(path, columns, (*need, *TEXTS), want, counted)
-    read = read_comparisons(path, columns, (*need, *PLACE), want)
+    run = RunSnapshot.take(path)
+    read = read_comparisons(run, columns, (*need, *ROW_KEY), want)
     index = pa.array(np.arange(len(read.table)))
-    places = read.table.select(PLACE).append_column("index", index)
-    found = places.join(_counts_of_shards(path), list(PLACE)).sort_by("index")
-    missing = found["length_a"].null_count
+    rows = read.table.select(ROW_KEY).append_column("index", index)
+    counts = rows.join(_counts_of_shards(run.record), list(ROW_KEY)).sort_by("index")
+    missing = counts["length_a"].null_count
     if missing:
         raise InputRefused(
-            f"{missing:,} of {len(found):,} verdicts have no row in the shards any more",
+            f"{missing:,} of {len(counts):,} verdicts no longer have a row in the shards",
             place=str(path),
-            effect="nothing was computed",
-            remedy="put the run's shards back as they were",
+            remedy="restore the run's shards",
         )
     table = read.table
-    for name in found.column_names:
-        if name not in {*PLACE, "index"}:
-            table = table.append_column(name, found[name])
+    for name in counts.column_names:
+        if name not in {*ROW_KEY, "index"}:
+            table = table.append_column(name, counts[name])
     return Comparisons(table, read.left_out, read.columns)
 
 
-def _counts_of_shards(path: Path) -> pa.Table:
-    passport = RunDir(path).read_passport()
-    if IMPORTED in passport:
-        found, limits = imported_shards(passport), Limits()
-        if found is None:
-            raise UsageError(
-                "the tables of this imported run hold no texts, and so no style",
-                place=str(path),
-                effect="nothing was computed",
-                remedy="leave --style out, or import a table that has instruction, response_a and"
-                " response_b",
-            )
-        shards = found
-    else:
-        config = passport["config"]
-        shards = open_shards(config["inputs"], config.get("map") or {})
-        limits = Limits(config["max_row_bytes"])
-    parts = []
-    for rows, _ in stream(shards, limits):
-        parts.append(counted(rows.select([*PLACE, *TEXTS])))
-    return pa.Table.from_batches(parts)
+def _counts_of_shards(record: RunRecord) -> pa.Table:
+    shards, limits = reopen_input(record, otherwise="leave --style out")
+    batches = (rows.select([*ROW_KEY, *TEXTS]) for rows, _ in stream(shards, limits))
+    return pa.Table.from_batches(map(counted, batches))

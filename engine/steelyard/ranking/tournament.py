@@ -1,4 +1,4 @@
-"""Comparisons as integer columns: what every rating and win rate starts from."""
+"""Comparisons as integer columns: the input of all ratings and win rates."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steelyard.core.schemas import Bool, Float64
-from steelyard.errors import InputRefused
+from steelyard.errors import InputRefused, escape
 from steelyard_kernels.comparisons import Rows, pair_sums, rows_of
 
 Int32 = npt.NDArray[np.int32]
 NOTHING: Float64 = np.zeros(0)
-MOST = 2000  # competitors: beyond it, sums for all pairs of them do not fit into memory
+MOST = 2000  # competitors: with more, sums for all pairs of them do not fit into memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ class Tournament:
         return len(self.competitors)
 
     def sums(self) -> Float64:
-        """[K * K, 3]: weight, score of i and ties of each pair (`comparisons.pair_sums`)."""
+        """Return [K * K, 3]: weight, score of i and ties of each pair (`comparisons.pair_sums`)."""
         return pair_sums(self.rows, self.size)
 
     def points(self) -> tuple[Float64, Float64]:
-        """[K, K] each: points of the row's competitor against the column's, and their ties.
+        """Return points of the row's competitor against the column's, and their ties; [K, K].
 
         A tie is half a point to both; ties are symmetric.
         """
@@ -54,7 +54,7 @@ class Tournament:
 
 
 def tournament(table: pa.Table) -> Tournament:
-    """Columns of a table of comparisons (`store.tables`) as a tournament.
+    """Encode a table of comparisons (`comparisons.read`) as a tournament.
 
     Args:
         table: model_a, model_b, preference; tie, weight and instruction if there are any.
@@ -94,15 +94,15 @@ def tournament(table: pa.Table) -> Tournament:
     )
 
 
-def alike(name: str, names: Sequence[str]) -> list[str]:
-    """Up to three of the names that are most like this one, whatever their case."""
-    by_lower = {one.lower(): one for one in reversed(names)}
-    near = get_close_matches(name.lower(), by_lower, n=3)
-    return [by_lower[one] for one in near] or list(names[:3])
+def similar_names(name: str, names: Sequence[str]) -> str:
+    """List up to three of the names that are most similar to this name, ignoring case."""
+    by_lower = {known.lower(): known for known in reversed(names)}
+    near = [by_lower[lower] for lower in get_close_matches(name.lower(), by_lower, n=3)]
+    return ", ".join(map(escape, near or names[:3]))
 
 
 def numbers(column: pa.ChunkedArray) -> Float64:
-    """A column without nulls as float64."""
+    """Return a column without nulls as float64."""
     return np.asarray(column.to_numpy(), dtype=np.float64)
 
 
@@ -112,10 +112,10 @@ def _competitors(table: pa.Table) -> tuple[tuple[str, ...], Int32, Int32]:
              for side in sides]  # fmt: skip
     present = [pc.take(side.dictionary, pc.unique(side.indices)) for side in sides]
     names = sorted(set().union(*(part.to_pylist() for part in present)))
-    place = {name: at for at, name in enumerate(names)}
+    index = {name: i for i, name in enumerate(names)}
     codes = []
     for side in sides:
-        known = np.array([place.get(name, -1) for name in side.dictionary.to_pylist()], np.int32)
+        known = np.array([index.get(name, -1) for name in side.dictionary.to_pylist()], np.int32)
         codes.append(known[side.indices.to_numpy(zero_copy_only=False)])
     return tuple(names), codes[0], codes[1]
 

@@ -17,10 +17,11 @@ from steelyard.ranking.length_control import (
     style_controlled,
 )
 from steelyard.ranking.length_slope import Slope, length_feature, length_slope
+from steelyard.statistics.clusters import Codes
 from steelyard.statistics.logistic import FitFailed
-from steelyard.statistics.means import Codes, Mean, decided, mean
+from steelyard.statistics.means import Mean, decided, mean
 
-FEW_CROSS = 0.05  # of rows not longer, or not shorter: with fewer, equal length was hardly seen
+FEW_CROSS = 0.05  # share of rows not longer, or not shorter: with fewer, equal length is unseen
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +47,19 @@ class WinRate:
     win_rate: Mean
     discrete: float
     difference: float | None  # mean difference of lengths, in characters
-    one_sided: bool  # whether it is (nearly) always longer, or always shorter: see FEW_CROSS
+    one_sided: bool  # whether it is (nearly) always longer, or always shorter (FEW_CROSS)
     length_controlled: Controlled | None
     style_controlled: Controlled | None
     problem: str | None  # why a controlled rate is missing though its columns are there
 
 
 def win_rates(rows: BaselineComparisons) -> list[WinRate]:
-    """Win rates of all competitors, the best first (by length-controlled rate where there is one).
+    """Compute win rates of all competitors, best first (by length-controlled rate if there is one).
 
     Without a given difficulty, that of an instruction is learned from the other competitors'
-    preferences on it; where these are too few, the baseline's length stands in. A regression
-    without a maximum, as where one side wins always, leaves that competitor's controlled rate out
-    and says so.
+    preferences on it; if these are too few, the baseline's length is used instead. A regression
+    without a maximum, as if one side always wins, leaves out that competitor's controlled rate and
+    gives the reason.
     """
     difficulty, slope = rows.difficulty, None
     if (length := rows.length) is not None and len(rows.code):
@@ -69,15 +70,15 @@ def win_rates(rows: BaselineComparisons) -> list[WinRate]:
         if difficulty is None:
             difficulty = _baseline_length_proxy(rows)
         slope = _slope(rows, length, difficulty)
-    found = [_one(rows, difficulty, slope, at) for at in range(len(rows.competitor))]
-    return sorted(found, key=sort_key)
+    rates = [_win_rate(rows, difficulty, slope, code) for code in range(len(rows.competitor))]
+    return sorted(rates, key=sort_key)
 
 
 def _baseline_length_proxy(rows: BaselineComparisons) -> Float64 | None:
-    """The baseline's length, standardised: instructions ask for more or less, hard ones for more.
+    """Return the baseline's length, standardised: hard instructions ask for longer answers.
 
-    Without it what an instruction is like would count as length: a short answer of the baseline
-    makes every competitor the longer one.
+    Without it the instruction's influence would count as that of length: a short answer of the
+    baseline makes every competitor longer.
     """
     length = rows.baseline_length
     if length is None or not length.std() > 0:
@@ -86,17 +87,17 @@ def _baseline_length_proxy(rows: BaselineComparisons) -> Float64 | None:
 
 
 def _slope(rows: BaselineComparisons, difference: Float64, difficulty: Float64 | None) -> Slope:
-    """What length is worth to the judge, from all competitors' rows."""
+    """Fit what length is worth to the judge to all competitors' rows."""
     length = np.zeros(len(difference))
-    for at in range(len(rows.competitor)):
-        mine = rows.code == at
+    for code in range(len(rows.competitor)):
+        mine = rows.code == code
         length[mine] = length_feature(difference[mine])
     own = [np.ones(len(length))]
     if difficulty is not None:
         own.append(difficulty)
         if rows.difficulty is None and len(rows.competitor) >= LEARNABLE:
-            # Who faces a short answer is longer than it and wins more, and so are the others: a
-            # learned difficulty holds their length too, and would take the slope for itself.
+            # All competitors are longer than a short answer of the baseline and win more: a learned
+            # difficulty also reflects their length, and would absorb the slope.
             own.append(others_mean(length, rows.code, rows.cluster))
     return length_slope(
         rows.preference, length, np.stack(own, axis=1), rows.code,
@@ -104,15 +105,15 @@ def _slope(rows: BaselineComparisons, difference: Float64, difficulty: Float64 |
     )  # fmt: skip
 
 
-def sort_key(one: WinRate) -> float:
-    """What win rates are sorted by."""
-    return -(one.length_controlled.win_rate if one.length_controlled else one.win_rate.value)
+def sort_key(rate: WinRate) -> float:
+    """Return what win rates are sorted by."""
+    return -(rate.length_controlled.win_rate if rate.length_controlled else rate.win_rate.value)
 
 
-def _one(
-    rows: BaselineComparisons, difficulty: Float64 | None, slope: Slope | None, at: int
+def _win_rate(
+    rows: BaselineComparisons, difficulty: Float64 | None, slope: Slope | None, code: int
 ) -> WinRate:
-    mine = rows.code == at
+    mine = rows.code == code
     y, cluster = rows.preference[mine], rows.cluster[mine]
     weight = rows.weight[mine] if len(rows.weight) else None
     by_length = by_style = problem = None
@@ -127,7 +128,7 @@ def _one(
         problem = error.cause
     w = np.ones(len(y)) if weight is None else weight
     return WinRate(
-        competitor=rows.competitor[at],
+        competitor=rows.competitor[code],
         win_rate=mean(y, cluster, weight),
         discrete=float((w * decided(y)).sum() / w.sum()),
         difference=None if rows.length is None else float(rows.length[mine].mean()),

@@ -1,4 +1,4 @@
-"""`steelyard winrate`: every competitor against one, raw and with length or style held equal."""
+"""`steelyard winrate`: competitors against a baseline, raw and at equal length or style."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from steelyard.ranking.report import (
     standard_error_or_none,
 )
 from steelyard.ranking.style import FEATURES, read_with_style
-from steelyard.ranking.tournament import NOTHING, alike, numbers
+from steelyard.ranking.tournament import NOTHING, numbers, similar_names
 from steelyard.ranking.win_rates import BaselineComparisons, WinRate, sort_key, win_rates
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL, cluster_warning
 
@@ -44,7 +44,7 @@ def winrate(
     difficulty: Path | None = None,
     style: bool = False,
 ) -> dict[str, Any]:
-    """Win rates against a baseline.
+    """Compute win rates against a baseline.
 
     Args:
         path: run or file.
@@ -57,84 +57,83 @@ def winrate(
         JSON: `win_rates`, best first; what was read and left out.
 
     Raises:
-        UsageError: nobody has that name, or a column is missing.
+        UsageError: no competitor has that name, or a column is missing.
         InputRefused: values cannot be used.
     """
     read = (read_with_style if style else read_comparisons)(path, columns, NEED, WANT)
     table, own = _against(read.table, baseline)
     table, unknown = _without_lengths(table)
     hard = None if difficulty is None else _difficulty(table, difficulty)
-    # Apart, so that the difficulties that others learn from them are of real contests.
-    found = [one for mask in (~own, own) for one in win_rates(_rows(table, baseline, hard, mask))]
-    used = str(difficulty) if difficulty else _learned(found, baseline)
+    # The baseline against itself comes separately: no difficulty is learned from it.
+    rates = [rate for mask in (~own, own) for rate in win_rates(_rows(table, baseline, hard, mask))]
+    used = str(difficulty) if difficulty else _learned(rates, baseline)
     return {
         **source(path, read),
         "rows": len(table),
         "baseline": baseline,
         "difficulty": used,
-        "win_rates": [_as_json(one) for one in sorted(found, key=sort_key)],
-        "warnings": [*unknown, *_warnings(found, baseline, int(own.sum()), used)],
+        "win_rates": [_as_json(rate) for rate in sorted(rates, key=sort_key)],
+        "warnings": [*unknown, *_warnings(rates, baseline, int(own.sum()), used)],
     }
 
 
 def _without_lengths(table: pa.Table) -> tuple[pa.Table, list[str]]:
-    """The table without its lengths where a row lacks one, and what to say of it."""
+    """Return the table without its lengths if any row lacks one, with a warning."""
     if not {"length_a", "length_b"} <= set(table.column_names):
         return table, []
     known = pc.and_(table["length_a"].is_valid(), table["length_b"].is_valid())
     absent = len(table) - int(pc.sum(known).as_py())
     if not absent:
         return table, []
-    lines = [f"{absent:,} of {len(table):,} rows lack a length: none is given at equal length"]
+    lines = [f"{absent:,} of {len(table):,} rows lack a length: no rate at equal length is given"]
     return table.drop_columns(["length_a", "length_b"]), lines
 
 
-def _learned(found: list[WinRate], baseline: str) -> str | None:
-    """Where difficulties came from; None where nothing could rest on them."""
-    others = [one for one in found if one.competitor != baseline]
-    if not any(one.length_controlled for one in others):
+def _learned(rates: list[WinRate], baseline: str) -> str | None:
+    """Return where difficulties came from; None if no rate rests on them."""
+    others = [rate for rate in rates if rate.competitor != baseline]
+    if not any(rate.length_controlled for rate in others):
         return None
     return "learned" if len(others) >= LEARNABLE else "none"
 
 
-def _warnings(found: list[WinRate], baseline: str, alone: int, difficulty: str | None) -> list[str]:
+def _warnings(rates: list[WinRate], baseline: str, alone: int, difficulty: str | None) -> list[str]:
     name = escape(baseline)
-    lines = [f"{escape(one.competitor)}: {one.problem}" for one in found if one.problem]
+    lines = [f"{escape(rate.competitor)}: {rate.problem}" for rate in rates if rate.problem]
     if alone:
-        lines.append(f"{alone:,} rows compare {name} with itself: no other's numbers rest on them")
+        lines.append(f"{alone:,} rows compare {name} with itself: they affect no other competitor")
     if difficulty == "none":
         lines.append(
-            f"no difficulty of instructions was used: learning it takes {LEARNABLE} competitors,"
-            " --difficulty gives it; the baseline's length stands in"
+            "the difficulty of instructions is unknown, and the baseline's length is used instead:"
+            f" learning it takes {LEARNABLE} competitors, or give it with --difficulty"
         )
     notes: dict[str, list[str]] = {}
-    for one in found:
-        if note := cluster_warning(one.win_rate.clusters):
-            notes.setdefault(note, []).append(one.competitor)
-        elif (one.win_rate.standard_error or 0) < NO_SPREAD and one.competitor != baseline:
-            note = "all preferences are equal: a standard error of 0 does not say how sure they are"
-            notes.setdefault(note, []).append(one.competitor)
-        if one.one_sided:
+    for rate in rates:
+        if note := cluster_warning(rate.win_rate.clusters):
+            notes.setdefault(note, []).append(rate.competitor)
+        elif (rate.win_rate.standard_error or 0) < NO_SPREAD and rate.competitor != baseline:
+            note = "all preferences are equal: a standard error of 0 does not show the uncertainty"
+            notes.setdefault(note, []).append(rate.competitor)
+        if rate.one_sided:
             note = (
-                f"hardly ever on both sides of {name} in length: equal length is outside of what"
-                " was seen, an extrapolation"
+                f"almost always longer or almost always shorter than {name}: the rate at equal"
+                " length is an extrapolation"
             )
-            notes.setdefault(note, []).append(one.competitor)
+            notes.setdefault(note, []).append(rate.competitor)
     return lines + [f"{format_names(names)}: {note}" for note, names in notes.items()]
 
 
 def _against(table: pa.Table, baseline: str) -> tuple[pa.Table, Bool]:
-    """Rows with the baseline, and which of them have it on both sides."""
+    """Return the rows with the baseline, and which of them have it on both sides."""
     first, second = (pc.equal(table[name], baseline) for name in ("model_a", "model_b"))
     rows = pc.or_(first, second)
     if not pc.any(rows).as_py():
         names = sorted({*pc.unique(table["model_a"]).to_pylist(),
                         *pc.unique(table["model_b"]).to_pylist()})  # fmt: skip
-        near = alike(baseline, names)
         raise UsageError(
-            f"no comparison is with {escape(baseline)}",
+            f"no comparison involves {escape(baseline)}",
             place="--baseline",
-            remedy=f"choose a competitor, such as {', '.join(map(escape, near))}",
+            remedy=f"choose a competitor, such as {similar_names(baseline, names)}",
         )
     return table.filter(rows), pc.and_(first, second).filter(rows).to_numpy()
 
@@ -142,65 +141,61 @@ def _against(table: pa.Table, baseline: str) -> tuple[pa.Table, Bool]:
 def _difficulty(table: pa.Table, path: Path) -> Float64:
     if "instruction" not in table.column_names:
         raise UsageError(
-            "the comparisons name no instruction that a difficulty could belong to",
+            "the comparisons do not name the instructions that difficulties belong to",
             place="--difficulty",
             remedy="name its column: --map instruction=COLUMN",
         )
     given = _difficulties(path)
     ids, values = given.table["instruction"].combine_chunks(), _log_odds(given.table, path)
-    twice = _contradictory(ids.to_numpy(), values)
-    if len(twice):
+    contradictory = _contradictory(ids.to_numpy(), values)
+    if len(contradictory):
         name = given.columns["instruction"].partition(", else ")[0].replace('"', "")
         named = read_comparisons(path, {"instruction": name, "pair_id": name}, ("pair_id",)).table
-        first, second = twice[0]
+        low, high = contradictory[0]
         raise InputRefused(
-            f"{len(twice):,} of {pc.count_distinct(ids).as_py():,} instructions have several"
-            f" difficulties, such as {escape(named['pair_id'][first], 80)}: {values[first]:g} and"
-            f" {values[second]:g}",
+            f"{len(contradictory):,} of {pc.count_distinct(ids).as_py():,} instructions have"
+            f" several difficulties, such as {escape(named['pair_id'][low], 80)}:"
+            f" {values[low]:g} and {values[high]:g}",
             place=str(path),
-            effect="nothing was computed",
-            remedy="give each instruction one difficulty",
+            remedy="give each instruction a single difficulty",
         )
-    at = pc.index_in(table["instruction"], value_set=ids)
-    if at.null_count:
+    index = pc.index_in(table["instruction"], value_set=ids)
+    if index.null_count:
         raise InputRefused(
-            f"{at.null_count:,} of {len(table):,} comparisons are of instructions without a"
+            f"{index.null_count:,} of {len(table):,} comparisons are of instructions without a"
             " difficulty",
             place=str(path),
-            remedy="give each instruction one, or leave --difficulty out to have it learned; a text"
-            " 7 is not the number 7",
+            remedy="give each instruction a difficulty, or leave --difficulty out to have it"
+            " learned; a text 7 is not the number 7",
         )
-    found: Float64 = values[at.to_numpy()]
-    return found
+    return np.asarray(values[index.to_numpy()])
 
 
 def _difficulties(path: Path) -> Comparisons:
     try:
         return read_comparisons(path, None, ("instruction", "difficulty"))
     except NothingLeft:
-        raise InputRefused(
-            "there is no row, and so no difficulty", place=str(path), remedy=DIFFICULTIES
-        ) from None
+        raise InputRefused("the file has no rows", place=str(path), remedy=DIFFICULTIES) from None
     except (InputRefused, UsageError) as error:
         raise type(error)(error.cause, place=error.place, remedy=DIFFICULTIES) from None
 
 
 def _log_odds(given: pa.Table, path: Path) -> Float64:
     try:
-        found = numbers(given["difficulty"].cast(pa.float64()))
+        values = numbers(given["difficulty"].cast(pa.float64()))
     except pa.ArrowException:
-        found = np.full(len(given), np.nan)
-    if not np.isfinite(found).all():
+        values = np.full(len(given), np.nan)
+    if not np.isfinite(values).all():
         raise InputRefused(
-            f"{int((~np.isfinite(found)).sum()):,} difficulties are null or no numbers",
+            f"{int((~np.isfinite(values)).sum()):,} difficulties are not finite numbers",
             place=str(path),
             remedy="give finite numbers, in log-odds",
         )
-    return found
+    return values
 
 
 def _contradictory(ids: npt.NDArray[np.uint64], values: Float64) -> Int64:
-    """[m, 2]: of each id with several values, a row of the lowest and one of the highest."""
+    """Return [m, 2]: per id with several values, a row of the lowest and one of the highest."""
     order = np.lexsort((values, ids))
     starts = np.flatnonzero(np.append(True, np.diff(ids[order]) != 0))
     low, high = order[starts], order[np.append(starts[1:], len(order)) - 1]
@@ -211,7 +206,7 @@ def _contradictory(ids: npt.NDArray[np.uint64], values: Float64) -> Int64:
 def _rows(
     table: pa.Table, baseline: str, difficulty: Float64 | None, mask: Bool
 ) -> BaselineComparisons:
-    """The rows of a mask, each seen from the competitor's side."""
+    """Return the rows of a mask, seen from the competitor's side."""
     table = table.filter(pa.array(mask))
     first, second = (pc.equal(table[name], baseline) for name in ("model_a", "model_b"))
     turned = pc.and_not(first, second).combine_chunks()
@@ -224,8 +219,8 @@ def _rows(
     sign = np.where(back, -1.0, 1.0)
     length = baseline_length = style = None
     if {"length_a", "length_b"} <= names:
-        one, other = numbers(table["length_a"]), numbers(table["length_b"])
-        length, baseline_length = sign * (one - other), np.where(back, one, other)
+        a, b = numbers(table["length_a"]), numbers(table["length_b"])
+        length, baseline_length = sign * (a - b), np.where(back, a, b)
     if {f"{feature}_{side}" for feature in FEATURES for side in "ab"} <= names:
         style = {
             feature: sign
@@ -248,25 +243,25 @@ def _rows(
     )
 
 
-def _as_json(one: WinRate) -> dict[str, Any]:
+def _as_json(rate: WinRate) -> dict[str, Any]:
     return {
-        "competitor": one.competitor,
-        "win_rate": estimate_json(one.win_rate),
-        "discrete_win_rate": one.discrete,
-        "mean_length_difference": one.difference,
-        "length_controlled": _controlled(one.length_controlled, one.win_rate.clusters),
-        "style_controlled": _controlled(one.style_controlled, one.win_rate.clusters),
+        "competitor": rate.competitor,
+        "win_rate": estimate_json(rate.win_rate),
+        "discrete_win_rate": rate.discrete,
+        "mean_length_difference": rate.difference,
+        "length_controlled": _controlled(rate.length_controlled, rate.win_rate.clusters),
+        "style_controlled": _controlled(rate.style_controlled, rate.win_rate.clusters),
     }
 
 
-def _controlled(one: Controlled | None, clusters: int) -> dict[str, Any] | None:
-    if one is None:
+def _controlled(rate: Controlled | None, clusters: int) -> dict[str, Any] | None:
+    if rate is None:
         return None
-    lower, upper = one.interval(LEVEL) if clusters >= MIN_FOR_INTERVAL else (None, None)
+    lower, upper = rate.interval(LEVEL) if clusters >= MIN_FOR_INTERVAL else (None, None)
     return {
-        "win_rate": one.win_rate,
-        "standard_error": standard_error_or_none(one.standard_error, clusters),
+        "win_rate": rate.win_rate,
+        "standard_error": standard_error_or_none(rate.standard_error, clusters),
         "lower": lower,
         "upper": upper,
-        "coefficients": one.coefficients,
+        "coefficients": rate.coefficients,
     }

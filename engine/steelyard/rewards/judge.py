@@ -1,4 +1,4 @@
-"""A Steelyard judge as a reward function: what `steelyard score` would say of each completion."""
+"""A judge as a reward function, with the verdicts that `steelyard score` would give."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from steelyard.core.schemas import INTAKE, STATUS_OK, Float64
 from steelyard.errors import RewardRefused, UsageError
 from steelyard.input.rows import RawBatch, check
 from steelyard.prompts.judging import resolve_spec
-from steelyard.rewards.live_judge import Reader
+from steelyard.rewards.live_judge import LiveJudge
 from steelyard.rewards.messages import Text, completion_text
 from steelyard.rewards.rows import JudgedCompletions, build_rows
-from steelyard.scoring.run_record import row_limits
+from steelyard.store.run_input import row_limits
 
-# What users call what a row is made of.
+# What users call the roles of a row.
 _NAMES = {
     "instruction": "prompt",
     "system": "prompt",
@@ -31,32 +31,33 @@ _NAMES = {
 
 
 class Judge:
-    """Scores completions inside GRPO, on the way that `steelyard score` takes.
+    """Reward function for GRPO that asks a judge, in the same way as `steelyard score`.
 
-    Under a protocol that shows one response the reward is its score. Under one that shows a pair
-    it is the mean raw preference for the completion, over both orders, against the other
+    With a protocol that shows one response, the reward is its score. With a protocol that shows a
+    pair, it is the mean raw preference for the completion, over both orders, against the other
     completions of its prompt in the batch, or against the response in the column `baseline`.
 
-    Opens the judge and loads its engine; `close` frees it, and so does the end of a `with` block.
-    Not thread-safe. `__name__`, under which a trainer logs the reward, may be changed.
+    Creating it opens the judge and loads its engine; `close`, or the end of a `with` block, frees
+    them. It is not thread-safe. A trainer logs the reward under `__name__`, which may be changed.
 
     Args:
-        judge: `demo`, `scripted[:...]`, a hub name or a model folder.
-        protocol: a name or a file.
-        baseline: a column of the dataset with a response to each prompt.
-        failed: the reward of a completion without any verdict (too long for the judge, the judge's
-            answer unparsable); None: a verdict that cannot be had is an error.
-        revision: of the judge, on the hub.
-        engine: vLLM's own settings.
-        replicas: engines side by side.
-        criteria: file of a rubric's criteria; without it the dataset's column `criteria`.
-        examples: file of worked examples.
-        samples: of what a judge writes; 0: the protocol's own number.
-        overlong: "reject" or "truncate".
+        judge: a Hugging Face model name, a model folder, `demo`, or `scripted[:...]`.
+        protocol: a built-in protocol or a TOML file.
+        baseline: the column of the dataset with a response to compare with; None: completions of
+            a prompt are compared with each other.
+        failed: the reward of a completion that gets no verdict, because it is too long for the
+            judge or the judge's answer cannot be parsed; None: a missing verdict is an error.
+        revision: commit, tag or branch of the judge on the Hugging Face Hub.
+        engine: engine settings under vLLM's names.
+        replicas: copies of the engine to run in parallel, one per GPU.
+        criteria: file with the criteria of a rubric; None: the dataset's column `criteria`.
+        examples: file with worked examples.
+        samples: answers per prompt from a judge that writes; 0: the protocol's number.
+        overlong: what to do with prompts that exceed the judge's context: reject or truncate.
 
     Raises:
-        UsageError: an argument is wrong, or of no use to the protocol.
-        JudgeUnavailable: the judge cannot be opened, or its engine not be loaded.
+        UsageError: an argument is wrong, or the protocol has no use for it.
+        JudgeUnavailable: the judge cannot be opened, or its engine cannot be loaded.
     """
 
     def __init__(
@@ -85,23 +86,23 @@ class Judge:
             samples=samples,
             overlong=overlong,
         ).validate()
-        self._inquiry, shown = resolve_spec(config)
-        self._alone = self._inquiry.questions.shows == "response"
+        self._spec, shots = resolve_spec(config)
+        self._alone = self._spec.axes.shows == "response"
         self._baseline, self._failed = baseline, failed
         if baseline is not None and self._alone:
             raise UsageError(
-                f"baseline is of no use: the protocol {self._inquiry.name} shows one response",
-                remedy="leave it out, or choose a protocol that shows a pair",
+                f"baseline has no effect: the protocol {self._spec.name} shows one response",
+                remedy="leave baseline out, or choose a protocol that shows a pair",
             )
         if failed is not None and not math.isfinite(failed):
-            raise UsageError(f"failed is {failed}", remedy="give a number, or leave it out")
-        self.__name__ = f"judge_{self._inquiry.name}"
+            raise UsageError(f"failed is {failed}", remedy="give a finite number, or leave it out")
+        self.__name__ = f"judge_{self._spec.name}"
         self._limits = row_limits(config)
-        self._reader = Reader(config, self._inquiry, shown)
+        self._live = LiveJudge(config, self._spec, shots)
 
     def close(self) -> None:
-        """Free engine, memory and processes. May be called twice."""
-        self._reader.close()
+        """Free the engine's memory and processes; may be called twice."""
+        self._live.close()
 
     def __enter__(self) -> Self:
         return self
@@ -112,50 +113,51 @@ class Judge:
     def __call__(
         self, prompts: Sequence[Text], completions: Sequence[Text], **columns: object
     ) -> list[float]:
-        """The reward of each completion.
+        """Return the reward of each completion.
 
         Args:
-            prompts: n texts or conversations, the one that each completion answers.
+            prompts: n texts or conversations; each is the prompt of the completion at its index.
             completions: n texts or conversations.
-            **columns: all columns of the dataset, n values each. Looked at are `reference`,
-                `criteria` and `category` where the protocol takes them, and the baseline.
+            **columns: all columns of the dataset, n values each. Of these are used the baseline
+                and, if the protocol shows them, `reference`, `criteria` and `category`.
 
         Raises:
-            RewardRefused: a prompt holds what the protocol does not show, a completion has none
-                to be compared with, or a verdict cannot be had and `failed` is None.
+            RewardRefused: the protocol cannot show a prompt, a completion has nothing to be
+                compared with, or a verdict is missing and `failed` is None.
             UsageError: the judge was closed.
-            EngineFailed: the engine dies whatever it reads.
+            EngineFailed: the engine dies on whatever it reads.
         """
         texts = [
-            completion_text(one, f"completion {number}") for number, one in enumerate(completions)
+            completion_text(completion, f"completion {number}")
+            for number, completion in enumerate(completions)
         ]
-        asked = build_rows(prompts, texts, columns, self._inquiry, self._baseline)
-        values, reasons = self._judged(asked)
+        judged = build_rows(prompts, texts, columns, self._spec, self._baseline)
+        values, reasons = self._judge_rows(judged)
         if reasons and self._failed is None:
             row, reason = min(reasons.items())
             raise RewardRefused(
-                f"{len(reasons)} of {len(values)} verdicts could not be had; the first: {reason}",
-                place=f"completion {asked.first[row]}, judge {self._reader.name}",
-                remedy="mend what the reason names, or give completions without any verdict a"
-                " reward of their own: Judge(..., failed=0.0)",
+                f"{len(reasons)} of {len(values)} verdicts are missing; the first: {reason}",
+                place=f"completion {judged.first[row]}, judge {self._live.name}",
+                remedy="correct what the reason names, or set the reward of completions without a"
+                " verdict: Judge(..., failed=0.0)",
             )
-        rewards = asked.rewards(values, len(texts))
+        rewards = judged.rewards(values, len(texts))
         if self._failed is not None:
             rewards[np.isnan(rewards)] = self._failed
         return [float(reward) for reward in rewards]
 
-    def _judged(self, asked: JudgedCompletions) -> tuple[Float64, dict[int, str]]:
-        """The value of each row for its first completion; NaN where there is none, and why."""
-        batch = RawBatch("completions", 0, len(asked.first), asked.columns, {})
+    def _judge_rows(self, judged: JudgedCompletions) -> tuple[Float64, dict[int, str]]:
+        """Return each row's value for its first completion, or NaN and the reason by row."""
+        batch = RawBatch("completions", np.arange(len(judged.first)), judged.columns, {})
         names = _NAMES | {"response_b": self._baseline or "completion"}
-        required = self._inquiry.required_roles
+        required = self._spec.required_roles
         accepted, rejects = check(batch, names, INTAKE, self._limits, required)
-        values = np.full(batch.rows, np.nan)
+        values = np.full(len(batch), np.nan)
         reasons = dict(zip(*(rejects[name].to_pylist() for name in ("row", "detail")), strict=True))
         if not len(accepted):
             return values, reasons
         column = "score_a" if self._alone else "raw_preference"
-        verdicts = self._reader.verdicts(accepted).select(["row", "status", "error", column])
+        verdicts = self._live.verdicts(accepted).select(["row", "status", "error", column])
         for row, status, error, value in zip(*verdicts.to_pydict().values(), strict=True):
             if status == STATUS_OK:
                 values[row] = value

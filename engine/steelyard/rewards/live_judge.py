@@ -1,9 +1,10 @@
-"""An open judge that gives verdicts of rows at once, without shards and a run directory."""
+"""An open judge that returns the verdicts of rows at once, without shards or a run directory."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import pyarrow as pa
@@ -12,79 +13,62 @@ from steelyard.core.batches import Workload
 from steelyard.core.config import RunConfig
 from steelyard.core.progress import Reporter
 from steelyard.errors import UsageError
-from steelyard.judge import open_judge
 from steelyard.plan.dedupe import unique_prompts
 from steelyard.plan.keys import plan_batch
-from steelyard.prompts.judging import JudgingSpec, judge_forms, key_spec
-from steelyard.prompts.maker import PromptMaker
+from steelyard.plan.spec import JudgingSpec, KeySpec
+from steelyard.prompts.prepared import open_judges
 from steelyard.protocols.protocol import Example
-from steelyard.scoring.feed import batches
-from steelyard.scoring.read import read_all
-from steelyard.scoring.run_record import judge_specs
+from steelyard.scoring.feed import batches, read_all
 from steelyard.store.reads.parts import reads_table
 from steelyard.store.verdicts.database import verdicts_of
 from steelyard.store.verdicts.views import VerdictSpec
 
-# How many prompts will come is not known when the engine is loaded.
+# The number of prompts is not known when the engine is loaded.
 MANY_PROMPTS = 1 << 20
 
 
-class Reader:
-    """Opens the judge of a config and loads its engine.
+class LiveJudge:
+    """A judge whose engine is loaded when this object is created.
 
     Args:
-        config: with one judge.
-        inquiry: what it asks (resolve_spec).
-        examples: those of the inquiry.
+        config: names one judge.
+        spec: what it is asked.
+        examples: the spec's worked examples.
 
     Raises:
-        UsageError: a label is no single token of the judge.
-        JudgeUnavailable: the judge cannot be opened, or its engine not be loaded.
+        UsageError: a label is not a single token of the judge.
+        JudgeUnavailable: the judge cannot be opened, or its engine cannot be loaded.
     """
 
-    def __init__(
-        self, config: RunConfig, inquiry: JudgingSpec, examples: Sequence[Example]
-    ) -> None:
-        (spec,) = judge_specs(config)
-        self._judge, self._closed = open_judge(spec), False
-        self.name = self._judge.card.name
-        try:
-            truncate = config.overlong == "truncate"
-            part = judge_forms(self._judge, inquiry, examples, truncate=truncate)
-            self._answer, self._asking = part.answer, key_spec(inquiry, [part])
-            self._maker = PromptMaker.build(
-                self._judge.encoder,
-                part.forms,
-                self._judge.context_length - self._answer.room,
-                truncate=truncate,
-                questions=inquiry.questions,
-                categories=inquiry.categories,
-            )
+    def __init__(self, config: RunConfig, spec: JudgingSpec, examples: Sequence[Example]) -> None:
+        with ExitStack() as stack:
+            (prepared,) = stack.enter_context(open_judges(config, spec, examples))
+            self._judge, self._answer = prepared.judge, prepared.answer
+            self.name = self._judge.card.name
+            self._key_spec = KeySpec.of(spec, [prepared.forms])
+            self._maker = prepared.maker()
+            self._verdict_spec = VerdictSpec(spec, [self.name])
             self._start()
-        except BaseException:
-            self.close()
-            raise
-        passport = {"inquiry": inquiry.to_json(), "judges": [{"name": self.name}]}
-        self._spec = VerdictSpec.of(passport, metadata=False)
+            self._opened, self._closed = stack.pop_all(), False
 
     def close(self) -> None:
-        """Free engine, memory and processes. May be called twice."""
+        """Free the engine's memory and processes; may be called twice."""
         self._closed = True
-        self._judge.close()
+        self._opened.close()
 
     def verdicts(self, rows: pa.RecordBatch) -> pa.Table:
-        """What a run with these rows would have as `verdicts`, in their order.
+        """Return what `verdicts` of a run with these rows would hold, in their order.
 
         Args:
             rows: INTAKE, at least one.
 
         Raises:
-            UsageError: the reader was closed.
-            EngineFailed: the engine dies whatever it reads.
+            UsageError: the judge was closed.
+            EngineFailed: the engine dies on whatever it reads.
         """
         if self._closed:
-            raise UsageError("the judge was closed", remedy="open it again, or close it later")
-        planned = plan_batch(rows, self._asking)
+            raise UsageError("the judge was closed", remedy="create it again, or close it later")
+        planned = plan_batch(rows, self._key_spec)
         unique = unique_prompts(planned.texts["keys"])
         texts = pa.Table.from_batches([planned.texts])
         bucket = self._maker.prepare(0, texts, unique, np.arange(len(unique.keys)))
@@ -94,7 +78,7 @@ class Reader:
         pairs = pa.Table.from_batches([planned.pairs])
         pairs = pairs.append_column("pair", pa.array(np.arange(len(pairs))))
         now = time.time_ns() // 1_000_000
-        return verdicts_of(self._spec, pairs, reads_table(reads, [now] * len(reads)))
+        return verdicts_of(self._verdict_spec, pairs, reads_table(reads, [now] * len(reads)))
 
     def _start(self) -> None:
         context, writes = self._maker.context, self._answer.room

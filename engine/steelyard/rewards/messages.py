@@ -1,4 +1,4 @@
-"""Prompts and completions as a trainer hands them over: plain texts, or lists of messages."""
+"""Prompts and completions as trainers pass them: plain texts, or lists of messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHAPE = "give a text, or a list of messages with `role` and `content`"
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """A prompt: the last message of the user, and what stands before it."""
+    """A prompt: the user's last message, and what comes before it."""
 
     instruction: str
     system: str | None = None
@@ -24,14 +24,14 @@ class Dialogue:
 
 
 def completion_text(completion: Text, place: str) -> str:
-    """What a model answered: of several messages the last, empty where it only calls tools.
+    """Return a model's answer: the last of several messages, empty if it only calls tools.
 
     Args:
-        completion: as the trainer hands it over.
-        place: what to call it in messages.
+        completion: as the trainer passes it.
+        place: what errors call it.
 
     Raises:
-        RewardRefused: it is neither a text nor a list of messages that the assistant ends.
+        RewardRefused: it is neither a text nor a list of messages that ends with the assistant's.
     """
     if isinstance(completion, str):
         return completion
@@ -41,21 +41,21 @@ def completion_text(completion: Text, place: str) -> str:
         raise RewardRefused(
             f"it ends with a message of the role {escape(role)!r}",
             place=place,
-            remedy="let it end with a message of the assistant",
+            remedy="make its last message one of the assistant",
         )
     return content
 
 
 def dialogue(prompt: Text, number: int) -> Dialogue:
-    """What a prompt says to a judge.
+    """Split a prompt into what a judge is shown.
 
     Args:
-        prompt: as the trainer hands it over.
-        number: of the completion in its batch, for messages.
+        prompt: as the trainer passes it.
+        number: index of its completion in the batch, for errors.
 
     Raises:
         RewardRefused: it is neither a text nor a conversation of system, user and assistant that
-            the user ends.
+            ends with the user's message.
     """
     if isinstance(prompt, str):
         return Dialogue(prompt)
@@ -70,7 +70,7 @@ def dialogue(prompt: Text, number: int) -> Dialogue:
             f"it has a message of the role {escape(min(unknown))!r}"
             + (" that is not the first" if "system" in unknown else ""),
             place=place,
-            remedy="a judge takes a system message first, then messages of user and assistant",
+            remedy="give a system message first, if any, then messages of user and assistant",
         )
     if not roles or roles[-1] != "user":
         raise RewardRefused(
@@ -82,10 +82,10 @@ def dialogue(prompt: Text, number: int) -> Dialogue:
 
 
 def _messages(messages: Sequence[Message], place: str) -> list[tuple[str, str]]:
-    """Roles and contents; a message that calls tools may have no content."""
+    """Return roles and contents; a message that calls tools may have no content."""
     if not isinstance(messages, Sequence) or not messages:
         raise RewardRefused(f"it is {escape(repr(messages))}", place=place, remedy=_SHAPE)
-    found = []
+    parsed = []
     for message in messages:
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise RewardRefused(f"it holds {escape(repr(message))}", place=place, remedy=_SHAPE)
@@ -94,9 +94,9 @@ def _messages(messages: Sequence[Message], place: str) -> list[tuple[str, str]]:
             content = ""
         if not isinstance(content, str):
             raise RewardRefused(
-                f"the content of a message is no text: {escape(repr(content))}",
+                f"the content of a message is not a text: {escape(repr(content))}",
                 place=place,
-                remedy="rewards are made of texts alone: leave images and other parts out",
+                remedy="leave out images and other parts: rewards take only texts",
             )
-        found.append((message["role"], content))
-    return found
+        parsed.append((message["role"], content))
+    return parsed

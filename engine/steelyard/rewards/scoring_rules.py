@@ -1,4 +1,4 @@
-"""Rewards for a probability that a model states: Brier and logarithmic (arXiv 2510.00263)."""
+"""Proper scoring rules for stated probabilities: Brier and logarithmic (arXiv 2510.00263)."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from steelyard.protocols import get_protocol
 from steelyard.protocols.parsing import probability as read_probability
 from steelyard.rewards.messages import Text, completion_text
 
-PROTOCOL = "verbalized"  # whose prompts are answered, and whose tag is read
-EPSILON = 1e-3  # how near to 0 and 1 a probability may come before its logarithm is taken
+PROTOCOL = "verbalized"  # the models answer its prompts, with its tag
+EPSILON = 1e-3  # probabilities are kept this far from 0 and 1 before the logarithm
 
 
 def brier(
     completions: Sequence[Text],
     probability: Sequence[float] | None = None,
-    **columns: object,  # noqa: ARG001 - a trainer hands over all that it has
+    **columns: object,  # noqa: ARG001 - trainers pass all columns
 ) -> list[float]:
-    """1 - (p - y)^2, in [0, 1]; 0 where no probability p can be read.
+    """Return 1 - (p - y)^2, in [0, 1], or 0 if no probability p can be read.
 
-    p is read as the protocol `verbalized` reads it: the last `<probability>` tag of the text.
+    p is read in the same way as by the protocol `verbalized`: from the last `<probability>` tag.
 
     Args:
         completions: n texts or conversations.
-        probability: the column of targets y, n numbers in [0, 1]: the probability that should be
-            written, in the direction of the question that the prompt asks.
-        **columns: not looked at.
+        probability: the targets y, n numbers in [0, 1]: the probability that each completion
+            should state, as an answer to the question in its prompt.
+        **columns: further columns of the dataset, which are ignored.
 
     Raises:
-        RewardRefused: there is no column of targets, one of them is missing or out of range, or a
-            completion is no text.
+        RewardRefused: there is no column `probability`, a target is missing or out of range, or a
+            completion is not a text.
     """
     return _rewards(completions, probability, lambda p, y: 1 - (p - y) ** 2, 0.0)
 
@@ -40,17 +40,17 @@ def brier(
 def logarithmic(
     completions: Sequence[Text],
     probability: Sequence[float] | None = None,
-    **columns: object,  # noqa: ARG001 - a trainer hands over all that it has
+    **columns: object,  # noqa: ARG001 - trainers pass all columns
 ) -> list[float]:
-    """The reward y log p' + (1 - y) log(1 - p') with p' = p cut to [0.001, 0.999].
+    """Return y log p' + (1 - y) log(1 - p') with p' = p clipped to [0.001, 0.999].
 
-    It is in [log 0.001, 0], and log 0.001 where no probability p can be read. Arguments and errors
-    are those of `brier`.
+    The reward is in [log 0.001, 0], and log 0.001 if no probability p can be read. Arguments and
+    errors are those of `brier`.
     """
 
     def reward(p: float, y: float) -> float:
-        cut = min(max(p, EPSILON), 1 - EPSILON)
-        return y * math.log(cut) + (1 - y) * math.log(1 - cut)
+        clipped = min(max(p, EPSILON), 1 - EPSILON)
+        return y * math.log(clipped) + (1 - y) * math.log(1 - clipped)
 
     return _rewards(completions, probability, reward, math.log(EPSILON))
 
@@ -74,15 +74,15 @@ def _targets(probability: Sequence[float] | None, count: int) -> list[float]:
     given = f"{len(probability)} values in the" if isinstance(probability, Sized) else "no"
     if not isinstance(probability, Sized) or len(probability) != count:
         raise RewardRefused(
-            f"{count} completions, and {given} column `probability`",
-            remedy="train on a dataset with the target of each prompt in a column of that name",
+            f"there are {count} completions and {given} column `probability`",
+            remedy="train on a dataset with the target of each prompt in that column",
         )
     for number, target in enumerate(probability):
-        counts = isinstance(target, Real) and not isinstance(target, bool)
-        if not counts or not 0 <= target <= 1:  # NaN, too
+        is_number = isinstance(target, Real) and not isinstance(target, bool)
+        if not is_number or not 0 <= target <= 1:  # NaN, too
             raise RewardRefused(
                 f"the target `probability` is {escape(target)}",
                 place=f"completion {number}",
-                remedy="give every prompt a number from 0 to 1",
+                remedy="give every prompt a target from 0 to 1",
             )
     return [float(target) for target in probability]

@@ -1,4 +1,4 @@
-"""`plan`: what a run would cost, without an engine and without leaving anything behind."""
+"""`plan`: what a run would cost, without an engine and without leaving any file."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any
 from steelyard.core import user_cache
 from steelyard.core.batches import Workload
 from steelyard.core.config import RunConfig
-from steelyard.core.progress import Reporter, amount, duration
+from steelyard.core.progress import Reporter
 from steelyard.core.work import CacheShape
-from steelyard.input import stream
-from steelyard.prompts.judging import key_spec, resolve_spec
+from steelyard.plan.spec import KeySpec
+from steelyard.prompts.judging import resolve_spec
 from steelyard.prompts.maker import PromptMaker
-from steelyard.scoring.cache_oracle import BlockOracle
+from steelyard.prompts.prepared import open_judges
 from steelyard.scoring.feed import feed
 from steelyard.scoring.planner import write_plan
-from steelyard.scoring.run import judge_parts, open_input, open_judges
-from steelyard.scoring.run_record import make_record, row_limits
-from steelyard.scoring.session import make_maker
+from steelyard.scoring.same_run import run_fingerprint
 from steelyard.scoring.shard_texts import open_texts
+from steelyard.scoring.tally import BlockOracle
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest
+from steelyard.store.run_input import open_input, row_limits
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import queries
 
-# So many prompts are tokenised; the rest is taken to be like them.
+# Prompts that are tokenised; the rest is taken to be like them.
 SAMPLE_PROMPTS = 20_000
 
 
@@ -38,53 +38,47 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     Returns:
         rows, pairs, rejects by reason, prompts asked and unique, tokens of unique prompts, their
         floor (every shared prefix computed once), tokens that the engine should compute (by the
-        block-cache oracle, for the cache told beside it), the share of prompts these were counted
+        block-cache oracle, with the cache that it assumes), the share of prompts these were counted
         on (1: all), the longest prompt, overlong prompts, and seconds at the rate of this judge's
         last run on this machine (None: there was none).
     """
-    inquiry, examples = resolve_spec(config)
-    shards = open_input(config, inquiry)
+    spec, examples = resolve_spec(config)
+    shards = open_input(config, spec)
     with (
-        open_judges(config) as judges,
+        open_judges(config, spec, examples, images=shards.roles.get("images")) as judges,
         tempfile.TemporaryDirectory(prefix="steelyard-plan-") as folder,
     ):
-        parts = judge_parts(config, judges, inquiry, examples, shards)
-        passport = make_record(config, judges, inquiry, parts, shards)
-        asked = key_spec(inquiry, parts)
+        key_spec = KeySpec.of(spec, [prepared.forms for prepared in judges])
         run = RunDir(Path(folder))
         run.create()
         manifest = write_plan(
             run,
-            lambda: stream(shards, row_limits(config)),
-            asking=asked,
-            expected=shards.rows,
-            bucket_bytes=config.bucket_bytes,
-            schema=shards.schema,
-            local=shards.local and "images" not in shards.roles,
-            on_progress=lambda accepted, refused: reporter.planning(accepted, refused, shards.rows),
+            shards,
+            config,
+            key_spec,
+            lambda accepted, refused: reporter.planning(accepted, refused, shards.rows),
         )
         reporter.done()
         ambiguous = queries.ambiguous_pair_ids(run)
         disk = sum(path.stat().st_size for path in run.plan.iterdir())
         sample, cache = _Sample(), None
-        with closing(open_texts(run, manifest, shards, asked, row_limits(config))) as texts:
-            for number, judge in enumerate(judges):
-                maker = make_maker(judge, number, passport, inquiry)
+        with closing(open_texts(run, manifest, shards, key_spec, row_limits(config))) as texts:
+            for prepared in judges:
+                maker = prepared.maker()
                 longest = min(manifest.longest_prompt_bytes + maker.template_tokens, maker.context)
-                room = parts[number].answer.room
-                workload = Workload(manifest.prompts, longest, room)
-                # How many tokens an image becomes is known to the engine alone.
-                cache = None if manifest.images else judge.likely_cache(workload)
+                workload = Workload(manifest.prompts, longest, prepared.answer.room)
+                # Only the engine knows how many tokens an image becomes.
+                cache = None if manifest.images else prepared.judge.likely_cache(workload)
                 _sample(sample, texts, manifest, maker, cache)
-        context = min(judge.context_length for judge in judges)
+        context = min(prepared.judge.context_length for prepared in judges)
     return {
         "rows": shards.rows,
         "pairs": manifest.pairs,
         "rejects": manifest.rejected,
         "ambiguous_pair_ids": ambiguous,
         "prompts": {"asked": manifest.asked, "unique": manifest.prompts},
-        **_tokens(sample, manifest, cache, user_cache.last_rate(passport["fingerprint"])),
-        "judge": " + ".join(judge.card.name for judge in judges),
+        **_tokens(sample, manifest, cache, user_cache.last_rate(run_fingerprint(judges, spec))),
+        "judge": " + ".join(prepared.judge.card.name for prepared in judges),
         "context_length": context,
         "buckets": sum(map(bool, manifest.unique)),
         "texts": "in shards" if manifest.in_shards else "copied",
@@ -99,7 +93,7 @@ class _Sample:
     prompts: int = 0
     tokens: int = 0
     floor: int = 0
-    computed: int = 0  # by the oracle; all where the engine has no cache to speak of
+    computed: int = 0  # by the oracle; all tokens where the engine has no cache
     longest: int = 0
     overlong: int = 0
 
@@ -116,15 +110,15 @@ def _sample(
     oracle = None if cache is None else BlockOracle(cache)
     for bucket in feed(texts, manifest, maker, lambda _: set()):
         lengths = bucket.rows.lengths
+        tokens = int(lengths[: bucket.fitting].sum())
         sample.prompts += len(lengths)
-        sample.tokens += int(lengths[: bucket.fitting].sum())
+        sample.tokens += tokens
         sample.floor += int(bucket.floor.sum())
         sample.longest = max(sample.longest, int(lengths.max()))
         sample.overlong += len(lengths) - bucket.fitting
         if oracle is not None:
-            sample.computed += int(oracle.computed(bucket.rows, bucket.fitting).sum())
-        else:
-            sample.computed += int(lengths[: bucket.fitting].sum())
+            tokens = int(oracle.computed(bucket.rows, bucket.fitting).sum())
+        sample.computed += tokens
         if sample.prompts >= enough:
             break
 
@@ -132,16 +126,16 @@ def _sample(
 def _tokens(
     sample: _Sample, manifest: Manifest, cache: CacheShape | None, rate: float | None
 ) -> dict[str, Any]:
-    """What the sample says of all prompts."""
+    """Estimate the tokens of all prompts from the sample."""
     share = sample.prompts / manifest.prompts if manifest.prompts else 1.0
 
-    def whole(count: int) -> int:
+    def scaled(count: int) -> int:
         return round(count / share) if share else 0
 
-    computed = whole(sample.computed)
+    computed = scaled(sample.computed)
     return {
-        "tokens": whole(sample.tokens),
-        "floor_tokens": whole(sample.floor),
+        "tokens": scaled(sample.tokens),
+        "floor_tokens": scaled(sample.floor),
         "computed_tokens": computed,
         "cache": None if cache is None else asdict(cache),
         "counted_share": share,
@@ -150,43 +144,3 @@ def _tokens(
         "computed_tokens_per_second": rate,
         "seconds": computed / rate if rate else None,
     }
-
-
-def format_plan(content: dict[str, Any]) -> str:
-    """The same for people."""
-    prompts, share = content["prompts"], content["counted_share"]
-    refused = sum(content["rejects"].values())
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in content["rejects"].items())
-    about = "" if share == 1 else f" (estimated from {share:.1%} of the prompts)"
-    time = (
-        f"{duration(content['seconds'])} at {content['computed_tokens_per_second']:,.0f} tokens/s,"
-        " this judge's last rate on this machine"
-        if content["seconds"] is not None
-        else "unknown: this judge has not run on this machine yet"
-    )
-    lines = [
-        (
-            "rows",
-            f"{content['rows']:,}: {content['pairs']:,} pairs, {refused:,} rejects"
-            + (f" ({reasons})" if reasons else ""),
-        ),
-        ("prompts", f"{prompts['unique']:,} unique of {prompts['asked']:,}"),
-        (
-            "tokens",
-            f"{content['tokens']:,} of unique prompts,"
-            f" {content['computed_tokens']:,} to be computed"
-            f" (floor {content['floor_tokens']:,}){about}",
-        ),
-        (
-            "longest",
-            f"{content['longest_prompt']:,} tokens; the judge takes"
-            f" {content['context_length'] - 1:,}; {content['overlong']:,} overlong{about}",
-        ),
-        (
-            "disk",
-            f"{amount(content['plan_bytes'])} for the plan, buckets: {content['buckets']}"
-            + ("; texts stay in the shards" if content["texts"] == "in shards" else ""),
-        ),
-        ("time", time),
-    ]
-    return "\n".join(f"{name + ':':<9}{text}" for name, text in lines)

@@ -1,16 +1,17 @@
-"""Plan -> prompts in prefix order, bucket by bucket, prepared beside the judge's work."""
+"""Plan -> prompts in prefix order, bucket by bucket -> reads; prompts are made while it reads."""
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
-from steelyard.core.batches import PromptBatch
-from steelyard.judge.base import NOTHING_READY
+from steelyard.core.background import Prefetch
+from steelyard.core.batches import PromptBatch, ReadBatch
+from steelyard.core.schemas import STATUS_OVERLONG
+from steelyard.judge.base import NOTHING_READY, Judge
+from steelyard.judge.isolation import PoisonIsolation, failed_reads
 from steelyard.prompts.maker import PreparedBucket, PromptMaker
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest, unique_of
@@ -25,14 +26,10 @@ def feed(
     manifest: Manifest,
     maker: PromptMaker,
     done: Callable[[int], set[bytes]],
-) -> Iterator[PreparedBucket]:
-    """All buckets of the plan with prompts that are not yet read, in their order.
+) -> Generator[PreparedBucket]:
+    """Prepare all buckets that have unread prompts, in the plan's order.
 
-    Args:
-        bucket_texts: gives out the texts of the plan.
-        manifest: the plan.
-        maker: makes prompts of texts.
-        done: keys of a bucket that are read already.
+    `done` returns the keys of a bucket that are read already.
     """
     for bucket, prompts in enumerate(manifest.unique):
         read = done(bucket)
@@ -49,90 +46,65 @@ def feed(
 
 
 def batches(bucket: PreparedBucket) -> Iterator[PromptBatch]:
-    """A bucket's prompts in small batches, in their order."""
-    offsets, truncated = bucket.rows.offsets, bucket.truncated
-    for start in range(0, len(bucket.keys), BATCH_PROMPTS):
-        end = min(start + BATCH_PROMPTS, len(bucket.keys))
-        yield PromptBatch(
-            bucket=bucket.number,
-            keys=bucket.keys[start:end],
-            tokens=bucket.rows.tokens[offsets[start] : offsets[end]],
-            offsets=offsets[start : end + 1] - offsets[start],
-            truncated=truncated[start:end],
-            images=bucket.images[start:end],
-        )
+    """Yield a bucket's prompts in small batches, in their order."""
+    prompts = PromptBatch(bucket.number, bucket.keys, bucket.rows, bucket.truncated, bucket.images)
+    for start in range(0, len(prompts), BATCH_PROMPTS):
+        yield prompts.slice(start, start + BATCH_PROMPTS)
 
 
-class BucketPrefetcher:
-    """Prepares buckets in a thread of its own: the next one while one is being read.
+def prompt_batches(
+    buckets: Prefetch[PreparedBucket], stop: threading.Event
+) -> Iterator[PromptBatch]:
+    """Yield prompts in small batches until `stop` is set, without a break between buckets.
 
-    Gives out prompts without a break between buckets. Where the thread is behind, NOTHING_READY is
-    given out, so that an engine with work in its queue can go on with it. An error in the thread
-    is raised where the user takes the next item. Once `stop` is set, nothing more is given out.
-
-    Args:
-        buckets: runs in the thread.
-        open_bucket: called in the thread with every bucket before its first prompt is given out.
-        stop: ends it.
+    While the next bucket is not ready, NOTHING_READY is yielded, so that an engine with requests
+    in its queue can go on with them.
     """
-
-    def __init__(
-        self,
-        buckets: Iterator[PreparedBucket],
-        open_bucket: Callable[[PreparedBucket], None],
-        stop: threading.Event,
-    ) -> None:
-        self._queue: queue.Queue[PreparedBucket | BaseException | None] = queue.Queue()
-        self._room = threading.Semaphore(2)  # one being read, one ready
-        self._stopped, self._closed = stop, False
-        self._thread = threading.Thread(
-            target=self._work, args=(buckets, open_bucket), name="prompt-maker", daemon=True
-        )
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[PromptBatch]:
-        while not self._stopped.is_set():
-            try:
-                item = self._queue.get(timeout=PATIENCE)
-            except queue.Empty:
-                yield NOTHING_READY
-                continue
-            if isinstance(item, BaseException):
-                raise item
-            if item is None:
-                return
-            for batch in batches(item):
-                if self._stopped.is_set():
-                    return
-                yield batch
-            del item
-            self._room.release()
-
-    def close(self) -> None:
-        """End the thread, at the latest when the bucket in work is ready."""
-        self._closed = True
-        self._room.release()
-        self._thread.join()
-
-    def _work(
-        self,
-        buckets: Iterator[PreparedBucket],
-        open_bucket: Callable[[PreparedBucket], None],
-    ) -> None:
+    while not stop.is_set():
         try:
-            while True:
-                self._room.acquire()
-                if self._closed:
-                    return
-                bucket = next(buckets, None)
-                if bucket is None or self._closed:
-                    self._queue.put(None)
-                    return
-                open_bucket(bucket)
-                self._queue.put(bucket)
-                del bucket
-        except BaseException as error:
-            self._queue.put(error)
-        finally:
-            with suppress(Exception):
-                buckets.close()  # type: ignore[attr-defined]
+            bucket = buckets.take(PATIENCE)
+        except TimeoutError:
+            yield NOTHING_READY
+            continue
+        if bucket is None:
+            return
+        for batch in batches(bucket):
+            if stop.is_set():
+                return
+            yield batch
+        del bucket  # before the next one is waited for
+
+
+def read_all(
+    judge: Judge,
+    batches: Iterator[PromptBatch],
+    context: int,
+    restart: Callable[[], object],
+    on_event: Callable[[str], None],
+) -> Generator[ReadBatch]:
+    """Read all prompts: with the judge, or without it where they are too long."""
+    overlong: list[PromptBatch] = []
+
+    def fitting() -> Iterator[PromptBatch]:
+        for batch in batches:
+            long = batch.rows.lengths > context
+            if not long.any():
+                yield batch
+                continue
+            overlong.append(batch.take(np.flatnonzero(long)))
+            if not long.all():
+                yield batch.take(np.flatnonzero(~long))
+
+    for reads in PoisonIsolation(judge, restart, on_event).read(fitting()):
+        yield from _overlong_reads(overlong, context)
+        yield reads
+    yield from _overlong_reads(overlong, context)
+
+
+def _overlong_reads(batches: list[PromptBatch], context: int) -> Iterator[ReadBatch]:
+    while batches:
+        batch = batches.pop()
+        reasons = [
+            f"{length} tokens, the judge takes {context}" for length in batch.rows.lengths.tolist()
+        ]
+        yield failed_reads(batch, STATUS_OVERLONG, reasons)

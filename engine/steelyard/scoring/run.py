@@ -1,14 +1,14 @@
-"""The one place where the stages are wired together, top to bottom.
+"""Score and resume: the stages of a run, wired together from top to bottom.
 
 score: shards are checked -> the judge is opened -> run.json -> plan -> engine -> reads -> verdicts.
-resume: the same from wherever the run stands.
+resume: the same from wherever the run is.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,39 +22,29 @@ from steelyard.errors import (
     IntegrityFault,
     SteelyardError,
 )
-from steelyard.input import ShardSet, open_shards, pair_roles, stream
-from steelyard.judge import open_judge
-from steelyard.judge.base import Judge
-from steelyard.plan.keys import KeySpec
-from steelyard.prompts.judging import (
-    JudgeForms,
-    JudgingSpec,
-    judge_forms,
-    key_spec,
-    planned_forms,
-    resolve_spec,
-)
-from steelyard.protocols.protocol import Example
+from steelyard.input import ShardSet
+from steelyard.plan.spec import KeySpec
+from steelyard.prompts.judging import resolve_spec
+from steelyard.prompts.prepared import open_judges
 from steelyard.scoring.planner import write_plan
-from steelyard.scoring.run_record import (
+from steelyard.scoring.same_run import (
     OTHER_FILES,
     changed,
-    judge_specs,
     make_record,
-    require_scored,
-    row_limits,
+    require_same,
     run_fingerprint,
-    same_run,
 )
 from steelyard.scoring.session import OpenRun, read_prompts
-from steelyard.scoring.shard_texts import SHARDS_REMEDY, open_texts
+from steelyard.scoring.shard_texts import SCORE_ANEW, open_texts
 from steelyard.store.images import ImageStore
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest, read_manifest
 from steelyard.store.reads import journal, reuse
-from steelyard.store.reads.journal import Part, read_journal
+from steelyard.store.reads.journal import read_journal
 from steelyard.store.reads.parts import FAILED_READS
 from steelyard.store.reads.recovery import recover
+from steelyard.store.run_input import open_input, reopen_input, row_limits
+from steelyard.store.run_record import read_scored_record, write_record
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import handoff, queries
 
@@ -65,7 +55,7 @@ def score(
     reporter: Reporter | None = None,
     stop: threading.Event | None = None,
 ) -> int:
-    """Score shards into a run directory; goes on with the run that is there if it is the same.
+    """Score shards into a run directory; go on with the run that is there if it is the same.
 
     Args:
         config: what to do.
@@ -77,30 +67,28 @@ def score(
         Exit code: 0 done, 4 done with row errors, 130 stopped.
 
     Raises:
-        SteelyardError: see errors.py.
+        SteelyardError: any of those in errors.py.
     """
     reporter, stop = reporter or Reporter(), stop or threading.Event()
     config = config.anchored()
-    place = RunDir(run)
-    place.check_place()
-    if place.passport.exists():
-        require_scored(place, place.read_passport())
-    inquiry, examples = resolve_spec(config)
-    shards = open_input(config, inquiry)
-    with open_judges(config) as judges, place.lock():
-        parts = judge_parts(config, judges, inquiry, examples, shards)
-        passport = make_record(config, judges, inquiry, parts, shards)
-        begun = place.passport.exists() and read_manifest(place) is not None
-        if begun:
-            passport = same_run(place, passport)
-            reporter.log(f"{place.root}: going on with the run that is there")
+    directory = RunDir(run)
+    directory.check()
+    if directory.record_file.exists():
+        read_scored_record(directory)
+    spec, examples = resolve_spec(config)
+    shards = open_input(config, spec)
+    images = shards.roles.get("images")
+    with open_judges(config, spec, examples, images=images) as judges, directory.lock():
+        record = make_record(config, judges, spec, shards)
+        if directory.record_file.exists() and read_manifest(directory) is not None:
+            record = require_same(directory, record)
+            reporter.log(f"{directory.root}: going on with the run that is there")
         else:
-            # A run without a plan holds nothing yet: what was refused there may be put right.
-            place.create()
-            journal.create(place.root)
-            place.write_passport(passport)
-        ctx = OpenRun(place, config, passport, judges, inquiry, reporter, stop)
-        return _carry_out(ctx, shards, key_spec(inquiry, parts))
+            # A run without a plan holds nothing yet: its options may still change.
+            directory.create()
+            journal.create(directory.root)
+            write_record(directory, record)
+        return _carry_out(OpenRun(directory, config, record, judges, reporter, stop), shards)
 
 
 def resume(
@@ -111,69 +99,38 @@ def resume(
     engine: Mapping[str, Scalar] | None = None,
     replicas: int | None = None,
 ) -> int:
-    """Go on with a run from where it stands; see `score`.
+    """Go on with a run from where it is; returns and raises as `score`.
 
     Args:
         run: the run directory.
         reporter: where progress goes.
         stop: set by the caller to end after the part in work.
-        engine: settings over those that the run was begun with.
-        replicas: engines side by side from now on.
+        engine: settings that replace those of the run.
+        replicas: number of engines from now on.
     """
     reporter, stop = reporter or Reporter(), stop or threading.Event()
-    place = RunDir(run)
-    passport = place.read_passport()
-    require_scored(place, passport)
-    config = RunConfig.from_mapping(passport["config"], str(place.passport))
+    directory = RunDir(run)
+    record = read_scored_record(directory)
     config = replace(
-        config,
-        engine={**config.engine, **(engine or {})},
-        replicas=config.replicas if replicas is None else replicas,
+        record.config,
+        engine={**record.config.engine, **(engine or {})},
+        replicas=record.config.replicas if replicas is None else replicas,
     ).validate()
-    planned = read_manifest(place) is not None
-    inquiry = JudgingSpec.from_json(passport["inquiry"])
-    shards = None if planned else open_input(config, inquiry)
-    with open_judges(config) as judges, place.lock():
-        parts = [planned_forms(one, inquiry, passport, at) for at, one in enumerate(judges)]
-        if run_fingerprint(inquiry, parts) != passport["fingerprint"]:
-            raise changed(place, [OTHER_FILES])
-        if shards is not None and shards.fingerprint != passport["input"]["fingerprint"]:
-            raise changed(place, ["the input shards"])
-        ctx = OpenRun(place, config, passport, judges, inquiry, reporter, stop)
-        return _carry_out(ctx, shards, key_spec(inquiry, parts))
+    planned = read_manifest(directory) is not None
+    shards = None if planned else open_input(config, record.spec)
+    with open_judges(config, record.spec, recorded=record.judges) as judges, directory.lock():
+        if run_fingerprint(judges, record.spec) != record.fingerprint:
+            raise changed(directory, [OTHER_FILES])
+        if shards is not None and shards.fingerprint != record.input.fingerprint:
+            raise changed(directory, ["the input shards"])
+        return _carry_out(OpenRun(directory, config, record, judges, reporter, stop), shards)
 
 
-@contextmanager
-def open_judges(config: RunConfig) -> Iterator[list[Judge]]:
-    """The judges of a config, opened one after another; closed at the end."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(closing(open_judge(spec))) for spec in judge_specs(config)]
-
-
-def open_input(config: RunConfig, inquiry: JudgingSpec) -> ShardSet:
-    """The shards of a config, with the roles that its protocol needs."""
-    known = pair_roles(inquiry.required_roles, inquiry.special_roles)
-    return open_shards(config.inputs, config.map, known)
-
-
-def judge_parts(
-    config: RunConfig,
-    judges: Sequence[Judge],
-    inquiry: JudgingSpec,
-    examples: Sequence[Example],
-    shards: ShardSet,
-) -> list[JudgeForms]:
-    """What is asked, in each judge's words."""
-    truncate, images = config.overlong == "truncate", shards.roles.get("images")
-    return [
-        judge_forms(judge, inquiry, examples, truncate=truncate, images=images) for judge in judges
-    ]
-
-
-def _carry_out(ctx: OpenRun, shards: ShardSet | None, asked: KeySpec) -> int:
-    """From whatever state the run is in to its end."""
+def _carry_out(ctx: OpenRun, shards: ShardSet | None) -> int:
+    """Bring a run from whatever state it is in to its end."""
+    key_spec = KeySpec.of(ctx.record.spec, [judge.part for judge in ctx.record.judges])
     try:
-        manifest = read_manifest(ctx.run) or _plan(ctx, shards, asked)
+        manifest = read_manifest(ctx.run) or _plan(ctx, shards, key_spec)
     except _Stopped:
         return _stopped(ctx)
     if not manifest.pairs:
@@ -184,116 +141,86 @@ def _carry_out(ctx: OpenRun, shards: ShardSet | None, asked: KeySpec) -> int:
             effect="there is nothing to judge",
             remedy=f'steelyard sql {ctx.run.root} "FROM rejects" says why, row by row',
         )
-    intact = _recover(ctx)
-    if sum(part.rows for part in intact) < manifest.prompts:
-        _take_over(ctx, first=not intact)
+    _recover(ctx)
+    if (read := _reads(ctx)) < manifest.prompts:
+        _reuse(ctx, first=not read)
     if ctx.stop.is_set():
         return _stopped(ctx)
-    if sum(part.rows for part in read_journal(ctx.run.root)) < manifest.prompts:
-        with closing(_open_texts(ctx, manifest, shards, asked)) as texts:
+    if _reads(ctx) < manifest.prompts:
+        with closing(_open_texts(ctx, manifest, shards, key_spec)) as texts:
             read_prompts(ctx, manifest, texts)
     else:
         ctx.reporter.log(f"all {manifest.prompts:,} reads are there: no engine is needed")
-    if sum(part.rows for part in read_journal(ctx.run.root)) < manifest.prompts:
+    if _reads(ctx) < manifest.prompts:
         return _stopped(ctx)
     handoff.ensure_current(ctx.run)
     return _exit_code(ctx, manifest)
 
 
+def _reads(ctx: OpenRun) -> int:
+    """Count the reads that are committed."""
+    return sum(part.rows for part in read_journal(ctx.run.root))
+
+
 def _open_texts(
-    ctx: OpenRun, manifest: Manifest, shards: ShardSet | None, asked: KeySpec
+    ctx: OpenRun, manifest: Manifest, shards: ShardSet | None, key_spec: KeySpec
 ) -> BucketTexts:
-    """The plan's texts; where they stayed in the shards, these have to be as they were."""
+    """Open the plan's texts; where they stayed in the shards, these must not have changed."""
     if shards is None and manifest.in_shards:
-        shards = _same_shards(ctx)
-    return open_texts(ctx.run, manifest, shards, asked, row_limits(ctx.config))
-
-
-def _same_shards(ctx: OpenRun) -> ShardSet:
-    try:
-        shards = open_input(ctx.config, ctx.inquiry)
-    except InputRefused as refused:
-        cause, place = refused.cause, refused.place
-    else:
-        if shards.fingerprint == ctx.passport["input"]["fingerprint"]:
-            return shards
-        cause, place = _what_changed(ctx, shards), ", ".join(ctx.config.inputs)
-    raise InputRefused(
-        f"this run reads its texts from the shards: {cause}",
-        place=place,
-        effect="nothing was read; what was read before is intact",
-        remedy=SHARDS_REMEDY,
-    )
-
-
-def _what_changed(ctx: OpenRun, shards: ShardSet) -> str:
-    planned = set(ctx.passport["input"]["shards"])
-    here = {source.name for source in shards.sources}
-    kinds = {"not there": planned - here, "not planned": here - planned}
-    named = [f"{word}: {', '.join(sorted(names)[:3])}" for word, names in kinds.items() if names]
-    return "; ".join(named) or "their sizes or footers are others than they were"
+        shards, _ = reopen_input(
+            ctx.record,
+            effect="nothing was read: the texts are in the shards alone; earlier reads are intact",
+            otherwise=SCORE_ANEW,
+        )
+    return open_texts(ctx.run, manifest, shards, key_spec, row_limits(ctx.config))
 
 
 class _Stopped(Exception):
     """The user ended the planning."""
 
 
-def _plan(ctx: OpenRun, shards: ShardSet | None, asked: KeySpec) -> Manifest:
+def _plan(ctx: OpenRun, shards: ShardSet | None, key_spec: KeySpec) -> Manifest:
     if shards is None:
         raise IntegrityFault(
             "the plan is gone", place=str(ctx.run.plan), remedy="score into a new run directory"
         )
-    keep = ImageStore(ctx.run.images).add
-    manifest = write_plan(
-        ctx.run,
-        lambda: stream(shards, row_limits(ctx.config), keep_image=keep),
-        asking=asked,
-        expected=shards.rows,
-        bucket_bytes=ctx.config.bucket_bytes,
-        schema=shards.schema,
-        local=shards.local and "images" not in shards.roles,
-        on_progress=_planning_progress(ctx, shards.rows),
-    )
+
+    def on_progress(accepted: int, refused: int) -> None:
+        ctx.reporter.planning(accepted, refused, shards.rows)
+        if ctx.stop.is_set():
+            raise _Stopped
+
+    keep_image = ImageStore(ctx.run.images).add
+    manifest = write_plan(ctx.run, shards, ctx.config, key_spec, on_progress, keep_image=keep_image)
     ctx.reporter.done()
-    refused = sum(manifest.rejected.values())
     for role, slot in {"reference": "reference", "turns": "conversation"}.items():
-        if role in shards.roles and slot not in asked.shown:
-            ctx.reporter.warn(f"the protocol {ctx.inquiry.name} does not show the {role}")
+        if role in shards.roles and slot not in key_spec.shown:
+            ctx.reporter.warn(f"the protocol {ctx.record.spec.name} does not show the {role}")
     if ambiguous := queries.ambiguous_pair_ids(ctx.run):
         ctx.reporter.warn(
-            f"{ambiguous:,} pair_ids stand for several different pairs: join on shard and row"
+            f"{ambiguous:,} pair_ids belong to several different pairs: join on shard and row"
         )
     ctx.reporter.log(
         f"planned {manifest.pairs:,} pairs, {manifest.prompts:,} unique prompts"
-        f" of {manifest.asked:,}, {refused:,} rows refused"
+        f" of {manifest.asked:,}, {sum(manifest.rejected.values()):,} rows refused"
     )
     return manifest
 
 
-def _planning_progress(ctx: OpenRun, total: int) -> Callable[[int, int], None]:
-    def on_progress(accepted: int, refused: int) -> None:
-        ctx.reporter.planning(accepted, refused, total)
-        if ctx.stop.is_set():
-            raise _Stopped
-
-    return on_progress
-
-
-def _recover(ctx: OpenRun) -> list[Part]:
-    found = recover(ctx.run)
-    for name in found.set_aside:
+def _recover(ctx: OpenRun) -> None:
+    recovered = recover(ctx.run)
+    for name in recovered.set_aside:
         ctx.reporter.warn(f"{name} is damaged: set aside, its prompts are read again")
-    for name in found.missing:
+    for name in recovered.missing:
         ctx.reporter.warn(f"{name} is missing: its prompts are read again")
-    for name in found.adopted:
-        ctx.reporter.warn(f"{name} had no line in the journal: checked and taken in")
-    if found.intact:
+    for name in recovered.adopted:
+        ctx.reporter.warn(f"{name} was not in the journal: checked and added")
+    if recovered.intact:
         queries.recount_pairs(ctx.run)
-    return found.intact
 
 
-def _take_over(ctx: OpenRun, *, first: bool) -> None:
-    """Take reads of earlier runs; again on resume, for the first time may have been cut short."""
+def _reuse(ctx: OpenRun, *, first: bool) -> None:
+    """Take reads of earlier runs; again on resume, because the first time may be cut short."""
     for other in ctx.config.reuse:
         try:
             taken, notes = reuse.reuse_reads(ctx.run, RunDir(Path(other)))
@@ -310,15 +237,12 @@ def _take_over(ctx: OpenRun, *, first: bool) -> None:
 
 
 def _stopped(ctx: OpenRun) -> int:
-    ctx.reporter.log(f"stopped; go on with: steelyard resume {ctx.run.root}")
+    ctx.reporter.log(f"stopped; continue with: steelyard resume {ctx.run.root}")
     return EXIT_INTERRUPTED
 
 
 def _exit_code(ctx: OpenRun, manifest: Manifest) -> int:
     failed = sum(
-        count
-        for part in read_journal(ctx.run.root)
-        for name, count in part.counts.items()
-        if name in FAILED_READS
+        part.counts.get(name, 0) for part in read_journal(ctx.run.root) for name in FAILED_READS
     )
     return EXIT_ROW_ERRORS if failed or manifest.rejected else EXIT_DONE

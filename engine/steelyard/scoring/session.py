@@ -1,67 +1,63 @@
-"""A session: one loading of an engine, and the reads that are made with it."""
+"""A session: an engine is loaded, and reads are made with it."""
 
 from __future__ import annotations
 
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from steelyard.core import user_cache
+from steelyard.core.background import Prefetch
 from steelyard.core.batches import ReadBatch, Workload
 from steelyard.core.config import RunConfig
 from steelyard.core.progress import Counts, Reporter
 from steelyard.core.schemas import Int32
 from steelyard.core.work import CacheShape, Work
 from steelyard.errors import EngineFailed, UsageError
-from steelyard.judge.base import Judge
-from steelyard.prompts.forms import Form
-from steelyard.prompts.judging import JudgingSpec, planned_answer
-from steelyard.prompts.maker import PreparedBucket, PromptMaker
-from steelyard.scoring.cache_oracle import BlockOracle, warm_up
-from steelyard.scoring.feed import BucketPrefetcher, feed
-from steelyard.scoring.read import read_all
-from steelyard.scoring.tally import Tally
+from steelyard.prompts.maker import PreparedBucket
+from steelyard.prompts.prepared import PreparedJudge
+from steelyard.scoring.feed import feed, prompt_batches, read_all
+from steelyard.scoring.tally import BlockOracle, Tally, warm_up
 from steelyard.scoring.telemetry import Telemetry
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest
 from steelyard.store.reads import parts
 from steelyard.store.reads.journal import read_journal
+from steelyard.store.run_record import ScoredRecord
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import queries
 
-# So many tokens that could have come from the prefix cache, and none did: that is no chance.
+# Warn when none of this many cacheable tokens came from the prefix cache: no coincidence.
 NOTICED_TOKENS = 20_000
 NO_CACHE = (
-    "the engine has no prefix cache (switched off, or not there for this model): every prompt is"
-    " computed in full"
+    "the engine has no prefix cache (switched off, or not available for this model): every prompt"
+    " is computed in full"
 )
 NO_HITS = (
-    "the engine's prefix cache has not given a single token, though prompts share beginnings"
-    " (some hybrid models cannot share): expect the time of `unique` tokens, not of `floor`"
+    "the engine's prefix cache has had no hits, though prompts share prefixes (some hybrid models"
+    " cannot share): expect the time of `unique` tokens, not of `floor`"
 )
-# A judge whose first so many reads all fail will not do better by the morning.
+# A judge whose first reads, this many, all fail will not do better by the morning.
 HOPELESS_PROMPTS = 200
 
 
 @dataclass(slots=True)
 class OpenRun:
-    """What a run works with while it has the lock."""
+    """What a run works with while it holds the lock."""
 
     run: RunDir
     config: RunConfig
-    passport: dict[str, Any]
-    judges: list[Judge]
-    inquiry: JudgingSpec
+    record: ScoredRecord
+    judges: list[PreparedJudge]
     reporter: Reporter
     stop: threading.Event
 
 
 def read_prompts(ctx: OpenRun, manifest: Manifest, texts: BucketTexts) -> None:
-    """Read what is not read yet, judge after judge; an engine is loaded if it has something."""
+    """Read what is unread, judge after judge; load an engine only if there is something to read."""
     several = len(ctx.judges) > 1
     for number in range(len(ctx.judges)):
         if ctx.stop.is_set():
@@ -71,31 +67,14 @@ def read_prompts(ctx: OpenRun, manifest: Manifest, texts: BucketTexts) -> None:
             JudgeSession(ctx, manifest, number, left).run(texts)
 
 
-def make_maker(
-    judge: Judge, number: int, passport: dict[str, Any], inquiry: JudgingSpec
-) -> PromptMaker:
-    """What makes the prompts of a run's judge."""
-    known = passport["judges"][number]
-    room = planned_answer(passport, number).room
-    return PromptMaker.build(
-        judge.encoder,
-        [Form(**one) for one in known["part"]["forms"]],
-        min(int(known["context_length"]), judge.context_length) - room,
-        truncate=passport["config"]["overlong"] == "truncate",
-        questions=inquiry.questions,
-        judge=number,
-        categories=inquiry.categories,
-    )
-
-
 class JudgeSession:
     """One judge's session: loads its engine, again after it died, and reads its prompts."""
 
     def __init__(self, ctx: OpenRun, manifest: Manifest, number: int, left: int | None) -> None:
         self.ctx, self.manifest = ctx, manifest
-        self.judge = ctx.judges[number]
-        self.answer = planned_answer(ctx.passport, number)
-        self.maker = make_maker(self.judge, number, ctx.passport, ctx.inquiry)
+        prepared = ctx.judges[number]
+        self.judge, self.answer = prepared.judge, prepared.answer
+        self.maker = prepared.maker(ctx.record.judges[number])
         self._check_template()
         self.session = uuid.uuid4().hex
         self.loaded: float | None = None  # when, on the monotonic clock
@@ -112,7 +91,7 @@ class JudgeSession:
             rejects=sum(manifest.rejected.values()),
         )
         longest = manifest.longest_prompt_bytes + self.maker.template_tokens
-        if manifest.images:  # how many tokens an image becomes is known to the engine alone
+        if manifest.images:  # only the engine knows how many tokens an image becomes
             longest = self.maker.context
         self._workload = Workload(
             prompts=manifest.prompts - read if left is None else left,
@@ -126,7 +105,7 @@ class JudgeSession:
         least, context = self.maker.least_tokens, self.maker.context
         if least > context:
             raise UsageError(
-                f"the template alone takes {least} tokens, the judge holds {context}",
+                f"the template alone takes {least} tokens, and the judge holds {context}",
                 effect="nothing was read",
                 remedy="choose a judge, or an --engine max_model_len, with a longer context",
             )
@@ -150,7 +129,7 @@ class JudgeSession:
                     tokenizer=self.judge.encoder.engine,
                 )
             if computed := counts.tokens - counts.cached_tokens:
-                user_cache.remember_rate(ctx.passport["fingerprint"], computed / seconds)
+                user_cache.remember_rate(ctx.record.fingerprint, computed / seconds)
 
     def start(self) -> None:
         """Load the engine."""
@@ -171,8 +150,8 @@ class JudgeSession:
         )
         if self.loaded is None:
             self.loaded, self.cache = time.monotonic(), report.cache
-            # What a judge writes goes into the cache, too, and what images become: nobody can
-            # tell that beforehand.
+            # What a judge writes and what images become goes into the cache, too, and cannot be
+            # predicted.
             known = not self.answer.writes and not self.manifest.images
             self._oracle = BlockOracle(report.cache) if report.cache and known else None
             if report.cache is not None and not report.cache.enabled:
@@ -180,7 +159,7 @@ class JudgeSession:
         self.ready.set()
 
     def oracle(self, bucket: PreparedBucket) -> Int32 | None:
-        """Tokens that the engine should compute of each prompt, once it is loaded."""
+        """Predict the tokens that the engine computes of each prompt, once it is loaded."""
         if not self.ready.is_set():
             warm_up()
         self.ready.wait()
@@ -190,47 +169,44 @@ class JudgeSession:
 
     def _read(self, texts: BucketTexts) -> None:
         ctx, tally = self.ctx, Tally()
-        buckets = feed(texts, self.manifest, self.maker, parts.done_keys(ctx.run))
-
-        def open_bucket(bucket: PreparedBucket) -> None:
-            tally.open(
-                bucket.number,
-                bucket.unique,
-                unread=bucket.unread,
-                fed=bucket.fed,
-                floor=bucket.floor,
-                oracle=self.oracle(bucket),
-            )
-
+        buckets = self._open_buckets(texts, tally)
         rows, seconds = ctx.config.part_rows, ctx.config.part_seconds
         with (
-            closing(BucketPrefetcher(buckets, open_bucket, ctx.stop)) as ahead,
+            # One bucket is prepared while another is being read.
+            closing(Prefetch(buckets, ahead=1, name="prompt-maker")) as ahead,
             closing(parts.PartWriter(ctx.run, rows=rows, seconds=seconds)) as writer,
         ):
             try:
                 self.start()
+                prompts = prompt_batches(ahead, ctx.stop)
                 reads = read_all(
-                    self.judge, iter(ahead), self.maker.context, self.start, ctx.reporter.warn
+                    self.judge, prompts, self.maker.context, self.start, ctx.reporter.warn
                 )
                 with closing(reads):
                     self._take(reads, tally, writer)
             finally:
-                self.ready.set()  # nobody may wait for an engine that did not load
+                self.ready.set()  # let no thread wait for an engine that did not load
+
+    def _open_buckets(self, texts: BucketTexts, tally: Tally) -> Generator[PreparedBucket]:
+        """Prepare buckets, and announce each to the tally before its first prompt is read."""
+        for bucket in feed(texts, self.manifest, self.maker, parts.done_keys(self.ctx.run)):
+            tally.open(bucket, self.oracle(bucket))
+            yield bucket
 
     def _take(self, reads: Iterable[ReadBatch], tally: Tally, writer: parts.PartWriter) -> None:
         ctx, counts, total, warned = self.ctx, self.counts, Work(), False
         clock, spent = self.judge.clock, (0.0, 0.0)
         for batch in reads:
-            gain = tally.count(batch)
-            if gain.work:
-                gain.share_time(clock.total - spent[0], clock.busy - spent[1])
+            progress = tally.count(batch)
+            if progress.work:
+                progress.share_time(clock.total - spent[0], clock.busy - spent[1])
                 spent = clock.total, clock.busy
-            writer.add(batch, gain)
-            counts.add(batch, gain)
+            writer.add(batch, progress)
+            counts.add(batch, progress)
             ctx.reporter.scoring(counts)
             if counts.errors == counts.new_prompts - counts.overlong >= HOPELESS_PROMPTS:
                 raise _hopeless(batch)
-            for work in gain.work.values():
+            for work in progress.work.values():
                 total.add(work)
             if not warned and self.cache is not None and self.cache.enabled:
                 warned = _shares_nothing(total)
@@ -239,7 +215,7 @@ class JudgeSession:
 
 
 def _shares_nothing(work: Work) -> bool:
-    """Whether an engine that says it shares prefixes has shared none, though it could have."""
+    """Return whether an engine that should share prefixes has shared none, though it could."""
     could = work.unique_tokens - work.floor_tokens
     return could >= NOTICED_TOKENS and work.computed_tokens == work.unique_tokens
 

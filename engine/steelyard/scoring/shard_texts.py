@@ -2,150 +2,132 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
-from itertools import accumulate
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from typing_extensions import override
 
-from steelyard.core.schemas import TEXTS, Int64, Planned
+from steelyard.core.arrow import offsets_of, to_ints
+from steelyard.core.batches import Planned
+from steelyard.core.schemas import TEXTS, Int64
 from steelyard.errors import InputRefused, IntegrityFault
 from steelyard.input import PROMPT_ROLES, Limits, ShardSet, stream
-from steelyard.plan.keys import KeySpec, plan_batch
-from steelyard.store.plan.buckets import BucketTexts
-from steelyard.store.plan.files import PAIRS_FILE, Manifest, copied_texts, require_plan_file
+from steelyard.plan.keys import plan_batch
+from steelyard.plan.spec import KeySpec
+from steelyard.store.plan.buckets import BucketTexts, CopiedBucketTexts
+from steelyard.store.plan.files import PAIRS_FILE, Manifest, require_plan_file
 from steelyard.store.rundir import RunDir
 
-# This plan has no copy of the texts, because its input was grouped by instruction.
-SHARDS_REMEDY = (
-    "put the shards back as they were and resume, or score what is there now into a new run"
-    " directory with `--reuse` of this one"
-)
-_SHARD = 1 << 40  # rows that no shard has: a pair's place is shard * _SHARD + row
+SCORE_ANEW = "score what is there now into a new run directory with `--reuse` of this one"
+_SHARD = 1 << 40  # rows that no shard has: a pair's position is shard * _SHARD + row
 
 
 def open_texts(
-    run: RunDir, manifest: Manifest, shards: ShardSet | None, asking: KeySpec, limits: Limits
+    run: RunDir, manifest: Manifest, shards: ShardSet | None, key_spec: KeySpec, limits: Limits
 ) -> BucketTexts:
-    """The texts of a plan.
-
-    Args:
-        run: the run directory.
-        manifest: its plan.
-        shards: those that were planned; needed where `manifest.in_shards`.
-        asking: that of the plan.
-        limits: those of the plan.
-    """
+    """Open the texts of a plan; its shards are needed where `manifest.in_shards`."""
     if not manifest.in_shards:
-        return copied_texts(run, manifest)
+        return CopiedBucketTexts(partial(require_plan_file, run, manifest), manifest.unique)
     assert shards is not None  # noqa: S101 - the caller's duty
-    return PlannedShards(run, manifest, shards, asking, limits)
+    return PlannedShards(run, manifest, shards, key_spec, limits)
 
 
-class PlannedShards:
-    """Reads buckets from the shards: once, in sequence, checked as they were for the plan."""
+class PlannedShards(BucketTexts):
+    """Reads buckets from the shards in sequence, and checks the rows as for the plan."""
 
     def __init__(
-        self,
-        run: RunDir,
-        manifest: Manifest,
-        shards: ShardSet,
-        asking: KeySpec,
-        limits: Limits,
+        self, run: RunDir, manifest: Manifest, shards: ShardSet, key_spec: KeySpec, limits: Limits
     ) -> None:
         roles = {role: name for role, name in shards.roles.items() if role in PROMPT_ROLES}
         self._shards = replace(shards, roles=roles, metadata=pa.schema([]))
         self._numbers = pa.array([shard.name for shard in shards.shards])
-        self._asking, self._limits = asking, replace(limits, on_bad_row="reject")
-        self._run = run
+        self._key_spec, self._limits = key_spec, replace(limits, on_bad_row="reject")
         self._pairs = pq.ParquetFile(require_plan_file(run, manifest, f"plan/{PAIRS_FILE}"))
-        self._ends = list(accumulate(manifest.ranges))
+        self._starts = offsets_of(manifest.ranges).tolist()
+        meta = self._pairs.metadata
+        rows = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
+        self._groups = offsets_of(rows).tolist()  # where row groups of pairs begin
         self._next = -1  # the bucket that comes next in `_rows`
         self._rows = self._from(0)
-        self._rest: tuple[Int64, Planned] | None = None  # a batch that ends behind that bucket
+        self._rest: tuple[Int64, Planned] | None = None  # a batch that ends after that bucket
 
+    @override
     def texts(self, bucket: int) -> pa.Table:
-        """See BucketTexts."""
         planned = self._planned(bucket)
-        places = self._places(planned)
+        positions = self._positions(planned)
         if bucket != self._next:
             self._rows.close()
-            self._rows, self._rest = self._from(int(places[0])), None
-        texts = self._find(places)
+            self._rows, self._rest = self._from(int(positions[0])), None
+        texts = self._select(positions)
         self._next = bucket + 1
         if not texts["keys"].equals(planned["keys"]):
             now, then = (table["keys"].to_pylist() for table in (texts, planned))
-            differs = next(at for at, keys in enumerate(now) if keys != then[at])
-            raise self._changed(int(places[differs]), "the row is another than it was")
+            differs = next(row for row, keys in enumerate(now) if keys != then[row])
+            raise self._changed(int(positions[differs]), "the row has changed")
         return texts
 
+    @override
     def close(self) -> None:
-        """See BucketTexts."""
         self._rows.close()
         self._pairs.close()
 
     def _planned(self, bucket: int) -> pa.Table:
-        """Shard, row and keys of a bucket's pairs."""
-        end = self._ends[bucket]
-        start = self._ends[bucket - 1] if bucket else 0
-        groups, first, at = [], 0, 0
-        for group in range(self._pairs.num_row_groups):
-            rows = self._pairs.metadata.row_group(group).num_rows
-            if at + rows <= start:
-                first += rows
-            elif at < end:
-                groups.append(group)
-            at += rows
+        """Return shard, row and keys of a bucket's pairs."""
+        start, end = self._starts[bucket : bucket + 2]
+        first = bisect_right(self._groups, start) - 1
+        groups = range(first, bisect_left(self._groups, end))
         columns = ["shard", "row", "keys"]
         table = self._pairs.read_row_groups(groups, columns=columns, use_threads=False)
-        return table.slice(start - first, end - start)
+        return table.slice(start - self._groups[first], end - start)
 
-    def _places(self, rows: pa.Table | pa.RecordBatch) -> Int64:
-        """Where rows are in the sequence of all rows; ascending."""
+    def _positions(self, rows: pa.Table | pa.RecordBatch) -> Int64:
+        """Return where rows are in the sequence of all rows; ascending."""
         shard = pc.index_in(rows["shard"], value_set=self._numbers)
-        places: Int64 = np.asarray(shard, dtype=np.int64) * _SHARD + np.asarray(rows["row"])
-        return places
+        return to_ints(shard) * _SHARD + to_ints(rows["row"])
 
-    def _from(self, place: int) -> Generator[tuple[Int64, Planned]]:
-        """Rows from the row group of a place on."""
-        shard, row = divmod(place, _SHARD)
+    def _from(self, position: int) -> Generator[tuple[Int64, Planned]]:
+        """Read rows from the row group of a position on."""
+        shard, row = divmod(position, _SHARD)
         with closing(stream(self._shards, self._limits, (shard, row))) as batches:
             for intake, _ in batches:
                 if len(intake):
-                    yield self._places(intake), plan_batch(intake, self._asking)
+                    yield self._positions(intake), plan_batch(intake, self._key_spec)
 
-    def _find(self, places: Int64) -> pa.Table:
-        """The rows at these places; what is between them was refused and is again."""
-        found: list[pa.RecordBatch] = []
+    def _select(self, positions: Int64) -> pa.Table:
+        """Return the rows at these positions; rows between them were refused, and are again."""
+        batches: list[pa.RecordBatch] = []
         done = 0
-        while done < len(places):
-            here, rows = self._rest or self._read(int(places[done]))
-            end = done + int(np.searchsorted(places[done:], here[-1], "right"))
-            at = np.searchsorted(here, places[done:end])
-            if np.any(here[at] != places[done:end]):
-                raise self._changed(int(places[done]), "a row that was good is refused now")
-            found.append(rows.texts.take(pa.array(at)))
+        while done < len(positions):
+            here, rows = self._rest or self._read(int(positions[done]))
+            end = done + int(np.searchsorted(positions[done:], here[-1], "right"))
+            index = np.searchsorted(here, positions[done:end])
+            if np.any(here[index] != positions[done:end]):
+                raise self._changed(int(positions[done]), "a row that was good is refused now")
+            batches.append(rows.texts.take(pa.array(index)))
             done = end
-            self._rest = (here, rows) if done == len(places) else None
-        return pa.Table.from_batches(found, TEXTS)
+            self._rest = (here, rows) if done == len(positions) else None
+        return pa.Table.from_batches(batches, TEXTS)
 
-    def _read(self, place: int) -> tuple[Int64, Planned]:
+    def _read(self, position: int) -> tuple[Int64, Planned]:
         try:
             return next(self._rows)
         except StopIteration:
-            raise self._changed(place, "rows are missing") from None
+            raise self._changed(position, "rows are missing") from None
         except InputRefused as refused:
-            raise self._changed(place, refused.cause) from refused
+            raise self._changed(position, refused.cause) from refused
 
-    def _changed(self, place: int, cause: str) -> IntegrityFault:
-        shard, row = divmod(place, _SHARD)
+    def _changed(self, position: int, cause: str) -> IntegrityFault:
+        shard, row = divmod(position, _SHARD)
         return IntegrityFault(
             f"the shard changed since it was planned: {cause}",
             place=f"{self._shards.shards[shard].source.path}, near row {row}",
             effect="its pairs cannot be judged by this plan; the reads that are there are intact",
-            remedy=SHARDS_REMEDY,
+            remedy=f"put the shards back as they were and resume, or {SCORE_ANEW}",
         )

@@ -1,4 +1,4 @@
-"""How a run stands, from its manifest, journal and telemetry; no DuckDB, no engine, no lock."""
+"""Progress of a run, from its manifest, journal and telemetry: no DuckDB, no engine, no lock."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from steelyard.core.progress import amount, duration
 from steelyard.core.work import Work
 from steelyard.scoring.telemetry import spent
 from steelyard.store.plan.files import read_manifest
 from steelyard.store.reads.journal import read_journal, work_by_bucket
-from steelyard.store.rundir import IMPORTED, RunDir
+from steelyard.store.run_record import RunRecord, ScoredRecord, read_record
+from steelyard.store.rundir import RunDir
 
 
 def run_status(root: Path) -> dict[str, Any]:
-    """Everything that `status` shows, as plain values.
+    """Return everything that `status` shows, as plain values.
 
     `state` is planning, scoring, stopped or complete. Token counts are of prompts: `prompt` those
     sent to the engine, of which `cached` came from its prefix cache and `computed` did not;
     `saved_by_dedupe` and `saved_by_reuse` were never sent. `work` is what the prompts read by an
-    engine took (work.Work), in all and by bucket, with `hit_rate`, the share of their tokens that
-    the engine had already, and `busy_share`, the engine's share of the time; None where nothing
-    was read.
+    engine took (core.work.Work), in all and by bucket, with `hit_rate`, the share of their tokens
+    that the engine had already, and `busy_share`, the engine's share of the time; None before
+    anything was read.
 
     Raises:
-        UsageError: `root` is no run directory.
+        UsageError: `root` is not a run directory.
         IntegrityFault: run.json or the plan's manifest is damaged.
     """
     run = RunDir(root)
-    passport = run.read_passport()
+    record = read_record(run)
     manifest = read_manifest(run)
     parts = read_journal(root)
     sums: Counter[str] = Counter()
@@ -44,10 +44,10 @@ def run_status(root: Path) -> dict[str, Any]:
     content = {
         "run": str(root),
         "state": _state(run, planned=manifest is not None, complete=complete),
-        "judge": " + ".join(judge["name"] for judge in passport["judges"]),
-        "protocol": " + ".join(one["name"] for one in passport["inquiry"]["protocols"]),
-        "created": passport["created"],
-        "updated": parts[-1].at if parts else passport["created"],
+        "judge": record.judge,
+        "protocol": record.protocol,
+        "created": record.created,
+        "updated": parts[-1].committed if parts else record.created,
         "pairs": {"planned": manifest.pairs if manifest else None, "done": done},
         "prompts": {
             "asked": manifest.asked if manifest else None,
@@ -71,20 +71,20 @@ def run_status(root: Path) -> dict[str, Any]:
             1000 * watt_hours / done if watt_hours is not None and done else None
         ),
     }
-    return content | _imported(run, passport)
+    return content | _imported(run, record)
 
 
-def _imported(run: RunDir, passport: dict[str, Any]) -> dict[str, Any]:
-    """What differs where no judge has read: the verdicts came from tables."""
-    if IMPORTED not in passport:
+def _imported(run: RunDir, record: RunRecord) -> dict[str, Any]:
+    """Return what differs where no judge has read: the verdicts came from tables."""
+    if isinstance(record, ScoredRecord):
         return {}
-    imported = passport[IMPORTED]
+    imported = record.imported
     return {
         "state": "complete",
-        "pairs": {"planned": imported["pairs"], "done": imported["pairs"]},
-        "rejects": imported["rejected"],
+        "pairs": {"planned": imported.pairs, "done": imported.pairs},
+        "rejects": imported.rejected,
         "bytes": {"imported": _size(run.imported), "database": _sizes(run)["database"]},
-        IMPORTED: imported["tables"],
+        "imported": list(imported.tables),
     }
 
 
@@ -99,7 +99,7 @@ def _tokens(sums: Counter[str]) -> dict[str, int]:
 
 
 def _work(by_bucket: dict[int, Work]) -> dict[str, Any]:
-    """Sums over all buckets, and each bucket's own."""
+    """Sum up over all buckets, and list each bucket's own work."""
     total = Work()
     for work in by_bucket.values():
         total.add(work)
@@ -129,87 +129,10 @@ def _state(run: RunDir, *, planned: bool, complete: bool) -> str:
 
 
 def _sizes(run: RunDir) -> dict[str, int]:
-    """Bytes on the disk of plan, reads and database."""
+    """Return the bytes on the disk of plan, reads and database."""
     database = run.database.stat().st_size if run.database.exists() else 0
     return {"plan": _size(run.plan), "reads": _size(run.reads), "database": database}
 
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
-
-
-def format_status(status: dict[str, Any]) -> str:
-    """The same for people."""
-    pairs, prompts, tokens = status["pairs"], status["prompts"], status["tokens"]
-    rejects, long = sum(status["rejects"].values()), prompts["overlong"] > 0
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in status["rejects"].items())
-    reading = status["work"]["reading_seconds"]
-    rate = status["work"]["unique_tokens"] / reading if reading else 0
-    lines = [
-        ("run", f"{status['run']} ({status['state']})"),
-        ("judge", f"{status['judge']}, protocol {status['protocol']}"),
-        ("pairs", f"{pairs['done']:,} done of {_number(pairs['planned'])}"),
-        (
-            "prompts",
-            f"{prompts['read']:,} read of {_number(prompts['unique'])} unique"
-            f" ({_number(prompts['asked'])} asked); {prompts['reused']:,} reused,"
-            f" {prompts['error']:,} errors, {prompts['overlong']:,} overlong"
-            + (f", {prompts['unparsable']:,} unparsable" if prompts["unparsable"] else ""),
-        ),
-        (
-            "tokens",
-            f"{tokens['computed']:,} computed, {tokens['cached']:,} from the prefix cache;"
-            f" never sent: {tokens['saved_by_dedupe']:,} by dedupe,"
-            f" {tokens['saved_by_reuse']:,} by reuse",
-        ),
-        ("work", _draw_work(status["work"])),
-        (
-            "rejects",
-            f"{rejects:,} rows"
-            + (f" ({reasons})" if reasons else "")
-            + (f", and pairs of {prompts['overlong']:,} overlong prompts" if long else ""),
-        ),
-        (
-            "time",
-            f"{duration(status['seconds'])} with the judge, {duration(reading)} of them reading:"
-            f" {rate:,.0f} prompt tokens/s;"
-            f" {status['cpu_seconds']:,.0f} CPU seconds",
-        ),
-        ("disk", _disk(status["bytes"])),
-    ]
-    if status["gpu_watt_hours"] is not None:
-        lines.append(("energy", _energy(status)))
-    if IMPORTED in status:
-        read_by_a_judge = {"prompts", "tokens", "work", "time"}
-        lines = [line for line in lines if line[0] not in read_by_a_judge]
-        lines.insert(1, ("from", ", ".join(status[IMPORTED])))
-    return "\n".join(f"{name + ':':<9}{text}" for name, text in lines)
-
-
-def _draw_work(work: dict[str, Any]) -> str:
-    if not work["prompts"]:
-        return "nothing was read by an engine"
-    oracle = work["oracle_tokens"]
-    busy = work["busy_share"]
-    return (
-        f"{work['logical_tokens']:,} tokens asked, {work['unique_tokens']:,} unique,"
-        f" {work['computed_tokens']:,} computed (floor {work['floor_tokens']:,}"
-        + (f", oracle {oracle:,}" if oracle is not None else "")
-        + (f"), {work['written_tokens']:,} written" if work["written_tokens"] else ")")
-        + f"; hit rate {work['hit_rate']:.1%}"
-        + (f"; engine busy {busy:.1%}" if busy is not None else "")
-    )
-
-
-def _energy(status: dict[str, Any]) -> str:
-    each = status["gpu_watt_hours_per_1000_verdicts"]
-    text = f"{status['gpu_watt_hours']:,.1f} Wh by the GPUs"
-    return text if each is None else f"{text}, {each:,.2f} Wh a thousand verdicts"
-
-
-def _disk(sizes: dict[str, int]) -> str:
-    return ", ".join(f"{name} {amount(size)}" for name, size in sizes.items())
-
-
-def _number(value: int | None) -> str:
-    return "?" if value is None else f"{value:,}"

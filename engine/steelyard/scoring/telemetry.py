@@ -1,6 +1,6 @@
 """What the machine spent: GPU energy, utilisation, memory and temperature by NVML; CPU seconds.
 
-A thread writes a line to `telemetry.jsonl` every few seconds, so that a crash loses no more.
+A thread writes a line to `telemetry.jsonl` every few seconds; a crash loses no more than that.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any
+
+from steelyard.store.durable import read_json_lines
 
 NAME = "telemetry.jsonl"
 SECONDS = 5.0
 
 
 class Telemetry:
-    """Samples while it is open. A GPU that cannot be sampled is left out, never guessed."""
+    """Samples GPUs and CPU while it is open; what cannot be sampled is left out, never guessed."""
 
     def __init__(self, run: Path, session: str, seconds: float = SECONDS) -> None:
         self._path, self._session, self._seconds = run / NAME, session, seconds
@@ -58,11 +61,11 @@ class Telemetry:
 
 def _cpu_seconds() -> float:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def open_gpus() -> list[Callable[[], dict[str, Any]]]:
-    """One sampling function a GPU that NVML sees; none without NVML."""
+    """Return one sampling function per GPU that NVML sees; none without NVML."""
     try:
         import pynvml
     except ImportError:
@@ -72,13 +75,13 @@ def open_gpus() -> list[Callable[[], dict[str, Any]]]:
         handles = [
             pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
         ]
-    except pynvml.NVMLError:  # no driver or no right to ask it; `doctor` tells them apart
+    except pynvml.NVMLError:  # no driver, or no permission to ask it; `doctor` says which
         return []
     return [partial(_gpu, index, handle) for index, handle in enumerate(handles)]
 
 
 def _gpu(index: int, handle: Any) -> dict[str, Any]:  # noqa: ANN401 - NVML's own handle
-    """Watts, degrees Celsius, percent, MiB, and joules since the driver was loaded."""
+    """Sample watts, degrees Celsius, percent, MiB, and joules since the driver was loaded."""
     import pynvml as nvml
 
     readings: dict[str, Callable[[], float]] = {
@@ -98,29 +101,24 @@ def _gpu(index: int, handle: Any) -> dict[str, Any]:  # noqa: ANN401 - NVML's ow
 
 
 def spent(run: Path) -> dict[str, float | None]:
-    """What all sessions of a run used, from their samples.
+    """Sum up what all sessions of a run used, from their samples.
 
     Returns:
         seconds and cpu_seconds with a judge loading or reading; gpu_watt_hours (None where no GPU
         was sampled). Energy is taken from the driver's counter where it has one, else from power
         times time between samples.
     """
-    cpu, joules, seconds, seen = 0.0, 0.0, 0.0, False
-    last: dict[str, Any] | None = None
-    for sample in _samples(run):
-        if last is not None and last["session"] == sample["session"]:
-            seconds += sample["time"] - last["time"]
+    cpu, seconds = 0.0, 0.0
+    joules: list[float] = []
+    for last, sample in pairwise(read_json_lines(run / NAME)):
+        if last["session"] == sample["session"]:
+            passed = sample["time"] - last["time"]
+            seconds += passed
             cpu += sample["cpu_seconds"] - last["cpu_seconds"]
-            for before, after in zip(last["gpus"], sample["gpus"], strict=False):
-                used = _joules(before, after, sample["time"] - last["time"])
-                if used is not None:
-                    joules, seen = joules + used, True
-        last = sample
-    return {
-        "seconds": seconds,
-        "cpu_seconds": cpu,
-        "gpu_watt_hours": joules / 3600 if seen else None,
-    }
+            used = map(_joules, last["gpus"], sample["gpus"], repeat(passed))
+            joules += [value for value in used if value is not None]
+    watt_hours = sum(joules) / 3600 if joules else None
+    return {"seconds": seconds, "cpu_seconds": cpu, "gpu_watt_hours": watt_hours}
 
 
 def _joules(before: dict[str, Any], after: dict[str, Any], seconds: float) -> float | None:
@@ -129,17 +127,3 @@ def _joules(before: dict[str, Any], after: dict[str, Any], seconds: float) -> fl
     if before["watts"] is not None and after["watts"] is not None:
         return float((before["watts"] + after["watts"]) / 2 * seconds)
     return None
-
-
-def _samples(run: Path) -> list[dict[str, Any]]:
-    try:
-        lines = (run / NAME).read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    samples = []
-    for line in lines:
-        try:
-            samples.append(json.loads(line))
-        except ValueError:
-            continue  # torn by a crash
-    return samples

@@ -1,22 +1,30 @@
-"""What is independent: which rows belong to one instruction, and how many of these suffice.
+"""Clusters of rows that depend on each other: their ids, their sums, and how many are enough.
 
 The id of an instruction is defined here alone, so that tables of any source can be joined on it.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 import xxhash
 
-MIN_FOR_NORMAL = 30  # clusters: with fewer, intervals that rest on large numbers are too narrow
+from steelyard.core.schemas import Float64
+
+Codes = npt.NDArray[np.integer[Any]]
+
+MIN_FOR_NORMAL = 30  # clusters: with fewer, intervals by the normal distribution are too narrow
 MIN_FOR_INTERVAL = 5  # clusters: with fewer, their spread says nothing, and no interval is given
-_WHOLE = float(1 << 53)  # from here on a float does not tell neighbouring numbers apart
+_WHOLE = float(1 << 53)  # from here on neighbouring whole numbers are one float
 
 
 def instruction_ids(values: pa.Array) -> pa.Array:
-    """Ids of instructions, whatever names them.
+    """Return ids of instructions, whatever names them.
 
     Whole numbers from 0 on are their own ids. Texts, trimmed, have the first eight bytes of their
     xxh3_128, which is also the id that the planner gives an instruction; other numbers count as
@@ -44,13 +52,43 @@ def instruction_ids(values: pa.Array) -> pa.Array:
 
 
 def cluster_warning(clusters: int) -> str | None:
-    """What a report says of so few clusters; None where they suffice."""
+    """Return the warning that few clusters deserve; None where there are enough."""
     if clusters >= MIN_FOR_NORMAL:
         return None
     if clusters >= MIN_FOR_INTERVAL:
         return f"only {clusters} clusters: the intervals are too narrow"
     words = "1 cluster" if clusters == 1 else f"{clusters} clusters"
-    return f"only {words}: too few to tell how sure this is; no interval is given"
+    return f"only {words}: too few to estimate uncertainty; no interval is given"
+
+
+def cluster_sums(values: Float64, cluster: Codes, clusters: int | None = None) -> Float64:
+    """Return the sums [G, k] of rows by cluster.
+
+    Args:
+        values: float64 [n, k].
+        cluster: whole numbers [n].
+        clusters: G, where clusters are numbered from 0 to G - 1; None: those that rows name,
+            in rising order.
+    """
+    if clusters is None:
+        names, cluster = np.unique(cluster, return_inverse=True)
+        clusters = len(names)
+    columns = [np.bincount(cluster, weights=column, minlength=clusters) for column in values.T]
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+def clustered_covariance(influence: Float64, clusters: int | None = None) -> Float64:
+    """Return the covariance [k, k] of k estimates, the sandwich over clusters.
+
+    It is G / (G - 1) times the sum of the outer products of influences (Liang and Zeger,
+    Biometrika 73, 1986).
+
+    Args:
+        influence: float64 [G, k], how far each cluster's rows move the estimates.
+        clusters: G, where rows of `influence` do not count as one each; None: their number.
+    """
+    groups = len(influence) if clusters is None else clusters
+    return np.asarray(influence.T @ influence * groups / max(groups - 1, 1))
 
 
 def _hashed(texts: pa.Array) -> pa.Array:

@@ -1,10 +1,9 @@
-"""Have the pairs drifted from those that the calibrator was fitted on?"""
+"""Drift: how far scored pairs are from those that the calibrator was fitted on."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,31 +11,27 @@ from steelyard.core.schemas import Float64
 
 BINS = 10
 POINTS = 500  # order statistics kept; a larger set is known to 1/500
-PSI_LIMIT = 0.2  # the customary mark of a shift that matters
-# Without drift the index is (1/n + 1/m) times a chi-square of BINS - 1 degrees (Yurdakul,
-# "Statistical properties of population stability index", 2018): what that exceeds once in 100.
+PSI_LIMIT = 0.2  # by custom, a shift above it matters
+# Without drift the index is (1/n + 1/m) times a chi-square of BINS - 1 degrees of freedom
+# (Yurdakul, "Statistical properties of population stability index", 2018): its 99% quantile.
 CHI_SQUARE = 21.67
-KS_LIMIT, P_LIMIT = 0.1, 0.01  # a distance that matters, and that is no chance
+KS_LIMIT, P_LIMIT = 0.1, 0.01  # a distance that matters and is significant
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Raw preferences of the calibration set: all of them, or as many of their quantiles."""
+    """Raw preferences of the calibration set: all of them, or POINTS of their quantiles."""
 
     quantiles: tuple[float, ...]  # rising
     pairs: int
 
     @classmethod
     def of(cls, preference: Float64) -> Reference:
-        """From n raw preferences."""
+        """Summarise n raw preferences."""
         points = min(POINTS, len(preference))
         middles = (np.arange(points) + 0.5) / points
-        found = np.quantile(preference, middles, method="inverted_cdf")
-        return cls(tuple(found.tolist()), len(preference))
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"quantiles": list(self.quantiles), "pairs": self.pairs}
+        quantiles = np.quantile(preference, middles, method="inverted_cdf")
+        return cls(tuple(quantiles.tolist()), len(preference))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +43,13 @@ class Drift:
     p_value: float  # of that distance, asymptotic
     drifted: bool
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
 
 def measure_drift(reference: Reference, preference: Float64) -> Drift:
     """Compare raw preferences with the calibration set's.
 
-    The population stability index is sum (q - p) ln(q / p) over bins of the calibration set's
-    deciles, each bin with half a pair more, so that an empty one is finite. Distance and p-value
-    are Kolmogorov's and Smirnov's for two samples.
+    The population stability index is sum (q - p) ln(q / p) over bins between the calibration
+    set's deciles, with half a pair added to each bin, so that the index is finite. Distance and
+    p-value are those of the two-sample Kolmogorov-Smirnov test.
 
     Args:
         reference: of the calibration set.
@@ -89,7 +80,7 @@ def _stability(known: Float64, pairs: int, scored: Float64) -> float:
 
 
 def _kolmogorov(distance: float, n: int, m: int) -> float:
-    """P(a larger distance by chance): Kolmogorov's series with Stephens' correction."""
+    """Return P(a larger distance by chance), by Kolmogorov's series with Stephens' correction."""
     size = math.sqrt(n * m / (n + m))
     x = (size + 0.12 + 0.11 / size) * distance
     if x < 0.2:

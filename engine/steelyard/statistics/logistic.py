@@ -1,119 +1,176 @@
-"""Logistic regression on soft outcomes, with its covariance over clusters."""
+"""Logistic regression on soft outcomes by Newton's method, with clustered standard errors.
+
+The only sigmoid, logit and log loss in NumPy. A regression with a special structure is a
+`Likelihood` and is climbed by the same `maximise`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from statistics import NormalDist
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from steelyard.core.schemas import Float64
 from steelyard.errors import SteelyardError
+from steelyard.statistics.clusters import Codes, cluster_sums, clustered_covariance
 
 # A preference that is nearer to 0 or 1 counts as this far away: its logit is finite (27.6).
 NEAREST = 1e-12
 STEEPEST = 700.0  # past it the exponential overflows, and the sigmoid is 0 or 1 long before
-_ROUNDS = 200
-_CLOSE = 1e-10
+SMALLEST = 2.220446049250313e-16  # preferences in log loss stay this far away from 0 and 1
+ROUNDS = 200
+HALVINGS = 40
+# The last step gains less than this share of the log-likelihood: it squares an error that no
+# longer counts. A step that is long although it gains nothing is on its way to infinity.
+NO_GAIN, LONG = 1e-15, 1e-3
 
 
 class FitFailed(SteelyardError):
-    """A regression has no maximum that could be found."""
+    """A regression has no maximum that could be reached."""
 
     code = "fit"
 
 
+class Likelihood(Protocol):
+    """A concave log-likelihood of k coefficients."""
+
+    def value(self, coefficients: Float64) -> float:
+        """Return the log-likelihood."""
+
+    def step(self, coefficients: Float64) -> tuple[Float64, float]:
+        """Return Newton's step [k], and the gradient along it: twice the gain to expect."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogisticFit:
-    """Coefficients [F] and their covariance [F, F], the sandwich over clusters."""
+    """Coefficients of F features, with what their uncertainty follows from."""
 
-    coefficients: Float64
-    covariance: Float64
+    coefficients: Float64  # [F]
+    covariance: Float64  # [F, F], the sandwich over clusters
     scores: Float64  # [n, F], each row's gradient at the maximum
     inverse: Float64  # [F, F], of the information
 
+    def intervals(self, level: float = 0.95) -> Float64:
+        """Return the bounds [F, 2] of each coefficient, by the normal distribution."""
+        quantile = NormalDist().inv_cdf(0.5 + level / 2)
+        margin = quantile * np.sqrt(np.diag(self.covariance))
+        return np.stack([self.coefficients - margin, self.coefficients + margin], axis=1)
+
 
 def logit(preference: Float64) -> Float64:
-    """ln(p / (1 - p)), with p kept NEAREST away from 0 and 1."""
+    """Return ln(p / (1 - p)), with p kept NEAREST away from 0 and 1."""
     p = np.clip(preference, NEAREST, 1 - NEAREST)
     return np.asarray(np.log(p) - np.log(1 - p))
 
 
 def sigmoid(value: Float64) -> Float64:
-    """1 / (1 + exp(-value)); finite for any value."""
+    """Return 1 / (1 + exp(-value)), which is finite for any value."""
     return np.asarray(1 / (1 + np.exp(-np.clip(value, -STEEPEST, STEEPEST))))
+
+
+def log_loss(preference: Float64, target: Float64) -> Float64:
+    """Return the cross-entropy of n soft targets, in nats, with p kept SMALLEST from 0 and 1."""
+    p = np.clip(preference, SMALLEST, 1 - SMALLEST)
+    return np.asarray(-target * np.log(p) - (1 - target) * np.log(1 - p))
+
+
+def log_likelihood(logits: Float64, outcome: Float64, weight: Float64) -> float:
+    """Return the sum of w (y ln p + (1 - y) ln(1 - p)) over n rows, p = sigmoid(logits)."""
+    return -float(weight @ (np.logaddexp(0, logits) - outcome * logits))
 
 
 def fit(
     features: Float64,
     outcome: Float64,
     weight: Float64,
-    cluster: npt.NDArray[np.integer[Any]],
+    cluster: Codes,
     ridge: Float64,
+    *,
+    prior: Float64 | None = None,
 ) -> LogisticFit:
-    """Maximise sum of w (y log p + (1 - y) log(1 - p)) - sum of ridge * coefficient**2 / 2.
-
-    Newton's method with halved steps; the covariance is the sandwich over clusters.
+    """Maximise the log-likelihood less the sum of ridge * (coefficient - prior)**2 / 2.
 
     Args:
         features: float64 [n, F]; no intercept is added.
         outcome: float64 [n], in [0, 1].
         weight: float64 [n], not negative. Rows with a weight below 1 count as less.
-        cluster: whole numbers [n].
+        cluster: whole numbers [n]; rows of one cluster may depend on each other.
         ridge: float64 [F], not negative.
+        prior: float64 [F], what the ridge draws coefficients to; None: 0.
 
     Raises:
-        FitFailed: no finite maximum, as where a feature separates wins from losses.
+        FitFailed: there is no finite maximum, as where a feature separates wins from losses.
     """
-    found = np.zeros(features.shape[1])
-    value = _value(features, outcome, weight, ridge, found)
-    for _ in range(_ROUNDS):
-        p = sigmoid(features @ found)
-        gradient = features.T @ (weight * (outcome - p)) - ridge * found
-        information = (features * (weight * p * (1 - p))[:, None]).T @ features + np.diag(ridge)
+    centre = np.zeros(features.shape[1]) if prior is None else prior
+    regression = _Regression(features, outcome, weight, ridge, centre)
+    coefficients = maximise(regression, np.zeros(features.shape[1]))
+    scores = features * regression.residual(coefficients)[:, None]
+    inverse = np.asarray(np.linalg.inv(regression.information(coefficients)), dtype=np.float64)
+    covariance = clustered_covariance(cluster_sums(scores, cluster) @ inverse)
+    return LogisticFit(coefficients, covariance, scores, inverse)
+
+
+def maximise(likelihood: Likelihood, start: Float64, rounds: int = ROUNDS) -> Float64:
+    """Climb a log-likelihood by Newton's method, with steps that are halved until they rise.
+
+    Args:
+        likelihood: of k coefficients.
+        start: float64 [k].
+        rounds: the most steps to take.
+
+    Raises:
+        FitFailed: there is no finite maximum, or it is further away than that.
+    """
+    coefficients, value = start, likelihood.value(start)
+    for _ in range(rounds):
         try:
-            step = np.linalg.solve(information, gradient)
+            step, gain = likelihood.step(coefficients)
         except np.linalg.LinAlgError:
             break
-        if np.abs(step).max() < _CLOSE:
-            rows = features * (weight * (outcome - p))[:, None]
-            inverse = np.asarray(np.linalg.inv(information), dtype=np.float64)
-            return LogisticFit(found, _covariance(rows, cluster, inverse), rows, inverse)
-        for _half in range(40):
-            risen = _value(features, outcome, weight, ridge, found + step)
+        if gain <= NO_GAIN * (1 + abs(value)) and np.abs(step).max() < LONG:
+            return np.asarray(coefficients + step)
+        for _half in range(HALVINGS):
+            risen = likelihood.value(coefficients + step)
             if risen >= value - 1e-12 * abs(value):
                 break
             step = step / 2
-        found, value = found + step, risen
+        coefficients, value = coefficients + step, risen
     raise FitFailed(
         "the regression has no finite maximum: a feature separates wins from losses",
-        remedy="leave the feature out, or take more comparisons",
+        remedy="leave the feature out (--map length_a= leaves out lengths), or take more"
+        " comparisons",
     )
 
 
-def _value(x: Float64, y: Float64, w: Float64, ridge: Float64, at: Float64) -> float:
-    z = x @ at
-    loss = np.logaddexp(0, z) - y * z
-    return -float((w * loss).sum()) - float((ridge * at**2).sum()) / 2
+@dataclass(frozen=True, slots=True)
+class _Regression:
+    """The likelihood of a plain regression: a dense matrix of features."""
 
+    features: Float64
+    outcome: Float64
+    weight: Float64
+    ridge: Float64
+    prior: Float64
 
-def _covariance(
-    scores: Float64, cluster: npt.NDArray[np.integer[Any]], inverse: Float64
-) -> Float64:
-    _, codes = np.unique(cluster, return_inverse=True)
-    columns = [np.bincount(codes, weights=column) for column in scores.T]
-    sums = np.stack(columns, axis=1).astype(np.float64)
-    return sandwich(inverse, sums, len(sums))
+    def value(self, coefficients: Float64) -> float:
+        penalty = self.ridge @ (coefficients - self.prior) ** 2 / 2
+        logits = self.features @ coefficients
+        return log_likelihood(logits, self.outcome, self.weight) - float(penalty)
 
+    def step(self, coefficients: Float64) -> tuple[Float64, float]:
+        pull = self.ridge * (coefficients - self.prior)
+        gradient = self.features.T @ self.residual(coefficients) - pull
+        step = np.linalg.solve(self.information(coefficients), gradient)
+        return np.asarray(step, np.float64), float(gradient @ step)
 
-def sandwich(inverse: Float64, sums: Float64, groups: int) -> Float64:
-    """Covariance [F, F] of coefficients: inverse @ sums' @ sums @ inverse * groups / (groups - 1).
+    def residual(self, coefficients: Float64) -> Float64:
+        """Return [n]: weight * (outcome - prediction)."""
+        return self.weight * (self.outcome - sigmoid(self.features @ coefficients))
 
-    Args:
-        inverse: float64 [F, F], of the information.
-        sums: float64 [G, F], of the scores in each cluster.
-        groups: how many clusters there are.
-    """
-    covariance: Float64 = inverse @ (sums.T @ sums) @ inverse * groups / max(groups - 1, 1)
-    return covariance
+    def information(self, coefficients: Float64) -> Float64:
+        """Return [F, F]: the negative second derivatives."""
+        p = sigmoid(self.features @ coefficients)
+        weighted = self.features * (self.weight * p * (1 - p))[:, None]
+        return np.asarray(weighted.T @ self.features + np.diag(self.ridge))

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from steelyard.errors import DiskFull, EnvironmentFault
+from steelyard.errors import DiskFull, EnvironmentFault, UsageError
 
 TEMPORARY = ".tmp"
+PARQUET = {"compression": "zstd", "compression_level": 1, "write_page_checksum": True}
+# Files of texts and digests, read once: a dictionary of them saves nothing and takes time.
+SCRATCH = {**PARQUET, "use_dictionary": False, "write_statistics": False}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -54,6 +59,35 @@ def writing(
         ) from error
 
 
+def check_out(out: Path, begins: bytes, read: Iterable[Path | None] = (), skip: int = 0) -> None:
+    """Check that a result replaces nothing but an earlier result of its kind.
+
+    Args:
+        out: the file to write.
+        begins: how a file of its kind begins, after `skip` bytes.
+        read: files that the result is made of.
+        skip: bytes before `begins`.
+
+    Raises:
+        UsageError: it would replace something else.
+    """
+    if not out.parent.is_dir():
+        problem = "the folder for the result does not exist"
+    elif out.resolve() in {path.resolve() for path in read if path is not None}:
+        problem = "the result would replace one of the inputs"
+    elif out.exists() and (not out.is_file() or not _begins(out, begins, skip)):
+        problem = "something else has the name of the result"
+    else:
+        return
+    remedy = "name another file with --out"
+    raise UsageError(problem, place=str(out), effect="nothing was written", remedy=remedy)
+
+
+def _begins(path: Path, begins: bytes, skip: int) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(skip + len(begins))[skip:] == begins
+
+
 def sync(path: Path) -> None:
     """Force a file or folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -90,15 +124,23 @@ def write_table(path: Path, table: pa.Table) -> None:
             raise
 
 
-PARQUET = {"compression": "zstd", "compression_level": 1, "write_page_checksum": True}
-# Files of texts and digests, read once: a dictionary of them saves nothing and takes time.
-SCRATCH = {**PARQUET, "use_dictionary": False, "write_statistics": False}
-
-
 def file_digest(path: Path) -> str:
-    """xxh3_128 of a file's bytes, as 32 hex digits."""
+    """Hash a file's bytes with xxh3_128, to 32 hex digits."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as stream:
         while block := stream.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a log with one JSON object per line; leave out lines torn by a crash."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    entries = []
+    for line in lines:
+        with suppress(ValueError):
+            entries.append(json.loads(line))
+    return entries

@@ -1,6 +1,6 @@
 """The images of a run, each once, in files named by their digests.
 
-They are written while a run is planned and are durable before its plan is. They may be removed
+They are written while a run is planned, and are durable before its plan is. They may be removed
 with the plan's texts once the run is complete.
 """
 
@@ -42,7 +42,7 @@ class ImageStore:
             os.sync()
 
     def get(self, digest: str) -> bytes:
-        """An image's bytes.
+        """Return an image's bytes.
 
         Raises:
             IntegrityFault: they are missing, or not those that were kept.

@@ -1,30 +1,118 @@
-"""The run record: what run.json says of every run."""
+"""The run record: what run.json says of a run, written when it is begun and never changed."""
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
 import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeAlias
+
+import msgspec
 
 from steelyard._version import __version__
+from steelyard.core.config import RunConfig
+from steelyard.core.judges import JudgeCard
+from steelyard.errors import IntegrityFault, UsageError, escape
 from steelyard.input import ShardSet
-from steelyard.store.rundir import now
+from steelyard.plan.spec import JudgeForms, JudgingSpec
+from steelyard.store.durable import write_text
+from steelyard.store.rundir import RunDir, now
 
 
-def new_record(shards: ShardSet, **content: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON values
-    """A passport: when, of which input and on which machine a run was begun, and its content."""
+class InputRecord(msgspec.Struct, frozen=True):
+    """The files of a run's input: their common fingerprint, their names, and rows in all."""
+
+    fingerprint: str
+    shards: tuple[str, ...]
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeRecord(JudgeCard):
+    """A judge as it was when the run was begun, and what it is asked."""
+
+    context_length: int
+    part: JudgeForms
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    steelyard: str  # version
+    run: str  # UUID
+    created: str
+    fingerprint: str  # hash of all that can change a verdict, 32 hex digits
+    input: InputRecord
+    machine: dict[str, Any]
+
+
+class ScoredRecord(_Record, frozen=True, kw_only=True):
+    """The record of a run that judges read."""
+
+    config: RunConfig
+    spec: JudgingSpec = msgspec.field(name="inquiry")
+    judges: tuple[JudgeRecord, ...]
+
+    @property
+    def judge(self) -> str:
+        """Names of the judges, as verdicts show them."""
+        return " + ".join(judge.name for judge in self.judges)
+
+    @property
+    def protocol(self) -> str:
+        """Names of the protocols, as verdicts show them."""
+        return self.spec.name
+
+
+class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How tables of verdicts were read, and what came of it."""
+
+    tables: tuple[str, ...]  # names
+    paths: tuple[str, ...] | None = None  # None in records that do not have them
+    columns: dict[str, str]  # by role
+    b_wins: float  # the preference that means b
+    a_wins: float
+    pairs: int
+    rejected: dict[str, int]  # rows by reason
+    files: dict[str, str]  # digests of the files in RUN/imported, by name
+
+
+class ImportedRecord(_Record, frozen=True, kw_only=True):
+    """The record of a run whose verdicts were made elsewhere."""
+
+    config: dict[str, str]
+    judges: tuple[dict[str, str], ...]
+    inquiry: dict[str, tuple[dict[str, str], ...]]
+    imported: ImportRecord
+
+    @property
+    def judge(self) -> str:
+        """Who made the verdicts."""
+        return self.config["judge"]
+
+    @property
+    def protocol(self) -> str:
+        """The word that imported verdicts have in place of a protocol."""
+        return self.config["protocol"]
+
+
+RunRecord: TypeAlias = ScoredRecord | ImportedRecord
+
+# Keys that say how a run is judged: no unknown one may be passed over.
+_DECISIVE = ("config", "inquiry", "judges", "imported")
+
+
+def common_fields(shards: ShardSet) -> dict[str, Any]:
+    """Return the fields of a new record that say when, where and of which input it is."""
     return {
         "steelyard": __version__,
         "run": str(uuid.uuid4()),
         "created": now(),
-        **content,
-        "input": {
-            "fingerprint": shards.fingerprint,
-            "shards": [source.name for source in shards.sources],
-            "rows": shards.rows,
-        },
+        "input": InputRecord(
+            shards.fingerprint, tuple(source.name for source in shards.sources), shards.rows
+        ),
         "machine": {
             "host": platform.node(),
             "system": platform.platform(),
@@ -32,3 +120,103 @@ def new_record(shards: ShardSet, **content: Any) -> dict[str, Any]:  # noqa: ANN
             **{name: metadata.version(name) for name in ("pyarrow", "duckdb", "numpy")},
         },
     }
+
+
+def write_record(run: RunDir, record: RunRecord) -> None:
+    """Write run.json."""
+    content = msgspec.to_builtins(record)
+    content |= {key: content.pop(key) for key in ("input", "machine")}
+    write_text(run.record_file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_record(run: RunDir) -> RunRecord:
+    """Read run.json.
+
+    Keys of a later version are left out where they only describe the run, and refused where they
+    say how it is judged.
+
+    Raises:
+        UsageError: this is not a run directory, or a later version made it.
+        IntegrityFault: run.json is damaged.
+    """
+    content = read_content(run)
+    record: RunRecord
+    try:
+        if "imported" in content:
+            record = msgspec.convert(content, ImportedRecord)
+        else:
+            record = msgspec.convert(content, ScoredRecord)
+    except msgspec.ValidationError as error:
+        raise _damaged(run, str(error)) from None
+    known = msgspec.to_builtins(record)
+    for name in _DECISIVE:
+        for key in _unknown_keys(content.get(name), known.get(name), name):
+            raise UsageError(
+                f"run.json has the key `{escape(key)}`, unknown to Steelyard {__version__}",
+                place=str(run.record_file),
+                effect="the run cannot be read as it was judged",
+                remedy=f"use Steelyard {escape(record.steelyard)} or later",
+            )
+    return record
+
+
+def read_scored_record(run: RunDir) -> ScoredRecord:
+    """Read run.json of a run that judges read.
+
+    Raises:
+        UsageError: its verdicts were imported, or as `read_record`.
+        IntegrityFault: run.json is damaged.
+    """
+    record = read_record(run)
+    if isinstance(record, ScoredRecord):
+        return record
+    raise UsageError(
+        "the verdicts of this run were imported: no judge reads anything for it",
+        place=str(run.root),
+        effect="nothing was changed",
+        remedy=f"query them with steelyard sql {run.root} QUERY; to score, name a new --run",
+    )
+
+
+def read_content(run: RunDir) -> dict[str, Any]:
+    """Return run.json as it is, with the keys of later versions.
+
+    Raises:
+        UsageError: this is not a run directory.
+        IntegrityFault: run.json is damaged.
+    """
+    try:
+        content = json.loads(run.record_file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise UsageError(
+            "this is not a run directory (it has no run.json)",
+            place=str(run.root),
+            remedy="name the folder that was given to `steelyard score --run`",
+        ) from None
+    except ValueError as error:
+        raise _damaged(run, str(error)) from None
+    if not isinstance(content, dict):
+        raise _damaged(run, "it holds no object")
+    return content
+
+
+def _unknown_keys(content: object, known: object, path: str) -> Iterator[str]:
+    """Yield what `content` has and `known` has not, as dotted keys."""
+    if isinstance(content, dict) and isinstance(known, dict):
+        for key, value in content.items():
+            if key in known:
+                yield from _unknown_keys(value, known[key], f"{path}.{key}")
+            else:
+                yield f"{path}.{key}"
+    elif isinstance(content, list) and isinstance(known, list | tuple):
+        for number, (value, other) in enumerate(zip(content, known, strict=False)):
+            yield from _unknown_keys(value, other, f"{path}.{number}")
+
+
+def _damaged(run: RunDir, why: str) -> IntegrityFault:
+    return IntegrityFault(
+        f"run.json cannot be read: {escape(why, 200)}",
+        place=str(run.record_file),
+        effect="the run cannot go on",
+        remedy="score into a new run directory; `--reuse` needs an intact run.json too",
+    )

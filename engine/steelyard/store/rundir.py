@@ -1,4 +1,4 @@
-"""The run directory: its paths, its passport `run.json`, and the lock of its one writer."""
+"""The run directory: its paths, its log of sessions, and the lock of its one writer."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from steelyard.errors import IntegrityFault, RunLocked, UsageError, escape
-from steelyard.store.durable import write_text, writing
-
-IMPORTED = "imported"  # key of run.json, and a folder, of a run whose verdicts were imported
+from steelyard.errors import RunLocked, UsageError, escape
+from steelyard.store.durable import writing
 
 
 @dataclass(frozen=True, slots=True)
 class RunDir:
-    """Where things are in a run directory. Creates nothing by itself."""
+    """The paths of a run directory. Creates nothing by itself."""
 
     root: Path
 
     @property
-    def passport(self) -> Path:
-        """run.json: config, fingerprints, versions, host; written once."""
+    def record_file(self) -> Path:
+        """run.json: config, fingerprints, versions, host (store/run_record.py); written once."""
         return self.root / "run.json"
 
     @property
@@ -46,7 +44,7 @@ class RunDir:
 
     @property
     def reads(self) -> Path:
-        """Parts: immutable, only those in the journal count."""
+        """Parts: immutable; only those in the journal count."""
         return self.root / "reads"
 
     @property
@@ -56,12 +54,12 @@ class RunDir:
 
     @property
     def imported(self) -> Path:
-        """Verdicts that were made elsewhere (store/imported.py), in a run that has no reads."""
-        return self.root / IMPORTED
+        """Verdicts that were made elsewhere, in a run that has no reads."""
+        return self.root / "imported"
 
     @property
     def database(self) -> Path:
-        """The hand-off artefact."""
+        """verdicts.duckdb: the hand-off file."""
         return self.root / "verdicts.duckdb"
 
     @property
@@ -69,11 +67,11 @@ class RunDir:
         """calibration.json: the calibrator that verdicts are calibrated with, if any."""
         return self.root / "calibration.json"
 
-    def check_place(self) -> None:
-        """See that a run is there, or can be made there.
+    def check(self) -> None:
+        """Check that there is a run, or that one can be made.
 
         Raises:
-            UsageError: the place is a file, or a folder with something else in it.
+            UsageError: the path is a file, or a folder with something else in it.
         """
         nearest = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
         if not nearest.is_dir():
@@ -85,7 +83,7 @@ class RunDir:
             )
         ours = {"lock", "reads", "run.json.tmp", "journal.jsonl", "journal.jsonl.tmp"}
         ours |= {"imported", "imported.tmp"}
-        if self.root.is_dir() and not self.passport.exists():
+        if self.root.is_dir() and not self.record_file.exists():
             strange = [entry.name for entry in self.root.iterdir() if entry.name not in ours]
             if strange:
                 raise UsageError(
@@ -100,62 +98,11 @@ class RunDir:
         with writing(self.root):
             self.reads.mkdir(parents=True, exist_ok=True)
 
-    def read_passport(self) -> dict[str, Any]:
-        """The content of run.json.
-
-        Raises:
-            UsageError: this is no run directory.
-            IntegrityFault: run.json is damaged.
-        """
-        try:
-            text = self.passport.read_text(encoding="utf-8")
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise UsageError(
-                "this is not a run directory (it has no run.json)",
-                place=str(self.root),
-                remedy="name the folder that was given to `steelyard score --run`",
-            ) from None
-        except UnicodeDecodeError:
-            raise self._damaged() from None
-        try:
-            content = json.loads(text)
-        except ValueError:
-            raise self._damaged() from None
-        if not isinstance(content, dict) or "fingerprint" not in content:
-            raise self._damaged()
-        return content
-
-    def write_passport(self, content: dict[str, Any]) -> None:
-        """Write run.json, once."""
-        write_text(self.passport, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-    def _damaged(self) -> IntegrityFault:
-        return IntegrityFault(
-            "run.json cannot be read",
-            place=str(self.passport),
-            effect="the run cannot go on",
-            remedy="score into a new run directory; `--reuse` needs an intact run.json too",
-        )
-
     def log_session(self, event: str, **content: Any) -> None:  # noqa: ANN401 - JSON values
-        """Append what an engine told of itself."""
+        """Append what an engine reports of itself."""
         line = {"event": event, "at": now(), "pid": os.getpid(), **content}
         with writing(self.sessions), self.sessions.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, default=str) + "\n")
-
-    def read_sessions(self) -> list[dict[str, Any]]:
-        """Session events in their order; a torn last line is left out."""
-        try:
-            lines = self.sessions.read_text(encoding="utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
-            return []
-        events = []
-        for line in lines:
-            try:
-                events.append(json.loads(line))
-            except ValueError:
-                continue
-        return events
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -175,8 +122,7 @@ class RunDir:
                 raise RunLocked(
                     f"another process writes to this run ({escape(owner) or 'unknown'})",
                     place=str(self.root),
-                    effect="nothing was changed",
-                    remedy="wait for it or end it; `steelyard status` shows how far it is",
+                    remedy="wait for it or end it; `steelyard status` shows its progress",
                 ) from None
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} since {now()}".encode(), 0)
@@ -185,7 +131,7 @@ class RunDir:
             os.close(handle)
 
     def locked(self) -> bool:
-        """Whether a writer is at work now."""
+        """Return whether a writer is at work now."""
         try:
             handle = os.open(self.root / "lock", os.O_RDWR)
         except OSError:
@@ -201,5 +147,5 @@ class RunDir:
 
 
 def now() -> str:
-    """The time in UTC, to the second, ISO 8601."""
+    """Return the time in UTC, to the second, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,26 +13,22 @@ CLASSES = 3
 
 @dataclass(frozen=True, slots=True)
 class Annotator:
-    """One annotator; shares are None where nothing was there to compare."""
+    """An annotator's agreement; shares are None if there is nothing to compare."""
 
     name: str
     votes: int
     with_others: float | None  # share of the other annotators' votes on the same pairs
     with_judge: float | None  # share of pairs on which the judge names the same class
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
 
 def compare_annotators(
     pairs: Int64, annotators: Int64, classes: Int64, judged: Int64, names: tuple[str, ...]
 ) -> list[Annotator]:
-    """Each annotator beside the others and the judge.
+    """Compare each annotator with the others and with the judge.
 
     Args:
         pairs: m votes' pairs, from 0.
-        annotators: m, places in `names`.
+        annotators: m, indices into `names`.
         classes: m, 0 to 2.
         judged: the class that the judge names, by pair; -1: the pair is not judged.
         names: of the annotators.
@@ -58,9 +53,9 @@ def compare_annotators(
 
 
 def pairwise_kappa(pairs: Int64, annotators: Int64, classes: Int64) -> float | None:
-    """Mean of Cohen's (1960) kappas of any two annotators, by the pairs that both judged.
+    """Return the mean of Cohen's (1960) kappas of any two annotators, by pairs that both judged.
 
-    Two annotators who never differ from one class leave kappa undefined and are left out.
+    Two annotators who always name the same class leave kappa undefined and are left out.
 
     Args:
         pairs: m votes' pairs.
@@ -79,14 +74,14 @@ def pairwise_kappa(pairs: Int64, annotators: Int64, classes: Int64) -> float | N
         cell.append(classes[rows] * CLASSES + classes[rows + step])
     if not who:
         return None
-    found, number = np.unique(np.concatenate(who), return_inverse=True)
-    codes = number * CLASSES**2 + np.concatenate(cell)
-    tables = np.bincount(codes, minlength=len(found) * CLASSES**2).reshape(-1, CLASSES, CLASSES)
+    couples, code = np.unique(np.concatenate(who), return_inverse=True)
+    codes = code * CLASSES**2 + np.concatenate(cell)
+    tables = np.bincount(codes, minlength=len(couples) * CLASSES**2).reshape(-1, CLASSES, CLASSES)
     total = tables.sum(axis=(1, 2))
     agreed = np.trace(tables, axis1=1, axis2=2) / total
     chance = (tables.sum(axis=1) * tables.sum(axis=2)).sum(axis=1) / total**2
-    told = chance < 1
-    if not told.any():
+    defined = chance < 1
+    if not defined.any():
         return None
-    kappas = (agreed[told] - chance[told]) / (1 - chance[told])
-    return float(kappas @ total[told] / total[told].sum())
+    kappas = (agreed[defined] - chance[defined]) / (1 - chance[defined])
+    return float(kappas @ total[defined] / total[defined].sum())

@@ -1,4 +1,4 @@
-"""Metrics with bootstrap intervals over instructions, and the reliability table."""
+"""Metrics with bootstrap intervals over instructions, and the reliability diagram's bins."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from steelyard.evaluation.metrics.sums import BINS, block, collect
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL
 
 LEVEL = 0.95
-# More instructions than this are put together at random before they are resampled. Sums of
-# independent instructions are independent too, and 10,000 of them give a standard error to 1%.
+# More instructions than this are merged at random before they are resampled. Sums of independent
+# instructions are independent too, and 10,000 of them give a standard error to 1%.
 MOST_GROUPS = 10_000
-# Squares to which sampling error adds, so that replicates lie too high by what the value itself
-# does: their interval is turned around the value (the basic bootstrap).
-TURNED = {"reliability", "resolution"}
-FEWEST_BOOTSTRAPS = 2  # fewer have no middle 95%
+# Squares, which sampling error raises in replicates as much as in the value itself: their interval
+# is reflected around the value (the basic bootstrap).
+REFLECTED = {"reliability", "resolution"}
+MIN_REPLICATES = 2  # fewer have no middle 95%
 FEWEST_DEFINED = 0.9  # share of replicates that have to define a metric for it to have an interval
 
 
@@ -33,10 +33,6 @@ class Estimate:
     value: float
     low: float | None
     high: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +47,10 @@ class Bin:
     low: float | None
     high: float | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What n pairs say about a judge. Metrics that nothing was there to measure are left out."""
+    """What n pairs say about a judge; metrics that are undefined on them are left out."""
 
     pairs: int
     instructions: int
@@ -66,87 +58,85 @@ class Evaluation:
     bins: tuple[Bin, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {
             "pairs": self.pairs,
             "instructions": self.instructions,
-            "metrics": [estimate.to_json() for estimate in self.estimates.values()],
-            "reliability": [one.to_json() for one in self.bins],
+            "metrics": [asdict(estimate) for estimate in self.estimates.values()],
+            "reliability": [asdict(span) for span in self.bins],
         }
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ResampledSums:
     """Sums over n pairs, and over the pairs of resampled instructions."""
 
     pairs: int
     instructions: int
     total: Float64  # WIDTH
-    drawn: Float64  # replicates x WIDTH
+    replicates: Float64  # replicates x WIDTH
 
 
-def sample(judged: ScoredPairs, *, band: float, replicates: int, seed: int) -> Sample:
-    """Sum up n pairs and resample them.
+def resample(judged: ScoredPairs, *, band: float, replicates: int, seed: int) -> ResampledSums:
+    """Sum up n pairs, and resample their instructions.
 
     Args:
         judged: the pairs, n > 0.
         band: preferences this near to one half are ties.
-        replicates: of the bootstrap; below FEWEST_BOOTSTRAPS: no intervals.
-        seed: of the bootstrap; with one seed, samples of the same pairs draw the same.
+        replicates: of the bootstrap; below MIN_REPLICATES: no intervals.
+        seed: of the bootstrap; the same seed resamples the same pairs in the same way.
     """
-    groups, instructions = _numbered(judged.groups)
-    merged, count = merged_groups(groups, instructions, seed)
+    names, groups = np.unique(judged.groups, return_inverse=True)
+    merged, count = merged_groups(groups.astype(np.int64), len(names), seed)
     sums = collect(judged, merged, count, band)
-    return Sample(len(judged), instructions, sums.sum(axis=0), _drawn(sums, replicates, seed))
+    drawn = _replicates(sums, replicates, seed)
+    return ResampledSums(len(judged), len(names), sums.sum(axis=0), drawn)
 
 
 def evaluate(judged: ScoredPairs, *, band: float, replicates: int, seed: int) -> Evaluation:
-    """All metrics of n pairs; arguments as in `sample`."""
-    return summary(sample(judged, band=band, replicates=replicates, seed=seed))
+    """Return all metrics of n pairs; arguments as in `resample`."""
+    return summarise(resample(judged, band=band, replicates=replicates, seed=seed))
 
 
-def summary(one: Sample) -> Evaluation:
-    """All metrics of a sample."""
+def summarise(sums: ResampledSums) -> Evaluation:
+    """Return all metrics that are defined on these sums."""
     estimates = {
         name: estimate
         for name in METRICS
-        if (estimate := _estimate(name, one.total, one.drawn)) is not None
+        if (estimate := _estimate(name, sums.total, sums.replicates)) is not None
     }
-    bins = tuple(_bins(one.total, one.drawn))
-    return Evaluation(one.pairs, one.instructions, estimates, bins)
+    bins = tuple(_bins(sums.total, sums.replicates))
+    return Evaluation(sums.pairs, sums.instructions, estimates, bins)
 
 
-def difference(one: Sample, other: Sample, names: Iterable[str]) -> dict[str, Estimate]:
-    """Metrics of `one` less those of `other`.
+def difference(
+    after: ResampledSums, before: ResampledSums, names: Iterable[str]
+) -> dict[str, Estimate]:
+    """Return metrics after less those before.
 
     Both are of the same pairs in the same order and resampled with one seed, so that what they
     have in common cancels.
     """
-    found = {}
+    changes = {}
     for name in names:
         metric = METRICS[name]
-        value = float(metric(one.total) - metric(other.total))
+        value = float(metric(after.total) - metric(before.total))
         if np.isfinite(value):
-            low, high = interval(metric(one.drawn) - metric(other.drawn))
-            found[name] = Estimate(name, value, low, high)
-    return found
+            low, high = interval(metric(after.replicates) - metric(before.replicates))
+            changes[name] = Estimate(name, value, low, high)
+    return changes
 
 
 def merged_groups(groups: Int64, count: int, seed: int) -> tuple[Int64, int]:
-    """At most MOST_GROUPS groups of as many instructions each, drawn at random."""
+    """Merge instructions at random into MOST_GROUPS groups of equal size, if there are more."""
     if count <= MOST_GROUPS:
         return groups, count
-    places = np.random.default_rng(seed).permutation(count) % MOST_GROUPS
-    return places[groups], MOST_GROUPS
+    code = np.random.default_rng(seed).permutation(count) % MOST_GROUPS
+    return code[groups], MOST_GROUPS
 
 
-def _numbered(groups: Int64) -> tuple[Int64, int]:
-    found, numbers = np.unique(groups, return_inverse=True)
-    return numbers.astype(np.int64), len(found)
-
-
-def _drawn(sums: Float64, replicates: int, seed: int) -> Float64:
-    if replicates < FEWEST_BOOTSTRAPS or len(sums) < MIN_FOR_INTERVAL:
+def _replicates(sums: Float64, replicates: int, seed: int) -> Float64:
+    if replicates < MIN_REPLICATES or len(sums) < MIN_FOR_INTERVAL:
         return np.empty((0, sums.shape[1]))
     from steelyard_kernels.bootstrap import resampled_sums
 
@@ -161,7 +151,7 @@ def _estimate(name: str, total: Float64, drawn: Float64) -> Estimate | None:
     low, high = interval(metric(drawn))
     if name == "uncertainty":
         low, high = _uncertainty_interval(drawn)
-    elif name in TURNED and low is not None and high is not None:
+    elif name in REFLECTED and low is not None and high is not None:
         low, high = max(2 * value - high, 0.0), max(2 * value - low, value)
     elif name in ECE_BINS and low is not None and high is not None:
         bins = ECE_BINS[name]
@@ -172,7 +162,10 @@ def _estimate(name: str, total: Float64, drawn: Float64) -> Estimate | None:
 
 
 def _uncertainty_interval(drawn: Float64) -> tuple[float | None, float | None]:
-    """That of the share of a's, s, through s (1 - s), which has its top at one half."""
+    """Map the interval of s, the share of pairs where gold says a, to that of s (1 - s).
+
+    The maximum is at s = 0.5.
+    """
     low, high = interval(METRICS["share_a"](drawn))
     if low is None or high is None:
         return None, None
@@ -181,9 +174,9 @@ def _uncertainty_interval(drawn: Float64) -> tuple[float | None, float | None]:
 
 
 def interval(drawn: Float64) -> tuple[float | None, float | None]:
-    """The middle 95% of bootstrap replicates (Davison and Hinkley 1997, chapter 5).
+    """Return the middle 95% of bootstrap replicates (Davison and Hinkley 1997, chapter 5).
 
-    None where too few of them are defined.
+    None if too few of them are defined.
     """
     defined = drawn[np.isfinite(drawn)]
     if len(defined) < max(2, FEWEST_DEFINED * len(drawn)):
@@ -194,10 +187,10 @@ def interval(drawn: Float64) -> tuple[float | None, float | None]:
 
 def _bins(total: Float64, drawn: Float64) -> list[Bin]:
     table, tables = block(total, "bins_preference"), block(drawn, "bins_preference")
-    found = []
-    for at, (pairs, said, seen) in enumerate(table.tolist()):
-        resampled = tables[:, at, 2] / np.where(tables[:, at, 0] > 0, tables[:, at, 0], np.nan)
+    bins = []
+    for i, (pairs, said, seen) in enumerate(table.tolist()):
+        resampled = tables[:, i, 2] / np.where(tables[:, i, 0] > 0, tables[:, i, 0], np.nan)
         low, high = interval(resampled) if pairs else (None, None)
-        means = [one / pairs if pairs else None for one in (said, seen)]
-        found.append(Bin(at / BINS, (at + 1) / BINS, int(pairs), means[0], means[1], low, high))
-    return found
+        means = [total / pairs if pairs else None for total in (said, seen)]
+        bins.append(Bin(i / BINS, (i + 1) / BINS, int(pairs), means[0], means[1], low, high))
+    return bins

@@ -1,7 +1,6 @@
-"""The metrics as formulas over sums; equations and sources stand in docs/calibration.md.
+"""The metrics as formulas over sums; docs/calibration.md has their equations and sources.
 
-All take sums [..., WIDTH] and give values [...]; NaN where nothing is there to be measured, which
-`report` turns into "undefined".
+All take sums [..., WIDTH] and return values [...], NaN where the sums leave a metric undefined.
 """
 
 from __future__ import annotations
@@ -25,29 +24,29 @@ def _ratio(numerator: Float64, denominator: Float64) -> Float64:
 
 
 def mean_of(name: str) -> Metric:
-    """The mean that a block of (number, sum) holds."""
+    """Return the metric that is the mean of a block of (number, sum)."""
     return lambda sums: _ratio(block(sums, name)[..., 1], block(sums, name)[..., 0])
 
 
 def _confusion(sums: Float64) -> Float64:
-    found = block(sums, "confusion")
-    return found.reshape(*found.shape[:-1], 3, 3)
+    cells = block(sums, "confusion")
+    return cells.reshape(*cells.shape[:-1], 3, 3)
 
 
 def agreement(sums: Float64) -> Float64:
-    """Share of pairs whose verdict names the class that gold names."""
+    """Return the share of pairs whose verdict names the class that gold names."""
     cells = _confusion(sums)
     return _ratio(np.trace(cells, axis1=-2, axis2=-1), cells.sum(axis=(-2, -1)))
 
 
 def decided_agreement(sums: Float64) -> Float64:
-    """The same where verdict and gold both name a side: one half is chance."""
+    """Return the agreement where verdict and gold both name a side: one half is chance."""
     cells = _confusion(sums)[..., :TIE, :TIE]
     return _ratio(np.trace(cells, axis1=-2, axis2=-1), cells.sum(axis=(-2, -1)))
 
 
 def macro_f1(sums: Float64) -> Float64:
-    """Mean F1 over those of the three classes that gold or verdicts name."""
+    """Average F1 over those of the three classes that gold or verdicts name."""
     cells = _confusion(sums)
     hits = np.diagonal(cells, axis1=-2, axis2=-1)
     named = cells.sum(axis=-1) + cells.sum(axis=-2)
@@ -56,7 +55,7 @@ def macro_f1(sums: Float64) -> Float64:
 
 
 def kappa(sums: Float64) -> Float64:
-    """Cohen's kappa between verdicts and gold."""
+    """Return Cohen's kappa between verdicts and gold."""
     cells = _confusion(sums)
     total = cells.sum(axis=(-2, -1))
     by_chance = _ratio((cells.sum(axis=-1) * cells.sum(axis=-2)).sum(axis=-1), total**2)
@@ -64,7 +63,7 @@ def kappa(sums: Float64) -> Float64:
 
 
 def _gaps(sums: Float64, name: str) -> tuple[Float64, Float64, Float64]:
-    """Share of pairs, |mean p - mean y| and mean y of each bin; empty bins have share 0."""
+    """Return each bin's share of pairs (0 if empty), |mean p - mean y| and mean y."""
     bins = block(sums, name)
     number = bins[..., 0]
     inside = np.maximum(number, 1)
@@ -74,7 +73,7 @@ def _gaps(sums: Float64, name: str) -> tuple[Float64, Float64, Float64]:
 
 
 def ece(name: str) -> Metric:
-    """Expected calibration error over the bins of that block."""
+    """Return the expected calibration error over the bins of a block, as a metric."""
 
     def value(sums: Float64) -> Float64:
         share, gap, _ = _gaps(sums, name)
@@ -84,7 +83,7 @@ def ece(name: str) -> Metric:
 
 
 def ece_debiased(name: str) -> Metric:
-    """ECE over the bins of that block, less what chance alone adds to it (Kumar et al. 2019).
+    """Return the ECE over the bins of a block less what chance adds to it (Kumar et al. 2019).
 
     Within a bin the mean outcome is taken as normal around what was seen; the mean of |normal| has
     a closed form, so nothing is sampled. At least 0.
@@ -97,53 +96,53 @@ def ece_debiased(name: str) -> Metric:
         scaled = gap / np.where(spread > 0, spread, 1)
         normal = np.sqrt(2 / np.pi) * np.exp(-(scaled**2) / 2)
         folded = spread * normal + gap * _erf(scaled / 2**0.5)
-        found = (share * (2 * gap - np.where(spread > 0, folded, gap))).sum(axis=-1)
-        return np.asarray(np.where(found < 0, 0, found))
+        error = (share * (2 * gap - np.where(spread > 0, folded, gap))).sum(axis=-1)
+        return np.asarray(np.where(error < 0, 0, error))
 
     return value
 
 
 def reliability(sums: Float64) -> Float64:
-    """Murphy's (1973) first term: mean squared distance of a bin's mean p to its outcomes."""
+    """Return Murphy's (1973) first term: mean squared distance of bins' mean p to outcomes."""
     share, gap, _ = _gaps(sums, "bins_preference")
     return np.asarray((share * gap**2).sum(axis=-1))
 
 
 def resolution(sums: Float64) -> Float64:
-    """Murphy's second term: how far bins' outcomes are from the mean outcome; more is better."""
+    """Return Murphy's second term: how far bins' outcomes are from their mean; more is better."""
     share, _, outcome = _gaps(sums, "bins_preference")
     base = mean_of("binary")(sums)[..., None]
     return np.asarray((share * (outcome - base) ** 2).sum(axis=-1))
 
 
 def uncertainty(sums: Float64) -> Float64:
-    """Murphy's third term: the variance of outcomes, which no judge can change."""
+    """Return Murphy's third term: the variance of outcomes, which no judge can change."""
     base = mean_of("binary")(sums)
     return base * (1 - base)
 
 
 def within_bins(sums: Float64) -> Float64:
-    """What binning leaves of the Brier score beside Murphy's terms (Stephenson et al. 2008)."""
+    """Return the Brier score less Murphy's terms, due to binning (Stephenson et al. 2008)."""
     return np.asarray(
         mean_of("brier")(sums) - reliability(sums) + resolution(sums) - uncertainty(sums)
     )
 
 
 def auc(sums: Float64) -> Float64:
-    """Area under the ROC curve, on gold without ties; see `sums`."""
-    number_a, places_a, number_b, places_b, area = np.moveaxis(block(sums, "auc"), -1, 0)
+    """Return the area under the ROC curve, on gold without ties (`sums._auc`)."""
+    number_a, ranks_a, number_b, ranks_b, area = np.moveaxis(block(sums, "auc"), -1, 0)
     whole = _ratio(area, block(sums, "pairs")[..., 0])
-    return _ratio(places_a, number_a) + _ratio(places_b, number_b) - whole
+    return _ratio(ranks_a, number_a) + _ratio(ranks_b, number_b) - whole
 
 
 def annotator_agreement(sums: Float64) -> Float64:
-    """Probability that two annotators of a pair name the same class."""
+    """Return the probability that two annotators of a pair name the same class."""
     cells = block(sums, "annotators")
     return _ratio(cells[..., 1], cells[..., 0])
 
 
 def fleiss_kappa(sums: Float64) -> Float64:
-    """The annotators' agreement above chance (Fleiss 1971), for any number of votes a pair."""
+    """Return annotators' agreement above chance (Fleiss 1971), for any number of votes per pair."""
     votes = block(sums, "annotators")[..., 2:]
     shares = _ratio(votes, votes.sum(axis=-1, keepdims=True))
     by_chance = (shares**2).sum(axis=-1)

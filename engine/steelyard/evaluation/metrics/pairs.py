@@ -1,8 +1,9 @@
-"""Judged pairs beside gold, and the three classes a, b and tie."""
+"""Judged pairs with their gold, and the three classes a, b and tie."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,10 @@ from steelyard.core.schemas import Bool, Float64, Int64
 
 CLASSES = ("a", "b", "tie")
 A, B, TIE = range(3)
-LENGTHS_DIFFER = 30  # characters; below it neither response counts as the longer one
+LENGTHS_DIFFER = 30  # characters; below it neither response counts as longer
+COLUMNS = (
+    "preference", "votes", "groups", "tie", "preference_ab", "preference_ba", "label_mass", "longer"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,71 +39,48 @@ class ScoredPairs:
         return len(self.preference)
 
     def take(self, rows: Int64 | Bool) -> ScoredPairs:
-        """The pairs at these places."""
-
-        def taken(column: Float64 | None) -> Float64 | None:
-            return None if column is None else column[rows]
-
-        return ScoredPairs(
-            preference=self.preference[rows],
-            votes=self.votes[rows],
-            groups=self.groups[rows],
-            tie=taken(self.tie),
-            preference_ab=taken(self.preference_ab),
-            preference_ba=taken(self.preference_ba),
-            label_mass=taken(self.label_mass),
-            longer=taken(self.longer),
-            hard=self.hard,
-        )
-
-    def swapped(self) -> ScoredPairs:
-        """The same pairs with responses a and b exchanged."""
-        return replace(
-            self,
-            preference=1 - self.preference,
-            votes=self.votes[:, [B, A, TIE]],
-            preference_ab=None if self.preference_ba is None else 1 - self.preference_ba,
-            preference_ba=None if self.preference_ab is None else 1 - self.preference_ab,
-            longer=None if self.longer is None else -self.longer,
-        )
+        """Return the pairs in these rows."""
+        columns = ((name, getattr(self, name)) for name in COLUMNS)
+        taken: dict[str, Any] = {name: old if old is None else old[rows] for name, old in columns}
+        return replace(self, **taken)
 
     def shares(self) -> Float64:
-        """The distribution of votes, n x 3."""
+        """Return the distribution of votes, n x 3."""
         return np.asarray(self.votes / self.votes.sum(axis=1, keepdims=True))
 
 
 def predicted_classes(preference: Float64, tie: Float64 | None, band: float) -> Int64:
-    """The class that n verdicts name.
+    """Return the class that each of n verdicts names.
 
-    A tie where P(tie) is above both others', and where the preference is within `band` of one
-    half (0: exactly there); else the side of one half.
+    A tie if P(tie) is above both others', or if the preference is within `band` of one half (0:
+    exactly there); otherwise the side of one half.
     """
-    found = np.where(preference > 0.5, A, B)
+    classes = np.where(preference > 0.5, A, B)
     if tie is not None:
         side = np.maximum(preference, 1 - preference) - tie / 2
-        found[tie > side] = TIE
-    found[np.abs(preference - 0.5) <= band] = TIE
-    return found.astype(np.int64)
+        classes[tie > side] = TIE
+    classes[np.abs(preference - 0.5) <= band] = TIE
+    return classes.astype(np.int64)
 
 
 def gold_classes(votes: Float64) -> Int64:
-    """The class with the most votes; a tie where two share the lead."""
+    """Return the class with the most votes; a tie if two share the lead."""
     top = votes.max(axis=1, keepdims=True)
     leading = votes == top
     return np.where(leading.sum(axis=1) > 1, TIE, leading.argmax(axis=1)).astype(np.int64)
 
 
 def named_by_gold(preference: Float64, votes: Float64) -> Bool:
-    """Whether the side that a preference names has the most votes; gold ties and 0.5 never."""
+    """Return whether the side that a preference names has most votes; not for ties and 0.5."""
     gold = gold_classes(votes)
     return np.asarray((gold != TIE) & (preference != 0.5) & ((preference > 0.5) == (gold == 0)))
 
 
 def both_orders_correct(ab: Float64, ba: Float64, gold: Int64) -> Bool:
-    """JudgeBench's rule (arXiv 2410.12784) for n pairs: both orders' decisions together.
+    """Return which of n pairs are correct by JudgeBench's rule (arXiv 2410.12784).
 
     An order counts +1 if it names what gold names, -1 if it names the opposite, 0 for a tie or no
-    decision; correct is a positive sum.
+    decision; a pair is correct if the sum over both orders is positive.
 
     Args:
         ab: n preferences for response_a as read in order ab; NaN: none.
@@ -107,5 +88,5 @@ def both_orders_correct(ab: Float64, ba: Float64, gold: Int64) -> Bool:
         gold: n classes; a gold tie is never named.
     """
     side = np.array([1.0, -1.0, 0.0])[gold]
-    signs = [np.nan_to_num(np.sign(one - 0.5)) for one in (ab, ba)]
+    signs = [np.nan_to_num(np.sign(preference - 0.5)) for preference in (ab, ba)]
     return np.asarray(side * (signs[0] + signs[1]) > 0)

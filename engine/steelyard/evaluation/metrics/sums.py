@@ -1,4 +1,4 @@
-"""Sums of numbers a pair, by group of instructions: all that the metrics are made of."""
+"""Sums over pairs, by group of instructions: all that the metrics are made of."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from steelyard.evaluation.metrics.pairs import (
     gold_classes,
     predicted_classes,
 )
+from steelyard.statistics.clusters import cluster_sums
+from steelyard.statistics.logistic import log_loss
+from steelyard.statistics.means import decided
 
 BINS = 10
-SMALLEST = 2.220446049250313e-16  # preferences in log loss stay this far away from 0 and 1
-# Blocks of columns: for means (number of pairs that count, sum), for bins (pairs, p, y) a bin.
+# Blocks of columns: for means (number of pairs that count, sum), for each bin (pairs, p, y).
 BLOCKS = {
     "pairs": 1,
     "confusion": 9,  # predicted class x gold class
@@ -32,7 +34,7 @@ BLOCKS = {
     "bins_preference": 3 * BINS,
     "bins_confidence": 3 * BINS,
     "bins_mass": 3 * BINS,
-    "auc": 5,  # a's, their places; b's, their places; the area itself on every pair
+    "auc": 5,  # a's, their ranks; b's, their ranks; the area itself on every pair
     "consistent": 2,
     "deviation": 2,
     "first": 2,
@@ -43,7 +45,7 @@ BLOCKS = {
     "annotators": 5,  # pairs with two votes or more, their agreement, votes by class
 }
 _ENDS = list(accumulate(BLOCKS.values()))
-PLACES = {
+SLICES = {
     name: slice(end - size, end)
     for (name, size), end in zip(BLOCKS.items(), _ENDS, strict=True)
 }  # fmt: skip
@@ -51,23 +53,23 @@ WIDTH = _ENDS[-1]
 
 
 def block(sums: Float64, name: str) -> Float64:
-    """The columns of a block: [..., size], bins as [..., BINS, 3]."""
-    part = sums[..., PLACES[name]]
+    """Return the columns of a block: [..., size], bins as [..., BINS, 3]."""
+    part = sums[..., SLICES[name]]
     return part.reshape(*part.shape[:-1], BINS, 3) if name.startswith("bins_") else part
 
 
 def collect(judged: ScoredPairs, groups: Int64, count: int, band: float) -> Float64:
-    """The sums of each group, count x WIDTH.
+    """Return the sums of each group, count x WIDTH.
 
     Args:
         judged: n pairs.
         groups: n, the group that each pair is summed into, from 0 and below `count`.
         count: number of groups.
-        band: see `predicted_classes`.
+        band: preferences this near to one half are ties.
     """
     sums = np.zeros((count, WIDTH))
     for name, add in _adders(judged, groups, count, band):
-        sums[:, PLACES[name]] = add()
+        sums[:, SLICES[name]] = add()
     return sums
 
 
@@ -85,16 +87,16 @@ def _adders(
     yield "squared", lambda: mean((judged.preference - _target(judged)) ** 2)
     yield "vote_share", lambda: mean(judged.shares()[np.arange(len(judged)), predicted])
     if not judged.hard:
-        yield "vote_loss", lambda: mean(_loss(judged.preference, _target(judged)))
+        yield "vote_loss", lambda: mean(log_loss(judged.preference, _target(judged)))
         yield from _binary(judged, gold, groups, count)
     yield from _orders(judged, gold, mean)
     if judged.longer is not None:
         apart = np.abs(judged.longer) > LENGTHS_DIFFER
         side = np.where(judged.longer > 0, judged.preference, 1 - judged.preference)
-        told = apart & (gold != TIE)
+        decisive = apart & (gold != TIE)
         named = (gold == 0) == (judged.longer > 0)
-        yield "longer", lambda: mean(_above_half(side), apart)
-        yield "longer_gold", lambda: mean(named.astype(np.float64), told)
+        yield "longer", lambda: mean(decided(side), apart)
+        yield "longer_gold", lambda: mean(named.astype(np.float64), decisive)
     if judged.label_mass is not None:
         mass = judged.label_mass
         yield "shortfall", lambda: mean(1 - mass, np.isfinite(mass))
@@ -104,25 +106,25 @@ def _adders(
 def _binary(
     judged: ScoredPairs, gold: Int64, groups: Int64, count: int
 ) -> Iterator[tuple[str, Callable[[], Float64]]]:
-    """What needs a probability and a gold without a tie."""
+    """Yield the blocks that need a probability and a gold without a tie."""
     rows = gold != TIE
-    p, y, at = judged.preference[rows], (gold[rows] == 0).astype(np.float64), groups[rows]
+    p, y, code = judged.preference[rows], (gold[rows] == 0).astype(np.float64), groups[rows]
     confidence = np.maximum(p, 1 - p)
     right = np.where(p == 0.5, 0.5, (p > 0.5) == (y == 1))
 
     def bins(values: Float64, outcome: Float64, where: Int64) -> Float64:
-        cells = at * BINS + where
-        columns = (np.ones(len(at)), values, outcome)
+        cells = code * BINS + where
+        columns = (np.ones(len(code)), values, outcome)
         counted = [np.bincount(cells, weights=w, minlength=count * BINS) for w in columns]
         return np.asarray(np.stack(counted, axis=1).reshape(count, 3 * BINS), np.float64)
 
-    yield "binary", lambda: _means(y, at, count)
-    yield "brier", lambda: _means((p - y) ** 2, at, count)
-    yield "log_loss", lambda: _means(_loss(p, y), at, count)
+    yield "binary", lambda: _means(y, code, count)
+    yield "brier", lambda: _means((p - y) ** 2, code, count)
+    yield "log_loss", lambda: _means(log_loss(p, y), code, count)
     yield "bins_preference", lambda: bins(p, y, equal_width(p))
     yield "bins_confidence", lambda: bins(confidence, right, equal_width(confidence))
     yield "bins_mass", lambda: bins(p, y, equal_mass(p))
-    yield "auc", lambda: _auc(p, y == 1, at, groups, count)
+    yield "auc", lambda: _auc(p, y == 1, code, groups, count)
 
 
 def _orders(
@@ -133,7 +135,7 @@ def _orders(
         return
     known = np.isfinite(ab) & np.isfinite(ba)
     same = np.sign(ab - 0.5) == np.sign(ba - 0.5)
-    first = (_above_half(ab) + _above_half(1 - ba)) / 2
+    first = (decided(ab) + decided(1 - ba)) / 2
     correct = both_orders_correct(ab, ba, gold)
     yield "consistent", lambda: mean(same.astype(np.float64), known)
     yield "deviation", lambda: mean(np.abs(ab - ba), known)
@@ -142,7 +144,7 @@ def _orders(
 
 
 def _means(values: Float64, groups: Int64, count: int, rows: Bool | None = None) -> Float64:
-    """Number and sum of values by group, count x 2."""
+    """Return the number and sum of values by group, count x 2."""
     if rows is not None:
         values, groups = values[rows], groups[rows]
     number = np.bincount(groups, minlength=count).astype(np.float64)
@@ -151,8 +153,8 @@ def _means(values: Float64, groups: Int64, count: int, rows: Bool | None = None)
 
 
 def _cells(codes: Int64, groups: Int64, count: int, cells: int) -> Float64:
-    found = np.bincount(groups * cells + codes, minlength=count * cells)
-    return found.reshape(count, cells).astype(np.float64)
+    counts = np.bincount(groups * cells + codes, minlength=count * cells)
+    return counts.reshape(count, cells).astype(np.float64)
 
 
 def _target(judged: ScoredPairs) -> Float64:
@@ -160,18 +162,8 @@ def _target(judged: ScoredPairs) -> Float64:
     return np.asarray(shares[:, 0] + shares[:, 2] / 2)
 
 
-def _loss(preference: Float64, target: Float64) -> Float64:
-    p = np.clip(preference, SMALLEST, 1 - SMALLEST)
-    return np.asarray(-target * np.log(p) - (1 - target) * np.log(1 - p))
-
-
-def _above_half(preference: Float64) -> Float64:
-    """1 above one half, 0 below, 0.5 there."""
-    return np.asarray((np.sign(preference - 0.5) + 1) / 2)
-
-
 def equal_width(values: Float64) -> Int64:
-    """Bins of width 1/BINS over [0, 1], open at the left: (0, 0.1], (0.1, 0.2], ...; 0 in the 1st.
+    """Return bins of width 1/BINS over [0, 1], open at the left: [0, 0.1], (0.1, 0.2], ...
 
     The edges are the nearest numbers to 0.1, 0.2, ..., so that 0.3 is in the third bin.
     """
@@ -180,19 +172,20 @@ def equal_width(values: Float64) -> Int64:
 
 
 def equal_mass(values: Float64) -> Int64:
-    """Bins that hold equally many values, open at the left; equal values share a bin."""
+    """Return bins that hold equally many values, open at the left; equal values share a bin."""
     if not len(values):
         return np.zeros(0, dtype=np.int64)
     edges = np.unique(np.quantile(values, np.arange(1, BINS) / BINS))
     return np.searchsorted(edges, values, side="left").astype(np.int64)
 
 
-def _auc(p: Float64, positive: Bool, at: Int64, groups: Int64, count: int) -> Float64:
-    """Places for the area under the ROC curve.
+def _auc(p: Float64, positive: Bool, code: Int64, groups: Int64, count: int) -> Float64:
+    """Return sums of relative ranks, for the area under the ROC curve.
 
-    An a's place is the share of b's below it (ties half), a b's that of a's above it; the area is
-    the mean place. With weights w it is, to first order, mean_w(a's) + mean_w(b's) - area: the
-    linear form of DeLong et al. (Biometrics 1988), which lets a bootstrap resample sums.
+    The rank of an a is the share of b's below it (ties half), that of a b the share of a's above
+    it; the area is the mean rank. With weights w it is, to first order, mean_w(a's) + mean_w(b's)
+    - area: the linear form of DeLong et al. (Biometrics 1988), which lets a bootstrap resample
+    sums.
     """
     high, low = np.sort(p[positive]), np.sort(p[~positive])
     if not len(high) or not len(low):
@@ -202,21 +195,20 @@ def _auc(p: Float64, positive: Bool, at: Int64, groups: Int64, count: int) -> Fl
         left, right = (np.searchsorted(ranked, values, side=side) for side in ("left", "right"))
         return np.asarray((left + right) / (2 * len(ranked)))
 
-    places = np.empty(len(p))
-    places[positive] = below(low, p[positive])
-    places[~positive] = 1 - below(high, p[~positive])
-    area = float(places[positive].mean())
+    ranks = np.empty(len(p))
+    ranks[positive] = below(low, p[positive])
+    ranks[~positive] = 1 - below(high, p[~positive])
+    area = float(ranks[positive].mean())
     whole = np.bincount(groups, minlength=count)[:, None] * area
-    parts = (_means(places, at, count, rows) for rows in (positive, ~positive))
+    parts = (_means(ranks, code, count, rows) for rows in (positive, ~positive))
     return np.concatenate([*parts, whole], axis=1)
 
 
 def _annotators(votes: Float64, groups: Int64, count: int) -> Float64:
-    """Of pairs with two votes or more: number, share of annotator pairs that agree, votes."""
+    """Return, of pairs with two votes or more, their number, agreement and votes by class."""
     total = votes.sum(axis=1)
     whole = (votes == np.floor(votes)).all(axis=1)
     rows = whole & (total >= 2)
-    v, m, at = votes[rows], total[rows], groups[rows]
+    v, m, code = votes[rows], total[rows], groups[rows]
     agree = (v * (v - 1)).sum(axis=1) / (m * (m - 1))
-    classes = [np.bincount(at, weights=column, minlength=count) for column in v.T]
-    return np.concatenate([_means(agree, at, count), np.stack(classes, axis=1)], axis=1)
+    return np.concatenate([_means(agree, code, count), cluster_sums(v, code, count)], axis=1)

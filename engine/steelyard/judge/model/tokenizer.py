@@ -1,8 +1,8 @@
 """The encoder of a local model folder: the injection boundary, chat format and label variants.
 
-Two tokenizers are made of one `tokenizer.json`. The template's is the judge's own, less what it
-adds at the ends. The data's has no control tokens at all: none that is looked for in the text, and
-none that its own vocabulary could reach.
+Two tokenizers are made from one `tokenizer.json`. The one for templates is the judge's own, without
+what it adds at the ends. The one for data has no control tokens at all: it looks for none in a
+text, and its vocabulary reaches none.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ from tokenizers import AddedToken, Tokenizer
 from typing_extensions import override
 
 from steelyard.core.batches import TokenRows
-from steelyard.core.schemas import Bool, LabelVariant, Message
+from steelyard.core.judges import LabelVariant
+from steelyard.core.schemas import Bool
 from steelyard.errors import IntegrityFault, JudgeUnavailable, UsageError, escape
 from steelyard.judge.base import Encoder
 from steelyard.judge.model.chat import ChatFormat
 from steelyard.judge.model.fast_tokens import AcceleratedTokens, accelerated
+from steelyard.protocols.protocol import Message
 
 # Part of the digest: raise it when the same files would give other ids or another rendering.
 RULES = 1
-# A noncharacter stands in for the texts of control tokens in the data vocabulary. Where such a
-# text could be looked up whole, the data's normalizer takes this character away first.
+# A noncharacter replaces the texts of control tokens in the data vocabulary. Where such a text
+# could be looked up whole, the data's normalizer removes this character first.
 _UNREACHABLE = "\uffff"
 _JSON = dict[str, Any]
 
 
 class HFEncoder(Encoder):
-    """Encoder over a folder with a `tokenizer.json`.
+    """Encoder of a folder with a `tokenizer.json`.
 
     Raises:
-        JudgeUnavailable: the folder has none, or it cannot be read.
+        JudgeUnavailable: the file is missing, or cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,7 +65,7 @@ class HFEncoder(Encoder):
     def encode_template(self, text: str, *, first: bool) -> list[int]:
         if first or not self._marks_beginning:
             return _ids(self._whole, text)
-        # Only the part before the first control token continues what stands before the segment.
+        # Only the part before the first control token continues the text before the segment.
         encoding = self._inner.encode(text, add_special_tokens=False)
         commands = self.control_ids - self._unknown  # an unknown character is text
         for id_, (start, _) in zip(encoding.ids, encoding.offsets, strict=True):
@@ -76,12 +78,12 @@ class HFEncoder(Encoder):
         rows = self._fast.encode(texts) if self._fast else self._slow(list(texts))
         wrong = np.flatnonzero(self._forbidden[rows.tokens])
         if len(wrong):
-            at = int(np.searchsorted(rows.offsets, wrong[0], side="right")) - 1
+            row = int(np.searchsorted(rows.offsets, wrong[0], side="right")) - 1
             raise IntegrityFault(
-                f"data became a control token: {escape(texts[at])}",
+                f"data became a control token: {escape(texts[row])}",
                 place=self._place,
                 effect="nothing that contains it is scored",
-                remedy="report this tokenizer; another judge is not affected",
+                remedy="report this tokenizer; other judges are not affected",
             )
         return rows
 
@@ -92,7 +94,7 @@ class HFEncoder(Encoder):
         return fast.name if fast and fast.active else f"tokenizers {tokenizers.__version__}"
 
     def _slow(self, texts: list[str]) -> TokenRows:
-        """Ids by the judge's own tokenizer, on all processors."""
+        """Encode by the judge's own tokenizer, on all processors."""
         encodings = self._data.encode_batch_fast(texts, add_special_tokens=False)
         return TokenRows.of([encoding.ids for encoding in encodings])
 
@@ -102,7 +104,7 @@ class HFEncoder(Encoder):
 
     @cached_property
     def _forbidden(self) -> Bool:
-        """By id, whether data may never become it. An unknown character is text."""
+        """By id, whether data must never become it. An unknown character is text."""
         ids = max([*self._whole.get_vocab().values(), *self.control_ids])
         table = np.zeros(ids + 1, dtype=np.bool_)
         table[list(self.control_ids - self._unknown)] = True
@@ -139,21 +141,21 @@ class HFEncoder(Encoder):
     def _single_tokens(self) -> dict[str, list[int]]:
         """Token ids by decoded text without outer white space, control tokens left out."""
         ids = sorted(set(self._whole.get_vocab().values()) - self.control_ids)
-        found: dict[str, list[int]] = {}
+        by_text: dict[str, list[int]] = {}
         # Token after token: the decoder of a whole row may drop or join white space.
         decoded = self._whole.decode_batch([[id_] for id_ in ids], skip_special_tokens=False)
         for id_, text in zip(ids, decoded, strict=True):
-            found.setdefault(text.strip(), []).append(id_)
-        return found
+            by_text.setdefault(text.strip(), []).append(id_)
+        return by_text
 
     def _decode_within(self, id_: int) -> str:
-        """A token's text after another one: decoders drop the space of the very first."""
+        """Decode a token after another one: decoders drop the space of the very first."""
         anchor = _ids(self._data, ".")
         whole = self._whole.decode([*anchor, id_], skip_special_tokens=False)
         return whole.removeprefix(self._whole.decode(anchor, skip_special_tokens=False))
 
     def _unknown_id(self, spec: _JSON) -> frozenset[int]:
-        """The id that an unknown character becomes: not a command, and no text spells it."""
+        """Return the id of unknown characters: it commands nothing, and no text spells it."""
         model = spec["model"]
         if model["type"] == "Unigram":
             return frozenset() if model.get("unk_id") is None else frozenset([model["unk_id"]])
@@ -162,7 +164,7 @@ class HFEncoder(Encoder):
 
 
 def data_spec(spec: _JSON, control_ids: Iterable[int]) -> _JSON:
-    """A `tokenizer.json` that cannot emit a control token, and marks no beginning of a text.
+    """Make a `tokenizer.json` that cannot emit control tokens or mark the beginning of a text.
 
     Args:
         spec: the judge's own, not changed.
@@ -202,19 +204,19 @@ def _hidden(id_: int) -> str:
 
 
 def _is_text(token: _JSON) -> bool:
-    """Whether an added token is mere white space ("▁" is a space in sentencepiece's writing)."""
+    """Check for an added token of white space ("▁" is a space in sentencepiece's writing)."""
     return not token["special"] and not token["content"].replace("▁", " ").strip()
 
 
 def _bare(spec: _JSON) -> _JSON:
-    """A deep copy that adds nothing at the ends and cuts nothing off."""
+    """Make a deep copy that adds nothing at the ends and cuts nothing off."""
     spec = copy.deepcopy(spec)
     spec.update(post_processor=None, truncation=None, padding=None)
     return spec
 
 
 def _continuing(spec: _JSON) -> _JSON:
-    """The same, changed in place, for text that continues: no space is put before it."""
+    """Change a spec in place, for text that continues: no space is put before it."""
     normalizer = spec["normalizer"] or {}
     if normalizer.get("type") == "Prepend":
         spec["normalizer"] = None
@@ -236,7 +238,7 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def _build(spec: _JSON, later: dict[str, int]) -> Tokenizer:
-    """A tokenizer with the added tokens that only `tokenizer_config.json` knows."""
+    """Make a tokenizer with the added tokens that only `tokenizer_config.json` has."""
     tokenizer = Tokenizer.from_str(json.dumps(spec))
     for text, id_ in sorted(later.items(), key=lambda item: item[1]):
         tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False)])
@@ -269,10 +271,10 @@ def _read_spec(folder: Path) -> _JSON:
 
 
 def _digest(spec: _JSON, later: dict[str, int], chat: _JSON) -> str:
-    """What decides ids and rendering, as 32 hex digits.
+    """Hash what decides ids and rendering, to 32 hex digits.
 
-    The same tokenizer saved by another version of transformers may be written differently and
-    then has another digest: reads are then not reused, which is safe.
+    The same tokenizer saved by another version of transformers may be written differently and get
+    another digest: its reads are then not reused, which is safe.
     """
     whole = {"rules": RULES, "tokenizer": spec, "later": later, "chat": chat}
     text = json.dumps(whole, sort_keys=True, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Prompts with images as vLLM takes them, made without vLLM."""
+"""What vLLM takes with a prompt: sampling parameters and images. Made without vLLM."""
 
 from __future__ import annotations
 
@@ -10,10 +10,58 @@ from typing import Any
 
 from steelyard.core.batches import Workload
 from steelyard.core.images import decode_image
-from steelyard.core.schemas import Answer
+from steelyard.core.judges import Answer
 from steelyard.store.images import ImageStore
 
-_HELD = 16  # decoded images at hand: a pair's prompts follow each other
+_DECODED = 16  # images kept decoded: a pair's prompts follow each other
+
+
+class Sampling:
+    """Makes the sampling parameters of requests.
+
+    Args:
+        parameters: vLLM's class `SamplingParams`.
+        answer: how answers are read.
+        seeded: whether each prompt has a separate seed, so that it gets the same text again.
+    """
+
+    def __init__(
+        self, parameters: Callable[..., Any], answer: Answer, *, seeded: bool = True
+    ) -> None:
+        self._parameters, self._answer, self._seeded = parameters, answer, seeded
+
+    def __call__(self, key: bytes | None) -> Any:
+        """Return parameters for the prompt with this key; None: for the label alone."""
+        if key is None or not self._answer.writes:
+            return self._label
+        if not self._answer.temperature or not self._seeded:
+            return self._text
+        seeded = self._text.clone()
+        seeded.seed = int.from_bytes(key[:4], "little")
+        return seeded
+
+    @cached_property
+    def _label(self) -> Any:
+        return self._make(logprob_token_ids=self._answer.labels.token_ids, flat_logprobs=True)
+
+    @cached_property
+    def _text(self) -> Any:
+        answer = self._answer
+        labels = {}
+        if (
+            answer.labels.names
+        ):  # read at every position: where the verdict will be is not known yet
+            labels = {"logprob_token_ids": answer.labels.token_ids, "flat_logprobs": True}
+        return self._make(
+            max_tokens=answer.max_tokens,
+            temperature=answer.temperature,
+            stop_token_ids=list(answer.ends),
+            **labels,
+        )
+
+    def _make(self, **chosen: Any) -> Any:
+        defaults = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
+        return self._parameters(**defaults | chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +72,18 @@ class ImageInputs:
 
     @classmethod
     def of(cls, workload: Workload) -> ImageInputs | None:
-        """Those that a workload names; None where it has none."""
+        """Open the images of a workload; None where it has no images."""
         folder = workload.image_folder
         return None if folder is None else cls(ImageStore(Path(folder)))
 
     def prompt(self, ids: list[int], digests: Sequence[str]) -> dict[str, Any]:
-        """A prompt in which the engine puts each image where its placeholder stands.
+        """Make a prompt in which the engine puts each image in the position of its placeholder.
 
-        The digests tell the engine which images are equal: an equal one is processed once, and
-        blocks of its prefix cache are shared by equal images only.
+        By the digests the engine sees which images are equal: it processes equal images once, and
+        shares blocks of its prefix cache between equal images only.
 
         Args:
-            ids: of the prompt, with one placeholder an image.
+            ids: of the prompt, with one placeholder per image.
             digests: of its images, in their order.
 
         Raises:
@@ -43,64 +91,17 @@ class ImageInputs:
         """
         return {
             "prompt_token_ids": ids,
-            "multi_modal_data": {"image": [_decoded(self.store, one) for one in digests]},
+            "multi_modal_data": {"image": [_decoded(self.store, digest) for digest in digests]},
             "multi_modal_uuids": {"image": list(digests)},
         }
 
 
 def render_prompt(engine: Any, prompt: dict[str, Any]) -> Any:
-    """The prompt as the engine's own renderer makes it; as it is where an engine has none."""
+    """Let the engine's own renderer process a prompt, where the engine has a renderer."""
     render = getattr(getattr(engine, "renderer", None), "render_cmpl", None)
     return prompt if render is None else render([prompt])[0]
 
 
-@lru_cache(_HELD)
+@lru_cache(_DECODED)
 def _decoded(store: ImageStore, digest: str) -> Any:
     return decode_image(store.get(digest))
-
-
-class Sampling:
-    """Makes the parameters; see `RequestQueue`.
-
-    Args:
-        parameters: vLLM's class of them.
-        answer: how answers are read.
-        seeded: whether each prompt has a seed of its own, so that it gets the same text again.
-    """
-
-    def __init__(
-        self, parameters: Callable[..., Any], answer: Answer, *, seeded: bool = True
-    ) -> None:
-        self._parameters, self._answer, self._seeded = parameters, answer, seeded
-
-    def __call__(self, key: bytes | None) -> Any:
-        """For the prompt with this key; for the label alone where it is None."""
-        if key is None or not self._answer.writes:
-            return self._label
-        if not self._answer.temperature or not self._seeded:
-            return self._text
-        chosen = self._text.clone()
-        chosen.seed = int.from_bytes(key[:4], "little")
-        return chosen
-
-    @cached_property
-    def _label(self) -> Any:
-        return self._made(logprob_token_ids=self._answer.labels.token_ids, flat_logprobs=True)
-
-    @cached_property
-    def _text(self) -> Any:
-        answer = self._answer
-        labels = {}
-        if answer.labels.names:  # read where the verdict will turn out to be
-            labels = {"logprob_token_ids": answer.labels.token_ids, "flat_logprobs": True}
-        return self._made(
-            max_tokens=answer.max_tokens,
-            temperature=answer.temperature,
-            stop_token_ids=list(answer.ends),
-            **labels,
-        )
-
-    def _made(self, **chosen: Any) -> Any:
-        return self._parameters(
-            **{"max_tokens": 1, "temperature": 0.0, "detokenize": False} | chosen
-        )

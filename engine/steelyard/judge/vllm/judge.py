@@ -1,4 +1,4 @@
-"""The judge on vLLM: the only file that imports it, and only once an engine is started."""
+"""The judge on vLLM: the only module that imports it, and only when an engine is started."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from typing import Any
 from typing_extensions import override
 
 from steelyard.core.batches import PromptBatch, ReadBatch, Workload
-from steelyard.core.schemas import Answer, JudgeCard
+from steelyard.core.judges import Answer, JudgeCard
 from steelyard.core.work import CacheShape, EngineReport
-from steelyard.errors import EngineFailed, JudgeUnavailable, SteelyardError, UsageError, escape
-from steelyard.judge.base import EngineClock, Judge, JudgeSpec
+from steelyard.errors import EngineFailed, JudgeUnavailable, UsageError, escape
+from steelyard.judge.base import INSTALL, EngineClock, Judge, JudgeSpec
 from steelyard.judge.model.files import ModelFiles, resolve_model, weights_digest
 from steelyard.judge.model.tokenizer import HFEncoder
 from steelyard.judge.readout import TextReader
 from steelyard.judge.vllm import settings as choose
+from steelyard.judge.vllm.failures import VERBOSE, describe, not_importable, not_started
 from steelyard.judge.vllm.inputs import ImageInputs, Sampling
 from steelyard.judge.vllm.process import (
     OutputLog,
@@ -37,8 +38,6 @@ from steelyard.judge.vllm.requests import (
     read_batch,
 )
 
-_INSTALL = "pip install 'steelyard[gpu]', or 'steelyard[cpu]' on a machine without a GPU"
-_VERBOSE = "VLLM_LOGGING_LEVEL=INFO shows vLLM's own report"
 MAX_LABEL_TOKENS = 128  # vLLM's limit on logprob_token_ids
 
 
@@ -67,18 +66,18 @@ class VllmJudge(Judge):
         )
         self._log: OutputLog | None = None
         self._spawned = False
-        self._alive = threading.Event()
+        self._stop_watching = threading.Event()
         self._engine: Any = None
         self._answer: Answer | None = None
-        self._pictures: ImageInputs | None = None
+        self._images: ImageInputs | None = None
 
     @classmethod
     def open(cls, spec: JudgeSpec) -> VllmJudge:
-        """Find and check the model's files; takes seconds, needs no GPU and no vLLM.
+        """Find and check the model's files; this takes seconds, and needs no GPU and no vLLM.
 
         Raises:
-            JudgeUnavailable: see `resolve_model` and `HFEncoder`.
-            UsageError: a dtype that the device does not have.
+            JudgeUnavailable: a file is missing or damaged.
+            UsageError: the device does not have the user's dtype.
         """
         refuse_rerun()
         files = resolve_model(spec.model, spec.revision)
@@ -89,17 +88,17 @@ class VllmJudge(Judge):
         """Load the engine: on a CPU in this process, on a GPU in a separate one.
 
         Raises:
-            UsageError: an unknown engine setting, or more label variants than vLLM reads.
+            UsageError: an engine setting is unknown, or the labels have more forms than vLLM reads.
             JudgeUnavailable: vLLM, a device, memory or a model class is missing.
         """
         if (forms := len(answer.labels.token_ids)) > MAX_LABEL_TOKENS:
             raise UsageError(
                 f"the labels have {forms} single-token forms together",
-                remedy=f"choose fewer labels: vLLM reads at most {MAX_LABEL_TOKENS} at once",
+                remedy=f"choose fewer labels: vLLM reads at most {MAX_LABEL_TOKENS} tokens at once",
             )
         self.close()
         self._answer = answer
-        self._pictures = ImageInputs.of(workload)
+        self._images = ImageInputs.of(workload)
         self._log = log = OutputLog()
         with engine_surroundings(log, spawn=self._device == "gpu") as spawned:
             self._spawned = spawned
@@ -108,14 +107,14 @@ class VllmJudge(Judge):
                 arguments = self._arguments(workload)
                 self._engine = _build_engine(arguments)
             except Exception as error:
-                refusal = _not_started(error, self._logged(), self._files)
+                refusal = not_started(error, self._logged(), self._files.folder)
                 self.close()
-                _free_distributed()  # a half-built engine leaves it behind, too
+                _free_distributed()  # a half-built engine leaves it, too
                 raise refusal from (None if refusal is error else error)
-        with uncompiled(spawned):  # loads what it needs
+        with uncompiled(spawned):  # imports what it needs now, not at the first step
             pass
         if spawned:
-            self._alive = _watch_process(self._engine)
+            self._stop_watching = _watch_process(self._engine)
         return EngineReport(
             settings={k: v for k, v in arguments.items() if k != "worker_extension_cls"},
             context_length=arguments["max_model_len"],
@@ -165,7 +164,7 @@ class VllmJudge(Judge):
     def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
         """Feed prompts and yield the reads of each engine step.
 
-        Twice as many prompts as a step can hold are kept waiting in the engine.
+        The engine holds twice as many requests as fit into a step.
 
         Raises:
             EngineFailed: vLLM raised; the engine is gone, `start` makes a new one.
@@ -175,7 +174,7 @@ class VllmJudge(Judge):
             raise EngineFailed("the judge was not started", remedy="report this as a bug")
         from vllm import SamplingParams
 
-        feed = RequestQueue(
+        queue = RequestQueue(
             self._engine,
             # Two seeded prompts in a step end vLLM 0.32's engine on a CPU.
             Sampling(SamplingParams, answer, seeded=self._device == "gpu"),
@@ -183,42 +182,42 @@ class VllmJudge(Judge):
             TextReader(answer, self.encoder),
             vocabulary=self._files.vocabulary,
             clock=self.clock,
-            own_process=self._spawned,
-            pictures=self._pictures,
+            separate_process=self._spawned,
+            images=self._images,
         )
         try:
             prompts = iter_prompts(batches)
             while True:
-                more = feed.fill(prompts)
-                if feed.waiting:
+                more = queue.fill(prompts)
+                if queue.unfinished:
                     with uncompiled(self._spawned):
-                        feed.step()
-                if feed.finished:
-                    yield read_batch(feed.take(), answer)
-                if not more and not feed.waiting:
+                        queue.step()
+                if queue.finished:
+                    yield read_batch(queue.take_finished(), answer)
+                if not more and not queue.unfinished:
                     return
         except EngineError as error:
             raise self._failed(error) from error.__cause__
         finally:
-            feed.drop_waiting()
+            queue.abort()
 
     def _failed(self, error: EngineError) -> EngineFailed:
-        cause = self._logged() or _cause(error.__cause__ or error)
+        cause = self._logged() or describe(error.__cause__ or error)
         self.close()
         return EngineFailed(
             f"the engine stopped: {escape(cause, 300)}",
             place=self.card.name,
-            effect="reads in flight are lost and will be asked for again",
-            remedy=f"run the same command again to resume; {_VERBOSE}",
+            effect="prompts in flight were not read; they will be sent again",
+            remedy=f"run the same command again to resume; {VERBOSE}",
         )
 
     def _logged(self) -> str | None:
-        """The cause that the engine's own process has logged: what it raises here hides it."""
+        """Return the cause in the log of the engine's process: the exception here hides it."""
         return self._log.cause() if self._spawned and self._log is not None else None
 
     @override
     def close(self) -> None:
-        self._alive.set()
+        self._stop_watching.set()
         engine, self._engine = self._engine, None
         if engine is not None:
             with contextlib.suppress(Exception):
@@ -236,38 +235,28 @@ def _import_vllm(device: choose.Device) -> Any:
         from vllm.platforms import current_platform
     except ModuleNotFoundError as error:
         cause = f"the package {error.name} is missing"
-        raise JudgeUnavailable(cause, remedy=_INSTALL) from error
+        raise JudgeUnavailable(cause, remedy=INSTALL) from error
     except Exception as error:
-        raise _not_importable(error) from error
-    found = "cpu" if current_platform.is_cpu() else current_platform.device_type
-    if not found:
+        raise not_importable(error) from error
+    platform = "cpu" if current_platform.is_cpu() else current_platform.device_type
+    if not platform:
         raise JudgeUnavailable(
             "vLLM finds no GPU",
             remedy="check nvidia-smi and CUDA_VISIBLE_DEVICES; without a GPU: "
             "pip uninstall vllm, then pip install 'steelyard[cpu]'",
         )
-    if (found == "cpu") != (device == "cpu"):
+    if (platform == "cpu") != (device == "cpu"):
         raise JudgeUnavailable(
-            f"the installed vLLM is for {device.upper()}s but runs on {found}",
-            remedy=f"install one of both vLLM packages only: {_INSTALL}",
+            f"the installed vLLM is for {device.upper()}s, but it runs on {platform}",
+            remedy=f"install only one of the two vLLM packages: {INSTALL}",
         )
     return vllm
-
-
-def _not_importable(error: Exception) -> JudgeUnavailable:
-    text = str(error)
-    if "torchvision" in text or "operator torchvision" in str(error.__cause__):
-        return JudgeUnavailable(
-            "the installed torchvision does not fit the installed torch",
-            remedy="pip uninstall torchvision torchaudio torchcodec; nothing here needs them",
-        )
-    return JudgeUnavailable(f"vLLM cannot be imported: {escape(text, 300)}", remedy=_INSTALL)
 
 
 def _watch_process(engine: Any) -> threading.Event:
     """Wake a waiting reader when the engine's process has died; set the event to stop watching.
 
-    vLLM 0.32 notes the death, ends its receiving thread, and leaves `step` waiting for ever.
+    vLLM 0.32 notices the death and ends its receiving thread, but its `step` waits for ever.
     """
     core, stop = engine.engine_core, threading.Event()
 
@@ -290,39 +279,9 @@ def _build_engine(arguments: dict[str, Any]) -> Any:
 
 
 def _free_distributed() -> None:
-    """What an engine in this process leaves behind; a second one could not start beside it."""
+    """Free what an engine in this process leaves: a second engine could not start with it."""
     with contextlib.suppress(Exception):
         from vllm.distributed import cleanup_dist_env_and_memory
 
         cleanup_dist_env_and_memory()
     gc.collect()
-
-
-def _cause(error: BaseException) -> str:
-    """An exception in one line."""
-    listed = getattr(error, "errors", None)  # pydantic's own text ends with an address
-    if callable(listed):
-        with contextlib.suppress(Exception):
-            return str(listed()[0]["msg"])
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
-
-
-def _not_started(error: Exception, logged: str | None, files: ModelFiles) -> SteelyardError:
-    if isinstance(error, SteelyardError):
-        return error
-    cause = logged or _cause(error)
-    remedy = _VERBOSE
-    if "memory" in cause.lower():
-        remedy = (
-            "free memory, or lower --engine gpu_memory_utilization (GPU) or "
-            f"kv_cache_memory_bytes (CPU); {_VERBOSE}"
-        )
-    elif "architecture" in cause.lower():
-        remedy = f"choose a judge that this vLLM supports, or upgrade vLLM; {_VERBOSE}"
-    return JudgeUnavailable(
-        f"vLLM cannot start: {escape(cause, 300)}",
-        place=str(files.folder),
-        effect="nothing was read",
-        remedy=remedy,
-    )

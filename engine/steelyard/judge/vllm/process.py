@@ -1,4 +1,4 @@
-"""Judges as processes: output out of the way, Ctrl-C kept from engines, no orphans."""
+"""Engines as processes: output captured, Ctrl-C kept away, no orphans."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _CAUSE = re.compile(r"\b((?:\w+\.)*\w*(?:Error|Exception)): (\S.*)$")
 
 @contextlib.contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Child processes begun inside never see Ctrl-C: they inherit SIGINT as blocked.
+    """Keep Ctrl-C from child processes that are started inside: they inherit SIGINT as blocked.
 
-    A terminal sends SIGINT to every process of the group, and vLLM's engine process takes it as an
-    order to drop its requests. Other threads of this process still take the signal, so a handler
-    here runs as usual, at the latest when the block ends.
+    A terminal sends SIGINT to every process of the group, and vLLM's engine process then drops its
+    requests. Other threads of this process still take the signal, so a handler here runs as usual,
+    at the latest when the block ends.
     """
-    # Beginning a child begins this tracker first, and that would unblock the signal again.
+    # Starting a child starts this tracker first, which would unblock the signal again.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -52,25 +52,25 @@ def interrupts_held() -> Iterator[None]:
 
 @contextlib.contextmanager
 def engine_surroundings(log: OutputLog, *, spawn: bool) -> Iterator[bool]:
-    """Environment, output and signals as an engine should find them while it is built.
+    """Set environment, output and signals for an engine while it is built.
 
-    Variables that the user has set stay as they are; all are put back at the end, also those that
-    vLLM changes for its children. A log level asked for shows vLLM's output on stderr.
+    Variables that the user has set stay as they are; all are restored at the end, also those that
+    vLLM changes for its children. If the user has set vLLM's log level, its output goes to stderr.
 
     Args:
         log: takes the output.
-        spawn: whether vLLM should use a process of its own; the environment may say otherwise.
+        spawn: whether vLLM should use a separate process; the environment may override it.
 
     Yields:
-        Whether it will.
+        whether it will use one.
     """
     before, hook = dict(os.environ), sys.excepthook
-    asked = "VLLM_LOGGING_LEVEL" in before
+    shown = "VLLM_LOGGING_LEVEL" in before
     for key, value in {**_DEFAULTS, SPAWN_VARIABLE: str(int(spawn))}.items():
         os.environ.setdefault(key, value)
     os.environ[OWNER_VARIABLE] = str(os.getpid())
     try:
-        with interrupts_held(), log.capturing(stderr=not asked), warnings.catch_warnings():
+        with interrupts_held(), log.capturing(stderr=not shown), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # vLLM's and torch's own
             yield os.environ[SPAWN_VARIABLE] == "1"
     finally:
@@ -78,15 +78,15 @@ def engine_surroundings(log: OutputLog, *, spawn: bool) -> Iterator[bool]:
             del os.environ[key]
         os.environ.update(before)
         sys.excepthook = hook  # torch puts a rank before every traceback
-        if not asked:  # what vLLM would log here, it raises as well
+        if not shown:  # what vLLM would log here, it raises as well
             logging.getLogger("vllm").setLevel(logging.CRITICAL)
 
 
 def refuse_rerun() -> None:
-    """Stop where a new process runs the script that began it, before it begins one of its own.
+    """Stop a new process that runs its owner's script, before it starts another process.
 
-    vLLM's engine process does so on a GPU, and tells no more than that it did not start. The owner
-    finds this error in its log.
+    vLLM's engine process runs the script on a GPU, and reports only that it did not start. The
+    owner takes this error from its log.
 
     Raises:
         RuntimeError: this process is being set up.
@@ -101,9 +101,9 @@ def refuse_rerun() -> None:
 def settle_llvmlite() -> None:
     """Let a CPU engine start in a process that has imported Numba.
 
-    While it starts, vLLM 0.32 asks every object of every module for its `__dict__`. The one by
-    which Numba's llvmlite calls LLVM takes any name for a function's and answers with a wrapper of
-    it, at which vLLM fails. It answers from this table first.
+    While it starts, vLLM 0.32 asks every object of every module for its `__dict__`. The object
+    through which Numba's llvmlite calls LLVM takes any name for a function and returns a wrapper of
+    it, at which vLLM fails. Names in this table are looked up first.
     """
     with contextlib.suppress(Exception):
         from llvmlite.binding import ffi
@@ -112,10 +112,10 @@ def settle_llvmlite() -> None:
 
 
 def uncompiled(spawned: bool) -> contextlib.AbstractContextManager[object]:
-    """Steps of an engine in this process without torch.compile.
+    """Run an engine in this process without torch.compile.
 
-    On a CPU the first read would wait 2 to 7 seconds for a part of vLLM's sampler to be compiled,
-    and reading is no faster for it.
+    On a CPU the first read would wait 2 to 7 seconds until a part of vLLM's sampler is compiled,
+    and reading would not become faster.
     """
     if spawned:
         return contextlib.nullcontext()
@@ -126,17 +126,17 @@ def uncompiled(spawned: bool) -> contextlib.AbstractContextManager[object]:
 
 
 class OutputLog:
-    """A nameless file that takes what engines print, so that it never mixes with our output."""
+    """A file without a name that takes what engines print, apart from our own output."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the engine
-        # Children write at the end whatever this process does with its own position.
+        # Children append, whatever the position of this process in the file.
         flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
         fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_APPEND)
 
     @contextlib.contextmanager
     def capturing(self, *, stderr: bool) -> Iterator[None]:
-        """Redirect descriptor 1, and 2 if wanted; children begun inside keep it for life.
+        """Redirect descriptor 1, and 2 if wanted; children started inside keep the redirection.
 
         Without `stderr`, descriptor 1 goes to 2: stdout stays clean in any case.
         """
@@ -155,24 +155,24 @@ class OutputLog:
             os.close(saved[1])
 
     def cause(self) -> str | None:
-        """The last exception that the log tells of, as `Kind: message`, or None."""
+        """Return the last exception in the log, as `Kind: message`, or None."""
         size = os.fstat(self._file.fileno()).st_size
         tail = os.pread(self._file.fileno(), _TAIL, max(0, size - _TAIL))
-        found = None
+        last = None
         for line in _COLOUR.sub("", tail.decode("utf-8", "replace")).splitlines():
-            found = _CAUSE.search(line) or found
-        return f"{found[1]}: {found[2]}" if found else None
+            last = _CAUSE.search(line) or last
+        return f"{last[1]}: {last[2]}" if last else None
 
     def close(self) -> None:
-        """Let the file go."""
+        """Delete the file."""
         self._file.close()
 
 
 def end_with_owner() -> None:
-    """In a child process: end at once when the process named in the environment ends.
+    """End this child process as soon as the owner, a process named in the environment, ends.
 
-    A killed owner cannot tell its engine, and vLLM's engine process then waits for requests for
-    ever, with the GPU's memory in its hand. A process that stands between is ended as well.
+    A killed owner cannot stop its engine: vLLM's engine process would wait for requests for ever
+    and keep the GPU's memory. A process between owner and child is ended as well.
     """
     owner = int(os.environ.get(OWNER_VARIABLE, "0"))
     if owner and owner != os.getpid():

@@ -1,4 +1,4 @@
-"""Prompts into an engine's queue, and reads out of its steps; by vLLM's calls, without vLLM."""
+"""Prompts as requests to an engine, and its outputs as reads; without importing vLLM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from steelyard.core.batches import Generations, PromptBatch, ReadBatch
-from steelyard.core.schemas import STATUS_ERROR, STATUS_OK, STATUS_UNPARSABLE, Answer, Float64
+from steelyard.core.judges import Answer
+from steelyard.core.schemas import STATUS_ERROR, STATUS_OK, STATUS_UNPARSABLE, Float64
 from steelyard.core.work import CacheShape
 from steelyard.errors import SteelyardError, escape
 from steelyard.judge.base import EngineClock
@@ -24,7 +25,7 @@ _END: Any = object()
 
 @dataclass(frozen=True, slots=True)
 class CompletedRequest:
-    """One finished prompt: where it stands in its batch, and what came of it."""
+    """A finished prompt, by its batch and the index in it, and the outcome."""
 
     batch: PromptBatch
     index: int
@@ -32,8 +33,8 @@ class CompletedRequest:
     argmax_outside: bool = False
     cached: int = 0
     error: str | None = None
-    said: Generation | None = None
-    grown: int = 0  # tokens that its images became, beyond their placeholders
+    generation: Generation | None = None
+    image_tokens: int = 0  # beyond the placeholders of its images
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +43,26 @@ class Generation:
 
     ids: list[int]
     text: str
-    cached: int  # tokens of the prompt that the cache gave
-    tokens: int  # computed behind the prompt
+    cached: int  # tokens of the prompt that came from the cache
+    tokens: int  # computed after the prompt
     numbers: list[float] | None = None
     forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What the engine works on: a prompt, or its verdict after what was said."""
+    """What the engine works on: a prompt, or the verdict after what the judge wrote."""
 
     batch: PromptBatch
     index: int
-    said: Generation | None = None
+    generation: Generation | None = None
     tokens: int = 0  # of this request
 
 
 def cache_shape(config: Any) -> CacheShape | None:
-    """As vLLM made it: it switches caching off for some models, and measures the pool itself.
+    """Return the engine's prefix cache; None where the size of its pool is unknown.
 
-    None where it does not tell the size of its pool.
+    vLLM switches caching off for some models, and measures the pool itself.
     """
     cache, scheduler = config.cache_config, config.scheduler_config
     if not cache.num_gpu_blocks:
@@ -82,18 +83,17 @@ class EngineError(Exception):
 
 
 class RequestQueue:
-    """The engine's queue: puts prompts in, steps, and takes results out.
+    """The requests of an engine: adds them, runs engine steps, and collects what is finished.
 
     Args:
         engine: vLLM's.
-        sampling: makes vLLM's parameters of one request: for the prompt with this key, or for the
-            label alone where the key is None.
+        sampling: makes the sampling parameters of a request (`Sampling`).
         answer: how answers are read.
-        reader: of what the judge writes.
+        reader: reads what the judge writes.
         vocabulary: token ids are below it; 0: unknown.
-        clock: told of every step.
-        own_process: whether the engine works on while this process does something else.
-        pictures: the images of prompts, where there are any.
+        clock: counts every step.
+        separate_process: whether the engine works while this process does something else.
+        images: the images of prompts, where there are any.
     """
 
     def __init__(
@@ -105,51 +105,49 @@ class RequestQueue:
         *,
         vocabulary: int,
         clock: EngineClock,
-        own_process: bool,
-        pictures: ImageInputs | None = None,
+        separate_process: bool,
+        images: ImageInputs | None = None,
     ) -> None:
-        self._engine, self._pictures = engine, pictures
-        self._clock, self._own_process = clock, own_process
-        self._loaded = False  # whether prompts were left in the engine after the last step
+        self._engine, self._images = engine, images
+        self._clock, self._separate_process = clock, separate_process
+        self._busy = False  # whether the engine had requests after the last step
         self._answer, self._reader = answer, reader
-        self._wanted = answer.labels.token_ids
+        self._label_ids = answer.labels.token_ids
         self._vocabulary = vocabulary
         config = engine.vllm_config
         self._longest = config.model_config.max_model_len - answer.room
         self._target = 2 * config.scheduler_config.max_num_seqs
         self._sampling = sampling
-        self.waiting: dict[str, _Request] = {}
+        self.unfinished: dict[str, _Request] = {}
         self.finished: list[CompletedRequest] = []
         self._count = 0
 
     def fill(self, prompts: Prompts) -> bool:
-        """Put prompts in until enough are waiting; False: there are no more."""
-        while len(self.waiting) < self._target:
+        """Add requests until the engine has enough; return False when no prompt is left."""
+        while len(self.unfinished) < self._target:
             item = next(prompts, _END)
             if item is _END:
                 return False
             if item is None:  # nothing is ready; the engine goes on with what it has
                 return True
-            self._put(*item)
+            self._add_prompt(*item)
         return True
 
-    def _put(self, batch: PromptBatch, index: int) -> None:
+    def _add_prompt(self, batch: PromptBatch, index: int) -> None:
         ids = batch.ids(index)
-        problem = self._problem(ids)
-        if problem is None:
-            problem = self._request(_Request(batch, index), ids, batch.keys[index])
-        if problem is not None:
-            self.finished.append(CompletedRequest(batch, index, error=problem))
+        refusal = self._check(ids) or self._add(_Request(batch, index), ids, batch.keys[index])
+        if refusal is not None:
+            self.finished.append(CompletedRequest(batch, index, error=refusal))
 
-    def _request(self, request: _Request, ids: list[int], key: bytes | None) -> str | None:
-        """Give ids to the engine; what it has against them, if anything."""
+    def _add(self, request: _Request, ids: list[int], key: bytes | None) -> str | None:
+        """Add a request to the engine; return the reason if it is refused."""
         self._count += 1
         name = str(self._count)
-        images = request.batch.images[request.index] if request.batch.images else ()
+        images = request.batch.images_of(request.index)
         prompt: Any = {"type": "token", "prompt_token_ids": ids}
         try:
-            if images and self._pictures is not None:
-                prompt = render_prompt(self._engine, self._pictures.prompt(ids, images))
+            if images and self._images is not None:
+                prompt = render_prompt(self._engine, self._images.prompt(ids, images))
             self._engine.add_request(name, prompt, self._sampling(key))
         except ValueError as error:
             return f"refused by the engine: {escape(error, 200)}"
@@ -159,11 +157,11 @@ class RequestQueue:
             if type(error).__name__ != "VLLMValidationError":
                 raise EngineError from error
             return f"refused by the engine: {escape(error, 200)}"
-        self.waiting[name] = replace(request, tokens=len(ids))
+        self.unfinished[name] = replace(request, tokens=len(ids))
         return None
 
-    def _problem(self, ids: list[int]) -> str | None:
-        """Why a prompt cannot be given to the engine. A bad id would end it, not the prompt."""
+    def _check(self, ids: list[int]) -> str | None:
+        """Return why the engine cannot take a prompt. A bad id would end it, not the prompt."""
         if not ids:
             return "the prompt is empty"
         if len(ids) > self._longest:
@@ -173,89 +171,92 @@ class RequestQueue:
         return None
 
     def step(self) -> None:
-        """One engine step; its results are in `finished`."""
+        """Run one engine step, and add its results to `finished`."""
         began = time.perf_counter()
         try:
             outputs = self._engine.step()
         except Exception as error:
             raise EngineError from error
-        since_last = self._own_process and self._loaded
+        since_last = self._separate_process and self._busy
         self._clock.ran(began, time.perf_counter(), since_last=since_last)
         for output in outputs:
             if output.finished:
-                request = self.waiting.pop(output.request_id)
-                grown = 0
+                request = self.unfinished.pop(output.request_id)
+                added = 0
                 if request.batch.images and output.prompt_token_ids:
-                    grown = len(output.prompt_token_ids) - request.tokens
-                request = replace(request, tokens=request.tokens + grown)
-                result = self._result(request, output)
-                if result is not None:
-                    self.finished.append(replace(result, grown=grown))
-        self._loaded = bool(self.waiting)
+                    added = len(output.prompt_token_ids) - request.tokens
+                request = replace(request, tokens=request.tokens + added)
+                completed = self._complete(request, output)
+                if completed is not None:
+                    self.finished.append(replace(completed, image_tokens=added))
+        self._busy = bool(self.unfinished)
 
-    def _result(self, request: _Request, output: Any) -> CompletedRequest | None:
-        """What came of a request; None: the verdict is asked for now."""
-        batch, index, said = request.batch, request.index, request.said
+    def _complete(self, request: _Request, output: Any) -> CompletedRequest | None:
+        """Read a finished request; None: a request for the verdict follows it."""
+        batch, index, generation = request.batch, request.index, request.generation
         if not output.outputs or not output.outputs[0].token_ids:
-            return CompletedRequest(
-                batch, index, error="the engine gave the prompt up without a read"
-            )
-        if said is None and self._answer.writes:
-            return self._said(request, output)
-        computed = request.tokens - (output.num_cached_tokens or 0)
-        if said is not None:
-            behind = computed - (request.tokens - len(said.ids) - len(self._answer.verdict))
-            extra = max(behind, len(self._answer.verdict)) + 1
-            said = replace(said, tokens=said.tokens + extra, forced=True)
-        cached = said.cached if said is not None else output.num_cached_tokens or 0
-        return self._label(CompletedRequest(batch, index, cached=cached, said=said), output, 0)
+            return CompletedRequest(batch, index, error="the engine dropped the prompt unread")
+        cached = output.num_cached_tokens or 0
+        if generation is None and self._answer.writes:
+            return self._read_generation(request, output)
+        if generation is not None:
+            verdict = len(self._answer.verdict)
+            computed = max(len(generation.ids) + verdict - cached, verdict)
+            generation = replace(generation, tokens=generation.tokens + computed + 1, forced=True)
+            cached = generation.cached
+        completed = CompletedRequest(batch, index, cached=cached, generation=generation)
+        return self._read_labels(completed, output, 0)
 
-    def _label(self, found: CompletedRequest, output: Any, position: int) -> CompletedRequest:
+    def _read_labels(
+        self, completed: CompletedRequest, output: Any, position: int
+    ) -> CompletedRequest:
         """Read the labels at one position of what the engine sampled."""
         flat = output.outputs[0].logprobs
-        width = 1 + len(self._wanted)
+        width = 1 + len(self._label_ids)
         start = position * width
-        # First stands the sampled token, then come the ids asked for, in their order.
-        if not flat or flat.token_ids[start + 1 : start + width] != self._wanted:
-            return replace(found, error="the engine read other tokens than the labels")
+        # The sampled token comes first, then the ids asked for, in their order.
+        if not flat or flat.token_ids[start + 1 : start + width] != self._label_ids:
+            return replace(completed, error="the engine returned other tokens than the labels")
         return replace(
-            found,
+            completed,
             logprobs=flat.logprobs[start + 1 : start + width],
-            argmax_outside=flat.token_ids[start] not in self._wanted,
+            argmax_outside=flat.token_ids[start] not in self._label_ids,
         )
 
-    def _said(self, request: _Request, output: Any) -> CompletedRequest | None:
-        """Read what the judge wrote, or ask for the verdict that it did not give."""
-        every = list(output.outputs[0].token_ids)
-        ids = self._reader.strip(every)
+    def _read_generation(self, request: _Request, output: Any) -> CompletedRequest | None:
+        """Read what the judge wrote, or add a request for the verdict that it did not give."""
+        sampled = list(output.outputs[0].token_ids)
+        ids = self._reader.strip(sampled)
         text = self._reader.text(ids)
-        said = Generation(ids, text, output.num_cached_tokens or 0, len(every))
-        found = CompletedRequest(request.batch, request.index, cached=said.cached, said=said)
+        generation = Generation(ids, text, output.num_cached_tokens or 0, len(sampled))
+        completed = CompletedRequest(
+            request.batch, request.index, cached=generation.cached, generation=generation
+        )
         if self._answer.kind != "reasons":
             numbers = self._reader.numbers(text)
-            return replace(found, said=replace(said, numbers=numbers))
-        at = self._reader.verdict_at(ids, text)
-        if at is not None:
-            return self._label(found, output, at)
+            return replace(completed, generation=replace(generation, numbers=numbers))
+        position = self._reader.verdict_position(ids, text)
+        if position is not None:
+            return self._read_labels(completed, output, position)
         prompt = [*request.batch.ids(request.index), *ids, *self._answer.verdict]
-        problem = self._request(replace(request, said=said), prompt, None)
-        return None if problem is None else replace(found, error=problem)
+        refusal = self._add(replace(request, generation=generation), prompt, None)
+        return None if refusal is None else replace(completed, error=refusal)
 
-    def take(self) -> list[CompletedRequest]:
-        """The finished prompts, once."""
+    def take_finished(self) -> list[CompletedRequest]:
+        """Return the finished prompts, and forget them."""
         finished, self.finished = self.finished, []
         return finished
 
-    def drop_waiting(self) -> None:
-        """Take back what is still in the engine, when a reader stops early."""
+    def abort(self) -> None:
+        """Remove unfinished requests from the engine, when a reader stops early."""
         self._clock.pause()
-        if self.waiting:
+        if self.unfinished:
             with contextlib.suppress(Exception):
-                self._engine.abort_request(list(self.waiting))
+                self._engine.abort_request(list(self.unfinished))
 
 
 def iter_prompts(batches: Iterable[PromptBatch]) -> Prompts:
-    """Prompts one by one; None for an empty batch."""
+    """Yield prompts one by one, and None for an empty batch."""
     for batch in batches:
         if not len(batch):
             yield None
@@ -264,7 +265,7 @@ def iter_prompts(batches: Iterable[PromptBatch]) -> Prompts:
 
 
 def read_batch(finished: list[CompletedRequest], answer: Answer) -> ReadBatch:
-    """The columns of finished prompts; those without a proper read have another status than ok."""
+    """Turn finished prompts into columns; failed ones get another status than ok."""
     labels = answer.labels
     variants = len(labels.token_ids)
     empty = [np.nan] * variants
@@ -277,12 +278,10 @@ def read_batch(finished: list[CompletedRequest], answer: Answer) -> ReadBatch:
     ]
     status = [STATUS_OK if error is None else STATUS_ERROR for error in errors]
     if answer.writes and answer.kind != "reasons":
-        for row, found in enumerate(finished):
-            if errors[row] is None and (found.said is None or found.said.numbers is None):
+        for row, f in enumerate(finished):
+            if errors[row] is None and (f.generation is None or f.generation.numbers is None):
                 status[row], errors[row] = STATUS_UNPARSABLE, NO_ANSWER
-    lengths = [
-        int(f.batch.offsets[f.index + 1] - f.batch.offsets[f.index]) + f.grown for f in finished
-    ]
+    lengths = [len(f.batch.rows[f.index]) + f.image_tokens for f in finished]
     return ReadBatch(
         keys=[f.batch.keys[f.index] for f in finished],
         buckets=np.array([f.batch.bucket for f in finished], dtype=np.int32),
@@ -294,15 +293,16 @@ def read_batch(finished: list[CompletedRequest], answer: Answer) -> ReadBatch:
         prompt_tokens=np.array(lengths, dtype=np.int32),
         cached_tokens=np.array([f.cached for f in finished], dtype=np.int32),
         errors=errors,
-        written=_written(finished) if answer.writes else None,
+        written=_columns([f.generation for f in finished]) if answer.writes else None,
     )
 
 
-def _written(finished: list[CompletedRequest]) -> Generations:
-    said = [f.said for f in finished]
+def _columns(generations: list[Generation | None]) -> Generations:
+    nothing = Generation([], "", cached=0, tokens=0)
+    known = [generation or nothing for generation in generations]
     return Generations(
-        output=[None if one is None else one.text for one in said],
-        numbers=[None if one is None else one.numbers for one in said],
-        forced=np.array([one is not None and one.forced for one in said], dtype=np.bool_),
-        output_tokens=np.array([0 if one is None else one.tokens for one in said], dtype=np.int32),
+        output=[None if g is None else g.text for g in generations],
+        numbers=[g.numbers for g in known],
+        forced=np.array([g.forced for g in known], dtype=np.bool_),
+        output_tokens=np.array([g.tokens for g in known], dtype=np.int32),
     )

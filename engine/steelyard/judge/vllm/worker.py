@@ -1,6 +1,6 @@
 """Loaded by vLLM in each of its worker processes (`worker_extension_cls`), before any model.
 
-Importing it is the effect: vLLM offers no hook that runs earlier in those processes.
+The import itself has the effect: vLLM has no hook that runs earlier in those processes.
 """
 
 from __future__ import annotations
@@ -11,4 +11,4 @@ end_with_owner()
 
 
 class OwnedWorker:
-    """Adds nothing to the worker: no attribute here can clash with one of vLLM's."""
+    """Adds nothing to the worker: no attribute can clash with vLLM's."""

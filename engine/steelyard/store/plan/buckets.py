@@ -1,4 +1,4 @@
-"""A bucket's texts: copied into the plan, each once, or left in the shards, as stretches of rows.
+"""A bucket's texts: copied into the plan, each once, or left in the shards as stretches of rows.
 
 Copied: `plan/bucket-*` has the pairs of some instructions with their texts' digests, `plan/texts-*`
 the texts. In shards: a bucket is a number of consecutive accepted rows, cut where the instruction
@@ -16,23 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from typing_extensions import override
 
 from steelyard.core.arrow import offsets_of, to_mask
-from steelyard.core.schemas import (
-    BUCKET,
-    BUCKET_TEXTS,
-    KEY,
-    TEXT_COLUMNS,
-    TEXTS,
-    Int32,
-    Planned,
-    UInt64,
-)
+from steelyard.core.batches import Planned
+from steelyard.core.schemas import BUCKET, BUCKET_TEXTS, KEY, TEXT_COLUMNS, TEXTS, Int32, UInt64
 from steelyard.plan.dedupe import GroupOrder, SeenTexts, count_unique
 from steelyard.store.plan.scatter import PIECE_ROWS, BucketFiles, pairs_name, texts_name
 from steelyard.store.plan.splitting import split_bucket
 
-# A bucket with more than so many times the text that it should have is split.
+# A bucket with more than this many times the text that it should have is split.
 SPLIT = 3
 
 
@@ -41,7 +34,7 @@ class NotGrouped(Exception):
 
 
 class BucketStore(Protocol):
-    """Decides into which bucket pairs go, and keeps their texts findable.
+    """Assigns pairs to buckets, and keeps their texts.
 
     Attributes:
         unique: unique prompts of each bucket, once finished.
@@ -52,14 +45,18 @@ class BucketStore(Protocol):
     ranges: list[int]
 
     def add(self, rows: Planned) -> Int32:
-        """The bucket of each pair; preliminary, see `finish`."""
+        """Return the bucket of each pair; preliminary until `finish`.
+
+        Raises:
+            NotGrouped: texts are to stay in the shards, and these rows do not allow it.
+        """
 
     def finish(self) -> dict[int, Int32]:
         """Write what is waiting.
 
         Returns:
-            for buckets that were split: the bucket of each of its pairs, in the order in which
-            they were added.
+            for each bucket that was split, the buckets of its pairs, in the order in which they
+            were added.
         """
 
     def abandon(self) -> None:
@@ -67,10 +64,10 @@ class BucketStore(Protocol):
 
 
 class BucketTexts(Protocol):
-    """Gives out the texts of a plan."""
+    """The texts of a plan, bucket by bucket."""
 
     def texts(self, bucket: int) -> pa.Table:
-        """The pairs of a bucket (TEXTS). Buckets are asked for in ascending order.
+        """Return the pairs of a bucket (TEXTS). Buckets are asked for in ascending order.
 
         Raises:
             IntegrityFault: a file is not what it was when the plan was made.
@@ -81,8 +78,8 @@ class BucketTexts(Protocol):
         """Release what is open."""
 
 
-class ShardBuckets:
-    """Keeps nothing: a bucket is a stretch of rows.
+class ShardBuckets(BucketStore):
+    """Copies nothing: a bucket is a stretch of rows.
 
     Args:
         target: text bytes of a bucket.
@@ -96,12 +93,8 @@ class ShardBuckets:
         self._keys: list[pa.Array] = []  # of the open bucket
         self._pairs = self._bytes = self._group_bytes = 0
 
+    @override
     def add(self, rows: Planned) -> Int32:
-        """See BucketStore.
-
-        Raises:
-            NotGrouped: these rows do not allow it.
-        """
         begins = self._groups.starts(rows.digests["instruction"][:, 0])
         if begins is None:
             raise NotGrouped
@@ -125,14 +118,15 @@ class ShardBuckets:
         self._take(rows, taken, len(rows))
         return buckets
 
+    @override
     def finish(self) -> dict[int, Int32]:
-        """See BucketStore."""
         if self._pairs:
             self._cut()
         return {}
 
+    @override
     def abandon(self) -> None:
-        """See BucketStore."""
+        pass
 
     def _take(self, rows: Planned, start: int, end: int) -> None:
         self._pairs += end - start
@@ -144,8 +138,8 @@ class ShardBuckets:
         self._keys, self._pairs, self._bytes = [], 0, 0
 
 
-class CopiedBuckets:
-    """Copies texts into one file a bucket, as good as once each.
+class CopiedBuckets(BucketStore):
+    """Copies texts into one file per bucket, with few exceptions once each.
 
     Args:
         folder: where files go.
@@ -161,73 +155,69 @@ class CopiedBuckets:
         self.unique: list[int] = []
         self.ranges: list[int] = []
 
+    @override
     def add(self, rows: Planned) -> Int32:
-        """See BucketStore."""
         count = len(self._bytes)
-        places = (rows.digests["instruction"][:, 0] % np.uint64(count)).astype(np.int32)
+        buckets = (rows.digests["instruction"][:, 0] % np.uint64(count)).astype(np.int32)
         columns = {}
         for name in TEXT_COLUMNS:
             texts, digests = rows.texts[name], rows.digests.get(name)
             if digests is None:
                 columns[name] = pa.nulls(len(rows), KEY)
                 continue
-            new = self._seen.new(digests, places)
+            new = self._seen.new(digests, buckets)
             columns[name] = _keys(digests)
             if texts.null_count:
                 there = texts.is_valid()
                 new &= to_mask(there)
                 columns[name] = pc.if_else(there, columns[name], pa.scalar(None, KEY))
-            self._add_texts(texts, columns[name], new, places)
+            self._add_texts(texts, columns[name], new, buckets)
         columns["keys"] = rows.pairs["keys"]
         columns["text_bytes"] = pa.array(rows.text_bytes, pa.int32())
         arrays = [columns[name] for name in BUCKET.names]
-        self._files.pairs.add(pa.RecordBatch.from_arrays(arrays, schema=BUCKET), places)
-        self._bytes += np.bincount(places, weights=rows.text_bytes, minlength=count).astype(int)
-        return places
+        self._files.pairs.add(pa.RecordBatch.from_arrays(arrays, schema=BUCKET), buckets)
+        self._bytes += np.bincount(buckets, weights=rows.text_bytes, minlength=count).astype(int)
+        return buckets
 
+    @override
     def abandon(self) -> None:
-        """See BucketStore."""
         self._files.abandon()
 
     def _add_texts(
-        self, texts: pa.Array, digests: pa.Array, new: np.typing.NDArray[np.bool_], places: Int32
+        self, texts: pa.Array, digests: pa.Array, new: np.typing.NDArray[np.bool_], buckets: Int32
     ) -> None:
         if new.any():
             mask = pa.array(new)
             arrays = [digests.filter(mask), texts.filter(mask)]
             rows = pa.RecordBatch.from_arrays(arrays, schema=BUCKET_TEXTS)
-            self._files.texts.add(rows, places[new])
+            self._files.texts.add(rows, buckets[new])
 
+    @override
     def finish(self) -> dict[int, Int32]:
-        """See BucketStore."""
         self._files.close()
         moved = {}
-        buckets = len(self._bytes)
+        count = len(self._bytes)
         for bucket in np.flatnonzero(self._bytes > SPLIT * self._target).tolist():
-            pieces = split_bucket(self._folder, bucket, self._target, buckets)
+            pieces = split_bucket(self._folder, bucket, self._target, count)
             moved[bucket] = pieces
-            buckets = int(pieces.max()) + 1
-        self.unique = [_count_unique(self._folder / pairs_name(at)) for at in range(buckets)]
+            count = int(pieces.max()) + 1
+        self.unique = [_count_unique(self._folder / pairs_name(bucket)) for bucket in range(count)]
         return moved
 
 
-class CopiedBucketTexts:
-    """Gives out the texts of a plan that holds a copy of them.
+class CopiedBucketTexts(BucketTexts):
+    """The texts of a plan that holds a copy of them.
 
     Args:
-        path: from the name of a plan file to its path, once its bytes are found right.
+        path: returns the path of a plan file by its name, once its bytes are checked.
         unique: unique prompts of each bucket.
     """
 
     def __init__(self, path: Callable[[str], Path], unique: list[int]) -> None:
         self._path, self._unique = path, unique
 
+    @override
     def texts(self, bucket: int) -> pa.Table:
-        """The pairs of a bucket (TEXTS).
-
-        Raises:
-            IntegrityFault: a file is damaged or missing.
-        """
         if not self._unique[bucket]:
             return TEXTS.empty_table()
         rows, pool = (
@@ -237,16 +227,17 @@ class CopiedBucketTexts:
         texts, digests = (pool[name].combine_chunks() for name in ("text", "digest"))
         columns = {"keys": rows["keys"]}
         for name in TEXT_COLUMNS:
-            at = pc.index_in(rows[name].combine_chunks(), value_set=digests)
-            assert at.null_count == rows[name].null_count  # noqa: S101 - invariant of `CopiedBuckets`
+            index = pc.index_in(rows[name].combine_chunks(), value_set=digests)
+            assert index.null_count == rows[name].null_count  # noqa: S101 - invariant of `CopiedBuckets`
             columns[name] = pa.chunked_array(
-                [texts.take(at.slice(i, PIECE_ROWS)) for i in range(0, len(at), PIECE_ROWS)],
+                [texts.take(index.slice(i, PIECE_ROWS)) for i in range(0, len(index), PIECE_ROWS)],
                 pa.string(),
             )
         return pa.Table.from_arrays([columns[name] for name in TEXTS.names], schema=TEXTS)
 
+    @override
     def close(self) -> None:
-        """Nothing is open."""
+        pass
 
 
 def _count_unique(path: Path) -> int:

@@ -9,34 +9,32 @@ from __future__ import annotations
 import json
 import resource
 import shutil
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steelyard.core.batches import Unique
+from steelyard.core.batches import Planned, Unique
 from steelyard.core.images import read_digests
-from steelyard.core.schemas import PAIRS, PLACED, REJECTS, Int32, Planned
+from steelyard.core.schemas import PAIRS, PLACED, REJECTS, Int32
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.plan.dedupe import unique_prompts
 from steelyard.store.durable import PARQUET, file_digest, sync, write_text, writing
 from steelyard.store.images import ImageStore
-from steelyard.store.plan.buckets import BucketStore, CopiedBuckets, CopiedBucketTexts, ShardBuckets
+from steelyard.store.plan.buckets import BucketStore, CopiedBuckets, ShardBuckets
 from steelyard.store.rundir import RunDir
 
 PAIRS_ROWS = 1 << 16
 PAIRS_FILE = "pairs-00000.parquet"
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a plan holds. `unique[k]` is the number of unique prompts of bucket k.
 
     Where the texts were left in the shards, bucket k is the next `ranges[k]` pairs of the plan in
-    their order; otherwise `ranges` is empty. `text_bytes` counts a text for each pair it is in.
+    their order; otherwise `ranges` is empty. `text_bytes` counts a text once per pair that has it.
     """
 
     pairs: int
@@ -45,10 +43,10 @@ class Manifest:
     unique: list[int]
     ranges: list[int]
     text_bytes: int
-    longest_prompt_bytes: int
+    longest_prompt_bytes: int  # bounds its tokens besides the template
     metadata: list[str]
     files: dict[str, str]  # name relative to the run directory -> digest
-    images: int = 0  # of a row, at most
+    images: int = 0  # per row, at most
 
     @property
     def in_shards(self) -> bool:
@@ -68,7 +66,7 @@ class PlanWriter:
         run: the run directory.
         metadata: type of the pairs' metadata struct, None without such columns.
         target: text bytes of a bucket.
-        buckets: into how many the texts are copied; 0: they are left in the shards.
+        buckets: number of buckets into which texts are copied; 0: they are left in the shards.
     """
 
     def __init__(
@@ -82,7 +80,7 @@ class PlanWriter:
             with writing(folder):
                 folder.mkdir()
         _allow_open_files(2 * buckets + 64)
-        self._keeper: BucketStore = (
+        self._buckets: BucketStore = (
             CopiedBuckets(self._folder, buckets, target) if buckets else ShardBuckets(target)
         )
         extra = [] if metadata is None else [pa.field("metadata", metadata)]
@@ -109,16 +107,18 @@ class PlanWriter:
         counts["pairs"] += len(rows)
         counts["asked"] += len(rows.pairs["keys"].flatten())
         counts["text_bytes"] += int(rows.text_bytes.sum())
-        counts["longest_prompt_bytes"] = max(counts["longest_prompt_bytes"], _longest(rows))
+        counts["longest_prompt_bytes"] = max(
+            counts["longest_prompt_bytes"], int(rows.text_bytes.max())
+        )
         digests = rows.texts["images"]
         if digests.null_count < len(rows):
             self._images = max(self._images, *(len(read_digests(x)) for x in digests.to_pylist()))
         with writing(self._folder):
-            buckets = self._keeper.add(rows)
+            buckets = self._buckets.add(rows)
         placed = rows.pairs
         for name, values in zip(PLACED, (numbers, buckets), strict=True):
-            at = PAIRS.get_field_index(name)
-            placed = placed.add_column(at, PAIRS.field(at), pa.array(values))
+            column = PAIRS.get_field_index(name)
+            placed = placed.add_column(column, PAIRS.field(column), pa.array(values))
         self._waiting_pairs.append(placed)
         self._waiting_rows += len(rows)
         if self._waiting_rows >= PAIRS_ROWS:
@@ -139,24 +139,26 @@ class PlanWriter:
 
     def abandon(self) -> None:
         """Remove what was written."""
-        self._keeper.abandon()
+        self._buckets.abandon()
         for folder in (self._folder, self._rejects):
             shutil.rmtree(folder, ignore_errors=True)
 
     def commit(self) -> Manifest:
-        """Make everything durable and give it its place, the rows' images before the plan."""
+        """Make everything durable and rename it, the rows' images before the plan."""
         ImageStore(self._run.images).sync()
         with writing(self._folder):
             self._flush_pairs()
             self._pairs.close()
             if self._reject_writer is not None:
                 self._reject_writer.close()
-            if moved := self._keeper.finish():
+            if moved := self._buckets.finish():
                 self._move_pairs(moved)
             manifest = self._manifest()
-            write_text(self._folder / "plan.json", json.dumps(asdict(manifest), indent=1))
+            write_text(
+                self._folder / "plan.json", json.dumps(msgspec.to_builtins(manifest), indent=1)
+            )
             for name in manifest.files:
-                sync(self._place(name))
+                sync(self._path(name))
             shutil.rmtree(self._run.rejects, ignore_errors=True)
             self._rejects.replace(self._run.rejects)
             sync(self._folder)
@@ -179,7 +181,7 @@ class PlanWriter:
         """Write the pairs again, with the buckets that came of those that were split."""
         path, new = self._folder / PAIRS_FILE, self._folder / "moved.parquet"
         done = dict.fromkeys(moved, 0)
-        at = PAIRS.get_field_index("bucket")
+        column = PAIRS.get_field_index("bucket")
         with (
             pq.ParquetFile(path) as file,
             pq.ParquetWriter(new, self._pairs_schema, **PARQUET) as writer,
@@ -191,11 +193,11 @@ class PlanWriter:
                     start = done[bucket]
                     done[bucket] += len(here)
                     buckets[here] = moved[bucket][start : done[bucket]]
-                writer.write_batch(rows.set_column(at, PAIRS.field(at), pa.array(buckets)))
+                writer.write_batch(rows.set_column(column, PAIRS.field(column), pa.array(buckets)))
         new.replace(path)
 
-    def _place(self, name: str) -> Path:
-        """Where a file of the manifest lies until the commit."""
+    def _path(self, name: str) -> Path:
+        """Return where a file of the manifest is until the commit."""
         folder, _, rest = name.partition("/")
         return (self._rejects if folder == "rejects" else self._folder) / rest
 
@@ -205,34 +207,33 @@ class PlanWriter:
         return Manifest(
             **self._counts,
             rejected=dict(sorted(self._rejected.items())),
-            unique=self._keeper.unique,
-            ranges=self._keeper.ranges,
+            unique=self._buckets.unique,
+            ranges=self._buckets.ranges,
             metadata=self._metadata,
-            files={name: file_digest(self._place(name)) for name in names},
+            files={name: file_digest(self._path(name)) for name in names},
             images=self._images,
         )
 
 
 def read_manifest(run: RunDir) -> Manifest | None:
-    """The plan's manifest; None while there is no plan.
+    """Read the plan's manifest; None while there is no plan.
 
     Raises:
         IntegrityFault: it cannot be read, or is missing from a plan.
     """
     path = run.plan / "plan.json"
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return Manifest(**content)
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError:
         if run.plan.exists():
             raise _damaged(path) from None
         return None
-    except (ValueError, TypeError):
+    except msgspec.DecodeError:
         raise _damaged(path) from None
 
 
 def load_manifest(run: RunDir) -> Manifest:
-    """The plan's manifest.
+    """Read the manifest of a run that has a plan.
 
     Raises:
         UsageError: the run was stopped before its plan was made.
@@ -249,7 +250,7 @@ def load_manifest(run: RunDir) -> Manifest:
 
 
 def require_plan_file(run: RunDir, manifest: Manifest, name: str) -> Path:
-    """Path of a plan file whose bytes are those that were committed.
+    """Return the path of a plan file whose bytes are those that were committed.
 
     Raises:
         IntegrityFault: they are not.
@@ -263,9 +264,15 @@ def require_plan_file(run: RunDir, manifest: Manifest, name: str) -> Path:
     raise _damaged(path)
 
 
-def copied_texts(run: RunDir, manifest: Manifest) -> CopiedBucketTexts:
-    """The texts of a plan that holds a copy of them; every file is checked when it is read."""
-    return CopiedBucketTexts(lambda name: require_plan_file(run, manifest, name), manifest.unique)
+def plan_files(run: RunDir, manifest: Manifest, prefix: str) -> list[Path]:
+    """Return the plan's files whose names begin so, checked.
+
+    Raises:
+        IntegrityFault: a file is damaged or missing.
+    """
+    return [
+        require_plan_file(run, manifest, name) for name in manifest.files if name.startswith(prefix)
+    ]
 
 
 def _damaged(path: Path) -> IntegrityFault:
@@ -278,13 +285,8 @@ def _damaged(path: Path) -> IntegrityFault:
 
 
 def unique_of(texts: pa.Table) -> Unique:
-    """The unique prompts of a bucket, from its column keys."""
+    """Return the unique prompts of a bucket, from its column keys."""
     return unique_prompts(pa.concat_arrays(texts["keys"].chunks))
-
-
-def _longest(rows: Planned) -> int:
-    """Bytes of the longest pair's texts: an upper bound of its tokens beside the template."""
-    return int(rows.text_bytes.max())
 
 
 def _allow_open_files(count: int) -> None:

@@ -1,9 +1,9 @@
-"""The files of buckets: rows go to one file a bucket, through a bounded heap in memory."""
+"""The files of buckets: rows go to one file per bucket, through bounded memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from steelyard.core.background import Worker
 from steelyard.core.schemas import BUCKET, BUCKET_TEXTS, Int32
 from steelyard.store.durable import SCRATCH
 
@@ -19,17 +20,19 @@ SPILL_BYTES = 48 << 20
 # Rows of a piece of a table: no piece may reach Arrow's 2 GiB of text.
 PIECE_ROWS = 1 << 13
 
+Write = Callable[[], None]
+
 
 class BucketFiles:
-    """The two files of each of some buckets, numbered from `first` on; written by a thread."""
+    """Two files for each of some buckets, numbered from `first` on; written by a thread."""
 
     def __init__(self, folder: Path, buckets: int, first: int = 0) -> None:
-        self._thread = ThreadPoolExecutor(1, "bucket-writer")
+        self._thread: Worker[Write] = Worker(lambda write: write(), waiting=1, name="bucket-writer")
         self.pairs = Scatter(
-            self._thread, buckets, BUCKET, lambda at: folder / pairs_name(first + at)
+            self._thread, buckets, BUCKET, lambda bucket: folder / pairs_name(first + bucket)
         )
         self.texts = Scatter(
-            self._thread, buckets, BUCKET_TEXTS, lambda at: folder / texts_name(first + at)
+            self._thread, buckets, BUCKET_TEXTS, lambda bucket: folder / texts_name(first + bucket)
         )
 
     def close(self) -> None:
@@ -38,69 +41,67 @@ class BucketFiles:
         Raises:
             OSError: something could not be written.
         """
-        self.pairs.close()
-        self.texts.close()
-        self.abandon()
+        for scatter in (self.pairs, self.texts):
+            scatter.spill()
+        self._thread.close()
+        for scatter in (self.pairs, self.texts):
+            scatter.close()
 
     def abandon(self) -> None:
-        """End the thread; what it has not written yet is lost."""
-        self._thread.shutdown(cancel_futures=True)
+        """End the thread; the files stay incomplete."""
+        self._thread.stop()
 
 
 class Scatter:
-    """Rows to one Parquet file a bucket, in the order in which they come.
+    """Writes rows to one Parquet file per bucket, in the order in which they come.
 
     Args:
         thread: writes.
-        buckets: how many.
+        buckets: number of buckets.
         schema: of the rows.
-        path: of a bucket's file.
+        path: returns the path of a bucket's file.
     """
 
     def __init__(
-        self, thread: Executor, buckets: int, schema: pa.Schema, path: Callable[[int], Path]
+        self,
+        thread: Worker[Write],
+        buckets: int,
+        schema: pa.Schema,
+        path: Callable[[int], Path],
     ) -> None:
         self._thread, self._schema, self._path = thread, schema, path
         self._writers: list[pq.ParquetWriter | None] = [None] * buckets
         self._rows: list[pa.RecordBatch] = []
-        self._places: list[Int32] = []
+        self._buckets: list[Int32] = []
         self._bytes = 0
-        self._work: Future[None] | None = None
 
-    def add(self, rows: pa.RecordBatch, places: Int32) -> None:
+    def add(self, rows: pa.RecordBatch, buckets: Int32) -> None:
         """Take rows, and the bucket of each.
 
         Raises:
             OSError: earlier ones could not be written.
         """
         self._rows.append(rows)
-        self._places.append(places)
+        self._buckets.append(buckets)
         self._bytes += rows.nbytes
         if self._bytes >= SPILL_BYTES:
-            self._spill()
+            self.spill()
+
+    def spill(self) -> None:
+        """Give all rows that wait in memory to the thread. Raise as `add` does."""
+        rows, buckets = self._rows, self._buckets
+        self._rows, self._buckets, self._bytes = [], [], 0
+        if rows:
+            self._thread.give(partial(self._write, rows, buckets))
 
     def close(self) -> None:
-        """Write what is waiting. Raises like `add`."""
-        self._spill()
-        self._wait()
+        """Complete the files, once the thread has ended. Raise as `add` does."""
         for writer in self._writers:
             if writer is not None:
                 writer.close()
 
-    def _spill(self) -> None:
-        self._wait()  # two heaps at a time
-        rows, places = self._rows, self._places
-        self._rows, self._places, self._bytes = [], [], 0
-        if rows:
-            self._work = self._thread.submit(self._write, rows, places)
-
-    def _wait(self) -> None:
-        if self._work is not None:
-            self._work.result()
-            self._work = None
-
-    def _write(self, rows: list[pa.RecordBatch], places: list[Int32]) -> None:
-        whole = np.concatenate(places)
+    def _write(self, rows: list[pa.RecordBatch], buckets: list[Int32]) -> None:
+        whole = np.concatenate(buckets)
         order = np.argsort(whole, kind="stable")
         sorted_rows = pa.concat_batches(rows).take(pa.array(order))
         bounds = np.searchsorted(whole[order], np.arange(len(self._writers) + 1))
@@ -117,16 +118,16 @@ class Scatter:
 
 
 def pairs_name(bucket: int) -> str:
-    """File name of a bucket's pairs."""
+    """Return the file name of a bucket's pairs."""
     return f"bucket-{bucket:05d}.parquet"
 
 
 def texts_name(bucket: int) -> str:
-    """File name of a bucket's texts."""
+    """Return the file name of a bucket's texts."""
     return f"texts-{bucket:05d}.parquet"
 
 
 def batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of a file, PIECE_ROWS at a time."""
+    """Yield the rows of a file, PIECE_ROWS at a time."""
     with pq.ParquetFile(path) as file:
         yield from file.iter_batches(PIECE_ROWS, use_threads=False)

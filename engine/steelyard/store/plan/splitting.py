@@ -1,4 +1,4 @@
-"""Buckets that hold far too much text are divided, so that memory stays bounded by a bucket."""
+"""Divides buckets that hold far too much text, so that a bucket fits into memory."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def split_bucket(folder: Path, bucket: int, target: int, first: int) -> Int32:
     pieces, needs, needed_in = _pieces(source, target)
     files = BucketFiles(folder, int(pieces.max()) + 1, first)
     try:
-        at = 0
+        start = 0
         for rows in batches(source):
-            files.pairs.add(rows, pieces[at : at + len(rows)])
-            at += len(rows)
+            files.pairs.add(rows, pieces[start : start + len(rows)])
+            start += len(rows)
         for rows in batches(texts):
-            picks, places = _expand(_words(rows["digest"])[:, 0], needs, needed_in)
-            files.texts.add(rows.take(pa.array(picks)), places)
+            picks, into = _expand(_words(rows["digest"])[:, 0], needs, needed_in)
+            files.texts.add(rows.take(pa.array(picks)), into)
         files.close()
     finally:
         files.abandon()
@@ -38,7 +38,7 @@ def split_bucket(folder: Path, bucket: int, target: int, first: int) -> Int32:
 
 
 def _expand(words: UInt64, needs: UInt64, needed_in: Int32) -> tuple[Int64, Int32]:
-    """Indices of texts, each once for every piece that needs it, and these pieces."""
+    """Return indices of texts, each once per piece that needs it, and these pieces."""
     low, high = (np.searchsorted(needs, words, side) for side in ("left", "right"))
     count = high - low
     picks = np.repeat(np.arange(len(words)), count)
@@ -47,7 +47,7 @@ def _expand(words: UInt64, needs: UInt64, needed_in: Int32) -> tuple[Int64, Int3
 
 
 def _pieces(source: Path, target: int) -> tuple[Int32, UInt64, Int32]:
-    """A piece for each pair of a bucket; then, sorted, which texts (one word) each piece needs."""
+    """Return the piece of each pair; then, sorted, which texts (one word) each piece needs."""
     words: dict[str, list[UInt64]] = {name: [] for name in TEXT_COLUMNS}
     sizes: list[Int64] = []
     for rows in batches(source):
@@ -72,6 +72,6 @@ def _pieces(source: Path, target: int) -> tuple[Int32, UInt64, Int32]:
 
 
 def _words(keys: pa.Array) -> UInt64:
-    """16-byte values without nulls as two words each, shape (n, 2)."""
+    """View 16-byte values without nulls as two words each, shape (n, 2)."""
     whole = np.frombuffer(keys.buffers()[1], dtype="<u8").reshape(-1, 2)
     return whole[keys.offset : keys.offset + len(keys)]

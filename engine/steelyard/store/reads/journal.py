@@ -1,7 +1,7 @@
-"""The commit log: one line a committed part. A part that has no line does not count.
+"""The commit log: one line per committed part. A part without a line does not count.
 
-Every line carries a check of itself. A crash can tear only the last line; that line, or one that
-was damaged later, simply commits nothing, and the prompts of its part are read again.
+Every line carries its own checksum. A crash can tear only the last line. Such a line, or one that
+was damaged later, commits nothing, and the prompts of its part are read again.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Part:
     bytes: int
     digest: str
     buckets: list[int]
-    at: str  # ISO 8601, UTC
+    committed: str  # ISO 8601, UTC; `at` in the file
     pairs: int  # pairs that this part completes
     counts: dict[str, int] = field(default_factory=dict)  # reads by status, tokens, reused
-    # By bucket, the fields of records.Work; empty for reads that were taken over.
+    # By bucket, the fields of core.work.Work; empty for reads of an earlier run.
     work: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     def intact(self, run: Path) -> bool:
-        """Whether the file is there with the bytes that were committed."""
+        """Return whether the file is there with the bytes that were committed."""
         path = run / self.name
         try:
             return path.stat().st_size == self.bytes and file_digest(path) == self.digest
@@ -46,37 +46,44 @@ class Part:
             return False
 
 
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """A journal as it was read, at one moment."""
+
+    parts: tuple[Part, ...] = ()  # in the order of their commits
+    missing: bool = False
+    damaged: bool = False  # a whole line fails its check
+    torn: bool = False  # the last line is not whole, as while it is written
+
+
 def create(run: Path) -> None:
     """Begin an empty journal: from here on a missing one is damage."""
     write_text(run / NAME, "")
 
 
-def read_journal(run: Path) -> list[Part]:
-    """The committed parts, in the order of their commits. Lines that fail their check are none."""
+def load(run: Path) -> Journal:
+    """Read the journal. Lines that fail their check commit nothing."""
     try:
-        raw = (run / NAME).read_bytes()
+        *lines, rest = (run / NAME).read_bytes().split(b"\n")
     except FileNotFoundError:
-        return []
-    lines = raw.split(b"\n")[:-1]  # what follows the last line feed was torn off
-    return [part for part in map(_parse, lines) if part is not None]
+        return Journal(missing=True)
+    parts = [_parse(line) for line in lines]
+    whole = tuple(part for part in parts if part is not None)
+    return Journal(whole, damaged=len(whole) < len(parts), torn=bool(rest))
+
+
+def read_journal(run: Path) -> tuple[Part, ...]:
+    """Return the committed parts, in the order of their commits."""
+    return load(run).parts
 
 
 def work_by_bucket(parts: Iterable[Part]) -> dict[int, Work]:
-    """What the reads of each bucket took, by ascending bucket."""
-    found: dict[int, Work] = {}
+    """Return what the reads of each bucket took, by ascending bucket."""
+    total: dict[int, Work] = {}
     for part in parts:
         for bucket, values in part.work.items():
-            found.setdefault(int(bucket), Work()).add(Work(**values))  # type: ignore[arg-type]
-    return dict(sorted(found.items()))
-
-
-def damaged_lines(run: Path) -> int:
-    """How many whole lines of the journal fail their check."""
-    try:
-        lines = (run / NAME).read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return 0
-    return sum(_parse(line) is None for line in lines)
+            total.setdefault(int(bucket), Work()).add(Work(**values))  # type: ignore[arg-type]
+    return dict(sorted(total.items()))
 
 
 def append(run: Path, part: Part) -> None:
@@ -105,35 +112,24 @@ def _write_line(handle: int, line: bytes) -> None:
 
 
 def rewrite(run: Path, parts: Iterable[Part]) -> None:
-    """Replace the journal by these parts, atomically; the writer's repair before it goes on."""
+    """Replace the journal by these parts atomically, as the writer's repair before it goes on."""
     write_text(run / NAME, b"".join(map(_line, parts)).decode())
 
 
-def committed_parts(run: Path) -> list[Part]:
-    """The committed parts for a reader, each with the bytes that were committed.
+def require_sound(run: Path, journal: Journal) -> None:
+    """Check that a reader can rely on a journal and its parts.
 
     Raises:
-        IntegrityFault: a part differs, or the journal itself is damaged or gone.
+        IntegrityFault: the journal is damaged or missing, or a part's bytes differ.
     """
-    if damaged_lines(run) or not (run / NAME).exists():
+    if journal.damaged or journal.missing:
         raise IntegrityFault(
             "the journal is damaged or missing",
             place=str(run / NAME),
             effect="no number is computed without it; the parts are still there",
-            remedy=f"`steelyard resume {run}` checks the parts and takes them in again",
+            remedy=f"`steelyard resume {run}` checks the parts and adds them again",
         )
-    parts = read_journal(run)
-    require_intact(run, parts)
-    return parts
-
-
-def require_intact(run: Path, parts: Iterable[Part]) -> None:
-    """Check every part's bytes.
-
-    Raises:
-        IntegrityFault: names the first that differs.
-    """
-    for part in parts:
+    for part in journal.parts:
         if not part.intact(run):
             raise IntegrityFault(
                 "a committed part is damaged or missing",
@@ -144,7 +140,9 @@ def require_intact(run: Path, parts: Iterable[Part]) -> None:
 
 
 def _line(part: Part) -> bytes:
-    body = json.dumps(asdict(part), separators=(",", ":"), sort_keys=True)
+    content = asdict(part)
+    content["at"] = content.pop("committed")
+    body = json.dumps(content, separators=(",", ":"), sort_keys=True)
     check = xxhash.xxh3_64_hexdigest(body.encode())
     return f'{{"check":"{check}","part":{body}}}\n'.encode()
 
@@ -152,7 +150,8 @@ def _line(part: Part) -> bytes:
 def _parse(line: bytes) -> Part | None:
     try:
         entry: dict[str, Any] = json.loads(line)
-        part = Part(**entry["part"])
+        content = entry["part"]
+        part = Part(committed=content.pop("at"), **content)
     except (ValueError, KeyError, TypeError):
         return None
     return part if _line(part) == line + b"\n" else None

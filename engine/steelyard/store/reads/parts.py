@@ -1,10 +1,8 @@
-"""Reads become parts: gathered, written whole by a thread of their own, then committed."""
+"""Parts: reads are gathered, written whole by a separate thread, then committed."""
 
 from __future__ import annotations
 
-import queue
 import re
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -17,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steelyard.core.arrow import offsets_of
+from steelyard.core.background import Worker
 from steelyard.core.batches import ReadBatch
 from steelyard.core.schemas import (
     KEY,
@@ -39,16 +38,12 @@ FAILED_READS = tuple(
 )
 
 _NUMBER = re.compile(r"part-(\d+)\.parquet")
-
-
-def part_number(name: str) -> int:
-    """The number in a part's name, 0 if it has none."""
-    found = _NUMBER.search(name)
-    return int(found[1]) if found else 0
+_COLUMN_NAMES = {"buckets": "bucket"}
+_WRITTEN = ("output", "numbers", "forced", "output_tokens")
 
 
 def reads_table(batches: Sequence[ReadBatch], times: Sequence[int]) -> pa.Table:
-    """ReadBatches as rows of READS; rows that are not ok get nulls for numbers.
+    """Return ReadBatches as rows of READS; rows that are not ok get nulls for numbers.
 
     Args:
         batches: at least one.
@@ -84,15 +79,12 @@ def _column(
 
 
 def _unread(batches: Sequence[ReadBatch]) -> npt.NDArray[np.bool_]:
-    """Reads of protocols without labels."""
+    """Mark reads of protocols without labels."""
     return np.concatenate([np.isnan(batch.label_mass) for batch in batches])
 
 
-_COLUMN_NAMES = {"buckets": "bucket"}
-
-
 def _written(batches: Sequence[ReadBatch]) -> dict[str, pa.Array]:
-    """The columns of what judges wrote; null where they wrote nothing."""
+    """Return the columns of what judges wrote; null where they wrote nothing."""
     columns: dict[str, list[pa.Array]] = {name: [] for name in _WRITTEN}
     for batch in batches:
         for name, values in columns.items():
@@ -104,11 +96,8 @@ def _written(batches: Sequence[ReadBatch]) -> dict[str, pa.Array]:
     return {name: pa.chunked_array(values) for name, values in columns.items()}
 
 
-_WRITTEN = ("output", "numbers", "forced", "output_tokens")
-
-
 def _label_logprobs(batches: Sequence[ReadBatch], lost: npt.NDArray[np.bool_]) -> pa.Array:
-    """One list a row; batches that no judge read have a width of their own."""
+    """Return one list per row; batches that no judge read differ in width."""
     widths = np.repeat(
         [batch.label_logprobs.shape[1] for batch in batches], [len(batch) for batch in batches]
     )
@@ -118,7 +107,7 @@ def _label_logprobs(batches: Sequence[ReadBatch], lost: npt.NDArray[np.bool_]) -
 
 
 def count_reads(table: pa.Table) -> dict[str, int]:
-    """Sums over a part that `status` adds up: reads by status, tokens, reused reads."""
+    """Count what `status` adds up over parts: reads by status, tokens, reused reads."""
     counts = {
         f"{entry['values']}_reads": entry["counts"]
         for entry in table["status"].value_counts().to_pylist()
@@ -135,7 +124,7 @@ def count_reads(table: pa.Table) -> dict[str, int]:
 
 
 def sum_tokens(table: pa.Table) -> int:
-    """Prompt tokens of all rows."""
+    """Return the prompt tokens of all rows."""
     return int(np.asarray(table["prompt_tokens"]).sum())
 
 
@@ -154,7 +143,7 @@ def journal_part(run: RunDir, path: Path, table: pa.Table, gain: BatchProgress) 
         bytes=path.stat().st_size,
         digest=file_digest(path),
         buckets=sorted(set(table["bucket"].to_pylist())),
-        at=now(),
+        committed=now(),
         pairs=gain.pairs,
         counts={**count_reads(table), "duplicate_tokens": gain.duplicate_tokens},
         work={str(bucket): asdict(work) for bucket, work in sorted(gain.work.items())},
@@ -164,29 +153,30 @@ def journal_part(run: RunDir, path: Path, table: pa.Table, gain: BatchProgress) 
 
 
 def next_number(run: RunDir) -> int:
-    """The number of the next part."""
-    return 1 + max((part_number(part.name) for part in read_journal(run.root)), default=0)
+    """Return the number of the next part."""
+    numbers = (_NUMBER.search(part.name) for part in read_journal(run.root))
+    return 1 + max((int(number[1]) for number in numbers if number), default=0)
 
 
 def done_keys(run: RunDir) -> Callable[[int], set[bytes]]:
-    """From a bucket to the keys that the journaled parts hold of it, loaded when asked for."""
+    """Return a function from a bucket to the keys of it that the journaled parts hold."""
     holders: dict[int, list[Path]] = {}
     for part in read_journal(run.root):
         for bucket in part.buckets:
             holders.setdefault(bucket, []).append(run.root / part.name)
 
     def keys(bucket: int) -> set[bytes]:
-        found: set[bytes] = set()
+        done: set[bytes] = set()
         for path in holders.get(bucket, ()):
             table = pq.read_table(path, columns=["prompt_key", "bucket"], use_threads=False)
-            found.update(table.filter(pc.field("bucket") == bucket)["prompt_key"].to_pylist())
-        return found
+            done.update(table.filter(pc.field("bucket") == bucket)["prompt_key"].to_pylist())
+        return done
 
     return keys
 
 
 class PartWriter:
-    """Takes reads from the judge's thread and commits them as parts from its own.
+    """A writer that takes reads from the judge's thread and commits them as parts in another.
 
     A part is closed at `rows` reads, or when its oldest read is `seconds` old. An error of the
     writing thread is raised by the next call.
@@ -203,72 +193,51 @@ class PartWriter:
         self._run, self._number = run, next_number(run)
         self._rows, self._seconds = rows, seconds
         self._on_commit = on_commit
-        self._queue: queue.Queue[tuple[ReadBatch, BatchProgress] | None] = queue.Queue(maxsize=256)
         self._waiting: list[tuple[ReadBatch, BatchProgress, int]] = []
         self._waiting_rows = 0
         self._oldest = 0.0
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="part-writer", daemon=True)
-        self._thread.start()
+        self._thread = Worker(
+            self._take,
+            waiting=256,
+            name="part-writer",
+            flush=self._commit,
+            flush_after=self._seconds_left,
+        )
 
     def add(self, batch: ReadBatch, gain: BatchProgress) -> None:
-        """Take reads, and what they bring.
+        """Take reads, and the progress that they mean.
 
         Raises:
             EnvironmentFault: an earlier part could not be written.
         """
-        self._raise()
-        self._queue.put((batch, gain))
+        self._thread.give((batch, gain))
 
     def close(self) -> None:
-        """Commit what is waiting and end the thread. Raises like `add`."""
-        if self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join()
-        self._raise()
+        """Commit what is waiting and end the thread. Raise as `add` does."""
+        self._thread.close()
 
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _work(self) -> None:
-        try:
-            while True:
-                try:
-                    item = self._queue.get(timeout=self._patience())
-                except queue.Empty:
-                    self._commit()
-                    continue
-                if item is None:
-                    break
-                self._take(*item)
-            self._commit()
-        except BaseException as error:
-            self._error = error
-            while self._queue.get() is not None:  # nobody may wait for room in the queue
-                pass
-
-    def _patience(self) -> float | None:
+    def _seconds_left(self) -> float | None:
         if not self._waiting:
             return None
         return max(0.0, self._oldest + self._seconds - time.monotonic())
 
-    def _take(self, batch: ReadBatch, gain: BatchProgress) -> None:
+    def _take(self, item: tuple[ReadBatch, BatchProgress]) -> None:
+        batch, gain = item
         if not self._waiting:
             self._oldest = time.monotonic()
         self._waiting.append((batch, gain, time.time_ns() // 1_000_000))
         self._waiting_rows += len(batch)
-        if self._waiting_rows >= self._rows or self._patience() == 0.0:
+        if self._waiting_rows >= self._rows or self._seconds_left() == 0.0:
             self._commit()
 
     def _commit(self) -> None:
         if not self._waiting:
             return
         waiting, self._waiting, self._waiting_rows = self._waiting, [], 0
+        batches, gains, times = zip(*waiting, strict=True)
         total = BatchProgress()
-        for _, gain, _ in waiting:
+        for gain in gains:
             total.add(gain)
-        table = reads_table([batch for batch, _, _ in waiting], [at for _, _, at in waiting])
-        part = commit_part(self._run, table, self._number, total)
+        part = commit_part(self._run, reads_table(batches, times), self._number, total)
         self._number += 1
         self._on_commit(part)

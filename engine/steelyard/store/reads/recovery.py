@@ -1,4 +1,4 @@
-"""The writer's first act: bring the reads of a run into order after whatever happened to it."""
+"""Recovery, the writer's first act: journal and parts agree again, whatever happened before."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ import pyarrow.parquet as pq
 from steelyard.core.schemas import READS
 from steelyard.core.work import BatchProgress
 from steelyard.store.durable import TEMPORARY
-from steelyard.store.reads.journal import Part, damaged_lines, read_journal, rewrite
+from steelyard.store.reads.journal import Part, load, read_journal, rewrite
 from steelyard.store.reads.parts import journal_part
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import queries
 
 
 @dataclass(frozen=True, slots=True)
-class Recovered:
-    """What was found: parts that count, and names of files by what became of them."""
+class Recovery:
+    """Parts that count after a recovery, and names of files by what became of them."""
 
-    intact: list[Part]
-    set_aside: list[str]  # damaged or strange; their prompts are read again
+    intact: tuple[Part, ...]
+    set_aside: list[str]  # damaged or unknown; their prompts are read again
     missing: list[str]
     adopted: list[str]  # whole parts that the journal had lost
 
 
-def recover(run: RunDir) -> Recovered:
-    """Check every part, drop from the journal what is damaged, take in what the journal lost.
+def recover(run: RunDir) -> Recovery:
+    """Check every part, drop from the journal what is damaged, adopt what the journal lost.
 
     A part is renamed only when it is whole, and the line in the journal comes after: so a crash in
-    between, or a damaged journal, leaves whole parts without a line. They are taken in if their
-    page checksums are right and every read is one that the plan asks for and nobody else has.
+    between, or a damaged journal, leaves whole parts without a line. They are adopted if their
+    page checksums are right and every read is one that the plan asks for and no other part has.
     Other files are set aside under `reads/damaged/`.
     """
     run.reads.mkdir(exist_ok=True)
-    parts = read_journal(run.root)
-    intact = [part for part in parts if part.intact(run.root)]
+    log = load(run.root)
+    intact = [part for part in log.parts if part.intact(run.root)]
     kept = {part.name for part in intact}
-    lost = [part.name for part in parts if part.name not in kept]
-    if lost or damaged_lines(run.root) or _torn(run.root):
+    lost = [part.name for part in log.parts if part.name not in kept]
+    if lost or log.damaged or log.torn:
         rewrite(run.root, intact)
     missing = [name for name in lost if not (run.root / name).exists()]
     set_aside, adopted = [], []
@@ -56,7 +56,7 @@ def recover(run: RunDir) -> Recovered:
         else:
             _set_aside(path)
             set_aside.append(name)
-    return Recovered(read_journal(run.root), set_aside, missing, adopted)
+    return Recovery(read_journal(run.root), set_aside, missing, adopted)
 
 
 def _adopt(run: RunDir, path: Path) -> bool:
@@ -72,11 +72,6 @@ def _adopt(run: RunDir, path: Path) -> bool:
         return False
     journal_part(run, path, table, BatchProgress(duplicate_tokens=tokens))
     return True
-
-
-def _torn(root: Path) -> bool:
-    path = root / "journal.jsonl"
-    return path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
 
 
 def _set_aside(path: Path) -> None:

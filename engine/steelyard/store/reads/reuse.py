@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from steelyard.core.work import BatchProgress
 from steelyard.errors import UsageError
 from steelyard.store.reads.journal import read_journal
 from steelyard.store.reads.parts import PART_ROWS, commit_part, next_number
+from steelyard.store.run_record import ScoredRecord, read_scored_record
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import queries
 
@@ -19,24 +18,25 @@ def reuse_reads(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
     match. The runs stay independent: the rows are copied.
 
     Returns:
-        How many reads were taken, and what to tell the user beside: damaged parts that were left
-        out, or that the runs have different judges.
+        How many reads were taken, and notes for the user: damaged parts that were left out, or
+        that the runs have different judges.
 
     Raises:
-        UsageError: `other` is no run directory, or this one.
+        UsageError: `other` is not a run directory, or is this run.
     """
-    passport = other.read_passport()
+    record = read_scored_record(other)
     if other.root.resolve() == run.root.resolve():
         raise UsageError(
             "a run cannot reuse itself",
             place=str(other.root),
             remedy="name an earlier run; what this run has read is never read again",
         )
-    origin, notes = passport["run"], []
-    theirs = [part for part in read_journal(other.root) if part.intact(other.root)]
-    if damaged := len(read_journal(other.root)) - len(theirs):
+    origin, notes = record.run, []
+    parts = read_journal(other.root)
+    theirs = [part for part in parts if part.intact(other.root)]
+    if damaged := len(parts) - len(theirs):
         notes.append(f"{damaged} damaged parts of {other.root} were left out")
-    if not _forms(passport) & _forms(run.read_passport()):
+    if not _forms(record) & _forms(read_scored_record(run)):
         notes.append(f"{other.root} has another judge, protocol or template: no prompt is equal")
     first, taken = next_number(run), 0
     tables = queries.reusable_reads(run, other, theirs, origin, PART_ROWS)
@@ -51,6 +51,6 @@ def reuse_reads(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
     return taken, notes
 
 
-def _forms(passport: dict[str, Any]) -> set[str]:
-    """Fingerprints of the ways in which a run asks."""
-    return {one for judge in passport["judges"] for one in judge["part"]["fingerprints"]}
+def _forms(record: ScoredRecord) -> set[str]:
+    """Return the fingerprints of the ways in which a run asks."""
+    return {print_ for judge in record.judges for print_ in judge.part.fingerprints}

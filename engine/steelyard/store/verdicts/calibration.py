@@ -3,41 +3,46 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+import xxhash
 
 from steelyard.calibrators.calibrator import COLUMNS, Calibrator, calibrated_sql
-from steelyard.errors import CalibratorRefused, InputRefused, UsageError, escape
-from steelyard.input import discover
-from steelyard.input.table_roles import assign, expression
+from steelyard.errors import CalibratorRefused, InputRefused, UsageError
+from steelyard.input.side_files import open_dataset
+from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
 from steelyard.store.durable import PARQUET, TEMPORARY, publish, write_text, writing
 from steelyard.store.rundir import RunDir
+from steelyard.store.sql import open_memory, refusing
 
 BATCH = 1 << 18
 VALUE = "value_read"  # what is calibrated
+NO_CALIBRATION = "none"  # in place of the digest of a calibrator
 
 
 def load_calibrator(path: Path) -> Calibrator:
-    """A calibrator's file.
+    """Read a calibrator's file.
 
     Raises:
-        UsageError: there is none.
-        CalibratorRefused: it is damaged, or something else.
+        UsageError: it is not there.
+        CalibratorRefused: it is damaged, or not a calibrator.
     """
+    return Calibrator.from_json(_read(path).decode(errors="replace"), str(path))
+
+
+def _read(path: Path) -> bytes:
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        return path.read_bytes()
     except OSError as error:
         raise UsageError(
             f"the calibrator cannot be read: {error.strerror or error}",
             place=str(path),
             remedy="name a file that `steelyard calibrate fit --out` wrote",
         ) from None
-    return Calibrator.from_json(text, str(path))
 
 
 def save_calibrator(path: Path, calibrator: Calibrator) -> None:
@@ -45,59 +50,36 @@ def save_calibrator(path: Path, calibrator: Calibrator) -> None:
     write_text(path, calibrator.to_json())
 
 
-def check_out(out: Path, begins: bytes, read: Iterable[Path | None]) -> None:
-    """See that a result takes the place of nothing but an earlier result of its kind.
-
-    Args:
-        out: where it will be written.
-        begins: how a file of its kind begins.
-        read: what it is made of.
-
-    Raises:
-        UsageError: it would replace something else.
-    """
-    inputs = {path.resolve() for path in read if path is not None}
-    if not out.parent.is_dir():
-        problem = "the folder for --out does not exist"
-    elif out.resolve() in inputs:
-        problem = "--out is one of the inputs"
-    elif out.exists() and (not out.is_file() or out.read_bytes()[: len(begins)] != begins):
-        problem = "there is something else at the place of --out"
-    else:
-        return
-    remedy = "choose another place with --out"
-    raise UsageError(problem, place=str(out), effect="nothing was written", remedy=remedy)
-
-
 def shown_calibrator(path: Path) -> Calibrator:
-    """That of a file, or the one that was applied to a run.
+    """Read the calibrator of a file, or the one that was applied to a run.
 
     Raises:
-        UsageError: there is none.
-        CalibratorRefused: it is damaged, or something else.
+        UsageError: there is no calibrator.
+        CalibratorRefused: it is damaged, or not a calibrator.
     """
     if not path.is_dir():
         return load_calibrator(path)
-    found = run_calibrator(RunDir(path))
-    if found is None:
+    calibrator, _ = read_calibration(RunDir(path))
+    if calibrator is None:
         raise UsageError(
             "no calibrator was applied to this run",
             place=str(path),
             remedy="`steelyard calibrate fit` makes one from gold, `calibrate apply` applies it",
         )
-    return found
+    return calibrator
 
 
-def run_calibrator(run: RunDir) -> Calibrator | None:
-    """The calibrator that was applied to a run.
+def read_calibration(run: RunDir) -> tuple[Calibrator | None, str]:
+    """Read the calibrator that was applied to a run, and the digest of its file.
 
     Raises:
         CalibratorRefused: its file is damaged.
     """
     if not run.calibration.exists():
-        return None
+        return None, NO_CALIBRATION
+    content = _read(run.calibration)
     try:
-        return load_calibrator(run.calibration)
+        calibrator = Calibrator.from_json(content.decode(errors="replace"), str(run.calibration))
     except CalibratorRefused as refused:
         raise CalibratorRefused(
             refused.cause,
@@ -105,12 +87,13 @@ def run_calibrator(run: RunDir) -> Calibrator | None:
             effect="no verdict is shown with it; the raw reads are intact",
             remedy="delete that file, then `steelyard calibrate apply` a good calibrator",
         ) from None
+    return calibrator, xxhash.xxh3_128_hexdigest(content)
 
 
 def calibrate_file(
     path: Path, columns: Mapping[str, str], calibrator: Calibrator, out: Path
 ) -> int:
-    """A Parquet table with the calibrated columns added; its other columns stay.
+    """Write a Parquet table with the calibrated columns added; its other columns stay.
 
     A position-aware calibrator reads the roles preference_ab and preference_ba, a length-aware one
     length_a and length_b.
@@ -128,32 +111,33 @@ def calibrate_file(
         UsageError: a column is not there.
         InputRefused: the table cannot be read, or values cannot be calibrated.
     """
-    connection = duckdb.connect(":memory:")
     temporary = out.with_name(f"{out.name}.{os.getpid()}{TEMPORARY}")  # two may write at once
     try:
-        connection.execute("SET enable_progress_bar = false")  # it would print into the results
-        source = ds.dataset([source.path for source in discover([path])], format="parquet")
-        connection.register("source_rows", source)
-        reader = connection.sql(_query(str(path), source.schema.names, columns, calibrator))
-        with writing(out, "nothing was written", "try again"):
-            rows = _write(reader.to_arrow_reader(BATCH), temporary)
-            publish(temporary, out)
-    except (duckdb.Error, pa.ArrowException) as error:
-        raise InputRefused(
-            f"the table cannot be calibrated: {escape(' '.join(str(error).split()), 200)}",
-            place=str(path),
-            effect="nothing was written",
-            remedy="check the columns that the calibrator needs: `steelyard calibrate show`",
-        ) from None
+        with refusing(partial(_refused, path)), open_memory() as connection:
+            connection.execute("SET enable_progress_bar = false")  # it would print into the results
+            source = open_dataset(path)
+            connection.register("source_rows", source)
+            reader = connection.sql(_query(str(path), source.schema.names, columns, calibrator))
+            with writing(out, "nothing was written", "try again"):
+                rows = _write(reader.to_arrow_reader(BATCH), temporary)
+                publish(temporary, out)
     finally:
-        connection.close()
         temporary.unlink(missing_ok=True)
     return rows
 
 
+def _refused(path: Path, words: str) -> InputRefused:
+    return InputRefused(
+        f"the table cannot be calibrated: {words}",
+        place=str(path),
+        remedy="check the columns that the calibrator needs: `steelyard calibrate show`",
+    )
+
+
 def _query(place: str, names: list[str], columns: Mapping[str, str], calibrator: Calibrator) -> str:
-    roles = assign(place, names, columns, ["preference", *calibrator.curve.columns])
-    role = next((one for one in ("logit", "preference") if one in roles), None)
+    sql = {name: quoted(name) for name in names}
+    roles = resolve_sql(place, sql, columns, ["preference", *calibrator.curve.columns])
+    role = next((name for name in ("logit", "preference") if name in roles), None)
     if role is None:
         raise UsageError(
             "winners and pairs of scores have no probability to calibrate",
@@ -162,13 +146,13 @@ def _query(place: str, names: list[str], columns: Mapping[str, str], calibrator:
         )
     held = (name.replace('"', '""') for name in names if name not in COLUMNS)
     kept = ", ".join(f'"{name}" := "{name}"' for name in held)
-    # What the calibrator reads stands beside the row under its own names: --map may give others.
-    read = {name: expression(name, roles) for name in calibrator.curve.columns}
-    read[VALUE] = expression(role, roles)
-    beside = ", ".join(f"{sql} AS {name}" for name, sql in read.items())
+    # What the calibrator reads is selected under the calibrator's names: --map may give others.
+    read = {name: typed_sql(name, roles[name]) for name in calibrator.curve.columns}
+    read[VALUE] = typed_sql(role, roles[role])
+    inputs = ", ".join(f"{sql} AS {name}" for name, sql in read.items())
     definition = calibrated_sql(calibrator, VALUE, is_logit=role == "logit")
     added = ", ".join(f"{sql} AS {name}" for name, sql in definition)
-    inner = f"SELECT struct_pack({kept}) AS whole_row, {beside} FROM source_rows"  # noqa: S608
+    inner = f"SELECT struct_pack({kept}) AS whole_row, {inputs} FROM source_rows"  # noqa: S608
     return f"SELECT whole_row.*, {added} FROM ({inner})"  # noqa: S608 - names are checked
 
 

@@ -1,62 +1,63 @@
-"""The only file that opens DuckDB: live views over journaled parts, locked SQL, compaction.
+"""The SQL of a run: its hand-off file, or live views over the parts that its journal lists.
 
-The same names stand in both: verdicts, answers, reads, rejects, work, run. While a run writes, a
-query sees the parts that were committed when it began.
+Both have the same tables: verdicts, answers, reads, rejects, work, run. While a run writes, a
+query sees the parts that were committed when its snapshot was taken.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeAlias
 
-import duckdb
 import pyarrow as pa
-import pyarrow.dataset as ds
-import xxhash
 
 from steelyard.core.schemas import PAIRS, READS, REJECTS
 from steelyard.core.work import Work
-from steelyard.errors import UsageError, escape
-from steelyard.store.plan.files import Manifest, load_manifest, read_manifest, require_plan_file
+from steelyard.errors import UsageError
+from steelyard.store.plan.files import Manifest, plan_files
 from steelyard.store.reads import journal
-from steelyard.store.rundir import IMPORTED, RunDir
-from steelyard.store.verdicts.calibration import run_calibrator
+from steelyard.store.run_record import ScoredRecord, read_content
+from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
+from steelyard.store.sql import (
+    Connection,
+    DuckDBError,
+    Relation,
+    lock,
+    open_file,
+    open_memory,
+    open_scratch,
+    refusing,
+    register_parquet,
+    view_parquet,
+)
 from steelyard.store.verdicts.imported import define_tables
 from steelyard.store.verdicts.statistics_views import create_statistics
 from steelyard.store.verdicts.views import (
     REJECTS_SQL,
     VerdictSpec,
     answers_sql,
-    sql_text,
     verdict_sql,
 )
 
-# The oldest DuckDB that has to read the hand-off file.
-STORAGE_VERSION = "v1.5.0"
-NO_CALIBRATION = "none"
-MEMORY_LIMIT = "768MB"  # beyond it DuckDB spills into the run directory
-
-Connection: TypeAlias = duckdb.DuckDBPyConnection
-
 
 @contextmanager
-def open_sql(run: RunDir) -> Iterator[Connection]:
-    """A locked connection on the run: the hand-off file if it is up to date, else live views.
+def open_sql(snapshot: RunSnapshot) -> Iterator[Connection]:
+    """Open a run for queries: its hand-off file if it is up to date, else live views.
 
-    No file can be named in a query, no extension installed or loaded, no Python variable seen,
-    no setting changed.
+    Queries cannot name a file, install or load an extension, see a Python variable or change a
+    setting.
 
     Raises:
         IntegrityFault: a part that a view would read is damaged.
     """
-    passport = run.read_passport()
-    connection = open_handoff(run) or _open_views(run, passport)
+    connection = open_handoff(snapshot) or _open_views(snapshot)
     try:
         lock(connection)
         yield connection
@@ -64,195 +65,146 @@ def open_sql(run: RunDir) -> Iterator[Connection]:
         connection.close()
 
 
-def query(run: RunDir, sql: str) -> pa.Table:
-    """The rows of one query.
+def query(snapshot: RunSnapshot, sql: str) -> pa.Table:
+    """Return the rows of a query.
 
     Raises:
         UsageError: DuckDB refuses it; its words are in the message.
     """
-    with open_sql(run) as connection:
-        try:
-            relation = connection.sql(sql)
-            return pa.table({}) if relation is None else relation.to_arrow_table()
-        except duckdb.Error as error:
-            raise _refused(error) from None
+    with open_sql(snapshot) as connection, refusing(_refused):
+        relation = connection.sql(sql)
+        return pa.table({}) if relation is None else relation.to_arrow_table()
 
 
-def show(run: RunDir, sql: str, max_rows: int) -> str:
-    """The rows of one query drawn as a table, the first `max_rows` of them."""
-    with open_sql(run) as connection:
-        try:
-            relation = connection.sql(sql)
-            if relation is None:
-                return ""
-            if relation.columns == ["explain_key", "explain_value"]:
-                return "\n".join(str(plan) for _, plan in relation.fetchall())
-            return draw(relation, max_rows)
-        except duckdb.Error as error:
-            raise _refused(error) from None
+def show(snapshot: RunSnapshot, sql: str, max_rows: int) -> str:
+    """Return the first `max_rows` rows of a query, drawn as a table."""
+    with open_sql(snapshot) as connection, refusing(_refused):
+        relation = connection.sql(sql)
+        if relation is None:
+            return ""
+        if relation.columns == ["explain_key", "explain_value"]:
+            return "\n".join(str(plan) for _, plan in relation.fetchall())
+        return _draw(relation, max_rows)
 
 
-def draw(relation: duckdb.DuckDBPyRelation, max_rows: int) -> str:
-    """A relation as DuckDB draws it."""
-    import contextlib
-    import io
-
+def _draw(relation: Relation, max_rows: int) -> str:
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         relation.show(max_rows=max_rows, max_width=shutil.get_terminal_size((200, 24)).columns)
     return text.getvalue().rstrip("\n")
 
 
+def _refused(words: str) -> UsageError:
+    return UsageError(
+        f"DuckDB refuses the query: {words}",
+        remedy="tables: verdicts, answers, reads, rejects, work, run; try `DESCRIBE verdicts`",
+    )
+
+
 @contextmanager
 def workspace(
-    run: RunDir, committed: Sequence[journal.Part], spill: Path | None = None
+    run: RunDir, manifest: Manifest, committed: Sequence[journal.Part], spill: Path | None = None
 ) -> Iterator[Connection]:
-    """An in-memory DuckDB for our own statements, with bounded memory.
+    """Open a scratch database that has pairs_raw, rejects_raw and reads_raw of a run.
 
-    Has pairs_raw, rejects_raw and reads_raw of the run. `spill` is the folder for what does not
-    fit into the memory; its default is the writer's.
+    Args:
+        run: the run.
+        manifest: its plan.
+        committed: parts, which the caller has checked.
+        spill: folder for what does not fit into the memory; None: the folder of the run's writer.
 
     Raises:
-        UsageError: there is no plan yet.
-        IntegrityFault: a file of the plan is damaged. Parts are the caller's to check.
+        IntegrityFault: a file of the plan is damaged.
     """
-    manifest = load_manifest(run)
-    spill = spill or run.root / "duckdb.tmp"
-    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
-    try:
-        with duckdb.connect(":memory:", config=settings) as connection:
-            connection.execute("SET enable_progress_bar = false")
-            pairs, rejects = (
-                _plan_files(run, manifest, prefix) for prefix in ("plan/pairs", "rejects/")
-            )
-            parquet_view(connection, "pairs_raw", pairs, PAIRS)
-            parquet_view(connection, "rejects_raw", rejects, REJECTS)
-            files = [run.root / part.name for part in committed]
-            parquet_view(connection, "reads_raw", files, READS)
-            yield connection
-    finally:
-        shutil.rmtree(spill, ignore_errors=True)
+    with open_scratch(spill or run.root / "duckdb.tmp") as connection:
+        for name, files, schema in _sources(run, manifest, committed):
+            view_parquet(connection, name, files, schema)
+        yield connection
 
 
-def open_handoff(run: RunDir) -> Connection | None:
-    """The hand-off file, unless parts were committed or a calibrator was applied after it."""
-    if not run.database.exists():
+def open_handoff(snapshot: RunSnapshot) -> Connection | None:
+    """Open the hand-off file; None: it is not there, or not of this state."""
+    if not snapshot.run.database.exists():
         return None
     try:
-        connection = duckdb.connect(str(run.database), read_only=True)
-    except duckdb.Error:
+        connection = open_file(snapshot.run.database)
+    except DuckDBError:
         return None
-    if built_from(connection) == expected_state(run):
+    if built_from(connection) == snapshot.state:
         return connection
     connection.close()
     return None
 
 
 def built_from(connection: Connection) -> dict[str, str]:
-    """What a hand-off file says it was made of; empty if it does not say."""
+    """Return the state that a hand-off file was built from; empty if it does not say."""
     try:
         rows = connection.execute(
             "SELECT key, value FROM run WHERE key IN ('journal', 'calibration')"
         ).fetchall()
-    except duckdb.Error:
+    except DuckDBError:
         return {}
     return dict(rows)
 
 
-def expected_state(run: RunDir) -> dict[str, str]:
-    """What an up-to-date hand-off file is made of: the committed parts and the calibrator."""
-    return {
-        "journal": _parts_digest(journal.read_journal(run.root)),
-        "calibration": _calibration_digest(run),
-    }
+def verdict_spec(snapshot: RunSnapshot, record: ScoredRecord) -> VerdictSpec:
+    """Return what the views depend on."""
+    judges = [judge.name for judge in record.judges]
+    metadata = bool(snapshot.manifest and snapshot.manifest.metadata)
+    return VerdictSpec(record.spec, judges, metadata, snapshot.calibrator)
 
 
-def view_spec(run: RunDir, passport: dict[str, Any], manifest: Manifest | None) -> VerdictSpec:
-    """What the views have to know of a run."""
-    metadata = bool(manifest and manifest.metadata)
-    return VerdictSpec.of(passport, metadata=metadata, calibrator=run_calibrator(run))
-
-
-def _open_views(run: RunDir, passport: dict[str, Any]) -> Connection:
-    if IMPORTED not in passport:
-        return _open_live(run, passport)
-    connection = duckdb.connect(":memory:")
-    define_tables(connection, run, passport, "VIEW")
-    create_statistics(connection)
-    run_table(connection, run, passport, [])
-    work_table(connection, [])
+def _open_views(snapshot: RunSnapshot) -> Connection:
+    connection, record = open_memory(), snapshot.record
+    if isinstance(record, ScoredRecord):
+        _define_live(connection, snapshot, record)
+    else:
+        define_tables(connection, snapshot, record.imported, "VIEW")
+    add_run_tables(connection, snapshot)
     return connection
 
 
-def _open_live(run: RunDir, passport: dict[str, Any]) -> Connection:
-    parts = journal.committed_parts(run.root)
-    manifest = read_manifest(run)
-    connection = duckdb.connect(":memory:")
-    _register(connection, "pairs_raw", _plan_files(run, manifest, "plan/pairs"), PAIRS)
-    _register(connection, "rejects_raw", _plan_files(run, manifest, "rejects/"), REJECTS)
-    _register(connection, "reads_raw", [run.root / part.name for part in parts], READS)
+def _define_live(connection: Connection, snapshot: RunSnapshot, record: ScoredRecord) -> None:
+    run = snapshot.run
+    journal.require_sound(run.root, snapshot.journal)
+    for name, files, schema in _sources(run, snapshot.manifest, snapshot.journal.parts):
+        register_parquet(connection, name, files, schema)
+    spec = verdict_spec(snapshot, record)
     connection.execute("CREATE VIEW reads AS SELECT * FROM reads_raw")
-    spec = view_spec(run, passport, manifest)
     connection.execute("CREATE VIEW verdicts AS " + verdict_sql(spec))
     connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
     connection.execute("CREATE VIEW rejects AS " + REJECTS_SQL)
+
+
+def _sources(
+    run: RunDir, manifest: Manifest | None, committed: Sequence[journal.Part]
+) -> Iterator[tuple[str, list[Path], pa.Schema]]:
+    """Yield name, files and schema of the tables that views read, without files for no plan."""
+    for name, prefix, schema in (
+        ("pairs_raw", "plan/pairs", PAIRS),
+        ("rejects_raw", "rejects/", REJECTS),
+    ):
+        files = plan_files(run, manifest, prefix) if manifest else []
+        yield name, files, schema
+    yield "reads_raw", [run.root / part.name for part in committed], READS
+
+
+def add_run_tables(connection: Connection, snapshot: RunSnapshot) -> None:
+    """Create the views of statistics and the tables `run` and `work`, next to `verdicts`.
+
+    `run` holds run.json as text by key, and the state that everything was built from; `work` what
+    the reads of each bucket took (core.work.Work).
+    """
     create_statistics(connection)
-    run_table(connection, run, passport, parts)
-    work_table(connection, parts)
-    return connection
-
-
-def _register(connection: Connection, name: str, files: Sequence[Path], schema: pa.Schema) -> None:
-    """Show Parquet files through Arrow, so that SQL itself needs no right to open any file."""
-    if files:
-        connection.register(name, ds.dataset([str(file) for file in files], format="parquet"))
-    else:
-        connection.register(name, schema.empty_table())
-
-
-def parquet_view(
-    connection: Connection, name: str, files: Sequence[Path], schema: pa.Schema
-) -> None:
-    """Show Parquet files under a name, natively; an empty table where there are none."""
-    if files:
-        listing = ", ".join(map(sql_text, files))
-        connection.execute(
-            f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet([{listing}])"  # noqa: S608
-        )
-    else:
-        connection.register(name, schema.empty_table())
-
-
-def _plan_files(run: RunDir, manifest: Manifest | None, prefix: str) -> list[Path]:
-    if manifest is None:
-        return []
-    return [
-        require_plan_file(run, manifest, name) for name in manifest.files if name.startswith(prefix)
-    ]
-
-
-def run_table(
-    connection: Connection,
-    run: RunDir,
-    passport: dict[str, Any],
-    committed: Sequence[journal.Part],
-) -> None:
-    """Table `run`: what run.json says, as text by key, and which parts were read."""
     rows = [
         (key, value if isinstance(value, str) else json.dumps(value))
-        for key, value in passport.items()
+        for key, value in read_content(snapshot.run).items()
     ]
-    rows.append(("journal", _parts_digest(committed)))
-    rows.append(("calibration", _calibration_digest(run)))
     connection.execute("CREATE TABLE run (key VARCHAR, value VARCHAR)")
-    connection.executemany("INSERT INTO run VALUES (?, ?)", rows)
-
-
-def work_table(connection: Connection, committed: Sequence[journal.Part]) -> None:
-    """Table `work`: what the reads of each bucket took (work.Work)."""
-    by_bucket = journal.work_by_bucket(committed)
+    connection.executemany("INSERT INTO run VALUES (?, ?)", [*rows, *snapshot.state.items()])
+    by_bucket = journal.work_by_bucket(snapshot.journal.parts)
     columns = {"bucket": pa.array(list(by_bucket), pa.int32())}
-    for name in (one.name for one in fields(Work)):
+    for name in (field.name for field in fields(Work)):
         kind = pa.float64() if name.endswith("seconds") else pa.int64()
         columns[name] = pa.array([getattr(work, name) for work in by_bucket.values()], kind)
     connection.register("work_raw", pa.table(columns))
@@ -263,54 +215,15 @@ def work_table(connection: Connection, committed: Sequence[journal.Part]) -> Non
     connection.unregister("work_raw")
 
 
-def lock(connection: Connection) -> None:
-    """Leave a connection no file, no extension, no Python variable and no setting to reach."""
-    for setting in (
-        "enable_progress_bar = false",  # it would print into the results on stdout
-        "autoinstall_known_extensions = false",
-        "autoload_known_extensions = false",
-        "allow_community_extensions = false",
-        "python_enable_replacements = false",
-        "enable_external_access = false",
-        "lock_configuration = true",
-    ):
-        connection.execute(f"SET {setting}")
-
-
-def _parts_digest(committed: Sequence[journal.Part]) -> str:
-    text = "".join(f"{part.name} {part.digest} {part.pairs}\n" for part in committed)
-    return xxhash.xxh3_128_hexdigest(text.encode())
-
-
-def _calibration_digest(run: RunDir) -> str:
-    if not run.calibration.exists():
-        return NO_CALIBRATION
-    return xxhash.xxh3_128_hexdigest(run.calibration.read_bytes())
-
-
-def one_row(connection: Connection, sql: str) -> tuple[Any, ...]:
-    """The only row of a query of ours."""
-    (row,) = connection.execute(sql).fetchall()
-    return tuple(row)
-
-
-def _refused(error: duckdb.Error) -> UsageError:
-    words = re.sub(r"\s+", " ", str(error).split("\n\n")[0])
-    return UsageError(
-        f"DuckDB refuses the query: {escape(words, 300)}",
-        remedy="tables: verdicts, answers, reads, rejects, work, run; try `DESCRIBE verdicts`",
-    )
-
-
 def verdicts_of(spec: VerdictSpec, pairs: pa.Table, reads: pa.Table) -> pa.Table:
-    """The verdicts of these pairs, in the order of their rows.
+    """Return the verdicts of these pairs, in the order of their rows.
 
     Args:
         spec: what is asked, without metadata.
         pairs: PAIRS without the bucket.
         reads: READS of all their prompts.
     """
-    with duckdb.connect(":memory:") as connection:
+    with open_memory() as connection:
         connection.register("pairs_raw", pairs)
         connection.register("reads", reads)
         lock(connection)

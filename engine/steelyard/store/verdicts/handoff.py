@@ -8,113 +8,93 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import duckdb
 
 from steelyard.calibrators.calibrator import Calibrator, calibrated_sql
 from steelyard.errors import IntegrityFault, UsageError
-from steelyard.store.durable import TEMPORARY, publish, writing
+from steelyard.store.durable import TEMPORARY, check_out, publish, writing
 from steelyard.store.plan.files import Manifest, load_manifest
 from steelyard.store.reads import journal
-from steelyard.store.rundir import IMPORTED, RunDir
-from steelyard.store.verdicts.calibration import run_calibrator
-from steelyard.store.verdicts.database import (
-    MEMORY_LIMIT,
+from steelyard.store.run_record import ImportRecord, ScoredRecord
+from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
+from steelyard.store.sql import (
     Connection,
-    built_from,
-    expected_state,
+    DuckDBError,
     one_row,
+    open_file,
+    open_scratch,
+    raising_os_errors,
+    sql_text,
+)
+from steelyard.store.verdicts.database import (
+    add_run_tables,
+    built_from,
     open_handoff,
-    run_table,
-    view_spec,
-    work_table,
+    verdict_spec,
     workspace,
 )
 from steelyard.store.verdicts.imported import define_tables
-from steelyard.store.verdicts.statistics_views import create_statistics
-from steelyard.store.verdicts.views import (
-    REJECTS_SQL,
-    VerdictSpec,
-    answers_sql,
-    sql_text,
-    verdict_sql,
-)
+from steelyard.store.verdicts.views import REJECTS_SQL, VerdictSpec, answers_sql, verdict_sql
 
 # The oldest DuckDB that has to read the hand-off file.
 STORAGE_VERSION = "v1.5.0"
 PROMPTS_AT_ONCE = 1_000_000  # whose join and sort fit into DuckDB's memory
-DUCKDB_MAGIC = b"DUCK"  # at byte 8 of its files
+DUCKDB_MAGIC, DUCKDB_MAGIC_OFFSET = b"DUCK", 8  # in its files
 
 
-def compact(run: RunDir, out: Path | None = None) -> dict[str, int]:
-    """Write a database from plan and parts, audited, then renamed.
+def compact(snapshot: RunSnapshot, out: Path | None = None) -> dict[str, int]:
+    """Write a database of a run's verdicts, audit it, and rename it.
 
     Args:
-        run: the run; its own file is written by the run's one writer only (`RunDir.lock`).
-        out: another place, for anyone at any time.
+        snapshot: the run; its own file is written by the run's one writer only (`RunDir.lock`).
+        out: another file, which anyone may write at any time.
 
     Returns:
         pairs, prompts and how many of each are read, and rows of every table.
 
     Raises:
         IntegrityFault: a file is damaged, or the books do not balance.
-        UsageError: there is no plan yet, or `out` is no place for a database.
+        UsageError: there is no plan yet, or a database cannot be at `out`.
     """
-    passport = run.read_passport()
-    if IMPORTED in passport:
-        write = partial(_write_imported, run, passport)
+    record = snapshot.record
+    if isinstance(record, ScoredRecord):
+        manifest = snapshot.manifest or load_manifest(snapshot.run)
+        write = partial(_write_database, snapshot, record, manifest)
     else:
-        write = partial(_write_database, run, passport, load_manifest(run))
-    target = out or run.database
-    _check_target(run, target)
+        write = partial(_write_imported, snapshot, record.imported)
+    target = out or snapshot.run.database
+    elsewhere = target.absolute() != snapshot.run.database.absolute()
+    if elsewhere and (target.parent / "run.json").exists():
+        raise UsageError(
+            "that is inside a run directory",
+            place=str(target),
+            effect="nothing was written",
+            remedy="name another file with --out",
+        )
+    check_out(target, DUCKDB_MAGIC, skip=DUCKDB_MAGIC_OFFSET)
+    with _replacing(target) as temporary:
+        return write(temporary)
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Yield the path of a new database, which replaces the target once it is whole."""
     temporary = target.with_name(f"{target.name}.{os.getpid()}{TEMPORARY}")
-    with writing(target):
-        try:
-            counts = write(temporary)
+    try:
+        with writing(target), raising_os_errors():
+            yield temporary
             publish(temporary, target)
-        except duckdb.IOException as error:
-            raise OSError(str(error)) from error
-        finally:
-            _remove(temporary)
-    return counts
-
-
-def _check_target(run: RunDir, target: Path) -> None:
-    """See that nothing but an earlier database of ours would be replaced.
-
-    Raises:
-        UsageError: it would, or there is no such folder.
-    """
-    elsewhere = target.absolute() != run.database.absolute()
-    if not target.parent.is_dir():
-        problem = "the folder for the database does not exist"
-    elif elsewhere and (target.parent / run.passport.name).exists():
-        problem = "that is inside a run directory"
-    elif target.exists() and not _is_ours(target):
-        problem = "there is something else at that place"
-    else:
-        return
-    raise UsageError(
-        problem,
-        place=str(target),
-        effect="nothing was written",
-        remedy="choose another place with --out",
-    )
-
-
-def _is_ours(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        return stream.read(12)[8:] == DUCKDB_MAGIC
+    finally:
+        for path in (temporary, temporary.with_name(temporary.name + ".wal")):
+            path.unlink(missing_ok=True)
 
 
 def ensure_current(run: RunDir) -> None:
     """Write the hand-off file unless it is up to date."""
-    current = open_handoff(run)
+    snapshot = RunSnapshot.take(run.root)
+    current = open_handoff(snapshot)
     if current is None:
-        compact(run)
+        compact(snapshot)
     else:
         current.close()
 
@@ -122,71 +102,63 @@ def ensure_current(run: RunDir) -> None:
 def recalibrate(run: RunDir) -> None:
     """Bring the hand-off file up to date after a calibrator was applied to the run.
 
-    Where it holds all parts, only the calibrated columns change, in a copy that takes its place:
-    no join is made again. Otherwise it is compacted.
+    Where it holds all parts, only the calibrated columns change, in a copy that replaces it: no
+    join is made again. Otherwise it is compacted.
 
     Raises:
         IntegrityFault: a file is damaged, or the books do not balance.
     """
-    calibrator = run_calibrator(run)
-    wanted = expected_state(run)
-    found = {}
-    with suppress(duckdb.Error), duckdb.connect(str(run.database), read_only=True) as connection:
-        found = built_from(connection)
-    if calibrator is None or found.get("journal") != wanted["journal"] or len(found) < len(wanted):
-        compact(run)
+    snapshot = RunSnapshot.take(run.root)
+    wanted, present = snapshot.state, {}
+    with suppress(DuckDBError), open_file(run.database) as connection:
+        present = built_from(connection)
+    same_parts = present.get("journal") == wanted["journal"] and len(present) == len(wanted)
+    if snapshot.calibrator is None or not same_parts:
+        compact(snapshot)
         return
-    temporary = run.database.with_name(f"{run.database.name}.{os.getpid()}{TEMPORARY}")
-    with writing(run.database):
-        try:
-            shutil.copyfile(run.database, temporary)
-            _update(temporary, calibrator, wanted["calibration"])
-            publish(temporary, run.database)
-        except duckdb.IOException as error:
-            raise OSError(str(error)) from error
-        finally:
-            _remove(temporary)
+    with _replacing(run.database) as temporary:
+        shutil.copyfile(run.database, temporary)
+        _update(temporary, snapshot.calibrator, snapshot.calibration)
 
 
 def _update(path: Path, calibrator: Calibrator, digest: str) -> None:
-    spill = path.with_suffix(".spill")
-    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
-    try:
-        with duckdb.connect(":memory:", config=settings) as connection:
-            connection.execute("SET enable_progress_bar = false")
-            connection.execute(f"ATTACH {sql_text(path)} AS o")
-            for name, sql in calibrated_sql(calibrator):  # later ones read earlier ones
-                connection.execute(f"UPDATE o.verdicts SET {name} = {sql}")  # noqa: S608
-            connection.execute(
-                f"UPDATE o.run SET value = {sql_text(digest)} WHERE key = 'calibration'"  # noqa: S608
-            )
-            connection.execute("CHECKPOINT o")
-            connection.execute("DETACH o")
-    finally:
-        shutil.rmtree(spill, ignore_errors=True)
+    with open_scratch(_spill(path)) as connection:
+        connection.execute(f"ATTACH {sql_text(path)} AS o")
+        for name, sql in calibrated_sql(calibrator):  # later ones read earlier ones
+            connection.execute(f"UPDATE o.verdicts SET {name} = {sql}")  # noqa: S608
+        connection.execute(
+            f"UPDATE o.run SET value = {sql_text(digest)} WHERE key = 'calibration'"  # noqa: S608
+        )
+        connection.execute("CHECKPOINT o")
+        connection.execute("DETACH o")
+
+
+def _spill(path: Path) -> Path:
+    return path.with_suffix(".spill")
 
 
 def _write_database(
-    run: RunDir, passport: dict[str, Any], manifest: Manifest, path: Path
+    snapshot: RunSnapshot, record: ScoredRecord, manifest: Manifest, path: Path
 ) -> dict[str, int]:
-    committed = journal.committed_parts(run.root)
-    spec = view_spec(run, passport, manifest)
-    spill = path.with_suffix(".spill")
-    with workspace(run, committed, spill=spill) as connection, _new_file(connection, path):
+    run, parts = snapshot.run, snapshot.journal.parts
+    journal.require_sound(run.root, snapshot.journal)
+    spec = verdict_spec(snapshot, record)
+    with (
+        workspace(run, manifest, parts, spill=_spill(path)) as connection,
+        _new_file(connection, path),
+    ):
         connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
         _make_verdicts(connection, spec, manifest)
         connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
         connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
-        create_statistics(connection)
-        run_table(connection, run, passport, committed)
-        work_table(connection, committed)
+        add_run_tables(connection, snapshot)
         return _audit(connection, manifest)
 
 
 def _make_verdicts(connection: Connection, spec: VerdictSpec, manifest: Manifest) -> None:
-    """Table `verdicts`, some buckets at a time: a join of all at once takes memory without bound.
+    """Create `verdicts`, some buckets at a time: a join of all takes memory without bound.
 
-    A prompt stands in one bucket, with all its pairs.
+    A prompt is in one bucket, with all its pairs.
     """
     query = verdict_sql(spec, "pairs_now", "reads_now") + ' ORDER BY v.shard, v."row"'
     start = "CREATE TABLE verdicts AS "
@@ -201,7 +173,7 @@ def _make_verdicts(connection: Connection, spec: VerdictSpec, manifest: Manifest
 
 
 def bucket_ranges(unique: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
-    """First and last of neighbouring buckets that have about `most` prompts together."""
+    """Yield first and last of neighbouring buckets that have about `most` prompts together."""
     first = prompts = 0
     for bucket, count in enumerate(unique):
         if prompts and prompts + count > most:
@@ -211,31 +183,21 @@ def bucket_ranges(unique: Sequence[int], most: int) -> Iterator[tuple[int, int]]
     yield first, max(first, len(unique) - 1)
 
 
-def _write_imported(run: RunDir, passport: dict[str, Any], path: Path) -> dict[str, int]:
-    spill = path.with_suffix(".spill")
-    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
-    try:
-        with (
-            duckdb.connect(":memory:", config=settings) as connection,
-            _new_file(connection, path),
-        ):
-            define_tables(connection, run, passport, "TABLE")
-            create_statistics(connection)
-            run_table(connection, run, passport, [])
-            work_table(connection, [])
-            verdicts, rejects = one_row(
-                connection,
-                "SELECT (SELECT count(*) FROM verdicts), (SELECT count(*) FROM rejects)",
-            )
-    finally:
-        shutil.rmtree(spill, ignore_errors=True)
+def _write_imported(snapshot: RunSnapshot, imported: ImportRecord, path: Path) -> dict[str, int]:
+    with open_scratch(_spill(path)) as connection, _new_file(connection, path):
+        define_tables(connection, snapshot, imported, "TABLE")
+        add_run_tables(connection, snapshot)
+        verdicts, rejects = one_row(
+            connection,
+            "SELECT (SELECT count(*) FROM verdicts), (SELECT count(*) FROM rejects)",
+        )
     counts = {"pairs": verdicts, "verdicts": verdicts, "prompts": 0, "reads": 0}
     return {**counts, "rejects": rejects}
 
 
 @contextmanager
 def _new_file(connection: Connection, path: Path) -> Iterator[None]:
-    """Tables made inside go to a new database file, which is whole afterwards."""
+    """Put the tables that are made inside into a new database file, whole afterwards."""
     connection.execute(f"ATTACH {sql_text(path)} AS o (STORAGE_VERSION '{STORAGE_VERSION}')")
     connection.execute("USE o")
     yield
@@ -245,7 +207,7 @@ def _new_file(connection: Connection, path: Path) -> Iterator[None]:
 
 
 def _audit(connection: Connection, manifest: Manifest) -> dict[str, int]:
-    """Rows = distinct keys, and the plan's numbers once every prompt is read.
+    """Check that rows equal distinct keys, and the plan's numbers once every prompt is read.
 
     Raises:
         IntegrityFault: they differ.
@@ -272,16 +234,5 @@ def _audit(connection: Connection, manifest: Manifest) -> dict[str, int]:
             effect="no database was written; the parts are unchanged",
             remedy="report this with run.json, plan/plan.json and journal.jsonl",
         )
-    return {
-        "pairs": pairs,
-        "verdicts": verdicts,
-        "prompts": manifest.prompts,
-        "reads": reads,
-        "rejects": rejects,
-    }
-
-
-def _remove(path: Path) -> None:
-    for name in (path, path.with_name(path.name + ".wal")):
-        with suppress(FileNotFoundError):
-            name.unlink()
+    counts = {"pairs": pairs, "verdicts": verdicts, "prompts": manifest.prompts, "reads": reads}
+    return {**counts, "rejects": rejects}

@@ -10,18 +10,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from steelyard.core.schemas import READS, REJECTS
 from steelyard.errors import IntegrityFault
-from steelyard.input import REQUIRED, ShardSet, open_shards
 from steelyard.store.durable import PARQUET, TEMPORARY, file_digest, sync, writing
-from steelyard.store.rundir import IMPORTED, RunDir
-from steelyard.store.verdicts.calibration import run_calibrator
-from steelyard.store.verdicts.views import sql_text, with_calibration
+from steelyard.store.run_record import ImportRecord
+from steelyard.store.rundir import RunDir
+from steelyard.store.snapshot import RunSnapshot
+from steelyard.store.sql import Connection, sql_text
+from steelyard.store.verdicts.views import with_calibration
 
 _TABLES = ("verdicts", "rejects")
 _GROUP_ROWS = 1 << 16
@@ -89,12 +89,12 @@ class ImportWriter:
 
 
 def define_tables(
-    connection: duckdb.DuckDBPyConnection,
-    run: RunDir,
-    passport: dict[str, Any],
+    connection: Connection,
+    snapshot: RunSnapshot,
+    imported: ImportRecord,
     kind: Literal["TABLE", "VIEW"],
 ) -> None:
-    """Make verdicts, rejects and reads, which has no rows, in a connection.
+    """Create verdicts, rejects and reads, which has no rows, in a connection.
 
     Views go through Arrow, so that SQL itself needs no right to open any file; tables are read
     natively, with bounded memory.
@@ -105,8 +105,8 @@ def define_tables(
     connection.register("reads_raw", READS.empty_table())
     connection.execute(f"CREATE {kind} reads AS SELECT * FROM reads_raw")  # noqa: S608 - our own text
     for name in _TABLES:
-        path = run.imported / f"{name}.parquet"
-        if not path.exists() or file_digest(path) != passport[IMPORTED]["files"][name]:
+        path = snapshot.run.imported / f"{name}.parquet"
+        if not path.exists() or file_digest(path) != imported.files[name]:
             raise IntegrityFault(
                 "the imported verdicts are damaged or missing",
                 place=str(path),
@@ -119,14 +119,5 @@ def define_tables(
             connection.register(source, ds.dataset(str(path), format="parquet"))
         query = f"SELECT * FROM {source}"  # noqa: S608 - our own names
         if name == "verdicts":
-            query = with_calibration(query, run_calibrator(run))
+            query = with_calibration(query, snapshot.calibrator)
         connection.execute(f"CREATE {kind} {name} AS {query}")
-
-
-def imported_shards(passport: dict[str, Any]) -> ShardSet | None:
-    """The tables that an imported run was made of, as shards; None: they hold no texts."""
-    how = passport[IMPORTED]
-    columns, paths = how["columns"], how.get("paths")
-    if paths is None or not set(REQUIRED) <= columns.keys():
-        return None
-    return open_shards(paths, {name: columns[name] for name in REQUIRED})

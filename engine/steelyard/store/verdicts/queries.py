@@ -1,4 +1,4 @@
-"""Questions of the program itself about a run: counts, and reads that another run can give."""
+"""Queries of the program itself: counts over a run, and reads that another run can give."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from steelyard.core.schemas import READS
+from steelyard.store.plan.files import load_manifest
 from steelyard.store.reads import journal
 from steelyard.store.rundir import RunDir
-from steelyard.store.verdicts.database import one_row, parquet_view, workspace
-from steelyard.store.verdicts.views import sql_text
+from steelyard.store.sql import one_row, sql_text, view_parquet
+from steelyard.store.verdicts.database import workspace
 
-# A row a prompt of a pair, and how many prompts of the plan have each key.
+# One row per prompt of a pair, and how many prompts of the plan have each key.
 ASKED = "SELECT pair, bucket, unnest(keys) AS key FROM pairs_raw"
 USES = f"""
 WITH uses AS (SELECT key, bucket, count(*) AS n FROM ({ASKED}) GROUP BY key, bucket)
@@ -24,10 +25,10 @@ WITH uses AS (SELECT key, bucket, count(*) AS n FROM ({ASKED}) GROUP BY key, buc
 def recount_pairs(run: RunDir) -> None:
     """Make the journal's sum of completed pairs equal a fresh count.
 
-    It is exact while a session lasts; reads taken over and parts set aside move it.
+    It is exact during a session; reused reads and parts set aside change it.
     """
     committed = journal.read_journal(run.root)
-    with workspace(run, committed) as connection:
+    with workspace(run, load_manifest(run), committed) as connection:
         (count,) = one_row(
             connection,
             f"SELECT count(*) FROM (SELECT pair FROM ({ASKED}) a"  # noqa: S608 - our own text
@@ -41,9 +42,9 @@ def recount_pairs(run: RunDir) -> None:
 
 
 def unread_prompts(run: RunDir, judge: int, judges: int) -> int:
-    """How many unique prompts of one of several judges no part holds yet."""
+    """Count the unique prompts of a judge, one of several, that no part holds yet."""
     share = f"len(keys) // {judges}"
-    with workspace(run, journal.read_journal(run.root)) as connection:
+    with workspace(run, load_manifest(run), journal.read_journal(run.root)) as connection:
         (count,) = one_row(
             connection,
             "SELECT count(DISTINCT key) FROM (SELECT unnest(list_slice(keys,"  # noqa: S608
@@ -54,8 +55,8 @@ def unread_prompts(run: RunDir, judge: int, judges: int) -> int:
 
 
 def ambiguous_pair_ids(run: RunDir) -> int:
-    """How many pair_ids of the plan stand for pairs of different content."""
-    with workspace(run, []) as connection:
+    """Count the pair_ids of the plan that several pairs of different content share."""
+    with workspace(run, load_manifest(run), []) as connection:
         (count,) = one_row(
             connection,
             "SELECT count(*) FROM (SELECT pair_id FROM pairs_raw GROUP BY pair_id"
@@ -65,8 +66,8 @@ def ambiguous_pair_ids(run: RunDir) -> int:
 
 
 def duplicate_tokens_of(run: RunDir, reads: pa.Table) -> int:
-    """Tokens of the duplicates of these prompts (READS) in the plan."""
-    with workspace(run, []) as connection:
+    """Sum the tokens of the duplicates of these prompts (READS) in the plan."""
+    with workspace(run, load_manifest(run), []) as connection:
         connection.register("candidate", reads.select(["prompt_key", "prompt_tokens"]))
         (tokens,) = one_row(
             connection,
@@ -78,14 +79,14 @@ def duplicate_tokens_of(run: RunDir, reads: pa.Table) -> int:
 
 
 def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], path: Path) -> int | None:
-    """Tokens that the duplicates of a part's prompts did not cost.
+    """Sum the tokens that the duplicates of a part's prompts did not cost.
 
     Returns:
         None when the part does not fit: a key twice, one that the plan does not ask for, or one
         that a committed part has.
     """
-    with workspace(run, committed) as connection:
-        parquet_view(connection, "candidate", [path], READS)
+    with workspace(run, load_manifest(run), committed) as connection:
+        view_parquet(connection, "candidate", [path], READS)
         rows, keys, planned, taken, tokens = one_row(
             connection,
             f"""{USES}
@@ -107,20 +108,20 @@ def reusable_reads(
     origin: str,
     rows: int,
 ) -> Iterator[pa.Table]:
-    """Good reads of another run for prompts of this one that are not read yet (READS).
+    """Yield good reads of another run for prompts of this one that are not read yet (READS).
 
     Args:
         run: this run.
         other: the other run.
         theirs: its parts, checked.
         origin: what `reused_from` says of reads that the other run made itself.
-        rows: how many a table has at most.
+        rows: of a table, at most.
     """
     columns = [name for name in READS.names if name not in {"bucket", "reused_from"}]
     chosen = ", ".join(f"r.{name}" for name in columns)
-    with workspace(run, journal.read_journal(run.root)) as connection:
+    with workspace(run, load_manifest(run), journal.read_journal(run.root)) as connection:
         files = [other.root / part.name for part in theirs]
-        parquet_view(connection, "theirs", files, READS)
+        view_parquet(connection, "theirs", files, READS)
         reader = connection.sql(
             f"""
             SELECT {chosen}, k.bucket, coalesce(r.reused_from, {sql_text(origin)}) AS reused_from

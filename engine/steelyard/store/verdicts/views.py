@@ -1,52 +1,42 @@
 """The SQL of views: the one definition of a verdict, for live runs and for the hand-off file.
 
-pairs, with the keys of their prompts -> asked: a row a prompt of a pair -> answered: joined to the
-reads, with the values that the protocol's rule makes of each -> verdicts: a row a pair.
+asked: one row per prompt of a pair; answered: asked joined to reads, with the values of the
+protocol's rule; verdicts: one row per pair.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from steelyard.calibrators.calibrator import Calibrator, calibrated_sql
+from steelyard.plan.spec import JudgingSpec
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.rules import COLUMNS, RULES, Rule, winner
+from steelyard.store.sql import sql_text
 
 LOW_LABEL_MASS = 0.5
+NO = "NULL::DOUBLE"
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictSpec:
-    """What the views have to know of a run."""
+    """What the views depend on."""
 
-    judges: tuple[str, ...]
-    protocols: tuple[str, ...]
-    questions: PromptAxes
-    rule: Rule
-    scale: tuple[float, ...]
-    tie_band: float
-    metadata: bool  # whether the pairs have columns without a role
+    judging: JudgingSpec
+    judges: Sequence[str]  # names
+    metadata: bool = False  # whether the pairs have columns without a role
     calibrator: Calibrator | None = None
 
-    @classmethod
-    def of(
-        cls, passport: dict[str, Any], *, metadata: bool, calibrator: Calibrator | None = None
-    ) -> VerdictSpec:
-        """From run.json."""
-        inquiry = passport["inquiry"]
-        first = inquiry["protocols"][0]
-        return cls(
-            judges=tuple(judge["name"] for judge in passport["judges"]),
-            protocols=tuple(protocol["name"] for protocol in inquiry["protocols"]),
-            questions=PromptAxes.from_json(inquiry["questions"]),
-            rule=RULES[first["combine"]],
-            scale=tuple(first["scale"]),
-            tie_band=first["tie_band"],
-            metadata=metadata,
-            calibrator=calibrator,
-        )
+    @property
+    def axes(self) -> PromptAxes:
+        """In what a pair's prompts differ."""
+        return self.judging.axes
+
+    @property
+    def rule(self) -> Rule:
+        """How a pair's reads are combined."""
+        return RULES[self.judging.protocol.combine]
 
 
 # The calibrated columns of a run to which no calibrator was applied.
@@ -55,7 +45,7 @@ UNCALIBRATED = """NULL::DOUBLE AS calibrated_preference, NULL::DOUBLE AS calibra
 
 
 def verdict_sql(spec: VerdictSpec, pairs: str = "pairs_raw", reads: str = "reads") -> str:
-    """The one definition of a verdict: raw verdicts with their calibrated columns.
+    """Return the query for verdicts: raw ones with their calibrated columns.
 
     Reads the tables `pairs` and `reads`. A pair appears when all its prompts are read.
     """
@@ -63,7 +53,7 @@ def verdict_sql(spec: VerdictSpec, pairs: str = "pairs_raw", reads: str = "reads
 
 
 def with_calibration(verdicts: str, calibrator: Calibrator | None) -> str:
-    """A query of raw verdicts, with the calibrated columns."""
+    """Add the calibrated columns to a query for raw verdicts."""
     added = UNCALIBRATED
     if calibrator is not None:
         added = ",\n  ".join(f"{sql} AS {name}" for name, sql in calibrated_sql(calibrator))
@@ -71,7 +61,7 @@ def with_calibration(verdicts: str, calibrator: Calibrator | None) -> str:
 
 
 def raw_verdict_sql(spec: VerdictSpec, pairs: str, reads: str) -> str:
-    """Pairs joined to the reads of all their prompts."""
+    """Join pairs to the reads of all their prompts."""
     rule = spec.rule
     values = dict(rule.verdict)
     combined = ",\n    ".join(f"{sql} AS {name}" for name, sql in values.items())
@@ -97,7 +87,7 @@ WITH asked AS (
 )
 SELECT p.pair_id, p.shard, p."row", p.instruction_id, p.category, p.model_a, p.model_b,
   {sql_text(" + ".join(spec.judges))} AS judge,
-  {sql_text(" + ".join(spec.protocols))} AS protocol,
+  {sql_text(spec.judging.name)} AS protocol,
   {numbers},
   {_comparisons(spec)},
   c.label_mass_ab, c.label_mass_ba, c.flags,
@@ -110,13 +100,11 @@ FROM {pairs} p JOIN combined c ON p.pair = c.pair
 WHERE c.asked = len(p.keys)"""  # noqa: S608 - our own text
 
 
-NO = "NULL::DOUBLE"
-
-
 def answers_sql(spec: VerdictSpec) -> str:
-    """The view `answers`: a row a prompt of a verdict; reads `verdicts` and `reads`."""
+    """Return the view `answers` over `verdicts` and `reads`: one row per prompt of a verdict."""
     values = "".join(f"{name}, " for name, _ in spec.rule.answer)
-    first, other = spec.questions.orders
+    first, other = spec.axes.orders
+    variants = [protocol.name for protocol in spec.judging.protocols]
     return f"""
 WITH asked AS (
   {_asked_sql(spec, "verdicts", ("pair_id", "shard", '"row"'))}
@@ -124,43 +112,44 @@ WITH asked AS (
   {_answered_sql(spec, ("a.pair_id", "a.shard", 'a."row"'), "reads")}
 )
 SELECT pair_id, shard, "row", {_list(spec.judges)}[judge + 1] AS judge,
-  {_list(spec.protocols)}[variant + 1] AS protocol, criterion, weight, sample,
+  {_list(variants)}[variant + 1] AS protocol, criterion, weight, sample,
   CASE WHEN swapped THEN '{other}' ELSE '{first}' END AS shown,
   {values}status, error, label_logprobs, label_mass, output, numbers, forced, prompt_key
 FROM answered"""  # noqa: S608 - our own text
 
 
 def _asked_sql(spec: VerdictSpec, source: str, columns: Sequence[str]) -> str:
-    """A row a prompt of a pair, with its place on the PromptAxes."""
-    questions = spec.questions
-    orders, samples = "2", questions.samples
-    if questions.shows == "response":
+    """Return one row per prompt of a pair, with its position on the PromptAxes."""
+    axes = spec.axes
+    orders, samples = "2", axes.samples
+    if axes.shows == "response":
         orders = "(CASE WHEN length_b IS NULL THEN 1 ELSE 2 END)"
     criterion, weight = "NULL::VARCHAR", "1.0::DOUBLE"
-    each = f"(n // {questions.judges * questions.variants})"  # prompts of a judge and variant
-    number = f"(place % {each}) // ({orders} * {samples}) + 1"
-    if questions.row_criteria:
+    each = f"(n // {axes.judges * axes.variants})"  # prompts per judge and variant
+    number = f"(nth % {each}) // ({orders} * {samples}) + 1"
+    if axes.row_criteria:
         criterion, weight = (f"criteria[{number}].{name}" for name in ("text", "weight"))
-    elif questions.criteria:
-        texts = _list([one.text for one in questions.criteria])
-        weights = "[" + ", ".join(f"{one.weight!r}::DOUBLE" for one in questions.criteria) + "]"
-        criterion, weight = f"{texts}[{number}]", f"{weights}[{number}]"
-    return f"""SELECT {", ".join(columns)}, prompt_key, place % {orders} = 1 AS swapped,
-    (place // {orders}) % {samples} AS sample, {criterion} AS criterion, {weight} AS weight,
-    (place // {each}) % {questions.variants} AS variant,
-    place // ({each} * {questions.variants}) AS judge,
-    place - (place // {orders}) % {samples} * {orders} AS question
+    elif axes.criteria:
+        texts = _list([criterion.text for criterion in axes.criteria])
+        weights = ", ".join(f"{criterion.weight!r}::DOUBLE" for criterion in axes.criteria)
+        criterion, weight = f"{texts}[{number}]", f"[{weights}][{number}]"
+    return f"""SELECT {", ".join(columns)}, prompt_key, nth % {orders} = 1 AS swapped,
+    (nth // {orders}) % {samples} AS sample, {criterion} AS criterion, {weight} AS weight,
+    (nth // {each}) % {axes.variants} AS variant,
+    nth // ({each} * {axes.variants}) AS judge,
+    nth - (nth // {orders}) % {samples} * {orders} AS question
   FROM (
     SELECT {", ".join(columns)}, length_b, criteria, len(keys) AS n,
-      unnest(keys) AS prompt_key, unnest(range(len(keys))) AS place
+      unnest(keys) AS prompt_key, unnest(range(len(keys))) AS nth
     FROM {source}
   )"""  # noqa: S608 - our own text
 
 
 def _answered_sql(spec: VerdictSpec, columns: Sequence[str], reads: str) -> str:
-    """`asked`, joined to the reads, with the rule's values."""
+    """Join `asked` to the reads, with the rule's values."""
     rule = spec.rule
-    scale = f", [{', '.join(f'{value!r}::DOUBLE' for value in spec.scale)}] AS scale"
+    options = ", ".join(f"{value!r}::DOUBLE" for value in spec.judging.protocol.scale)
+    scale = f", [{options}] AS scale" if options else ""
     missing = ", 0)" if rule.missing_is_no else ")"
     values = ", ".join(
         f"coalesce(CASE WHEN status = 'ok' THEN {sql} END{missing} AS {name}"
@@ -168,15 +157,15 @@ def _answered_sql(spec: VerdictSpec, columns: Sequence[str], reads: str) -> str:
     )
     return f"""SELECT *, {values} FROM (
     SELECT {", ".join(columns)}, a.swapped, a.sample, a.criterion, a.weight, a.variant, a.judge,
-      a.question, r.*{scale if spec.scale else ""}
+      a.question, r.*{scale}
     FROM asked a JOIN {reads} r ON a.prompt_key = r.prompt_key
   )"""  # noqa: S608 - our own text
 
 
 def _good(spec: VerdictSpec) -> str:
-    """Whether a pair's reads make a verdict: every question is answered by one sample at least."""
+    """Require an answer to every question, of one sample at least."""
     if not spec.rule.missing_is_no:
-        if spec.questions.samples == 1:
+        if spec.axes.samples == 1:
             return "bool_and(status = 'ok')"
         return "count(DISTINCT question) FILTER (WHERE status = 'ok') = count(DISTINCT question)"
     sides = (f"bool_or(status = 'ok') FILTER (WHERE {side})" for side in ("NOT swapped", "swapped"))
@@ -184,7 +173,7 @@ def _good(spec: VerdictSpec) -> str:
 
 
 def _flags(spec: VerdictSpec) -> str:
-    first, other = spec.questions.orders
+    first, other = spec.axes.orders
     flags = {
         "truncated": "bool_or(truncated)",
         f"outside_{first}": "bool_or(argmax_outside AND NOT swapped)",
@@ -192,7 +181,7 @@ def _flags(spec: VerdictSpec) -> str:
         "low_label_mass": f"min(label_mass) < {LOW_LABEL_MASS}",
         "forced": "bool_or(forced)",
     }
-    if spec.rule.missing_is_no or spec.questions.samples > 1:
+    if spec.rule.missing_is_no or spec.axes.samples > 1:
         flags["missing_answers"] = "bool_or(status <> 'ok')"
     return " || ".join(
         f"CASE WHEN {condition} THEN ['{flag}'] ELSE []::VARCHAR[] END"
@@ -201,11 +190,11 @@ def _flags(spec: VerdictSpec) -> str:
 
 
 def _comparisons(spec: VerdictSpec) -> str:
-    """Columns that follow from the preferences: who wins, and what the order changed."""
+    """Return columns that follow from the preferences: who wins, and what the order changed."""
     names = {name for name, _ in spec.rule.verdict}
     scores = ("c.score_a", "c.score_b") if spec.rule.band == "score" else None
     tie = "c.raw_tie" if "raw_tie" in names else "NULL"
-    won = winner("c.raw_preference", tie, scores, spec.tie_band)
+    won = winner("c.raw_preference", tie, scores, spec.judging.protocol.tie_band)
     deviation, consistent = NO, "NULL::BOOLEAN"
     if "preference_ab" in names:
         deviation = "CASE WHEN c.good THEN c.preference_ab - c.preference_ba END"
@@ -219,11 +208,6 @@ REJECTS_SQL = """
 SELECT shard, "row", pair_id, reason, detail FROM rejects_raw
 UNION ALL
 SELECT shard, "row", pair_id, status, error FROM verdicts WHERE status = 'overlong'"""
-
-
-def sql_text(value: object) -> str:
-    """A SQL string literal."""
-    return "'" + str(value).replace("'", "''") + "'"
 
 
 def _list(texts: Sequence[str]) -> str:

@@ -1,0 +1,64 @@
+"""The commands about the program itself: demo, doctor, version."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from steelyard._version import __version__
+from steelyard.cli.common import (
+    emit,
+    json_option,
+    print_json,
+    quiet_option,
+    run_option,
+    stop_on_signal,
+    wants_json,
+)
+from steelyard.errors import EXIT_ENVIRONMENT
+
+
+@click.command()
+@run_option(
+    "Run directory; a second demo in it reuses the first one's reads.", default=Path("runs/demo")
+)
+@quiet_option
+@json_option
+def demo(run: Path, quiet: bool) -> int:
+    """Judge the built-in sample pairs and show the results.
+
+    The judge is a small model that was installed with Steelyard; no download is needed.
+    """
+    from steelyard.cli.demo import demo_content, run_demo
+    from steelyard.core.progress import Reporter
+
+    show = (lambda _: None) if wants_json() else click.echo
+    with stop_on_signal() as stop:
+        code = run_demo(run, Reporter(quiet=quiet), stop, show)
+    if wants_json():
+        print_json(demo_content(run))
+    return code
+
+
+@click.command()
+@json_option
+def doctor() -> int:
+    """Check this machine, with a remedy for each problem.
+
+    Looks at Python and packages, vLLM, GPUs, disk and memory.
+    """
+    from steelyard.cli.doctor import any_bad, examine, format_findings
+
+    findings = examine()
+    emit(findings, format_findings)
+    return EXIT_ENVIRONMENT if any_bad(findings) else 0
+
+
+@click.command()
+@json_option
+def version() -> None:
+    """Print the version."""
+    versions = {"steelyard": __version__, "python": sys.version.split()[0]}
+    emit(versions, "steelyard {steelyard}".format_map)

@@ -1,0 +1,74 @@
+"""The files that a run judges: opened for a new run, and opened again as they were."""
+
+from __future__ import annotations
+
+from steelyard.core.config import RunConfig
+from steelyard.errors import InputRefused, UsageError
+from steelyard.input import REQUIRED, Limits, ShardSet, open_shards, pair_roles
+from steelyard.plan.spec import JudgingSpec
+from steelyard.store.run_record import ImportedRecord, ImportRecord, RunRecord
+
+
+def open_input(config: RunConfig, spec: JudgingSpec) -> ShardSet:
+    """Open the shards of a config, with the roles that its protocol needs."""
+    known = pair_roles(spec.required_roles, spec.special_roles)
+    return open_shards(config.inputs, config.map, known)
+
+
+def row_limits(config: RunConfig) -> Limits:
+    """Return what a row may hold."""
+    return Limits(row_bytes=config.max_row_bytes, on_bad_row=config.on_bad_row)  # type: ignore[arg-type]
+
+
+def reopen_input(
+    record: RunRecord, *, otherwise: str, effect: str | None = None
+) -> tuple[ShardSet, Limits]:
+    """Open the files of a run again, with its roles and limits, if they are what they were.
+
+    Args:
+        record: of the run.
+        otherwise: what else a user can do than bring the files back.
+        effect: on the run, for errors.
+
+    Raises:
+        UsageError: the tables of an imported run hold no texts.
+        InputRefused: files are missing, or their names, sizes or footers have changed.
+    """
+    try:
+        if isinstance(record, ImportedRecord):
+            shards, limits = _open_tables(record.imported, otherwise), Limits()
+            paths = record.imported.paths or ()
+        else:
+            shards = open_input(record.config, record.spec)
+            limits, paths = Limits(row_bytes=record.config.max_row_bytes), record.config.inputs
+    except InputRefused as refused:
+        cause, place = refused.cause, refused.place
+    else:
+        if shards.fingerprint == record.input.fingerprint:
+            return shards, limits
+        cause, place = _what_changed(record, shards), ", ".join(paths)
+    raise InputRefused(
+        f"the run's shards are not what they were when it was made: {cause}",
+        place=place,
+        effect=effect,
+        remedy=f"put the shards back as they were, or {otherwise}",
+    )
+
+
+def _open_tables(imported: ImportRecord, otherwise: str) -> ShardSet:
+    columns, paths = imported.columns, imported.paths
+    if paths is None or not set(REQUIRED) <= columns.keys():
+        raise UsageError(
+            "the tables of this imported run hold no texts",
+            place=", ".join(imported.tables),
+            remedy=f"import tables that have {', '.join(REQUIRED)}, or {otherwise}",
+        )
+    return open_shards(paths, {name: columns[name] for name in REQUIRED})
+
+
+def _what_changed(record: RunRecord, shards: ShardSet) -> str:
+    planned = set(record.input.shards)
+    here = {source.name for source in shards.sources}
+    kinds = {"missing": planned - here, "new": here - planned}
+    named = [f"{word}: {', '.join(sorted(names)[:3])}" for word, names in kinds.items() if names]
+    return "; ".join(named) or "their sizes or footers have changed"

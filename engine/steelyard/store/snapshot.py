@@ -1,0 +1,54 @@
+"""The state of a run at one moment, which a command takes once and passes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from steelyard.calibrators.calibrator import Calibrator
+from steelyard.store.plan.files import Manifest, read_manifest
+from steelyard.store.reads import journal
+from steelyard.store.run_record import RunRecord, read_record
+from steelyard.store.rundir import RunDir
+from steelyard.store.verdicts.calibration import read_calibration
+
+
+@dataclass(frozen=True, slots=True)
+class RunSnapshot:
+    """A run as it was at one moment: nothing that its writer commits later is in it."""
+
+    run: RunDir
+    record: RunRecord
+    journal: journal.Journal
+    manifest: Manifest | None  # None while there is no plan
+    calibrator: Calibrator | None
+    calibration: str  # digest of the calibrator's file, or "none"
+
+    @classmethod
+    def take(cls, root: Path) -> RunSnapshot:
+        """Read the state of a run.
+
+        Raises:
+            UsageError: this is not a run directory, or a later version made it.
+            IntegrityFault: run.json or the plan's manifest is damaged.
+            CalibratorRefused: the calibrator that was applied to it is damaged.
+        """
+        run = RunDir(root)
+        record = read_record(run)
+        log = journal.load(root)  # before the plan, which is there before any part
+        return cls(run, record, log, read_manifest(run), *read_calibration(run))
+
+    @property
+    def state(self) -> dict[str, str]:
+        """What a hand-off file of this state is built from: committed parts and the calibrator."""
+        parts = self.journal.parts
+        text = "".join(f"{part.name} {part.digest} {part.pairs}\n" for part in parts)
+        digest = xxhash.xxh3_128_hexdigest(text.encode())
+        return {"journal": digest, "calibration": self.calibration}
+
+    @property
+    def part_files(self) -> list[Path]:
+        """Files of the committed parts."""
+        return [self.run.root / part.name for part in self.journal.parts]
