@@ -52,7 +52,7 @@ def run_demo(
     Returns:
         0 when done (two rows are bad on purpose), or `score`'s exit code.
     """
-    data = resources.files("steelyard") / "data" / "demo.parquet"
+    data = resources.files("steelyard.cli") / "data" / "demo.parquet"
     with resources.as_file(data) as shard:
         config = RunConfig(inputs=(str(shard),), judge=("demo",))
         code = score(config, run, reporter, stop)
