@@ -21,7 +21,7 @@ _ROUNDS = 100
 _CLOSE = 1e-11  # of the last step: in log-strength, and Newton's error is about its square
 _HALVINGS = 40
 _LONGEST = 4.0  # step of a round, in log-strength
-_SHORT = 0.25  # below it curvature hardly changes, and a full step never fails to rise
+_SHORT = 0.25  # below it curvature changes little, and a full step never fails to rise
 
 
 class Fit(NamedTuple):

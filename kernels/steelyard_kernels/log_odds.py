@@ -57,20 +57,20 @@ def strengths(
 @kernel
 def _solve_all(rows: Comparisons, ends: Int64, strength: Float64, component: Int64) -> None:
     first, second = rows.first, rows.second
-    place = np.full(len(strength), -1, np.int64)  # of a response among those of its prompt
+    local = np.full(len(strength), -1, np.int64)  # index of a response within its prompt
     for prompt in range(len(ends) - 1):
         start, end = ends[prompt], ends[prompt + 1]
         known = np.empty(2 * (end - start), np.int64)
         count = 0
         for row in range(start, end):
             for response in (first[row], second[row]):
-                if place[response] < 0:
-                    place[response] = count
+                if local[response] < 0:
+                    local[response] = count
                     known[count] = response
                     count += 1
         a, b = np.empty(end - start, np.int64), np.empty(end - start, np.int64)
         for row in range(start, end):
-            a[row - start], b[row - start] = place[first[row]], place[second[row]]
+            a[row - start], b[row - start] = local[first[row]], local[second[row]]
         solution = _solve(a, b, rows.log_odds[start:end], count)
         for row in range(count):
             strength[known[row]] = solution[row]

@@ -23,9 +23,10 @@ from steelyard.calibrators.ties import fit_tie, tie_probability
 from steelyard.evaluation.metrics.bootstrap import evaluate
 from steelyard.evaluation.metrics.pairs import ScoredPairs
 from steelyard.statistics.logistic import log_loss, logit, sigmoid
-from support.trust_data import biased_judge
+from support.trust_data import biased_judge, swapped_reads
 
 FEATURES, GOLD, TRUTH = biased_judge(0)
+SWAPPED = swapped_reads(FEATURES)
 LEARNING = [name for name, method in METHODS.items() if method.learns]
 
 
@@ -42,7 +43,7 @@ def mirrored(gold):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_swapping_the_responses_mirrors_a_fit(name):
-    swapped = fitted(name, FEATURES.swapped(), mirrored(GOLD)).preference(FEATURES.swapped())
+    swapped = fitted(name, SWAPPED, mirrored(GOLD)).preference(SWAPPED)
     # Bins are open on one side, so a score on an edge changes sides: none is on one here.
     assert np.abs(swapped - (1 - fitted(name).preference(FEATURES))).max() < 1e-6
 

@@ -21,6 +21,7 @@ from steelyard.evaluation.judged_pairs import Source, describe_differences
 from steelyard.statistics.logistic import logit, sigmoid
 from steelyard.store.rundir import RunDir
 from support.helpers import pairs_table, program
+from support.trust_data import apply_in_numpy
 
 TEMPERATURE, LENGTH = 2.5, 2.0
 
@@ -108,10 +109,11 @@ def test_verdicts_are_recomputed_and_raw_values_stay(place, run, gold, tmp_path)
         name: ok[name].to_numpy() for name in ("raw_preference", "preference_ab", "preference_ba")
     }
     longer = ok["length_a"].to_numpy().astype(np.float64) - ok["length_b"].to_numpy()
-    wanted = made.apply(Features(*map(logit, raw.values()), longer))
-    assert np.abs(ok["calibrated_preference"].to_numpy() - wanted.preference).max() < 1e-12
-    assert np.abs(ok["calibrated_tie"].to_numpy() - wanted.tie).max() < 1e-12
-    assert ok["trusted"].to_pylist() == wanted.trusted.tolist()
+    reads = Features(*map(logit, raw.values()), longer)
+    preference, tie, trusted = apply_in_numpy(made, reads)
+    assert np.abs(ok["calibrated_preference"].to_numpy() - preference).max() < 1e-12
+    assert np.abs(ok["calibrated_tie"].to_numpy() - tie).max() < 1e-12
+    assert ok["trusted"].to_pylist() == trusted.tolist()
     errors = after.filter(pa.array([one != "ok" for one in after["status"].to_pylist()]))
     assert errors["calibrated_preference"].null_count == errors["trusted"].null_count == len(errors)
     # The hand-off file was compacted from the same definition; without it a query is live.

@@ -230,7 +230,7 @@ def test_a_diagram_is_drawn(name, tmp_path):
 
 def test_a_result_replaces_no_input_and_nothing_else(tmp_path):
     from steelyard.errors import UsageError
-    from steelyard.store.verdicts.calibration import check_out
+    from steelyard.store.durable import check_out
 
     table = tmp_path / "table.parquet"
     table.write_bytes(b"PAR1 and more")

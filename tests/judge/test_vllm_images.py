@@ -17,7 +17,7 @@ from steelyard.judge.model.tokenizer import HFEncoder
 from steelyard.prompts.forms import make_form
 from steelyard.protocols import get_protocol
 from support import tiny, tiny_vision
-from support.helpers import pairs_table, program
+from support.helpers import pairs_table
 from support.pictures import BLUE, GREEN, RED
 
 pytest.importorskip("vllm")
@@ -40,10 +40,14 @@ def shard(tmp_path_factory):
     return path
 
 
-def score(shard, run, judge):
-    """Through the command line, in this process: a process of its own takes 15 seconds longer."""
+def command(shard, run, judge):
+    """The command line in this process: a process of its own takes 15 seconds longer."""
     arguments = ["score", shard, "--run", run, "--judge", judge, "--engine", "dtype=float32"]
-    done = CliRunner().invoke(main, list(map(str, arguments)))
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def score(shard, run, judge):
+    done = command(shard, run, judge)
     assert done.exit_code == 0, done.output
     return steelyard.open_run(run)
 
@@ -106,8 +110,8 @@ def test_rows_without_images_read_as_in_a_run_without(scored, shard, judge, tmp_
 
 def test_a_judge_of_texts_refuses_images(shard, tmp_path):
     blind = tiny.write_model(tmp_path / "blind")
-    refused = program("score", shard, "--run", tmp_path / "run", "--judge", blind)
-    assert refused.returncode == 2
+    refused = command(shard, tmp_path / "run", blind)
+    assert refused.exit_code == 2
     assert "takes text only" in refused.stderr
     assert "--map images=" in refused.stderr
     assert not (tmp_path / "run" / "plan").exists()

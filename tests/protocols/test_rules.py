@@ -8,19 +8,21 @@ import pyarrow as pa
 import pytest
 
 from steelyard.core.schemas import PAIRS, READS
+from steelyard.plan.spec import JudgingSpec
 from steelyard.protocols import get_protocol, protocol_names
 from steelyard.protocols.axes import Criterion, PromptAxes
 from steelyard.protocols.rules import RULES
 from steelyard.store.verdicts.views import VerdictSpec, answers_sql, verdict_sql
 
 
-def spec_of(name, **questions):
+def spec_of(name, tie_band=None, **questions):
     protocol = get_protocol(name)
-    asked = PromptAxes(shows=protocol.shows, **questions)
-    judges = tuple(f"judge {at}" for at in range(asked.judges))
-    protocols = tuple(f"{name} {at}" for at in range(asked.variants))
-    rule = RULES[protocol.combine]
-    return VerdictSpec(judges, protocols, asked, rule, protocol.scale, protocol.tie_band, False)
+    if tie_band is not None:
+        protocol = replace(protocol, tie_band=tie_band)
+    axes = PromptAxes(shows=protocol.shows, **questions)
+    judges = tuple(f"judge {i}" for i in range(axes.judges))
+    variants = tuple(replace(protocol, name=f"{name} {i}") for i in range(axes.variants))
+    return VerdictSpec(JudgingSpec(variants, axes, ()), judges)
 
 
 def read(key, probabilities=None, *, numbers=None, status="ok", **more):
@@ -94,7 +96,7 @@ def test_a_judge_that_always_says_a_is_not_consistent_and_ties():
 
 @pytest.mark.parametrize(("band", "winner"), [(0.0, "a"), (0.05, "a"), (0.11, "tie")])
 def test_a_tie_band_around_one_half(band, winner):
-    spec = replace(spec_of("pairwise"), tie_band=band)
+    spec = spec_of("pairwise", tie_band=band)
     found = verdict(spec, [read(0, [0.6, 0.4]), read(1, [0.4, 0.6])])
     assert found["raw_preference"] == pytest.approx(0.6, abs=1e-12)
     assert found["winner"] == winner
@@ -280,7 +282,7 @@ def test_answers_name_judge_variant_sample_and_order():
     assert [(row["judge"], row["protocol"], row["shown"]) for row in answers] == [
         (judge, variant, shown)
         for judge in spec.judges
-        for variant in spec.protocols
+        for variant in (protocol.name for protocol in spec.judging.protocols)
         for shown in ("ab", "ba")
     ]
 

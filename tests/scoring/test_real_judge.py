@@ -36,7 +36,7 @@ def shard(tmp_path_factory):
 
 
 def score(shard, run, judge, *more, toml="", rc=0):
-    """Through the command line, in this process: a process of its own takes 15 seconds longer."""
+    """The command line in this process: a process of its own takes 15 seconds longer."""
     (run.parent / "c.toml").write_text(toml)
     arguments = [
         "score", shard, "--run", run, "--judge", judge, "--engine", "dtype=float32",

@@ -223,6 +223,7 @@ class TestOverlong:
         assert longest["n"][0].as_py() <= 1499
 
 
+@pytest.mark.slow
 def test_every_bit_flip_is_found_and_only_that_part_is_read_again(tmp_path):
     """At least 500 flips, seeded; each is followed by a resume."""
     shard = write_pairs(tmp_path / "pairs.parquet", 24, width=16)
@@ -372,7 +373,7 @@ def test_ctrl_c_finishes_the_part_and_says_how_to_go_on(tmp_path, shard, run):
     process.send_signal(signal.SIGINT)
     out, words = process.communicate(timeout=60)
     assert process.returncode == EXIT_INTERRUPTED, words
-    assert "ending after the work in hand" in words
+    assert "stopping after the prompts in progress" in words
     assert "stopped" in out
     assert 0 < steelyard.open_run(place).status()["prompts"]["read"] < 240
     assert resume(place, QUIET) == EXIT_DONE
@@ -492,7 +493,7 @@ def test_resume_takes_other_engine_settings(tmp_path, shard):
 
 
 def test_a_lost_journal_costs_no_read(run):
-    """Whole parts without a line are checked and taken in; nothing is read again."""
+    """Whole parts without a line are checked and added; nothing is read again."""
     expected, before = reads(run), steelyard.open_run(run).status()
     times = {path: path.stat().st_mtime_ns for path in (run / "reads").iterdir()}
     (run / "journal.jsonl").unlink()
@@ -504,7 +505,7 @@ def test_a_lost_journal_costs_no_read(run):
             question()
     stream = io.StringIO()
     assert resume(run, Reporter(stream=stream)) == EXIT_DONE
-    assert stream.getvalue().count("checked and taken in") == len(times)
+    assert stream.getvalue().count("checked and added") == len(times)
     assert {path: path.stat().st_mtime_ns for path in (run / "reads").iterdir()} == times
     assert reads(run) == expected
     after = steelyard.open_run(run).status()

@@ -238,7 +238,7 @@ def test_compact_elsewhere_equals_the_one_at_home(run, tmp_path):
 
 def test_compact_replaces_nothing_but_its_own(run, tmp_path):
     (tmp_path / "mine.parquet").write_bytes(b"PAR1 my data")
-    with pytest.raises(UsageError, match="something else has that name"):
+    with pytest.raises(UsageError, match="something else has the name"):
         handoff.compact(take(run), tmp_path / "mine.parquet")
     assert (tmp_path / "mine.parquet").read_bytes() == b"PAR1 my data"
     with pytest.raises(UsageError, match="inside a run directory"):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from steelyard.calibrators.abstention import confidence_of, fit_trust_threshold, thresholds_of
 from steelyard.calibrators.features import Features, Gold
+from steelyard.calibrators.ties import tie_probability
 from steelyard.evaluation.metrics.pairs import ScoredPairs
 from steelyard.statistics.logistic import sigmoid
 
@@ -49,6 +52,29 @@ def judged_pairs(draw, *, instructions=250, each=4):
     return ScoredPairs(
         sigmoid(score), votes.astype(np.float64), groups, None, ab, ba, mass, longer
     )  # fmt: skip
+
+
+def swapped_reads(reads):
+    """The same reads with responses a and b exchanged."""
+    return Features(-reads.score, -reads.score_ba, -reads.score_ab, -reads.longer)
+
+
+def swapped_pairs(pairs):
+    """The same judged pairs with responses a and b exchanged."""
+    return replace(
+        pairs, preference=1 - pairs.preference, votes=pairs.votes[:, [1, 0, 2]],
+        preference_ab=1 - pairs.preference_ba, preference_ba=1 - pairs.preference_ab,
+        longer=-pairs.longer,
+    )  # fmt: skip
+
+
+def apply_in_numpy(calibrator, reads):
+    """Calibrated preference, P(tie) and trust: what `calibrated_sql` says in SQL."""
+    preference = calibrator.curve.preference(reads)
+    threshold = calibrator.selective.threshold
+    trusted = confidence_of(preference) >= (np.inf if threshold is None else threshold)
+    tie = None if calibrator.tie is None else tie_probability(preference, calibrator.tie)
+    return preference, tie, trusted
 
 
 # Gold by how many pairs its instructions have: (usual number of instructions, their sizes).

@@ -49,15 +49,6 @@ class Features:
         columns = (self.score, self.score_ab, self.score_ba, self.longer)
         return Features(*(None if column is None else column[rows] for column in columns))  # type: ignore[arg-type]
 
-    def swapped(self) -> Features:
-        """Return the same pairs with responses a and b exchanged."""
-        return Features(
-            score=-self.score,
-            score_ab=None if self.score_ba is None else -self.score_ba,
-            score_ba=None if self.score_ab is None else -self.score_ab,
-            longer=None if self.longer is None else -self.longer,
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Gold:

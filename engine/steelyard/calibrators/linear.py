@@ -6,8 +6,9 @@ Each term has its NumPy form and its SQL; they agree to 1e-12 (a test proves it)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from steelyard.calibrators.features import Features, logit_sql, number_sql, sigmoid_sql
@@ -76,18 +77,16 @@ TERMS: dict[str, Term] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Linear:
+class Linear(msgspec.Struct, frozen=True, tag_field="kind", tag="linear"):
     """Coefficients by term, with 95% intervals if they were fitted, and the terms' constants."""
 
     coefficients: dict[str, float]
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    constants: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = {}
+    constants: dict[str, float] = {}
 
-    @property
-    def needs(self) -> set[str]:
-        """Fields of Features, besides `score`."""
-        return {need for name in self.coefficients for need in TERMS[name].needs}
+    def __post_init__(self) -> None:
+        if unknown := self.coefficients.keys() - TERMS.keys():
+            raise ValueError(f"unknown term {min(unknown)}")
 
     @property
     def columns(self) -> tuple[str, ...]:

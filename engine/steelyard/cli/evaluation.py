@@ -108,7 +108,8 @@ def fit(run: Path | None, table: Path | None, gold: Path | None, **options: Any)
     """Fit a calibrator to the gold labels of RUN, or of a table given by --from."""
     from steelyard.cli.evaluation_text import format_fit
     from steelyard.evaluation.fit import FitOptions, fit_calibrator
-    from steelyard.store.verdicts.calibration import check_out, save_calibrator
+    from steelyard.store.durable import check_out
+    from steelyard.store.verdicts.calibration import save_calibrator
 
     path = run or table
     if path is None or (run and table):
@@ -143,7 +144,7 @@ def apply(
     The judge is not needed, and raw preferences stay as they are.
     """
     from steelyard.evaluation.apply import apply_calibrator
-    from steelyard.store.verdicts.calibration import check_out
+    from steelyard.store.durable import check_out
 
     if len(paths) != (1 if table else 2):
         raise click.UsageError("give RUN and CALIBRATOR, or --from FILE and CALIBRATOR")

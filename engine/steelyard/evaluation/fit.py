@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from steelyard.calibrators.abstention import (
@@ -95,7 +96,7 @@ def fit_calibrator(
     method, curve, table = _curve(source, mine, theirs, options)
     fitted_on = len(np.unique(theirs.groups))
     if isinstance(curve, Linear) and fitted_on < MIN_FOR_INTERVAL:
-        curve = replace(curve, intervals={})
+        curve = msgspec.structs.replace(curve, intervals={})
     if options.agreement is not None and (warning := cluster_warning(fitted_on)):
         notes.append(f"the half of gold that the curve is fitted on: {warning}")
     if isinstance(curve, Linear) and curve.coefficients.get("logit", 1.0) <= FLATTEST:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def export_dataset(
             **_origin(snapshot),
             "responses": _files(texts.files),
             "evaluations": _files(evaluations),
-            **counts.to_json(),
+            **asdict(counts),
         }
         if out is not None:
             _require_rows(run, content)

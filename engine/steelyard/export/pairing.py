@@ -11,19 +11,6 @@ from steelyard.core.schemas import Bool, Float64, Int64, UInt64
 from steelyard.statistics.logistic import sigmoid
 from steelyard_kernels.log_odds import strengths
 
-# What was chosen: `n` of verdicts, and which side the response is.
-CHOSEN = pa.schema(
-    [
-        ("better", pa.int64()),
-        ("better_is_a", pa.bool_()),
-        ("worse", pa.int64()),
-        ("worse_is_a", pa.bool_()),
-        ("probability", pa.float64()),
-        ("raw", pa.float64()),
-        ("direct", pa.bool_()),
-        ("contradicted", pa.bool_()),
-    ]
-)
 SURE = 1e-6  # margins: preferences are taken as at most 1 - SURE sure, so that they are finite
 RANKED = 1e-12  # the same for ranking, where the surest have to stay distinct
 _EQUAL = 1e-9  # strengths closer than this are a tie
@@ -55,7 +42,7 @@ class Chosen:
     unconnected: int  # verdicts of responses that no chain of verdicts connects to the chosen
 
     def to_table(self, numbers: Int64) -> pa.Table:
-        """Return rows of CHOSEN, with the numbers of verdicts in place of their indices."""
+        """Return one row per pair, with the numbers of verdicts in place of their indices."""
         columns = {
             "better": numbers[self.better],
             "better_is_a": self.better_side == 0,
@@ -66,7 +53,7 @@ class Chosen:
             "direct": self.direct,
             "contradicted": self.contradicted,
         }
-        return pa.table(columns, CHOSEN)
+        return pa.table(columns)
 
 
 def log_odds(preference: Float64, sure: float = SURE) -> Float64:
@@ -87,7 +74,7 @@ def choose(judged: VerdictColumns, against: str) -> Chosen:
         against: "best-worst" or "best-second".
     """
     if not len(judged.instruction):
-        return _NOTHING
+        return NOTHING
     group, ends = _groups(judged.instruction)
     owner, first, second = _responses(group, judged)
     strength, component = strengths(
@@ -184,4 +171,4 @@ def _gap(strength: Float64, best: Int64, other: Int64) -> Float64:
 
 
 _NONE, _NO = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
-_NOTHING = Chosen(_NONE, _NONE, _NONE, _NONE, np.zeros(0), np.zeros(0), _NO, _NO, 0)
+NOTHING = Chosen(_NONE, _NONE, _NONE, _NONE, np.zeros(0), np.zeros(0), _NO, _NO, 0)

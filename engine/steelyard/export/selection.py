@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,7 @@ from steelyard.core.schemas import Int64
 from steelyard.errors import EnvironmentFault, IntegrityFault, UsageError
 from steelyard.export import filters, items
 from steelyard.export.options import ExportOptions
-from steelyard.export.pairing import CHOSEN, VerdictColumns, choose
+from steelyard.export.pairing import NOTHING, VerdictColumns, choose
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import MACHINE_FAULTS, Connection, one_row, open_scratch, refusing
 from steelyard.store.verdicts.database import open_sql
@@ -69,10 +68,6 @@ class Counts:
     exported: int = 0  # verdicts
     rows: dict[str, int] = field(default_factory=dict)  # split -> rows
     instructions: dict[str, int] = field(default_factory=dict)  # split -> distinct instructions
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +208,7 @@ class Selection:
 
     def _choose(self, selection: str) -> None:
         """Create `pairs` with one pair per instruction; other verdicts are not selected."""
-        self.create("chosen", CHOSEN.empty_table())
+        self.create("chosen", NOTHING.to_table(np.zeros(0, dtype=np.int64)))
         unconnected = 0
         for rows in self._by_instruction():
             columns = [rows[name].to_numpy() for name in rows.column_names[1:]]

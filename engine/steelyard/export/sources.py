@@ -39,20 +39,10 @@ SELECT i.*, t.instruction AS text, t.system, t.reference, t.turns, t.response AS
 FROM items i JOIN texts t ON t.ref = i.ref LEFT JOIN texts s ON s.ref = i.second_ref
 WHERE NOT i.direct ORDER BY i.ref, i.item"""
 
-# Features of responses from files; PAIR_TEXTS without the pair.
-_RESPONSES = pa.schema(
-    [
-        ("ref", pa.int64()),
-        ("instruction_id", pa.uint64()),
-        ("model", pa.string()),
-        ("instruction", pa.uint64()),
-        ("cluster_leader", pa.uint64()),
-        ("split_hash", pa.float64()),
-        ("response", pa.uint64()),
-        ("length", pa.int64()),
-        ("problem", pa.string()),
-    ]
-)
+# Features of responses from files, as PAIR_TEXTS has them of pairs.
+_RESPONSES = """
+CREATE TABLE responses (ref BIGINT, instruction_id UBIGINT, model VARCHAR, instruction UBIGINT,
+  cluster_leader UBIGINT, split_hash DOUBLE, response UBIGINT, length BIGINT, problem VARCHAR)"""
 _JOIN_RESPONSES = """
 INSERT INTO pair_texts
 WITH r AS (SELECT * FROM responses QUALIFY
@@ -173,7 +163,7 @@ class ResponseSource(TextSource):
             InputRefused: a model has two responses to one instruction.
         """
         selection.create("texts", _RESPONSE_TEXTS.empty_table())
-        selection.create("responses", _RESPONSES.empty_table())
+        selection.execute(_RESPONSES)
         base = 0
         for table in stream_responses(self._shards):
             rows = pa.record_batch({k: table[k].combine_chunks() for k in table.column_names})
@@ -198,7 +188,7 @@ class ResponseSource(TextSource):
                 "length": pc.utf8_length(response).cast(pa.int64()),
                 "problem": _first_reason(problems, len(rows)),
             }
-            selection.insert("responses", pa.table(columns, _RESPONSES))
+            selection.insert("responses", pa.table(columns))
             _keep(selection, refs, rows, rows["response"])
         self._refuse_several(selection)
         selection.execute(_JOIN_RESPONSES)

@@ -6,7 +6,7 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -38,10 +38,11 @@ def load_protocol(path: Path) -> Protocol:
     if values.get("answer", "label") == "label":
         values = {"max_tokens": 1} | values
     try:
-        protocol = msgspec.convert({**values, "name": path.stem, "place": str(path)}, Protocol)
+        given = msgspec.convert({**values, "name": path.stem, "place": str(path)}, Protocol)
     except msgspec.ValidationError as error:
         cause = f"a value is wrong: {escape(error, 200)}"
         raise _wrong(path, cause, "see docs/protocols.md for all keys") from None
+    protocol = replace(given)  # msgspec sets given fields only, and run.json holds all
     _check(protocol, path)
     return protocol
 

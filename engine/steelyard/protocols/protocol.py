@@ -105,9 +105,10 @@ class Example:
 class Protocol:
     """A way of judging; each field is a key of a protocol file (docs/protocols.md).
 
+    run.json holds the fields in this order.
+
     Attributes:
         name: what users call it.
-        place: the file.
         about: description in one line.
         source: who defined it.
         shows: "pair": prompts in both orders. "response": one prompt per response.
@@ -125,10 +126,10 @@ class Protocol:
         samples: how often each prompt is asked.
         temperature: 0: the likeliest text.
         tie_band: sides that differ by no more are a tie (`rules.winner`).
+        place: the file.
     """
 
     name: str
-    place: str
     about: str = ""
     source: str = ""
     shows: Literal["pair", "response"] = "pair"
@@ -146,6 +147,7 @@ class Protocol:
     samples: Annotated[int, Meta(ge=1, le=100)] = 1
     temperature: Annotated[float, Meta(ge=0, le=_LARGEST)] = 0.0
     tie_band: Annotated[float, Meta(ge=0, le=_LARGEST)] = 0.0
+    place: str = ""
 
     @cached_property
     def names(self) -> frozenset[str]:

@@ -15,7 +15,7 @@ from steelyard.statistics.clusters import Codes
 from steelyard.statistics.logistic import sigmoid
 from steelyard.statistics.means import Mean, decided, mean
 
-LONGER_BY = 30  # characters: lengths that differ by less are alike
+LONGER_BY = 30  # characters: lengths that differ by less count as equal
 LOW_MASS = 0.5
 _FAMILY = re.compile(r"[A-Za-z]+")
 

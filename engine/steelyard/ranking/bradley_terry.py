@@ -11,7 +11,7 @@ import numpy as np
 from steelyard.core.schemas import Float64
 from steelyard.errors import InputRefused, SteelyardError, UsageError, escape
 from steelyard.ranking.connectivity import connectivity_warnings
-from steelyard.ranking.tournament import NOTHING, Tournament, alike
+from steelyard.ranking.tournament import NOTHING, Tournament, similar_names
 from steelyard.statistics.clusters import cluster_warning
 from steelyard_kernels import links
 from steelyard_kernels.bradley_terry import Fit, solve
@@ -128,11 +128,10 @@ def _position(contest: Tournament, anchor: str | None) -> int | None:
     if anchor is None:
         return None
     if anchor not in contest.competitors:
-        near = alike(anchor, contest.competitors)
         raise UsageError(
             f"there is no competitor {escape(anchor)}",
             place="--anchor",
-            remedy=f"choose one, such as {', '.join(map(escape, near))}",
+            remedy=f"choose one, such as {similar_names(anchor, contest.competitors)}",
         )
     return contest.competitors.index(anchor)
 

@@ -145,11 +145,6 @@ def relative_difference(a: Float64, b: Float64) -> Float64:
     return np.asarray((a - b) / np.where(total > 0, total, 1))
 
 
-def published_win_rate(intercept: float, slope: float, difficulty: Float64) -> float:
-    """Return the mean over instructions of a published fit at equal length, in [0, 1]."""
-    return float(sigmoid(intercept + slope * difficulty).mean())
-
-
 def learned_difficulty(preference: Float64, competitor: Codes, cluster: Codes) -> Float64 | None:
     """Return how often others beat the baseline on each row's instruction, in log-odds.
 

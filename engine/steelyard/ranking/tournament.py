@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steelyard.core.schemas import Bool, Float64
-from steelyard.errors import InputRefused
+from steelyard.errors import InputRefused, escape
 from steelyard_kernels.comparisons import Rows, pair_sums, rows_of
 
 Int32 = npt.NDArray[np.int32]
@@ -94,11 +94,11 @@ def tournament(table: pa.Table) -> Tournament:
     )
 
 
-def alike(name: str, names: Sequence[str]) -> list[str]:
-    """Return up to three of the names that are most similar to this name, ignoring case."""
+def similar_names(name: str, names: Sequence[str]) -> str:
+    """List up to three of the names that are most similar to this name, ignoring case."""
     by_lower = {known.lower(): known for known in reversed(names)}
-    near = get_close_matches(name.lower(), by_lower, n=3)
-    return [by_lower[lower] for lower in near] or list(names[:3])
+    near = [by_lower[lower] for lower in get_close_matches(name.lower(), by_lower, n=3)]
+    return ", ".join(map(escape, near or names[:3]))
 
 
 def numbers(column: pa.ChunkedArray) -> Float64:

@@ -23,7 +23,7 @@ from steelyard.ranking.report import (
     standard_error_or_none,
 )
 from steelyard.ranking.style import FEATURES, read_with_style
-from steelyard.ranking.tournament import NOTHING, alike, numbers
+from steelyard.ranking.tournament import NOTHING, numbers, similar_names
 from steelyard.ranking.win_rates import BaselineComparisons, WinRate, sort_key, win_rates
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL, cluster_warning
 
@@ -130,11 +130,10 @@ def _against(table: pa.Table, baseline: str) -> tuple[pa.Table, Bool]:
     if not pc.any(rows).as_py():
         names = sorted({*pc.unique(table["model_a"]).to_pylist(),
                         *pc.unique(table["model_b"]).to_pylist()})  # fmt: skip
-        near = alike(baseline, names)
         raise UsageError(
             f"no comparison involves {escape(baseline)}",
             place="--baseline",
-            remedy=f"choose a competitor, such as {', '.join(map(escape, near))}",
+            remedy=f"choose a competitor, such as {similar_names(baseline, names)}",
         )
     return table.filter(rows), pc.and_(first, second).filter(rows).to_numpy()
 

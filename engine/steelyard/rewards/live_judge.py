@@ -47,7 +47,7 @@ class LiveJudge:
             self.name = self._judge.card.name
             self._key_spec = KeySpec.of(spec, [prepared.forms])
             self._maker = prepared.maker()
-            self._verdict_spec = VerdictSpec.of(spec, [self.name], metadata=False)
+            self._verdict_spec = VerdictSpec(spec, [self.name])
             self._start()
             self._opened, self._closed = stack.pop_all(), False
 

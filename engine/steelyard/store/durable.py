@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from steelyard.errors import DiskFull, EnvironmentFault
+from steelyard.errors import DiskFull, EnvironmentFault, UsageError
 
 TEMPORARY = ".tmp"
 PARQUET = {"compression": "zstd", "compression_level": 1, "write_page_checksum": True}
@@ -57,6 +57,35 @@ def writing(
             effect=effect,
             remedy=f"check the path, its permissions and the disk, then {again}",
         ) from error
+
+
+def check_out(out: Path, begins: bytes, read: Iterable[Path | None] = (), skip: int = 0) -> None:
+    """Check that a result replaces nothing but an earlier result of its kind.
+
+    Args:
+        out: the file to write.
+        begins: how a file of its kind begins, after `skip` bytes.
+        read: files that the result is made of.
+        skip: bytes before `begins`.
+
+    Raises:
+        UsageError: it would replace something else.
+    """
+    if not out.parent.is_dir():
+        problem = "the folder for the result does not exist"
+    elif out.resolve() in {path.resolve() for path in read if path is not None}:
+        problem = "the result would replace one of the inputs"
+    elif out.exists() and (not out.is_file() or not _begins(out, begins, skip)):
+        problem = "something else has the name of the result"
+    else:
+        return
+    remedy = "name another file with --out"
+    raise UsageError(problem, place=str(out), effect="nothing was written", remedy=remedy)
+
+
+def _begins(path: Path, begins: bytes, skip: int) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(skip + len(begins))[skip:] == begins
 
 
 def sync(path: Path) -> None:

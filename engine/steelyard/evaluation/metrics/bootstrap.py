@@ -84,7 +84,7 @@ def resample(judged: ScoredPairs, *, band: float, replicates: int, seed: int) ->
         judged: the pairs, n > 0.
         band: preferences this near to one half are ties.
         replicates: of the bootstrap; below MIN_REPLICATES: no intervals.
-        seed: of the bootstrap; the same pairs are resampled alike with the same seed.
+        seed: of the bootstrap; the same seed resamples the same pairs in the same way.
     """
     names, groups = np.unique(judged.groups, return_inverse=True)
     merged, count = merged_groups(groups.astype(np.int64), len(names), seed)

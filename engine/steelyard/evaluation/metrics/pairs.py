@@ -44,17 +44,6 @@ class ScoredPairs:
         taken: dict[str, Any] = {name: old if old is None else old[rows] for name, old in columns}
         return replace(self, **taken)
 
-    def swapped(self) -> ScoredPairs:
-        """Return the same pairs with responses a and b exchanged."""
-        return replace(
-            self,
-            preference=1 - self.preference,
-            votes=self.votes[:, [B, A, TIE]],
-            preference_ab=None if self.preference_ba is None else 1 - self.preference_ba,
-            preference_ba=None if self.preference_ab is None else 1 - self.preference_ab,
-            longer=None if self.longer is None else -self.longer,
-        )
-
     def shares(self) -> Float64:
         """Return the distribution of votes, n x 3."""
         return np.asarray(self.votes / self.votes.sum(axis=1, keepdims=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -48,30 +48,6 @@ def _read(path: Path) -> bytes:
 def save_calibrator(path: Path, calibrator: Calibrator) -> None:
     """Write a calibrator's file, whole or not at all."""
     write_text(path, calibrator.to_json())
-
-
-def check_out(out: Path, begins: bytes, read: Iterable[Path | None]) -> None:
-    """Check that a result replaces nothing but an earlier result of its kind.
-
-    Args:
-        out: the file to write.
-        begins: first bytes of a file of its kind.
-        read: files that the result is made of.
-
-    Raises:
-        UsageError: it would replace something else.
-    """
-    inputs = {path.resolve() for path in read if path is not None}
-    if not out.parent.is_dir():
-        problem = "the folder for --out does not exist"
-    elif out.resolve() in inputs:
-        problem = "--out is one of the inputs"
-    elif out.exists() and (not out.is_file() or out.read_bytes()[: len(begins)] != begins):
-        problem = "something else has the name given with --out"
-    else:
-        return
-    remedy = "name another file with --out"
-    raise UsageError(problem, place=str(out), effect="nothing was written", remedy=remedy)
 
 
 def shown_calibrator(path: Path) -> Calibrator:

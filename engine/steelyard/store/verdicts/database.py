@@ -149,9 +149,9 @@ def built_from(connection: Connection) -> dict[str, str]:
 
 def verdict_spec(snapshot: RunSnapshot, record: ScoredRecord) -> VerdictSpec:
     """Return what the views depend on."""
-    metadata = bool(snapshot.manifest and snapshot.manifest.metadata)
     judges = [judge.name for judge in record.judges]
-    return VerdictSpec.of(record.spec, judges, metadata=metadata, calibrator=snapshot.calibrator)
+    metadata = bool(snapshot.manifest and snapshot.manifest.metadata)
+    return VerdictSpec(record.spec, judges, metadata, snapshot.calibrator)
 
 
 def _open_views(snapshot: RunSnapshot) -> Connection:

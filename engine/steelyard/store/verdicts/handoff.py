@@ -11,7 +11,7 @@ from pathlib import Path
 
 from steelyard.calibrators.calibrator import Calibrator, calibrated_sql
 from steelyard.errors import IntegrityFault, UsageError
-from steelyard.store.durable import TEMPORARY, publish, writing
+from steelyard.store.durable import TEMPORARY, check_out, publish, writing
 from steelyard.store.plan.files import Manifest, load_manifest
 from steelyard.store.reads import journal
 from steelyard.store.run_record import ImportRecord, ScoredRecord
@@ -39,7 +39,7 @@ from steelyard.store.verdicts.views import REJECTS_SQL, VerdictSpec, answers_sql
 # The oldest DuckDB that has to read the hand-off file.
 STORAGE_VERSION = "v1.5.0"
 PROMPTS_AT_ONCE = 1_000_000  # whose join and sort fit into DuckDB's memory
-DUCKDB_MAGIC = b"DUCK"  # at byte 8 of its files
+DUCKDB_MAGIC, DUCKDB_MAGIC_OFFSET = b"DUCK", 8  # in its files
 
 
 def compact(snapshot: RunSnapshot, out: Path | None = None) -> dict[str, int]:
@@ -63,7 +63,15 @@ def compact(snapshot: RunSnapshot, out: Path | None = None) -> dict[str, int]:
     else:
         write = partial(_write_imported, snapshot, record.imported)
     target = out or snapshot.run.database
-    _check_target(snapshot.run, target)
+    elsewhere = target.absolute() != snapshot.run.database.absolute()
+    if elsewhere and (target.parent / "run.json").exists():
+        raise UsageError(
+            "that is inside a run directory",
+            place=str(target),
+            effect="nothing was written",
+            remedy="name another file with --out",
+        )
+    check_out(target, DUCKDB_MAGIC, skip=DUCKDB_MAGIC_OFFSET)
     with _replacing(target) as temporary:
         return write(temporary)
 
@@ -79,36 +87,6 @@ def _replacing(target: Path) -> Iterator[Path]:
     finally:
         for path in (temporary, temporary.with_name(temporary.name + ".wal")):
             path.unlink(missing_ok=True)
-
-
-def _check_target(run: RunDir, target: Path) -> None:
-    """Check that nothing but an earlier database of ours would be replaced.
-
-    Raises:
-        UsageError: it would, or there is no such folder.
-    """
-    elsewhere = target.absolute() != run.database.absolute()
-    if not target.parent.is_dir():
-        problem = "the folder for the database does not exist"
-    elif elsewhere and (target.parent / run.record_file.name).exists():
-        problem = "that is inside a run directory"
-    elif target.exists() and not _is_ours(target):
-        problem = "something else has that name"
-    else:
-        return
-    raise UsageError(
-        problem,
-        place=str(target),
-        effect="nothing was written",
-        remedy="name another file with --out",
-    )
-
-
-def _is_ours(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        return stream.read(12)[8:] == DUCKDB_MAGIC
 
 
 def ensure_current(run: RunDir) -> None:

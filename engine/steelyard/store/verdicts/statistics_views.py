@@ -9,49 +9,20 @@ from steelyard.statistics.clusters import MIN_FOR_INTERVAL
 from steelyard.store.sql import Connection
 
 LONGER_BY = (31, 101, 301, 1001)  # characters: where the bands of `length_bias` begin
-
-
 # What is independent. Where an import names no instruction, votes on one pair belong together.
 CLUSTER = "coalesce(instruction_id, hash(pair_id))"
-
-
-def create_statistics(connection: Connection, instruction: str = CLUSTER) -> None:
-    """Create the views on a connection that has `verdicts`.
-
-    Args:
-        connection: a DuckDB connection.
-        instruction: SQL of what is independent, over the columns of verdicts.
-    """
-    for name, query in statistics_sql(instruction).items():
-        connection.execute(f"CREATE VIEW {name} AS {query}")
-
-
-def statistics_sql(instruction: str = CLUSTER) -> dict[str, str]:
-    """Return the query of each view."""
-    sides = f"""
+_SIDES = f"""
 sides AS (
   SELECT model_a AS competitor, model_b AS opponent, raw_preference AS win,
-    {instruction} AS instruction
+    {CLUSTER} AS instruction
   FROM verdicts WHERE raw_preference IS NOT NULL AND model_a <> model_b
   UNION ALL
-  SELECT model_b, model_a, 1 - raw_preference, {instruction}
+  SELECT model_b, model_a, 1 - raw_preference, {CLUSTER}
   FROM verdicts WHERE raw_preference IS NOT NULL AND model_a <> model_b
 )"""  # noqa: S608 - our own text
-    return {
-        "leaderboard": _leaderboard(sides),
-        "win_matrix": f"""
-WITH {sides}
-SELECT competitor, opponent, count(*) AS comparisons, avg(win) AS win_rate
-FROM sides GROUP BY ALL ORDER BY competitor, opponent""",  # noqa: S608
-        "position_bias": POSITION_BIAS,
-        "length_bias": _length_bias(),
-    }
-
-
-def _leaderboard(sides: str) -> str:
-    """Return the leaderboard, with standard errors of `statistics.means`, null for fewer than 5."""
-    return f"""
-WITH {sides}, means AS (
+# Standard errors are those of `statistics.means`, null for fewer than 5 instructions.
+_LEADERBOARD = f"""
+WITH {_SIDES}, means AS (
   SELECT competitor, count(*) AS comparisons, avg(win) AS win_rate,
     avg(CASE WHEN win > 0.5 THEN 1 WHEN win < 0.5 THEN 0 ELSE 0.5 END) AS discrete_win_rate
   FROM sides GROUP BY competitor
@@ -75,6 +46,25 @@ SELECT rank() OVER (ORDER BY average_win_rate DESC) AS rank, competitor, average
   comparisons, instructions, opponents
 FROM means JOIN errors USING (competitor) JOIN averages USING (competitor)
 ORDER BY rank, competitor"""  # noqa: S608 - our own text
+
+
+def create_statistics(connection: Connection) -> None:
+    """Create the views on a connection that has `verdicts`."""
+    for name, query in statistics_sql().items():
+        connection.execute(f"CREATE VIEW {name} AS {query}")
+
+
+def statistics_sql() -> dict[str, str]:
+    """Return the query of each view."""
+    return {
+        "leaderboard": _LEADERBOARD,
+        "win_matrix": f"""
+WITH {_SIDES}
+SELECT competitor, opponent, count(*) AS comparisons, avg(win) AS win_rate
+FROM sides GROUP BY ALL ORDER BY competitor, opponent""",  # noqa: S608
+        "position_bias": POSITION_BIAS,
+        "length_bias": _length_bias(),
+    }
 
 
 POSITION_BIAS = """

@@ -21,37 +21,22 @@ NO = "NULL::DOUBLE"
 
 @dataclass(frozen=True, slots=True)
 class VerdictSpec:
-    """What the views have to know of a run."""
+    """What the views depend on."""
 
-    judges: tuple[str, ...]
-    protocols: tuple[str, ...]
-    axes: PromptAxes
-    rule: Rule
-    scale: tuple[float, ...]
-    tie_band: float
-    metadata: bool  # whether the pairs have columns without a role
+    judging: JudgingSpec
+    judges: Sequence[str]  # names
+    metadata: bool = False  # whether the pairs have columns without a role
     calibrator: Calibrator | None = None
 
-    @classmethod
-    def of(
-        cls,
-        spec: JudgingSpec,
-        judges: Sequence[str],
-        *,
-        metadata: bool,
-        calibrator: Calibrator | None = None,
-    ) -> VerdictSpec:
-        """Return what the views have to know of what these judges were asked."""
-        return cls(
-            judges=tuple(judges),
-            protocols=tuple(protocol.name for protocol in spec.protocols),
-            axes=spec.axes,
-            rule=RULES[spec.protocol.combine],
-            scale=spec.protocol.scale,
-            tie_band=spec.protocol.tie_band,
-            metadata=metadata,
-            calibrator=calibrator,
-        )
+    @property
+    def axes(self) -> PromptAxes:
+        """In what a pair's prompts differ."""
+        return self.judging.axes
+
+    @property
+    def rule(self) -> Rule:
+        """How a pair's reads are combined."""
+        return RULES[self.judging.protocol.combine]
 
 
 # The calibrated columns of a run to which no calibrator was applied.
@@ -102,7 +87,7 @@ WITH asked AS (
 )
 SELECT p.pair_id, p.shard, p."row", p.instruction_id, p.category, p.model_a, p.model_b,
   {sql_text(" + ".join(spec.judges))} AS judge,
-  {sql_text(" + ".join(spec.protocols))} AS protocol,
+  {sql_text(spec.judging.name)} AS protocol,
   {numbers},
   {_comparisons(spec)},
   c.label_mass_ab, c.label_mass_ba, c.flags,
@@ -119,6 +104,7 @@ def answers_sql(spec: VerdictSpec) -> str:
     """Return the view `answers` over `verdicts` and `reads`: one row per prompt of a verdict."""
     values = "".join(f"{name}, " for name, _ in spec.rule.answer)
     first, other = spec.axes.orders
+    variants = [protocol.name for protocol in spec.judging.protocols]
     return f"""
 WITH asked AS (
   {_asked_sql(spec, "verdicts", ("pair_id", "shard", '"row"'))}
@@ -126,7 +112,7 @@ WITH asked AS (
   {_answered_sql(spec, ("a.pair_id", "a.shard", 'a."row"'), "reads")}
 )
 SELECT pair_id, shard, "row", {_list(spec.judges)}[judge + 1] AS judge,
-  {_list(spec.protocols)}[variant + 1] AS protocol, criterion, weight, sample,
+  {_list(variants)}[variant + 1] AS protocol, criterion, weight, sample,
   CASE WHEN swapped THEN '{other}' ELSE '{first}' END AS shown,
   {values}status, error, label_logprobs, label_mass, output, numbers, forced, prompt_key
 FROM answered"""  # noqa: S608 - our own text
@@ -162,7 +148,8 @@ def _asked_sql(spec: VerdictSpec, source: str, columns: Sequence[str]) -> str:
 def _answered_sql(spec: VerdictSpec, columns: Sequence[str], reads: str) -> str:
     """Join `asked` to the reads, with the rule's values."""
     rule = spec.rule
-    scale = f", [{', '.join(f'{value!r}::DOUBLE' for value in spec.scale)}] AS scale"
+    options = ", ".join(f"{value!r}::DOUBLE" for value in spec.judging.protocol.scale)
+    scale = f", [{options}] AS scale" if options else ""
     missing = ", 0)" if rule.missing_is_no else ")"
     values = ", ".join(
         f"coalesce(CASE WHEN status = 'ok' THEN {sql} END{missing} AS {name}"
@@ -170,7 +157,7 @@ def _answered_sql(spec: VerdictSpec, columns: Sequence[str], reads: str) -> str:
     )
     return f"""SELECT *, {values} FROM (
     SELECT {", ".join(columns)}, a.swapped, a.sample, a.criterion, a.weight, a.variant, a.judge,
-      a.question, r.*{scale if spec.scale else ""}
+      a.question, r.*{scale}
     FROM asked a JOIN {reads} r ON a.prompt_key = r.prompt_key
   )"""  # noqa: S608 - our own text
 
@@ -207,7 +194,7 @@ def _comparisons(spec: VerdictSpec) -> str:
     names = {name for name, _ in spec.rule.verdict}
     scores = ("c.score_a", "c.score_b") if spec.rule.band == "score" else None
     tie = "c.raw_tie" if "raw_tie" in names else "NULL"
-    won = winner("c.raw_preference", tie, scores, spec.tie_band)
+    won = winner("c.raw_preference", tie, scores, spec.judging.protocol.tie_band)
     deviation, consistent = NO, "NULL::BOOLEAN"
     if "preference_ab" in names:
         deviation = "CASE WHEN c.good THEN c.preference_ab - c.preference_ba END"
