@@ -63,11 +63,10 @@ from steelyard.scoring.feed import feed
 from steelyard.plan.spec import KeySpec
 from steelyard.prompts.judging import resolve_spec
 from steelyard.prompts.prepared import open_judges
-from steelyard.scoring.cache_oracle import BlockOracle
 from steelyard.scoring.planner import write_plan
 from steelyard.store.run_input import open_input, row_limits
 from steelyard.store.rundir import RunDir
-from steelyard.scoring.tally import Tally
+from steelyard.scoring.tally import BlockOracle, Tally
 from steelyard.scoring.shard_texts import open_texts
 from steelyard.core.work import CacheShape
 config = RunConfig(inputs=(sys.argv[1],), judge=(sys.argv[3],))

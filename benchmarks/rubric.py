@@ -21,7 +21,7 @@ from harness.tools import Job, Outcome
 from steelyard.core.batches import Workload
 from steelyard.judge import open_judge
 from steelyard.judge.base import JudgeSpec
-from steelyard.scoring.cache_oracle import BlockOracle
+from steelyard.scoring.tally import BlockOracle
 
 
 def staged(job: Job) -> Outcome:

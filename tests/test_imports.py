@@ -118,9 +118,9 @@ def wrong_direction(found):
         allowed = target in DOOR_MAY_IMPORT
         return None if allowed else f"{found}; the package itself imports only its API"
     for name in (source, target):
-        if name not in ORDER and name != "data":
+        if name not in ORDER:
             return f"{found}; {name} has no position in ORDER"
-    if source == "data" or ORDER.index(target) < ORDER.index(source):
+    if ORDER.index(target) < ORDER.index(source):
         return None
     return f"{found}; {source} comes before {target}"
 
@@ -164,7 +164,7 @@ def connects_to_duckdb(source):
 
 
 def test_every_package_has_a_position():
-    packages = {package_of(module) for module, _, _ in modules()} - {"", "data"}
+    packages = {package_of(module) for module, _, _ in modules()} - {""}
     assert packages == set(ORDER)
 
 
@@ -198,7 +198,7 @@ def test_no_circles_between_modules_of_a_package():
 
 def test_few_entries_at_the_top():
     entries = [p for p in (ROOT / "engine/steelyard").iterdir() if p.name != "__pycache__"]
-    assert len(entries) <= 23, "22 entries and py.typed"
+    assert len(entries) <= 22
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def ask_oracle(config: Any, prompts: Iterable[Sequence[int]]) -> int:
     """Return the tokens that an engine like this should compute of prompts in this order."""
     from steelyard.core.batches import TokenRows
     from steelyard.judge.vllm.requests import cache_shape
-    from steelyard.scoring.cache_oracle import BlockOracle
+    from steelyard.scoring.tally import BlockOracle
 
     rows = TokenRows.of(list(prompts))
     return int(BlockOracle(cache_shape(config)).computed(rows, len(rows)).sum())

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from steelyard.data.make_demo import SOURCE, SWAPPED_GOLD, TARGET, demo_table
+from steelyard.cli.data.make_demo import SOURCE, SWAPPED_GOLD, TARGET, demo_table
 
 TEXTS = ("instruction", "response_a", "response_b")
 

@@ -37,7 +37,7 @@ def test_wrong_values_are_refused(values):
     assert next(iter(values)) in refused(**values)
 
 
-def test_broken_toml_is_told(tmp_path):
+def test_broken_toml_is_refused(tmp_path):
     (tmp_path / "c.toml").write_text("judge = ")
     with pytest.raises(UsageError, match=r"cannot be read"):
         load_toml(tmp_path / "c.toml")

@@ -39,7 +39,7 @@ def test_template_that_loses_the_user_is_refused(tmp_path):
         chat(tmp_path, "{{ messages|length }}").render(MESSAGES)
 
 
-def test_dates_stand_still(tmp_path):
+def test_dates_never_change(tmp_path):
     template = TURNS + "{{ strftime_now('%Y-%m-%d') }} {{ date_string }}"
     assert chat(tmp_path, template).render(MESSAGES).endswith("2024-07-26 26 Jul 2024")
 

@@ -50,7 +50,7 @@ class StandIn:
         )
 
 
-def beside(fast):
+def paired(fast):
     slow = StandIn()
     return AcceleratedTokens(fast, slow, "stand-in 1.0", "a judge"), slow
 
@@ -99,7 +99,7 @@ def test_real_texts_with_the_embedded_judge():
     assert encoder._fast._trusted > len(texts) / 2
 
 
-def test_it_has_no_threads_of_its_own(tmp_path, monkeypatch):
+def test_it_starts_no_threads(tmp_path, monkeypatch):
     pytest.importorskip("fastokens")
     encoder = HFEncoder(tiny.write_tokenizer(tmp_path, tiny.byte_level()))
     encoder.encode_data(["a text of some length " * 200] * 600)
@@ -110,7 +110,7 @@ def test_it_has_no_threads_of_its_own(tmp_path, monkeypatch):
 
 def test_letters_that_fold_into_others_are_never_trusted():
     """One such letter alone is no trouble, and proves nothing: after an apostrophe it is."""
-    encoder, _ = beside(StandIn(wrong=lambda text: "'\u017f" in text))
+    encoder, _ = paired(StandIn(wrong=lambda text: "'\u017f" in text))
     for texts in (["it's and"], ["it's"] * 3, ["\u017f and it's"] * 3, ["it'\u017f"] * 300):
         same(encoder.encode(texts), texts)
     assert encoder.active
@@ -148,7 +148,7 @@ def test_a_control_token_is_caught_whoever_makes_it(tmp_path):
 
 def test_right_from_the_first_texts_it_is_used():
     fast = StandIn()
-    both, slow = beside(fast)
+    both, slow = paired(fast)
     texts = [f"text {i} of many" for i in range(20 * SLICE_TEXTS)]
     same(both.encode(texts), texts)
     assert both.active
@@ -157,7 +157,7 @@ def test_right_from_the_first_texts_it_is_used():
 
 def test_wrong_in_the_first_texts_it_is_dropped():
     fast = StandIn(wrong=lambda text: text.endswith("7"))
-    both, _ = beside(fast)
+    both, _ = paired(fast)
     texts = [f"text {i}" for i in range(3 * SLICE_TEXTS)]
     same(both.encode(texts), texts)
     assert not both.active
@@ -169,7 +169,7 @@ def test_wrong_in_the_first_texts_it_is_dropped():
 def test_wrong_later_the_run_stops():
     """By a check of a sample: ids of it were given out, so nobody knows which were wrong."""
     late = [False]
-    both, _ = beside(StandIn(wrong=lambda text: late[0]))
+    both, _ = paired(StandIn(wrong=lambda text: late[0]))
     texts = [f"text {i}" for i in range(3 * SLICE_TEXTS)]
     same(both.encode(texts), texts)
     late[0] = True
@@ -180,7 +180,7 @@ def test_wrong_later_the_run_stops():
 
 
 def test_a_new_character_is_never_left_to_it():
-    both, _ = beside(StandIn(wrong=lambda text: "ſ" in text, raises=lambda text: "☃" in text))
+    both, _ = paired(StandIn(wrong=lambda text: "ſ" in text, raises=lambda text: "☃" in text))
     plain = [f"text {i}" for i in range(2 * SLICE_TEXTS)]
     texts = [*plain, "ſ", "text ſ", "☃", "text ☃", "ſ☃", *plain, "ſ", "☃"]
     same(both.encode(texts), texts)
@@ -189,7 +189,7 @@ def test_a_new_character_is_never_left_to_it():
 
 
 def test_a_new_character_excuses_no_proven_ones():
-    both, _ = beside(StandIn(wrong=lambda text: "</s" in text))
+    both, _ = paired(StandIn(wrong=lambda text: "</s" in text))
     plain = [f"texts {i} </" for i in range(2 * SLICE_TEXTS)]
     same(both.encode([*plain, "text", "new ☃"]), [*plain, "text", "new ☃"])
     with pytest.raises(IntegrityFault):
@@ -199,7 +199,7 @@ def test_a_new_character_excuses_no_proven_ones():
 @pytest.mark.parametrize("error", [ValueError, type("PanicException", (BaseException,), {})])
 def test_breaking_down_later_it_is_dropped(error):
     late = [False]
-    both, _ = beside(StandIn(raises=lambda text: late[0], error=error))
+    both, _ = paired(StandIn(raises=lambda text: late[0], error=error))
     texts = [f"text {i}" for i in range(2 * SLICE_TEXTS)]
     same(both.encode(texts), texts)
     late[0] = True
@@ -208,7 +208,7 @@ def test_breaking_down_later_it_is_dropped(error):
 
 
 def test_an_interrupt_is_not_swallowed():
-    both, _ = beside(StandIn(raises=lambda text: True, error=KeyboardInterrupt))
+    both, _ = paired(StandIn(raises=lambda text: True, error=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         both.encode(["text"])
 
@@ -219,7 +219,7 @@ def test_an_interrupt_is_not_swallowed():
     st.sets(st.sampled_from("abcſ☃ ")),
 )
 def test_whatever_characters_it_fails_on_the_ids_are_right(texts, wrong, refused):
-    both, _ = beside(
+    both, _ = paired(
         StandIn(wrong=lambda text: bool(wrong & set(text)), raises=lambda text: refused & set(text))
     )
     for _ in range(3):

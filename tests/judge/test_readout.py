@@ -25,7 +25,7 @@ def test_merge_is_log_sum_exp_by_label(rows):
     assert is_read(mass).all()
 
 
-def test_what_is_not_finite_or_not_a_probability_is_no_read():
+def test_what_is_not_finite_or_not_a_probability_is_not_a_read():
     rows = np.log(np.asarray([[0.5, 0.2], [np.nan, 0.2], [0.9, 0.3]]))
     rows = np.vstack([rows, [[-np.inf, -1.0]]])
     merged, mass = merge_variants(rows, [0, 1])

@@ -127,7 +127,7 @@ def test_unknown_setting(folder):
     assert "max_num_seqs" in refused.value.remedy
 
 
-def test_impossible_setting_is_told_in_one_line(folder):
+def test_impossible_setting_is_explained_in_one_line(folder):
     judge = VllmJudge.open(JudgeSpec("tiny", str(folder), engine={"kv_cache_memory_bytes": 1}))
     with pytest.raises(JudgeUnavailable, match="vLLM cannot start") as refused:
         judge.start(WORK, tiny.answer_of(judge.encoder, "A", "B"))

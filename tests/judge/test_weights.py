@@ -63,7 +63,7 @@ def test_damaged_config(tmp_path):
     assert "cannot be read" in refusal(tmp_path)
 
 
-def test_config_that_is_no_object(tmp_path):
+def test_config_that_is_not_an_object(tmp_path):
     assert "does not hold an object" in refusal(model(tmp_path / "m", config=[]))
 
 
@@ -88,7 +88,7 @@ def test_pickled_weights_are_refused_with_the_conversion(tmp_path):
         b"\x02\0\0\0\0\0\0\0[]",
     ],
 )
-def test_weights_that_are_cut_short_or_no_safetensors(tmp_path, damaged):
+def test_weights_that_are_cut_short_or_not_safetensors(tmp_path, damaged):
     folder = model(tmp_path / "m")
     (folder / "model.safetensors").write_bytes(damaged)
     message = refusal(folder)

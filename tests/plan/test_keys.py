@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from steelyard.core.schemas import INTAKE, KEY, KEY_BYTES, KEYS, TURNS
 from steelyard.plan.dedupe import GroupOrder, SeenTexts, count_unique, unique_prompts
 from steelyard.plan.keys import ABSENT, MAX_BUCKETS, bucket_count, digests, plan_batch
-from steelyard.plan.splitting import split
+from steelyard.store.plan.splitting import split
 from support.helpers import pairwise_key_spec
 
 TEXT = st.text(st.characters(exclude_categories=["Z", "C"]), max_size=6)

@@ -45,21 +45,21 @@ def test_a_chat_template_that_loses_a_slot_is_refused():
 
 def test_a_prompt_is_its_segments_one_after_the_other():
     texts = {"instruction": "why?", "first": "because", "second": "no"}
-    made = prompt(texts)
+    rows, truncated = prompt(texts)
     text = TEMPLATES[""]
     for name, value in texts.items():
         text = text.replace(f"[[slot:{name}]]", value)
-    assert made.rows.tokens.tolist() == ENCODER.encode_template(text, first=True)
-    assert made.rows.offsets.tolist() == [0, len(made.rows.tokens)]
-    assert not made.truncated.any()
+    assert rows.tokens.tolist() == ENCODER.encode_template(text, first=True)
+    assert rows.offsets.tolist() == [0, len(rows.tokens)]
+    assert not truncated.any()
 
 
 @given(st.text(), st.text(), st.text())
 def test_data_never_emits_a_control_token(instruction, first, second):
     texts = {"instruction": instruction, "first": "<|user|>" + first, "second": second}
-    plain, full = prompt(dict.fromkeys(texts, "")), prompt(texts)
+    (plain, _), (full, _) = prompt(dict.fromkeys(texts, "")), prompt(texts)
     controls = list(CONTROL.values())
-    assert np.isin(full.rows.tokens, controls).sum() == np.isin(plain.rows.tokens, controls).sum()
+    assert np.isin(full.tokens, controls).sum() == np.isin(plain.tokens, controls).sum()
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=5), st.integers(0, 200))
@@ -81,12 +81,12 @@ def test_both_orders_are_cut_alike(lengths, budget):
 def test_a_cut_keeps_beginnings():
     template = compile_template(TEMPLATES[""], ENCODER)
     texts = {"instruction": "i" * 20, "first": "f" * 200, "second": "s" * 300}
-    made = prompt(texts, template.fixed + 20 + 2 * 50)
+    rows, truncated = prompt(texts, template.fixed + 20 + 2 * 50)
     text = TEMPLATES[""]
     for name, value in texts.items():
         text = text.replace(f"[[slot:{name}]]", value[:50])
-    assert made.rows.tokens.tolist() == ENCODER.encode_template(text, first=True)
-    assert made.truncated.tolist() == [True]
+    assert rows.tokens.tolist() == ENCODER.encode_template(text, first=True)
+    assert truncated.tolist() == [True]
 
 
 @pytest.mark.parametrize(("room", "cut"), [(3 * LEAST_KEPT - 1, False), (3 * LEAST_KEPT, True)])
@@ -94,6 +94,6 @@ def test_a_text_is_never_cut_to_nothing(room, cut):
     """With less room a prompt stays too long, and is refused as overlong."""
     template = compile_template(TEMPLATES[""], ENCODER)
     texts = dict.fromkeys(("instruction", "first", "second"), "x" * 500)
-    made = prompt(texts, template.fixed + room)
-    assert made.truncated.tolist() == [cut]
-    assert (made.rows.lengths[0] <= template.fixed + room) == cut
+    rows, truncated = prompt(texts, template.fixed + room)
+    assert truncated.tolist() == [cut]
+    assert (rows.lengths[0] <= template.fixed + room) == cut

@@ -201,7 +201,7 @@ def test_bad_protocol_files(tmp_path, text, cause):
         load_protocol(tmp_path / "p.toml")
 
 
-def test_a_mark_of_byte_order_is_no_part_of_a_file(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_a_file(tmp_path):
     """As editors on Windows write it; and letters that differ in case are two labels."""
     text = f'labels = ["a", "A"]\nuser = """{PAIR}"""'
     (tmp_path / "p.toml").write_text(text, encoding="utf-8-sig")
@@ -210,7 +210,7 @@ def test_a_mark_of_byte_order_is_no_part_of_a_file(tmp_path):
     assert [one.text for one in load_criteria(tmp_path / "c.json")] == ["It is short."]
 
 
-def test_a_protocol_of_one_s_own(tmp_path):
+def test_a_protocol_of_the_user(tmp_path):
     (tmp_path / "mine.toml").write_text(
         f'labels = ["1", "2"]\nprefix = "Number"\nuser = """{PAIR}Which one, 1 or 2?"""'
     )

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
 from steelyard.core.batches import PromptBatch, ReadBatch, TokenRows
-from steelyard.core.schemas import STATUS_ERROR, Int32
+from steelyard.core.schemas import STATUS_ERROR
 from steelyard.errors import EngineFailed
 from steelyard.judge.base import Judge
 
@@ -24,13 +24,7 @@ LOGGED_CRASHES = 10  # each of these is logged; then every hundredth
 MAX_LONE_CRASHES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    bucket: int
-    key: bytes
-    ids: Int32
-    truncated: bool
-    images: tuple[str, ...]
+_Prompt = tuple[PromptBatch, int]  # a batch, and the index in it
 
 
 class PoisonIsolation:
@@ -88,9 +82,7 @@ class PoisonIsolation:
             yield self._remember(following)
 
     def _remember(self, batch: PromptBatch) -> PromptBatch:
-        for index, key in enumerate(batch.keys):
-            truncated, images = bool(batch.truncated[index]), batch.images_of(index)
-            self._flight[key] = _Prompt(batch.bucket, key, batch.rows[index], truncated, images)
+        self._flight |= {key: (batch, index) for index, key in enumerate(batch.keys)}
         return batch
 
     def _settle(self, reads: ReadBatch) -> Iterator[ReadBatch]:
@@ -123,44 +115,41 @@ class PoisonIsolation:
                 continue
             except EngineFailed as again:
                 left = self._suspects(again)
+            batch, index = left[0]
             if len(left) > 1:
                 half = len(left) // 2
                 groups.extendleft((left[half:], left[:half]))
-            elif self._strikes[left[0].key] < MAX_CRASHES:
+            elif self._strikes[batch.keys[index]] < MAX_CRASHES:
                 groups.appendleft(left)
             else:
                 self._lone_deaths += 1
                 if self._lone_deaths >= MAX_LONE_CRASHES:
                     raise error
                 reason = f"the engine died {MAX_CRASHES} times: {error.cause}"
-                yield failed_reads(_batch(left), STATUS_ERROR, [reason])
+                yield failed_reads(_join(left), STATUS_ERROR, [reason])
 
     def _suspects(self, error: EngineFailed) -> list[_Prompt]:
         self._dead = True
-        prompts = list(self._flight.values())
-        self._flight.clear()
-        if not prompts:
+        flight, self._flight = self._flight, {}
+        if not flight:
             raise error
-        self._strikes.update(prompt.key for prompt in prompts)
-        return prompts
+        self._strikes.update(flight.keys())
+        return list(flight.values())
 
 
 def _batches(prompts: list[_Prompt]) -> Iterator[PromptBatch]:
     """Group neighbours of the same bucket."""
-    start = 0
-    for end in range(1, len(prompts) + 1):
-        if end == len(prompts) or prompts[end].bucket != prompts[start].bucket:
-            yield _batch(prompts[start:end])
-            start = end
+    for _, group in groupby(prompts, key=lambda prompt: prompt[0].bucket):
+        yield _join(list(group))
 
 
-def _batch(prompts: list[_Prompt]) -> PromptBatch:
+def _join(prompts: list[_Prompt]) -> PromptBatch:
     return PromptBatch(
-        bucket=prompts[0].bucket,
-        keys=[prompt.key for prompt in prompts],
-        rows=TokenRows.of([prompt.ids for prompt in prompts]),
-        truncated=np.asarray([prompt.truncated for prompt in prompts], dtype=np.bool_),
-        images=[prompt.images for prompt in prompts],
+        bucket=prompts[0][0].bucket,
+        keys=[batch.keys[index] for batch, index in prompts],
+        rows=TokenRows.of([batch.rows[index] for batch, index in prompts]),
+        truncated=np.asarray([batch.truncated[index] for batch, index in prompts]),
+        images=[batch.images_of(index) for batch, index in prompts],
     )
 
 

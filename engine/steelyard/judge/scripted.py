@@ -11,9 +11,12 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Annotated
 
+import msgspec
 import numpy as np
 import xxhash
+from msgspec import Meta
 from typing_extensions import override
 
 from steelyard.core.batches import Generations, PromptBatch, ReadBatch, TokenRows, Workload
@@ -21,7 +24,7 @@ from steelyard.core.config import parse_pairs
 from steelyard.core.judges import Answer, JudgeCard, LabelVariant
 from steelyard.core.schemas import STATUS_ERROR, STATUS_OK, STATUS_UNPARSABLE, Float64
 from steelyard.core.work import EngineReport
-from steelyard.errors import EngineFailed, UsageError
+from steelyard.errors import EngineFailed, UsageError, escape
 from steelyard.judge.base import Encoder, EngineClock, Judge
 from steelyard.judge.readout import NO_ANSWER, TextReader, merge_variants
 from steelyard.protocols.protocol import Message
@@ -36,6 +39,13 @@ CONTROL = {
 CONTEXT_LENGTH = 1 << 20
 _WORDS = 1 << 20  # ids of whole words begin here
 _SILENT = 1 / 32  # share of texts without an answer
+
+
+class _Script(msgspec.Struct, forbid_unknown_fields=True):
+    seed: Annotated[int, Meta(ge=0)] = 0
+    rate: Annotated[float, Meta(ge=0)] = 0.0
+    fail: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    nan: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
 
 class ByteEncoder(Encoder):
@@ -95,9 +105,9 @@ class ScriptedJudge(Judge):
     images = "digests-1"  # it reads the digests of images, not the images
 
     def __init__(self, options: str = "") -> None:
-        values = _options(options)
-        self._seed = int(values["seed"])
-        self._rate, self._fail, self._nan = values["rate"], values["fail"], values["nan"]
+        script = _parse_script(options)
+        self._seed, self._rate = script.seed, script.rate
+        self._fail, self._nan = script.fail, script.nan
         # The rate changes no read, so a run may go on with another rate.
         words = f"seed={self._seed},fail={self._fail:g},nan={self._nan:g}"
         self.card = JudgeCard(
@@ -193,29 +203,15 @@ def _logprobs(units: Float64, variants: int) -> Float64:
     return np.asarray(weights + (log_mass - normal)[:, None])
 
 
-def _options(text: str) -> dict[str, float]:
-    values = {"seed": 0.0, "rate": 0.0, "fail": 0.0, "nan": 0.0}
+def _parse_script(text: str) -> _Script:
     given = parse_pairs("scripted: ...", tuple(filter(None, text.split(","))))
-    for key, value in given.items():
-        if key not in values:
-            raise UsageError(
-                f"the scripted judge has no option {key!r}",
-                remedy=f"its options: {', '.join(values)}",
-            )
-        try:
-            values[key] = float(value)
-        except ValueError:
-            raise UsageError(
-                f"the scripted judge's {key} must be a number, not {value!r}",
-                remedy=f"write scripted:{key}=NUMBER",
-            ) from None
-        limit = math.inf if key in {"seed", "rate"} else 1.0
-        if not 0 <= values[key] <= limit or (key == "seed" and values[key] % 1):
-            raise UsageError(
-                f"the scripted judge's {key} is out of range: {value}",
-                remedy="seed: a whole number from 0; rate: from 0; fail and nan: 0 to 1",
-            )
-    return values
+    try:
+        return msgspec.convert(given, _Script, strict=False)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"the scripted judge does not take {escape(text)!r}: {escape(error)}",
+            remedy="seed: a whole number from 0; rate: from 0; fail and nan: 0 to 1",
+        ) from None
 
 
 def _write(reads: ReadBatch, units: Float64, answer: Answer, encoder: Encoder) -> ReadBatch:

@@ -1,1 +1,1 @@
-"""Pure planning: prompt keys, deduplication, how a bucket is split."""
+"""Pure planning: prompt keys and deduplication."""

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from steelyard.core.arrow import to_ints
 from steelyard.core.batches import Planned
 from steelyard.core.schemas import KEY, KEYS, PAIRS, PLACED, TEXT_COLUMNS, TEXTS, Int64
 from steelyard.plan.spec import KeySpec
@@ -74,6 +75,7 @@ def plan_batch(intake: pa.RecordBatch, spec: KeySpec) -> Planned:
     weighted = columns["criteria"]
     columns["criteria"], items = _criteria(weighted)
     hashed = {name: digests(columns[name]) for name in TEXT_COLUMNS}
+    filled = [name for name in TEXT_COLUMNS if columns[name].null_count < len(intake)]
     extra = [intake.schema.field("metadata")] if "metadata" in columns else []
     columns["keys"] = prompt_keys(hashed, columns["category"], items, spec)
     kept = {name: columns[name] for name in columns if name not in {"criteria", "pair", "bucket"}}
@@ -91,10 +93,12 @@ def plan_batch(intake: pa.RecordBatch, spec: KeySpec) -> Planned:
         texts=_select(columns, TEXTS),
         digests={
             name: np.frombuffer(b"".join(hashed[name]), dtype="<u8").reshape(-1, 2)
-            for name in TEXT_COLUMNS
-            if columns[name].null_count < len(intake)
+            for name in filled
         },
-        text_bytes=_text_bytes(columns, len(intake)),
+        text_bytes=sum(
+            (to_ints(pc.binary_length(columns[name])) for name in filled),
+            start=np.zeros(len(intake), dtype=np.int64),
+        ),
     )
 
 
@@ -121,7 +125,7 @@ def prompt_keys(
         spec: what decides the keys.
     """
     heads, bodies, tails = _parts(hashed, items, spec)
-    which = _form_of(category, spec.categories)
+    which = form_of(category, spec.categories).tolist()
     key = xxhash.xxh3_128_digest
     columns: list[list[bytes | None]] = []
     images = hashed["images"]
@@ -201,12 +205,10 @@ def _criterion_digests(
     return [[b""] * rows]
 
 
-def _form_of(category: pa.Array, categories: tuple[str, ...]) -> list[int]:
-    """Return which form each pair sees: 0, or that of its category."""
-    if not categories:
-        return [0] * len(category)
+def form_of(category: pa.Array | pa.ChunkedArray, categories: tuple[str, ...]) -> Int64:
+    """Return which form of a variant each pair sees: 0, or that of its category."""
     codes = pc.index_in(category, value_set=pa.array(categories, pa.string()))
-    return [code + 1 for code in codes.fill_null(-1).to_pylist()]
+    return to_ints(codes, null=-1) + 1
 
 
 def _criteria(weighted: pa.Array) -> tuple[pa.Array, list[list[str]] | None]:
@@ -236,14 +238,6 @@ def _repeated_digests(names: pa.Array) -> list[bytes]:
     coded = names.dictionary_encode()
     known = [*digests(coded.dictionary), ABSENT]
     return [known[code] for code in coded.indices.fill_null(-1).to_pylist()]
-
-
-def _text_bytes(columns: dict[str, pa.Array], rows: int) -> Int64:
-    total = np.zeros(rows, dtype=np.int64)
-    for name in TEXT_COLUMNS:
-        if columns[name].null_count < rows:
-            total += np.asarray(pc.fill_null(pc.binary_length(columns[name]), 0))
-    return total
 
 
 def trim(texts: pa.Array) -> pa.Array:

@@ -18,17 +18,11 @@ from steelyard.protocols.protocol import IMAGES, SLOT, Protocol, slot
 
 
 class JudgingSpec(msgspec.Struct, frozen=True):
-    """What is asked about each pair, apart from the judges.
+    """What is asked about each pair, apart from the judges."""
 
-    Attributes:
-        protocols: variants of the prompt; the first names rule and ties.
-        axes: in what a pair's prompts differ.
-        categories: those with separate worked examples.
-    """
-
-    protocols: tuple[Protocol, ...]
-    axes: PromptAxes = msgspec.field(name="questions")
-    categories: tuple[str, ...]
+    protocols: tuple[Protocol, ...]  # variants of the prompt; the first names rule and ties
+    axes: PromptAxes = msgspec.field(name="questions")  # in what a pair's prompts differ
+    categories: tuple[str, ...]  # those with separate worked examples
 
     @classmethod
     def plain(cls, protocol: Protocol) -> JudgingSpec:
@@ -90,37 +84,24 @@ class Form:
 class JudgeForms:
     """A judging spec in one judge's words.
 
-    Attributes:
-        answer: how its answers are read.
-        forms: variant after variant; for each the general form, then one per category.
-        fingerprints: of the forms, 32 hex digits each: hashes of all that can change a read.
-        pictured: the same for rows with images; empty where the input has none.
+    The fingerprints of the forms, 32 hex digits each, are hashes of all that can change a read.
     """
 
-    answer: Answer
-    forms: tuple[Form, ...]
+    answer: Answer  # how its answers are read
+    forms: tuple[Form, ...]  # per variant the general form, then one per category
     fingerprints: tuple[str, ...]
-    pictured: tuple[str, ...] = ()
+    pictured: tuple[str, ...] = ()  # fingerprints for rows with images; empty where none has any
 
 
 @dataclass(frozen=True, slots=True)
 class KeySpec:
-    """What decides the prompts of a pair, and their keys.
-
-    Attributes:
-        axes: of the judging spec.
-        forms: for each judge the fingerprints of its forms, 16 bytes each: variant after variant,
-            and for each variant the general form, then one per category.
-        pictured: the same for pairs with images; empty where no row has any.
-        categories: those with separate forms.
-        shown: the slots that any form shows.
-    """
+    """What decides the prompts of a pair, and their keys."""
 
     axes: PromptAxes
-    forms: tuple[tuple[bytes, ...], ...]
-    categories: tuple[str, ...]
-    shown: frozenset[str]
-    pictured: tuple[tuple[bytes, ...], ...] = ()
+    forms: tuple[tuple[bytes, ...], ...]  # per judge the fingerprints in JudgeForms, 16 bytes each
+    categories: tuple[str, ...]  # those with separate forms
+    shown: frozenset[str]  # the slots that any form shows
+    pictured: tuple[tuple[bytes, ...], ...] = ()  # as `forms`, for pairs with images
 
     @classmethod
     def of(cls, spec: JudgingSpec, judges: Sequence[JudgeForms]) -> KeySpec:

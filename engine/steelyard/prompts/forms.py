@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations
+from itertools import combinations
 
 import numpy as np
 
@@ -59,12 +59,8 @@ def make_form(
         constants |= {names[key]: text for key, text in example.fields.items()}
         marks.append({key: slot(name) for key, name in names.items()})
     optional = protocol.optional
-    subsets = [
-        frozenset(subset)
-        for subset in chain.from_iterable(
-            combinations(optional, count) for count in range(len(optional) + 1)
-        )
-    ]
+    counts = range(len(optional) + 1)
+    subsets = [frozenset(some) for count in counts for some in combinations(optional, count)]
     templates, pictured = (
         {
             "+".join(sorted(subset)): _render(protocol, encoder, subset, tuple(marks), count)
@@ -184,19 +180,11 @@ def compile_template(
     return Compiled(tuple(slots), tuple(np.concatenate(piece) for piece in pieces))
 
 
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """Token rows of prompts."""
-
-    rows: TokenRows
-    truncated: Bool  # prompts whose data was cut to fit
-
-
 EMPTY = 0  # the segment without tokens, where a template has fewer segments than others
 
 
-def compose(segments: TokenRows, parts: Int32, limit: int | None) -> Prompts:
-    """Join segments to the token rows of prompts.
+def compose(segments: TokenRows, parts: Int32, limit: int | None) -> tuple[TokenRows, Bool]:
+    """Join segments to the token rows of prompts, and say whose data was cut to fit.
 
     Args:
         segments: ids of every segment, made once; row EMPTY has none.
@@ -217,7 +205,7 @@ def compose(segments: TokenRows, parts: Int32, limit: int | None) -> Prompts:
             cap = common_length(data[row].tolist(), int(room[row]))
             np.minimum(data[row], cap, out=data[row])
     tokens = join(segments.tokens, segments.offsets[parts].ravel(), lengths.ravel())
-    return Prompts(TokenRows(tokens, offsets_of(lengths.sum(axis=1))), truncated)
+    return TokenRows(tokens, offsets_of(lengths.sum(axis=1))), truncated
 
 
 def common_length(lengths: Sequence[int], budget: int) -> int:

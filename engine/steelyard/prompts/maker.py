@@ -9,21 +9,14 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from steelyard.core.arrow import to_ints
 from steelyard.core.batches import TokenRows, Unique
 from steelyard.core.images import MOST_IMAGES, read_digests
 from steelyard.core.schemas import Bool, Int32, Int64
 from steelyard.judge.base import Encoder
+from steelyard.plan.keys import form_of
 from steelyard.plan.spec import Form
-from steelyard.prompts.forms import (
-    EMPTY,
-    Compiled,
-    Prompts,
-    compile_template,
-    compose,
-)
+from steelyard.prompts.forms import EMPTY, Compiled, compile_template, compose
 from steelyard.prompts.text_codes import CodedTexts, TextTable, distinct
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.protocol import SLOT_COLUMNS
@@ -36,31 +29,21 @@ ENCODE_BYTES = 4 << 20  # texts given to the tokenizer at once: its own records 
 class PreparedBucket:
     """A bucket's prompts in feeding order: neighbours share as long a beginning as they can.
 
-    Attributes:
-        number: of the bucket.
-        unique: the bucket's unique prompts.
-        unread: indices of those that no part holds yet.
-        fed: for each prompt here, its index in `unique`.
-        keys: of the prompts.
-        rows: their token ids.
-        truncated: those whose data was cut.
-        floor: tokens that a prompt does not share with the one before it: together the least that
-            any cache of prefixes leaves to compute. 0 for overlong prompts, which come last and
-            are never computed.
-        fitting: how many prompts are not overlong.
-        images: digests of each prompt's images; (): none has any.
+    The floor of a prompt are the tokens that it does not share with the one before it: together the
+    least that any cache of prefixes leaves to compute. It is 0 for overlong prompts, which come
+    last and are never computed.
     """
 
-    number: int
-    unique: Unique
-    unread: Int64
-    fed: Int64
+    number: int  # of the bucket
+    unique: Unique  # the bucket's unique prompts
+    unread: Int64  # indices of those that no part holds yet
+    fed: Int64  # for each prompt here, its index in `unique`
     keys: list[bytes]
     rows: TokenRows
-    truncated: Bool
+    truncated: Bool  # prompts whose data was cut
     floor: Int32
-    fitting: int
-    images: Sequence[tuple[str, ...]] = ()
+    fitting: int  # how many prompts are not overlong
+    images: Sequence[tuple[str, ...]] = ()  # digests of each prompt's; (): none has any
 
 
 class PromptMaker:
@@ -111,7 +94,7 @@ class PromptMaker:
         """Tokens of the longest form when no row has any optional text."""
         return max(form["", 0].fixed for form in self._compiled)
 
-    def mine(self, unique: Unique) -> Bool:
+    def _own(self, unique: Unique) -> Bool:
         """Return which of a bucket's unique prompts are this judge's."""
         count = np.diff(unique.starts)[unique.pairs]
         number = np.arange(len(unique.inverse)) - unique.starts[:-1][unique.pairs]
@@ -129,14 +112,14 @@ class PromptMaker:
             unique: its unique prompts.
             unread: indices of the unique prompts that no part holds yet.
         """
-        pending = unread if self._axes.judges == 1 else unread[self.mine(unique)[unread]]
+        pending = unread if self._axes.judges == 1 else unread[self._own(unique)[unread]]
         if not len(pending):
             return None
         asked = unique.first[pending]
         group, sets = _images(texts, unique.pairs[asked])
         coded = self._coded(texts, unique, asked, [len(sets[number]) for number in group.tolist()])
-        prompts = self._compose(coded)
-        order, floor, fitting = self._order(prompts.rows, group if sets[1:] else None)
+        rows, truncated = self._compose(coded)
+        order, floor, fitting = self._order(rows, group if sets[1:] else None)
         fed = pending[order]
         return PreparedBucket(
             number=bucket,
@@ -144,14 +127,14 @@ class PromptMaker:
             unread=unread,
             fed=fed,
             keys=[unique.keys[index] for index in fed.tolist()],
-            rows=prompts.rows.take(order),
-            truncated=prompts.truncated[order],
+            rows=rows.take(order),
+            truncated=truncated[order],
             floor=floor,
             fitting=fitting,
             images=[sets[number] for number in group[order].tolist()] if sets[1:] else (),
         )
 
-    def _compose(self, coded: CodedTexts) -> Prompts:
+    def _compose(self, coded: CodedTexts) -> tuple[TokenRows, Bool]:
         """Tokenise every segment once, and join them to prompts."""
         pieces = [np.zeros(0, dtype=np.int32)]  # EMPTY
         used = [self._template(form, filled) for form, filled in coded.kinds]
@@ -170,11 +153,9 @@ class PromptMaker:
         return compose(segments, parts, self.context if self._truncate else None)
 
     def _template(self, form: int, filled: tuple[str, ...]) -> Compiled:
-        """Return the template for prompts with these optional texts; it may show fewer of them.
+        """Return the template of a form and number of images, as `_coded` packs them.
 
-        Args:
-            form: number of the form, and of images (see `_coded`).
-            filled: optional slots for which there is a text.
+        It may show fewer of the optional slots than are `filled`.
         """
         number, images = divmod(form, MOST_IMAGES + 1)
         rendered, known = self._forms[number], self._compiled[number]
@@ -206,7 +187,8 @@ class PromptMaker:
             first, other = (table.add(texts, name) for name in SLOT_COLUMNS[slot])
             slots[slot] = np.where(position.swapped == 1, other[row], first[row])
         known, codes = table.compact(slots)
-        form = position.variant * (len(self._categories) + 1) + self._category(texts)[row]
+        category = form_of(texts["category"], self._categories)[row]
+        form = position.variant * (len(self._categories) + 1) + category
         form = form * (MOST_IMAGES + 1) + np.asarray(images, dtype=np.int64)
         return CodedTexts.of(known, codes, form, len(row))
 
@@ -218,13 +200,6 @@ class PromptMaker:
         starts = np.cumsum([0, *map(len, items)])
         code = table.add_texts([item for row_items in items for item in row_items])
         return code[starts[lists[row]] + number]
-
-    def _category(self, texts: pa.Table) -> Int64:
-        """Return the form of each pair within a variant: 0, or that of its category."""
-        if not self._categories:
-            return np.zeros(len(texts), dtype=np.int64)
-        codes = pc.index_in(texts["category"], value_set=pa.array(self._categories, pa.string()))
-        return to_ints(codes, null=-1) + 1
 
     def _encode(self, texts: list[str]) -> list[TokenRows]:
         rows, start, size = [], 0, 0
@@ -253,10 +228,8 @@ class PromptMaker:
         floor = np.zeros(len(rows), dtype=np.int32)
         if len(order):
             floor[: len(order)] = fitting.lengths[order] - shared
-            first = fitting.tokens[fitting.offsets[order[0]] :][: fitting.lengths[order[0]]]
-            floor[0] -= common_beginning(self._last, first)
-            end = order[-1]
-            self._last = fitting.tokens[fitting.offsets[end] : fitting.offsets[end + 1]].copy()
+            floor[0] -= common_beginning(self._last, fitting[order[0]])
+            self._last = fitting[order[-1]].copy()
         return np.concatenate([fit[order], long]), floor, len(order)
 
 

@@ -21,21 +21,13 @@ from steelyard.store.run_record import JudgeRecord
 
 @dataclass(frozen=True, slots=True)
 class PreparedJudge:
-    """An open judge and what it is asked.
+    """An open judge and what it is asked."""
 
-    Attributes:
-        judge: open; its engine may be started.
-        number: its position among the judges of the run.
-        spec: what is asked.
-        forms: the same in its words.
-        truncate: whether longer prompts have their texts cut.
-    """
-
-    judge: Judge
-    number: int
+    judge: Judge  # open; its engine may be started
+    number: int  # its position among the judges of the run
     spec: JudgingSpec
-    forms: JudgeForms
-    truncate: bool
+    forms: JudgeForms  # the spec in its words
+    truncate: bool  # whether longer prompts have their texts cut
 
     @property
     def answer(self) -> Answer:
@@ -146,12 +138,9 @@ def _judge_forms(
 
 def _form_fingerprint(judge: Judge, answer: Answer, form: Form, *, truncate: bool) -> str:
     """Hash all that can change a read of a prompt of texts in this form, to 32 hex digits."""
-    # Where the files came from changes nothing: the digests say what they are.
-    card = {
-        key: value
-        for key, value in asdict(judge.card).items()
-        if key not in {"name", "model", "revision"}
-    }
+    card = asdict(judge.card)
+    for name in ("name", "model", "revision"):  # change nothing: the digests say what the files are
+        del card[name]
     return fingerprint(
         {
             "judge": card,

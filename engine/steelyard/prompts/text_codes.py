@@ -15,16 +15,12 @@ from steelyard.protocols.protocol import OPTIONAL_SLOTS
 class CodedTexts:
     """The texts of m prompts, each text once.
 
-    Attributes:
-        texts: distinct texts.
-        slots: for each slot the prompts' texts as indices, -1 where a prompt has none.
-        kind: of each prompt, as an index into `kinds`.
-        kinds: which form, and which optional slots are filled, in the order of OPTIONAL_SLOTS.
+    A kind is a form with the optional slots that are filled, in the order of OPTIONAL_SLOTS.
     """
 
     texts: list[str]
-    slots: dict[str, Int32]
-    kind: Int64
+    slots: dict[str, Int32]  # for each slot the prompts' texts as indices, -1 where it has none
+    kind: Int64  # of each prompt, as an index into `kinds`
     kinds: list[tuple[int, tuple[str, ...]]]
 
     def __len__(self) -> int:

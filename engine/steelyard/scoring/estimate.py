@@ -17,11 +17,11 @@ from steelyard.plan.spec import KeySpec
 from steelyard.prompts.judging import resolve_spec
 from steelyard.prompts.maker import PromptMaker
 from steelyard.prompts.prepared import open_judges
-from steelyard.scoring.cache_oracle import BlockOracle
 from steelyard.scoring.feed import feed
 from steelyard.scoring.planner import write_plan
 from steelyard.scoring.same_run import run_fingerprint
 from steelyard.scoring.shard_texts import open_texts
+from steelyard.scoring.tally import BlockOracle
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest
 from steelyard.store.run_input import open_input, row_limits
@@ -110,15 +110,15 @@ def _sample(
     oracle = None if cache is None else BlockOracle(cache)
     for bucket in feed(texts, manifest, maker, lambda _: set()):
         lengths = bucket.rows.lengths
+        tokens = int(lengths[: bucket.fitting].sum())
         sample.prompts += len(lengths)
-        sample.tokens += int(lengths[: bucket.fitting].sum())
+        sample.tokens += tokens
         sample.floor += int(bucket.floor.sum())
         sample.longest = max(sample.longest, int(lengths.max()))
         sample.overlong += len(lengths) - bucket.fitting
         if oracle is not None:
-            sample.computed += int(oracle.computed(bucket.rows, bucket.fitting).sum())
-        else:
-            sample.computed += int(lengths[: bucket.fitting].sum())
+            tokens = int(oracle.computed(bucket.rows, bucket.fitting).sum())
+        sample.computed += tokens
         if sample.prompts >= enough:
             break
 

@@ -27,13 +27,9 @@ def feed(
     maker: PromptMaker,
     done: Callable[[int], set[bytes]],
 ) -> Generator[PreparedBucket]:
-    """Prepare all buckets of the plan that have unread prompts, in their order.
+    """Prepare all buckets that have unread prompts, in the plan's order.
 
-    Args:
-        bucket_texts: gives out the texts of the plan.
-        manifest: the plan.
-        maker: makes prompts of texts.
-        done: keys of a bucket that are read already.
+    `done` returns the keys of a bucket that are read already.
     """
     for bucket, prompts in enumerate(manifest.unique):
         read = done(bucket)
@@ -91,11 +87,13 @@ def read_all(
 
     def fitting() -> Iterator[PromptBatch]:
         for batch in batches:
-            fits, long = split_overlong(batch, context)
-            if long is not None:
-                overlong.append(long)
-            if fits is not None:
-                yield fits
+            long = batch.rows.lengths > context
+            if not long.any():
+                yield batch
+                continue
+            overlong.append(batch.take(np.flatnonzero(long)))
+            if not long.all():
+                yield batch.take(np.flatnonzero(~long))
 
     for reads in PoisonIsolation(judge, restart, on_event).read(fitting()):
         yield from _overlong_reads(overlong, context)
@@ -110,14 +108,3 @@ def _overlong_reads(batches: list[PromptBatch], context: int) -> Iterator[ReadBa
             f"{length} tokens, the judge takes {context}" for length in batch.rows.lengths.tolist()
         ]
         yield failed_reads(batch, STATUS_OVERLONG, reasons)
-
-
-def split_overlong(
-    batch: PromptBatch, context: int
-) -> tuple[PromptBatch | None, PromptBatch | None]:
-    """Return the prompts that fit into the context, and the others; None for none."""
-    long = batch.rows.lengths > context
-    if not long.any():
-        return batch, None
-    fitting = None if long.all() else batch.take(np.flatnonzero(~long))
-    return fitting, batch.take(np.flatnonzero(long))

@@ -25,7 +25,6 @@ from steelyard.store.rundir import RunDir
 
 SAMPLE_BATCHES = 8  # held back to estimate how long rows are
 Batches = Iterable[tuple[pa.RecordBatch, pa.RecordBatch]]
-Progress = Callable[[int, int], None]
 
 
 def write_plan(
@@ -33,7 +32,7 @@ def write_plan(
     shards: ShardSet,
     config: RunConfig,
     key_spec: KeySpec,
-    on_progress: Progress,
+    on_progress: Callable[[int, int], None],
     *,
     keep_image: Callable[[str, bytes], None] | None = None,
 ) -> Manifest:
@@ -54,8 +53,13 @@ def write_plan(
         schema = shards.schema
         metadata = schema.field("metadata").type if "metadata" in schema.names else None
         writer = PlanWriter(run, metadata, target=target, buckets=buckets)
+        accepted = refused = 0
         try:
-            _fill(writer, batches, key_spec, on_progress)
+            for intake, rejects in batches:
+                writer.reject(rejects)
+                writer.add(plan_batch(intake, key_spec))
+                accepted, refused = accepted + len(intake), refused + len(rejects)
+                on_progress(accepted, refused)
             return writer.commit()
         except BaseException:
             writer.abandon()
@@ -71,21 +75,9 @@ def write_plan(
         return attempt(chain(head, batches), buckets, max(target, size // buckets))
 
 
-def _fill(writer: PlanWriter, batches: Batches, key_spec: KeySpec, on_progress: Progress) -> None:
-    accepted = refused = 0
-    for intake, rejects in batches:
-        writer.reject(rejects)
-        writer.add(plan_batch(intake, key_spec))
-        accepted, refused = accepted + len(intake), refused + len(rejects)
-        on_progress(accepted, refused)
-
-
 def _expected_bytes(head: list[tuple[pa.RecordBatch, pa.RecordBatch]], expected: int) -> int:
     """Estimate the text of all rows from the first ones (footers count repeated texts once)."""
     rows = sum(len(intake) + len(rejects) for intake, rejects in head)
-    size = sum(
-        pc.sum(pc.binary_length(intake[name])).as_py() or 0
-        for intake, _ in head
-        for name in TRIMMED
-    )
+    texts = (intake[name] for intake, _ in head for name in TRIMMED)
+    size = sum(pc.sum(pc.binary_length(text)).as_py() or 0 for text in texts)
     return size * expected // max(1, rows)

@@ -45,9 +45,10 @@ def require_same(run: RunDir, new: ScoredRecord) -> ScoredRecord:
         UsageError: it is another run.
     """
     old, differences = read_scored_record(run), []
-    for name in (option.name for option in fields(RunConfig)):
+    for name in [option.name for option in fields(RunConfig)]:
         there, here = getattr(old.config, name), getattr(new.config, name)
-        if name not in _FREE and there != here and not _scripted(name, here):
+        scripted = name == "judge" and all(judge.startswith("scripted") for judge in here)
+        if name not in _FREE and there != here and not scripted:
             differences.append(f"`{name}`: {there!r} there, {here!r} now")
     if old.input.fingerprint != new.input.fingerprint:
         differences.append("the input shards")
@@ -56,10 +57,6 @@ def require_same(run: RunDir, new: ScoredRecord) -> ScoredRecord:
     if differences:
         raise changed(run, differences)
     return old
-
-
-def _scripted(option: str, value: Sequence[str]) -> bool:
-    return option == "judge" and all(name.startswith("scripted") for name in value)
 
 
 def changed(run: RunDir, differences: list[str]) -> UsageError:

@@ -19,9 +19,8 @@ from steelyard.core.work import CacheShape, Work
 from steelyard.errors import EngineFailed, UsageError
 from steelyard.prompts.maker import PreparedBucket
 from steelyard.prompts.prepared import PreparedJudge
-from steelyard.scoring.cache_oracle import BlockOracle, warm_up
 from steelyard.scoring.feed import feed, prompt_batches, read_all
-from steelyard.scoring.tally import Tally
+from steelyard.scoring.tally import BlockOracle, Tally, warm_up
 from steelyard.scoring.telemetry import Telemetry
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from typing_extensions import override
 
-from steelyard.core.arrow import to_ints
+from steelyard.core.arrow import offsets_of, to_ints
 from steelyard.core.batches import Planned
 from steelyard.core.schemas import TEXTS, Int64
 from steelyard.errors import InputRefused, IntegrityFault
@@ -32,15 +32,7 @@ _SHARD = 1 << 40  # rows that no shard has: a pair's position is shard * _SHARD 
 def open_texts(
     run: RunDir, manifest: Manifest, shards: ShardSet | None, key_spec: KeySpec, limits: Limits
 ) -> BucketTexts:
-    """Open the texts of a plan.
-
-    Args:
-        run: the run directory.
-        manifest: its plan.
-        shards: of the plan; needed where `manifest.in_shards`.
-        key_spec: of the plan.
-        limits: of the plan.
-    """
+    """Open the texts of a plan; its shards are needed where `manifest.in_shards`."""
     if not manifest.in_shards:
         return CopiedBucketTexts(partial(require_plan_file, run, manifest), manifest.unique)
     assert shards is not None  # noqa: S101 - the caller's duty
@@ -51,20 +43,17 @@ class PlannedShards(BucketTexts):
     """Reads buckets from the shards in sequence, and checks the rows as for the plan."""
 
     def __init__(
-        self,
-        run: RunDir,
-        manifest: Manifest,
-        shards: ShardSet,
-        key_spec: KeySpec,
-        limits: Limits,
+        self, run: RunDir, manifest: Manifest, shards: ShardSet, key_spec: KeySpec, limits: Limits
     ) -> None:
         roles = {role: name for role, name in shards.roles.items() if role in PROMPT_ROLES}
         self._shards = replace(shards, roles=roles, metadata=pa.schema([]))
         self._numbers = pa.array([shard.name for shard in shards.shards])
         self._key_spec, self._limits = key_spec, replace(limits, on_bad_row="reject")
-        self._run = run
         self._pairs = pq.ParquetFile(require_plan_file(run, manifest, f"plan/{PAIRS_FILE}"))
-        self._ends = list(accumulate(manifest.ranges))
+        self._starts = offsets_of(manifest.ranges).tolist()
+        meta = self._pairs.metadata
+        rows = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
+        self._groups = offsets_of(rows).tolist()  # where row groups of pairs begin
         self._next = -1  # the bucket that comes next in `_rows`
         self._rows = self._from(0)
         self._rest: tuple[Int64, Planned] | None = None  # a batch that ends after that bucket
@@ -91,19 +80,12 @@ class PlannedShards(BucketTexts):
 
     def _planned(self, bucket: int) -> pa.Table:
         """Return shard, row and keys of a bucket's pairs."""
-        end = self._ends[bucket]
-        start = self._ends[bucket - 1] if bucket else 0
-        groups, first, begin = [], 0, 0
-        for group in range(self._pairs.num_row_groups):
-            rows = self._pairs.metadata.row_group(group).num_rows
-            if begin + rows <= start:
-                first += rows
-            elif begin < end:
-                groups.append(group)
-            begin += rows
+        start, end = self._starts[bucket : bucket + 2]
+        first = bisect_right(self._groups, start) - 1
+        groups = range(first, bisect_left(self._groups, end))
         columns = ["shard", "row", "keys"]
         table = self._pairs.read_row_groups(groups, columns=columns, use_threads=False)
-        return table.slice(start - first, end - start)
+        return table.slice(start - self._groups[first], end - start)
 
     def _positions(self, rows: pa.Table | pa.RecordBatch) -> Int64:
         """Return where rows are in the sequence of all rows; ascending."""

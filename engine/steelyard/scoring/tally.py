@@ -1,4 +1,7 @@
-"""Exact counts while reads come in: pairs completed, and the work that reads took."""
+"""Exact counts while reads come in: pairs completed, and the work that reads took.
+
+The oracle predicts, without an engine, what an engine's prefix cache leaves to compute.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steelyard.core.batches import ReadBatch
+from steelyard.core.batches import ReadBatch, TokenRows
 from steelyard.core.schemas import STATUS_OVERLONG, Int32, Int64
-from steelyard.core.work import BatchProgress, Work
+from steelyard.core.work import BatchProgress, CacheShape, Work
 from steelyard.prompts.maker import PreparedBucket
+from steelyard_kernels.block_cache import new_cache, simulate
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +106,44 @@ def _spread(values: Int32, indices: Int64, size: int) -> Int32:
     spread = np.zeros(size, dtype=np.int32)
     spread[indices] = values
     return spread
+
+
+class BlockOracle:
+    """Follows an engine's cache over a stream of buckets.
+
+    Args:
+        shape: of the cache. A pool too small for the longest prompt, with which an engine would
+            refuse to start, is taken as just large enough.
+    """
+
+    def __init__(self, shape: CacheShape) -> None:
+        self._cache = None
+        if shape.enabled:
+            self._cache = new_cache(
+                max(shape.blocks, -(-shape.longest // shape.block) + 1),
+                shape.block,
+                max_model_len=shape.longest,
+                max_num_batched_tokens=shape.step_tokens,
+                max_num_seqs=shape.step_prompts,
+                steps_in_flight=shape.steps_in_flight,
+            )
+
+    def computed(self, rows: TokenRows, fitting: int) -> Int32:
+        """Predict how many tokens of each prompt the engine computes.
+
+        Args:
+            rows: prompts in feeding order.
+            fitting: how many of them are fed; those after get 0.
+        """
+        computed = np.zeros(len(rows), dtype=np.int32)
+        offsets = rows.offsets[: fitting + 1]
+        computed[:fitting] = np.diff(offsets)
+        if self._cache is not None:
+            computed[:fitting] -= simulate(rows.tokens, offsets, self._cache)
+        return computed
+
+
+def warm_up() -> None:
+    """Load the oracle's kernels, or compile them, which takes seconds the first time."""
+    toy = CacheShape(True, block=1, blocks=4, step_tokens=2, step_prompts=1, longest=2)
+    BlockOracle(toy).computed(TokenRows.of([[0, 1]]), 1)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -107,22 +108,17 @@ def spent(run: Path) -> dict[str, float | None]:
         was sampled). Energy is taken from the driver's counter where it has one, else from power
         times time between samples.
     """
-    cpu, joules, seconds, seen = 0.0, 0.0, 0.0, False
-    last: dict[str, Any] | None = None
-    for sample in read_json_lines(run / NAME):
-        if last is not None and last["session"] == sample["session"]:
-            seconds += sample["time"] - last["time"]
+    cpu, seconds = 0.0, 0.0
+    joules: list[float] = []
+    for last, sample in pairwise(read_json_lines(run / NAME)):
+        if last["session"] == sample["session"]:
+            passed = sample["time"] - last["time"]
+            seconds += passed
             cpu += sample["cpu_seconds"] - last["cpu_seconds"]
-            for before, after in zip(last["gpus"], sample["gpus"], strict=False):
-                used = _joules(before, after, sample["time"] - last["time"])
-                if used is not None:
-                    joules, seen = joules + used, True
-        last = sample
-    return {
-        "seconds": seconds,
-        "cpu_seconds": cpu,
-        "gpu_watt_hours": joules / 3600 if seen else None,
-    }
+            used = map(_joules, last["gpus"], sample["gpus"], repeat(passed))
+            joules += [value for value in used if value is not None]
+    watt_hours = sum(joules) / 3600 if joules else None
+    return {"seconds": seconds, "cpu_seconds": cpu, "gpu_watt_hours": watt_hours}
 
 
 def _joules(before: dict[str, Any], after: dict[str, Any], seconds: float) -> float | None:

@@ -200,8 +200,8 @@ class RequestQueue:
         if generation is None and self._answer.writes:
             return self._read_generation(request, output)
         if generation is not None:
-            verdict = len(self._answer.verdict)
-            computed = max(len(generation.ids) + verdict - cached, verdict)
+            prompt = request.tokens - len(generation.ids) - len(self._answer.verdict)
+            computed = request.tokens - max(cached, prompt)
             generation = replace(generation, tokens=generation.tokens + computed + 1, forced=True)
             cached = generation.cached
         completed = CompletedRequest(batch, index, cached=cached, generation=generation)
