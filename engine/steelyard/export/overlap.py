@@ -90,14 +90,9 @@ class NearDuplicates:
         """
         own = ngrams(words(text) or [text], SHINGLE)
         keys = self._keys(own)
-        candidates = sorted(
-            {
-                number
-                for band, key in zip(self._bands, keys, strict=True)
-                for number in band.get(key, ())
-            }
-        )
-        for number in candidates:
+        bands = zip(self._bands, keys, strict=True)
+        candidates = {number for band, key in bands for number in band.get(key, ())}
+        for number in sorted(candidates):
             if _jaccard(own, self._sets[number]) >= self._similarity:
                 return number
         number = len(self._sets)
