@@ -14,13 +14,7 @@ import pyarrow.compute as pc
 from steelyard.core.arrow import repeat_text, to_mask
 from steelyard.core.schemas import INTAKE, Bool, Int64
 from steelyard.errors import InputRefused, UsageError, escape
-from steelyard.input.cells import (
-    invalid_bytes,
-    invalid_rows,
-    read_criteria,
-    read_turns,
-    row_bytes,
-)
+from steelyard.input.cells import invalid_bytes, invalid_rows, read_criteria, read_turns, row_bytes
 from steelyard.input.images import ImageReader
 from steelyard.input.problems import Reason, RowProblems, printable
 from steelyard.input.roles import CONVERSATIONS, REQUIRED, TEXTS
@@ -71,13 +65,11 @@ class RawBatch:
     def filter(self, kept: Bool) -> RawBatch:
         """Return the rows where `kept` is true."""
         mask = pa.array(kept)
-        return RawBatch(
-            self.shard,
-            self.numbers[kept],
-            {name: values.filter(mask) for name, values in self.columns.items()},
-            {name: values.filter(mask) for name, values in self.metadata.items()},
-            self.folder,
+        columns, metadata = (
+            {name: values.filter(mask) for name, values in part.items()}
+            for part in (self.columns, self.metadata)
         )
+        return RawBatch(self.shard, self.numbers[kept], columns, metadata, self.folder)
 
 
 def check(
@@ -142,13 +134,7 @@ def without(batch: RawBatch, problems: RowProblems) -> RawBatch:
 def split(
     batch: RawBatch, rows: pa.RecordBatch, problems: RowProblems
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    """Return the rows that are good, and the batch's bad ones as REJECTS.
-
-    Args:
-        batch: all rows.
-        rows: what was made of those that `without` left.
-        problems: all that is wrong.
-    """
+    """Return the good ones of the rows that `without` left, and the batch's bad ones as REJECTS."""
     if problems:
         rows = rows.filter(pa.array(problems.good()))
     return rows, problems.rejects(batch.shard, _pair_ids(batch, problems.bad_rows()))

@@ -86,16 +86,10 @@ def agree(
     problems: list[InputRefused],
     required: Sequence[str] = REQUIRED,
 ) -> pa.Schema:
-    """Compare all shards with the first and unify the metadata's types.
-
-    Args:
-        shards: at least one.
-        roles: role -> column of the first shard.
-        problems: what differs or cannot be used is added here.
-        required: roles that need a value in every row.
+    """Compare all shards with the first, at least one; what differs is added to `problems`.
 
     Returns:
-        The metadata columns with the types to which `stream` brings them.
+        The metadata columns, which have no role, with the types to which `stream` brings them.
     """
     resolved: list[dict[str, pa.DataType]] = []
     for shard in shards:

@@ -27,12 +27,9 @@ _TEXTS = ("instruction", "system", "model", "response")
 def open_dataset(path: Path, error: type[InputRefused] = InputRefused) -> ds.Dataset:
     """Open a Parquet table: a file, a folder or a pattern.
 
-    Args:
-        path: where it is.
-        error: what is raised for files that cannot be read.
-
     Raises:
-        InputRefused: there is no such file, it is not Parquet, or it has no columns.
+        InputRefused: there is no such file.
+        error: a file is not Parquet, or has no columns.
     """
     files = [source.path for source in discover([path])]
     for file in files:  # each alone: an error of all together does not say which it is

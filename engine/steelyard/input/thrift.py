@@ -39,11 +39,7 @@ class RowGroup:
 def row_groups(footer: bytes) -> tuple[int, tuple[RowGroup, ...]]:
     """Return the number of rows of the file and its row groups, unchecked.
 
-    Args:
-        footer: the Thrift bytes, without length and magic.
-
-    Raises:
-        ValueError: these bytes do not have such a structure.
+    `footer` is without length and magic. A ValueError says that it does not have such a structure.
     """
     try:
         file = _Reader(footer).struct(0)
@@ -55,10 +51,7 @@ def row_groups(footer: bytes) -> tuple[int, tuple[RowGroup, ...]]:
 
 def _chunk(column: dict[int, Any]) -> Chunk:
     facts = column[3]
-    start = facts[9]
-    dictionary = facts.get(11)
-    if dictionary:
-        start = min(start, dictionary)
+    start = min(facts[9], facts.get(11) or facts[9])  # a dictionary comes before the data
     return Chunk(facts[5], facts[6], facts[7], start, 1 in column)
 
 
