@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from steelyard.errors import InputRefused, did_you_mean
 from steelyard.input.filesystem import driver, local_path, protocol, remote_fault
@@ -23,8 +24,7 @@ class Source:
     path: str  # absolute path, or URL
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
+class _Match(NamedTuple):
     root: str  # the folder that was named, or that holds the named file; may be a URL
     paths: tuple[str, ...]
 
@@ -69,9 +69,9 @@ def _find_local(text: str, path: str) -> _Match:
     if Path(path).is_file():
         return _Match(str(Path(path).parent), (path,))
     if Path(path).is_dir():
-        if not (found := tuple(_walk(path))):
+        if not (files := tuple(_walk(path))):
             raise _empty_folder(text, path)
-        return _Match(path, found)
+        return _Match(path, files)
     if os.path.lexists(path):
         raise _missing(text, "is not a file or folder that can be read", "name a Parquet file")
     if not glob.has_magic(path):
@@ -79,7 +79,7 @@ def _find_local(text: str, path: str) -> _Match:
     root = _static_part(path)
     named = path[len(root) :]
     hidden = "/." in named or "/_" in named
-    paths = []
+    paths: list[str] = []
     for match in sorted(glob.glob(path, recursive=True, include_hidden=hidden)):  # noqa: PTH207 (as typed)
         if Path(match).is_dir():
             if not named.endswith("**"):

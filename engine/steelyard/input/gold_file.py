@@ -144,7 +144,7 @@ def _resolve(place: str, names: Sequence[str], columns: Mapping[str, str]) -> di
 
 
 def _column(values: pa.ChunkedArray, role: str, name: str, place: str) -> pa.Array:
-    whole = pa.concat_arrays(values.chunks) if values.chunks else pa.array([], values.type)
+    whole = values.combine_chunks()
     try:
         kind = role_type(role, whole.type)
     except UnsupportedError as error:

@@ -20,7 +20,6 @@ from steelyard.input.problems import Reason, RowProblems, printable
 from steelyard.input.roles import CONVERSATIONS, REQUIRED, TEXTS
 from steelyard.input.votes import read_gold
 
-_ASCII_BLANKS = 0x20
 _LONGEST_ID = 1024
 _SIZED = ("pair_id", *TEXTS, *CONVERSATIONS, "criteria")
 
@@ -105,7 +104,9 @@ def check(
     clean = without(batch, problems)  # what follows reads texts as UTF-8
     # Instructions only: a model that answered nothing did answer, and may lose for it.
     blank = f"{printable(roles['instruction'])} is empty or white space only"
-    problems.add(_blank(clean.columns["instruction"]), Reason.EMPTY, blank)
+    instructions = clean.columns["instruction"]
+    empty = pc.or_(pc.equal(instructions, ""), pc.utf8_is_space(instructions))
+    problems.add(to_mask(empty), Reason.EMPTY, blank)
     _find_large(clean, limits, problems)
     derived = {}
     for role in CONVERSATIONS:
@@ -149,35 +150,10 @@ def find_invalid_utf8(columns: Iterable[tuple[str, pa.Array]], problems: RowProb
             problems.add(bad, Reason.UTF8, what, partial(invalid_bytes, values), remedy)
 
 
-def _blank(values: pa.StringArray) -> Bool:
-    """Return which texts have nothing but white space. Looks at most first bytes only."""
-    blank = np.zeros(len(values), dtype=np.bool_)
-    offsets = np.frombuffer(values.buffers()[1], np.int32)
-    offsets = offsets[values.offset : values.offset + len(values) + 1]
-    data = values.buffers()[2]
-    if not len(values):
-        return blank
-    if data is None:
-        return ~blank
-    raw = np.frombuffer(data, np.uint8)
-    empty: Bool = np.equal(offsets[:-1], offsets[1:])
-    if not len(raw):
-        return empty
-    first = raw[np.minimum(offsets[:-1], len(raw) - 1)]
-    doubtful = empty | (first <= _ASCII_BLANKS) | (first >= 0x80)
-    if doubtful.any():
-        rows = np.flatnonzero(doubtful)
-        trimmed = pc.utf8_trim_whitespace(values.take(pa.array(rows)))
-        blank[rows] = to_mask(pc.equal(trimmed, ""))
-    return blank
-
-
 def _find_large(batch: RawBatch, limits: Limits, problems: RowProblems) -> None:
     texts = [batch.columns[name] for name in _SIZED if name in batch.columns]
     for kind, columns in (("texts", texts), ("metadata", list(batch.metadata.values()))):
-        size: Int64 = np.zeros(len(batch), dtype=np.int64)
-        for values in columns:
-            size += row_bytes(values)
+        size: Int64 = sum(map(row_bytes, columns), np.zeros(len(batch), dtype=np.int64))
         problems.add(
             size > limits.row_bytes,
             Reason.SIZE,

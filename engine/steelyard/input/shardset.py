@@ -16,7 +16,7 @@ from steelyard.input.filesystem import protocol
 from steelyard.input.footer import read_footer
 from steelyard.input.problems import attempt_each, refusal
 from steelyard.input.roles import PAIRS, REQUIRED, Roles, check_map, resolve
-from steelyard.input.schema import ShardColumns, agree, shard_columns, text_bytes
+from steelyard.input.schema import ShardColumns, agree, chunk_bytes, shard_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,28 +110,20 @@ def open_shards(
             place=shards[0].place,
             remedy="check what wrote these files",
         )
-    return _shard_set(shards, roles, metadata, known.required)
+    opened = tuple(_shard(shard, roles) for shard in shards)
+    return ShardSet(opened, roles, metadata, _fingerprint(shards), known.required)
 
 
-def _shard_set(
-    shards: Sequence[ShardColumns],
-    roles: dict[str, str],
-    metadata: pa.Schema,
-    required: tuple[str, ...],
-) -> ShardSet:
+def _shard(columns: ShardColumns, roles: Mapping[str, str]) -> Shard:
+    footer = columns.footer
+    texts = sum(chunk_bytes(footer, set(roles.values())))
+    partitions = tuple(columns.partitions.items())
+    return Shard(footer.source, footer.size, footer.rows, texts, footer.digest, partitions)
+
+
+def _fingerprint(shards: Sequence[ShardColumns]) -> str:
     whole = xxhash.xxh3_128()
     for footer in (shard.footer for shard in shards):
         name = footer.source.name.encode()
         whole.update(len(name).to_bytes(4, "little") + name + footer.digest)
-    opened = tuple(
-        Shard(
-            source=shard.footer.source,
-            size=shard.footer.size,
-            rows=shard.footer.rows,
-            text_bytes=text_bytes(shard.footer, roles),
-            digest=shard.footer.digest,
-            partitions=tuple(shard.partitions.items()),
-        )
-        for shard in shards
-    )
-    return ShardSet(opened, roles, metadata, whole.hexdigest(), required)
+    return whole.hexdigest()
