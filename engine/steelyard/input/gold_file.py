@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from steelyard.core.arrow import to_floats, to_ints, to_mask
+from steelyard.core.arrow import to_ints, to_mask, votes_of
 from steelyard.core.schemas import Bool, Float64, Int64
 from steelyard.errors import GoldRefused, UsageError, escape
 from steelyard.input.problems import Reason, RowProblems, list_columns, raised_as
@@ -88,8 +88,7 @@ def read_gold_file(
             place=str(path),
             remedy="name the column with --gold-map gold=COLUMN",
         )
-    parts = gold.filter(pa.array(labelled)).flatten()
-    return _grouped(rows, np.stack([to_floats(part) for part in parts], axis=1), labelled, want)
+    return _grouped(rows, votes_of(gold.filter(pa.array(labelled))), labelled, want)
 
 
 @dataclass(frozen=True, slots=True)
