@@ -30,10 +30,7 @@ _Prompt = tuple[PromptBatch, int]  # a batch, and the index in it
 class PoisonIsolation:
     """Wraps a started judge; `read` has the same contract, without the engine's deaths.
 
-    Args:
-        judge: started.
-        restart: loads the engine again after it died.
-        on_event: shows the user what happened.
+    `restart` loads the engine again after it died; `on_event` shows the user what happened.
     """
 
     def __init__(
@@ -74,8 +71,7 @@ class PoisonIsolation:
         """Remember what goes in; prompts to be repeated come before new ones."""
         while True:
             again, self._retry = self._retry, []
-            for batch in _batches(again):
-                yield self._remember(batch)
+            yield from map(self._remember, _batches(again))
             following = next(batches, None)
             if following is None:
                 return
