@@ -52,16 +52,12 @@ class HeldOutText:
             if len(parts) >= ngram:
                 self._runs.update(ngrams(parts, ngram).tolist())
 
-    def __len__(self) -> int:
-        return len(self._whole)
-
     def holds(self, text: str) -> bool:
         """Return whether an instruction is contaminated."""
-        if normalize(text) in self._whole:
-            return True
         parts = words(text)
-        return len(parts) >= self._ngram and not self._runs.isdisjoint(
-            ngrams(parts, self._ngram).tolist()
+        return normalize(text) in self._whole or (
+            len(parts) >= self._ngram
+            and not self._runs.isdisjoint(ngrams(parts, self._ngram).tolist())
         )
 
 
