@@ -141,8 +141,11 @@ def _carry_out(ctx: OpenRun, shards: ShardSet | None) -> int:
             effect="there is nothing to judge",
             remedy=f'steelyard sql {ctx.run.root} "FROM rejects" says why, row by row',
         )
-    _recover(ctx)
-    if (read := _reads(ctx)) < manifest.prompts:
+    for note in recover(ctx.run):
+        ctx.reporter.warn(note)
+    if read := _reads(ctx):
+        queries.recount_pairs(ctx.run)
+    if read < manifest.prompts:
         _reuse(ctx, first=not read)
     if ctx.stop.is_set():
         return _stopped(ctx)
@@ -205,18 +208,6 @@ def _plan(ctx: OpenRun, shards: ShardSet | None, key_spec: KeySpec) -> Manifest:
         f" of {manifest.asked:,}, {sum(manifest.rejected.values()):,} rows refused"
     )
     return manifest
-
-
-def _recover(ctx: OpenRun) -> None:
-    recovered = recover(ctx.run)
-    for name in recovered.set_aside:
-        ctx.reporter.warn(f"{name} is damaged: set aside, its prompts are read again")
-    for name in recovered.missing:
-        ctx.reporter.warn(f"{name} is missing: its prompts are read again")
-    for name in recovered.adopted:
-        ctx.reporter.warn(f"{name} was not in the journal: checked and added")
-    if recovered.intact:
-        queries.recount_pairs(ctx.run)
 
 
 def _reuse(ctx: OpenRun, *, first: bool) -> None:

@@ -34,15 +34,10 @@ class NotGrouped(Exception):
 
 
 class BucketStore(Protocol):
-    """Assigns pairs to buckets, and keeps their texts.
+    """Assigns pairs to buckets, and keeps their texts."""
 
-    Attributes:
-        unique: unique prompts of each bucket, once finished.
-        ranges: pairs of each bucket where buckets are stretches of rows; empty otherwise.
-    """
-
-    unique: list[int]
-    ranges: list[int]
+    unique: list[int]  # unique prompts of each bucket, once finished
+    ranges: list[int]  # pairs of each bucket where buckets are stretches of rows; empty otherwise
 
     def add(self, rows: Planned) -> Int32:
         """Return the bucket of each pair; preliminary until `finish`.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -16,11 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steelyard.core.batches import Planned, Unique
+from steelyard.core.batches import Planned
 from steelyard.core.images import read_digests
 from steelyard.core.schemas import PAIRS, PLACED, REJECTS, Int32
 from steelyard.errors import IntegrityFault, UsageError
-from steelyard.plan.dedupe import unique_prompts
 from steelyard.store.durable import PARQUET, file_digest, sync, write_text, writing
 from steelyard.store.images import ImageStore
 from steelyard.store.plan.buckets import BucketStore, CopiedBuckets, ShardBuckets
@@ -90,7 +90,7 @@ class PlanWriter:
         self._waiting_pairs: list[pa.RecordBatch] = []
         self._waiting_rows = 0
         self._reject_writer: pq.ParquetWriter | None = None
-        self._rejected: dict[str, int] = {}
+        self._rejected: Counter[str] = Counter()
         self._counts = {"pairs": 0, "asked": 0, "text_bytes": 0, "longest_prompt_bytes": 0}
         self._images = 0
 
@@ -128,10 +128,7 @@ class PlanWriter:
         """Take refused rows (REJECTS)."""
         if not len(rows):
             return
-        for entry in rows["reason"].value_counts().to_pylist():
-            self._rejected[entry["values"]] = (
-                self._rejected.get(entry["values"], 0) + entry["counts"]
-            )
+        self._rejected.update(rows["reason"].to_pylist())
         with writing(self._rejects):
             if self._reject_writer is None:
                 self._reject_writer = self._open(self._rejects / "rejects-00000.parquet", REJECTS)
@@ -282,11 +279,6 @@ def _damaged(path: Path) -> IntegrityFault:
         effect="the run cannot go on from this plan; its reads are intact",
         remedy="score the same input into a new run directory with `--reuse` of this one",
     )
-
-
-def unique_of(texts: pa.Table) -> Unique:
-    """Return the unique prompts of a bucket, from its column keys."""
-    return unique_prompts(pa.concat_arrays(texts["keys"].chunks))
 
 
 def _allow_open_files(count: int) -> None:
