@@ -70,7 +70,7 @@ class SteelyardError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
-    code: ClassVar[str] = "error"
+    code: ClassVar[str] = "internal"
     effect: str | None = None
 
     def __init__(

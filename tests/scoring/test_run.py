@@ -493,7 +493,7 @@ def test_resume_takes_other_engine_settings(tmp_path, shard):
 
 
 def test_a_lost_journal_costs_no_read(run):
-    """Whole parts without a line are checked and taken in; nothing is read again."""
+    """Whole parts without a line are checked and added; nothing is read again."""
     expected, before = reads(run), steelyard.open_run(run).status()
     times = {path: path.stat().st_mtime_ns for path in (run / "reads").iterdir()}
     (run / "journal.jsonl").unlink()
@@ -505,7 +505,7 @@ def test_a_lost_journal_costs_no_read(run):
             question()
     stream = io.StringIO()
     assert resume(run, Reporter(stream=stream)) == EXIT_DONE
-    assert stream.getvalue().count("checked and taken in") == len(times)
+    assert stream.getvalue().count("checked and added") == len(times)
     assert {path: path.stat().st_mtime_ns for path in (run / "reads").iterdir()} == times
     assert reads(run) == expected
     after = steelyard.open_run(run).status()

@@ -11,13 +11,12 @@ from steelyard._version import __version__
 from steelyard.cli.common import (
     emit,
     json_option,
-    print_json,
     quiet_option,
     run_option,
     stop_on_signal,
     wants_json,
 )
-from steelyard.errors import EXIT_ENVIRONMENT
+from steelyard.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED
 
 
 @click.command()
@@ -31,14 +30,13 @@ def demo(run: Path, quiet: bool) -> int:
 
     The judge is a small model that was installed with Steelyard; no download is needed.
     """
-    from steelyard.cli.demo import demo_content, run_demo
+    from steelyard.cli.demo import demo_content, format_demo, score_demo
     from steelyard.core.progress import Reporter
 
-    show = (lambda _: None) if wants_json() else click.echo
     with stop_on_signal() as stop:
-        code = run_demo(run, Reporter(quiet=quiet), stop, show)
-    if wants_json():
-        print_json(demo_content(run))
+        code = score_demo(run, Reporter(quiet=quiet), stop)
+    if wants_json() or code != EXIT_INTERRUPTED:
+        emit(run, format_demo, demo_content)
     return code
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ import click
 from typing_extensions import override
 
 from steelyard.core.config import parse_pairs
-from steelyard.errors import EXIT_INTERRUPTED, EXIT_USAGE, SteelyardError, escape
+from steelyard.errors import EXIT_INTERRUPTED, SteelyardError, UsageError, escape
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -47,18 +48,9 @@ class Program(click.Group):
         kwargs["standalone_mode"] = False
         try:
             code = super().main(*args, **kwargs)
-        except SteelyardError as error:
-            click.echo(str(error), err=True)
-            code = error.exit_code
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
             code = 0
-        except click.ClickException as error:
-            context = error.ctx if isinstance(error, click.UsageError) else None
-            hint = context.command_path if context else "steelyard"
-            click.echo(f"error[usage]: {escape(error.format_message(), 300)}", err=True)
-            click.echo(f"  next: {hint} --help", err=True)
-            code = EXIT_USAGE
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted", err=True)
             code = EXIT_INTERRUPTED
@@ -66,22 +58,32 @@ class Program(click.Group):
             sys.stderr.close()
             code = 0
         except Exception as error:
-            if os.environ.get("STEELYARD_TRACEBACK"):
-                raise
-            click.echo(f"error[internal]: {type(error).__name__}: {escape(error, 300)}", err=True)
-            click.echo("  effect: everything committed before is intact", err=True)
-            click.echo(
-                "  next: run it again with STEELYARD_TRACEBACK=1 and report the traceback", err=True
-            )
-            code = 1
+            fault = _explained(error)
+            click.echo(str(fault), err=True)
+            code = fault.exit_code
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def add_options(command: Command, *options: Callable[[Command], Command]) -> Command:
-    """Give a command options, which its help lists in this order."""
-    for option in reversed(options):
-        command = option(command)
-    return command
+def _explained(error: Exception) -> SteelyardError:
+    """Return the error that a user is shown for an exception; raise it again if asked to."""
+    if isinstance(error, SteelyardError):
+        return error
+    if isinstance(error, click.ClickException):
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        command = context.command_path if context else "steelyard"
+        return UsageError(escape(error.format_message(), 300), remedy=f"{command} --help")
+    if os.environ.get("STEELYARD_TRACEBACK"):
+        raise error
+    return SteelyardError(
+        f"{type(error).__name__}: {escape(error, 300)}",
+        effect="everything committed before is intact",
+        remedy="run it again with STEELYARD_TRACEBACK=1 and report the traceback",
+    )
+
+
+def grouped(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return a decorator that gives a command options, which its help lists in this order."""
+    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
 
 
 def remember_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -152,15 +154,13 @@ def stop_on_signal() -> Iterator[threading.Event]:
 def emit(
     result: Any, draw: Callable[[Any], str], content: Callable[[Any], Any] | None = None
 ) -> None:
-    """Print a result on stdout: as JSON with --json, as text otherwise.
+    """Print a result on stdout: as JSON with --json, as the text that `draw` makes otherwise.
 
-    Args:
-        result: what a command computed.
-        draw: makes text for a terminal of it.
-        content: makes JSON values of it; not needed where it consists of them already.
+    `content` makes JSON values of a result that does not consist of them already.
     """
     if wants_json():
-        print_json(content(result) if content else result)
+        values = content(result) if content else result
+        click.echo(json.dumps(values, indent=2, ensure_ascii=False, default=str))
     else:
         click.echo(draw(result))
 
@@ -168,11 +168,6 @@ def emit(
 def wants_json() -> bool:
     """Return whether the command was called with --json."""
     return bool(click.get_current_context().meta.get(JSON))
-
-
-def print_json(content: Any) -> None:
-    """Print one JSON document on stdout."""
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False, default=str))
 
 
 def print_notes(notes: tuple[str, ...]) -> None:

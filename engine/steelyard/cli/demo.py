@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from steelyard.cli.common import rows_of
 from steelyard.cli.scoring_text import format_status
 from steelyard.core.config import RunConfig
 from steelyard.core.progress import Reporter
-from steelyard.errors import EXIT_INTERRUPTED, EXIT_ROW_ERRORS
+from steelyard.errors import EXIT_ROW_ERRORS
 from steelyard.scoring.run import score
 from steelyard.scoring.status import run_status
 from steelyard.store.snapshot import RunSnapshot
@@ -38,41 +37,39 @@ ORDER BY win_rate DESC"""
 SHOWN = 20  # rows of each table
 
 
-def run_demo(
-    run: Path, reporter: Reporter, stop: threading.Event, show: Callable[[str], None]
-) -> int:
-    """Score the sample pairs and show verdicts, rejects, work and an SQL query.
+def score_demo(run: Path, reporter: Reporter, stop: threading.Event) -> int:
+    """Score the sample pairs; return `score`'s exit code, 0 if only the two bad rows were refused.
 
-    Args:
-        run: the run directory; a second demo reuses the reads in it.
-        reporter: where progress goes.
-        stop: set to end early.
-        show: called with each piece of the output.
-
-    Returns:
-        0 when done (two rows are bad on purpose), or `score`'s exit code.
+    A second demo in the same run directory reuses the reads in it.
     """
     data = resources.files("steelyard.cli") / "data" / "demo.parquet"
     with resources.as_file(data) as shard:
         config = RunConfig(inputs=(str(shard),), judge=("demo",))
         code = score(config, run, reporter, stop)
-    if code == EXIT_INTERRUPTED:
-        return code
-    snapshot = RunSnapshot.take(run)
-    show("\nVerdicts (ab and ba: P(response_a is better), read in each order)")
-    show(database.show(snapshot, VERDICTS, SHOWN))
-    show("\nRejected rows, with the reason")
-    show(database.show(snapshot, REJECTS, SHOWN))
-    show("\nWhat it took")
-    show(format_status(run_status(run)))
-    show(f'\n$ steelyard sql {run} "{WIN_RATES}"')
-    show(database.show(snapshot, WIN_RATES, SHOWN))
-    show(
-        "\nThe demo judge has 135 million parameters: enough to show how Steelyard works, too few"
-        " to judge well.\nTo judge your own data:"
-        "  steelyard score SHARDS... --run RUN --judge MODEL"
-    )
     return 0 if code == EXIT_ROW_ERRORS else code
+
+
+def format_demo(run: Path) -> str:
+    """Return verdicts, rejects, work, and an SQL query with its result."""
+    snapshot = RunSnapshot.take(run)
+    verdicts, rejects, win_rates = (
+        database.show(snapshot, sql, SHOWN) for sql in (VERDICTS, REJECTS, WIN_RATES)
+    )
+    return f"""
+Verdicts (ab and ba: P(response_a is better), read in each order)
+{verdicts}
+
+Rejected rows, with the reason
+{rejects}
+
+What it took
+{format_status(run_status(run))}
+
+$ steelyard sql {run} "{WIN_RATES}"
+{win_rates}
+
+The demo judge has 135 million parameters: enough to show how Steelyard works, not to judge well.
+To judge your own data:  steelyard score SHARDS... --run RUN --judge MODEL"""
 
 
 def demo_content(run: Path) -> dict[str, Any]:

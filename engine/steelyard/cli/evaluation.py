@@ -10,11 +10,10 @@ import click
 
 from steelyard.cli.common import (
     PATH,
-    Command,
-    add_options,
     columns_of,
     comparison_map_option,
     emit,
+    grouped,
     json_option,
     print_notes,
 )
@@ -23,41 +22,32 @@ table_option = click.option(
     "--from",
     "table",
     type=PATH,
-    help="Parquet with verdicts or scores of another tool, in place of RUN.",
+    help="Another tool's verdicts or scores in Parquet, in place of RUN.",
 )
 
 
-def source_options(command: Command) -> Command:
-    """Give a command the options for reading another tool's table; a run needs none of them."""
-    return add_options(
-        command,
-        click.option(
-            "--logit", metavar="COLUMN", help="Column of logits, such as score differences."
-        ),
-        click.option(
-            "--preference", metavar="COLUMN", help="Column of P(a is better), from 0 to 1."
-        ),
-        comparison_map_option,
-    )
+# How to read another tool's table; a run needs none of these.
+source_options = grouped(
+    click.option("--logit", metavar="COLUMN", help="Column of logits, such as score differences."),
+    click.option("--preference", metavar="COLUMN", help="Column of P(a is better), from 0 to 1."),
+    comparison_map_option,
+)
 
 
-def gold_options(command: Command) -> Command:
-    """Give a command the options that say where gold is."""
-    return add_options(
-        command,
-        click.option(
-            "--gold",
-            type=PATH,
-            help="Parquet with pair_id and gold.  [default: the gold in the run's shards]",
-        ),
-        click.option(
-            "--gold-map",
-            multiple=True,
-            metavar="ROLE=COLUMN",
-            help="Column of the gold file to read a role from: pair_id, gold, votes_a, annotator,"
-            " ... Repeatable.",
-        ),
-    )
+gold_options = grouped(
+    click.option(
+        "--gold",
+        type=PATH,
+        help="Parquet with pair_id and gold.  [default: the gold in the run's shards]",
+    ),
+    click.option(
+        "--gold-map",
+        multiple=True,
+        metavar="ROLE=COLUMN",
+        help="Column of the gold file to read a role from: pair_id, gold, votes_a, annotator,"
+        " ... Repeatable.",
+    ),
+)
 
 
 def make_source(path: Path, options: dict[str, Any]) -> Any:
@@ -188,21 +178,13 @@ def show(calibrator: Path) -> None:
 @gold_options
 @source_options
 @click.option("--by", metavar="COLUMN", help="Repeat the report for each value of this column.")
+@click.option("--tie-band", default=0.0, help="Largest distance from 0.5 that counts as a tie.")
 @click.option(
-    "--tie-band",
-    default=0.0,
-    help="Largest distance from 0.5 at which a preference counts as a tie.",
-)
-@click.option(
-    "--replicates",
-    default=1000,
-    help="Bootstrap replicates for 95% intervals; 0 for none.",
+    "--replicates", default=1000, help="Bootstrap replicates for 95% intervals; 0 for none."
 )
 @click.option("--seed", default=0, help="Seed of the bootstrap.")
 @click.option(
-    "--diagram",
-    type=PATH,
-    help="Write a reliability diagram as .svg or .png (needs the extra `plot`).",
+    "--diagram", type=PATH, help="Reliability diagram to write: .svg or .png (extra `plot`)."
 )
 @json_option
 def evaluate(source: Path, gold: Path | None, diagram: Path | None, **options: Any) -> None:

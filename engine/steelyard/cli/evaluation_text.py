@@ -43,18 +43,12 @@ def format_calibrator(calibrator: Calibrator) -> str:
     notes = calibrator.notes
     fields = [("method", calibrator.method)]
     if notes:
-        fields.append(
-            (
-                "fitted on",
-                f"{notes['pairs']:,} pairs, {notes['votes']:,g} votes,"
-                f" {notes['instructions']:,} instructions",
-            )
-        )
+        sizes = "{pairs:,} pairs, {votes:,g} votes, {instructions:,} instructions"
+        fields.append(("fitted on", sizes.format_map(notes)))
     fields += calibrator.bound.items()
     if "forced" in notes:
-        fields.append(
-            ("forced", f"applied to other reads than it was fitted on: {notes['forced']}")
-        )
+        words = f"applied to other reads than it was fitted on: {notes['forced']}"
+        fields.append(("forced", words))
     fields += _curve_fields(calibrator)
     if calibrator.tie is not None:
         fields.append(("tie", f"{calibrator.tie:.4f} (Davidson)"))

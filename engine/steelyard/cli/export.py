@@ -73,15 +73,9 @@ from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
     metavar="FILE",
     help="Drop instructions that also occur in this Parquet file of evaluation data. Repeatable.",
 )
+@click.option("--decontaminate-column", metavar="COLUMN", help="Instruction column of these files.")
 @click.option(
-    "--decontaminate-column",
-    metavar="COLUMN",
-    help="Instruction column of the --decontaminate files.",
-)
-@click.option(
-    "--ngram",
-    type=int,
-    help=f"Consecutive words in common that count as contamination.  [default: {NGRAM}]",
+    "--ngram", type=int, help=f"Words in a row that count as contamination.  [default: {NGRAM}]"
 )
 @click.option(
     "--test", default=0.0, help="Share of the instructions to put into a split `test`, such as 0.1."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import zip_longest
@@ -11,7 +11,9 @@ from typing import Any
 from steelyard.cli.doctor import BAD, GOOD, NOTE, Finding, make_finding
 from steelyard.cli.tables import format_fields, format_quote
 from steelyard.core.config import RunConfig
+from steelyard.core.judges import LabelVariant
 from steelyard.errors import SteelyardError
+from steelyard.judge.base import Encoder
 from steelyard.plan.spec import JudgingSpec
 from steelyard.prompts.forms import Compiled, compile_template
 from steelyard.prompts.prepared import PreparedJudge, open_judges
@@ -34,14 +36,13 @@ SAMPLE = {
     "criterion": "The response names the right planet.",
 }
 _EXAMPLE = {"instruction": "How much is 2 + 2?", "response_a": "4", "response_b": "5"}
-# Slots in the order in which they change from prompt to prompt: what changes least comes first.
-_STEADY = (
-    ("system", "conversation", "instruction", "reference"),
-    ("first_turns", "response_turns", "first", "response"),
-    ("second_turns", "second"),
-    ("criterion",),
-)
-_RANKS = {name: rank for rank, names in enumerate(_STEADY) for name in names}
+# How often slots change from prompt to prompt: what changes least should come first.
+_RANKS = {
+    **dict.fromkeys(("system", "conversation", "instruction", "reference"), 0),
+    **dict.fromkeys(("first_turns", "response_turns", "first", "response"), 1),
+    **dict.fromkeys(("second_turns", "second"), 2),
+    "criterion": 3,
+}
 LONG_TAIL = 64  # tokens after the last text, which are computed for every prompt
 
 
@@ -55,26 +56,22 @@ def inspect_judge(name: str, revision: str | None, protocol: str) -> dict[str, A
     config = RunConfig(judge=(name,), revision=revision).validate()
     spec = JudgingSpec.plain(get_protocol(protocol))
     with open_judges(config, spec) as (prepared,):
-        return _describe_judge(prepared)
-
-
-def _describe_judge(prepared: PreparedJudge) -> dict[str, Any]:
-    judge, forms = prepared.judge, prepared.forms
-    labels, plain = prepared.answer.labels, forms.forms[0].templates[""]
-    return {
-        "judge": asdict(judge.card),
-        "context_length": judge.context_length,
-        "fingerprint": forms.fingerprints[0],
-        "protocol": prepared.spec.name,
-        "labels": {
-            label: [asdict(variant) for variant in variants]
-            for label, variants in zip(labels.names, labels.variants, strict=True)
-        },
-        "control_tokens": len(judge.encoder.control_ids),
-        "tokenised_by": judge.encoder.engine,
-        "template": plain,
-        "template_tokens": compile_template(plain, judge.encoder).fixed,
-    }
+        judge, forms = prepared.judge, prepared.forms
+        template = forms.forms[0].templates[""]
+        return {
+            "judge": asdict(judge.card),
+            "context_length": judge.context_length,
+            "fingerprint": forms.fingerprints[0],
+            "protocol": spec.name,
+            "labels": {
+                label: [asdict(variant) for variant in variants]
+                for label, variants in _labels(prepared)
+            },
+            "control_tokens": len(judge.encoder.control_ids),
+            "tokenised_by": judge.encoder.engine,
+            "template": template,
+            "template_tokens": compile_template(template, judge.encoder).fixed,
+        }
 
 
 def format_judge(content: dict[str, Any]) -> str:
@@ -136,34 +133,33 @@ def format_protocols(protocols: list[dict[str, Any]]) -> str:
 def show_protocol(name: str, judge_name: str) -> dict[str, Any]:
     """Describe a protocol for a judge: an example prompt, and its segments with their tokens."""
     with _opened(name, judge_name) as prepared:
-        return _describe(prepared)
+        protocol = prepared.spec.protocol
+        template, constants, compiled = _compile(prepared)
+        texts = SAMPLE | constants
+        return {
+            **_summarize(protocol),
+            "file": protocol.place,
+            "judge": prepared.judge.card.name,
+            "labels": {
+                label: [variant.text for variant in variants]
+                for label, variants in _labels(prepared)
+            },
+            "max_tokens": prepared.answer.max_tokens,
+            "samples": protocol.samples,
+            "tie_band": protocol.tie_band,
+            "template_tokens": compiled.fixed,
+            "segments": list(_segments(compiled, prepared.judge.encoder)),
+            "example": SLOT.sub(lambda slot: texts[slot[1]], template),
+        }
 
 
-def _describe(prepared: PreparedJudge) -> dict[str, Any]:
-    protocol, judge, answer = prepared.spec.protocol, prepared.judge, prepared.answer
-    compiled = _compiled(prepared)
-    segments = []
+def _segments(compiled: Compiled, encoder: Encoder) -> Iterator[dict[str, Any]]:
     for ids, slot in zip_longest(compiled.pieces, compiled.slots):
-        text = judge.encoder.decode(ids.tolist())
-        segments.append({"segment": "template", "tokens": len(ids), "text": text})
+        text = encoder.decode(ids.tolist())
+        yield {"segment": "template", "tokens": len(ids), "text": text}
         if slot is not None:
-            tokens = len(judge.encoder.encode_data([SAMPLE[slot]])[0])
-            segments.append({"segment": slot, "tokens": tokens, "text": SAMPLE[slot]})
-    return {
-        **_summarize(protocol),
-        "file": protocol.place,
-        "judge": judge.card.name,
-        "labels": {
-            label: [variant.text for variant in variants]
-            for label, variants in zip(answer.labels.names, answer.labels.variants, strict=True)
-        },
-        "max_tokens": answer.max_tokens,
-        "samples": protocol.samples,
-        "tie_band": protocol.tie_band,
-        "template_tokens": compiled.fixed,
-        "segments": segments,
-        "example": _filled(prepared),
-    }
+            tokens = len(encoder.encode_data([SAMPLE[slot]])[0])
+            yield {"segment": slot, "tokens": tokens, "text": SAMPLE[slot]}
 
 
 def format_protocol(content: dict[str, Any]) -> str:
@@ -192,12 +188,11 @@ def check_protocol(name: str, judge_name: str) -> list[Finding]:
     """Check a protocol; a file that cannot be a protocol at all gives one bad finding."""
     try:
         with _opened(name, judge_name) as prepared:
-            compiled = _compiled(prepared)
+            *_, compiled = _compile(prepared)
     except SteelyardError as error:
         return [make_finding("protocol", BAD, error.cause, error.remedy)]
     findings = [make_finding("protocol", GOOD, f"{prepared.spec.name}: shows each slot once")]
-    labels = prepared.answer.labels
-    for label, variants in zip(labels.names, labels.variants, strict=True):
+    for label, variants in _labels(prepared):
         forms = ", ".join(repr(variant.text) for variant in variants)
         findings.append(make_finding("label", GOOD, f"{label}: single tokens: {forms}"))
     return findings + _check_sharing(compiled)
@@ -205,7 +200,7 @@ def check_protocol(name: str, judge_name: str) -> list[Finding]:
 
 def _check_sharing(compiled: Compiled) -> list[Finding]:
     """Check whether neighbouring prompts share as long a prefix as they can."""
-    findings = []
+    findings: list[Finding] = []
     for index, slot in enumerate(compiled.slots):
         late = [other for other in compiled.slots[:index] if _RANKS[other] > _RANKS[slot]]
         if late:
@@ -237,18 +232,14 @@ def _opened(name: str, judge_name: str) -> Iterator[PreparedJudge]:
         yield prepared
 
 
-def _whole_template(prepared: PreparedJudge) -> tuple[str, dict[str, str]]:
-    """Return the template with all optional slots, and the texts of the worked example."""
+def _compile(prepared: PreparedJudge) -> tuple[str, dict[str, str], Compiled]:
+    """Return the template with all optional slots, its example's texts, and both compiled."""
     form = prepared.forms.forms[0]
-    return form.templates["+".join(prepared.spec.protocol.optional)], form.constants
+    template = form.templates["+".join(prepared.spec.protocol.optional)]
+    encoder = prepared.judge.encoder
+    return template, form.constants, compile_template(template, encoder, form.constants)
 
 
-def _compiled(prepared: PreparedJudge) -> Compiled:
-    text, constants = _whole_template(prepared)
-    return compile_template(text, prepared.judge.encoder, constants)
-
-
-def _filled(prepared: PreparedJudge) -> str:
-    text, constants = _whole_template(prepared)
-    texts = SAMPLE | constants
-    return SLOT.sub(lambda slot: texts[slot[1]], text)
+def _labels(prepared: PreparedJudge) -> Iterable[tuple[str, Sequence[LabelVariant]]]:
+    labels = prepared.answer.labels
+    return zip(labels.names, labels.variants, strict=True)

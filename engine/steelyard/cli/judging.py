@@ -8,10 +8,7 @@ from steelyard.cli.common import emit, json_option, revision_option
 from steelyard.errors import EXIT_USAGE
 
 judge_option = click.option(
-    "--judge",
-    default="demo",
-    metavar="JUDGE",
-    help="Judge whose tokenizer and chat template are used.",
+    "--judge", default="demo", metavar="JUDGE", help="Judge whose tokens and template are used."
 )
 
 

@@ -21,11 +21,7 @@ STYLE = {"svg.hashsalt": "steelyard", "svg.fonttype": "none"}
 
 
 def require_matplotlib() -> None:
-    """Check that plots can be made.
-
-    Raises:
-        EnvironmentFault: matplotlib is not installed.
-    """
+    """Raise EnvironmentFault if matplotlib is not installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -37,12 +33,7 @@ def require_matplotlib() -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Make the folder for plots, before the work.
-
-    Raises:
-        UsageError: it is a file, or cannot be made.
-        EnvironmentFault: matplotlib is not installed.
-    """
+    """Make the folder for plots, before the work; raise UsageError where that is impossible."""
     require_matplotlib()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,12 +46,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_diagram(path: Path) -> None:
-    """Check that a diagram can be written to a file, before the work.
-
-    Raises:
-        UsageError: it is not a .svg or .png file in an existing folder.
-        EnvironmentFault: matplotlib is not installed.
-    """
+    """Check, before the work, that a diagram can be written to a file; else raise UsageError."""
     if path.suffix not in KINDS or path.is_dir() or not path.parent.is_dir():
         raise UsageError(
             "the diagram cannot be written: this is not a .svg or .png file in an existing folder",
@@ -72,10 +58,8 @@ def check_diagram(path: Path) -> None:
 
 def plot_rank(content: dict[str, Any], folder: Path) -> None:
     """Write plots of `ranking.rank`'s ratings and win matrix, of the best 60 competitors."""
-    for name, figure in (
-        ("ratings", _ratings_figure(content)),
-        ("win_matrix", _win_matrix_figure(content["win_matrix"])),
-    ):
+    matrix = _win_matrix_figure(content["win_matrix"])
+    for name, figure in (("ratings", _ratings_figure(content)), ("win_matrix", matrix)):
         for kind in KINDS:
             _write(figure, folder / (name + kind))
 
@@ -136,14 +120,14 @@ def _add_curve(axes: Any, name: str, bins: Sequence[Bin]) -> None:
     filled = [entry for entry in bins if entry.pairs]
     most = max((entry.pairs for entry in filled), default=1)
     said = [entry.said for entry in filled]
-    seen = [entry.seen or 0.0 for entry in filled]
-    below = [
-        0.0 if b.low is None else max(0.0, y - b.low) for b, y in zip(filled, seen, strict=True)
-    ]
-    above = [
-        0.0 if b.high is None else max(0.0, b.high - y) for b, y in zip(filled, seen, strict=True)
-    ]
-    axes.errorbar(said, seen, yerr=[below, above], linewidth=1, capsize=2, label=name)
+    seen = np.array([entry.seen or 0.0 for entry in filled])
+    low, high = (
+        np.array([getattr(entry, side) for entry in filled], dtype=np.float64)
+        for side in ("low", "high")
+    )
+    # Where there is no interval, the bar has no length.
+    bars = np.nan_to_num(np.maximum(0, [seen - low, high - seen]))
+    axes.errorbar(said, seen, yerr=bars, linewidth=1, capsize=2, label=name)
     axes.scatter(said, seen, s=[4 + 60 * entry.pairs / most for entry in filled])
 
 

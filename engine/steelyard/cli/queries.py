@@ -7,15 +7,7 @@ from pathlib import Path
 
 import click
 
-from steelyard.cli.common import (
-    PATH,
-    emit,
-    json_option,
-    print_json,
-    rows_of,
-    run_argument,
-    wants_json,
-)
+from steelyard.cli.common import PATH, emit, json_option, rows_of, run_argument
 
 
 @click.command()
@@ -34,10 +26,11 @@ def sql(run: Path, query: str, max_rows: int) -> None:
 
     if not query.strip(" \n\t;"):
         raise click.UsageError("the query is empty")
-    if wants_json():
-        print_json(rows_of(database.query(RunSnapshot.take(run), query)))
-    else:
-        click.echo(database.show(RunSnapshot.take(run), query, max_rows))
+    emit(
+        RunSnapshot.take(run),
+        lambda snapshot: database.show(snapshot, query, max_rows),
+        lambda snapshot: rows_of(database.query(snapshot, query)),
+    )
 
 
 @click.command()

@@ -30,9 +30,7 @@ source_argument = click.argument("source", type=PATH, metavar="RUN|FILE")
 )
 @click.option("--replicates", type=int, help="Bootstrap replicates.  [default: 1000]")
 @click.option(
-    "--anchor",
-    metavar="MODEL",
-    help="Competitor whose rating is fixed at 1000.  [default: the mean is 1000]",
+    "--anchor", metavar="MODEL", help="Competitor that is rated 1000.  [default: the mean is 1000]"
 )
 @click.option(
     "--shuffles",
@@ -42,9 +40,7 @@ source_argument = click.argument("source", type=PATH, metavar="RUN|FILE")
 )
 @click.option("--seed", type=int, help="Seed of bootstrap and shuffles.  [default: 0]")
 @click.option(
-    "--plot",
-    type=PATH,
-    help="Folder to write plots of ratings and win rates to (needs the extra `plot`).",
+    "--plot", type=PATH, help="Folder for plots of ratings and win rates (needs the extra `plot`)."
 )
 @json_option
 def rank(source: Path, column_map: tuple[str, ...], plot: Path | None, **options: Any) -> None:
@@ -70,10 +66,7 @@ def rank(source: Path, column_map: tuple[str, ...], plot: Path | None, **options
 @source_argument
 @comparison_map_option
 @click.option(
-    "--baseline",
-    required=True,
-    metavar="MODEL",
-    help="Competitor that all others are compared with.",
+    "--baseline", required=True, metavar="MODEL", help="Competitor to compare all others with."
 )
 @click.option(
     "--difficulty",

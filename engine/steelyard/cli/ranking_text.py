@@ -54,14 +54,8 @@ def format_rank(content: dict[str, Any]) -> str:
 def format_winrate(content: dict[str, Any]) -> str:
     """Return the win rates as text, in per cent."""
     rates, rows = content["win_rates"], []
-    controls = {
-        kind: title
-        for kind, title in (
-            ("length_controlled", "equal length"),
-            ("style_controlled", "equal style"),
-        )
-        if any(rate[kind] for rate in rates)
-    }
+    titles = {"length_controlled": "equal length", "style_controlled": "equal style"}
+    controls = [kind for kind in titles if any(rate[kind] for rate in rates)]
     for rate in rates:
         raw = rate["win_rate"]
         line = [rate["competitor"], _percent(raw["value"]), _percent(raw["standard_error"])]
@@ -71,7 +65,7 @@ def format_winrate(content: dict[str, Any]) -> str:
             line += [_percent(held["win_rate"]), _percent(held["standard_error"])]
         rows.append([*line, f"{raw['rows']:,}"])
     head = ["competitor", "win rate %", "se", "discrete"]
-    head += [cell for title in controls.values() for cell in (title, "se")]
+    head += [cell for kind in controls for cell in (titles[kind], "se")]
     title = f"against {escape(content['baseline'])}"
     return "\n\n".join([title, format_table(rows, [*head, "rows"]), _format_source(content)])
 

@@ -10,10 +10,9 @@ import click
 
 from steelyard.cli.common import (
     PATH,
-    Command,
-    add_options,
     columns_of,
     emit,
+    grouped,
     json_option,
     map_option,
     quiet_option,
@@ -28,92 +27,79 @@ from steelyard.core.config import RunConfig, Scalar, load_toml, parse_pairs, sca
 WATCH_SECONDS = 2
 
 
-def run_options(command: Command) -> Command:
-    """Give `score` and `plan` the options that describe a run."""
-    return add_options(
-        command,
-        click.option(
-            "--judge",
-            multiple=True,
-            metavar="JUDGE",
-            help="A Hugging Face model name, a model folder, `demo`, or `scripted[:seed=0,...]`."
-            " Repeat it for an ensemble.  [default: demo]",
-        ),
-        revision_option,
-        click.option(
-            "--protocol",
-            multiple=True,
-            metavar="NAME|FILE",
-            help="How pairs are judged: a built-in protocol or a TOML file. Repeat it for several"
-            " variants of the prompt.  [default: pairwise]",
-        ),
-        click.option(
-            "--criteria",
-            metavar="FILE",
-            help="Criteria of the rubric: TOML, JSON or YAML.  [default: the column `criteria`]",
-        ),
-        click.option(
-            "--examples", metavar="FILE", help="Worked examples for the judge: TOML, JSON or YAML."
-        ),
-        click.option(
-            "--samples",
-            type=int,
-            help="Answers per prompt from a judge that writes.  [default: the protocol's]",
-        ),
-        click.option(
-            "--tie-band",
-            type=float,
-            help="Largest difference that is still a tie, for protocols without a tie label: in"
-            " points for written scores, otherwise as the distance of the preference from 0.5."
-            "  [default: the protocol's]",
-        ),
-        map_option(
-            "Column to read a role from, such as instruction=question; `ROLE=` ignores the role's"
-            " column. Repeatable."
-        ),
-        click.option(
-            "--overlong",
-            metavar="reject|truncate",
-            help="What to do with prompts that exceed the judge's context.  [default: reject]",
-        ),
-        click.option(
-            "--on-bad-row",
-            metavar="reject|fail",
-            help="What to do with rows that cannot be judged.  [default: reject]",
-        ),
-        click.option(
-            "--max-row-bytes",
-            type=int,
-            help="Largest size of all texts of a row together.  [default: 1048576]",
-        ),
-        engine_options,
-        click.option(
-            "--config",
-            "config_file",
-            type=PATH,
-            help="TOML file with the same names as these options, which take precedence.",
-        ),
-        quiet_option,
-    )
-
-
-def engine_options(command: Command) -> Command:
-    """Give a command the options that may change between the sessions of a run."""
-    return add_options(
-        command,
-        click.option(
-            "--engine",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Engine setting under its vLLM name, such as gpu_memory_utilization=0.8."
-            " Repeatable.",
-        ),
-        click.option(
-            "--replicas",
-            type=int,
-            help="Copies of the engine to run in parallel, one per GPU.  [default: 1]",
-        ),
-    )
+# May change between the sessions of a run.
+engine_options = grouped(
+    click.option(
+        "--engine",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Engine setting under its vLLM name, such as gpu_memory_utilization=0.8. Repeatable.",
+    ),
+    click.option("--replicas", type=int, help="Copies of the engine, one per GPU.  [default: 1]"),
+)
+# Describe a run.
+run_options = grouped(
+    click.option(
+        "--judge",
+        multiple=True,
+        metavar="JUDGE",
+        help="A Hugging Face model name, a model folder, `demo`, or `scripted[:seed=0,...]`."
+        " Repeat it for an ensemble.  [default: demo]",
+    ),
+    revision_option,
+    click.option(
+        "--protocol",
+        multiple=True,
+        metavar="NAME|FILE",
+        help="How pairs are judged: a built-in protocol or a TOML file. Repeat it for several"
+        " variants of the prompt.  [default: pairwise]",
+    ),
+    click.option(
+        "--criteria",
+        metavar="FILE",
+        help="Criteria of the rubric: TOML, JSON or YAML.  [default: the column `criteria`]",
+    ),
+    click.option(
+        "--examples", metavar="FILE", help="Worked examples for the judge: TOML, JSON or YAML."
+    ),
+    click.option(
+        "--samples",
+        type=int,
+        help="Answers per prompt from a judge that writes.  [default: the protocol's]",
+    ),
+    click.option(
+        "--tie-band",
+        type=float,
+        help="Largest difference that is still a tie, for protocols without a tie label: in"
+        " points for written scores, otherwise as the distance of the preference from 0.5."
+        "  [default: the protocol's]",
+    ),
+    map_option(
+        "Column to read a role from, such as instruction=question; `ROLE=` ignores the role's"
+        " column. Repeatable."
+    ),
+    click.option(
+        "--overlong",
+        metavar="reject|truncate",
+        help="What to do with prompts that exceed the judge's context.  [default: reject]",
+    ),
+    click.option(
+        "--on-bad-row",
+        metavar="reject|fail",
+        help="What to do with rows that cannot be judged.  [default: reject]",
+    ),
+    click.option(
+        "--max-row-bytes", type=int, help="Most bytes of a row's texts.  [default: 1048576]"
+    ),
+    engine_options,
+    click.option(
+        "--config",
+        "config_file",
+        type=PATH,
+        help="TOML file with the same names as these options, which take precedence.",
+    ),
+    quiet_option,
+)
 
 
 def engine_settings(values: tuple[str, ...]) -> dict[str, Scalar]:

@@ -12,7 +12,11 @@ JUDGED = {"prompts", "tokens", "work", "time"}  # fields that an imported run do
 
 def format_status(status: dict[str, Any]) -> str:
     """Format what `run_status` returns."""
-    pairs, prompts, tokens = status["pairs"], status["prompts"], status["tokens"]
+    pairs, prompts = status["pairs"], status["prompts"]
+    tokens = (
+        "{computed:,} computed, {cached:,} from the prefix cache; saved: {saved_by_dedupe:,} by"
+        " deduplication, {saved_by_reuse:,} by reuse"
+    )
     reading = status["work"]["reading_seconds"]
     rate = status["work"]["unique_tokens"] / reading if reading else 0
     fields = [
@@ -26,12 +30,7 @@ def format_status(status: dict[str, Any]) -> str:
             f" {prompts['error']:,} errors, {prompts['overlong']:,} overlong"
             + (f", {prompts['unparsable']:,} unparsable" if prompts["unparsable"] else ""),
         ),
-        (
-            "tokens",
-            f"{tokens['computed']:,} computed, {tokens['cached']:,} from the prefix cache;"
-            f" saved: {tokens['saved_by_dedupe']:,} by deduplication,"
-            f" {tokens['saved_by_reuse']:,} by reuse",
-        ),
+        ("tokens", tokens.format_map(status["tokens"])),
         ("work", _work(status["work"])),
         ("rejects", _rejects(status["rejects"], prompts["overlong"])),
         (
