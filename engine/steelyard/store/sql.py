@@ -83,8 +83,9 @@ def register_parquet(
 
     Without files, it is an empty table of the schema.
     """
-    source = ds.dataset([str(file) for file in files], format="parquet") if files else None
-    connection.register(name, schema.empty_table() if source is None else source)
+    names = [str(file) for file in files]
+    source = ds.dataset(names, format="parquet") if files else schema.empty_table()
+    connection.register(name, source)
 
 
 def view_parquet(

@@ -22,20 +22,26 @@ WITH uses AS (SELECT key, bucket, count(*) AS n FROM ({ASKED}) GROUP BY key, buc
 """  # noqa: S608 - our own text
 
 
+def _count(run: RunDir, query: str, committed: Sequence[journal.Part] = ()) -> int:
+    with workspace(run, load_manifest(run), committed) as connection:
+        (count,) = one_row(connection, query)
+    return int(count)
+
+
 def recount_pairs(run: RunDir) -> None:
     """Make the journal's sum of completed pairs equal a fresh count.
 
     It is exact during a session; reused reads and parts set aside change it.
     """
     committed = journal.read_journal(run.root)
-    with workspace(run, load_manifest(run), committed) as connection:
-        (count,) = one_row(
-            connection,
-            f"SELECT count(*) FROM (SELECT pair FROM ({ASKED}) a"  # noqa: S608 - our own text
-            " LEFT JOIN reads_raw r ON a.key = r.prompt_key"
-            " GROUP BY pair HAVING count(*) = count(r.prompt_key))",
-        )
-    off = int(count) - sum(part.pairs for part in committed)
+    counted = _count(
+        run,
+        f"SELECT count(*) FROM (SELECT pair FROM ({ASKED}) a"  # noqa: S608 - our own text
+        " LEFT JOIN reads_raw r ON a.key = r.prompt_key"
+        " GROUP BY pair HAVING count(*) = count(r.prompt_key))",
+        committed,
+    )
+    off = counted - sum(part.pairs for part in committed)
     if off and committed:
         first = replace(committed[0], pairs=committed[0].pairs + off)
         journal.rewrite(run.root, [first, *committed[1:]])
@@ -44,25 +50,22 @@ def recount_pairs(run: RunDir) -> None:
 def unread_prompts(run: RunDir, judge: int, judges: int) -> int:
     """Count the unique prompts of a judge, one of several, that no part holds yet."""
     share = f"len(keys) // {judges}"
-    with workspace(run, load_manifest(run), journal.read_journal(run.root)) as connection:
-        (count,) = one_row(
-            connection,
-            "SELECT count(DISTINCT key) FROM (SELECT unnest(list_slice(keys,"  # noqa: S608
-            f" {judge} * ({share}) + 1, {judge + 1} * ({share}))) AS key FROM pairs_raw) a"
-            " ANTI JOIN reads_raw r ON a.key = r.prompt_key",
-        )
-    return int(count)
+    return _count(
+        run,
+        "SELECT count(DISTINCT key) FROM (SELECT unnest(list_slice(keys,"  # noqa: S608
+        f" {judge} * ({share}) + 1, {judge + 1} * ({share}))) AS key FROM pairs_raw) a"
+        " ANTI JOIN reads_raw r ON a.key = r.prompt_key",
+        journal.read_journal(run.root),
+    )
 
 
 def ambiguous_pair_ids(run: RunDir) -> int:
     """Count the pair_ids of the plan that several pairs of different content share."""
-    with workspace(run, load_manifest(run), []) as connection:
-        (count,) = one_row(
-            connection,
-            "SELECT count(*) FROM (SELECT pair_id FROM pairs_raw GROUP BY pair_id"
-            " HAVING min(keys) <> max(keys))",
-        )
-    return int(count)
+    return _count(
+        run,
+        "SELECT count(*) FROM (SELECT pair_id FROM pairs_raw GROUP BY pair_id"
+        " HAVING min(keys) <> max(keys))",
+    )
 
 
 def duplicate_tokens_of(run: RunDir, reads: pa.Table) -> int:
@@ -102,26 +105,20 @@ def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], path: Path)
 
 
 def reusable_reads(
-    run: RunDir,
-    other: RunDir,
-    theirs: Sequence[journal.Part],
-    origin: str,
-    rows: int,
+    run: RunDir, theirs: Sequence[Path], origin: str, rows: int
 ) -> Iterator[pa.Table]:
     """Yield good reads of another run for prompts of this one that are not read yet (READS).
 
     Args:
         run: this run.
-        other: the other run.
-        theirs: its parts, checked.
+        theirs: files of the other run's parts, checked.
         origin: what `reused_from` says of reads that the other run made itself.
         rows: of a table, at most.
     """
     columns = [name for name in READS.names if name not in {"bucket", "reused_from"}]
     chosen = ", ".join(f"r.{name}" for name in columns)
     with workspace(run, load_manifest(run), journal.read_journal(run.root)) as connection:
-        files = [other.root / part.name for part in theirs]
-        view_parquet(connection, "theirs", files, READS)
+        view_parquet(connection, "theirs", theirs, READS)
         reader = connection.sql(
             f"""
             SELECT {chosen}, k.bucket, coalesce(r.reused_from, {sql_text(origin)}) AS reused_from
@@ -131,5 +128,4 @@ def reusable_reads(
             WHERE r.status = 'ok' ORDER BY k.bucket"""  # noqa: S608 - our own names
         ).to_arrow_reader(rows)
         for batch in reader:
-            table = pa.Table.from_batches([batch]).select(READS.names)
-            yield table.cast(READS)
+            yield pa.Table.from_batches([batch]).select(READS.names).cast(READS)
