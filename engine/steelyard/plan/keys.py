@@ -58,12 +58,7 @@ def digests(texts: pa.Array) -> list[bytes]:
 
 
 def plan_batch(intake: pa.RecordBatch, spec: KeySpec) -> Planned:
-    """Trim, hash and measure a batch of INTAKE.
-
-    Args:
-        intake: accepted rows; the struct `metadata` may follow.
-        spec: what decides the keys.
-    """
+    """Trim, hash and measure accepted rows (INTAKE; the struct `metadata` may follow)."""
     columns = {name: intake[name] for name in intake.schema.names}
     columns |= {name: trim(columns[name]) for name in TRIMMED}
     for name in ("system", "reference"):  # an empty text counts as missing

@@ -15,7 +15,6 @@ import pyarrow.dataset as ds
 from steelyard.errors import SteelyardError, escape
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
-Relation: TypeAlias = duckdb.DuckDBPyRelation
 DuckDBError = duckdb.Error
 # What a statement of ours fails with where the machine lacks room, memory or permission.
 MACHINE_FAULTS = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException)

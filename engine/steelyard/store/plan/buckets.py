@@ -74,11 +74,7 @@ class BucketTexts(Protocol):
 
 
 class ShardBuckets(BucketStore):
-    """Copies nothing: a bucket is a stretch of rows.
-
-    Args:
-        target: text bytes of a bucket.
-    """
+    """Copies nothing: a bucket is a stretch of rows with at least `target` bytes of text."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -136,10 +132,7 @@ class ShardBuckets(BucketStore):
 class CopiedBuckets(BucketStore):
     """Copies texts into one file per bucket, with few exceptions once each.
 
-    Args:
-        folder: where files go.
-        buckets: how many.
-        target: text bytes that a bucket should have; far larger ones are split.
+    Buckets with far more than `target` bytes of text are split.
     """
 
     def __init__(self, folder: Path, buckets: int, target: int) -> None:
@@ -203,9 +196,7 @@ class CopiedBuckets(BucketStore):
 class CopiedBucketTexts(BucketTexts):
     """The texts of a plan that holds a copy of them.
 
-    Args:
-        path: returns the path of a plan file by its name, once its bytes are checked.
-        unique: unique prompts of each bucket.
+    `path` returns the path of a plan file by its name, once its bytes are checked.
     """
 
     def __init__(self, path: Callable[[str], Path], unique: list[int]) -> None:

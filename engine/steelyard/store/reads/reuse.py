@@ -40,8 +40,7 @@ def reuse_reads(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
         notes.append(f"{other.root} has another judge, protocol or template: no prompt is equal")
     taken = 0
     tables = queries.reusable_reads(run, theirs, record.run, PART_ROWS)
-    for number, table in enumerate(tables, next_number(run)):
-        tokens = queries.duplicate_tokens_of(run, table)
+    for number, (table, tokens) in enumerate(tables, next_number(run)):
         commit_part(run, table, number, BatchProgress(duplicate_tokens=tokens))
         taken += len(table)
     return taken, notes

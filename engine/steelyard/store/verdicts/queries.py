@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from steelyard.core.schemas import READS
@@ -68,19 +69,6 @@ def ambiguous_pair_ids(run: RunDir) -> int:
     )
 
 
-def duplicate_tokens_of(run: RunDir, reads: pa.Table) -> int:
-    """Sum the tokens of the duplicates of these prompts (READS) in the plan."""
-    with workspace(run, load_manifest(run), []) as connection:
-        connection.register("candidate", reads.select(["prompt_key", "prompt_tokens"]))
-        (tokens,) = one_row(
-            connection,
-            USES  # noqa: S608 - our own text
-            + "SELECT coalesce(sum((uses.n - 1) * c.prompt_tokens), 0) FROM candidate c"
-            " JOIN uses ON c.prompt_key = uses.key",
-        )
-    return int(tokens)
-
-
 def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], path: Path) -> int | None:
     """Sum the tokens that the duplicates of a part's prompts did not cost.
 
@@ -106,8 +94,10 @@ def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], path: Path)
 
 def reusable_reads(
     run: RunDir, theirs: Sequence[Path], origin: str, rows: int
-) -> Iterator[pa.Table]:
-    """Yield good reads of another run for prompts of this one that are not read yet (READS).
+) -> Iterator[tuple[pa.Table, int]]:
+    """Yield good reads of another run for prompts of this one that are not read yet.
+
+    With each table (READS) comes the sum of the tokens that the prompts' duplicates do not cost.
 
     Args:
         run: this run.
@@ -120,12 +110,15 @@ def reusable_reads(
     with workspace(run, load_manifest(run), journal.read_journal(run.root)) as connection:
         view_parquet(connection, "theirs", theirs, READS)
         reader = connection.sql(
-            f"""
-            SELECT {chosen}, k.bucket, coalesce(r.reused_from, {sql_text(origin)}) AS reused_from
-            FROM theirs r JOIN (SELECT DISTINCT key, bucket FROM ({ASKED})) k
-              ON r.prompt_key = k.key
+            f"""{USES}
+            SELECT {chosen}, uses.bucket,
+              coalesce(r.reused_from, {sql_text(origin)}) AS reused_from,
+              (uses.n - 1) * r.prompt_tokens AS duplicate_tokens
+            FROM theirs r JOIN uses ON r.prompt_key = uses.key
             ANTI JOIN reads_raw own ON r.prompt_key = own.prompt_key
-            WHERE r.status = 'ok' ORDER BY k.bucket"""  # noqa: S608 - our own names
+            WHERE r.status = 'ok' ORDER BY uses.bucket"""  # noqa: S608 - our own names
         ).to_arrow_reader(rows)
         for batch in reader:
-            yield pa.Table.from_batches([batch]).select(READS.names).cast(READS)
+            table = pa.Table.from_batches([batch])
+            tokens = int(np.asarray(table["duplicate_tokens"]).sum())
+            yield table.select(READS.names).cast(READS), tokens
