@@ -159,7 +159,11 @@ class CopiedBuckets(BucketStore):
                 there = texts.is_valid()
                 new &= to_mask(there)
                 columns[name] = pc.if_else(there, columns[name], pa.scalar(None, KEY))
-            self._add_texts(texts, columns[name], new, buckets)
+            if new.any():
+                mask = pa.array(new)
+                written = [columns[name].filter(mask), texts.filter(mask)]
+                batch = pa.RecordBatch.from_arrays(written, schema=BUCKET_TEXTS)
+                self._files.texts.add(batch, buckets[new])
         columns["keys"] = rows.pairs["keys"]
         columns["text_bytes"] = pa.array(rows.text_bytes, pa.int32())
         arrays = [columns[name] for name in BUCKET.names]
@@ -170,15 +174,6 @@ class CopiedBuckets(BucketStore):
     @override
     def abandon(self) -> None:
         self._files.abandon()
-
-    def _add_texts(
-        self, texts: pa.Array, digests: pa.Array, new: np.typing.NDArray[np.bool_], buckets: Int32
-    ) -> None:
-        if new.any():
-            mask = pa.array(new)
-            arrays = [digests.filter(mask), texts.filter(mask)]
-            rows = pa.RecordBatch.from_arrays(arrays, schema=BUCKET_TEXTS)
-            self._files.texts.add(rows, buckets[new])
 
     @override
     def finish(self) -> dict[int, Int32]:
@@ -230,7 +225,7 @@ def _count_unique(path: Path) -> int:
     if not path.exists():
         return 0
     keys = pq.read_table(path, columns=["keys"], use_threads=False)["keys"]
-    return count_unique(pa.chunked_array([chunk.flatten() for chunk in keys.chunks], KEY))
+    return count_unique(pc.list_flatten(keys))
 
 
 def _keys(digests: UInt64) -> pa.Array:

@@ -86,13 +86,14 @@ class PlanWriter:
         extra = [] if metadata is None else [pa.field("metadata", metadata)]
         self._metadata = [] if metadata is None else [field.name for field in metadata]
         self._pairs_schema = pa.schema([*PAIRS, *extra])
-        self._pairs = self._open(self._folder / PAIRS_FILE, self._pairs_schema)
+        with writing(self._folder):
+            self._pairs = pq.ParquetWriter(self._folder / PAIRS_FILE, self._pairs_schema, **PARQUET)
         self._waiting_pairs: list[pa.RecordBatch] = []
         self._waiting_rows = 0
         self._reject_writer: pq.ParquetWriter | None = None
         self._rejected: Counter[str] = Counter()
-        self._counts = {"pairs": 0, "asked": 0, "text_bytes": 0, "longest_prompt_bytes": 0}
-        self._images = 0
+        counted = ("pairs", "asked", "text_bytes", "longest_prompt_bytes", "images")
+        self._counts = dict.fromkeys(counted, 0)
 
     def add(self, rows: Planned) -> None:
         """Take planned rows.
@@ -107,12 +108,12 @@ class PlanWriter:
         counts["pairs"] += len(rows)
         counts["asked"] += len(rows.pairs["keys"].flatten())
         counts["text_bytes"] += int(rows.text_bytes.sum())
-        counts["longest_prompt_bytes"] = max(
-            counts["longest_prompt_bytes"], int(rows.text_bytes.max())
-        )
+        longest = int(rows.text_bytes.max())
+        counts["longest_prompt_bytes"] = max(counts["longest_prompt_bytes"], longest)
         digests = rows.texts["images"]
         if digests.null_count < len(rows):
-            self._images = max(self._images, *(len(read_digests(x)) for x in digests.to_pylist()))
+            images = max(len(read_digests(text)) for text in digests.to_pylist())
+            counts["images"] = max(counts["images"], images)
         with writing(self._folder):
             buckets = self._buckets.add(rows)
         placed = rows.pairs
@@ -131,7 +132,8 @@ class PlanWriter:
         self._rejected.update(rows["reason"].to_pylist())
         with writing(self._rejects):
             if self._reject_writer is None:
-                self._reject_writer = self._open(self._rejects / "rejects-00000.parquet", REJECTS)
+                path = self._rejects / "rejects-00000.parquet"
+                self._reject_writer = pq.ParquetWriter(path, REJECTS, **PARQUET)
             self._reject_writer.write_batch(rows)
 
     def abandon(self) -> None:
@@ -162,10 +164,6 @@ class PlanWriter:
             self._folder.replace(self._run.plan)
             sync(self._run.root)
         return manifest
-
-    def _open(self, path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-        with writing(path):
-            return pq.ParquetWriter(path, schema, **PARQUET)
 
     def _flush_pairs(self) -> None:
         if self._waiting_pairs:
@@ -208,7 +206,6 @@ class PlanWriter:
             ranges=self._buckets.ranges,
             metadata=self._metadata,
             files={name: file_digest(self._path(name)) for name in names},
-            images=self._images,
         )
 
 
@@ -218,14 +215,12 @@ def read_manifest(run: RunDir) -> Manifest | None:
     Raises:
         IntegrityFault: it cannot be read, or is missing from a plan.
     """
+    if not run.plan.exists():
+        return None
     path = run.plan / "plan.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except FileNotFoundError:
-        if run.plan.exists():
-            raise _damaged(path) from None
-        return None
-    except msgspec.DecodeError:
+    except (FileNotFoundError, msgspec.DecodeError):
         raise _damaged(path) from None
 
 
