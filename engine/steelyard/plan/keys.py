@@ -27,12 +27,10 @@ from steelyard.protocols.protocol import SLOT_COLUMNS
 ABSENT = bytes(16)
 TRIMMED = ("instruction", "response_a", "response_b", "system", "reference")
 
-# Loading a bucket takes memory of its order; many small buckets take open files while planning.
-BUCKET_BYTES = 32 << 20
-MAX_BUCKETS = 512
+MAX_BUCKETS = 512  # each takes open files while planning
 
 
-def bucket_count(text_bytes: int, bucket_bytes: int = BUCKET_BYTES) -> int:
+def bucket_count(text_bytes: int, bucket_bytes: int) -> int:
     """Return how many buckets keep each near `bucket_bytes` of text, at most MAX_BUCKETS."""
     return max(1, min(MAX_BUCKETS, -(-text_bytes // bucket_bytes)))
 

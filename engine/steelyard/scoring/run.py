@@ -142,7 +142,7 @@ def _require_same(run: RunDir, new: ScoredRecord) -> ScoredRecord:
         UsageError: it is another run.
     """
     old, differences = read_scored_record(run), []
-    for name in [option.name for option in fields(RunConfig)]:
+    for name in (option.name for option in fields(RunConfig)):
         there, here = getattr(old.config, name), getattr(new.config, name)
         scripted = name == "judge" and all(judge.startswith("scripted") for judge in here)
         if name not in _FREE and there != here and not scripted:
