@@ -95,7 +95,7 @@ def test_no_text_reaches_a_control_token(folder):
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-4), ("bfloat16", 2e-2)])
 def test_preferences_equal_transformers(folder, comparisons, dtype, most):
     vllm = pytest.importorskip("steelyard.judge.vllm.judge")
-    judge = vllm.VllmJudge.open(JudgeSpec("demo", str(folder), engine={"dtype": dtype}))
+    judge = vllm.VllmJudge(JudgeSpec("demo", str(folder), engine={"dtype": dtype}))
     rows, expected = comparisons
     answer = tiny.answer_of(judge.encoder, "A", "B")
     judge.start(Workload(len(rows), max(map(len, rows))), answer)

@@ -14,25 +14,25 @@ from steelyard.judge.vllm import settings as choose
 FILES = ModelFiles(
     Path(), "local", {"max_position_embeddings": 2048, "dtype": "bfloat16", "num_hidden_layers": 4}
 )
-CPU = choose.Machine("cpu", 8 << 30)
+CPU = ("cpu", 8 << 30)
 
 
 def test_context_is_the_workload_rounded_up():
-    chosen = choose.choose_settings(FILES, "bfloat16", CPU, Workload(10, 640))
+    chosen = choose.choose_settings(FILES, "bfloat16", *CPU, Workload(10, 640))
     assert chosen["max_model_len"] == 672  # 641 in blocks of 32
     assert (
-        choose.choose_settings(FILES, "bfloat16", CPU, Workload(10, 9999))["max_model_len"] == 2048
+        choose.choose_settings(FILES, "bfloat16", *CPU, Workload(10, 9999))["max_model_len"] == 2048
     )
 
 
 def test_small_workload_takes_little_memory():
-    few = choose.choose_settings(FILES, "float32", CPU, Workload(2, 100))
-    many = choose.choose_settings(FILES, "float32", CPU, Workload(10**6, 2000))
+    few = choose.choose_settings(FILES, "float32", *CPU, Workload(2, 100))
+    many = choose.choose_settings(FILES, "float32", *CPU, Workload(10**6, 2000))
     assert few["kv_cache_memory_bytes"] < many["kv_cache_memory_bytes"] <= 2 << 30
 
 
 def test_gpu():
-    chosen = choose.choose_settings(FILES, "bfloat16", choose.Machine("gpu", 0), Workload(10, 100))
+    chosen = choose.choose_settings(FILES, "bfloat16", "gpu", 0, Workload(10, 100))
     assert "kv_cache_memory_bytes" not in chosen
     assert chosen["block_size"] == 16
 

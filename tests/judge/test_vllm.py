@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judge(folder):
-    judge = VllmJudge.open(JudgeSpec("tiny", str(folder)))
+    judge = VllmJudge(JudgeSpec("tiny", str(folder)))
     judge.start(WORK, tiny.answer_of(judge.encoder, "A", "B"))
     yield judge
     judge.close()
@@ -89,7 +89,7 @@ def test_a_reader_may_stop_early(judge):
 
 
 def test_engine_failure_and_a_fresh_start(folder, monkeypatch):
-    judge = VllmJudge.open(JudgeSpec("tiny", str(folder)))
+    judge = VllmJudge(JudgeSpec("tiny", str(folder)))
     answer = tiny.answer_of(judge.encoder, "A", "B")
     judge.start(WORK, answer)
     batch = tiny.batch(tiny.prompts(6, judge._files.vocabulary, longest=60))
@@ -111,7 +111,7 @@ def test_engine_failure_and_a_fresh_start(folder, monkeypatch):
 
 def test_weights_that_are_not_numbers_give_error_reads(tmp_path, capfd):
     folder = tiny.write_model(tmp_path / "nan", broken=True)
-    judge = VllmJudge.open(JudgeSpec("nan", str(folder)))
+    judge = VllmJudge(JudgeSpec("nan", str(folder)))
     judge.start(WORK, tiny.answer_of(judge.encoder, "A", "B"))
     found = tiny.by_key(judge.read(iter([tiny.batch([[5, 6], [7]])])))
     judge.close()
@@ -121,14 +121,14 @@ def test_weights_that_are_not_numbers_give_error_reads(tmp_path, capfd):
 
 
 def test_unknown_setting(folder):
-    judge = VllmJudge.open(JudgeSpec("tiny", str(folder), engine={"max_num_seq": 3}))
+    judge = VllmJudge(JudgeSpec("tiny", str(folder), engine={"max_num_seq": 3}))
     with pytest.raises(UsageError, match="no engine setting max_num_seq") as refused:
         judge.start(WORK, tiny.answer_of(judge.encoder, "A", "B"))
     assert "max_num_seqs" in refused.value.remedy
 
 
 def test_impossible_setting_is_explained_in_one_line(folder):
-    judge = VllmJudge.open(JudgeSpec("tiny", str(folder), engine={"kv_cache_memory_bytes": 1}))
+    judge = VllmJudge(JudgeSpec("tiny", str(folder), engine={"kv_cache_memory_bytes": 1}))
     with pytest.raises(JudgeUnavailable, match="vLLM cannot start") as refused:
         judge.start(WORK, tiny.answer_of(judge.encoder, "A", "B"))
     assert "\n" not in refused.value.cause
@@ -139,7 +139,7 @@ def test_impossible_setting_is_explained_in_one_line(folder):
 def test_a_killed_engine_process_is_noticed(folder, monkeypatch):
     """vLLM 0.32 itself would wait for ever."""
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
-    judge = VllmJudge.open(JudgeSpec("tiny", str(folder)))
+    judge = VllmJudge(JudgeSpec("tiny", str(folder)))
     judge.start(WORK, tiny.answer_of(judge.encoder, "A", "B"))
 
     def batches():
@@ -163,7 +163,7 @@ OWNER = """
         from steelyard.judge.base import JudgeSpec
         from steelyard.judge.vllm.judge import VllmJudge
         from steelyard.core.batches import Workload
-        judge = VllmJudge.open(JudgeSpec("tiny", {model!r}))
+        judge = VllmJudge(JudgeSpec("tiny", {model!r}))
         judge.start(Workload(50, 150), tiny.answer_of(judge.encoder, "A", "B"))
         signal.signal(signal.SIGINT, lambda *_: None)
         os.killpg(0, signal.SIGINT)  # what Ctrl-C in a terminal does

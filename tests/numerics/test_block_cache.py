@@ -170,7 +170,7 @@ def start(folder, blocks):
     from steelyard.judge.vllm.judge import VllmJudge
 
     engine = {"num_gpu_blocks_override": blocks, "max_model_len": 352}
-    judge = VllmJudge.open(JudgeSpec("tiny", str(folder), engine=engine))
+    judge = VllmJudge(JudgeSpec("tiny", str(folder), engine=engine))
     work = Workload(prompts=400, longest_prompt=351)
     judge.start(work, tiny.answer_of(judge.encoder, "A", "B"))
     return judge

@@ -78,7 +78,7 @@ def judged_alike(rng, slope, shift, spread, count=200, size=4):
     odds = quality[code] + hard[cluster]
     y = (rng.random(len(code)) < sigmoid(odds + slope * length)).astype(float)
     rows = BaselineComparisons(
-        tuple(map(str, range(size))), code, y, cluster, np.zeros(0), difference, None, None, {}
+        tuple(map(str, range(size))), code, y, cluster, np.ones(len(y)), difference, None, None, {}
     )
     return sigmoid(quality[:, None] + hard).mean(axis=1), rows
 

@@ -247,7 +247,7 @@ def test_what_cannot_be_judged_is_an_error_or_has_the_reward_that_the_user_chose
     with broken, pytest.raises(RewardRefused, match="not finite"):
         broken([PLAIN], ["blue"])
     dying = Judge("scripted:fail=1", protocol="pointwise", failed=0.0)
-    with dying, pytest.raises(EngineFailed, match="the script says so"):  # whatever it reads
+    with dying, pytest.raises(EngineFailed, match="the script has it fail"):  # whatever it reads
         dying([PLAIN] * 20, [f"text {at}" for at in range(20)])
 
 

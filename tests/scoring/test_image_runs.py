@@ -19,7 +19,7 @@ from steelyard.core.images import decode_image, image_digest, write_digests
 from steelyard.core.progress import Reporter
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.judge.scripted import CONTROL, ByteEncoder, ScriptedJudge
-from steelyard.judge.vllm.inputs import ImageInputs, render_prompt
+from steelyard.judge.vllm.inputs import image_prompt, render_prompt
 from steelyard.plan.keys import plan_batch
 from steelyard.prompts.forms import image_blocks, make_form
 from steelyard.prompts.judging import resolve_spec
@@ -246,14 +246,12 @@ def test_the_engine_is_given_ids_images_and_digests(tmp_path):
     digests = [image_digest(one) for one in (RED, BLUE)]
     for digest, raw in zip(digests, (RED, BLUE), strict=True):
         store.add(digest, raw)
-    pictures = ImageInputs.of(Workload(1, 10, images=2, image_folder=str(tmp_path)))
-    prompt = pictures.prompt([5, 6], digests)
+    prompt = image_prompt(store, [5, 6], digests)
     assert prompt["prompt_token_ids"] == [5, 6]
     assert prompt["multi_modal_uuids"] == {"image": digests}
     for raw, shown in zip((RED, BLUE), prompt["multi_modal_data"]["image"], strict=True):
         assert np.array_equal(np.asarray(shown), np.asarray(decode_image(raw)))
     assert render_prompt(object(), prompt) is prompt
-    assert ImageInputs.of(Workload(1, 10)) is None
 
 
 def test_a_damaged_image_of_the_run_is_noticed(tmp_path):

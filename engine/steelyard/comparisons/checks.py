@@ -30,6 +30,7 @@ _WINNER = "make them a, b or tie, or name another column: --map winner=COLUMN"
 _GOLD = "make them a, b or tie, or leave gold out: --map gold="
 _FINITE = "make infinite ones finite: --map '{0}=(greatest(-30, least(30, x)))'"
 _UNIT = (0, 1, "outside [0, 1]", "convert with an expression: --map '{0}=(x - 1)'")
+_ALIKE = "count all rows alike: --map weight="
 _WEIGHTS = f"neither 0 nor in [{LIGHTEST:g}, {HEAVIEST:g}]"
 _LENGTH = f"not a number of characters from 0 to {LONGEST}"
 # Name -> least and greatest value, what is said of others, and the remedy.
@@ -38,23 +39,14 @@ _RANGES: dict[str, tuple[float, float, str, str]] = {
     **dict.fromkeys(("calibrated_preference", "calibrated_tie"), _UNIT),
     **dict.fromkeys(("score", "logit"), (-LARGEST, LARGEST, "not a finite number", _FINITE)),
     "score_a - score_b": (-LARGEST, LARGEST, "not a finite number", "give finite scores"),
-    "weight": (
-        LIGHTEST,
-        HEAVIEST,
-        _WEIGHTS,
-        "give weights, or count all rows alike: --map weight=",
-    ),
-    **dict.fromkeys(
-        LENGTHS, (0, LONGEST, _LENGTH, "give characters, or leave lengths out: --map {0}=")
-    ),
+    "weight": (LIGHTEST, HEAVIEST, _WEIGHTS, f"give weights, or {_ALIKE}"),
+    **dict.fromkeys(LENGTHS, (0, LONGEST, _LENGTH, "give characters, or no lengths: --map {0}=")),
 }
 # Name -> the remedy where it is null.
 _REQUIRED = {
-    **dict.fromkeys(
-        MODELS, "name the competitor in every row, or another column: --map {0}=COLUMN"
-    ),
+    **dict.fromkeys(MODELS, "name a competitor in every row, or another column: --map {0}=COLUMN"),
     "instruction": "name the instruction in every row, or leave it out: --map instruction=",
-    "weight": "give every row a weight, or count all rows alike: --map weight=",
+    "weight": f"give every row a weight, or {_ALIKE}",
 }
 
 Columns = dict[str, pa.Array]
@@ -63,12 +55,10 @@ Columns = dict[str, pa.Array]
 def check_batch(
     batch: pa.RecordBatch, problems: RowProblems, left_out: Counter[str]
 ) -> pa.RecordBatch:
-    """Return the batch with final types, without the rows that compare nothing.
+    """Return the batch, a column per role, with final types and only the rows that compare.
 
-    Args:
-        batch: one column per role.
-        problems: bad values are added; the result is to be used only if `refuse` passes.
-        left_out: rows that compare nothing are counted here, by reason.
+    The others are counted in `left_out`, by reason. Bad values are added to `problems`: the result
+    is to be used only if `refuse` passes.
     """
     columns = {name: batch.column(name) for name in batch.schema.names}
     out = {name: values for name, values in columns.items() if name not in SOURCES}
@@ -78,10 +68,8 @@ def check_batch(
     if "weight" in out:
         out = _without(out, NO_WEIGHT, to_mask(pc.equal(out["weight"], 0)), left_out)
     if "instruction" in out:
-        ids = instruction_ids(out["instruction"])
-        out["instruction"] = (
-            pc.coalesce(ids, instruction_ids(out.pop(PAIR))) if PAIR in out else ids
-        )
+        pairs = [instruction_ids(out.pop(PAIR))] if PAIR in out else []
+        out["instruction"] = pc.coalesce(instruction_ids(out["instruction"]), *pairs)
     for name in out.keys() & _REQUIRED.keys():
         null, remedy = to_mask(out[name].is_null()), _REQUIRED[name].format(name)
         problems.add(null, Reason.NULL, f"the {name} is null", remedy=remedy)
@@ -95,14 +83,7 @@ def check_batch(
 
 
 def read_names(values: pa.Array, label: str, problems: RowProblems, remedy: str = "") -> pa.Array:
-    """Return names of competitors, trimmed, as a dictionary.
-
-    Args:
-        values: n texts.
-        label: what messages call them.
-        problems: rows with an empty name are added.
-        remedy: for them.
-    """
+    """Return names of competitors, trimmed, as a dictionary; an empty name is a problem."""
     coded = values.dictionary_encode()
     trimmed = pc.utf8_trim_whitespace(coded.dictionary)
     if not trimmed.equals(coded.dictionary):
@@ -139,15 +120,12 @@ def _preference(columns: Columns, problems: RowProblems) -> Columns:
 
 
 def _winner(values: pa.Array, problems: RowProblems) -> Columns:
-    codes, null = label_codes(values), to_mask(values.is_null())
-    what = "the winner is not a, b or tie"
-    problems.add((codes < 0) & ~null, Reason.WINNER, what, lambda row: values[row], _WINNER)
-    absent = codes < 0
-    tie = (codes == 2).astype(np.float64)
-    return {
-        "preference": pa.array(PREFERENCES[codes], mask=absent),
-        "tie": pa.array(tie, mask=absent),
-    }
+    codes = label_codes(values)
+    absent, tie = codes < 0, (codes == 2).astype(np.float64)
+    bad, what = absent & to_mask(values.is_valid()), "the winner is not a, b or tie"
+    problems.add(bad, Reason.WINNER, what, lambda row: values[row], _WINNER)
+    preference = pa.array(PREFERENCES[codes], mask=absent)
+    return {"preference": preference, "tie": pa.array(tie, mask=absent)}
 
 
 def _sigmoid(values: pa.Array, name: str, problems: RowProblems) -> pa.Array:

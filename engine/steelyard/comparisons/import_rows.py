@@ -46,12 +46,6 @@ VERDICTS = pa.schema(
         ("gold", GOLD),
     ]
 )
-_LAST = [
-    pa.field("read_at", pa.timestamp("ms", tz="UTC")),
-    pa.field("criteria", CRITERIA),
-    pa.field("keys", KEYS),
-]
-_NO_METADATA = pa.schema([("none", _TEXT)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +60,10 @@ class Reading:
 
 def verdict_schema(metadata: pa.Schema) -> pa.Schema:
     """Return VERDICTS with the metadata's columns as a struct."""
-    struct = pa.field("metadata", pa.struct(list(metadata or _NO_METADATA)))
-    return pa.schema([*VERDICTS, struct, *_LAST])
+    struct = pa.struct(list(metadata or pa.schema([("none", _TEXT)])))
+    read_at = ("read_at", pa.timestamp("ms", tz="UTC"))
+    last = pa.schema([("metadata", struct), read_at, ("criteria", CRITERIA), ("keys", KEYS)])
+    return pa.schema([*VERDICTS, *last])
 
 
 def read_verdicts(
@@ -176,10 +172,8 @@ def _instruction_ids(
     if values is None:
         return None
     if pt.is_signed_integer(values.type):
-        negative, what = (
-            to_mask(pc.less(values, 0)),
-            f"{printable(roles['instruction_id'])} is below 0",
-        )
+        what = f"{printable(roles['instruction_id'])} is below 0"
+        negative = to_mask(pc.less(values, 0))
         problems.add(negative, Reason.SCALE, what, lambda row: values[row])
     return instruction_ids(values)
 

@@ -12,24 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from steelyard.comparisons.import_rows import (
-    PROTOCOL,
-    Reading,
-    read_verdicts,
-    verdict_schema,
-)
+from steelyard.comparisons.import_rows import PROTOCOL, Reading, read_verdicts, verdict_schema
 from steelyard.core.config import fingerprint
 from steelyard.errors import EXIT_DONE, EXIT_ROW_ERRORS, InputRefused, UsageError, escape
 from steelyard.input import Limits, ShardSet, open_shards
 from steelyard.input.problems import list_columns
 from steelyard.input.roles import MODELS, VERDICT_TABLE
 from steelyard.input.stream import read
-from steelyard.store.run_record import (
-    ImportedRecord,
-    ImportRecord,
-    common_fields,
-    write_record,
-)
+from steelyard.store.run_record import ImportedRecord, ImportRecord, common_fields, write_record
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import handoff

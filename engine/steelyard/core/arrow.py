@@ -25,6 +25,12 @@ def to_floats(values: pa.Array | pa.ChunkedArray) -> Float64:
     return np.asarray(values, dtype=np.float64)
 
 
+def votes_of(gold: pa.StructArray) -> Float64:
+    """Return the votes of n rows (schemas.GOLD) as [n, 3]: for a, for b, ties; null: NaN."""
+    parts = (pc.struct_field(gold, name) for name in ("a", "b", "tie"))
+    return np.stack([to_floats(part) for part in parts], axis=1)
+
+
 def repeat_text(text: str, rows: int) -> pa.StringArray:
     """Return a column with the same text in each row."""
     return pa.repeat(pa.scalar(text, pa.string()), rows)

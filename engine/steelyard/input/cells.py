@@ -62,11 +62,7 @@ def invalid_bytes(values: pa.Array, row: int) -> str:
 def row_bytes(values: pa.Array) -> Int64:
     """Return the bytes of each row: UTF-8 of texts, items of lists; no null maps or offsets.
 
-    Args:
-        values: n rows of a type that `types.metadata_type` allows.
-
-    Returns:
-        n sizes.
+    The type is one that `types.metadata_type` allows.
     """
     kind = values.type
     if pt.is_string(kind) or pt.is_binary(kind):
@@ -87,13 +83,8 @@ def row_bytes(values: pa.Array) -> Int64:
 def read_turns(values: pa.Array, column: str, problems: RowProblems) -> pa.Array:
     """Return TURNS for each row: null where there are none, be the list null or empty.
 
-    These are the turns before the instruction, oldest first. A list of plain texts alternates,
-    and the user begins.
-
-    Args:
-        values: list<struct<role, content>> or list<string>, valid UTF-8.
-        column: the user's name of it.
-        problems: rows with an unknown role, or a null in the list, are added.
+    These are the turns before the instruction, oldest first. In a list<string>, user and assistant
+    alternate, and the user begins. An unknown role, or a null in the list, is a problem.
     """
     items, offsets, row_of = _flatten(values)
     if pt.is_struct(items.type):
@@ -119,11 +110,7 @@ def read_turns(values: pa.Array, column: str, problems: RowProblems) -> pa.Array
 def read_criteria(values: pa.Array, column: str, problems: RowProblems) -> pa.Array:
     """Return CRITERIA for each row; a plain text has weight 1.
 
-    Args:
-        values: list<string>, or CRITERIA.
-        column: the user's name of it.
-        problems: rows are added that have no criterion, an empty one, or a weight that is not
-            above 0.
+    No criterion, an empty one, or a weight that is not above 0 is a problem.
     """
     items, offsets, row_of = _flatten(values)
     if pt.is_struct(items.type):

@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from steelyard.errors import InputRefused, did_you_mean
 from steelyard.input.filesystem import driver, local_path, protocol, remote_fault
-from steelyard.input.problems import CONVERT, printable, refusal
+from steelyard.input.problems import CONVERT, attempt_each, printable, refusal
 
 SUFFIX = ".parquet"
 
@@ -23,8 +24,7 @@ class Source:
     path: str  # absolute path, or URL
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
+class _Match(NamedTuple):
     root: str  # the folder that was named, or that holds the named file; may be a URL
     paths: tuple[str, ...]
 
@@ -41,13 +41,8 @@ def discover(inputs: Sequence[str | os.PathLike[str]]) -> tuple[Source, ...]:
         InputRefused: an input does not exist or holds no Parquet file; all such inputs at once.
         EnvironmentFault: a URL's driver is missing or cannot reach it.
     """
-    matches: list[_Match] = []
     problems: list[InputRefused] = []
-    for item in inputs:
-        try:
-            matches.append(_find(os.fspath(item)))
-        except InputRefused as refused:
-            problems.append(refused)
+    matches = attempt_each(_find, [os.fspath(item) for item in inputs], problems)
     if problems:
         raise refusal(problems)
     if not matches:
@@ -74,10 +69,9 @@ def _find_local(text: str, path: str) -> _Match:
     if Path(path).is_file():
         return _Match(str(Path(path).parent), (path,))
     if Path(path).is_dir():
-        paths = list(_walk(path))
-        if not paths:
+        if not (files := tuple(_walk(path))):
             raise _empty_folder(text, path)
-        return _Match(path, tuple(paths))
+        return _Match(path, files)
     if os.path.lexists(path):
         raise _missing(text, "is not a file or folder that can be read", "name a Parquet file")
     if not glob.has_magic(path):
@@ -85,7 +79,7 @@ def _find_local(text: str, path: str) -> _Match:
     root = _static_part(path)
     named = path[len(root) :]
     hidden = "/." in named or "/_" in named
-    paths = []
+    paths: list[str] = []
     for match in sorted(glob.glob(path, recursive=True, include_hidden=hidden)):  # noqa: PTH207 (as typed)
         if Path(match).is_dir():
             if not named.endswith("**"):
@@ -175,12 +169,12 @@ def _name(matches: Sequence[_Match]) -> tuple[Source, ...]:
     roots: dict[str, list[tuple[str, ...]]] = {}
     for item in matches:
         roots.setdefault(protocol(item.root), []).append(_segments(item.root))
-    shared = {kind: _shared(items) for kind, items in roots.items()}
+    shared = {kind: len(os.path.commonprefix(items)) for kind, items in roots.items()}  # noqa: RUF071 (tuples)
     named: dict[str, str] = {}
     for path in (path for item in matches for path in item.paths):
         kind = protocol(path)
-        whole = kind and len(roots) > 1
-        name = path if whole else "/".join(_segments(path)[shared[kind] :])
+        inner = "/".join(_segments(path)[shared[kind] :])
+        name = path if kind and len(roots) > 1 else inner
         named[name.encode("utf-8", "backslashreplace").decode()] = path
     sources: dict[str, Source] = {}
     for name in sorted(named, key=lambda name: name.split("/")):
@@ -193,9 +187,3 @@ def _name(matches: Sequence[_Match]) -> tuple[Source, ...]:
 def _segments(path: str) -> tuple[str, ...]:
     body = path.split("://", 1)[1] if protocol(path) else path
     return tuple(part for part in body.split("/") if part)
-
-
-def _shared(paths: Sequence[tuple[str, ...]]) -> int:
-    """Count the leading segments that all paths have in common."""
-    same = [len(set(parts)) == 1 for parts in zip(*paths, strict=False)]
-    return same.index(False) if False in same else len(same)

@@ -7,7 +7,7 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -68,8 +68,10 @@ def driver(name: str) -> Any:  # noqa: ANN401 (fsspec has no types)
         raise remote_fault(f"{name}://", error) from error
 
 
-def disk_fault(place: str, error: OSError) -> EnvironmentFault:
-    """Return the error for a file that this machine cannot read."""
+def disk_fault(place: str, error: Exception) -> EnvironmentFault | None:
+    """Return the error for an OSError about the machine; None for any other exception."""
+    if not isinstance(error, OSError) or error.errno not in _MACHINE:
+        return None
     return EnvironmentFault(
         f"cannot be read: {os.strerror(error.errno or 0)}",
         place=place,
@@ -90,11 +92,6 @@ def remote_fault(place: str, error: Exception) -> SteelyardError:
         effect="nothing in this file was scored",
         remedy="check the address, the credentials and the network, then start again",
     )
-
-
-def is_disk_fault(error: BaseException) -> TypeGuard[OSError]:
-    """Return whether an OSError is about the machine, not about the file's content."""
-    return isinstance(error, OSError) and error.errno in _MACHINE
 
 
 def open_file(path: str) -> pa.NativeFile:

@@ -11,7 +11,7 @@ import xxhash
 
 from steelyard.errors import InputRefused, SteelyardError, escape
 from steelyard.input.discover import Source
-from steelyard.input.filesystem import disk_fault, is_disk_fault, open_file, protocol, remote_fault
+from steelyard.input.filesystem import disk_fault, open_file, protocol, remote_fault
 from steelyard.input.problems import CONVERT, printable
 from steelyard.input.thrift import Chunk, RowGroup, row_groups
 
@@ -49,15 +49,9 @@ def read_footer(source: Source) -> Footer:
         raise
     except Exception as error:  # drivers raise what their client libraries raise
         raise _unreadable(source, error) from error
-    rows, groups, metadata, schema = _parse(source, raw)
-    footer = Footer(source, size, digest(size, raw), metadata, schema, rows, groups)
+    footer = _parse(source, size, raw)
     _check(footer)
     return footer
-
-
-def digest(size: int, raw: bytes) -> bytes:
-    """Return 16 bytes that identify a file's size and footer."""
-    return xxhash.xxh3_128_digest(size.to_bytes(8, "little") + raw)
 
 
 def _tail(source: Source, file: pa.NativeFile) -> tuple[int, bytes]:
@@ -86,9 +80,7 @@ def _shown(data: bytes) -> str:
     return escape(repr(data)[2:-1])
 
 
-def _parse(
-    source: Source, raw: bytes
-) -> tuple[int, tuple[RowGroup, ...], pq.FileMetaData, pa.Schema]:
+def _parse(source: Source, size: int, raw: bytes) -> Footer:
     try:
         rows, groups = row_groups(raw[:-8])
         # A footer's offsets are not followed here, so a file of the footer alone will do.
@@ -98,7 +90,8 @@ def _parse(
     except DECODE_ERRORS as error:
         first = escape(str(error).partition("\n")[0], 200)
         raise _refused(source, f"the Parquet footer cannot be read: {first}") from error
-    return rows, groups, file.metadata, schema
+    digest = xxhash.xxh3_128_digest(size.to_bytes(8, "little") + raw)
+    return Footer(source, size, digest, file.metadata, schema, rows, groups)
 
 
 def _check(footer: Footer) -> None:
@@ -143,8 +136,8 @@ def _refused(source: Source, cause: str, remedy: str = _AGAIN) -> InputRefused:
 def _unreadable(source: Source, error: Exception) -> Exception:
     if protocol(source.path):
         return remote_fault(printable(source.name), error)
-    if is_disk_fault(error):
-        return disk_fault(printable(source.name), error)
+    if fault := disk_fault(printable(source.name), error):
+        return fault
     number = getattr(error, "errno", None)
     reason = os.strerror(number) if number else escape(error)
     return _refused(source, f"cannot be read: {reason}", "check the file and its permissions")

@@ -16,15 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from steelyard.core.arrow import to_floats, to_ints, to_mask
+from steelyard.core.arrow import to_ints, to_mask, votes_of
 from steelyard.core.schemas import Bool, Float64, Int64
 from steelyard.errors import GoldRefused, UsageError, escape
-from steelyard.input.problems import (
-    Reason,
-    RowProblems,
-    list_columns,
-    raised_as,
-)
+from steelyard.input.problems import Reason, RowProblems, list_columns, raised_as
 from steelyard.input.roles import GOLD_FILE, MODELS, VOTES, check_map, resolve
 from steelyard.input.rows import find_invalid_utf8
 from steelyard.input.schema import unusable_column
@@ -72,10 +67,7 @@ def read_gold_file(
 ) -> GoldFile:
     """Read and check a gold file: Parquet, a folder or a pattern of it.
 
-    Args:
-        path: where it is.
-        columns: role -> column where names differ.
-        want: further columns to take along, if they are there.
+    `columns` gives role -> column where names differ; `want` are further columns to take along.
 
     Raises:
         UsageError: there is no such column or role.
@@ -96,10 +88,7 @@ def read_gold_file(
             place=str(path),
             remedy="name the column with --gold-map gold=COLUMN",
         )
-    votes = np.stack(
-        [to_floats(part) for part in gold.filter(pa.array(labelled)).flatten()], axis=1
-    )
-    return _grouped(rows, votes, labelled, want)
+    return _grouped(rows, votes_of(gold.filter(pa.array(labelled))), labelled, want)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +143,7 @@ def _resolve(place: str, names: Sequence[str], columns: Mapping[str, str]) -> di
 
 
 def _column(values: pa.ChunkedArray, role: str, name: str, place: str) -> pa.Array:
-    whole = pa.concat_arrays(values.chunks) if values.chunks else pa.array([], values.type)
+    whole = values.combine_chunks()
     try:
         kind = role_type(role, whole.type)
     except UnsupportedError as error:
@@ -199,14 +188,7 @@ def _repeated(values: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def _grouped(rows: _Rows, votes: Float64, labelled: Bool, want: Sequence[str]) -> GoldFile:
-    """Add up the rows of each pair; rows without gold are left out.
-
-    Args:
-        rows: n of them.
-        votes: k x 3, of the rows that have gold.
-        labelled: n, which rows have gold, k of them.
-        want: columns to take along.
-    """
+    """Add up the rows of each pair; `votes` (k x 3) are those of the k rows that have gold."""
     keep = pa.array(labelled)
     coded = rows.columns["pair_id"].filter(keep).dictionary_encode()
     pair_of = to_ints(coded.indices)

@@ -26,12 +26,9 @@ Keep = Callable[[str, bytes], None]
 
 
 class ImageReader:
-    """Finds the images of rows.
+    """Finds the images of rows; `keep` is given every image once.
 
     Paths are those of files in the shard's folder or below it, through links or not.
-
-    Args:
-        keep: is given every image once.
     """
 
     def __init__(self, keep: Keep | None = None) -> None:
@@ -41,10 +38,8 @@ class ImageReader:
     def read(self, values: pa.Array, folder: str | None, problems: RowProblems) -> pa.Array:
         """Return the digests of each row's images (images.write_digests); null if it has none.
 
-        Args:
-            values: in a type that `types.role_type` gives.
-            folder: the shard's; None: it is not on this machine.
-            problems: rows are added that have too many images, or one that cannot be used.
+        Too many images, or one that cannot be used, are a problem. `folder` is the shard's; None
+        if that is not on this machine.
         """
         root = None if folder is None else Path(folder).resolve()
         texts: list[str | None] = []

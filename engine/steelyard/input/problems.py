@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,10 @@ import pyarrow as pa
 from steelyard.core.schemas import REJECTS, Bool, Int64
 from steelyard.errors import InputRefused, SteelyardError, escape
 
+T = TypeVar("T")
+U = TypeVar("U")
+
+_THREADS = 8  # a thousand remote shards take seconds, not minutes
 SHOWN = 20  # problems that one error lists
 EXAMPLES = 3  # values that one problem of many rows shows
 CONVERT = "write Parquet, for example: duckdb -c \"copy (from 'data.jsonl') to 'data.parquet'\""
@@ -55,6 +61,23 @@ def list_columns(columns: Collection[str]) -> str:
     return f"the columns are {shown}" + (", ..." if len(columns) > 12 else "")
 
 
+def attempt_each(
+    work: Callable[[T], U], items: Sequence[T], problems: list[InputRefused]
+) -> list[U]:
+    """Return what `work` makes of each item, in order; what it refuses goes to `problems`."""
+
+    def attempt(item: T) -> U | InputRefused:
+        try:
+            return work(item)
+        except InputRefused as refused:
+            return refused
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        results = list(pool.map(attempt, items))
+    problems += [result for result in results if isinstance(result, InputRefused)]
+    return [result for result in results if not isinstance(result, InputRefused)]
+
+
 def refusal(problems: Sequence[InputRefused]) -> InputRefused:
     """Return one error for all problems, which lists up to `SHOWN` of them."""
     if len(problems) == 1:
@@ -77,11 +100,13 @@ class _RowProblem:
     rows: Int64  # the same rows in the batch
     reason: Reason
     what: str
-    value: Callable[[int], object]
+    value: Callable[[int], object] | None
     remedy: str
 
     def value_of(self, row: int) -> str:
         """Return the row's bad value, at most 80 bytes of it; empty if none is shown."""
+        if self.value is None:
+            return ""
         value = self.value(row)
         return "null" if value is None else escape(value)
 
@@ -91,18 +116,12 @@ class _RowProblem:
         return f"{self.what}: {value}" if value else self.what
 
 
-def _no_value(_: int) -> str:
-    return ""
-
-
 class RowProblems:
     """Bad rows and what is wrong with them. Methods mutate.
 
     `rejects` lists the rows, each with the first problem that was added; `refuse` sums all
-    problems up in one error.
-
-    Args:
-        numbers: of the rows that are looked at, ascending; None if rows are only counted.
+    problems up in one error. `numbers` are those of the rows that are looked at, ascending; None
+    if rows are only counted.
     """
 
     def __init__(self, numbers: Int64 | None = None) -> None:
@@ -117,17 +136,12 @@ class RowProblems:
         bad: Bool,
         reason: Reason,
         what: str,
-        value: Callable[[int], object] = _no_value,
+        value: Callable[[int], object] | None = None,
         remedy: str = "",
     ) -> None:
         """Note the rows where `bad`, a mask over the rows that are looked at, is true.
 
-        Args:
-            bad: mask.
-            reason: why the row is rejected.
-            what: what is wrong, a sentence without the value.
-            value: row -> the value that is wrong.
-            remedy: what to do, for `refuse`.
+        `what` is wrong with them, a sentence without the value; `value` returns that of a row.
         """
         rows = np.flatnonzero(bad)
         if len(rows):
@@ -146,35 +160,20 @@ class RowProblems:
         return np.unique(np.concatenate([problem.numbers for problem in self._problems]))
 
     def rejects(self, shard: str, pair_ids: Sequence[str | None]) -> pa.RecordBatch:
-        """Return the bad rows as REJECTS, by number.
-
-        Args:
-            shard: name of the shard.
-            pair_ids: of the bad rows, in order.
-        """
+        """Return the bad rows as REJECTS, by number; `pair_ids` are theirs, in this order."""
         first: dict[int, tuple[str, str]] = {}
         for problem in self._problems:
             for number, row in zip(problem.numbers.tolist(), problem.rows.tolist(), strict=True):
                 if number not in first:
                     first[number] = (problem.reason, problem.detail(row))
-        rows = sorted(first)
-        columns = {
-            "shard": [shard] * len(rows),
-            "row": rows,
-            "pair_id": pair_ids,
-            "reason": [first[row][0] for row in rows],
-            "detail": [first[row][1] for row in rows],
-        }
-        return pa.RecordBatch.from_pydict(columns, schema=REJECTS)
+        rows = [
+            {"shard": shard, "row": row, "pair_id": given, "reason": reason, "detail": detail}
+            for (row, (reason, detail)), given in zip(sorted(first.items()), pair_ids, strict=True)
+        ]
+        return pa.RecordBatch.from_pylist(rows, schema=REJECTS)
 
     def refuse(self, error: type[InputRefused], place: str, rows: int) -> None:
-        """Raise one error for all problems, if there are any.
-
-        Args:
-            error: its class.
-            place: what was read.
-            rows: how many rows were looked at.
-        """
+        """Raise one error for all problems of the `rows` that were looked at, if there are any."""
         kinds: dict[str, list[_RowProblem]] = {}
         for problem in self._problems:
             kinds.setdefault(problem.what, []).append(problem)

@@ -78,10 +78,7 @@ VERDICT_TABLE = Roles(
 )
 # Files of responses, one row per response, and files of instructions.
 RESPONSES = Roles(
-    {
-        "instruction_id": ("instruction_id",),
-        **_named("instruction", "system", "model", "response"),
-    },
+    {"instruction_id": ("instruction_id",), **_named("instruction", "system", "model", "response")},
     ("instruction", "model", "response"),
 )
 INSTRUCTIONS = Roles(_named("instruction"), ("instruction",))
@@ -113,12 +110,7 @@ COMPARISONS = Roles(
 
 
 def pair_roles(required: Sequence[str] = REQUIRED, special: Sequence[str] = ()) -> Roles:
-    """Return the roles of pairs under a protocol.
-
-    Args:
-        required: roles that every row has to fill.
-        special: those of SPECIAL that the protocol asks for.
-    """
+    """Return the roles of pairs under a protocol, which asks for `special` ones of SPECIAL."""
     names = {**PAIRS.names, **_named(*special)}
     if "response_b" not in required:
         names["response_a"] = (*names["response_a"], "response")
@@ -153,13 +145,8 @@ def resolve(
     """Return the column of each role that the table fills.
 
     A column named by --map has that role only, and `--map role=` leaves a role empty: in shards,
-    its column becomes metadata.
-
-    Args:
-        place: the shard or table that has these columns.
-        columns: all of its column names.
-        column_map: role -> column, as the user gave it; checked by `check_map`.
-        roles: which roles there are.
+    its column becomes metadata. `place` names what has the columns; `check_map` has checked
+    `column_map`.
 
     Raises:
         InputRefused: a mapped column is not there, a required role has no column, or two.

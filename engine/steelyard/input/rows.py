@@ -14,19 +14,12 @@ import pyarrow.compute as pc
 from steelyard.core.arrow import repeat_text, to_mask
 from steelyard.core.schemas import INTAKE, Bool, Int64
 from steelyard.errors import InputRefused, UsageError, escape
-from steelyard.input.cells import (
-    invalid_bytes,
-    invalid_rows,
-    read_criteria,
-    read_turns,
-    row_bytes,
-)
+from steelyard.input.cells import invalid_bytes, invalid_rows, read_criteria, read_turns, row_bytes
 from steelyard.input.images import ImageReader
 from steelyard.input.problems import Reason, RowProblems, printable
 from steelyard.input.roles import CONVERSATIONS, REQUIRED, TEXTS
 from steelyard.input.votes import read_gold
 
-_ASCII_BLANKS = 0x20
 _LONGEST_ID = 1024
 _SIZED = ("pair_id", *TEXTS, *CONVERSATIONS, "criteria")
 
@@ -71,13 +64,11 @@ class RawBatch:
     def filter(self, kept: Bool) -> RawBatch:
         """Return the rows where `kept` is true."""
         mask = pa.array(kept)
-        return RawBatch(
-            self.shard,
-            self.numbers[kept],
-            {name: values.filter(mask) for name, values in self.columns.items()},
-            {name: values.filter(mask) for name, values in self.metadata.items()},
-            self.folder,
+        columns, metadata = (
+            {name: values.filter(mask) for name, values in part.items()}
+            for part in (self.columns, self.metadata)
         )
+        return RawBatch(self.shard, self.numbers[kept], columns, metadata, self.folder)
 
 
 def check(
@@ -113,7 +104,9 @@ def check(
     clean = without(batch, problems)  # what follows reads texts as UTF-8
     # Instructions only: a model that answered nothing did answer, and may lose for it.
     blank = f"{printable(roles['instruction'])} is empty or white space only"
-    problems.add(_blank(clean.columns["instruction"]), Reason.EMPTY, blank)
+    instructions = clean.columns["instruction"]
+    empty = pc.or_(pc.equal(instructions, ""), pc.utf8_is_space(instructions))
+    problems.add(to_mask(empty), Reason.EMPTY, blank)
     _find_large(clean, limits, problems)
     derived = {}
     for role in CONVERSATIONS:
@@ -142,13 +135,7 @@ def without(batch: RawBatch, problems: RowProblems) -> RawBatch:
 def split(
     batch: RawBatch, rows: pa.RecordBatch, problems: RowProblems
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    """Return the rows that are good, and the batch's bad ones as REJECTS.
-
-    Args:
-        batch: all rows.
-        rows: what was made of those that `without` left.
-        problems: all that is wrong.
-    """
+    """Return the good ones of the rows that `without` left, and the batch's bad ones as REJECTS."""
     if problems:
         rows = rows.filter(pa.array(problems.good()))
     return rows, problems.rejects(batch.shard, _pair_ids(batch, problems.bad_rows()))
@@ -163,35 +150,10 @@ def find_invalid_utf8(columns: Iterable[tuple[str, pa.Array]], problems: RowProb
             problems.add(bad, Reason.UTF8, what, partial(invalid_bytes, values), remedy)
 
 
-def _blank(values: pa.StringArray) -> Bool:
-    """Return which texts have nothing but white space. Looks at most first bytes only."""
-    blank = np.zeros(len(values), dtype=np.bool_)
-    offsets = np.frombuffer(values.buffers()[1], np.int32)
-    offsets = offsets[values.offset : values.offset + len(values) + 1]
-    data = values.buffers()[2]
-    if not len(values):
-        return blank
-    if data is None:
-        return ~blank
-    raw = np.frombuffer(data, np.uint8)
-    empty: Bool = np.equal(offsets[:-1], offsets[1:])
-    if not len(raw):
-        return empty
-    first = raw[np.minimum(offsets[:-1], len(raw) - 1)]
-    doubtful = empty | (first <= _ASCII_BLANKS) | (first >= 0x80)
-    if doubtful.any():
-        rows = np.flatnonzero(doubtful)
-        trimmed = pc.utf8_trim_whitespace(values.take(pa.array(rows)))
-        blank[rows] = to_mask(pc.equal(trimmed, ""))
-    return blank
-
-
 def _find_large(batch: RawBatch, limits: Limits, problems: RowProblems) -> None:
     texts = [batch.columns[name] for name in _SIZED if name in batch.columns]
     for kind, columns in (("texts", texts), ("metadata", list(batch.metadata.values()))):
-        size: Int64 = np.zeros(len(batch), dtype=np.int64)
-        for values in columns:
-            size += row_bytes(values)
+        size: Int64 = sum(map(row_bytes, columns), np.zeros(len(batch), dtype=np.int64))
         problems.add(
             size > limits.row_bytes,
             Reason.SIZE,

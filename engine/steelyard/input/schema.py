@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -86,16 +86,10 @@ def agree(
     problems: list[InputRefused],
     required: Sequence[str] = REQUIRED,
 ) -> pa.Schema:
-    """Compare all shards with the first and unify the metadata's types.
-
-    Args:
-        shards: at least one.
-        roles: role -> column of the first shard.
-        problems: what differs or cannot be used is added here.
-        required: roles that need a value in every row.
+    """Compare all shards with the first, at least one; what differs is added to `problems`.
 
     Returns:
-        The metadata columns with the types to which `stream` brings them.
+        The metadata columns, which have no role, with the types to which `stream` brings them.
     """
     resolved: list[dict[str, pa.DataType]] = []
     for shard in shards:
@@ -132,7 +126,8 @@ def _resolve_types(
             kinds[name] = role_type(role, kind) if role else metadata_type(kind)
             if role in required and pt.is_null(kind) and shard.footer.rows:
                 raise UnsupportedError("has no value in any row")
-            if _is_large_dictionary(shard.footer, name, kind):
+            sizes = chunk_bytes(shard.footer, {name})
+            if pt.is_dictionary(kind) and max(sizes, default=0) > DICTIONARY_BYTES:
                 raise UnsupportedError(f"is a dictionary of more than {DICTIONARY_BYTES >> 20} MiB")
         except UnsupportedError as error:
             kinds.setdefault(name, kind)
@@ -195,24 +190,9 @@ def _case_clashes(shard: ShardColumns, names: Sequence[str]) -> Iterator[InputRe
             )
 
 
-def _leaves(footer: Footer, names: set[str]) -> Iterator[int]:
-    for index in range(footer.metadata.num_columns):
-        path = footer.metadata.schema.column(index).path
+def chunk_bytes(footer: Footer, names: Collection[str]) -> Iterator[int]:
+    """Yield the uncompressed bytes of these columns' chunks, as the footer estimates them."""
+    for leaf in range(footer.metadata.num_columns):
+        path = footer.metadata.schema.column(leaf).path
         if any(path == name or path.startswith(name + ".") for name in names):
-            yield index
-
-
-def _is_large_dictionary(footer: Footer, name: str, kind: pa.DataType) -> bool:
-    if not pt.is_dictionary(kind):
-        return False
-    return any(
-        group.chunks[leaf].unpacked > DICTIONARY_BYTES
-        for leaf in _leaves(footer, {name})
-        for group in footer.groups
-    )
-
-
-def text_bytes(footer: Footer, roles: Mapping[str, str]) -> int:
-    """Return the uncompressed bytes of the columns with a role, as the footer estimates them."""
-    leaves = list(_leaves(footer, set(roles.values())))
-    return sum(max(0, group.chunks[leaf].unpacked) for group in footer.groups for leaf in leaves)
+            yield from (max(0, group.chunks[leaf].unpacked) for group in footer.groups)

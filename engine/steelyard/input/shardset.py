@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import xxhash
@@ -16,14 +14,9 @@ from steelyard.errors import InputRefused
 from steelyard.input.discover import Source, discover
 from steelyard.input.filesystem import protocol
 from steelyard.input.footer import read_footer
-from steelyard.input.problems import refusal
+from steelyard.input.problems import attempt_each, refusal
 from steelyard.input.roles import PAIRS, REQUIRED, Roles, check_map, resolve
-from steelyard.input.schema import ShardColumns, agree, shard_columns, text_bytes
-
-T = TypeVar("T")
-U = TypeVar("U")
-
-_READERS = 8  # footers at a time: a thousand remote shards take seconds, not minutes
+from steelyard.input.schema import ShardColumns, agree, chunk_bytes, shard_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +81,7 @@ def open_shards(
 ) -> ShardSet:
     """Find the inputs, read their footers and resolve which column plays which role.
 
-    Args:
-        inputs: files, folders, patterns, or URLs of them.
-        column_map: role -> column; an empty column leaves an optional role unfilled.
-        known: which roles there are.
+    `column_map` gives role -> column; an empty column leaves an optional role unfilled.
 
     Raises:
         UsageError: the map itself is wrong.
@@ -101,8 +91,8 @@ def open_shards(
     wanted = dict(column_map or {})
     check_map(wanted, known)
     problems: list[InputRefused] = []
-    footers = _each(read_footer, discover(inputs), problems)
-    shards = _each(shard_columns, footers, problems)
+    footers = attempt_each(read_footer, discover(inputs), problems)
+    shards = attempt_each(shard_columns, footers, problems)
     if not shards:
         raise refusal(problems)
     roles: dict[str, str] = {}
@@ -120,40 +110,20 @@ def open_shards(
             place=shards[0].place,
             remedy="check what wrote these files",
         )
-    return replace(_shard_set(shards, roles, metadata), required=known.required)
+    opened = tuple(_shard(shard, roles) for shard in shards)
+    return ShardSet(opened, roles, metadata, _fingerprint(shards), known.required)
 
 
-def _each(work: Callable[[T], U], items: Sequence[T], problems: list[InputRefused]) -> list[U]:
-    """Return what `work` makes of each item, in order; what it refuses goes to `problems`."""
-
-    def attempt(item: T) -> U | InputRefused:
-        try:
-            return work(item)
-        except InputRefused as refused:
-            return refused
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        results = list(pool.map(attempt, items))
-    problems += [result for result in results if isinstance(result, InputRefused)]
-    return [result for result in results if not isinstance(result, InputRefused)]
+def _shard(columns: ShardColumns, roles: Mapping[str, str]) -> Shard:
+    footer = columns.footer
+    texts = sum(chunk_bytes(footer, set(roles.values())))
+    partitions = tuple(columns.partitions.items())
+    return Shard(footer.source, footer.size, footer.rows, texts, footer.digest, partitions)
 
 
-def _shard_set(
-    shards: Sequence[ShardColumns], roles: dict[str, str], metadata: pa.Schema
-) -> ShardSet:
+def _fingerprint(shards: Sequence[ShardColumns]) -> str:
     whole = xxhash.xxh3_128()
     for footer in (shard.footer for shard in shards):
         name = footer.source.name.encode()
         whole.update(len(name).to_bytes(4, "little") + name + footer.digest)
-    opened = tuple(
-        Shard(
-            source=shard.footer.source,
-            size=shard.footer.size,
-            rows=shard.footer.rows,
-            text_bytes=text_bytes(shard.footer, roles),
-            digest=shard.footer.digest,
-            partitions=tuple(shard.partitions.items()),
-        )
-        for shard in shards
-    )
-    return ShardSet(opened, roles, metadata, whole.hexdigest())
+    return whole.hexdigest()

@@ -27,29 +27,19 @@ _TEXTS = ("instruction", "system", "model", "response")
 def open_dataset(path: Path, error: type[InputRefused] = InputRefused) -> ds.Dataset:
     """Open a Parquet table: a file, a folder or a pattern.
 
-    Args:
-        path: where it is.
-        error: what is raised for files that cannot be read.
-
     Raises:
-        InputRefused: there is no such file, it is not Parquet, or it has no columns.
+        InputRefused: there is no such file.
+        error: a file is not Parquet, or has no columns.
     """
     files = [source.path for source in discover([path])]
     for file in files:  # each alone: an error of all together does not say which it is
         try:
-            names = pq.read_schema(file).names
+            wrong = "" if pq.read_schema(file).names else "this Parquet file has no columns"
         except (pa.ArrowException, OSError) as fault:
-            raise error(
-                f"this is not a Parquet file that can be read: {escape(fault, 200)}",
-                place=file,
-                remedy="give Parquet, or take the file out of the folder",
-            ) from None
-        if not names:
-            raise error(
-                "this Parquet file has no columns",
-                place=file,
-                remedy="give a table with columns, or take the file out of the folder",
-            )
+            wrong = f"this is not a Parquet file that can be read: {escape(fault, 200)}"
+        if wrong:
+            remedy = "give Parquet with columns, or take the file out of the folder"
+            raise error(wrong, place=file, remedy=remedy)
     return ds.dataset(files, format="parquet")
 
 

@@ -29,7 +29,7 @@ def resolve_sql(
         columns: name -> SQL of the table's columns.
         column_map: role -> column or (expression), as the user gave them.
         need: roles, or names of other columns, that have to be there.
-        want: roles, or names of other columns, that may be missing.
+        want: the same, but they may be missing.
 
     Raises:
         UsageError: an unknown role, or no column for one that is needed.

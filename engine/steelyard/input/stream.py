@@ -13,7 +13,7 @@ import pyarrow.types as pt
 
 from steelyard.core.background import Prefetch
 from steelyard.errors import InputRefused, SteelyardError, escape
-from steelyard.input.filesystem import disk_fault, is_disk_fault, open_file, protocol, remote_fault
+from steelyard.input.filesystem import disk_fault, open_file, protocol, remote_fault
 from steelyard.input.footer import DECODE_ERRORS, Footer, read_footer
 from steelyard.input.images import ImageReader, Keep
 from steelyard.input.problems import printable
@@ -173,11 +173,9 @@ def _raw(shard: Shard, shards: ShardSet, first: int, batch: pa.RecordBatch) -> R
 
 
 def _fault(shard: Shard, group: int, error: Exception) -> SteelyardError:
-    if isinstance(error, SteelyardError):
-        return error
     place = f"{printable(shard.name)}, row group {group}"
-    if is_disk_fault(error):
-        return disk_fault(place, error)
+    if fault := disk_fault(place, error):
+        return fault
     if not isinstance(error, DECODE_ERRORS):
         return remote_fault(place, error)
     first = str(error).partition("\n")[0] or type(error).__name__

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 _DEEPEST = 24
@@ -39,35 +40,24 @@ class RowGroup:
 def row_groups(footer: bytes) -> tuple[int, tuple[RowGroup, ...]]:
     """Return the number of rows of the file and its row groups, unchecked.
 
-    Args:
-        footer: the Thrift bytes, without length and magic.
-
-    Raises:
-        ValueError: these bytes do not have such a structure.
+    `footer` is without length and magic. A ValueError says that it does not have such a structure.
     """
     try:
         file = _Reader(footer).struct(0)
         groups = tuple(RowGroup(group[3], tuple(map(_chunk, group[1]))) for group in file[4])
         return int(file[3]), groups
-    except (KeyError, IndexError, TypeError, struct.error) as error:
+    except (LookupError, TypeError, OverflowError, struct.error) as error:
         raise ValueError("its Thrift structure is damaged") from error
 
 
 def _chunk(column: dict[int, Any]) -> Chunk:
     facts = column[3]
-    start = facts[9]
-    dictionary = facts.get(11)
-    if dictionary:
-        start = min(start, dictionary)
+    start = min(facts[9], facts.get(11) or facts[9])  # a dictionary comes before the data
     return Chunk(facts[5], facts[6], facts[7], start, 1 in column)
 
 
-class _Reader:
+class _Reader(BytesIO):
     """Compact protocol: a struct becomes field id -> value, a list a list."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.position = 0
 
     def struct(self, depth: int) -> dict[int, Any]:
         if depth > _DEEPEST:
@@ -100,20 +90,17 @@ class _Reader:
         size, kind = head >> 4, head & 15
         if size == 15:
             size = self._varint()
-        if size > len(self.data) - self.position:
+        if size > self.getbuffer().nbytes - self.tell():
             raise ValueError("its Thrift structure claims a list longer than itself")
         return [self._value(kind, depth + 1) for _ in range(size)]
 
     def _byte(self) -> int:
-        value = self.data[self.position]
-        self.position += 1
-        return value
+        return self.read(1)[0]
 
     def _take(self, size: int) -> bytes:
-        taken = self.data[self.position : self.position + size]
+        taken = self.read(size)
         if len(taken) < size:
             raise ValueError("its Thrift structure ends early")
-        self.position += size
         return taken
 
     def _varint(self) -> int:

@@ -13,6 +13,10 @@ from steelyard.core.schemas import CRITERIA, GOLD, TURNS
 from steelyard.input.roles import CONVERSATIONS, LENGTHS, MODELS, VOTES
 
 UUID_TEXT = 36
+_LISTS = (
+    *(pa.ListType, pa.LargeListType, pa.FixedSizeListType),
+    *(pa.ListViewType, pa.LargeListViewType),
+)
 _DASHES = (8, 12, 16, 20)
 _DEEPEST = 16
 _DIGITS = 38
@@ -34,13 +38,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 def is_list(kind: pa.DataType) -> bool:
     """Return whether this is one of Arrow's list layouts."""
-    return bool(
-        pt.is_list(kind)
-        or pt.is_large_list(kind)
-        or pt.is_fixed_size_list(kind)
-        or pt.is_list_view(kind)
-        or pt.is_large_list_view(kind)
-    )
+    return isinstance(kind, _LISTS)
 
 
 def is_bytes(kind: pa.DataType) -> bool:

@@ -67,14 +67,12 @@ def read_gold(
     if "votes_a" in columns:
         votes = {name.removeprefix("votes_"): columns[name] for name in VOTES if name in columns}
         counts, absent, faults = _read_votes(votes)
-    elif pt.is_struct(columns["gold"].type):
-        names = [field.name for field in columns["gold"].type]
-        votes = {name: pc.struct_field(columns["gold"], name) for name in names}
+    elif pt.is_struct(kind := columns["gold"].type):
+        votes = {field.name: pc.struct_field(columns["gold"], field.name) for field in kind}
         counts, absent, faults = _read_votes(votes)
-    elif pt.is_floating(columns["gold"].type):
-        counts, absent, faults = _read_probability(columns["gold"], printable(roles["gold"]))
     else:
-        counts, absent, faults = _read_labels(columns["gold"], printable(roles["gold"]))
+        reader = _read_probability if pt.is_floating(kind) else _read_labels
+        counts, absent, faults = reader(columns["gold"], printable(roles["gold"]))
     for bad, what, value in faults:
         problems.add(bad, Reason.GOLD, what, value, remedy)
     arrays = [pa.array(column, pa.float64()) for column in counts]

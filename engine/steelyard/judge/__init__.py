@@ -7,9 +7,6 @@ from dataclasses import replace
 from steelyard.errors import JudgeUnavailable, UsageError
 from steelyard.judge.base import INSTALL, Judge, JudgeSpec
 
-DEMO = "demo"
-SCRIPTED = "scripted"
-
 
 def open_judge(spec: JudgeSpec) -> Judge:
     """Open a judge: its files are checked, its tokenizer is loaded, no engine is started.
@@ -28,7 +25,7 @@ def open_judge(spec: JudgeSpec) -> Judge:
 def open_one(spec: JudgeSpec) -> Judge:
     """Open a judge that runs in one engine; `replicas` is ignored."""
     kind, _, options = spec.model.partition(":")
-    if kind == SCRIPTED:
+    if kind == "scripted":
         from steelyard.judge.scripted import ScriptedJudge
 
         if spec.engine:
@@ -40,7 +37,7 @@ def open_one(spec: JudgeSpec) -> Judge:
     try:
         from steelyard.judge.vllm.judge import VllmJudge
 
-        return VllmJudge.open(_demo(spec) if spec.model == DEMO else spec)
+        return VllmJudge(_demo(spec) if spec.model == "demo" else spec)
     except ModuleNotFoundError as error:
         raise JudgeUnavailable(f"the package {error.name} is missing", remedy=INSTALL) from error
 

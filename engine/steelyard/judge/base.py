@@ -13,21 +13,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from steelyard.core.batches import PromptBatch, ReadBatch, TokenRows, Workload
+from steelyard.core.config import Scalar
 from steelyard.core.judges import Answer, JudgeCard, LabelVariant
 from steelyard.core.work import CacheShape, EngineReport
 from steelyard.protocols.protocol import Message
 
 # A source of batches yields this to say that nothing is ready yet.
-NOTHING_READY = PromptBatch(
-    bucket=-1,
-    keys=[],
-    rows=TokenRows.of([]),
-    truncated=np.zeros(0, dtype=np.bool_),
-)
+NOTHING_READY = PromptBatch(-1, [], TokenRows.of([]), np.zeros(0, dtype=np.bool_))
 
 INSTALL = "pip install 'steelyard[gpu]', or 'steelyard[cpu]' on a machine without a GPU"
-
-EngineSetting = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +35,7 @@ class JudgeSpec:
     name: str
     model: str
     revision: str | None = None
-    engine: dict[str, EngineSetting] = field(default_factory=dict)
+    engine: dict[str, Scalar] = field(default_factory=dict)
     replicas: int = 1  # processes with one GPU each
 
 
@@ -54,12 +48,9 @@ class EngineClock:
     _mark: float | None = None
 
     def ran(self, began: float, ended: float, *, since_last: bool = False) -> None:
-        """Count an engine step.
+        """Count an engine step between two times, in seconds.
 
-        Args:
-            began: when the step began, in seconds.
-            ended: when it ended.
-            since_last: whether the engine also worked between the previous step and this one.
+        `since_last` says that the engine also worked between the previous step and this one.
         """
         mark = began if self._mark is None else self._mark
         self.total += ended - mark

@@ -74,8 +74,7 @@ class PoisonIsolation:
         """Remember what goes in; prompts to be repeated come before new ones."""
         while True:
             again, self._retry = self._retry, []
-            for batch in _batches(again):
-                yield self._remember(batch)
+            yield from map(self._remember, _batches(again))
             following = next(batches, None)
             if following is None:
                 return

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from steelyard.core.judges import Answer
-from steelyard.core.schemas import Bool, Float64
+from steelyard.core.schemas import Float64
 from steelyard.judge.base import Encoder
 from steelyard.protocols.parsing import find_label, probability, two_scores
 
@@ -26,8 +26,7 @@ def merge_variants(logprobs: Float64, starts: Sequence[int]) -> tuple[Float64, F
 
     Returns:
         label log-probabilities (n x labels) and label mass (n, in [0, 1]). Rows with a value that
-        is not finite, or whose mass passes 1 by more than rounding, are NaN: they are not reads
-        (`is_read`).
+        is not finite, or whose mass passes 1 by more than rounding, are NaN: they are not reads.
     """
     if not starts:  # the protocol reads no labels
         return np.zeros((len(logprobs), 0)), np.full(len(logprobs), np.nan)
@@ -40,25 +39,18 @@ def merge_variants(logprobs: Float64, starts: Sequence[int]) -> tuple[Float64, F
     return merged, np.minimum(mass, 1.0)
 
 
-def is_read(label_mass: Float64) -> Bool:
-    """Return which rows of `merge_variants` hold a read."""
-    return np.isfinite(label_mass)
-
-
 class TextReader:
     """Reads what a judge wrote, as `Answer.kind` says."""
 
     def __init__(self, answer: Answer, encoder: Encoder) -> None:
         self._answer, self._encoder = answer, encoder
 
-    def strip(self, ids: Sequence[int]) -> list[int]:
-        """Remove the id that ended the text."""
-        ids = list(ids)
-        return ids[:-1] if ids and ids[-1] in self._answer.ends else ids
-
-    def text(self, ids: Sequence[int]) -> str:
-        """Decode ids."""
-        return self._encoder.decode(ids)
+    def text(self, sampled: Sequence[int]) -> tuple[list[int], str]:
+        """Return the ids without the one that ended the text, and the text."""
+        ids = list(sampled)
+        if ids and ids[-1] in self._answer.ends:
+            ids.pop()
+        return ids, self._encoder.decode(ids)
 
     def numbers(self, text: str) -> list[float] | None:
         """Return two scores, or a probability; None: the text holds no answer."""
@@ -79,8 +71,7 @@ class TextReader:
         label, start = verdict
         # The shortest beginning of the ids whose text reaches past the label's start.
         counts = range(len(ids) + 1)
-        count = bisect_right(counts, start, key=lambda n: len(self._encoder.decode(ids[:n])))
-        position = count - 1
+        position = bisect_right(counts, start, key=lambda n: len(self._encoder.decode(ids[:n]))) - 1
         forms = {variant.token_id for variant in self._answer.labels.variants[label]}
         fits = 0 <= position < len(ids) and ids[position] in forms
         return position if fits else None

@@ -105,11 +105,9 @@ class ScriptedJudge(Judge):
     images = "digests-1"  # it reads the digests of images, not the images
 
     def __init__(self, options: str = "") -> None:
-        script = _parse_script(options)
-        self._seed, self._rate = script.seed, script.rate
-        self._fail, self._nan = script.fail, script.nan
+        self._script = script = _parse_script(options)
         # The rate changes no read, so a run may go on with another rate.
-        words = f"seed={self._seed},fail={self._fail:g},nan={self._nan:g}"
+        words = f"seed={script.seed},fail={script.fail:g},nan={script.nan:g}"
         self.card = JudgeCard(
             name=f"scripted:{words}",
             model="scripted",
@@ -126,17 +124,18 @@ class ScriptedJudge(Judge):
     @override
     def start(self, workload: Workload, answer: Answer) -> EngineReport:
         self._answer = answer
-        return EngineReport(settings={"rate": self._rate}, context_length=CONTEXT_LENGTH)
+        return EngineReport(settings={"rate": self._script.rate}, context_length=CONTEXT_LENGTH)
 
     @override
     def read(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
+        rate = self._script.rate
         for batch in batches:
-            step = max(1, min(len(batch), int(self._rate / 20) if self._rate else len(batch)))
+            step = max(1, min(len(batch), int(rate / 20) if rate else len(batch)))
             for start in range(0, len(batch), step):
                 began = time.perf_counter()
                 reads = self._read(batch.slice(start, start + step))
-                if self._rate:
-                    time.sleep(len(reads) / self._rate)
+                if rate:
+                    time.sleep(len(reads) / rate)
                 self.clock.ran(began, time.perf_counter())
                 yield reads
         self.clock.pause()
@@ -148,18 +147,16 @@ class ScriptedJudge(Judge):
     def _read(self, batch: PromptBatch) -> ReadBatch:
         if self._answer is None:
             raise EngineFailed("the scripted engine is not started", remedy="call start first")
-        units = np.asarray(
-            [self._units(_shown(batch, index), key) for index, key in enumerate(batch.keys)]
-        )
-        if (units[:, 3] < self._fail).any():
+        count = len(batch)
+        units = np.asarray([self._units(batch, index) for index in range(count)])
+        if (units[:, 3] < self._script.fail).any():
             self._answer = None
             raise EngineFailed("the script has it fail here", remedy="set fail=0")
         labels = self._answer.labels
         logprobs = _logprobs(units, len(labels.token_ids))
-        broken = units[:, 4] < self._nan
+        broken = units[:, 4] < self._script.nan
         logprobs[broken] = np.nan
         merged, mass = merge_variants(logprobs, labels.starts)
-        count = len(batch)
         reads = ReadBatch(
             keys=batch.keys,
             buckets=np.full(count, batch.bucket, dtype=np.int32),
@@ -172,25 +169,20 @@ class ScriptedJudge(Judge):
             cached_tokens=np.zeros(count, dtype=np.int32),
             errors=["log-probabilities are not finite" if bad else None for bad in broken.tolist()],
         )
-        if not self._answer.writes:
-            return reads
-        return _write(reads, units, self._answer, self.encoder)
+        return _write(reads, units, self._answer, self.encoder) if self._answer.writes else reads
 
-    def _units(self, shown: bytes, key: bytes) -> list[float]:
-        """Draw five numbers in [0, 1) from what is shown, and above temperature 0 from the key."""
+    def _units(self, batch: PromptBatch, index: int) -> list[float]:
+        """Draw five numbers in [0, 1) from ids and images, and above temperature 0 from the key."""
+        shown = batch.rows[index].tobytes() + "".join(batch.images_of(index)).encode()
         if self._answer is not None and self._answer.temperature:
-            shown += key
-        first = xxhash.xxh3_128_intdigest(shown, seed=self._seed)
-        second = xxhash.xxh3_64_intdigest(shown, seed=self._seed + 1)
-        third = xxhash.xxh3_128_intdigest(shown, seed=self._seed + 2)
+            shown += batch.keys[index]
+        seed = self._script.seed
+        first = xxhash.xxh3_128_intdigest(shown, seed=seed)
+        second = xxhash.xxh3_64_intdigest(shown, seed=seed + 1)
+        third = xxhash.xxh3_128_intdigest(shown, seed=seed + 2)
         low = (1 << 64) - 1
         words = (first >> 64, first & low, second, third >> 64, third & low)
         return [word * 2.0**-64 * (1 - 2**-53) for word in words]
-
-
-def _shown(batch: PromptBatch, index: int) -> bytes:
-    """Return the bytes of a prompt's ids, then the digests of its images."""
-    return batch.rows[index].tobytes() + "".join(batch.images_of(index)).encode()
 
 
 def _logprobs(units: Float64, variants: int) -> Float64:
@@ -215,14 +207,7 @@ def _parse_script(text: str) -> _Script:
 
 
 def _write(reads: ReadBatch, units: Float64, answer: Answer, encoder: Encoder) -> ReadBatch:
-    """Add texts that lead to these reads.
-
-    Args:
-        reads: by log-probability, as for a label.
-        units: numbers in [0, 1) for each prompt.
-        answer: how texts are read.
-        encoder: the scripted judge's.
-    """
+    """Add texts that lead to these reads; `units` are the numbers drawn for each prompt."""
     reader = TextReader(answer, encoder)
     texts: list[str | None] = [_text(answer, row) for row in units.tolist()]
     ids = [list((text or "").encode()) for text in texts]

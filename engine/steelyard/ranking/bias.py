@@ -63,13 +63,7 @@ class LabelMass:
 
 
 def position(ab: Float64, ba: Float64, cluster: Codes) -> Position:
-    """Measure position bias.
-
-    Args:
-        ab: float64 [n], P(response_a is better) with response_a shown first.
-        ba: float64 [n], P(response_a is better) with response_b shown first.
-        cluster: whole numbers [n].
-    """
+    """Measure position bias from P(response_a is better) [n], with a shown first and with b."""
     return Position(
         first=mean((decided(ab) + 1 - decided(ba)) / 2, cluster),
         lean=mean(ab - ba, cluster),
@@ -95,9 +89,8 @@ def verbosity(contest: Tournament, difference: Float64, gold: Float64) -> Verbos
     apart = np.abs(difference) > LONGER_BY
     if not apart.any():
         return None
-    up = difference[apart] > 0
-    judged, cluster = contest.rows.preference[apart], contest.cluster[apart]
-    wanted = gold[apart]
+    up, cluster = difference[apart] > 0, contest.cluster[apart]
+    judged, wanted = contest.rows.preference[apart], gold[apart]
     longer, gold_longer = np.where(up, judged, 1 - judged), np.where(up, wanted, 1 - wanted)
     known = np.isfinite(wanted)
     feature = np.tanh(difference / difference.std())
@@ -124,32 +117,24 @@ def families(
 ) -> list[Family]:
     """Measure the preference for each family of competitors, by its own judges and by others.
 
-    Args:
-        contest: n comparisons.
-        judges: names.
-        judge: whole numbers [n], into `judges`.
-        gold: float64 [n], as for `verbosity`.
+    `judge` [n] is each comparison's index into `judges`; `gold` [n] is as for `verbosity`.
     """
     names = sorted({family_of(name) for name in contest.competitors})
-    of = np.array([names.index(family_of(name)) for name in contest.competitors])
+    of = np.array([family_of(name) for name in contest.competitors])
     own = np.array([family_of(name) for name in judges])
     i, j = contest.rows.pair // contest.size, contest.rows.pair % contest.size
-    measured = []
-    for code, family in enumerate(names):
-        mine = of == code
-        upper = mine[i]
-        rows = upper != mine[j]
+    measured, sides = [], (contest.rows.preference, gold)
+    for family in names:
+        upper = (of == family)[i]
+        rows = upper != (of == family)[j]
         if rows.any():
-            sides = [
-                np.where(upper[rows], x[rows], 1 - x[rows]) for x in (contest.rows.preference, gold)
-            ]
+            judged, wanted = (np.where(upper, x, 1 - x)[rows] for x in sides)
             by_own = (own == family)[judge[rows]]
-            measured.append(_family(family, (sides[0], sides[1]), by_own, contest.cluster[rows]))
+            measured.append(_family(family, judged, wanted, by_own, contest.cluster[rows]))
     return sorted(measured, key=lambda item: -item.preference.value)
 
 
-def _family(family: str, sides: tuple[Float64, Float64], own: Bool, cluster: Codes) -> Family:
-    judged, gold = sides
+def _family(family: str, judged: Float64, gold: Float64, own: Bool, cluster: Codes) -> Family:
     known = np.isfinite(gold)
 
     def part(values: Float64, mask: Bool) -> Mean | None:

@@ -12,15 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steelyard.comparisons.read import Comparisons, read_comparisons
+from steelyard.core.arrow import to_floats, to_mask, votes_of
 from steelyard.core.schemas import Float64
 from steelyard.errors import UsageError, escape
 from steelyard.ranking import bias as measures
-from steelyard.ranking.report import (
-    estimate_json,
-    source,
-    standard_error_or_none,
-)
-from steelyard.ranking.tournament import Tournament, numbers, tournament
+from steelyard.ranking.report import estimate_json, source, standard_error_or_none
+from steelyard.ranking.tournament import Tournament, clusters_of, tournament
 from steelyard.statistics.clusters import cluster_warning
 from steelyard.statistics.logistic import FitFailed
 from steelyard.statistics.means import Mean
@@ -84,9 +81,7 @@ def _missing(read: Comparisons) -> dict[str, str]:
 
 def _sections(table: pa.Table, warnings: list[str], name: str = "") -> dict[str, Any]:
     title = f"{escape(name)}: " if name else ""
-    cluster = np.arange(len(table))
-    if "instruction" in table.column_names:
-        cluster = pc.dictionary_encode(table["instruction"]).combine_chunks().indices.to_numpy()
+    cluster = clusters_of(table)
     if note := cluster_warning(len(np.unique(cluster))):
         warnings.append(title + note)
     sections: dict[str, Any] = {"rows": len(table)}
@@ -98,10 +93,10 @@ def _sections(table: pa.Table, warnings: list[str], name: str = "") -> dict[str,
         sections[section] = None
         if set(columns) <= set(table.column_names):
             known = table.select(columns).drop_null()
-            both = pc.and_(*(pc.is_valid(table[column]) for column in columns)).to_numpy()
+            both = to_mask(pc.and_(*(table[column].is_valid() for column in columns)))
             if len(known):
-                ab, ba = (numbers(known[column]) for column in columns)
-                sections[section] = _as_json(measure(ab, ba, cluster[both]))
+                orders = (to_floats(known[column]) for column in columns)
+                sections[section] = _as_json(measure(*orders, cluster[both]))
     return sections | _between_competitors(table, warnings, title)
 
 
@@ -121,7 +116,7 @@ def _between_competitors(table: pa.Table, warnings: list[str], title: str) -> di
         warnings.append(f"{title}{absent:,} rows lack a length: verbosity is left out")
     elif len(lengths) == 2:
         sign = np.where(contest.swapped, -1.0, 1.0)
-        difference = sign * (numbers(table["length_a"]) - numbers(table["length_b"]))
+        difference = sign * (to_floats(table["length_a"]) - to_floats(table["length_b"]))
         try:
             out["verbosity"] = _as_json(measures.verbosity(contest, difference, gold))
         except FitFailed as error:
@@ -131,9 +126,8 @@ def _between_competitors(table: pa.Table, warnings: list[str], title: str) -> di
             section["standard_error"] = known
     judges, judge = [""], np.zeros(len(table), np.int32)
     if "judge" in names:
-        coded = pc.cast(table["judge"], pa.string()).combine_chunks().fill_null("")
-        coded = coded.dictionary_encode()
-        judges, judge = coded.dictionary.to_pylist(), coded.indices.to_numpy()
+        coded = table["judge"].cast(pa.string()).fill_null("").combine_chunks().dictionary_encode()
+        judges, judge = coded.dictionary.to_pylist(), np.asarray(coded.indices)
     measured = measures.families(contest, judges, judge, gold)
     out["families"] = [_as_json(family) for family in measured]
     return out
@@ -143,13 +137,9 @@ def _gold(table: pa.Table, contest: Tournament) -> Float64:
     """Return gold's preference for the pair's lower competitor, or NaN."""
     if "gold" not in table.column_names:
         return np.full(len(table), np.nan)
-    votes = table["gold"].combine_chunks()
-    a, b, tie = (
-        pc.struct_field(votes, name).to_numpy(zero_copy_only=False) for name in ("a", "b", "tie")
-    )
-    known = votes.is_valid().to_numpy(zero_copy_only=False)
+    a, b, tie = votes_of(table["gold"].combine_chunks()).T
     with np.errstate(all="ignore"):
-        share = np.where(known, (a + tie / 2) / (a + b + tie), np.nan)
+        share = (a + tie / 2) / (a + b + tie)
     return np.where(contest.swapped, 1 - share, share)
 
 

@@ -103,8 +103,7 @@ def rate(
         wide = NormalDist().inv_cdf(0.5 + level / 2) * np.sqrt(np.maximum(np.diag(covariance), 0))
         lower, upper = rating - wide, rating + wide
     ties = None if model == "bradley-terry" else math.exp(fitted.estimate[-1])
-    names = contest.competitors
-    return Ratings(names, rating, lower, upper, covariance, ties, more)
+    return Ratings(contest.competitors, rating, lower, upper, covariance, ties, more)
 
 
 def _estimate(contest: Tournament, model: str) -> tuple[Fit, tuple[str, ...]]:
@@ -164,13 +163,13 @@ def _sandwich(contest: Tournament, kind: int, fitted: Fit, *, clustered: bool) -
     units = contest.clusters if clustered else len(contest)
     middle = gradient_products(contest.rows, pair_slopes(kind, fitted.estimate), groups)
     size = contest.size if kind == links.BRADLEY_TERRY else contest.size + 1
-    information, middle = fitted.information[:size, :size].copy(), middle[:size, :size]
-    level, total = np.diag(information).mean(), information[: contest.size, : contest.size].sum()
-    if abs(total) < 1e-9 * level:  # without a prior a number added to all strengths is free
-        information[: contest.size, : contest.size] += level
+    information = fitted.information[:size, :size].copy()
+    level, strengths = np.diag(information).mean(), information[: contest.size, : contest.size]
+    if abs(strengths.sum()) < 1e-9 * level:  # without a prior they are known up to a constant
+        strengths += level
     inverse = np.linalg.inv(information)
     finite = units / max(units - 1, 1)  # clusters' mean is known only through themselves
-    covariance = inverse @ middle @ inverse * finite * POINTS**2
+    covariance = inverse @ middle[:size, :size] @ inverse * finite * POINTS**2
     return np.asarray(covariance[: contest.size, : contest.size])
 
 
@@ -186,31 +185,26 @@ def _bootstrap(
         replicates=replicates,
         seed=seed,
     )
-    failed = int(np.count_nonzero(~drawn.converged))
-    if failed:
+    if failed := int(np.count_nonzero(~drawn.converged)):
         raise RatingFailed(
             f"{failed} of {replicates} replicates have no finite maximum",
             remedy="use --intervals cluster",
         )
     loose = int(np.count_nonzero(drawn.regularised))
-    words = f"{loose} of {replicates} replicates had a competitor that won or lost all"
-    warnings = (f"{words}, and got the tie with an average one",) if loose else ()
-    return drawn.strengths[:, :-1], warnings
+    words = f"{loose} of {replicates} replicates had a competitor that won or lost all, and got the"
+    return drawn.strengths[:, :-1], (f"{words} tie with an average one",) if loose else ()
 
 
 def _anchored(strengths: Float64, anchor: int | None) -> Float64:
     """Return log-strengths [..., K] as ratings."""
     zero = strengths.mean(axis=1) if anchor is None else strengths[:, anchor]
-    rating: Float64 = CENTRE + POINTS * (strengths - zero[:, None])
-    return rating
+    return np.asarray(CENTRE + POINTS * (strengths - zero[:, None]))
 
 
 def _anchored_covariance(covariance: Float64, anchor: int | None) -> Float64:
-    size = len(covariance)
-    change = np.eye(size)
+    change = np.eye(len(covariance))
     if anchor is None:
-        change -= 1 / size
+        change -= 1 / len(covariance)
     else:
         change[:, anchor] -= 1
-    moved: Float64 = change @ covariance @ change.T
-    return moved
+    return np.asarray(change @ covariance @ change.T)

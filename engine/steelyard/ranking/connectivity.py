@@ -24,11 +24,11 @@ def strongly_connected(contest: Tournament) -> Int64:
     return components(pairs_of(contest.sums(), contest.size), contest.size)
 
 
-def largest(groups: Int64) -> int | None:
-    """Return the group with the most members; None if several are as large."""
+def largest(groups: Int64) -> int:
+    """Return the group with the most members; -1 if several are as large."""
     labels, counts = np.unique(groups, return_counts=True)
     first = labels[counts == counts.max()]
-    return int(first[0]) if len(first) == 1 else None
+    return int(first[0]) if len(first) == 1 else -1
 
 
 def cluster_counts(contest: Tournament, *, clustered: bool) -> Int64:
@@ -47,17 +47,11 @@ def unbounded(contest: Tournament) -> str:
     """
     groups, joined = strongly_connected(contest), np.ones(contest.size, dtype=np.bool_)
     joined[_apart(contest)] = False
-    main = largest(groups[joined])
-    outside = np.flatnonzero(joined & (groups != (-1 if main is None else main)))
+    outside = np.flatnonzero(joined & (groups != largest(groups[joined])))
     points, _ = contest.points()
     won, lost = points.sum(axis=1), points.sum(axis=0)
-    return _listed(
-        [
-            f"{escape(contest.competitors[i])} "
-            f"({'never lost' if lost[i] == 0 else 'never won' if won[i] == 0 else 'one-sided'})"
-            for i in outside.tolist()
-        ]
-    )
+    reasons = np.where(lost == 0, "never lost", np.where(won == 0, "never won", "one-sided"))
+    return _listed([f"{escape(contest.competitors[i])} ({reasons[i]})" for i in outside.tolist()])
 
 
 def disconnected(contest: Tournament) -> str:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steelyard.core.schemas import Float64
-from steelyard.ranking.tournament import Int32, Tournament
+from steelyard.core.schemas import Float64, Int32
+from steelyard.ranking.tournament import Tournament
 from steelyard.statistics.clusters import cluster_sums, clustered_covariance
 from steelyard.statistics.logistic import log_likelihood, maximise, sigmoid
 

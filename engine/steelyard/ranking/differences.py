@@ -41,8 +41,7 @@ def compare(ratings: Ratings, level: float = 0.95, tested: Bool | None = None) -
     error = np.sqrt(np.maximum(variance, 0))
     difference = ratings.rating[:, None] - ratings.rating[None, :]
     size = len(spread)
-    every = np.ones((size, size), dtype=np.bool_)
-    upper = np.nonzero(np.triu(every if tested is None else tested, 1))
+    upper = np.nonzero(np.triu(np.ones((size, size)) if tested is None else tested, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.abs(difference[upper]) / error[upper]
     z[np.isnan(z)] = 0  # no difference, and none possible

@@ -55,41 +55,33 @@ def length_controlled(
     *,
     slope: Slope | None = None,
 ) -> Controlled:
-    """Return the win rate at equal length.
+    """Return the win rate at equal length, of n comparisons with the baseline.
 
     Args:
-        preference: float64 [n], P(the competitor beats the baseline), in [0, 1].
-        difference: float64 [n], its length less the baseline's, in characters.
-        difficulty: float64 [n], of the instruction, in log-odds, higher where more competitors
-            beat the baseline, or a proxy for it; None: unknown.
-        cluster: whole numbers [n], the instruction, from 0 on; with a slope, those of its
-            influence.
-        weight: float64 [n]; None: each 1.
+        preference: [n], P(the competitor beats the baseline), in [0, 1].
+        difference: [n], its length less the baseline's, in characters.
+        difficulty: [n], of the instruction, in log-odds, higher where more competitors beat the
+            baseline, or a proxy for it; None: unknown.
+        cluster: [n], the instruction, from 0 on; with a slope, those of its influence.
+        weight: [n]; None: each 1.
         slope: what length is worth to the judge; None: it is fitted to these rows.
 
     Raises:
         FitFailed: the regression has no maximum.
     """
     length = length_feature(difference)
-    columns = {"length": length}
-    if difficulty is not None:
-        columns["difficulty"] = difficulty
-    w = np.ones(len(preference)) if weight is None or not len(weight) else weight
-    names, x = _features(columns, len(preference))
+    known = {} if difficulty is None else {"difficulty": difficulty}
+    w = np.ones(len(preference)) if weight is None else weight
+    names, x = _features({"length": length, **known}, len(preference))
     if slope is None:
         alone = np.zeros(len(length), dtype=np.int64)
         slope = length_slope(preference, length, x[:, 1:], alone, cluster=cluster, weight=w)
     twin = x.copy()
     twin[:, names.index("intercept")] = 0.0  # the baseline is as good as itself
     itself = sigmoid(slope.value * length)
-    both = np.concatenate([cluster, cluster])
-    fitted = fit(
-        np.vstack([x, twin]),
-        np.concatenate([preference, itself]),
-        np.concatenate([w, BASELINE_WEIGHT * w]),
-        both,
-        np.full(len(names), NOMINAL),
-    )
+    outcome, both = np.append(preference, itself), np.append(cluster, cluster)
+    weights, ridge = np.append(w, BASELINE_WEIGHT * w), np.full(len(names), NOMINAL)
+    fitted = fit(np.vstack([x, twin]), outcome, weights, both, ridge)
     pull = twin.T @ (BASELINE_WEIGHT * w * itself * (1 - itself) * length)
     fitted = _with_slope(fitted, slope, pull, both)
     return _at_zero(names, x, fitted, w, ("length",))
@@ -98,11 +90,7 @@ def length_controlled(
 def _with_slope(fitted: LogisticFit, slope: Slope, pull: Float64, cluster: Codes) -> LogisticFit:
     """Add the uncertainty of the slope to the covariance of a regression that was given it.
 
-    Args:
-        fitted: the regression at that slope.
-        slope: with each instruction's influence on it.
-        pull: float64 [F], how the gradient moves with the slope.
-        cluster: whole numbers [n], of the regression's rows.
+    `pull` [F] is how the gradient moves with the slope.
     """
     scores = cluster_sums(fitted.scores, cluster, len(slope.influence))
     scores += slope.influence[:, None] * pull
@@ -119,21 +107,14 @@ def style_controlled(
 ) -> Controlled:
     """Return the win rate at equal style (the features of LMArena's style control).
 
-    Args:
-        preference: float64 [n], of the competitor, in [0, 1].
-        differences: feature -> float64 [n], (a - b) / (a + b) of its counts, 0 where both are 0.
-        cluster: whole numbers [n].
-        weight: float64 [n]; None: each 1.
+    `differences` holds `relative_difference` of each feature's counts, [n].
 
     Raises:
         FitFailed: the regression has no maximum.
     """
-    columns = {}
-    for name, values in differences.items():
-        spread = values.std()
-        if spread > 0:  # about 0, not about the mean: equal style is where it is 0
-            columns[name] = values / spread
-    w = np.ones(len(preference)) if weight is None or not len(weight) else weight
+    # Not about the mean: equal style is where a difference is 0.
+    columns = {key: x / x.std() for key, x in differences.items() if x.std() > 0}
+    w = np.ones(len(preference)) if weight is None else weight
     names, x = _features(columns, len(preference))
     ridge = np.array([NOMINAL if name == "intercept" else RIDGE for name in names])
     return _at_zero(names, x, fit(x, preference, w, cluster, ridge), w, tuple(columns))
@@ -146,16 +127,10 @@ def relative_difference(a: Float64, b: Float64) -> Float64:
 
 
 def learned_difficulty(preference: Float64, competitor: Codes, cluster: Codes) -> Float64 | None:
-    """Return how often others beat the baseline on each row's instruction, in log-odds.
+    """Return how often others beat the baseline on each row's instruction, in log-odds [n].
 
-    Args:
-        preference: float64 [n], of each row's competitor against the baseline.
-        competitor: whole numbers [n].
-        cluster: whole numbers [n].
-
-    Returns:
-        float64 [n], mean 0; a tie is added, so that none is infinite. None: fewer than LEARNABLE
-        competitors, which leave too little to learn it from.
+    Their mean is 0; a tie is added, so that none is infinite. None: fewer than LEARNABLE
+    competitors, which leave too little to learn it from.
     """
     if len(np.unique(competitor)) < LEARNABLE:
         return None

@@ -46,17 +46,17 @@ def length_slope(
     is always longer or always shorter. What the ridge hides is added to its variance.
 
     Args:
-        preference: float64 [n], P(the competitor beats the baseline).
-        length: float64 [n], `length_feature` of each competitor's differences.
-        own: float64 [n, F], features with a coefficient for each competitor, 1 among them.
-        competitor: whole numbers [n].
-        cluster: whole numbers [n] from 0 to G - 1, the instruction.
-        weight: float64 [n]; their scale does not matter. None: each 1.
+        preference: [n], P(the competitor beats the baseline).
+        length: [n], `length_feature` of each competitor's differences.
+        own: [n, F], features with a coefficient for each competitor, 1 among them.
+        competitor: [n], whole numbers.
+        cluster: [n], the instruction, from 0 to G - 1.
+        weight: [n]; their scale does not matter. None: each 1.
 
     Raises:
         FitFailed: no maximum was reached.
     """
-    w = np.ones(len(preference)) if weight is None or not len(weight) else weight / weight.mean()
+    w = np.ones(len(preference)) if weight is None else weight / weight.mean()
     names, code = np.unique(competitor, return_inverse=True)
     rows = _Rows(preference, length, own, code, w, len(names))
     fitted = maximise(rows, np.zeros(len(names) * own.shape[1] + 1))

@@ -76,11 +76,6 @@ class RankOptions:
                     f"too few {name}: {number}", remedy=f"give --{name} from {lowest} on"
                 )
 
-    @property
-    def orders(self) -> int:
-        """Random orders for Elo."""
-        return SHUFFLES if self.shuffles is None else self.shuffles
-
 
 def rank(path: Path, columns: Mapping[str, str], options: RankOptions) -> dict[str, Any]:
     """Rank the competitors of a run or a file.
@@ -93,7 +88,6 @@ def rank(path: Path, columns: Mapping[str, str], options: RankOptions) -> dict[s
         path, columns, ("model_a", "model_b", "preference"), ("tie", "instruction", "weight")
     )
     contest = tournament(read.table)
-    points, ties = contest.points()
     content = {
         **source(path, read),
         "method": options.method,
@@ -108,17 +102,15 @@ def rank(path: Path, columns: Mapping[str, str], options: RankOptions) -> dict[s
     if options.method in MODELS:
         ranking = _rated(contest, options, content)
     else:
-        ranking = _scored(contest, points, ties, options)
+        ranking = _scored(contest, options)
         content["warnings"] = _score_warnings(contest, options)
+    points, _ = contest.points()
     rates, average = scores.win_matrix(points), scores.average_win_rate(points)
-    met = (contest.sums()[:, 0] > 0).reshape(contest.size, contest.size)
-    index = {name: i for i, name in enumerate(contest.competitors)}
-    count = np.bincount(contest.rows.pair, minlength=contest.size**2).reshape(met.shape)
-    for row in ranking:
-        i = index[row["competitor"]]
+    count = cluster_counts(contest, clustered=False)
+    order = [contest.competitors.index(row["competitor"]) for row in ranking]
+    for i, row in zip(order, ranking, strict=True):
         row["average_win_rate"] = float(average[i])
-        row["comparisons"] = int(count[i].sum() + count[:, i].sum())
-    order = [index[row["competitor"]] for row in ranking]
+        row["comparisons"] = int(count[i])
     content["ranking"] = ranking
     content["win_matrix"] = {
         "competitors": [row["competitor"] for row in ranking],
@@ -192,14 +184,13 @@ def _identified(
     known = (groups[:, None] == groups[None, :]) & enough[:, None] & enough[None, :]
     if anchor is not None:
         return known, known[:, contest.competitors.index(anchor)], enough
-    main = largest(groups)
-    return known, enough & (groups == (-1 if main is None else main)), enough
+    return known, enough & (groups == largest(groups)), enough
 
 
 def _no_spread_warnings(ratings: Ratings, bounded: Bool, anchor: str | None) -> list[str]:
     """Name competitors whose interval has no width, as if all preferences are equal."""
-    rows = np.flatnonzero(bounded & (ratings.standard_error < NO_SPREAD)).tolist()
-    names = [ratings.competitors[i] for i in rows if ratings.competitors[i] != anchor]
+    level = bounded & (ratings.standard_error < NO_SPREAD)
+    names = [name for name in _named(ratings.competitors, level) if name != anchor]
     words = "all preferences are equal: an interval of no width does not show the uncertainty"
     return [f"{format_names(names)}: {words}"] if names else []
 
@@ -213,24 +204,25 @@ def _cluster_warnings(contest: Tournament, *, clustered: bool) -> list[str]:
     lines = []
     if total < MIN_FOR_NORMAL:
         lines.append(f"no difference is significant with fewer than {MIN_FOR_NORMAL} {what}")
-    rare, few = (
-        units < MIN_FOR_INTERVAL,
-        (units >= MIN_FOR_INTERVAL) & (units < MIN_FOR_NORMAL) & (total >= MIN_FOR_NORMAL),
-    )
+    rare = units < MIN_FOR_INTERVAL
+    few = ~rare & (units < MIN_FOR_NORMAL) & (total >= MIN_FOR_NORMAL)
     for mask, least, effect in (
         (rare, MIN_FOR_INTERVAL, "no interval, range of ranks or significant difference"),
         (few, MIN_FOR_NORMAL, "their intervals are too narrow"),
     ):
         if mask.any():
-            names = format_names([contest.competitors[i] for i in np.flatnonzero(mask).tolist()])
+            names = format_names(_named(contest.competitors, mask))
             lines.append(f"{names}: compared in fewer than {least} {what}: {effect}")
     return lines
 
 
-def _scored(
-    contest: Tournament, points: Float64, ties: Float64, options: RankOptions
-) -> list[dict[str, Any]]:
-    lower = upper = None
+def _named(competitors: tuple[str, ...], mask: Bool) -> list[str]:
+    return [competitors[i] for i in np.flatnonzero(mask).tolist()]
+
+
+def _scored(contest: Tournament, options: RankOptions) -> list[dict[str, Any]]:
+    points, ties = contest.points()
+    bounds: dict[str, Float64] = {}
     methods = {
         "average": lambda: scores.average_win_rate(points),
         "newman": lambda: scores.newman(points, ties)[0],
@@ -238,7 +230,9 @@ def _scored(
         "pagerank": lambda: scores.pagerank(points),
     }
     if options.method == "elo":
-        score, lower, upper = scores.elo(contest, shuffles=options.orders, seed=options.seed or 0)
+        shuffles = SHUFFLES if options.shuffles is None else options.shuffles
+        score, lower, upper = scores.elo(contest, shuffles=shuffles, seed=options.seed or 0)
+        bounds = {"lower": lower, "upper": upper} if shuffles else {}
     else:
         try:
             score = methods[options.method]()
@@ -246,14 +240,15 @@ def _scored(
             why = "; ".join(connectivity_warnings(contest))
             cause = f"{error.cause}: {why}" if why else error.cause
             raise scores.NotConverged(cause, remedy=error.remedy) from None
-    order = np.argsort(-score, kind="stable").tolist()
-    ranking: list[dict[str, Any]] = []
-    for position, i in enumerate(order, 1):
-        row = {"rank": position, "competitor": contest.competitors[i], "rating": float(score[i])}
-        if lower is not None and upper is not None and options.orders:
-            row |= {"lower": float(lower[i]), "upper": float(upper[i])}
-        ranking.append(row)
-    return ranking
+    return [
+        {
+            "rank": position,
+            "competitor": contest.competitors[i],
+            "rating": float(score[i]),
+            **{name: float(end[i]) for name, end in bounds.items()},
+        }
+        for position, i in enumerate(np.argsort(-score, kind="stable").tolist(), 1)
+    ]
 
 
 def _score_warnings(contest: Tournament, options: RankOptions) -> list[str]:

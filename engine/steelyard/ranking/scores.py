@@ -36,8 +36,7 @@ def average_win_rate(points: Float64) -> Float64:
     """Return [K], in [0, 1]: the mean of a competitor's win rates over its opponents."""
     rates = win_matrix(points)
     met = ~np.isnan(rates)
-    mean: Float64 = np.where(met, rates, 0).sum(axis=1) / np.maximum(met.sum(axis=1), 1)
-    return mean
+    return np.asarray(np.where(met, rates, 0).sum(axis=1) / np.maximum(met.sum(axis=1), 1))
 
 
 def newman(points: Float64, ties: Float64) -> tuple[Float64, float]:
@@ -87,19 +86,18 @@ def eigenvector(points: Float64) -> Float64:
     return _iterate(step, np.full(size, 1 / np.sqrt(size)), "the power iteration")
 
 
-def pagerank(points: Float64, damping: float = DAMPING) -> Float64:
+def pagerank(points: Float64) -> Float64:
     """Return where a walker from losers to winners stays; [K], sum 1 (Brin and Page, 1998).
 
-    Args:
-        points: [K, K]; a competitor passes its weight on in proportion to points lost.
-        damping: probability of such a step; otherwise, and from one that lost none, to anyone.
+    A competitor passes its weight on in proportion to points lost, with probability DAMPING;
+    otherwise, and from a competitor that lost none, the walker goes to anyone.
     """
     size = len(points)
     lost = points.sum(axis=0)
     steps = np.where(lost > 0, points / np.where(lost > 0, lost, 1), 1 / size)
 
     def step(state: Float64) -> Float64:
-        return np.asarray(damping * (steps @ state) + (1 - damping) / size)
+        return np.asarray(DAMPING * (steps @ state) + (1 - DAMPING) / size)
 
     return _iterate(step, np.full(size, 1 / size), "PageRank")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +28,10 @@ _BOLD = re.compile(r"\*\*(?=\S)[^\n]+?\*\*|__(?=\S)[^\n]+?__")
 
 
 def style_counts(texts: Sequence[str]) -> Float64:
-    """Count the Markdown of each text.
+    """Count the Markdown of n texts, as [n, 5] in the order of FEATURES.
 
-    Args:
-        texts: n responses.
-
-    Returns:
-        float64 [n, 5], in the order of FEATURES: characters; items of lists; headings; stretches
-        of bold text; blocks of code, inside which nothing else is counted.
+    These are characters, items of lists, headings, stretches of bold text, and blocks of code,
+    inside which nothing else is counted.
     """
     counts = np.empty((len(texts), len(FEATURES)))
     for i, text in enumerate(texts):
@@ -57,14 +54,9 @@ def counted(batch: pa.RecordBatch) -> pa.RecordBatch:
 def read_with_style(
     path: Path, columns: Mapping[str, str] | None, need: tuple[str, ...], want: tuple[str, ...]
 ) -> Comparisons:
-    """Read comparisons with style counts of both responses.
+    """Read comparisons with style counts of both responses; arguments as in `read_comparisons`.
 
-    Args:
-        path: run or file, as for `read_comparisons`; a file has the columns response_a and
-            response_b.
-        columns: role -> column.
-        need: roles.
-        want: roles.
+    A file has the columns response_a and response_b.
 
     Raises:
         UsageError: there is no such source, or a file or an imported run without texts.
@@ -78,18 +70,16 @@ def read_with_style(
     index = pa.array(np.arange(len(read.table)))
     rows = read.table.select(ROW_KEY).append_column("index", index)
     counts = rows.join(_counts_of_shards(run.record), list(ROW_KEY)).sort_by("index")
-    missing = counts["length_a"].null_count
-    if missing:
+    if missing := counts["length_a"].null_count:
         raise InputRefused(
             f"{missing:,} of {len(counts):,} verdicts no longer have a row in the shards",
             place=str(path),
             remedy="restore the run's shards",
         )
     table = read.table
-    for name in counts.column_names:
-        if name not in {*ROW_KEY, "index"}:
-            table = table.append_column(name, counts[name])
-    return Comparisons(table, read.left_out, read.columns)
+    for name in counts.drop_columns([*ROW_KEY, "index"]).column_names:
+        table = table.append_column(name, counts[name])
+    return replace(read, table=table)
 
 
 def _counts_of_shards(record: RunRecord) -> pa.Table:

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steelyard.core.schemas import Bool, Float64
+from steelyard.core.arrow import to_floats
+from steelyard.core.schemas import Bool, Float64, Int32
 from steelyard.errors import InputRefused, escape
 from steelyard_kernels.comparisons import Rows, pair_sums, rows_of
 
-Int32 = npt.NDArray[np.int32]
 NOTHING: Float64 = np.zeros(0)
 MOST = 2000  # competitors: with more, sums for all pairs of them do not fit into memory
 
@@ -56,9 +55,7 @@ class Tournament:
 def tournament(table: pa.Table) -> Tournament:
     """Encode a table of comparisons (`comparisons.read`) as a tournament.
 
-    Args:
-        table: model_a, model_b, preference; tie, weight and instruction if there are any.
-            Without `instruction`, each row is a cluster.
+    Columns are model_a, model_b and preference; tie, weight and instruction if there are any.
 
     Raises:
         InputRefused: fewer than two competitors, or too many.
@@ -75,21 +72,19 @@ def tournament(table: pa.Table) -> Tournament:
             remedy="check which columns are model_a and model_b: --map model_a=COLUMN",
         )
     swapped = a > b
-    low, high = np.minimum(a, b), np.maximum(a, b)
-    preference = numbers(table["preference"])
-    cluster, clusters = _clusters(table)
+    preference, cluster = to_floats(table["preference"]), clusters_of(table)
     tie = table["tie"] if "tie" in table.column_names else None
     return Tournament(
         competitors=competitors,
         rows=rows_of(
-            low * len(competitors) + high,
+            np.minimum(a, b) * len(competitors) + np.maximum(a, b),
             np.where(swapped, 1 - preference, preference),
-            NOTHING if tie is None or tie.null_count else numbers(tie),
-            numbers(table["weight"]) if "weight" in table.column_names else NOTHING,
+            NOTHING if tie is None or tie.null_count else to_floats(tie),
+            to_floats(table["weight"]) if "weight" in table.column_names else NOTHING,
         ),
         swapped=swapped,
         cluster=cluster,
-        clusters=clusters,
+        clusters=int(cluster.max()) + 1,
         alone=alone,
     )
 
@@ -101,28 +96,20 @@ def similar_names(name: str, names: Sequence[str]) -> str:
     return ", ".join(map(escape, near or names[:3]))
 
 
-def numbers(column: pa.ChunkedArray) -> Float64:
-    """Return a column without nulls as float64."""
-    return np.asarray(column.to_numpy(), dtype=np.float64)
+def clusters_of(table: pa.Table) -> Int32:
+    """Return the number of each row's instruction, from 0; each row is a cluster without any."""
+    if "instruction" not in table.column_names:
+        return np.arange(len(table), dtype=np.int32)
+    return np.asarray(table["instruction"].combine_chunks().dictionary_encode().indices)
 
 
 def _competitors(table: pa.Table) -> tuple[tuple[str, ...], Int32, Int32]:
-    sides = [table[name].combine_chunks() for name in ("model_a", "model_b")]
-    sides = [side if pa.types.is_dictionary(side.type) else side.dictionary_encode()
-             for side in sides]  # fmt: skip
+    sides = [table[name].combine_chunks().dictionary_encode() for name in ("model_a", "model_b")]
     present = [pc.take(side.dictionary, pc.unique(side.indices)) for side in sides]
     names = sorted(set().union(*(part.to_pylist() for part in present)))
     index = {name: i for i, name in enumerate(names)}
     codes = []
     for side in sides:
         known = np.array([index.get(name, -1) for name in side.dictionary.to_pylist()], np.int32)
-        codes.append(known[side.indices.to_numpy(zero_copy_only=False)])
+        codes.append(known[side.indices])
     return tuple(names), codes[0], codes[1]
-
-
-def _clusters(table: pa.Table) -> tuple[Int32, int]:
-    if "instruction" not in table.column_names:
-        return np.arange(len(table), dtype=np.int32), len(table)
-    coded = pc.dictionary_encode(table["instruction"]).combine_chunks()
-    indices = coded.indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
-    return indices, len(coded.dictionary)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from steelyard.core.schemas import Bool, Float64
+from steelyard.core.schemas import Float64
 from steelyard.ranking.length_control import (
     LEARNABLE,
     Controlled,
@@ -32,7 +32,7 @@ class BaselineComparisons:
     code: Codes  # into `competitor`
     preference: Float64  # P(the competitor is better) + half of P(tie)
     cluster: Codes
-    weight: Float64  # or empty
+    weight: Float64
     length: Float64 | None  # characters, the competitor's less the baseline's
     difficulty: Float64 | None
     baseline_length: Float64 | None  # characters, where `length` is known
@@ -114,33 +114,29 @@ def _win_rate(
     rows: BaselineComparisons, difficulty: Float64 | None, slope: Slope | None, code: int
 ) -> WinRate:
     mine = rows.code == code
-    y, cluster = rows.preference[mine], rows.cluster[mine]
-    weight = rows.weight[mine] if len(rows.weight) else None
+    y, cluster, weight = rows.preference[mine], rows.cluster[mine], rows.weight[mine]
+    difference = None if rows.length is None else rows.length[mine]
     by_length = by_style = problem = None
     try:
-        if rows.length is not None and len(y) > 1:
+        if difference is not None and len(y) > 1:
             hard = None if difficulty is None else difficulty[mine]
-            by_length = length_controlled(y, rows.length[mine], hard, cluster, weight, slope=slope)
+            by_length = length_controlled(y, difference, hard, cluster, weight, slope=slope)
         if rows.style and len(y) > 1:
-            differences = {key: values[mine] for key, values in rows.style.items()}
-            by_style = style_controlled(y, differences, cluster, weight)
+            style = {key: values[mine] for key, values in rows.style.items()}
+            by_style = style_controlled(y, style, cluster, weight)
     except FitFailed as error:
         problem = error.cause
-    w = np.ones(len(y)) if weight is None else weight
     return WinRate(
         competitor=rows.competitor[code],
         win_rate=mean(y, cluster, weight),
-        discrete=float((w * decided(y)).sum() / w.sum()),
-        difference=None if rows.length is None else float(rows.length[mine].mean()),
-        one_sided=by_length is not None and _one_sided(rows.length, mine),
+        discrete=float((weight * decided(y)).sum() / weight.sum()),
+        difference=None if difference is None else float(difference.mean()),
+        one_sided=by_length is not None and difference is not None and _one_sided(difference),
         length_controlled=by_length,
         style_controlled=by_style,
         problem=problem,
     )
 
 
-def _one_sided(difference: Float64 | None, mine: Bool) -> bool:
-    if difference is None:
-        return False
-    own = difference[mine]
-    return bool(min((own <= 0).mean(), (own >= 0).mean()) < FEW_CROSS)
+def _one_sided(difference: Float64) -> bool:
+    return bool(min((difference <= 0).mean(), (difference >= 0).mean()) < FEW_CROSS)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from steelyard.comparisons.read import Comparisons, NothingLeft, read_comparisons
-from steelyard.core.schemas import Bool, Float64, Int64
+from steelyard.core.arrow import to_floats, to_mask
+from steelyard.core.schemas import Bool, Float64, Int64, UInt64
 from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.ranking.length_control import LEARNABLE, Controlled, relative_difference
 from steelyard.ranking.report import (
@@ -23,11 +23,11 @@ from steelyard.ranking.report import (
     standard_error_or_none,
 )
 from steelyard.ranking.style import FEATURES, read_with_style
-from steelyard.ranking.tournament import NOTHING, numbers, similar_names
+from steelyard.ranking.tournament import clusters_of, similar_names
 from steelyard.ranking.win_rates import BaselineComparisons, WinRate, sort_key, win_rates
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL, cluster_warning
 
-NEED = ("model_a", "model_b", "preference")
+MODELS = ("model_a", "model_b")
 WANT = ("instruction", "weight", "length_a", "length_b")
 NO_SPREAD = 1e-9  # of a standard error: what rounding leaves of 0
 DIFFICULTIES = (
@@ -44,7 +44,7 @@ def winrate(
     difficulty: Path | None = None,
     style: bool = False,
 ) -> dict[str, Any]:
-    """Compute win rates against a baseline.
+    """Compute win rates against a baseline, of a run or a file.
 
     Args:
         path: run or file.
@@ -60,7 +60,8 @@ def winrate(
         UsageError: no competitor has that name, or a column is missing.
         InputRefused: values cannot be used.
     """
-    read = (read_with_style if style else read_comparisons)(path, columns, NEED, WANT)
+    reader = read_with_style if style else read_comparisons
+    read = reader(path, columns, (*MODELS, "preference"), WANT)
     table, own = _against(read.table, baseline)
     table, unknown = _without_lengths(table)
     hard = None if difficulty is None else _difficulty(table, difficulty)
@@ -81,8 +82,7 @@ def _without_lengths(table: pa.Table) -> tuple[pa.Table, list[str]]:
     """Return the table without its lengths if any row lacks one, with a warning."""
     if not {"length_a", "length_b"} <= set(table.column_names):
         return table, []
-    known = pc.and_(table["length_a"].is_valid(), table["length_b"].is_valid())
-    absent = len(table) - int(pc.sum(known).as_py())
+    absent = len(table) - len(table.select(["length_a", "length_b"]).drop_null())
     if not absent:
         return table, []
     lines = [f"{absent:,} of {len(table):,} rows lack a length: no rate at equal length is given"]
@@ -125,11 +125,10 @@ def _warnings(rates: list[WinRate], baseline: str, alone: int, difficulty: str |
 
 def _against(table: pa.Table, baseline: str) -> tuple[pa.Table, Bool]:
     """Return the rows with the baseline, and which of them have it on both sides."""
-    first, second = (pc.equal(table[name], baseline) for name in ("model_a", "model_b"))
+    first, second = (pc.equal(table[name], baseline) for name in MODELS)
     rows = pc.or_(first, second)
     if not pc.any(rows).as_py():
-        names = sorted({*pc.unique(table["model_a"]).to_pylist(),
-                        *pc.unique(table["model_b"]).to_pylist()})  # fmt: skip
+        names = sorted(set().union(*(pc.unique(table[name]).to_pylist() for name in MODELS)))
         raise UsageError(
             f"no comparison involves {escape(baseline)}",
             place="--baseline",
@@ -182,7 +181,7 @@ def _difficulties(path: Path) -> Comparisons:
 
 def _log_odds(given: pa.Table, path: Path) -> Float64:
     try:
-        values = numbers(given["difficulty"].cast(pa.float64()))
+        values = to_floats(given["difficulty"].cast(pa.float64()))
     except pa.ArrowException:
         values = np.full(len(given), np.nan)
     if not np.isfinite(values).all():
@@ -194,7 +193,7 @@ def _log_odds(given: pa.Table, path: Path) -> Float64:
     return values
 
 
-def _contradictory(ids: npt.NDArray[np.uint64], values: Float64) -> Int64:
+def _contradictory(ids: UInt64, values: Float64) -> Int64:
     """Return [m, 2]: per id with several values, a row of the lowest and one of the highest."""
     order = np.lexsort((values, ids))
     starts = np.flatnonzero(np.append(True, np.diff(ids[order]) != 0))
@@ -208,38 +207,31 @@ def _rows(
 ) -> BaselineComparisons:
     """Return the rows of a mask, seen from the competitor's side."""
     table = table.filter(pa.array(mask))
-    first, second = (pc.equal(table[name], baseline) for name in ("model_a", "model_b"))
-    turned = pc.and_not(first, second).combine_chunks()
-    back = turned.to_numpy(zero_copy_only=False)
-    preference = numbers(table["preference"])
-    models = pc.if_else(turned, *(pc.cast(table[name].combine_chunks(), pa.string())
-                                  for name in ("model_b", "model_a")))  # fmt: skip
-    coded = models.dictionary_encode()
     names = set(table.column_names)
+    first, second = (table[name].cast(pa.string()).combine_chunks() for name in MODELS)
+    turned = pc.and_not(pc.equal(first, baseline), pc.equal(second, baseline))
+    coded = pc.if_else(turned, second, first).dictionary_encode()
+    back, preference = to_mask(turned), to_floats(table["preference"])
     sign = np.where(back, -1.0, 1.0)
-    length = baseline_length = style = None
+    length = baseline_length = None
     if {"length_a", "length_b"} <= names:
-        a, b = numbers(table["length_a"]), numbers(table["length_b"])
+        a, b = to_floats(table["length_a"]), to_floats(table["length_b"])
         length, baseline_length = sign * (a - b), np.where(back, a, b)
+    style = {}
     if {f"{feature}_{side}" for feature in FEATURES for side in "ab"} <= names:
-        style = {
-            feature: sign
-            * relative_difference(numbers(table[f"{feature}_a"]), numbers(table[f"{feature}_b"]))
-            for feature in FEATURES
-        }
-    cluster = np.arange(len(table))
-    if "instruction" in names:
-        cluster = table["instruction"].combine_chunks().dictionary_encode().indices.to_numpy()
+        for feature in FEATURES:
+            a, b = (to_floats(table[f"{feature}_{side}"]) for side in "ab")
+            style[feature] = sign * relative_difference(a, b)
     return BaselineComparisons(
         competitor=tuple(coded.dictionary.to_pylist()),
-        code=coded.indices.to_numpy(zero_copy_only=False),
+        code=np.asarray(coded.indices),
         preference=np.where(back, 1 - preference, preference),
-        cluster=cluster,
-        weight=numbers(table["weight"]) if "weight" in names else NOTHING,
+        cluster=clusters_of(table),
+        weight=to_floats(table["weight"]) if "weight" in names else np.ones(len(table)),
         length=length,
         difficulty=None if difficulty is None else difficulty[mask],
         baseline_length=baseline_length,
-        style=style or {},
+        style=style,
     )
 
 

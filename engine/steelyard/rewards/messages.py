@@ -26,12 +26,9 @@ class Dialogue:
 def completion_text(completion: Text, place: str) -> str:
     """Return a model's answer: the last of several messages, empty if it only calls tools.
 
-    Args:
-        completion: as the trainer passes it.
-        place: what errors call it.
-
     Raises:
-        RewardRefused: it is neither a text nor a list of messages that ends with the assistant's.
+        RewardRefused: it is neither a text nor a list of messages that ends with the assistant's;
+            the error calls it `place`.
     """
     if isinstance(completion, str):
         return completion
@@ -47,11 +44,7 @@ def completion_text(completion: Text, place: str) -> str:
 
 
 def dialogue(prompt: Text, number: int) -> Dialogue:
-    """Split a prompt into what a judge is shown.
-
-    Args:
-        prompt: as the trainer passes it.
-        number: index of its completion in the batch, for errors.
+    """Split the prompt of the completion with this index into what a judge is shown.
 
     Raises:
         RewardRefused: it is neither a text nor a conversation of system, user and assistant that
@@ -61,9 +54,7 @@ def dialogue(prompt: Text, number: int) -> Dialogue:
         return Dialogue(prompt)
     place = f"the prompt of completion {number}"
     messages = _messages(prompt, place)
-    system = None
-    if messages[0][0] == "system":
-        system = messages.pop(0)[1]
+    system = messages.pop(0)[1] if messages[0][0] == "system" else None
     roles = [role for role, _ in messages]
     if unknown := set(roles) - {"user", "assistant"}:
         raise RewardRefused(

@@ -35,12 +35,10 @@ class JudgedCompletions:
     second: Int64
 
     def rewards(self, values: Float64, count: int) -> Float64:
-        """Return the mean value of each completion over its rows; NaN if it has none.
+        """Return the mean value of each of `count` completions over its rows; NaN if it has none.
 
-        Args:
-            values: of each row, for its first completion; the second gets 1 - value. NaN: no
-                verdict.
-            count: number of completions.
+        `values` are those of each row's first completion, NaN without a verdict; the second gets
+        1 - value.
         """
         valid = ~np.isnan(values)
         both = valid & (self.second != NO_OPPONENT)
@@ -58,15 +56,9 @@ def build_rows(
     spec: JudgingSpec,
     baseline: str | None,
 ) -> JudgedCompletions:
-    """Build the rows for n completions.
+    """Build the rows for n completions, from their texts, prompts, and columns of the dataset.
 
-    Args:
-        prompts: the prompt of each completion.
-        texts: the texts of the completions.
-        columns: columns of the dataset, n values each.
-        spec: what the judge is asked.
-        baseline: the column of responses to compare with; None: completions of a prompt are
-            compared with each other.
+    They are compared with the responses in the column `baseline`; None: with each other.
 
     Raises:
         RewardRefused: a prompt holds what the protocol does not show, a column is missing, or a
@@ -84,26 +76,18 @@ def build_rows(
     if spec.axes.shows == "response":
         return JudgedCompletions(shared | {"response_a": answers}, np.arange(count), alone)
     if baseline is not None:
-        others = pa.array(
-            [
-                completion_text(response, f"`{escape(baseline)}` of completion {number}")
-                for number, response in enumerate(_column(columns, baseline, count))
-            ],
-            pa.string(),
-        )
-        return JudgedCompletions(
-            shared | {"response_a": answers, "response_b": others}, np.arange(count), alone
-        )
+        others = [
+            completion_text(response, f"`{escape(baseline)}` of completion {number}")
+            for number, response in enumerate(_column(columns, baseline, count))
+        ]
+        pairs = {"response_a": answers, "response_b": pa.array(others, pa.string())}
+        return JudgedCompletions(shared | pairs, np.arange(count), alone)
     first, second = _peers(shared)
-    return JudgedCompletions(
-        {role: values.take(pa.array(first)) for role, values in shared.items()}
-        | {
-            "response_a": answers.take(pa.array(first)),
-            "response_b": answers.take(pa.array(second)),
-        },
-        first,
-        second,
-    )
+    rows = {
+        role: values.take(pa.array(first))
+        for role, values in (shared | {"response_a": answers}).items()
+    }
+    return JudgedCompletions(rows | {"response_b": answers.take(pa.array(second))}, first, second)
 
 
 def _peers(shared: Mapping[str, pa.Array]) -> tuple[Int64, Int64]:

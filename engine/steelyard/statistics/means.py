@@ -46,7 +46,7 @@ def mean(values: Float64, cluster: Codes, weight: Float64 | None = None) -> Mean
         cluster: whole numbers [n].
         weight: float64 [n], not negative and not all zero; None: each is 1.
     """
-    w = np.ones(len(values)) if weight is None or not len(weight) else weight
+    w = np.ones(len(values)) if weight is None else weight
     total = w.sum()
     value = float((w * values).sum() / total)
     influence = cluster_sums((w * (values - value) / total)[:, None], cluster)

