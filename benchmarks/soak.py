@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 import steelyard
 from harness.common import parser, report
+from steelyard.store.reads.journal import read_journal
 
 QUERIES = """
 import json, sys, time
@@ -45,7 +46,7 @@ while not stop.exists():
         last, done = row["n"], done + 1
     except Exception as error:
         errors, words = errors + 1, f"{type(error).__name__}: {error}"
-    time.sleep(float(sys.argv[3]))
+    time.sleep(0.5)
 print(json.dumps({"queries": done, "errors": errors, "last_error": words}))
 """
 
@@ -79,18 +80,28 @@ def score_command(place: Path, run: Path, judge: str, part_rows: int) -> list[st
 
 
 def kill_and_resume(
-    begin: list[str], run: Path, kills: int, draw: random.Random, wait: tuple[float, float]
+    begin: list[str], run: Path, kills: int, draw: random.Random, *, starting: float, reading: float
 ) -> int:
-    """Begin or resume the run `kills` times, each ended by SIGKILL; return the kills that hit."""
+    """Begin or resume the run `kills` times, each ended by SIGKILL; return the kills that hit.
+
+    In turn they hit a process that starts and, however busy the machine is, one that reads: after
+    its first part is committed. `starting` and `reading` are seconds from which moments are drawn.
+    """
     hit = 0
-    for _ in range(kills):
+    for turn in range(kills):
+        parts = len(read_journal(run))
         resume = [sys.executable, "-m", "steelyard", "resume", str(run), "--quiet"]
         process = subprocess.Popen(
             resume if (run / "run.json").exists() else begin,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(draw.uniform(*wait))
+        if turn % 2:
+            while process.poll() is None and len(read_journal(run)) == parts:
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, reading))
+        else:
+            time.sleep(draw.uniform(0.3 * starting, 1.2 * starting))
         process.kill()
         hit += process.wait() == -9
     return hit
@@ -170,21 +181,21 @@ def soak(place: Path, options: argparse.Namespace) -> dict[str, object]:
     kills, pairs = options.kills, options.pairs
     part_rows = max(50, pairs // kills) if scripted else 16
     quick = "scripted:seed=3" if scripted else options.judge
-    slow = f"{quick},rate={max(100, int(2 * pairs / (kills * 0.6)))}" if scripted else quick
+    slow = f"{quick},rate={max(100, 2 * pairs // kills)}" if scripted else quick
     began = time.monotonic()
     call(score_command(place, reference, quick, 20_000))
     whole = time.monotonic() - began
-    # From the moment of starting, planning included, to the middle of a session's share of reads.
     began = time.monotonic()
     call(command("resume", str(reference)))
-    load = time.monotonic() - began
-    wait = (0.3 * load, load + 1.2) if scripted else (2.0, options.load_seconds + 2 * whole / kills)
+    load = time.monotonic() - began if scripted else options.load_seconds
+    reading = 0.6 if scripted else whole / kills
     watcher = subprocess.Popen(
-        [sys.executable, "-c", QUERIES, str(run), str(stop), "0.02" if scripted else "0.5"],
+        [sys.executable, "-c", QUERIES, str(run), str(stop)],
         stdout=subprocess.PIPE,
         text=True,
     )
-    hit = kill_and_resume(score_command(place, run, slow, part_rows), run, kills, draw, wait)
+    begin = score_command(place, run, slow, part_rows)
+    hit = kill_and_resume(begin, run, kills, draw, starting=load, reading=reading)
     before = steelyard.open_run(run).status()
     call(score_command(place, run, quick, part_rows))
     time.sleep(0.2)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from difflib import get_close_matches
+from functools import partial
 from typing import ClassVar
 
 from typing_extensions import override
@@ -95,13 +96,8 @@ class SteelyardError(Exception):
     @override
     def __reduce__(self) -> tuple[object, ...]:
         """Keep all four parts when an error crosses a process border (replicas)."""
-        return _rebuild, (type(self), self.cause, self.place, self.effect, self.remedy)
-
-
-def _rebuild(
-    kind: type[SteelyardError], cause: str, place: str | None, effect: str | None, remedy: str
-) -> SteelyardError:
-    return kind(cause, place=place, effect=effect, remedy=remedy)
+        make = partial(type(self), place=self.place, effect=self.effect, remedy=self.remedy)
+        return make, (self.cause,)
 
 
 class UsageError(SteelyardError):

@@ -143,7 +143,7 @@ def test_criteria_from_yaml_json_and_toml_are_the_same(tmp_path):
         ("criteria = []", "no list"),
         ("other = 1", "unknown key 'other'"),
         ('criteria = ["a"]\nweigth = 2', "unknown key 'weigth'"),
-        ('criteria = ["b", {text = "a", wieght = 3}]', "unknown key 'wieght' of criterion 2"),
+        ('criteria = ["b", {text = "a", wieght = 3}]', "criterion 2: unknown key 'wieght'"),
         ('criteria = [{text = ""}]', "criterion 1"),
         ('criteria = ["a", {text = "b", weight = 0}]', "criterion 2"),
         ('criteria = [{text = "b", weight = true}]', "criterion 1"),

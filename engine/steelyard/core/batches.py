@@ -13,8 +13,6 @@ import pyarrow as pa
 from steelyard.core.arrow import offsets_of
 from steelyard.core.schemas import Bool, Float64, Int32, Int64, UInt64
 
-TokenIds = Sequence[int] | Int32
-
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:
@@ -35,7 +33,7 @@ class TokenRows:
         return np.diff(self.offsets)
 
     @classmethod
-    def of(cls, rows: Sequence[TokenIds]) -> TokenRows:
+    def of(cls, rows: Sequence[Sequence[int] | Int32]) -> TokenRows:
         """Join single rows, in their order."""
         parts = [np.zeros(0, dtype=np.int32), *(np.asarray(row, dtype=np.int32) for row in rows)]
         return cls(np.concatenate(parts), offsets_of([len(row) for row in rows]))

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,6 @@ from steelyard.errors import UsageError, did_you_mean, escape
 Scalar = str | int | float | bool
 
 MOST_SAMPLES = 100
-OVERLONG = ("reject", "truncate")
-ON_BAD_ROW = ("reject", "fail")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +67,12 @@ class RunConfig:
         Raises:
             UsageError: a value is not allowed.
         """
-        _one_of("overlong", self.overlong, OVERLONG)
-        _one_of("on_bad_row", self.on_bad_row, ON_BAD_ROW)
+        for name, allowed in (("overlong", "truncate"), ("on_bad_row", "fail")):
+            if getattr(self, name) not in ("reject", allowed):
+                raise UsageError(
+                    f"`{name}` is {escape(getattr(self, name))!r}",
+                    remedy=f"choose one of: reject, {allowed}",
+                )
         for name in ("judge", "protocol"):
             values = getattr(self, name)
             if not values or not all(value.strip() for value in values):
@@ -102,11 +104,7 @@ class RunConfig:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], place: str) -> RunConfig:
-        """Make a config from plain values.
-
-        Args:
-            values: by key.
-            place: where they come from, for errors.
+        """Make a config from plain values; `place` says in errors where they come from.
 
         Raises:
             UsageError: a key is unknown, or a value has the wrong type.
@@ -146,12 +144,7 @@ def load_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_pairs(option: str, values: tuple[str, ...], *, empty: bool = False) -> dict[str, str]:
-    """Parse the `key=value` arguments of a repeatable option.
-
-    Args:
-        option: its name, for errors.
-        values: the arguments.
-        empty: whether a value may be empty.
+    """Parse the `key=value` arguments of a repeatable option; `empty` allows empty values.
 
     Raises:
         UsageError: an argument has no `=`, or a key comes twice.
@@ -181,7 +174,7 @@ def scalar(text: str) -> Scalar:
     return value if isinstance(value, bool | int | float | str) else text
 
 
-def unknown_key(key: str, known: Mapping[str, Any] | list[str], place: str) -> UsageError:
+def unknown_key(key: str, known: Collection[str], place: str) -> UsageError:
     """Return the error for an unknown key, with the names that may have been meant."""
     remedy = did_you_mean(key, known, f"known: {', '.join(known)}")
     return UsageError(f"unknown key {escape(key)!r}", place=place, remedy=remedy)
@@ -199,10 +192,3 @@ def _is_folder(judge: str) -> bool:
 
 def _absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)  # noqa: PTH100 - keeps `..` and links
-
-
-def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(
-            f"`{option}` is {escape(value)!r}", remedy=f"choose one of: {', '.join(allowed)}"
-        )

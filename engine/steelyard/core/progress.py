@@ -60,13 +60,13 @@ class Reporter:
     def log(self, text: str) -> None:
         """Write a line that stays."""
         if not self.quiet:
-            self._end_line()
+            self.done()
             self.stream.write(text + "\n")
             self.stream.flush()
 
     def warn(self, text: str) -> None:
         """Write a warning that stays, also when quiet."""
-        self._end_line()
+        self.done()
         self.stream.write(f"warning: {text}\n")
         self.stream.flush()
 
@@ -81,10 +81,6 @@ class Reporter:
     def step(self, what: str, rows: int, total: int) -> None:
         """Show the progress of any other pass over rows."""
         self._line(lambda: f"{what}: {rows:,}/{total:,} rows")
-
-    def done(self) -> None:
-        """End the line that is updated in place."""
-        self._end_line()
 
     def _scoring_line(self, counts: Counts) -> str:
         now = self.clock()
@@ -117,7 +113,8 @@ class Reporter:
             self.stream.write(text() + "\n")
         self.stream.flush()
 
-    def _end_line(self) -> None:
+    def done(self) -> None:
+        """End the line that is updated in place."""
         if self._open_line:
             self.stream.write("\n")
             self._open_line = False

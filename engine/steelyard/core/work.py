@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -34,19 +34,11 @@ class Work:
     engine_seconds: float = 0.0
 
     def add(self, other: Work) -> None:
-        """Add another's sums to these."""
-        self.prompts += other.prompts
-        self.logical_tokens += other.logical_tokens
-        self.unique_tokens += other.unique_tokens
-        self.floor_tokens += other.floor_tokens
-        self.computed_tokens += other.computed_tokens
-        self.written_tokens += other.written_tokens
-        self.reading_seconds += other.reading_seconds
-        self.engine_seconds += other.engine_seconds
-        if self.oracle_tokens is not None and other.oracle_tokens is not None:
-            self.oracle_tokens += other.oracle_tokens
-        else:
-            self.oracle_tokens = None
+        """Add another's sums to these; what is unknown in one is unknown in the sum."""
+        for entry in fields(self):
+            mine, theirs = getattr(self, entry.name), getattr(other, entry.name)
+            known = mine is not None and theirs is not None
+            setattr(self, entry.name, mine + theirs if known else None)
 
 
 @dataclass(slots=True)

@@ -30,10 +30,7 @@ _Prompt = tuple[PromptBatch, int]  # a batch, and the index in it
 class PoisonIsolation:
     """Wraps a started judge; `read` has the same contract, without the engine's deaths.
 
-    Args:
-        judge: started.
-        restart: loads the engine again after it died.
-        on_event: shows the user what happened.
+    `restart` loads the engine again after it died; `on_event` shows the user what happened.
     """
 
     def __init__(

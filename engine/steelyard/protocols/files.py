@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import msgspec
 
-from steelyard.errors import UsageError, did_you_mean, escape
+from steelyard.core.config import unknown_key
+from steelyard.errors import UsageError, escape
 from steelyard.protocols.axes import Criterion
 from steelyard.protocols.protocol import IMAGES, SLOT, SLOT_COLUMNS, Example, Protocol
 from steelyard.protocols.rules import RULES
@@ -30,11 +30,7 @@ def load_protocol(path: Path) -> Protocol:
     Raises:
         UsageError: the file cannot be read, a key is unknown or missing, or a value is wrong.
     """
-    values = _read(path)
-    for key in values:
-        if key not in _KEYS:
-            remedy = did_you_mean(key, _KEYS, f"known: {', '.join(_KEYS)}")
-            raise _wrong(path, f"unknown key {escape(key)!r}", remedy)
+    values = _read_table(path, *_KEYS)
     if values.get("answer", "label") == "label":
         values = {"max_tokens": 1} | values
     try:
@@ -116,22 +112,23 @@ def load_criteria(path: Path) -> tuple[Criterion, ...]:
     Raises:
         UsageError: the file cannot be read, or does not hold criteria.
     """
-    listed = _only(path, _read(path), "criteria").get("criteria")
+    listed = _read_table(path, "criteria").get("criteria")
     if not isinstance(listed, list) or not listed:
         raise _wrong(path, "there is no list `criteria`", "see docs/protocols.md for an example")
     return tuple(_criterion(path, number, entry) for number, entry in enumerate(listed, 1))
 
 
 def _criterion(path: Path, number: int, entry: object) -> Criterion:
-    table = entry if isinstance(entry, dict) else {"text": entry}
+    table: dict[str, Any] = entry if isinstance(entry, dict) else {"text": entry}
     text, weight = table.get("text"), table.get("weight", 1)
-    if not (isinstance(text, str) and text.strip() and _is_number(weight) and 0 < weight < 1e6):
+    is_number = type(weight) in {int, float}  # a bool is an int as well
+    if not (isinstance(text, str) and text.strip() and is_number and 0 < weight < 1e6):
         raise _wrong(
             path,
             f"criterion {number} is not a text with a weight above 0",
             "give a text, and a weight if it is not 1",
         )
-    _only(path, table, "text", "weight", place=f" of criterion {number}")
+    _check_keys(table, ("text", "weight"), f"{path}, criterion {number}")
     return Criterion(text.strip(), float(weight))
 
 
@@ -141,7 +138,7 @@ def load_examples(path: Path, labels: tuple[str, ...]) -> tuple[Example, ...]:
     Raises:
         UsageError: the file cannot be read or has no examples, or a verdict is not a label.
     """
-    listed = _only(path, _read(path), "examples").get("examples")
+    listed = _read_table(path, "examples").get("examples")
     if not isinstance(listed, list) or not 0 < len(listed) <= MOST_EXAMPLES:
         raise _wrong(path, "there is no list `examples`", f"give 1 to {MOST_EXAMPLES} of them")
     examples = []
@@ -164,15 +161,13 @@ def load_examples(path: Path, labels: tuple[str, ...]) -> tuple[Example, ...]:
     return tuple(examples)
 
 
-def _only(path: Path, values: dict[str, Any], *known: str, place: str = "") -> dict[str, Any]:
-    """Return the values, if they have no other keys than these."""
+def _check_keys(values: Mapping[str, Any], known: Sequence[str], place: str) -> None:
     for key in values:
         if key not in known:
-            raise _wrong(path, f"unknown key {escape(key)!r}{place}", f"known: {', '.join(known)}")
-    return values
+            raise unknown_key(key, known, place)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_table(path: Path, *known: str) -> dict[str, Any]:
     try:
         if not path.is_file():
             raise _wrong(path, "it cannot be read: there is no such file", "check the path")
@@ -188,6 +183,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise _wrong(path, f"it cannot be read: {escape(error, 200)}", "correct it") from None
     if not isinstance(values, Mapping):
         raise _wrong(path, "it does not hold a table", "see docs/protocols.md for an example")
+    _check_keys(values, known, str(path))
     return dict(values)
 
 
@@ -202,10 +198,6 @@ def _parse(path: Path, text: str) -> Any:  # noqa: ANN401 - whatever the file ho
         except yaml.YAMLError as error:
             raise ValueError(str(error)) from None
     return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _wrong(path: Path, cause: str, remedy: str) -> UsageError:

@@ -194,17 +194,14 @@ class Protocol:
         Raises:
             UsageError: a template is not Jinja, or holds what templates may not hold.
         """
-        values: dict[str, str | tuple[Mapping[str, str], ...]] = {
-            name: slot(name) for name in (*self.required, *present)
-        }
+        shown = (*self.required, *present)
+        values: dict[str, sandbox.Value] = {name: slot(name) for name in shown}
         if self.has_examples:
             values["examples"] = examples
-        texts = [
-            sandbox.render(_with_context(text), values, place=self.place).strip()
-            for text in (self.system, self.user)
-        ]
-        roles = ("system", "user")
-        chat = [Message(role, text) for role, text in zip(roles, texts, strict=True) if text]
+        chat = []
+        for role, template in (("system", self.system), ("user", self.user)):
+            text = sandbox.render(_with_context(template), values, place=self.place).strip()
+            chat += [Message(role, text)] if text else []
         if images:
             chat[-1] = Message("user", slot(IMAGES) + chat[-1].content, images)
         return chat

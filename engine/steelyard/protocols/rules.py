@@ -77,11 +77,14 @@ def _turned(same: str, other: str) -> str:
     return f"CASE WHEN swapped THEN {other} ELSE {same} END"
 
 
-def _sides(column: str, value: str) -> tuple[tuple[str, str], ...]:
-    return ((f"{column}_a", _mean(value, _A)), (f"{column}_b", _mean(value, _B)))
-
-
-_DIFFERENCE = (("raw_preference", sigmoid(f"{_mean('score', _A)} - {_mean('score', _B)}")),)
+# Verdicts of rules that score each side.
+_SIDES = (
+    ("score_a", _mean("score", _A)),
+    ("score_b", _mean("score", _B)),
+    ("hard_score_a", _mean("hard_score", _A)),
+    ("hard_score_b", _mean("hard_score", _B)),
+    ("raw_preference", sigmoid(f"{_mean('score', _A)} - {_mean('score', _B)}")),
+)
 
 RULES = {
     "preference": Rule(
@@ -156,7 +159,7 @@ RULES = {
             ),
             ("hard_score", "scale[list_position(label_logprobs, list_max(label_logprobs))]"),
         ),
-        (*_sides("score", "score"), *_sides("hard_score", "hard_score"), *_DIFFERENCE),
+        _SIDES,
         band="score",
     ),
     "rubric": Rule(
@@ -166,12 +169,9 @@ RULES = {
         "the weighted share of criteria met: P(yes), and as hard votes; a missing answer is a no",
         (
             ("score", sigmoid(f"({_FIRST} - {_SECOND})")),
-            (
-                "hard_score",
-                f"({_FIRST} >= {_SECOND})::INTEGER::DOUBLE",
-            ),
+            ("hard_score", f"({_FIRST} >= {_SECOND})::INTEGER::DOUBLE"),
         ),
-        (*_sides("score", "score"), *_sides("hard_score", "hard_score"), *_DIFFERENCE),
+        _SIDES,
         band="score",
         missing_is_no=True,
     ),

@@ -41,13 +41,8 @@ SLICE_CHARACTERS = 1 << 20
 class AcceleratedTokens:
     """Encodes data by the fast tokenizer where it is proven, else by the judge's own.
 
-    Not thread-safe: it remembers what is proven.
-
-    Args:
-        fast: may raise anything for a text that it cannot encode.
-        slow: the judge's own tokenizer.
-        name: of the fast tokenizer, with its version.
-        place: the tokenizer's folder, for errors.
+    Not thread-safe: it remembers what is proven. `fast` may raise anything for a text that it
+    cannot encode; errors show `name`, with a version, and `place`, the tokenizer's folder.
     """
 
     def __init__(self, fast: Encode, slow: Encode, name: str, place: str) -> None:
@@ -130,15 +125,10 @@ class AcceleratedTokens:
 
 
 def accelerated(spec: dict[str, Any], slow: Encode, place: str) -> AcceleratedTokens | None:
-    """Put the fast tokenizer in front of the slow one.
+    """Put the fast tokenizer in front of the slow one; `spec` is the data's `tokenizer.json`.
 
-    Args:
-        spec: the data tokenizer's `tokenizer.json`.
-        slow: encodes by the judge's own tokenizer.
-        place: the tokenizer's folder, for errors.
-
-    Returns:
-        None where the package is missing, or the tokenizer is not of a kind that it encodes alike.
+    Return None where the package is missing, or the tokenizer is not of a kind that it encodes
+    alike.
     """
     if not _is_byte_level(spec):
         return None

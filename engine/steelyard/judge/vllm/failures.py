@@ -33,27 +33,15 @@ def describe(error: BaseException) -> str:
 
 
 def not_started(error: Exception, logged: str | None, folder: Path) -> SteelyardError:
-    """Explain why an engine could not be built.
-
-    Args:
-        error: what was raised here.
-        logged: what the engine's process logged, which is closer to the cause.
-        folder: of the model.
-    """
+    """Explain why an engine could not be built; what its process logged is closer to the cause."""
     if isinstance(error, SteelyardError):
         return error
     cause = logged or describe(error)
     remedy = VERBOSE
     if "memory" in cause.lower():
-        remedy = (
-            "free memory, or lower --engine gpu_memory_utilization (GPU) or "
-            f"kv_cache_memory_bytes (CPU); {VERBOSE}"
-        )
+        lower = "--engine gpu_memory_utilization (GPU) or kv_cache_memory_bytes (CPU)"
+        remedy = f"free memory, or lower {lower}; {VERBOSE}"
     elif "architecture" in cause.lower():
         remedy = f"choose a judge that this vLLM supports, or upgrade vLLM; {VERBOSE}"
-    return JudgeUnavailable(
-        f"vLLM cannot start: {escape(cause, 300)}",
-        place=str(folder),
-        effect="nothing was read",
-        remedy=remedy,
-    )
+    cause = f"vLLM cannot start: {escape(cause, 300)}"
+    return JudgeUnavailable(cause, place=str(folder), effect="nothing was read", remedy=remedy)

@@ -14,17 +14,12 @@ _DECODED = 16  # images kept decoded: a pair's prompts follow each other
 
 
 class Sampling:
-    """Makes the sampling parameters of requests.
+    """Makes the sampling parameters of requests, by vLLM's class `SamplingParams`.
 
-    Args:
-        parameters: vLLM's class `SamplingParams`.
-        answer: how answers are read.
-        seeded: whether each prompt has a separate seed, so that it gets the same text again.
+    `seeded` gives each prompt a separate seed, so that it gets the same text again.
     """
 
-    def __init__(
-        self, parameters: Callable[..., Any], answer: Answer, *, seeded: bool = True
-    ) -> None:
+    def __init__(self, parameters: Callable[..., Any], answer: Answer, *, seeded: bool) -> None:
         self._parameters, self._answer, self._seeded = parameters, answer, seeded
 
     def __call__(self, key: bytes | None) -> Any:
@@ -62,12 +57,8 @@ def image_prompt(store: ImageStore, ids: list[int], digests: Sequence[str]) -> d
     """Make a prompt in which the engine puts each image in the position of its placeholder.
 
     By the digests the engine sees which images are equal: it processes equal images once, and
-    shares blocks of its prefix cache between equal images only.
-
-    Args:
-        store: holds the images.
-        ids: of the prompt, with one placeholder per image.
-        digests: of its images, in their order.
+    shares blocks of its prefix cache between equal images only. `ids` holds one placeholder per
+    image.
 
     Raises:
         IntegrityFault: an image is damaged or missing.

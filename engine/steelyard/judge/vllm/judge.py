@@ -103,8 +103,12 @@ class VllmJudge(Judge):
             self._spawned = spawned
             try:
                 vllm = _import_vllm(self._device)
+                from vllm.engine.arg_utils import EngineArgs
+                from vllm.v1.engine.llm_engine import LLMEngine
+
                 arguments = self._arguments(workload)
-                self._engine = _build_engine(arguments)
+                settle_llvmlite()
+                self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
             except Exception as error:
                 refusal = not_started(error, self._logged(), self._files.folder)
                 self.close()
@@ -268,14 +272,6 @@ def _watch_process(engine: Any) -> threading.Event:
 
     threading.Thread(target=watch, name="steelyard-engine-watch", daemon=True).start()
     return stop
-
-
-def _build_engine(arguments: dict[str, Any]) -> Any:
-    from vllm.engine.arg_utils import EngineArgs
-    from vllm.v1.engine.llm_engine import LLMEngine
-
-    settle_llvmlite()
-    return LLMEngine.from_engine_args(EngineArgs(**arguments))
 
 
 def _free_distributed() -> None:

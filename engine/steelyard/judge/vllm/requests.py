@@ -25,8 +25,8 @@ _END: Any = object()
 
 
 @dataclass(frozen=True, slots=True)
-class CompletedRequest:
-    """A finished prompt, by its batch and the index in it, and the outcome."""
+class Outcome:
+    """What is read of a prompt, which is given by its batch and the index in it."""
 
     batch: PromptBatch
     index: int
@@ -44,20 +44,9 @@ class Generation:
 
     ids: list[int]
     text: str
-    cached: int  # tokens of the prompt that came from the cache
     tokens: int  # computed after the prompt
     numbers: list[float] | None = None
     forced: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What the engine works on: a prompt, or the verdict after what the judge wrote."""
-
-    batch: PromptBatch
-    index: int
-    generation: Generation | None = None
-    tokens: int = 0  # of this request
 
 
 def cache_shape(config: Any) -> CacheShape | None:
@@ -87,10 +76,8 @@ class RequestQueue:
     """The requests of an engine: adds them, runs engine steps, and collects what is finished.
 
     Args:
-        engine: vLLM's.
         sampling: makes the sampling parameters of a request (`Sampling`).
         vocabulary: token ids are below it; 0: unknown.
-        clock: counts every step.
         separate_process: whether the engine works while this process does something else.
     """
 
@@ -116,8 +103,8 @@ class RequestQueue:
         self._longest = config.model_config.max_model_len - answer.room
         self._target = 2 * config.scheduler_config.max_num_seqs
         self._sampling = sampling
-        self.unfinished: dict[str, _Request] = {}
-        self.finished: list[CompletedRequest] = []
+        self.unfinished: dict[str, tuple[Outcome, int]] = {}  # so far; tokens of the request
+        self.finished: list[Outcome] = []
         self._count = 0
 
     def fill(self, prompts: Prompts) -> bool:
@@ -133,15 +120,16 @@ class RequestQueue:
 
     def _add_prompt(self, batch: PromptBatch, index: int) -> None:
         ids = batch.ids(index)
-        refusal = self._check(ids) or self._add(_Request(batch, index), ids, batch.keys[index])
-        if refusal is not None:
-            self.finished.append(CompletedRequest(batch, index, error=refusal))
+        if refusal := self._check(ids):
+            self.finished.append(Outcome(batch, index, error=refusal))
+        else:
+            self._add(Outcome(batch, index), ids, batch.keys[index])
 
-    def _add(self, request: _Request, ids: list[int], key: bytes | None) -> str | None:
-        """Add a request to the engine; return the reason if it is refused."""
+    def _add(self, outcome: Outcome, ids: list[int], key: bytes | None) -> None:
+        """Add a request to the engine: a prompt, or the verdict after what the judge wrote."""
         self._count += 1
         name = str(self._count)
-        images = request.batch.images_of(request.index)
+        images = outcome.batch.images_of(outcome.index)
         prompt: Any = {"type": "token", "prompt_token_ids": ids}
         try:
             if images and self._images is not None:
@@ -152,9 +140,10 @@ class RequestQueue:
         except Exception as error:
             if not isinstance(error, ValueError) and type(error).__name__ != "VLLMValidationError":
                 raise EngineError from error
-            return f"refused by the engine: {escape(error, 200)}"
-        self.unfinished[name] = replace(request, tokens=len(ids))
-        return None
+            refusal = f"refused by the engine: {escape(error, 200)}"
+            self.finished.append(replace(outcome, error=refusal))
+        else:
+            self.unfinished[name] = outcome, len(ids)
 
     def _check(self, ids: list[int]) -> str | None:
         """Return why the engine cannot take a prompt. A bad id would end it, not the prompt."""
@@ -177,65 +166,58 @@ class RequestQueue:
         self._clock.ran(began, time.perf_counter(), since_last=since_last)
         for output in outputs:
             if output.finished:
-                request = self.unfinished.pop(output.request_id)
-                added = 0
-                if request.batch.images and output.prompt_token_ids:
-                    added = len(output.prompt_token_ids) - request.tokens
-                request = replace(request, tokens=request.tokens + added)
-                completed = self._complete(request, output)
-                if completed is not None:
-                    self.finished.append(replace(completed, image_tokens=added))
+                outcome, tokens = self.unfinished.pop(output.request_id)
+                if outcome.batch.images and output.prompt_token_ids:
+                    sent, tokens = tokens, len(output.prompt_token_ids)
+                    outcome = replace(outcome, image_tokens=tokens - sent)
+                self._complete(outcome, tokens, output)
         self._busy = bool(self.unfinished)
 
-    def _complete(self, request: _Request, output: Any) -> CompletedRequest | None:
-        """Read a finished request; None: a request for the verdict follows it."""
-        batch, index, generation = request.batch, request.index, request.generation
+    def _complete(self, outcome: Outcome, tokens: int, output: Any) -> None:
+        """Read a finished request of this many tokens."""
+        generation, cached = outcome.generation, output.num_cached_tokens or 0
         if not output.outputs or not output.outputs[0].token_ids:
-            return CompletedRequest(batch, index, error="the engine dropped the prompt unread")
-        cached = output.num_cached_tokens or 0
-        if generation is None and self._answer.writes:
-            return self._read_generation(request, output)
-        if generation is not None:
-            prompt = request.tokens - len(generation.ids) - len(self._answer.verdict)
-            computed = request.tokens - max(cached, prompt)
+            outcome = replace(outcome, error="the engine dropped the prompt unread")
+            self.finished.append(outcome)
+        elif generation is not None:
+            prompt = tokens - len(generation.ids) - len(self._answer.verdict)
+            computed = tokens - max(cached, prompt)
             generation = replace(generation, tokens=generation.tokens + computed + 1, forced=True)
-            cached = generation.cached
-        completed = CompletedRequest(batch, index, cached=cached, generation=generation)
-        return self._read_labels(completed, output, 0)
+            self._read_labels(replace(outcome, generation=generation), output, 0)
+        elif self._answer.writes:
+            self._read_generation(replace(outcome, cached=cached), output)
+        else:
+            self._read_labels(replace(outcome, cached=cached), output, 0)
 
-    def _read_labels(
-        self, completed: CompletedRequest, output: Any, position: int
-    ) -> CompletedRequest:
+    def _read_labels(self, outcome: Outcome, output: Any, position: int) -> None:
         """Read the labels at one position of what the engine sampled."""
         flat = output.outputs[0].logprobs
         width = 1 + len(self._label_ids)
         start = position * width
         # The sampled token comes first, then the ids asked for, in their order.
         if not flat or flat.token_ids[start + 1 : start + width] != self._label_ids:
-            return replace(completed, error="the engine returned other tokens than the labels")
-        return replace(
-            completed,
-            logprobs=flat.logprobs[start + 1 : start + width],
-            argmax_outside=flat.token_ids[start] not in self._label_ids,
-        )
+            outcome = replace(outcome, error="the engine returned other tokens than the labels")
+        else:
+            outcome = replace(
+                outcome,
+                logprobs=flat.logprobs[start + 1 : start + width],
+                argmax_outside=flat.token_ids[start] not in self._label_ids,
+            )
+        self.finished.append(outcome)
 
-    def _read_generation(self, request: _Request, output: Any) -> CompletedRequest | None:
+    def _read_generation(self, outcome: Outcome, output: Any) -> None:
         """Read what the judge wrote, or add a request for the verdict that it did not give."""
         sampled = list(output.outputs[0].token_ids)
         ids, text = self._reader.text(sampled)
-        generation = Generation(ids, text, output.num_cached_tokens or 0, len(sampled))
-        completed = CompletedRequest(
-            request.batch, request.index, cached=generation.cached, generation=generation
-        )
+        numbers = None if self._answer.kind == "reasons" else self._reader.numbers(text)
+        outcome = replace(outcome, generation=Generation(ids, text, len(sampled), numbers))
         if self._answer.kind != "reasons":
-            numbers = self._reader.numbers(text)
-            return replace(completed, generation=replace(generation, numbers=numbers))
-        position = self._reader.verdict_position(ids, text)
-        if position is not None:
-            return self._read_labels(completed, output, position)
-        prompt = [*request.batch.ids(request.index), *ids, *self._answer.verdict]
-        refusal = self._add(replace(request, generation=generation), prompt, None)
-        return None if refusal is None else replace(completed, error=refusal)
+            self.finished.append(outcome)
+        elif (position := self._reader.verdict_position(ids, text)) is not None:
+            self._read_labels(outcome, output, position)
+        else:
+            prompt = [*outcome.batch.ids(outcome.index), *ids, *self._answer.verdict]
+            self._add(outcome, prompt, None)
 
     def abort(self) -> None:
         """Remove unfinished requests from the engine, when a reader stops early."""
@@ -254,7 +236,7 @@ def iter_prompts(batches: Iterable[PromptBatch]) -> Prompts:
             yield batch, index
 
 
-def read_batch(finished: list[CompletedRequest], answer: Answer) -> ReadBatch:
+def read_batch(finished: list[Outcome], answer: Answer) -> ReadBatch:
     """Turn finished prompts into columns; failed ones get another status than ok."""
     labels = answer.labels
     variants = len(labels.token_ids)
@@ -288,7 +270,7 @@ def read_batch(finished: list[CompletedRequest], answer: Answer) -> ReadBatch:
 
 
 def _columns(generations: list[Generation | None]) -> Generations:
-    nothing = Generation([], "", cached=0, tokens=0)
+    nothing = Generation([], "", tokens=0)
     known = [generation or nothing for generation in generations]
     return Generations(
         output=[None if g is None else g.text for g in generations],
