@@ -82,9 +82,8 @@ def read_gold(
 def _read_labels(values: pa.Array, name: str) -> tuple[list[Float64], Bool, list[_Fault]]:
     codes = label_codes(values)
     counts = [(codes == side).astype(np.float64) for side in range(3)]
-    return counts, codes < 0, [
-        (codes == UNKNOWN, f"{name} is not A, B or tie", lambda row: values[row])
-    ]  # fmt: skip
+    fault = (codes == UNKNOWN, f"{name} is not A, B or tie", lambda row: values[row])
+    return counts, codes < 0, [fault]
 
 
 def _read_probability(values: pa.Array, name: str) -> tuple[list[Float64], Bool, list[_Fault]]:
