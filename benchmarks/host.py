@@ -220,7 +220,7 @@ def write_reads(count: int, repeats: int) -> dict[str, Any]:
             run.create()
             journal.create(run.root)
             began, used = time.perf_counter(), time.process_time()
-            writer = PartWriter(run)
+            writer = PartWriter(run, rows=20_000, seconds=60.0)
             for batch in batches:
                 writer.add(batch, BatchProgress(len(batch) // 2, 0))
             writer.close()

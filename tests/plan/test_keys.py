@@ -87,10 +87,10 @@ def test_planned_texts_are_those_whose_digests_are_given():
 
 
 def test_bucket_count():
-    assert bucket_count(0) == 1
+    assert bucket_count(0, 10) == 1
     assert bucket_count(100, 10) == 10
     assert bucket_count(101, 10) == 11
-    assert bucket_count(10**15) == MAX_BUCKETS
+    assert bucket_count(10**15, 10) == MAX_BUCKETS
 
 
 @given(st.lists(st.lists(st.integers(0, 5), max_size=4), max_size=40), st.integers(0, 3))

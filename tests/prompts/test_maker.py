@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from steelyard.core.schemas import INTAKE
 from steelyard.judge.scripted import ByteEncoder
+from steelyard.plan.dedupe import unique_prompts
 from steelyard.plan.keys import plan_batch
 from steelyard.prompts.forms import make_form
 from steelyard.prompts.maker import PromptMaker
 from steelyard.protocols import get_protocol
-from steelyard.store.plan.files import unique_of
 from support.helpers import pairwise_key_spec
 
 FORM = make_form(get_protocol("pairwise"), ByteEncoder())
@@ -72,7 +72,7 @@ def rendered(texts, prompt):
 @given(st.lists(ROW, min_size=1, max_size=12), st.data())
 def test_prompts_are_those_of_their_pairs_in_prefix_order(rows, data):
     texts = bucket_of(rows)
-    unique = unique_of(texts)
+    unique = unique_prompts(texts["keys"].combine_chunks())
     chosen = data.draw(st.sets(st.sampled_from(range(len(unique.keys))), min_size=1))
     pending = np.asarray(sorted(chosen), dtype=np.int64)
     bucket = maker().prepare(3, texts, unique, pending)
@@ -95,7 +95,7 @@ def test_every_text_is_tokenised_once():
     responses = [f"answer {i}" for i in range(8)]
     rows = [("why?", a, b, None, False) for a in responses for b in responses if a < b]
     texts, encoder = bucket_of(rows), CountingEncoder()
-    unique = unique_of(texts)
+    unique = unique_prompts(texts["keys"].combine_chunks())
     bucket = maker(encoder).prepare(0, texts, unique, np.arange(len(unique.keys)))
     assert len(bucket.rows) == 56
     assert sorted(encoder.texts) == sorted(["why?", *responses])
@@ -104,7 +104,7 @@ def test_every_text_is_tokenised_once():
 def test_only_texts_of_missing_prompts_are_tokenised():
     rows = [(f"question {i}", f"a{i}", f"b{i}", None, False) for i in range(10)]
     texts, encoder = bucket_of(rows), CountingEncoder()
-    unique = unique_of(texts)
+    unique = unique_prompts(texts["keys"].combine_chunks())
     pending = np.flatnonzero(unique.first == 2 * 4)
     maker(encoder).prepare(0, texts, unique, pending)
     assert sorted(encoder.texts) == ["a4", "b4", "question 4"]
@@ -113,7 +113,7 @@ def test_only_texts_of_missing_prompts_are_tokenised():
 def test_overlong_prompts_stand_last_and_cost_nothing():
     rows = [("q", "x" * size, "y", None, False) for size in (10, 5000, 20)]
     texts = bucket_of(rows)
-    unique = unique_of(texts)
+    unique = unique_prompts(texts["keys"].combine_chunks())
     made = maker(context=3000).prepare(0, texts, unique, np.arange(6))
     assert made.fitting == 4
     assert (made.rows.lengths[4:] > 3000).all()
@@ -134,6 +134,11 @@ def test_the_template_counts_once_for_all_buckets(bucket_first):
     if bucket_first:
         parts.reverse()
     one, two = maker(), maker()
-    everything = one.prepare(0, whole, unique_of(whole), np.arange(4))
-    floors = [two.prepare(0, part, unique_of(part), np.arange(2)).floor.sum() for part in parts]
+    everything = one.prepare(0, whole, unique_prompts(whole["keys"].combine_chunks()), np.arange(4))
+    floors = [
+        two.prepare(
+            0, part, unique_prompts(part["keys"].combine_chunks()), np.arange(2)
+        ).floor.sum()
+        for part in parts
+    ]
     assert sum(floors) == everything.floor.sum()

@@ -16,7 +16,7 @@ from steelyard.statistics.means import decided, mean
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import database
-from steelyard.store.verdicts.statistics_views import create_statistics, statistics_sql
+from steelyard.store.verdicts.statistics_views import STATISTICS, create_statistics
 from support.helpers import pairs_table
 
 NAMES = np.array(["x", "y", "z"])
@@ -53,7 +53,7 @@ def views(verdicts):
         create_statistics(connection)
         return {
             name: connection.sql(f"SELECT * FROM {name}").to_arrow_table().to_pylist()
-            for name in statistics_sql()
+            for name in STATISTICS
         }
 
 
@@ -98,7 +98,7 @@ def test_few_instructions_have_no_standard_error(count):
     })  # fmt: skip
     with duckdb.connect(":memory:") as connection:
         connection.register("verdicts", table)
-        query = statistics_sql()["leaderboard"]
+        query = STATISTICS["leaderboard"]
         errors = connection.sql(f"SELECT standard_error FROM ({query})").fetchall()
     assert [one is not None for (one,) in errors] == [count >= 5] * 2
 
@@ -140,7 +140,7 @@ def test_live_and_compacted_give_the_same(tmp_path):
     def read():
         return {
             name: database.query(RunSnapshot.take(run.root), f"SELECT * FROM {name}").to_pylist()
-            for name in statistics_sql()
+            for name in STATISTICS
         }
 
     compacted = read()

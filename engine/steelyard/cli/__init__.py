@@ -9,9 +9,8 @@ from steelyard.cli.common import CONTEXT, Program
 from steelyard.cli.evaluation import calibrate, evaluate
 from steelyard.cli.export import export
 from steelyard.cli.judging import judge, protocol
-from steelyard.cli.queries import compact, sql
 from steelyard.cli.ranking import bias, rank, winrate
-from steelyard.cli.scoring import import_, plan, resume, score, status
+from steelyard.cli.runs import compact, import_, plan, resume, score, sql, status
 
 
 @click.group(cls=Program, context_settings=CONTEXT)

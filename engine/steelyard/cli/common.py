@@ -109,20 +109,21 @@ def run_option(text: str, **attributes: Any) -> Callable[[Command], Command]:
     return click.option("--run", type=PATH, metavar="RUN", help=text, **attributes)
 
 
-def map_option(text: str) -> Callable[[Command], Command]:
-    """Make the option --map; `text` says what a column may be."""
-    return click.option("--map", "column_map", multiple=True, metavar="ROLE=COLUMN", help=text)
+def map_option(text: str, *names: str) -> Callable[[Command], Command]:
+    """Make the option --map, or one like it, for role -> column; `text` says what a column is."""
+    return click.option(
+        *(names or ("--map", "column_map")),
+        multiple=True,
+        metavar="ROLE=COLUMN",
+        callback=lambda _, option, values: parse_pairs(option.opts[0], values, empty=True),
+        help=text,
+    )
 
 
 comparison_map_option = map_option(
     "Column to read a role from, such as instruction=task; or an expression over columns, in SQL"
     " and in parentheses: 'preference=(score - 1)'. Repeatable."
 )
-
-
-def columns_of(column_map: tuple[str, ...], option: str = "--map") -> dict[str, str]:
-    """Parse the values of --map: role -> column."""
-    return parse_pairs(option, column_map, empty=True)
 
 
 @contextmanager

@@ -10,11 +10,11 @@ import click
 
 from steelyard.cli.common import (
     PATH,
-    columns_of,
     comparison_map_option,
     emit,
     grouped,
     json_option,
+    map_option,
     print_notes,
 )
 
@@ -40,12 +40,10 @@ gold_options = grouped(
         type=PATH,
         help="Parquet with pair_id and gold.  [default: the gold in the run's shards]",
     ),
-    click.option(
+    map_option(
+        "Column of the gold file to read a role from: pair_id, gold, votes_a, annotator, ..."
+        " Repeatable.",
         "--gold-map",
-        multiple=True,
-        metavar="ROLE=COLUMN",
-        help="Column of the gold file to read a role from: pair_id, gold, votes_a, annotator,"
-        " ... Repeatable.",
     ),
 )
 
@@ -54,7 +52,7 @@ def make_source(path: Path, options: dict[str, Any]) -> Any:
     """Return the source that an argument names; take its options out of `options`."""
     from steelyard.evaluation.judged_pairs import Source
 
-    columns = columns_of(options.pop("column_map"))
+    columns = options.pop("column_map")
     logit, preference = options.pop("logit"), options.pop("preference")
     if logit and preference:
         raise click.UsageError("give --logit or --preference, not both")
@@ -63,11 +61,6 @@ def make_source(path: Path, options: dict[str, Any]) -> Any:
     if preference:
         columns["preference"] = preference
     return Source(path, columns)
-
-
-def gold_columns(options: dict[str, Any]) -> dict[str, str]:
-    """Take --gold-map out of `options` and parse it: role -> column."""
-    return columns_of(options.pop("gold_map"), "--gold-map")
 
 
 @click.group()
@@ -114,7 +107,7 @@ def fit(run: Path | None, table: Path | None, gold: Path | None, **options: Any)
     path = run or table
     if path is None or (run and table):
         raise click.UsageError("give either RUN or --from FILE")
-    source, out, columns = make_source(path, options), options.pop("out"), gold_columns(options)
+    source, out, columns = make_source(path, options), options.pop("out"), options.pop("gold_map")
     check_out(out, b"{", read=(table, gold, options["content_free"]))
     fitted = fit_calibrator(source, gold, FitOptions(**options), columns)
     save_calibrator(out, fitted.calibrator)
@@ -198,7 +191,7 @@ def evaluate(source: Path, gold: Path | None, diagram: Path | None, **options: A
     from steelyard.cli.plots import check_diagram, plot_reliability
     from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
 
-    read, columns = make_source(source, options), gold_columns(options)
+    read, columns = make_source(source, options), options.pop("gold_map")
     if diagram:
         check_diagram(diagram)
     report = evaluate_source(read, gold, EvaluateOptions(**options), columns)

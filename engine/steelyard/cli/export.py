@@ -9,7 +9,6 @@ import click
 
 from steelyard.cli.common import (
     PATH,
-    columns_of,
     emit,
     json_option,
     map_option,
@@ -107,7 +106,7 @@ def export(run: Path, out: Path | None, dry_run: bool, quiet: bool, **options: A
 
     if out is None and not dry_run:
         raise click.UsageError("give --out FOLDER, or --dry-run")
-    columns, responses = columns_of(options.pop("column_map")), options.pop("responses")
+    columns, responses = options.pop("column_map"), options.pop("responses")
     options["margin"] = read_margin(options["margin"])
     if columns and not responses:
         raise click.UsageError("--map is for --responses: give its files, too")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from steelyard.cli.common import PATH, columns_of, comparison_map_option, emit, json_option
+from steelyard.cli.common import PATH, comparison_map_option, emit, json_option
 
 source_argument = click.argument("source", type=PATH, metavar="RUN|FILE")
 
@@ -43,7 +43,7 @@ source_argument = click.argument("source", type=PATH, metavar="RUN|FILE")
     "--plot", type=PATH, help="Folder for plots of ratings and win rates (needs the extra `plot`)."
 )
 @json_option
-def rank(source: Path, column_map: tuple[str, ...], plot: Path | None, **options: Any) -> None:
+def rank(source: Path, column_map: dict[str, str], plot: Path | None, **options: Any) -> None:
     """Rank competitors, with intervals and possible ranks.
 
     The source is a run, its verdicts.duckdb, or Parquet with model_a, model_b, and a preference,
@@ -56,7 +56,7 @@ def rank(source: Path, column_map: tuple[str, ...], plot: Path | None, **options
 
     if plot:
         check_folder(plot)
-    content = rank_source(source, columns_of(column_map), RankOptions(**options))
+    content = rank_source(source, column_map, RankOptions(**options))
     if plot:
         plot_rank(content, plot)
     emit(content, format_rank)
@@ -77,7 +77,7 @@ def rank(source: Path, column_map: tuple[str, ...], plot: Path | None, **options
     "--style", is_flag=True, help="Add win rates at equal style; reads the response texts."
 )
 @json_option
-def winrate(source: Path, column_map: tuple[str, ...], **options: Any) -> None:
+def winrate(source: Path, column_map: dict[str, str], **options: Any) -> None:
     """Compute win rates against a baseline.
 
     Win rates are raw, at equal length, and with --style also at equal style.
@@ -88,7 +88,7 @@ def winrate(source: Path, column_map: tuple[str, ...], **options: Any) -> None:
     from steelyard.cli.ranking_text import format_winrate
     from steelyard.ranking.winrate import winrate as winrate_source
 
-    emit(winrate_source(source, columns_of(column_map), **options), format_winrate)
+    emit(winrate_source(source, column_map, **options), format_winrate)
 
 
 @click.command()
@@ -96,7 +96,7 @@ def winrate(source: Path, column_map: tuple[str, ...], **options: Any) -> None:
 @comparison_map_option
 @click.option("--by", metavar="COLUMN", help="Repeat the report for each value of this column.")
 @json_option
-def bias(source: Path, column_map: tuple[str, ...], by: str | None) -> None:
+def bias(source: Path, column_map: dict[str, str], by: str | None) -> None:
     """Measure what sways a judge besides quality.
 
     Reports position bias, length bias, self-preference by model family, and label mass.
@@ -107,4 +107,4 @@ def bias(source: Path, column_map: tuple[str, ...], by: str | None) -> None:
     from steelyard.cli.ranking_text import format_bias
     from steelyard.ranking.bias_report import bias as bias_source
 
-    emit(bias_source(source, columns_of(column_map), by), format_bias)
+    emit(bias_source(source, column_map, by), format_bias)

@@ -116,11 +116,8 @@ def read_comparisons(
 
 
 def _unreadable(path: Path, words: str) -> UsageError:
-    return UsageError(
-        f"DuckDB cannot read the columns: {words}",
-        place=str(path),
-        remedy="check --map: a column's name, or an expression in parentheses",
-    )
+    remedy = "check --map: a column's name, or an expression in parentheses"
+    return UsageError(f"DuckDB cannot read the columns: {words}", place=str(path), remedy=remedy)
 
 
 def describe(left_out: Mapping[str, int]) -> str:

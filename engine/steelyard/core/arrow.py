@@ -37,12 +37,8 @@ def repeat_text(text: str, rows: int) -> pa.StringArray:
 
 
 def offsets_of(lengths: npt.ArrayLike) -> Int64:
-    """Return where ragged rows begin and end: row i is values[offsets[i]:offsets[i + 1]].
+    """Return where n ragged rows of these lengths begin and end, as n + 1 numbers from 0.
 
-    Args:
-        lengths: n, of the rows.
-
-    Returns:
-        n + 1 numbers, from 0.
+    Row i is values[offsets[i]:offsets[i + 1]].
     """
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

@@ -20,7 +20,6 @@ class Prefetch(Generic[T]):
     Args:
         items: run and closed in the thread.
         ahead: items at most that are ready or in the making, besides the one taken last.
-        name: of the thread.
     """
 
     def __init__(self, items: Generator[T], *, ahead: int, name: str) -> None:
@@ -39,8 +38,7 @@ class Prefetch(Generic[T]):
     def take(self, seconds: float | None = None) -> T | None:
         """Return the next item, or None after the last one; raise what the generator raised.
 
-        Args:
-            seconds: to wait at most; None: until an item is ready.
+        Wait `seconds` at most; None: until an item is ready.
 
         Raises:
             TimeoutError: nothing was ready in time.
@@ -84,7 +82,6 @@ class Worker(Generic[T]):
     Args:
         handle: called in the thread with each item.
         waiting: items that may wait; `give` blocks while there is no room.
-        name: of the thread.
         flush: called in the thread at the end, and whenever no item came for a while.
         flush_after: seconds from now until it is called; None: only at the end.
     """

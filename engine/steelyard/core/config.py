@@ -53,7 +53,10 @@ class RunConfig:
             self,
             inputs=tuple(map(_absolute, self.inputs)),
             reuse=tuple(map(_absolute, self.reuse)),
-            judge=tuple(_absolute(name) if _is_folder(name) else name for name in self.judge),
+            judge=tuple(
+                _absolute(name) if name != "demo" and Path(name).is_dir() else name
+                for name in self.judge
+            ),
             protocol=tuple(
                 _absolute(name) if name.endswith(".toml") else name for name in self.protocol
             ),
@@ -188,10 +191,6 @@ def fingerprint(content: Any) -> str:  # noqa: ANN401 - any JSON value
     """Hash canonical JSON with xxh3_128, to 32 hex digits."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return xxhash.xxh3_128_hexdigest(text.encode())
-
-
-def _is_folder(judge: str) -> bool:
-    return judge != "demo" and Path(judge).is_dir()
 
 
 def _absolute(path: str) -> str:

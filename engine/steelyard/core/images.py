@@ -46,13 +46,10 @@ def read_digests(text: str | None) -> tuple[str, ...]:
 
 
 def decode_image(raw: bytes) -> Image:
-    """Decode an image as a judge is shown it: RGB, upright, transparent parts white, first frame.
-
-    Args:
-        raw: a file in one of FORMATS.
+    """Decode a file as a judge is shown it: RGB, upright, transparent parts white, first frame.
 
     Raises:
-        BadImageError: it is not an image, is damaged, or exceeds IMAGE_BYTES or IMAGE_PIXELS.
+        BadImageError: it is not in FORMATS, is damaged, or exceeds IMAGE_BYTES or IMAGE_PIXELS.
         JudgeUnavailable: Pillow is missing.
     """
     image, operations = _pillow()

@@ -55,31 +55,22 @@ class LabelSet:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How a judge's answer to a prompt is read.
+    """How a judge's answer to a prompt is read, by its kind.
 
-    Attributes:
-        labels: read by log-probability; none for texts that hold numbers.
-        kind: "label": the labels at the answer's first position. "reasons": the judge writes, and
-            the labels are read where its text gives the verdict. "scores", "probability": it
-            writes, and the numbers are in the text.
-        max_tokens: the judge writes at most.
-        temperature: 0: the likeliest text.
-        ends: token ids that end what it writes.
-        verdict: ids that open the verdict where the text names none.
-        low: the lowest score.
-        high: the highest score.
-        tag: around the probability.
+    "label": the labels at the answer's first position. "reasons": the judge writes, and the labels
+    are read where its text gives the verdict. "scores", "probability": it writes, and the numbers
+    are in the text.
     """
 
-    labels: LabelSet
+    labels: LabelSet  # read by log-probability; none for texts that hold numbers
     kind: str = "label"
-    max_tokens: int = 1
-    temperature: float = 0.0
-    ends: tuple[int, ...] = ()
-    verdict: tuple[int, ...] = ()
-    low: float = 0.0
-    high: float = 0.0
-    tag: str = ""
+    max_tokens: int = 1  # that the judge writes
+    temperature: float = 0.0  # 0: the likeliest text
+    ends: tuple[int, ...] = ()  # token ids that end what it writes
+    verdict: tuple[int, ...] = ()  # ids that open the verdict where the text names none
+    low: float = 0.0  # the lowest score
+    high: float = 0.0  # the highest score
+    tag: str = ""  # around the probability
 
     @property
     def writes(self) -> bool:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 _RATES = "rates.json"
-_MOST_RATES = 200
 
 
 def cache_folder() -> Path:
@@ -29,7 +28,7 @@ def remember_rate(fingerprint: str, computed_tokens_per_second: float) -> None:
     rates = load_cached(_RATES)
     rates.pop(fingerprint, None)
     rates[fingerprint] = round(computed_tokens_per_second, 3)
-    save_cached(_RATES, dict(list(rates.items())[-_MOST_RATES:]))
+    save_cached(_RATES, dict(list(rates.items())[-200:]))
 
 
 def load_cached(name: str) -> dict[str, Any]:

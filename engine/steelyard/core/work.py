@@ -8,30 +8,19 @@ from typing import Any
 
 @dataclass(slots=True)
 class Work:
-    """What it took an engine to read prompts, in tokens.
+    """What it took an engine to read prompts."""
 
-    Attributes:
-        prompts: unique prompts sent to the engine.
-        logical_tokens: tokens of all prompts that they stand for, duplicates counted each time.
-        unique_tokens: their own tokens.
-        floor_tokens: what is left when every shared prefix is computed once, token by token.
-        oracle_tokens: what an engine with this engine's block cache should compute; None where
-            that is unknown (several engines, or an engine without a known cache).
-        computed_tokens: what the engine computed of them, by its own count.
-        written_tokens: what it computed after them, where the judge writes.
-        reading_seconds: this bucket's share of the time from the first prompt to the last read.
-        engine_seconds: the part of it in which the engine had work.
-    """
-
-    prompts: int = 0
-    logical_tokens: int = 0
-    unique_tokens: int = 0
-    floor_tokens: int = 0
+    prompts: int = 0  # unique prompts sent to the engine
+    logical_tokens: int = 0  # of all prompts that they stand for, duplicates counted each time
+    unique_tokens: int = 0  # their own
+    floor_tokens: int = 0  # left when every shared prefix is computed once, token by token
+    # What an engine with this engine's block cache should compute; None: unknown, with several
+    # engines or an engine without a known cache.
     oracle_tokens: int | None = 0
-    computed_tokens: int = 0
-    written_tokens: int = 0
-    reading_seconds: float = 0.0
-    engine_seconds: float = 0.0
+    computed_tokens: int = 0  # what the engine computed of them, by its own count
+    written_tokens: int = 0  # what it computed after them, where the judge writes
+    reading_seconds: float = 0.0  # this bucket's share of the time from first prompt to last read
+    engine_seconds: float = 0.0  # the part of it in which the engine had work
 
     def add(self, other: Work) -> None:
         """Add another's sums to these; what is unknown in one is unknown in the sum."""
@@ -43,16 +32,11 @@ class Work:
 
 @dataclass(slots=True)
 class BatchProgress:
-    """What a batch of reads adds to a run.
+    """What a batch of reads adds to a run."""
 
-    Attributes:
-        pairs: pairs whose last missing prompt was among them.
-        duplicate_tokens: prompt tokens of their duplicates, which no engine computes.
-        work: by bucket; prompts that were never sent to an engine have none.
-    """
-
-    pairs: int = 0
-    duplicate_tokens: int = 0
+    pairs: int = 0  # pairs whose last missing prompt was among them
+    duplicate_tokens: int = 0  # prompt tokens of their duplicates, which no engine computes
+    # By bucket; prompts that were never sent to an engine have none.
     work: dict[int, Work] = field(default_factory=dict)
 
     def share_time(self, reading: float, engine: float) -> None:
@@ -72,25 +56,15 @@ class BatchProgress:
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """An engine's prefix cache and its steps, as far as they decide what prompts share.
+    """An engine's prefix cache and its steps, as far as they decide what prompts share."""
 
-    Attributes:
-        enabled: whether prompts share at all.
-        block: tokens per block; only whole blocks are shared.
-        blocks: blocks in the pool.
-        step_tokens: tokens per engine step, at most.
-        step_prompts: prompts per engine step, at most.
-        longest: tokens of a prompt and its answer, at most.
-        steps_in_flight: 2 where a step is scheduled before the previous one has ended.
-    """
-
-    enabled: bool
-    block: int
-    blocks: int
-    step_tokens: int
-    step_prompts: int
-    longest: int
-    steps_in_flight: int = 1
+    enabled: bool  # whether prompts share at all
+    block: int  # tokens per block; only whole blocks are shared
+    blocks: int  # blocks in the pool
+    step_tokens: int  # tokens per engine step, at most
+    step_prompts: int  # prompts per engine step, at most
+    longest: int  # tokens of a prompt and its answer, at most
+    steps_in_flight: int = 1  # 2 where a step is scheduled before the previous one has ended
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from steelyard.input.filesystem import driver, local_path, protocol, remote_faul
 from steelyard.input.problems import CONVERT, attempt_each, printable, refusal
 
 SUFFIX = ".parquet"
+_ANY = "name a Parquet file, a folder or a pattern"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,7 @@ def discover(inputs: Sequence[str | os.PathLike[str]]) -> tuple[Source, ...]:
     if problems:
         raise refusal(problems)
     if not matches:
-        raise InputRefused(
-            "no input was given", remedy="name a Parquet file, a folder or a pattern"
-        )
+        raise InputRefused("no input was given", remedy=_ANY)
     return _name(matches)
 
 
@@ -57,7 +56,7 @@ def _find(text: str) -> _Match:
     if name:
         return _find_remote(text, name)
     if not text or "\0" in text:
-        raise _missing(text, "is not a path", "name a Parquet file, a folder or a pattern")
+        raise _missing(text, "is not a path", _ANY)
     path = local_path(text)
     try:
         return _find_local(text, path)

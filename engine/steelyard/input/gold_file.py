@@ -83,11 +83,8 @@ def read_gold_file(
     _check_pairs(rows, labelled, problems)
     problems.refuse(GoldRefused, str(path), count)
     if not labelled.any():
-        raise GoldRefused(
-            f"none of {count:,} rows has gold",
-            place=str(path),
-            remedy="name the column with --gold-map gold=COLUMN",
-        )
+        remedy = "name the column with --gold-map gold=COLUMN"
+        raise GoldRefused(f"none of {count:,} rows has gold", place=str(path), remedy=remedy)
     return _grouped(rows, votes_of(gold.filter(pa.array(labelled))), labelled, want)
 
 
@@ -111,11 +108,8 @@ def _read(path: Path, columns: Mapping[str, str], want: Sequence[str]) -> _Rows:
         chosen = dict.fromkeys([*roles.values(), *(name for name in want if name in names)])
         table = data.to_table(columns=list(chosen)).combine_chunks()
     except (pa.ArrowException, OSError) as error:
-        raise GoldRefused(
-            f"the data cannot be read: {escape(error, 200)}",
-            place=str(path),
-            remedy="write the file again",
-        ) from None
+        cause = f"the data cannot be read: {escape(error, 200)}"
+        raise GoldRefused(cause, place=str(path), remedy="write the file again") from None
     with raised_as(GoldRefused):
         values = {
             role: _column(table[name], role, name, str(path))

@@ -158,17 +158,13 @@ def resolve(
             chosen = [column_map[role]] if column_map[role] else []
             if chosen and chosen[0] not in columns:
                 cause = f"there is no column {printable(chosen[0])} for {roles.option} {role}"
-                raise _refused(
-                    place, cause, did_you_mean(chosen[0], columns, list_columns(columns))
-                )
+                remedy = did_you_mean(chosen[0], columns, list_columns(columns))
+                raise _refused(place, cause, remedy)
         else:
             chosen = [name for name in names if name in columns and name not in mapped]
         if len(chosen) > 1 and roles.strict:
-            raise _refused(
-                place,
-                f"{' and '.join(chosen)} are both columns for the {role}",
-                f"choose one: {roles.option} {role}={chosen[0]}",
-            )
+            cause = f"{' and '.join(chosen)} are both columns for the {role}"
+            raise _refused(place, cause, f"choose one: {roles.option} {role}={chosen[0]}")
         if chosen:
             resolved[role] = chosen[0]
     missing = [role for role in roles.required if role not in resolved]
@@ -191,9 +187,9 @@ def _no_column(
     folded = {name.casefold(): name for name in columns if name not in resolved.values()}
     near = [folded[name] for name in get_close_matches(role, folded, n=1, cutoff=0.5)]
     example = printable(near[0]) if near else "COLUMN"
+    looked = _join(roles.names[role], "or")
     return (
-        f"no column for {_join(missing, 'and')}{emptied}; looked for"
-        f" {_join(roles.names[role], 'or')}",
+        f"no column for {_join(missing, 'and')}{emptied}; looked for {looked}",
         f"name it: {roles.option} {role}={example}; {list_columns(columns)}",
     )
 

@@ -95,10 +95,9 @@ def agree(
     for shard in shards:
         kinds, unusable = _resolve_types(shard, roles, required)
         # A difference from the first shard explains more than what follows from it.
-        lines = _difference(resolved[0], kinds) if resolved else ()
+        lines = _difference(resolved[0], kinds) if resolved else []
         if lines:
-            first = shards[0].place
-            cause = f"its columns differ from those of {first} (-)"
+            cause = f"its columns differ from those of {shards[0].place} (-)"
             remedy = "give all shards the same columns and types, or score them in separate runs"
             problems.append(shard.refused("\n    ".join([cause, *lines]), remedy))
         else:
@@ -163,9 +162,7 @@ def unusable_column(
     return InputRefused(cause, place=place, remedy=remedy + other)
 
 
-def _difference(
-    first: Mapping[str, pa.DataType], other: Mapping[str, pa.DataType]
-) -> tuple[str, ...]:
+def _difference(first: Mapping[str, pa.DataType], other: Mapping[str, pa.DataType]) -> list[str]:
     lines = []
     for name in dict.fromkeys([*first, *other]):
         both = name in first and name in other
@@ -175,7 +172,7 @@ def _difference(
                 for sign, types in (("-", first), ("+", other))
                 if name in types
             ]
-    return tuple(lines)
+    return lines
 
 
 def _case_clashes(shard: ShardColumns, names: Sequence[str]) -> Iterator[InputRefused]:

@@ -105,11 +105,8 @@ def open_shards(
     if problems:
         raise refusal(problems)
     if not any(shard.footer.rows for shard in shards):
-        raise InputRefused(
-            f"the input has no rows ({len(shards)} file{'s'[: len(shards) > 1]})",
-            place=shards[0].place,
-            remedy="check what wrote these files",
-        )
+        cause = f"the input has no rows ({len(shards)} file{'s'[: len(shards) > 1]})"
+        raise shards[0].refused(cause, "check what wrote these files")
     opened = tuple(_shard(shard, roles) for shard in shards)
     return ShardSet(opened, roles, metadata, _fingerprint(shards), known.required)
 

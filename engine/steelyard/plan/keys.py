@@ -27,12 +27,10 @@ from steelyard.protocols.protocol import SLOT_COLUMNS
 ABSENT = bytes(16)
 TRIMMED = ("instruction", "response_a", "response_b", "system", "reference")
 
-# Loading a bucket takes memory of its order; many small buckets take open files while planning.
-BUCKET_BYTES = 32 << 20
-MAX_BUCKETS = 512
+MAX_BUCKETS = 512  # each takes open files while planning
 
 
-def bucket_count(text_bytes: int, bucket_bytes: int = BUCKET_BYTES) -> int:
+def bucket_count(text_bytes: int, bucket_bytes: int) -> int:
     """Return how many buckets keep each near `bucket_bytes` of text, at most MAX_BUCKETS."""
     return max(1, min(MAX_BUCKETS, -(-text_bytes // bucket_bytes)))
 
@@ -58,12 +56,7 @@ def digests(texts: pa.Array) -> list[bytes]:
 
 
 def plan_batch(intake: pa.RecordBatch, spec: KeySpec) -> Planned:
-    """Trim, hash and measure a batch of INTAKE.
-
-    Args:
-        intake: accepted rows; the struct `metadata` may follow.
-        spec: what decides the keys.
-    """
+    """Trim, hash and measure accepted rows (INTAKE; the struct `metadata` may follow)."""
     columns = {name: intake[name] for name in intake.schema.names}
     columns |= {name: trim(columns[name]) for name in TRIMMED}
     for name in ("system", "reference"):  # an empty text counts as missing

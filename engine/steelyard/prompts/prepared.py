@@ -55,6 +55,12 @@ class PreparedJudge:
         )
 
 
+def run_fingerprint(judges: Sequence[PreparedJudge], spec: JudgingSpec) -> str:
+    """Hash all that can change a verdict's reads, to 32 hex digits."""
+    prints = [(*each.forms.fingerprints, *each.forms.pictured) for each in judges]
+    return fingerprint({"forms": prints, "questions": asdict(spec.axes)})
+
+
 @contextmanager
 def open_judges(
     config: RunConfig,

@@ -12,8 +12,8 @@ from steelyard.protocols.protocol import Protocol
 
 def protocol_names() -> list[str]:
     """Return the names of the built-in protocols, `pairwise` first."""
-    names = sorted(path.stem for path in BUILTIN.glob("*.toml"))
-    return sorted(names, key=lambda name: name != "pairwise")
+    names = (path.stem for path in BUILTIN.glob("*.toml"))
+    return sorted(names, key=lambda name: (name != "pairwise", name))
 
 
 @cache

@@ -35,22 +35,14 @@ class PromptAxes:
 
     A pair's prompts come in the order of these axes, outermost first: judge, variant (of the
     prompt), criterion, sample, order.
-
-    Attributes:
-        shows: "pair" or "response", as in a protocol.
-        judges: number of judges.
-        variants: number of variants of the prompt.
-        samples: number of samples per prompt.
-        criteria: of every pair; empty without criteria, or where rows have their own.
-        row_criteria: whether rows have their own criteria.
     """
 
-    shows: str = "pair"
+    shows: str = "pair"  # or "response", as in a protocol
     judges: int = 1
-    variants: int = 1
-    samples: int = 1
-    criteria: tuple[Criterion, ...] = ()
-    row_criteria: bool = False
+    variants: int = 1  # of the prompt
+    samples: int = 1  # per prompt
+    criteria: tuple[Criterion, ...] = ()  # of every pair; empty where rows have their own
+    row_criteria: bool = False  # whether rows have their own criteria
 
     @property
     def orders(self) -> tuple[str, ...]:

@@ -106,48 +106,28 @@ class Protocol:
     """A way of judging; each field is a key of a protocol file (docs/protocols.md).
 
     run.json holds the fields in this order.
-
-    Attributes:
-        name: what users call it.
-        about: description in one line.
-        source: who defined it.
-        shows: "pair": prompts in both orders. "response": one prompt per response.
-        answer: how it is read: "label", "reasons", "scores" or "probability" (core.judges.Answer).
-        combine: the rule in `rules.py` that turns reads into a verdict.
-        labels: the answer options, in the order that the rule expects.
-        scale: for `combine = "scale"`: the score of each label.
-        system: template of the system message; may be empty.
-        user: template of the user message.
-        prefix: text with which the judge's answer begins.
-        verdict: for reasons: text that opens the verdict where the judge's text has none.
-        tag: for probability: around the number.
-        range: for scores: the lowest and the highest.
-        max_tokens: the judge writes at most.
-        samples: how often each prompt is asked.
-        temperature: 0: the likeliest text.
-        tie_band: sides that differ by no more are a tie (`rules.winner`).
-        place: the file.
     """
 
-    name: str
-    about: str = ""
-    source: str = ""
-    shows: Literal["pair", "response"] = "pair"
-    answer: str = "label"
-    combine: str = "preference"
-    labels: tuple[str, ...] = ()
-    scale: tuple[_Number, ...] = ()
-    system: str = ""
-    user: str = ""
-    prefix: str = ""
-    verdict: str = ""
-    tag: str = "probability"
-    range: tuple[_Number, _Number] = (1.0, 10.0)
-    max_tokens: Annotated[int, Meta(ge=1)] = 512
-    samples: Annotated[int, Meta(ge=1, le=100)] = 1
-    temperature: Annotated[float, Meta(ge=0, le=_LARGEST)] = 0.0
+    name: str  # what users call it
+    about: str = ""  # description in one line
+    source: str = ""  # who defined it
+    shows: Literal["pair", "response"] = "pair"  # prompts in both orders, or one per response
+    answer: str = "label"  # how it is read: a kind of `core.judges.Answer`
+    combine: str = "preference"  # the rule in `rules.py` that turns reads into a verdict
+    labels: tuple[str, ...] = ()  # the answer options, in the order that the rule expects
+    scale: tuple[_Number, ...] = ()  # for `combine = "scale"`: the score of each label
+    system: str = ""  # template of the system message; may be empty
+    user: str = ""  # template of the user message
+    prefix: str = ""  # text with which the judge's answer begins
+    verdict: str = ""  # for reasons: opens the verdict where the judge's text has none
+    tag: str = "probability"  # for probability: around the number
+    range: tuple[_Number, _Number] = (1.0, 10.0)  # for scores: the lowest and the highest
+    max_tokens: Annotated[int, Meta(ge=1)] = 512  # that the judge writes
+    samples: Annotated[int, Meta(ge=1, le=100)] = 1  # how often each prompt is asked
+    temperature: Annotated[float, Meta(ge=0, le=_LARGEST)] = 0.0  # 0: the likeliest text
+    # Sides that differ by no more are a tie (`rules.winner`).
     tie_band: Annotated[float, Meta(ge=0, le=_LARGEST)] = 0.0
-    place: str = ""
+    place: str = ""  # the file
 
     @cached_property
     def names(self) -> frozenset[str]:

@@ -31,27 +31,16 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How reads become a verdict.
+    """How reads become a verdict."""
 
-    Attributes:
-        shows: what the prompts may show (Protocol.shows).
-        answers: kinds of answers that it takes (Answer.kind).
-        labels: how many there must be; None: any number.
-        about: description in one line.
-        answer: values of each read, as (name, SQL).
-        verdict: values of a pair, as (one of COLUMNS, SQL).
-        band: what `tie_band` is measured on: "preference" or "score".
-        missing_is_no: whether an answer without a read counts as 0; else it spoils the verdict.
-    """
-
-    shows: tuple[str, ...]
-    answers: tuple[str, ...]
-    labels: int | None
-    about: str
-    answer: tuple[tuple[str, str], ...]
-    verdict: tuple[tuple[str, str], ...]
-    band: str = "preference"
-    missing_is_no: bool = False
+    shows: tuple[str, ...]  # what the prompts may show (Protocol.shows)
+    answers: tuple[str, ...]  # kinds of answers that it takes (Answer.kind)
+    labels: int | None  # how many there must be; None: any number
+    about: str  # description in one line
+    answer: tuple[tuple[str, str], ...]  # values of each read, as (name, SQL)
+    verdict: tuple[tuple[str, str], ...]  # values of a pair, as (one of COLUMNS, SQL)
+    band: str = "preference"  # or "score": what `tie_band` is measured on
+    missing_is_no: bool = False  # an answer without a read counts as 0; else it spoils the verdict
 
 
 def sigmoid(logit: str) -> str:

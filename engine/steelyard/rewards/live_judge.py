@@ -28,12 +28,7 @@ MANY_PROMPTS = 1 << 20
 
 
 class LiveJudge:
-    """A judge whose engine is loaded when this object is created.
-
-    Args:
-        config: names one judge.
-        spec: what it is asked.
-        examples: the spec's worked examples.
+    """The one judge that `config` names; its engine is loaded when this object is created.
 
     Raises:
         UsageError: a label is not a single token of the judge.

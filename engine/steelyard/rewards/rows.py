@@ -66,10 +66,8 @@ def build_rows(
     """
     count = len(texts)
     if len(prompts) != count:
-        raise RewardRefused(
-            f"there are {count} completions and {len(prompts)} prompts",
-            remedy="pass the prompt of each completion",
-        )
+        cause = f"there are {count} completions and {len(prompts)} prompts"
+        raise RewardRefused(cause, remedy="pass the prompt of each completion")
     shared = _shared(prompts, columns, spec)
     answers = pa.array(texts, pa.string())
     alone = np.full(count, NO_OPPONENT)
@@ -138,14 +136,12 @@ def _shared(
 def _array(columns: Mapping[str, object], name: str, count: int, *kinds: pa.DataType) -> pa.Array:
     """Return a column in the first of these types that fits its values; by default as texts."""
     values = _column(columns, name, count)
-    for kind in kinds or (pa.string(),):
+    kinds = kinds or (pa.string(),)
+    for kind in kinds:
         with suppress(pa.ArrowInvalid, pa.ArrowTypeError):
             return pa.array(values, kind)
-    wanted = " or ".join(map(str, kinds or (pa.string(),)))
-    raise RewardRefused(
-        f"the column {name} holds values that are not {wanted}",
-        remedy=f"correct the column {name} of the dataset",
-    )
+    cause = f"the column {name} holds values that are not {' or '.join(map(str, kinds))}"
+    raise RewardRefused(cause, remedy=f"correct the column {name} of the dataset")
 
 
 def _column(columns: Mapping[str, object], name: str, count: int) -> list[Any]:

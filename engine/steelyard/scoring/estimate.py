@@ -16,10 +16,9 @@ from steelyard.core.work import CacheShape
 from steelyard.plan.spec import KeySpec
 from steelyard.prompts.judging import resolve_spec
 from steelyard.prompts.maker import PromptMaker
-from steelyard.prompts.prepared import open_judges
+from steelyard.prompts.prepared import open_judges, run_fingerprint
 from steelyard.scoring.feed import feed
 from steelyard.scoring.planner import write_plan
-from steelyard.scoring.same_run import run_fingerprint
 from steelyard.scoring.shard_texts import open_texts
 from steelyard.scoring.tally import BlockOracle
 from steelyard.store.plan.buckets import BucketTexts

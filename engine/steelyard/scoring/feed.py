@@ -12,9 +12,10 @@ from steelyard.core.batches import PromptBatch, ReadBatch
 from steelyard.core.schemas import STATUS_OVERLONG
 from steelyard.judge.base import NOTHING_READY, Judge
 from steelyard.judge.isolation import PoisonIsolation, failed_reads
+from steelyard.plan.dedupe import unique_prompts
 from steelyard.prompts.maker import PreparedBucket, PromptMaker
 from steelyard.store.plan.buckets import BucketTexts
-from steelyard.store.plan.files import Manifest, unique_of
+from steelyard.store.plan.files import Manifest
 
 # The judge takes prompts in small batches, so that it can stop soon: what it took, it reads.
 BATCH_PROMPTS = 32
@@ -36,7 +37,7 @@ def feed(
         if len(read) >= prompts:
             continue
         texts = bucket_texts.texts(bucket)
-        unique = unique_of(texts)
+        unique = unique_prompts(texts["keys"].combine_chunks())
         unread = np.asarray(
             [index for index, key in enumerate(unique.keys) if key not in read], dtype=np.int64
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from steelyard.core.config import RunConfig, Scalar
@@ -21,19 +21,13 @@ from steelyard.errors import (
     InputRefused,
     IntegrityFault,
     SteelyardError,
+    UsageError,
 )
 from steelyard.input import ShardSet
 from steelyard.plan.spec import KeySpec
 from steelyard.prompts.judging import resolve_spec
-from steelyard.prompts.prepared import open_judges
+from steelyard.prompts.prepared import open_judges, run_fingerprint
 from steelyard.scoring.planner import write_plan
-from steelyard.scoring.same_run import (
-    OTHER_FILES,
-    changed,
-    make_record,
-    require_same,
-    run_fingerprint,
-)
 from steelyard.scoring.session import OpenRun, read_prompts
 from steelyard.scoring.shard_texts import SCORE_ANEW, open_texts
 from steelyard.store.images import ImageStore
@@ -44,9 +38,18 @@ from steelyard.store.reads.journal import read_journal
 from steelyard.store.reads.parts import FAILED_READS
 from steelyard.store.reads.recovery import recover
 from steelyard.store.run_input import open_input, reopen_input, row_limits
-from steelyard.store.run_record import read_scored_record, write_record
+from steelyard.store.run_record import (
+    ScoredRecord,
+    common_fields,
+    read_scored_record,
+    write_record,
+)
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import handoff, queries
+
+# What may differ between the command that began a run and one that goes on with it.
+_FREE = {"engine", "replicas", "reuse", "part_rows", "part_seconds", "inputs"}
+_OTHER_FILES = "a judge's files, its labels, or the templates, criteria or examples"
 
 
 def score(
@@ -79,9 +82,15 @@ def score(
     shards = open_input(config, spec)
     images = shards.roles.get("images")
     with open_judges(config, spec, examples, images=images) as judges, directory.lock():
-        record = make_record(config, judges, spec, shards)
+        record = ScoredRecord(
+            **common_fields(shards),
+            fingerprint=run_fingerprint(judges, spec),
+            config=config,
+            spec=spec,
+            judges=tuple(judge.record() for judge in judges),
+        )
         if directory.record_file.exists() and read_manifest(directory) is not None:
-            record = require_same(directory, record)
+            record = _require_same(directory, record)
             reporter.log(f"{directory.root}: going on with the run that is there")
         else:
             # A run without a plan holds nothing yet: its options may still change.
@@ -120,10 +129,41 @@ def resume(
     shards = None if planned else open_input(config, record.spec)
     with open_judges(config, record.spec, recorded=record.judges) as judges, directory.lock():
         if run_fingerprint(judges, record.spec) != record.fingerprint:
-            raise changed(directory, [OTHER_FILES])
+            raise _changed(directory, [_OTHER_FILES])
         if shards is not None and shards.fingerprint != record.input.fingerprint:
-            raise changed(directory, ["the input shards"])
+            raise _changed(directory, ["the input shards"])
         return _carry_out(OpenRun(directory, config, record, judges, reporter, stop), shards)
+
+
+def _require_same(run: RunDir, new: ScoredRecord) -> ScoredRecord:
+    """Return the record of the run that is there, if it is the same as the new one.
+
+    Raises:
+        UsageError: it is another run.
+    """
+    old, differences = read_scored_record(run), []
+    for name in (option.name for option in fields(RunConfig)):
+        there, here = getattr(old.config, name), getattr(new.config, name)
+        scripted = name == "judge" and all(judge.startswith("scripted") for judge in here)
+        if name not in _FREE and there != here and not scripted:
+            differences.append(f"`{name}`: {there!r} there, {here!r} now")
+    if old.input.fingerprint != new.input.fingerprint:
+        differences.append("the input shards")
+    if old.fingerprint != new.fingerprint and not differences:
+        differences.append(_OTHER_FILES)
+    if differences:
+        raise _changed(run, differences)
+    return old
+
+
+def _changed(run: RunDir, differences: list[str]) -> UsageError:
+    """Make the error for a run directory that holds another run."""
+    return UsageError(
+        f"the run directory holds another run; different: {'; '.join(differences)}",
+        place=str(run.root),
+        effect="nothing was changed",
+        remedy="give a new --run folder; with `--reuse` of this one, equal prompts cost nothing",
+    )
 
 
 def _carry_out(ctx: OpenRun, shards: ShardSet | None) -> int:
@@ -141,8 +181,11 @@ def _carry_out(ctx: OpenRun, shards: ShardSet | None) -> int:
             effect="there is nothing to judge",
             remedy=f'steelyard sql {ctx.run.root} "FROM rejects" says why, row by row',
         )
-    _recover(ctx)
-    if (read := _reads(ctx)) < manifest.prompts:
+    for note in recover(ctx.run):
+        ctx.reporter.warn(note)
+    if read := _reads(ctx):
+        queries.recount_pairs(ctx.run)
+    if read < manifest.prompts:
         _reuse(ctx, first=not read)
     if ctx.stop.is_set():
         return _stopped(ctx)
@@ -207,18 +250,6 @@ def _plan(ctx: OpenRun, shards: ShardSet | None, key_spec: KeySpec) -> Manifest:
     return manifest
 
 
-def _recover(ctx: OpenRun) -> None:
-    recovered = recover(ctx.run)
-    for name in recovered.set_aside:
-        ctx.reporter.warn(f"{name} is damaged: set aside, its prompts are read again")
-    for name in recovered.missing:
-        ctx.reporter.warn(f"{name} is missing: its prompts are read again")
-    for name in recovered.adopted:
-        ctx.reporter.warn(f"{name} was not in the journal: checked and added")
-    if recovered.intact:
-        queries.recount_pairs(ctx.run)
-
-
 def _reuse(ctx: OpenRun, *, first: bool) -> None:
     """Take reads of earlier runs; again on resume, because the first time may be cut short."""
     for other in ctx.config.reuse:
@@ -242,7 +273,6 @@ def _stopped(ctx: OpenRun) -> int:
 
 
 def _exit_code(ctx: OpenRun, manifest: Manifest) -> int:
-    failed = sum(
-        part.counts.get(name, 0) for part in read_journal(ctx.run.root) for name in FAILED_READS
-    )
+    parts = read_journal(ctx.run.root)
+    failed = any(part.counts.get(name) for part in parts for name in FAILED_READS)
     return EXIT_ROW_ERRORS if failed or manifest.rejected else EXIT_DONE

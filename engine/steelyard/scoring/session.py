@@ -75,7 +75,13 @@ class JudgeSession:
         prepared = ctx.judges[number]
         self.judge, self.answer = prepared.judge, prepared.answer
         self.maker = prepared.maker(ctx.record.judges[number])
-        self._check_template()
+        least, context = self.maker.least_tokens, self.maker.context
+        if least > context:
+            raise UsageError(
+                f"the template alone takes {least} tokens, and the judge holds {context}",
+                effect="nothing was read",
+                remedy="choose a judge, or an --engine max_model_len, with a longer context",
+            )
         self.session = uuid.uuid4().hex
         self.loaded: float | None = None  # when, on the monotonic clock
         self.ready = threading.Event()  # loaded, or never will be
@@ -92,23 +98,14 @@ class JudgeSession:
         )
         longest = manifest.longest_prompt_bytes + self.maker.template_tokens
         if manifest.images:  # only the engine knows how many tokens an image becomes
-            longest = self.maker.context
+            longest = context
         self._workload = Workload(
             prompts=manifest.prompts - read if left is None else left,
-            longest_prompt=min(longest, self.maker.context),
+            longest_prompt=min(longest, context),
             writes=self.answer.room,
             images=manifest.images,
             image_folder=str(ctx.run.images) if manifest.images else None,
         )
-
-    def _check_template(self) -> None:
-        least, context = self.maker.least_tokens, self.maker.context
-        if least > context:
-            raise UsageError(
-                f"the template alone takes {least} tokens, and the judge holds {context}",
-                effect="nothing was read",
-                remedy="choose a judge, or an --engine max_model_len, with a longer context",
-            )
 
     def run(self, texts: BucketTexts) -> None:
         """Load the engine and read."""

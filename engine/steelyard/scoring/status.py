@@ -14,6 +14,8 @@ from steelyard.store.reads.journal import read_journal, work_by_bucket
 from steelyard.store.run_record import RunRecord, ScoredRecord, read_record
 from steelyard.store.rundir import RunDir
 
+READ_KINDS = ("ok", "overlong", "error", "unparsable", "reused")
+
 
 def run_status(root: Path) -> dict[str, Any]:
     """Return everything that `status` shows, as plain values.
@@ -53,20 +55,14 @@ def run_status(root: Path) -> dict[str, Any]:
             "asked": manifest.asked if manifest else None,
             "unique": manifest.prompts if manifest else None,
             "read": read,
-            "ok": sums["ok_reads"],
-            "overlong": sums["overlong_reads"],
-            "error": sums["error_reads"],
-            "unparsable": sums["unparsable_reads"],
-            "reused": sums["reused_reads"],
+            **{kind: sums[f"{kind}_reads"] for kind in READ_KINDS},
         },
         "tokens": _tokens(sums),
         "work": _work(work_by_bucket(parts)),
         "rejects": manifest.rejected if manifest else {},
         "parts": len(parts),
         "bytes": _sizes(run),
-        "seconds": used["seconds"],
-        "cpu_seconds": used["cpu_seconds"],
-        "gpu_watt_hours": watt_hours,
+        **used,
         "gpu_watt_hours_per_1000_verdicts": (
             1000 * watt_hours / done if watt_hours is not None and done else None
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -126,11 +127,8 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 def file_digest(path: Path) -> str:
     """Hash a file's bytes with xxh3_128, to 32 hex digits."""
-    digest = xxhash.xxh3_128()
     with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, xxhash.xxh3_128).hexdigest()
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

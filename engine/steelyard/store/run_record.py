@@ -140,12 +140,9 @@ def read_record(run: RunDir) -> RunRecord:
         IntegrityFault: run.json is damaged.
     """
     content = read_content(run)
-    record: RunRecord
+    kind: type[RunRecord] = ImportedRecord if "imported" in content else ScoredRecord
     try:
-        if "imported" in content:
-            record = msgspec.convert(content, ImportedRecord)
-        else:
-            record = msgspec.convert(content, ScoredRecord)
+        record = msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         raise _damaged(run, str(error)) from None
     known = msgspec.to_builtins(record)

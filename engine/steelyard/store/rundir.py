@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,56 +15,20 @@ from steelyard.errors import RunLocked, UsageError, escape
 from steelyard.store.durable import writing
 
 
-@dataclass(frozen=True, slots=True)
 class RunDir:
     """The paths of a run directory. Creates nothing by itself."""
 
-    root: Path
-
-    @property
-    def record_file(self) -> Path:
-        """run.json: config, fingerprints, versions, host (store/run_record.py); written once."""
-        return self.root / "run.json"
-
-    @property
-    def sessions(self) -> Path:
-        """sessions.jsonl: one line when an engine is loaded, one when it ends."""
-        return self.root / "sessions.jsonl"
-
-    @property
-    def plan(self) -> Path:
-        """The committed plan; it exists as a whole or not at all."""
-        return self.root / "plan"
-
-    @property
-    def images(self) -> Path:
-        """The images of the rows, each once."""
-        return self.root / "images"
-
-    @property
-    def reads(self) -> Path:
-        """Parts: immutable; only those in the journal count."""
-        return self.root / "reads"
-
-    @property
-    def rejects(self) -> Path:
-        """Refused rows."""
-        return self.root / "rejects"
-
-    @property
-    def imported(self) -> Path:
-        """Verdicts that were made elsewhere, in a run that has no reads."""
-        return self.root / "imported"
-
-    @property
-    def database(self) -> Path:
-        """verdicts.duckdb: the hand-off file."""
-        return self.root / "verdicts.duckdb"
-
-    @property
-    def calibration(self) -> Path:
-        """calibration.json: the calibrator that verdicts are calibrated with, if any."""
-        return self.root / "calibration.json"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.record_file = root / "run.json"  # config, fingerprints, versions, host; written once
+        self.sessions = root / "sessions.jsonl"  # a line when an engine is loaded, and at its end
+        self.plan = root / "plan"  # exists as a whole or not at all
+        self.images = root / "images"  # of the rows, each once
+        self.reads = root / "reads"  # parts: immutable; only those in the journal count
+        self.rejects = root / "rejects"  # refused rows
+        self.imported = root / "imported"  # verdicts made elsewhere, in a run that has no reads
+        self.database = root / "verdicts.duckdb"  # the hand-off file
+        self.calibration = root / "calibration.json"  # the calibrator of the verdicts, if any
 
     def check(self) -> None:
         """Check that there is a run, or that one can be made.

@@ -47,8 +47,3 @@ class RunSnapshot:
         text = "".join(f"{part.name} {part.digest} {part.pairs}\n" for part in parts)
         digest = xxhash.xxh3_128_hexdigest(text.encode())
         return {"journal": digest, "calibration": self.calibration}
-
-    @property
-    def part_files(self) -> list[Path]:
-        """Files of the committed parts."""
-        return [self.run.root / part.name for part in self.journal.parts]

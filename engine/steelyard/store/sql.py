@@ -15,7 +15,6 @@ import pyarrow.dataset as ds
 from steelyard.errors import SteelyardError, escape
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
-Relation: TypeAlias = duckdb.DuckDBPyRelation
 DuckDBError = duckdb.Error
 # What a statement of ours fails with where the machine lacks room, memory or permission.
 MACHINE_FAULTS = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException)
@@ -83,8 +82,9 @@ def register_parquet(
 
     Without files, it is an empty table of the schema.
     """
-    source = ds.dataset([str(file) for file in files], format="parquet") if files else None
-    connection.register(name, schema.empty_table() if source is None else source)
+    names = [str(file) for file in files]
+    source = ds.dataset(names, format="parquet") if files else schema.empty_table()
+    connection.register(name, source)
 
 
 def view_parquet(

@@ -34,15 +34,10 @@ class NotGrouped(Exception):
 
 
 class BucketStore(Protocol):
-    """Assigns pairs to buckets, and keeps their texts.
+    """Assigns pairs to buckets, and keeps their texts."""
 
-    Attributes:
-        unique: unique prompts of each bucket, once finished.
-        ranges: pairs of each bucket where buckets are stretches of rows; empty otherwise.
-    """
-
-    unique: list[int]
-    ranges: list[int]
+    unique: list[int]  # unique prompts of each bucket, once finished
+    ranges: list[int]  # pairs of each bucket where buckets are stretches of rows; empty otherwise
 
     def add(self, rows: Planned) -> Int32:
         """Return the bucket of each pair; preliminary until `finish`.
@@ -79,11 +74,7 @@ class BucketTexts(Protocol):
 
 
 class ShardBuckets(BucketStore):
-    """Copies nothing: a bucket is a stretch of rows.
-
-    Args:
-        target: text bytes of a bucket.
-    """
+    """Copies nothing: a bucket is a stretch of rows with at least `target` bytes of text."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -141,10 +132,7 @@ class ShardBuckets(BucketStore):
 class CopiedBuckets(BucketStore):
     """Copies texts into one file per bucket, with few exceptions once each.
 
-    Args:
-        folder: where files go.
-        buckets: how many.
-        target: text bytes that a bucket should have; far larger ones are split.
+    Buckets with far more than `target` bytes of text are split.
     """
 
     def __init__(self, folder: Path, buckets: int, target: int) -> None:
@@ -171,7 +159,11 @@ class CopiedBuckets(BucketStore):
                 there = texts.is_valid()
                 new &= to_mask(there)
                 columns[name] = pc.if_else(there, columns[name], pa.scalar(None, KEY))
-            self._add_texts(texts, columns[name], new, buckets)
+            if new.any():
+                mask = pa.array(new)
+                written = [columns[name].filter(mask), texts.filter(mask)]
+                batch = pa.RecordBatch.from_arrays(written, schema=BUCKET_TEXTS)
+                self._files.texts.add(batch, buckets[new])
         columns["keys"] = rows.pairs["keys"]
         columns["text_bytes"] = pa.array(rows.text_bytes, pa.int32())
         arrays = [columns[name] for name in BUCKET.names]
@@ -182,15 +174,6 @@ class CopiedBuckets(BucketStore):
     @override
     def abandon(self) -> None:
         self._files.abandon()
-
-    def _add_texts(
-        self, texts: pa.Array, digests: pa.Array, new: np.typing.NDArray[np.bool_], buckets: Int32
-    ) -> None:
-        if new.any():
-            mask = pa.array(new)
-            arrays = [digests.filter(mask), texts.filter(mask)]
-            rows = pa.RecordBatch.from_arrays(arrays, schema=BUCKET_TEXTS)
-            self._files.texts.add(rows, buckets[new])
 
     @override
     def finish(self) -> dict[int, Int32]:
@@ -208,9 +191,7 @@ class CopiedBuckets(BucketStore):
 class CopiedBucketTexts(BucketTexts):
     """The texts of a plan that holds a copy of them.
 
-    Args:
-        path: returns the path of a plan file by its name, once its bytes are checked.
-        unique: unique prompts of each bucket.
+    `path` returns the path of a plan file by its name, once its bytes are checked.
     """
 
     def __init__(self, path: Callable[[str], Path], unique: list[int]) -> None:
@@ -244,7 +225,7 @@ def _count_unique(path: Path) -> int:
     if not path.exists():
         return 0
     keys = pq.read_table(path, columns=["keys"], use_threads=False)["keys"]
-    return count_unique(pa.chunked_array([chunk.flatten() for chunk in keys.chunks], KEY))
+    return count_unique(pc.list_flatten(keys))
 
 
 def _keys(digests: UInt64) -> pa.Array:

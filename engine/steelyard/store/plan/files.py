@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -16,11 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steelyard.core.batches import Planned, Unique
+from steelyard.core.batches import Planned
 from steelyard.core.images import read_digests
 from steelyard.core.schemas import PAIRS, PLACED, REJECTS, Int32
 from steelyard.errors import IntegrityFault, UsageError
-from steelyard.plan.dedupe import unique_prompts
 from steelyard.store.durable import PARQUET, file_digest, sync, write_text, writing
 from steelyard.store.images import ImageStore
 from steelyard.store.plan.buckets import BucketStore, CopiedBuckets, ShardBuckets
@@ -86,13 +86,14 @@ class PlanWriter:
         extra = [] if metadata is None else [pa.field("metadata", metadata)]
         self._metadata = [] if metadata is None else [field.name for field in metadata]
         self._pairs_schema = pa.schema([*PAIRS, *extra])
-        self._pairs = self._open(self._folder / PAIRS_FILE, self._pairs_schema)
+        with writing(self._folder):
+            self._pairs = pq.ParquetWriter(self._folder / PAIRS_FILE, self._pairs_schema, **PARQUET)
         self._waiting_pairs: list[pa.RecordBatch] = []
         self._waiting_rows = 0
         self._reject_writer: pq.ParquetWriter | None = None
-        self._rejected: dict[str, int] = {}
-        self._counts = {"pairs": 0, "asked": 0, "text_bytes": 0, "longest_prompt_bytes": 0}
-        self._images = 0
+        self._rejected: Counter[str] = Counter()
+        counted = ("pairs", "asked", "text_bytes", "longest_prompt_bytes", "images")
+        self._counts = dict.fromkeys(counted, 0)
 
     def add(self, rows: Planned) -> None:
         """Take planned rows.
@@ -107,12 +108,12 @@ class PlanWriter:
         counts["pairs"] += len(rows)
         counts["asked"] += len(rows.pairs["keys"].flatten())
         counts["text_bytes"] += int(rows.text_bytes.sum())
-        counts["longest_prompt_bytes"] = max(
-            counts["longest_prompt_bytes"], int(rows.text_bytes.max())
-        )
+        longest = int(rows.text_bytes.max())
+        counts["longest_prompt_bytes"] = max(counts["longest_prompt_bytes"], longest)
         digests = rows.texts["images"]
         if digests.null_count < len(rows):
-            self._images = max(self._images, *(len(read_digests(x)) for x in digests.to_pylist()))
+            images = max(len(read_digests(text)) for text in digests.to_pylist())
+            counts["images"] = max(counts["images"], images)
         with writing(self._folder):
             buckets = self._buckets.add(rows)
         placed = rows.pairs
@@ -128,13 +129,11 @@ class PlanWriter:
         """Take refused rows (REJECTS)."""
         if not len(rows):
             return
-        for entry in rows["reason"].value_counts().to_pylist():
-            self._rejected[entry["values"]] = (
-                self._rejected.get(entry["values"], 0) + entry["counts"]
-            )
+        self._rejected.update(rows["reason"].to_pylist())
         with writing(self._rejects):
             if self._reject_writer is None:
-                self._reject_writer = self._open(self._rejects / "rejects-00000.parquet", REJECTS)
+                path = self._rejects / "rejects-00000.parquet"
+                self._reject_writer = pq.ParquetWriter(path, REJECTS, **PARQUET)
             self._reject_writer.write_batch(rows)
 
     def abandon(self) -> None:
@@ -165,10 +164,6 @@ class PlanWriter:
             self._folder.replace(self._run.plan)
             sync(self._run.root)
         return manifest
-
-    def _open(self, path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-        with writing(path):
-            return pq.ParquetWriter(path, schema, **PARQUET)
 
     def _flush_pairs(self) -> None:
         if self._waiting_pairs:
@@ -211,7 +206,6 @@ class PlanWriter:
             ranges=self._buckets.ranges,
             metadata=self._metadata,
             files={name: file_digest(self._path(name)) for name in names},
-            images=self._images,
         )
 
 
@@ -221,14 +215,12 @@ def read_manifest(run: RunDir) -> Manifest | None:
     Raises:
         IntegrityFault: it cannot be read, or is missing from a plan.
     """
+    if not run.plan.exists():
+        return None
     path = run.plan / "plan.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except FileNotFoundError:
-        if run.plan.exists():
-            raise _damaged(path) from None
-        return None
-    except msgspec.DecodeError:
+    except (FileNotFoundError, msgspec.DecodeError):
         raise _damaged(path) from None
 
 
@@ -282,11 +274,6 @@ def _damaged(path: Path) -> IntegrityFault:
         effect="the run cannot go on from this plan; its reads are intact",
         remedy="score the same input into a new run directory with `--reuse` of this one",
     )
-
-
-def unique_of(texts: pa.Table) -> Unique:
-    """Return the unique prompts of a bucket, from its column keys."""
-    return unique_prompts(pa.concat_arrays(texts["keys"].chunks))
 
 
 def _allow_open_files(count: int) -> None:

@@ -53,14 +53,7 @@ class BucketFiles:
 
 
 class Scatter:
-    """Writes rows to one Parquet file per bucket, in the order in which they come.
-
-    Args:
-        thread: writes.
-        buckets: number of buckets.
-        schema: of the rows.
-        path: returns the path of a bucket's file.
-    """
+    """Writes rows to one Parquet file per bucket, in a thread, in the order in which they come."""
 
     def __init__(
         self,

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from steelyard.core.arrow import to_ints
 from steelyard.core.schemas import TEXT_COLUMNS, Int32, Int64, UInt64
 from steelyard.store.plan.scatter import BucketFiles, batches, pairs_name, texts_name
 
@@ -49,21 +51,14 @@ def _expand(words: UInt64, needs: UInt64, needed_in: Int32) -> tuple[Int64, Int3
 
 def _pieces(source: Path, target: int) -> tuple[Int32, UInt64, Int32]:
     """Return the piece of each pair; then, sorted, which texts (one word) each piece needs."""
-    words: dict[str, list[UInt64]] = {name: [] for name in TEXT_COLUMNS}
-    sizes: list[Int64] = []
-    for rows in batches(source):
-        sizes.append(rows["text_bytes"].to_numpy().astype(np.int64))
-        for name in TEXT_COLUMNS:
-            words[name].append(_words(rows[name].fill_null(bytes(16)))[:, 0])
-    whole = {name: np.concatenate(parts) for name, parts in words.items()}
-    pieces = split(
-        whole["instruction"],
-        whole["response_a"],
-        whole["response_b"],
-        np.concatenate(sizes),
-        target,
-    )
-    filled = [column for column in whole.values() if column.any()]
+
+    def column(name: str) -> pa.Array:
+        return pq.read_table(source, columns=[name], use_threads=False)[name].combine_chunks()
+
+    words = {name: _words(column(name).fill_null(bytes(16)))[:, 0].copy() for name in TEXT_COLUMNS}
+    instruction, a, b = (words[name] for name in ("instruction", "response_a", "response_b"))
+    pieces = split(instruction, a, b, to_ints(column("text_bytes")), target)
+    filled = [digests for digests in words.values() if digests.any()]
     texts, needed_in = np.concatenate(filled), np.tile(pieces, len(filled))
     order = np.lexsort((needed_in, texts))
     texts, needed_in = texts[order], needed_in[order]

@@ -31,14 +31,12 @@ from steelyard.store.reads.journal import Part, append, read_journal
 from steelyard.store.rundir import RunDir, now
 
 PART_ROWS = 20_000
-PART_SECONDS = 60.0
 # Counts in the journal of reads without an answer.
 FAILED_READS = tuple(
     f"{status}_reads" for status in (STATUS_ERROR, STATUS_OVERLONG, STATUS_UNPARSABLE)
 )
 
 _NUMBER = re.compile(r"part-(\d+)\.parquet")
-_COLUMN_NAMES = {"buckets": "bucket"}
 _WRITTEN = ("output", "numbers", "forced", "output_tokens")
 
 
@@ -51,12 +49,13 @@ def reads_table(batches: Sequence[ReadBatch], times: Sequence[int]) -> pa.Table:
     """
     status = [word for batch in batches for word in batch.status]
     lost = np.asarray([word != STATUS_OK for word in status])
+    unlabelled = np.concatenate([np.isnan(batch.label_mass) for batch in batches])
     columns = {
         "prompt_key": pa.array([key for batch in batches for key in batch.keys], type=KEY),
-        "bucket": _column(batches, "buckets"),
+        "bucket": pa.array(np.concatenate([batch.buckets for batch in batches]), pa.int32()),
         "status": pa.array(status, type=pa.string()),
         "label_logprobs": _label_logprobs(batches, lost),
-        "label_mass": _column(batches, "label_mass", lost | _unread(batches)),
+        "label_mass": _column(batches, "label_mass", lost | unlabelled),
         "argmax_outside": _column(batches, "argmax_outside", lost),
         "truncated": _column(batches, "truncated"),
         "prompt_tokens": _column(batches, "prompt_tokens"),
@@ -75,12 +74,7 @@ def _column(
     batches: Sequence[ReadBatch], name: str, mask: npt.NDArray[np.bool_] | None = None
 ) -> pa.Array:
     values = np.concatenate([getattr(batch, name) for batch in batches])
-    return pa.array(values, READS.field(_COLUMN_NAMES.get(name, name)).type, mask=mask)
-
-
-def _unread(batches: Sequence[ReadBatch]) -> npt.NDArray[np.bool_]:
-    """Mark reads of protocols without labels."""
-    return np.concatenate([np.isnan(batch.label_mass) for batch in batches])
+    return pa.array(values, READS.field(name).type, mask=mask)
 
 
 def _written(batches: Sequence[ReadBatch]) -> dict[str, pa.Array]:
@@ -112,20 +106,14 @@ def count_reads(table: pa.Table) -> dict[str, int]:
         f"{entry['values']}_reads": entry["counts"]
         for entry in table["status"].value_counts().to_pylist()
     }
-    reused = len(table) - table["reused_from"].null_count
-    fresh = table.filter(table["reused_from"].is_null()) if reused else table
-    reused_tokens = sum_tokens(table) - sum_tokens(fresh)
-    fresh = fresh.filter(pc.not_equal(fresh["status"], STATUS_OVERLONG))  # never sent
+    reused = table.filter(table["reused_from"].is_valid())
+    sent = table.filter(table["reused_from"].is_null())
+    sent = sent.filter(pc.not_equal(sent["status"], STATUS_OVERLONG))
     for name in ("prompt_tokens", "cached_tokens"):
-        counts[name] = int(np.asarray(fresh[name]).sum())
-    counts["reused_reads"] = reused
-    counts["reused_tokens"] = reused_tokens
+        counts[name] = int(np.asarray(sent[name]).sum())
+    counts["reused_reads"] = len(reused)
+    counts["reused_tokens"] = int(np.asarray(reused["prompt_tokens"]).sum())
     return counts
-
-
-def sum_tokens(table: pa.Table) -> int:
-    """Return the prompt tokens of all rows."""
-    return int(np.asarray(table["prompt_tokens"]).sum())
 
 
 def commit_part(run: RunDir, table: pa.Table, number: int, gain: BatchProgress) -> Part:
@@ -182,17 +170,9 @@ class PartWriter:
     writing thread is raised by the next call.
     """
 
-    def __init__(
-        self,
-        run: RunDir,
-        *,
-        rows: int = PART_ROWS,
-        seconds: float = PART_SECONDS,
-        on_commit: Callable[[Part], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, run: RunDir, *, rows: int, seconds: float) -> None:
         self._run, self._number = run, next_number(run)
         self._rows, self._seconds = rows, seconds
-        self._on_commit = on_commit
         self._waiting: list[tuple[ReadBatch, BatchProgress, int]] = []
         self._waiting_rows = 0
         self._oldest = 0.0
@@ -238,6 +218,5 @@ class PartWriter:
         total = BatchProgress()
         for gain in gains:
             total.add(gain)
-        part = commit_part(self._run, reads_table(batches, times), self._number, total)
+        commit_part(self._run, reads_table(batches, times), self._number, total)
         self._number += 1
-        self._on_commit(part)

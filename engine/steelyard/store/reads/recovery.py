@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,29 +11,22 @@ import pyarrow.parquet as pq
 from steelyard.core.schemas import READS
 from steelyard.core.work import BatchProgress
 from steelyard.store.durable import TEMPORARY
-from steelyard.store.reads.journal import Part, load, read_journal, rewrite
+from steelyard.store.reads.journal import load, read_journal, rewrite
 from steelyard.store.reads.parts import journal_part
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import queries
 
 
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """Parts that count after a recovery, and names of files by what became of them."""
-
-    intact: tuple[Part, ...]
-    set_aside: list[str]  # damaged or unknown; their prompts are read again
-    missing: list[str]
-    adopted: list[str]  # whole parts that the journal had lost
-
-
-def recover(run: RunDir) -> Recovery:
+def recover(run: RunDir) -> list[str]:
     """Check every part, drop from the journal what is damaged, adopt what the journal lost.
 
     A part is renamed only when it is whole, and the line in the journal comes after: so a crash in
     between, or a damaged journal, leaves whole parts without a line. They are adopted if their
     page checksums are right and every read is one that the plan asks for and no other part has.
     Other files are set aside under `reads/damaged/`.
+
+    Returns:
+        Notes for the user: which files are missing, were set aside or were adopted.
     """
     run.reads.mkdir(exist_ok=True)
     log = load(run.root)
@@ -44,7 +36,7 @@ def recover(run: RunDir) -> Recovery:
     if lost or log.damaged or log.torn:
         rewrite(run.root, intact)
     missing = [name for name in lost if not (run.root / name).exists()]
-    set_aside, adopted = [], []
+    notes = [f"{name} is missing: its prompts are read again" for name in missing]
     for path in sorted(run.reads.iterdir()):
         name = f"reads/{path.name}"
         if name in kept or path.is_dir():
@@ -52,11 +44,13 @@ def recover(run: RunDir) -> Recovery:
         if path.suffix == TEMPORARY:
             path.unlink()
         elif name not in lost and _adopt(run, path):
-            adopted.append(name)
+            notes.append(f"{name} was not in the journal: checked and added")
         else:
-            _set_aside(path)
-            set_aside.append(name)
-    return Recovery(read_journal(run.root), set_aside, missing, adopted)
+            folder = run.reads / "damaged"
+            folder.mkdir(exist_ok=True)
+            path.replace(folder / f"{time.time_ns()}-{path.name}")
+            notes.append(f"{name} is damaged: set aside, its prompts are read again")
+    return notes
 
 
 def _adopt(run: RunDir, path: Path) -> bool:
@@ -72,9 +66,3 @@ def _adopt(run: RunDir, path: Path) -> bool:
         return False
     journal_part(run, path, table, BatchProgress(duplicate_tokens=tokens))
     return True
-
-
-def _set_aside(path: Path) -> None:
-    folder = path.parent / "damaged"
-    folder.mkdir(exist_ok=True)
-    path.replace(folder / f"{time.time_ns()}-{path.name}")

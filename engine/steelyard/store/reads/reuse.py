@@ -31,22 +31,17 @@ def reuse_reads(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
             place=str(other.root),
             remedy="name an earlier run; what this run has read is never read again",
         )
-    origin, notes = record.run, []
+    notes = []
     parts = read_journal(other.root)
-    theirs = [part for part in parts if part.intact(other.root)]
+    theirs = [other.root / part.name for part in parts if part.intact(other.root)]
     if damaged := len(parts) - len(theirs):
         notes.append(f"{damaged} damaged parts of {other.root} were left out")
     if not _forms(record) & _forms(read_scored_record(run)):
         notes.append(f"{other.root} has another judge, protocol or template: no prompt is equal")
-    first, taken = next_number(run), 0
-    tables = queries.reusable_reads(run, other, theirs, origin, PART_ROWS)
-    for number, table in enumerate(tables, first):
-        commit_part(
-            run,
-            table,
-            number,
-            BatchProgress(duplicate_tokens=queries.duplicate_tokens_of(run, table)),
-        )
+    taken = 0
+    tables = queries.reusable_reads(run, theirs, record.run, PART_ROWS)
+    for number, (table, tokens) in enumerate(tables, next_number(run)):
+        commit_part(run, table, number, BatchProgress(duplicate_tokens=tokens))
         taken += len(table)
     return taken, notes
 

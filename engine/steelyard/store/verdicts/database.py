@@ -6,12 +6,11 @@ query sees the parts that were committed when its snapshot was taken.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
 
@@ -28,7 +27,6 @@ from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import (
     Connection,
     DuckDBError,
-    Relation,
     lock,
     open_file,
     open_memory,
@@ -84,14 +82,10 @@ def show(snapshot: RunSnapshot, sql: str, max_rows: int) -> str:
             return ""
         if relation.columns == ["explain_key", "explain_value"]:
             return "\n".join(str(plan) for _, plan in relation.fetchall())
-        return _draw(relation, max_rows)
-
-
-def _draw(relation: Relation, max_rows: int) -> str:
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text):
-        relation.show(max_rows=max_rows, max_width=shutil.get_terminal_size((200, 24)).columns)
-    return text.getvalue().rstrip("\n")
+        width = shutil.get_terminal_size((200, 24)).columns
+        with redirect_stdout(io.StringIO()) as drawn:
+            relation.show(max_rows=max_rows, max_width=width)
+        return drawn.getvalue().rstrip("\n")
 
 
 def _refused(words: str) -> UsageError:
@@ -157,23 +151,19 @@ def verdict_spec(snapshot: RunSnapshot, record: ScoredRecord) -> VerdictSpec:
 def _open_views(snapshot: RunSnapshot) -> Connection:
     connection, record = open_memory(), snapshot.record
     if isinstance(record, ScoredRecord):
-        _define_live(connection, snapshot, record)
+        run, parts = snapshot.run, snapshot.journal.parts
+        journal.require_sound(run.root, snapshot.journal)
+        for name, files, schema in _sources(run, snapshot.manifest, parts):
+            register_parquet(connection, name, files, schema)
+        spec = verdict_spec(snapshot, record)
+        connection.execute("CREATE VIEW reads AS SELECT * FROM reads_raw")
+        connection.execute("CREATE VIEW verdicts AS " + verdict_sql(spec))
+        connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
+        connection.execute("CREATE VIEW rejects AS " + REJECTS_SQL)
     else:
         define_tables(connection, snapshot, record.imported, "VIEW")
     add_run_tables(connection, snapshot)
     return connection
-
-
-def _define_live(connection: Connection, snapshot: RunSnapshot, record: ScoredRecord) -> None:
-    run = snapshot.run
-    journal.require_sound(run.root, snapshot.journal)
-    for name, files, schema in _sources(run, snapshot.manifest, snapshot.journal.parts):
-        register_parquet(connection, name, files, schema)
-    spec = verdict_spec(snapshot, record)
-    connection.execute("CREATE VIEW reads AS SELECT * FROM reads_raw")
-    connection.execute("CREATE VIEW verdicts AS " + verdict_sql(spec))
-    connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
-    connection.execute("CREATE VIEW rejects AS " + REJECTS_SQL)
 
 
 def _sources(

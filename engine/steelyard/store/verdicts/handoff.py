@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from steelyard.calibrators.calibrator import Calibrator, calibrated_sql
+from steelyard.calibrators.calibrator import calibrated_sql
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.store.durable import TEMPORARY, check_out, publish, writing
 from steelyard.store.plan.files import Manifest, load_manifest
@@ -118,19 +118,16 @@ def recalibrate(run: RunDir) -> None:
         return
     with _replacing(run.database) as temporary:
         shutil.copyfile(run.database, temporary)
-        _update(temporary, snapshot.calibrator, snapshot.calibration)
-
-
-def _update(path: Path, calibrator: Calibrator, digest: str) -> None:
-    with open_scratch(_spill(path)) as connection:
-        connection.execute(f"ATTACH {sql_text(path)} AS o")
-        for name, sql in calibrated_sql(calibrator):  # later ones read earlier ones
-            connection.execute(f"UPDATE o.verdicts SET {name} = {sql}")  # noqa: S608
-        connection.execute(
-            f"UPDATE o.run SET value = {sql_text(digest)} WHERE key = 'calibration'"  # noqa: S608
-        )
-        connection.execute("CHECKPOINT o")
-        connection.execute("DETACH o")
+        digest = sql_text(snapshot.calibration)
+        with open_scratch(_spill(temporary)) as connection:
+            connection.execute(f"ATTACH {sql_text(temporary)} AS o")
+            for name, sql in calibrated_sql(snapshot.calibrator):  # later ones read earlier ones
+                connection.execute(f"UPDATE o.verdicts SET {name} = {sql}")  # noqa: S608
+            connection.execute(
+                f"UPDATE o.run SET value = {digest} WHERE key = 'calibration'"  # noqa: S608
+            )
+            connection.execute("CHECKPOINT o")
+            connection.execute("DETACH o")
 
 
 def _spill(path: Path) -> Path:

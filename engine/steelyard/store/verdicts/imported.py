@@ -28,12 +28,7 @@ _GROUP_ROWS = 1 << 16
 
 
 class ImportWriter:
-    """Collects verdicts and refused rows; `commit` gives them their place in the run.
-
-    Args:
-        run: the run directory.
-        schema: of the verdicts.
-    """
+    """Collects verdicts and refused rows; `commit` gives them their place in the run."""
 
     def __init__(self, run: RunDir, schema: pa.Schema) -> None:
         self._folder = run.imported.with_name(run.imported.name + TEMPORARY)

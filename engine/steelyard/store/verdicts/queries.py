@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from steelyard.core.schemas import READS
@@ -22,20 +23,26 @@ WITH uses AS (SELECT key, bucket, count(*) AS n FROM ({ASKED}) GROUP BY key, buc
 """  # noqa: S608 - our own text
 
 
+def _count(run: RunDir, query: str, committed: Sequence[journal.Part] = ()) -> int:
+    with workspace(run, load_manifest(run), committed) as connection:
+        (count,) = one_row(connection, query)
+    return int(count)
+
+
 def recount_pairs(run: RunDir) -> None:
     """Make the journal's sum of completed pairs equal a fresh count.
 
     It is exact during a session; reused reads and parts set aside change it.
     """
     committed = journal.read_journal(run.root)
-    with workspace(run, load_manifest(run), committed) as connection:
-        (count,) = one_row(
-            connection,
-            f"SELECT count(*) FROM (SELECT pair FROM ({ASKED}) a"  # noqa: S608 - our own text
-            " LEFT JOIN reads_raw r ON a.key = r.prompt_key"
-            " GROUP BY pair HAVING count(*) = count(r.prompt_key))",
-        )
-    off = int(count) - sum(part.pairs for part in committed)
+    counted = _count(
+        run,
+        f"SELECT count(*) FROM (SELECT pair FROM ({ASKED}) a"  # noqa: S608 - our own text
+        " LEFT JOIN reads_raw r ON a.key = r.prompt_key"
+        " GROUP BY pair HAVING count(*) = count(r.prompt_key))",
+        committed,
+    )
+    off = counted - sum(part.pairs for part in committed)
     if off and committed:
         first = replace(committed[0], pairs=committed[0].pairs + off)
         journal.rewrite(run.root, [first, *committed[1:]])
@@ -44,38 +51,22 @@ def recount_pairs(run: RunDir) -> None:
 def unread_prompts(run: RunDir, judge: int, judges: int) -> int:
     """Count the unique prompts of a judge, one of several, that no part holds yet."""
     share = f"len(keys) // {judges}"
-    with workspace(run, load_manifest(run), journal.read_journal(run.root)) as connection:
-        (count,) = one_row(
-            connection,
-            "SELECT count(DISTINCT key) FROM (SELECT unnest(list_slice(keys,"  # noqa: S608
-            f" {judge} * ({share}) + 1, {judge + 1} * ({share}))) AS key FROM pairs_raw) a"
-            " ANTI JOIN reads_raw r ON a.key = r.prompt_key",
-        )
-    return int(count)
+    return _count(
+        run,
+        "SELECT count(DISTINCT key) FROM (SELECT unnest(list_slice(keys,"  # noqa: S608
+        f" {judge} * ({share}) + 1, {judge + 1} * ({share}))) AS key FROM pairs_raw) a"
+        " ANTI JOIN reads_raw r ON a.key = r.prompt_key",
+        journal.read_journal(run.root),
+    )
 
 
 def ambiguous_pair_ids(run: RunDir) -> int:
     """Count the pair_ids of the plan that several pairs of different content share."""
-    with workspace(run, load_manifest(run), []) as connection:
-        (count,) = one_row(
-            connection,
-            "SELECT count(*) FROM (SELECT pair_id FROM pairs_raw GROUP BY pair_id"
-            " HAVING min(keys) <> max(keys))",
-        )
-    return int(count)
-
-
-def duplicate_tokens_of(run: RunDir, reads: pa.Table) -> int:
-    """Sum the tokens of the duplicates of these prompts (READS) in the plan."""
-    with workspace(run, load_manifest(run), []) as connection:
-        connection.register("candidate", reads.select(["prompt_key", "prompt_tokens"]))
-        (tokens,) = one_row(
-            connection,
-            USES  # noqa: S608 - our own text
-            + "SELECT coalesce(sum((uses.n - 1) * c.prompt_tokens), 0) FROM candidate c"
-            " JOIN uses ON c.prompt_key = uses.key",
-        )
-    return int(tokens)
+    return _count(
+        run,
+        "SELECT count(*) FROM (SELECT pair_id FROM pairs_raw GROUP BY pair_id"
+        " HAVING min(keys) <> max(keys))",
+    )
 
 
 def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], path: Path) -> int | None:
@@ -102,34 +93,32 @@ def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], path: Path)
 
 
 def reusable_reads(
-    run: RunDir,
-    other: RunDir,
-    theirs: Sequence[journal.Part],
-    origin: str,
-    rows: int,
-) -> Iterator[pa.Table]:
-    """Yield good reads of another run for prompts of this one that are not read yet (READS).
+    run: RunDir, theirs: Sequence[Path], origin: str, rows: int
+) -> Iterator[tuple[pa.Table, int]]:
+    """Yield good reads of another run for prompts of this one that are not read yet.
+
+    With each table (READS) comes the sum of the tokens that the prompts' duplicates do not cost.
 
     Args:
         run: this run.
-        other: the other run.
-        theirs: its parts, checked.
+        theirs: files of the other run's parts, checked.
         origin: what `reused_from` says of reads that the other run made itself.
         rows: of a table, at most.
     """
     columns = [name for name in READS.names if name not in {"bucket", "reused_from"}]
     chosen = ", ".join(f"r.{name}" for name in columns)
     with workspace(run, load_manifest(run), journal.read_journal(run.root)) as connection:
-        files = [other.root / part.name for part in theirs]
-        view_parquet(connection, "theirs", files, READS)
+        view_parquet(connection, "theirs", theirs, READS)
         reader = connection.sql(
-            f"""
-            SELECT {chosen}, k.bucket, coalesce(r.reused_from, {sql_text(origin)}) AS reused_from
-            FROM theirs r JOIN (SELECT DISTINCT key, bucket FROM ({ASKED})) k
-              ON r.prompt_key = k.key
+            f"""{USES}
+            SELECT {chosen}, uses.bucket,
+              coalesce(r.reused_from, {sql_text(origin)}) AS reused_from,
+              (uses.n - 1) * r.prompt_tokens AS duplicate_tokens
+            FROM theirs r JOIN uses ON r.prompt_key = uses.key
             ANTI JOIN reads_raw own ON r.prompt_key = own.prompt_key
-            WHERE r.status = 'ok' ORDER BY k.bucket"""  # noqa: S608 - our own names
+            WHERE r.status = 'ok' ORDER BY uses.bucket"""  # noqa: S608 - our own names
         ).to_arrow_reader(rows)
         for batch in reader:
-            table = pa.Table.from_batches([batch]).select(READS.names)
-            yield table.cast(READS)
+            table = pa.Table.from_batches([batch])
+            tokens = int(np.asarray(table["duplicate_tokens"]).sum())
+            yield table.select(READS.names).cast(READS), tokens

@@ -46,28 +46,11 @@ SELECT rank() OVER (ORDER BY average_win_rate DESC) AS rank, competitor, average
   comparisons, instructions, opponents
 FROM means JOIN errors USING (competitor) JOIN averages USING (competitor)
 ORDER BY rank, competitor"""  # noqa: S608 - our own text
-
-
-def create_statistics(connection: Connection) -> None:
-    """Create the views on a connection that has `verdicts`."""
-    for name, query in statistics_sql().items():
-        connection.execute(f"CREATE VIEW {name} AS {query}")
-
-
-def statistics_sql() -> dict[str, str]:
-    """Return the query of each view."""
-    return {
-        "leaderboard": _LEADERBOARD,
-        "win_matrix": f"""
+_WIN_MATRIX = f"""
 WITH {_SIDES}
 SELECT competitor, opponent, count(*) AS comparisons, avg(win) AS win_rate
-FROM sides GROUP BY ALL ORDER BY competitor, opponent""",  # noqa: S608
-        "position_bias": POSITION_BIAS,
-        "length_bias": _length_bias(),
-    }
-
-
-POSITION_BIAS = """
+FROM sides GROUP BY ALL ORDER BY competitor, opponent"""  # noqa: S608 - our own text
+_POSITION_BIAS = """
 SELECT judge, protocol, count(*) AS pairs,
   avg(CASE WHEN preference_ab > 0.5 THEN 0.5 WHEN preference_ab < 0.5 THEN 0 ELSE 0.25 END
     + CASE WHEN preference_ba < 0.5 THEN 0.5 WHEN preference_ba > 0.5 THEN 0 ELSE 0.25 END
@@ -77,16 +60,25 @@ SELECT judge, protocol, count(*) AS pairs,
   avg((sign(preference_ab - 0.5) <> sign(preference_ba - 0.5))::INTEGER) AS flip_rate
 FROM verdicts WHERE preference_ab IS NOT NULL AND preference_ba IS NOT NULL
 GROUP BY ALL ORDER BY judge, protocol"""
-
-
-def _length_bias() -> str:
-    longer = "CASE WHEN length_a > length_b THEN raw_preference ELSE 1 - raw_preference END"
-    bands = " ".join(
-        f"WHEN abs(length_a - length_b) >= {start} THEN {start}" for start in reversed(LONGER_BY)
-    )
-    return f"""
-SELECT judge, protocol, CASE {bands} END AS longer_by, count(*) AS pairs,
-  avg({longer}) AS prefers_longer
+_BANDS = " ".join(
+    f"WHEN abs(length_a - length_b) >= {start} THEN {start}" for start in reversed(LONGER_BY)
+)
+_LENGTH_BIAS = f"""
+SELECT judge, protocol, CASE {_BANDS} END AS longer_by, count(*) AS pairs,
+  avg(CASE WHEN length_a > length_b THEN raw_preference ELSE 1 - raw_preference END)
+    AS prefers_longer
 FROM verdicts
 WHERE raw_preference IS NOT NULL AND abs(length_a - length_b) >= {LONGER_BY[0]}
 GROUP BY ALL ORDER BY judge, protocol, longer_by"""  # noqa: S608 - our own text
+STATISTICS = {
+    "leaderboard": _LEADERBOARD,
+    "win_matrix": _WIN_MATRIX,
+    "position_bias": _POSITION_BIAS,
+    "length_bias": _LENGTH_BIAS,
+}
+
+
+def create_statistics(connection: Connection) -> None:
+    """Create the views on a connection that has `verdicts`."""
+    for name, query in STATISTICS.items():
+        connection.execute(f"CREATE VIEW {name} AS {query}")

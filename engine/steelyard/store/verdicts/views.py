@@ -49,19 +49,6 @@ def verdict_sql(spec: VerdictSpec, pairs: str = "pairs_raw", reads: str = "reads
 
     Reads the tables `pairs` and `reads`. A pair appears when all its prompts are read.
     """
-    return with_calibration(raw_verdict_sql(spec, pairs, reads), spec.calibrator)
-
-
-def with_calibration(verdicts: str, calibrator: Calibrator | None) -> str:
-    """Add the calibrated columns to a query for raw verdicts."""
-    added = UNCALIBRATED
-    if calibrator is not None:
-        added = ",\n  ".join(f"{sql} AS {name}" for name, sql in calibrated_sql(calibrator))
-    return f"SELECT v.*,\n  {added}\nFROM ({verdicts}) v"
-
-
-def raw_verdict_sql(spec: VerdictSpec, pairs: str, reads: str) -> str:
-    """Join pairs to the reads of all their prompts."""
     rule = spec.rule
     values = dict(rule.verdict)
     combined = ",\n    ".join(f"{sql} AS {name}" for name, sql in values.items())
@@ -69,7 +56,7 @@ def raw_verdict_sql(spec: VerdictSpec, pairs: str, reads: str) -> str:
         f"CASE WHEN c.good THEN c.{name} END AS {name}" if name in values else f"{NO} AS {name}"
         for name in COLUMNS
     )
-    return f"""
+    query = f"""
 WITH asked AS (
   {_asked_sql(spec, pairs, ("pair",))}
 ), answered AS (
@@ -98,6 +85,15 @@ SELECT p.pair_id, p.shard, p."row", p.instruction_id, p.category, p.model_a, p.m
   c.read_at, p.criteria, p.keys
 FROM {pairs} p JOIN combined c ON p.pair = c.pair
 WHERE c.asked = len(p.keys)"""  # noqa: S608 - our own text
+    return with_calibration(query, spec.calibrator)
+
+
+def with_calibration(verdicts: str, calibrator: Calibrator | None) -> str:
+    """Add the calibrated columns to a query for raw verdicts."""
+    added = UNCALIBRATED
+    if calibrator is not None:
+        added = ",\n  ".join(f"{sql} AS {name}" for name, sql in calibrated_sql(calibrator))
+    return f"SELECT v.*,\n  {added}\nFROM ({verdicts}) v"
 
 
 def answers_sql(spec: VerdictSpec) -> str:

@@ -1,8 +1,9 @@
-"""The commands that make runs: plan, score, resume, import; and status, which shows them."""
+"""The commands about runs: plan, score, resume and import make them; status, sql, compact read."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import click
 
 from steelyard.cli.common import (
     PATH,
-    columns_of,
     emit,
     grouped,
     json_option,
     map_option,
     quiet_option,
     revision_option,
+    rows_of,
     run_argument,
     run_option,
     stop_on_signal,
@@ -33,6 +34,9 @@ engine_options = grouped(
         "--engine",
         multiple=True,
         metavar="KEY=VALUE",
+        callback=lambda _, option, values: {
+            key: scalar(text) for key, text in parse_pairs(option.opts[0], values).items()
+        },
         help="Engine setting under its vLLM name, such as gpu_memory_utilization=0.8. Repeatable.",
     ),
     click.option("--replicas", type=int, help="Copies of the engine, one per GPU.  [default: 1]"),
@@ -102,17 +106,11 @@ run_options = grouped(
 )
 
 
-def engine_settings(values: tuple[str, ...]) -> dict[str, Scalar]:
-    """Parse the values of --engine."""
-    return {key: scalar(text) for key, text in parse_pairs("--engine", values).items()}
-
-
 def make_config(inputs: tuple[str, ...], options: dict[str, Any]) -> RunConfig:
     """Make a configuration: options take precedence over the TOML file, it over the defaults."""
     file = options.pop("config_file")
     values = load_toml(file) if file else {}
-    mapping = columns_of(options.pop("column_map"))
-    engine = engine_settings(options.pop("engine"))
+    mapping, engine = options.pop("column_map"), options.pop("engine")
     values |= {key: value for key, value in options.items() if value not in (None, ())}
     for name, given in (("map", mapping), ("engine", engine)):
         if given:
@@ -175,14 +173,13 @@ def score(inputs: tuple[str, ...], run: Path, quiet: bool, **options: Any) -> in
 @engine_options
 @quiet_option
 @json_option
-def resume(run: Path, engine: tuple[str, ...], replicas: int | None, quiet: bool) -> int:
+def resume(run: Path, engine: dict[str, Scalar], replicas: int | None, quiet: bool) -> int:
     """Continue an interrupted run."""
     from steelyard.core.progress import Reporter
     from steelyard.scoring.run import resume as resume_run
 
-    settings = engine_settings(engine)
     with stop_on_signal() as stop:
-        code = resume_run(run, Reporter(quiet=quiet), stop, engine=settings, replicas=replicas)
+        code = resume_run(run, Reporter(quiet=quiet), stop, engine=engine, replicas=replicas)
     print_status(run)
     return code
 
@@ -203,7 +200,7 @@ def resume(run: Path, engine: tuple[str, ...], replicas: int | None, quiet: bool
 @click.option("--judge", default="imported", metavar="NAME", help="Who judged the pairs.")
 @json_option
 def import_(
-    tables: tuple[str, ...], run: Path, column_map: tuple[str, ...], scale: str | None, judge: str
+    tables: tuple[str, ...], run: Path, column_map: dict[str, str], scale: str | None, judge: str
 ) -> int:
     """Make a run from verdicts that were made elsewhere.
 
@@ -212,7 +209,7 @@ def import_(
     """
     from steelyard.comparisons.importing import import_tables
 
-    code = import_tables(tables, run, column_map=columns_of(column_map), scale=scale, judge=judge)
+    code = import_tables(tables, run, column_map=column_map, scale=scale, judge=judge)
     print_status(run)
     return code
 
@@ -245,3 +242,51 @@ def print_status(run: Path, *, clear: bool = False) -> str:
         click.clear()
     emit(content, format_status)
     return str(content["state"])
+
+
+@click.command()
+@run_argument
+@click.argument("query", metavar="QUERY")
+@click.option("--max-rows", default=40, help="Rows to print, without --json.")
+@json_option
+def sql(run: Path, query: str, max_rows: int) -> None:
+    """Query a run in DuckDB's SQL, even while it is active.
+
+    The tables are verdicts, answers, reads, rejects, work and run; docs/sql.md describes their
+    columns. A query cannot open files or load extensions.
+    """
+    from steelyard.store.snapshot import RunSnapshot
+    from steelyard.store.verdicts import database
+
+    if not query.strip(" \n\t;"):
+        raise click.UsageError("the query is empty")
+    emit(
+        RunSnapshot.take(run),
+        lambda snapshot: database.show(snapshot, query, max_rows),
+        lambda snapshot: rows_of(database.query(snapshot, query)),
+    )
+
+
+@click.command()
+@run_argument
+@click.option("--out", type=PATH, help="File to write.  [default: RUN/verdicts.duckdb]")
+@json_option
+def compact(run: Path, out: Path | None) -> None:
+    """Write a run's verdicts as one checked DuckDB file.
+
+    `score` and `resume` do this when they end; the file replaces the run's earlier one.
+    """
+    from steelyard.store.run_record import read_record
+    from steelyard.store.rundir import RunDir
+    from steelyard.store.snapshot import RunSnapshot
+    from steelyard.store.verdicts import handoff
+
+    directory = RunDir(run)
+    read_record(directory)
+    with nullcontext() if out else directory.lock():  # the run's own file has one writer
+        counts = handoff.compact(RunSnapshot.take(run), out)
+    emit(
+        {"database": str(out or directory.database), **counts},
+        "{database}: {verdicts:,} verdicts of {pairs:,} pairs, from {reads:,} reads of"
+        " {prompts:,} prompts".format_map,
+    )
