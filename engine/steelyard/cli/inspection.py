@@ -64,8 +64,7 @@ def inspect_judge(name: str, revision: str | None, protocol: str) -> dict[str, A
             "fingerprint": forms.fingerprints[0],
             "protocol": spec.name,
             "labels": {
-                label: [asdict(variant) for variant in variants]
-                for label, variants in _labels(prepared)
+                label: [asdict(form) for form in variants] for label, variants in _labels(prepared)
             },
             "control_tokens": len(judge.encoder.control_ids),
             "tokenised_by": judge.encoder.engine,
@@ -77,15 +76,12 @@ def inspect_judge(name: str, revision: str | None, protocol: str) -> dict[str, A
 def format_judge(content: dict[str, Any]) -> str:
     """Return what `inspect_judge` found out, as text."""
     card = content["judge"]
+    tokenizer = "{card[tokenizer]}, {control_tokens} control tokens, run by {tokenised_by}"
     fields = [
         ("judge", card["name"]),
         ("model", f"{card['model']}, revision {card['revision']}"),
         ("weights", card["weights"]),
-        (
-            "tokenizer",
-            f"{card['tokenizer']}, {content['control_tokens']} control tokens, run by"
-            f" {content['tokenised_by']}",
-        ),
+        ("tokenizer", tokenizer.format(card=card, **content)),
         ("dtype", f"{card['dtype']}, quantization {card['quantization'] or 'none'}"),
         ("context", f"{content['context_length']:,} tokens"),
         ("fingerprint", f"{content['fingerprint']} (protocol {content['protocol']})"),
@@ -114,14 +110,9 @@ def list_protocols() -> list[dict[str, Any]]:
 
 
 def _summarize(protocol: Protocol) -> dict[str, Any]:
-    return {
-        "name": protocol.name,
-        "about": protocol.about,
-        "source": protocol.source,
-        "shows": protocol.shows,
-        "answer": protocol.answer,
-        "combine": RULES[protocol.combine].about,
-    }
+    names = ("name", "about", "source", "shows", "answer")
+    fields = {name: getattr(protocol, name) for name in names}
+    return {**fields, "combine": RULES[protocol.combine].about}
 
 
 def format_protocols(protocols: list[dict[str, Any]]) -> str:
@@ -140,10 +131,7 @@ def show_protocol(name: str, judge_name: str) -> dict[str, Any]:
             **_summarize(protocol),
             "file": protocol.place,
             "judge": prepared.judge.card.name,
-            "labels": {
-                label: [variant.text for variant in variants]
-                for label, variants in _labels(prepared)
-            },
+            "labels": {label: [x.text for x in forms] for label, forms in _labels(prepared)},
             "max_tokens": prepared.answer.max_tokens,
             "samples": protocol.samples,
             "tie_band": protocol.tie_band,
@@ -166,16 +154,14 @@ def format_protocol(content: dict[str, Any]) -> str:
     """Return what `show_protocol` describes, as text."""
     labels = ", ".join(content["labels"])
     answer = content["answer"] + (f" {labels}" if labels else "")
+    segments = f"as {content['judge']} sees them, {content['template_tokens']} tokens without data"
     fields = [
         ("protocol", f"{content['name']}: {content['about']}"),
         ("source", content["source"]),
         ("file", content["file"]),
         ("shows", f"a {content['shows']}; answer: {answer}"),
         ("verdict", content["combine"]),
-        (
-            "segments",
-            f"as {content['judge']} sees them, {content['template_tokens']} tokens without data",
-        ),
+        ("segments", segments),
     ]
     lines = [format_fields(fields)]
     for segment in content["segments"]:

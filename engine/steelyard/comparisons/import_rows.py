@@ -71,10 +71,7 @@ def read_verdicts(
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Split a batch into verdicts and refused rows; each row is in exactly one of them.
 
-    Args:
-        batch: from `stream.read`, with one of the roles preference and winner.
-        roles: role -> the user's name of its column, for messages.
-        reading: what its values mean.
+    The batch has one of the roles preference and winner; `roles` gives the user's names of columns.
 
     Returns:
         (rows of `verdict_schema`, REJECTS).

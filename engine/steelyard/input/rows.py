@@ -82,16 +82,11 @@ def check(
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Split a batch into good and bad rows; each row is in exactly one, in the shard's order.
 
-    Args:
-        batch: up to `limits.batch_rows` rows.
-        roles: role -> the user's name of its column, for messages.
-        schema: ShardSet.schema.
-        limits: how large a row may be, and what happens to a bad one.
-        required: roles that no row may leave empty.
-        images: reads the rows' images.
+    `roles` gives the user's name of each role's column, for messages; no row may leave a required
+    role empty.
 
     Returns:
-        (rows of `schema`, REJECTS).
+        (rows of `schema`, which is ShardSet.schema, and REJECTS).
 
     Raises:
         InputRefused: there is a bad row and `limits.on_bad_row` is "fail".

@@ -57,12 +57,8 @@ def read_gold(
     counts or weights: no null among them unless all are, none negative, not all zero, and their sum
     from LEAST to MOST.
 
-    Args:
-        columns: role -> values: gold (text, float64 or GOLD) or votes_a, votes_b, votes_tie
-            (float64).
-        roles: role -> the user's name of the column.
-        problems: rows whose gold cannot be read are added.
-        remedy: for them.
+    `columns` has gold (text, float64 or GOLD) or votes_a, votes_b and votes_tie (float64) by role,
+    `roles` the user's names for them. Gold that cannot be read is a problem.
     """
     if "votes_a" in columns:
         votes = {name.removeprefix("votes_"): columns[name] for name in VOTES if name in columns}
