@@ -17,16 +17,19 @@ PROMPT, TEXT, VERDICT = b"Which is better?", b"Both are.", b" [["
 
 
 class PlaybackEngine:
-    """Answers the n-th request with `texts[n]`, of whose prompt `cached[n]` tokens were cached."""
+    """Answers the n-th request with `texts[n]`, of whose prompt `cached[n]` tokens were cached.
+
+    Every prompt grows by `pictured` tokens, as by those of an image beyond its placeholder.
+    """
 
     vllm_config = SimpleNamespace(
         model_config=SimpleNamespace(max_model_len=200),
         scheduler_config=SimpleNamespace(max_num_seqs=4),
     )
 
-    def __init__(self, texts, cached, label_ids):
+    def __init__(self, texts, cached, label_ids, pictured):
         self._answers = zip(texts, cached, strict=True)
-        self._label_ids = label_ids
+        self._label_ids, self._pictured = label_ids, pictured
         self._waiting = []
 
     def add_request(self, name, prompt, sampling):
@@ -43,17 +46,17 @@ class PlaybackEngine:
         return SimpleNamespace(
             finished=True,
             request_id=name,
-            prompt_token_ids=ids,
+            prompt_token_ids=ids + [0] * self._pictured,
             num_cached_tokens=cached,
             outputs=[SimpleNamespace(token_ids=list(text), logprobs=logprobs)],
         )
 
 
-def read(texts, cached):
+def read(texts, cached, pictured=0):
     labels = LabelSet(("A", "B"), tuple(map(ENCODER.label_variants, "AB")))
     answer = Answer(labels, "reasons", max_tokens=20, verdict=tuple(VERDICT))
     queue = RequestQueue(
-        PlaybackEngine(texts, cached, labels.token_ids),
+        PlaybackEngine(texts, cached, labels.token_ids, pictured),
         lambda key: key,
         answer,
         TextReader(answer, ENCODER),
@@ -62,7 +65,9 @@ def read(texts, cached):
         separate_process=False,
     )
     rows = TokenRows.of([list(PROMPT)])
-    queue.fill(iter_prompts([PromptBatch(0, [bytes(16)], rows, np.zeros(1, dtype=bool))]))
+    images = [("digest",)] if pictured else ()
+    batch = PromptBatch(0, [bytes(16)], rows, np.zeros(1, dtype=bool), images)
+    queue.fill(iter_prompts([batch]))
     while queue.unfinished:
         queue.step()
     return read_batch(queue.finished, answer)
@@ -86,6 +91,12 @@ def test_a_forced_verdict_counts_what_its_request_computed_after_the_prompt(cach
     assert reads.cached_tokens.tolist() == [8]
     written, label = len(TEXT), 1
     assert reads.written.output_tokens.tolist() == [written + len(computed) + label]
+
+
+def test_tokens_of_an_image_belong_to_the_prompt():
+    reads = read([TEXT, b"A"], [8, len(PROMPT) + 5], pictured=7)
+    assert reads.prompt_tokens.tolist() == [len(PROMPT) + 7]
+    assert reads.written.output_tokens.tolist() == [2 * len(TEXT) + len(VERDICT) + 1]
 
 
 def test_a_verdict_in_the_text_counts_the_text():
