@@ -196,7 +196,7 @@ def test_style_refuses_shards_that_are_not_what_they_were(run, rewritten):
     finally:
         shard.write_bytes(content)
     assert done.exit_code == 3
-    assert "the run's shards are not what they were" in done.stderr
+    assert "the shards have changed since the run was planned" in done.stderr
     assert "leave --style out" in done.stderr
     assert call("winrate", run, "--baseline", "m0", "--style").exit_code == 0
 

@@ -108,7 +108,7 @@ def test_rows_without_a_preference_are_counted(tmp_path):
     assert len(read.table) == 1
     assert read.left_out == {"no preference": 2}
     path = write(tmp_path / "u.parquet", **models(2), winner=pa.array([None, None], pa.string()))
-    with pytest.raises(InputRefused, match="no comparison is left; left out: 2 rows"):
+    with pytest.raises(InputRefused, match="no comparisons are left: left out: 2 rows"):
         read_comparisons(path, None, NEED)
 
 
@@ -276,5 +276,5 @@ def test_rows_of_weight_0_are_left_out(tmp_path):
     read = read_comparisons(path, None, NEED, ("weight",))
     assert (len(read.table), read.left_out) == (1, {"weight 0": 2})
     write(path, **models(3), preference=[0.1] * 3, weight=[0, 0, 0])
-    with pytest.raises(InputRefused, match="no comparison is left; left out: 3 rows: weight 0"):
+    with pytest.raises(InputRefused, match="no comparisons are left: left out: 3 rows: weight 0"):
         read_comparisons(path, None, NEED, ("weight",))

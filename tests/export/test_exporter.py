@@ -435,7 +435,7 @@ def test_only_scratch_of_exports_is_removed(scored, tmp_path):
     out, mine = tmp_path / "out", tmp_path / ".out.steelyard-export"
     mine.mkdir()
     (mine / "thesis").write_text("x")
-    with pytest.raises(UsageError, match="something else has the name"):
+    with pytest.raises(UsageError, match="not an earlier result"):
         scored.export(out, "preference")
     assert (mine / "thesis").read_text() == "x"
     (mine / "lock").touch()

@@ -93,7 +93,7 @@ REFUSED = {
     ),
     "votes as text": (
         {"pair_id": ["x"], "votes_a": ["one"], "votes_b": [1]},
-        "column votes_a (string) for the votes_a has to be a number",
+        "column votes_a (string) for votes_a has to be a number",
     ),
     "labels as lists": (
         {"pair_id": ["x"], "label": [["A"]]},
@@ -105,7 +105,7 @@ REFUSED = {
     ),
     "a pair_id of bytes": (
         {"pair_id": [b"\xff\xfe"], "label": ["A"]},
-        "column pair_id (binary) for the pair_id holds bytes that are not declared to be text",
+        "column pair_id (binary) for pair_id holds bytes that are not declared to be text",
     ),
     "a pair_id that is not UTF-8": (
         {"pair_id": pa.array([b"\xff\xfe"]).view(pa.string()), "label": ["A"]},
@@ -117,7 +117,7 @@ REFUSED = {
     ),
     "a pair_id that is a fraction": (
         {"pair_id": [1.0], "label": ["A"]},
-        "column pair_id (double) for the pair_id has to be text or an integer",
+        "column pair_id (double) for pair_id has to be text or an integer",
     ),
     "extreme weights": (
         {"pair_id": ["x", "y", "z"], "votes_a": [1e300, 1, 1e-300], "votes_b": [0.0, 1, 0]},
@@ -135,7 +135,7 @@ REFUSED = {
     ),
     "whole numbers": (
         {"pair_id": ["x"], "label": [1]},
-        "column label (int64) for the gold is ambiguous",
+        "column label (int64) for gold is ambiguous",
     ),
     "no gold at all": (
         {"pair_id": ["x"], "label": pa.array([None], pa.string())},

@@ -18,7 +18,7 @@ def test_differences_are_shown_against_the_first_shard(tmp_path: Path) -> None:
     with pytest.raises(InputRefused) as error:
         open_shards([tmp_path])
     assert str(error.value).splitlines()[:6] == [
-        "error[input]: b.parquet: its columns differ from those of a.parquet (-)",
+        "error[input]: b.parquet: its columns (+) differ from those of a.parquet (-)",
         "    - score: int64",
         "    + score: string",
         "    - old: string",
@@ -102,7 +102,7 @@ def test_a_folder_must_not_overwrite_a_column(tmp_path: Path) -> None:
 def test_shards_outside_of_the_folders_scheme_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "1.parquet")
     write(tmp_path / "source=web/1.parquet")
-    with pytest.raises(InputRefused, match=r"source=web/1.parquet: its columns differ"):
+    with pytest.raises(InputRefused, match=r"source=web/1.parquet: its columns \(\+\) differ"):
         open_shards([tmp_path])
 
 

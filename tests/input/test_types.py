@@ -68,8 +68,8 @@ def test_pair_ids(tmp_path: Path, ids: pa.Array, expected: list[str | None]) -> 
 @pytest.mark.parametrize(
     ("column", "values", "cause"),
     [
-        ("response_a", [1, 2, 3], "response_a (int64) for the response_a has to be text"),
-        ("response_a", [b"x"] * 3, "(binary) for the response_a holds bytes that are not declared"),
+        ("response_a", [1, 2, 3], "response_a (int64) for response_a has to be text"),
+        ("response_a", [b"x"] * 3, "(binary) for response_a holds bytes that are not declared"),
         ("response_a", [["x"]] * 3, "has to be text"),
         ("response_a", pa.nulls(3), "has no value in any row"),
         ("reference", [["x"]] * 3, "column reference (list"),

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 
@@ -212,6 +213,16 @@ def test_what_a_query_changes_is_gone_with_it(run):
     assert len(query(run, "FROM verdicts")) == 80
 
 
+def test_a_run_that_lost_its_plan_is_no_empty_run(run, tmp_path):
+    lost = RunDir(tmp_path / "run")
+    shutil.copytree(run.root, lost.root)
+    shutil.rmtree(lost.plan)
+    assert len(query(lost, "FROM verdicts")) == 80  # the hand-off file holds them
+    lost.database.unlink()
+    with pytest.raises(IntegrityFault, match="the plan of the run is missing"):
+        query(lost, "FROM verdicts")
+
+
 def test_an_outdated_hand_off_file_is_not_asked(run, tmp_path):
     aside = tmp_path / "aside"
     text = (run.root / "journal.jsonl").read_bytes()
@@ -238,7 +249,7 @@ def test_compact_elsewhere_equals_the_one_at_home(run, tmp_path):
 
 def test_compact_replaces_nothing_but_its_own(run, tmp_path):
     (tmp_path / "mine.parquet").write_bytes(b"PAR1 my data")
-    with pytest.raises(UsageError, match="something else has the name"):
+    with pytest.raises(UsageError, match="not an earlier result"):
         handoff.compact(take(run), tmp_path / "mine.parquet")
     assert (tmp_path / "mine.parquet").read_bytes() == b"PAR1 my data"
     with pytest.raises(UsageError, match="inside a run directory"):

@@ -90,7 +90,7 @@ def test_damage_says_where_it_is(changed, edit, words):
 @pytest.mark.parametrize("text", [b"", b"{", b"[1]", b'"run"', b"\xff\xfe", b"null"])
 def test_what_is_not_a_record_at_all_is_damage(tmp_path, text):
     (tmp_path / "run.json").write_bytes(text)
-    with pytest.raises(IntegrityFault, match=r"run.json cannot be read"):
+    with pytest.raises(IntegrityFault, match=r"the file cannot be read"):
         read_record(RunDir(tmp_path))
 
 

@@ -58,9 +58,12 @@ class Calibrator:
                 raise _refused(cause, place)
             calibrator = msgspec.convert(content, cls)
             calibrator.curve.sql("0")  # a constant that it needs and lacks is a KeyError
-        except (ValueError, KeyError, TypeError) as error:
-            problem = f"{type(error).__name__}: {escape(error)}"
-            raise _refused(f"this is not a calibrator ({problem})", place) from None
+        except msgspec.DecodeError as error:
+            raise _refused(f"this is not JSON: {escape(error)}", place) from None
+        except KeyError as error:
+            raise _refused(f"this is not a calibrator: it has no {escape(error)}", place) from None
+        except (ValueError, TypeError) as error:
+            raise _refused(f"this is not a calibrator: {escape(error)}", place) from None
         return calibrator
 
 

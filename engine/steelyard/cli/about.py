@@ -26,7 +26,7 @@ from steelyard.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED
 @quiet_option
 @json_option
 def demo(run: Path, quiet: bool) -> int:
-    """Judge the built-in sample pairs and show the results.
+    """Judge the built-in demonstration pairs and show the results.
 
     The judge is a small model that was installed with Steelyard; no download is needed.
     """

@@ -1,4 +1,4 @@
-"""`demo`: the sample pairs that come with the package, and the small judge installed with it."""
+"""`demo`: the demonstration pairs of the package, and the small judge installed with it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SHOWN = 20  # rows of each table
 
 
 def score_demo(run: Path, reporter: Reporter, stop: threading.Event) -> int:
-    """Score the sample pairs; return `score`'s exit code, 0 if only the two bad rows were refused.
+    """Score the demonstration pairs; return 0 if only the two bad rows were refused.
 
     A second demo in the same run directory reuses the reads in it.
     """

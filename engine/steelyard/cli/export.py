@@ -74,7 +74,7 @@ from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
 )
 @click.option("--decontaminate-column", metavar="COLUMN", help="Instruction column of these files.")
 @click.option(
-    "--ngram", type=int, help=f"Words in a row that count as contamination.  [default: {NGRAM}]"
+    "--ngram", type=int, help=f"Consecutive words that count as contamination.  [default: {NGRAM}]"
 )
 @click.option(
     "--test", default=0.0, help="Share of the instructions to put into a split `test`, such as 0.1."

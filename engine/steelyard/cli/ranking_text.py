@@ -19,8 +19,8 @@ BIASES = {
     "verbosity": {
         "longer": "judge's preference for the longer response",
         "gold_longer": "gold's preference for the longer response",
-        "excess": "judge's minus gold's",
-        "longer_at_equal_strength": "for the longer one, between competitors of equal strength",
+        "excess": "judge's preference minus gold's",
+        "longer_at_equal_strength": "preference for the longer response at equal strength",
     },
     "label_mass": {
         "shortfall": "probability outside the labels",
@@ -95,7 +95,7 @@ def _format_differences(differences: list[dict[str, Any]]) -> str:
     return (
         f"{significant} of {len(differences)} differences are significant (jointly at {LEVEL:.0%})"
         + (f", {untested} cannot be tested" if untested else "")
-        + "; ranks: the range that these leave possible"
+        + "; ranks: the range that the significant differences allow"
     )
 
 

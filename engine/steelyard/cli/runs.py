@@ -93,7 +93,7 @@ run_options = grouped(
         help="What to do with rows that cannot be judged.  [default: reject]",
     ),
     click.option(
-        "--max-row-bytes", type=int, help="Most bytes of a row's texts.  [default: 1048576]"
+        "--max-row-bytes", type=int, help="Maximum bytes of a row's texts.  [default: 1048576]"
     ),
     engine_options,
     click.option(
@@ -221,7 +221,7 @@ def import_(
 )
 @json_option
 def status(run: Path, watch: bool) -> None:
-    """Show how far a run is and what it took.
+    """Show a run's progress and cost.
 
     This works while the run is active, too.
     """

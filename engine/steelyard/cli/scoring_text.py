@@ -49,7 +49,8 @@ def format_status(status: dict[str, Any]) -> str:
 
 
 def _rejects(rejects: dict[str, int], overlong: int) -> str:
-    text = f"{sum(rejects.values()):,} rows" + _reasons(rejects)
+    count = sum(rejects.values())
+    text = f"{count:,} {'row' if count == 1 else 'rows'}" + _reasons(rejects)
     return text + (f", and the pairs of {overlong:,} overlong prompts" if overlong else "")
 
 

@@ -105,8 +105,8 @@ def read_comparisons(
             table = _read(reader, str(path), left_out, each or (lambda batch: batch))
     if not len(table):
         raise NothingLeft(
-            "no comparison is left"
-            + (f"; left out: {describe(left_out)}" if left_out else ", there are no rows"),
+            "no comparisons are left: "
+            + (f"left out: {describe(left_out)}" if left_out else "the source has no rows"),
             place=str(path),
             remedy="name a run with verdicts, or a file with comparisons",
         )

@@ -23,7 +23,7 @@ REASONS = {
     "inconsistent": "the two orders do not name the same winner",
     "label_mass": "label mass below --min-label-mass",
     "untrusted": "not trusted by the calibrator",
-    "no_gold": "it has no gold, which is the target",
+    "no_gold": "it has no gold to use as the target",
     "same_response": "both responses have the same text",
     "contaminated": "the instruction is in an evaluation",
     "duplicate": "an earlier verdict has the same instruction and responses",

@@ -97,7 +97,7 @@ def agree(
         # A difference from the first shard explains more than what follows from it.
         lines = _difference(resolved[0], kinds) if resolved else []
         if lines:
-            cause = f"its columns differ from those of {shards[0].place} (-)"
+            cause = f"its columns (+) differ from those of {shards[0].place} (-)"
             remedy = "give all shards the same columns and types, or score them in separate runs"
             problems.append(shard.refused("\n    ".join([cause, *lines]), remedy))
         else:
@@ -158,7 +158,9 @@ def unusable_column(
     else:
         target = "DOUBLE" if role in NUMBERS else "VARCHAR"
         remedy = f"cast it when the file is written, for example {shown}::{target} in DuckDB"
-    cause = f"column {shown} ({printable(str(column.type))}) for the {role} {why}"
+    if column.type == pa.null():
+        remedy = f"fill it, or map another column with --map {role}=COLUMN"
+    cause = f"column {shown} ({printable(str(column.type))}) for {role} {why}"
     return InputRefused(cause, place=place, remedy=remedy + other)
 
 

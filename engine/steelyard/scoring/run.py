@@ -193,7 +193,7 @@ def _carry_out(ctx: OpenRun, shards: ShardSet | None) -> int:
         with closing(_open_texts(ctx, manifest, shards, key_spec)) as texts:
             read_prompts(ctx, manifest, texts)
     else:
-        ctx.reporter.log(f"all {manifest.prompts:,} reads are there: no engine is needed")
+        ctx.reporter.log(f"all {manifest.prompts:,} reads already exist; no engine is needed")
     if _reads(ctx) < manifest.prompts:
         return _stopped(ctx)
     handoff.ensure_current(ctx.run)

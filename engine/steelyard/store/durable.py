@@ -77,10 +77,10 @@ def check_out(out: Path, begins: bytes, read: Iterable[Path | None] = (), skip: 
     elif out.resolve() in {path.resolve() for path in read if path is not None}:
         problem = "the result would replace one of the inputs"
     elif out.exists() and (not out.is_file() or not _begins(out, begins, skip)):
-        problem = "something else has the name of the result"
+        problem = "this is not an earlier result, and would be overwritten"
     else:
         return
-    remedy = "name another file with --out"
+    remedy = "move it away, or name another file with --out"
     raise UsageError(problem, place=str(out), effect="nothing was written", remedy=remedy)
 
 

@@ -48,7 +48,7 @@ def reopen_input(
             return shards, limits
         cause, place = _what_changed(record, shards), ", ".join(paths)
     raise InputRefused(
-        f"the run's shards are not what they were when it was made: {cause}",
+        f"the shards have changed since the run was planned: {cause}",
         place=place,
         effect=effect,
         remedy=f"put the shards back as they were, or {otherwise}",

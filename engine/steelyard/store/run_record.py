@@ -212,8 +212,8 @@ def _unknown_keys(content: object, known: object, path: str) -> Iterator[str]:
 
 def _damaged(run: RunDir, why: str) -> IntegrityFault:
     return IntegrityFault(
-        f"run.json cannot be read: {escape(why, 200)}",
+        f"the file cannot be read: {escape(why, 200)}",
         place=str(run.record_file),
-        effect="the run cannot go on",
+        effect="the run can be neither read nor resumed",
         remedy="score into a new run directory; `--reuse` needs an intact run.json too",
     )

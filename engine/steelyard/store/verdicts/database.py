@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from steelyard.core.schemas import PAIRS, READS, REJECTS
 from steelyard.core.work import Work
-from steelyard.errors import UsageError
+from steelyard.errors import IntegrityFault, UsageError
 from steelyard.store.plan.files import Manifest, plan_files
 from steelyard.store.reads import journal
 from steelyard.store.run_record import ScoredRecord, read_content
@@ -153,6 +153,13 @@ def _open_views(snapshot: RunSnapshot) -> Connection:
     if isinstance(record, ScoredRecord):
         run, parts = snapshot.run, snapshot.journal.parts
         journal.require_sound(run.root, snapshot.journal)
+        if parts and snapshot.manifest is None:
+            raise IntegrityFault(
+                "the plan of the run is missing",
+                place=str(run.plan),
+                effect="its reads belong to no pairs",
+                remedy=f"steelyard resume {run.root} makes it again, from the same input",
+            )
         for name, files, schema in _sources(run, snapshot.manifest, parts):
             register_parquet(connection, name, files, schema)
         spec = verdict_spec(snapshot, record)
