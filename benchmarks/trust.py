@@ -21,7 +21,7 @@ from harness.workloads import DATA
 from steelyard.calibrators.cross_validation import choose
 from steelyard.calibrators.features import Features, Gold
 from steelyard.calibrators.methods import METHODS
-from steelyard.evaluation.metrics.bootstrap import difference, evaluate, resample
+from steelyard.evaluation.metrics.bootstrap import difference, resample, summarise
 from steelyard.evaluation.metrics.pairs import ScoredPairs
 from steelyard.statistics.logistic import sigmoid
 from support.trust_data import GOLD_SHAPES, JUDGES, biased_judge, broken_and_found, judged_pairs
@@ -89,11 +89,13 @@ def recovery(seeds: int) -> Iterator[dict[str, Any]]:
 
 def coverage(seeds: int) -> Iterator[dict[str, Any]]:
     many = judged_pairs(np.random.default_rng(10**6), instructions=120_000)
-    found = evaluate(many, band=0, replicates=0, seed=0).estimates
+    found = summarise(resample(many, band=0, replicates=0, seed=0)).estimates
     hits = dict.fromkeys(found, 0)
     for seed in range(seeds):
         pairs = judged_pairs(np.random.default_rng(seed))
-        for name, one in evaluate(pairs, band=0, replicates=400, seed=seed).estimates.items():
+        for name, one in summarise(
+            resample(pairs, band=0, replicates=400, seed=seed)
+        ).estimates.items():
             hits[name] += one.low <= found[name].value <= one.high
     for name, count in hits.items():
         yield line("coverage", name, n=seeds, value=found[name].value, share=count / seeds)

@@ -20,7 +20,7 @@ from steelyard.calibrators.piecewise import (
     isotonic_knots,
 )
 from steelyard.calibrators.ties import fit_tie, tie_probability
-from steelyard.evaluation.metrics.bootstrap import evaluate
+from steelyard.evaluation.metrics.bootstrap import resample, summarise
 from steelyard.evaluation.metrics.pairs import ScoredPairs
 from steelyard.statistics.logistic import log_loss, logit, sigmoid
 from support.trust_data import biased_judge, swapped_reads
@@ -91,8 +91,8 @@ def test_temperature_changes_neither_agreement_nor_macro_f1(preferences, tempera
         return
     groups = np.zeros(int(safe.sum()), dtype=np.int64)
     pair = [
-        evaluate(
-            ScoredPairs(p[safe], votes[safe], groups), band=width, replicates=0, seed=0
+        summarise(
+            resample(ScoredPairs(p[safe], votes[safe], groups), band=width, replicates=0, seed=0)
         ).estimates
         for p, width in ((raw, band), (cooled, edge))
     ]

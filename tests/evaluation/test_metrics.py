@@ -11,9 +11,9 @@ from steelyard.evaluation.metrics.annotators import compare_annotators, pairwise
 from steelyard.evaluation.metrics.bootstrap import (
     MOST_GROUPS,
     difference,
-    evaluate,
     merged_groups,
     resample,
+    summarise,
 )
 from steelyard.evaluation.metrics.pairs import (
     ScoredPairs,
@@ -29,7 +29,7 @@ NEAR_A_BOUND = {"ece", "ece_confidence", "ece_debiased"}
 
 
 def values(judged, *, band=0.0):
-    estimates = evaluate(judged, band=band, replicates=0, seed=0).estimates
+    estimates = summarise(resample(judged, band=band, replicates=0, seed=0)).estimates
     return {name: estimate.value for name, estimate in estimates.items()}
 
 
@@ -202,8 +202,8 @@ def test_swapping_the_responses_changes_no_metric(seed):
 def test_the_order_of_rows_changes_no_metric_and_no_interval(seed):
     draw = np.random.default_rng(seed)
     one = judged_pairs(draw, instructions=30)
-    found = evaluate(one, band=0, replicates=20, seed=3)
-    other = evaluate(one.take(draw.permutation(len(one))), band=0, replicates=20, seed=3)
+    found = summarise(resample(one, band=0, replicates=20, seed=3))
+    other = summarise(resample(one.take(draw.permutation(len(one))), band=0, replicates=20, seed=3))
     for name, estimate in found.estimates.items():
         for side in ("value", "low", "high"):
             assert getattr(other.estimates[name], side) == pytest.approx(
@@ -245,7 +245,7 @@ def test_hard_decisions_have_no_probabilities_to_measure():
 
 def test_one_instruction_has_no_interval():
     one = ScoredPairs(PAIRS.preference, PAIRS.votes, np.zeros(len(PAIRS), dtype=np.int64))
-    estimate = evaluate(one, band=0, replicates=100, seed=0).estimates["agreement"]
+    estimate = summarise(resample(one, band=0, replicates=100, seed=0)).estimates["agreement"]
     assert (estimate.low, estimate.high) == (None, None)
 
 
@@ -260,9 +260,15 @@ def test_merged_instructions_have_the_same_intervals(monkeypatch):
     from steelyard.evaluation.metrics import bootstrap
 
     many = judged_pairs(np.random.default_rng(1), instructions=6000, each=2)
-    wide = [evaluate(many, band=0, replicates=2000, seed=0).estimates[n] for n in ("mse", "auc")]
+    wide = [
+        summarise(resample(many, band=0, replicates=2000, seed=0)).estimates[n]
+        for n in ("mse", "auc")
+    ]
     monkeypatch.setattr(bootstrap, "MOST_GROUPS", 1000)
-    narrow = [evaluate(many, band=0, replicates=2000, seed=0).estimates[n] for n in ("mse", "auc")]
+    narrow = [
+        summarise(resample(many, band=0, replicates=2000, seed=0)).estimates[n]
+        for n in ("mse", "auc")
+    ]
     for one, other in zip(wide, narrow, strict=True):
         assert other.value == pytest.approx(one.value, abs=1e-12)
         assert other.high - other.low == pytest.approx(one.high - one.low, rel=0.15)
@@ -275,7 +281,7 @@ def test_differences_are_paired():
     near = replace(PAIRS, preference=np.clip(PAIRS.preference + 0.01, 0, 1))
     given = {"band": 0.0, "replicates": 500, "seed": 0}
     change = difference(resample(near, **given), resample(PAIRS, **given), ["mse"])["mse"]
-    alone = evaluate(PAIRS, **given).estimates["mse"]
+    alone = summarise(resample(PAIRS, **given)).estimates["mse"]
     assert change.high - change.low < (alone.high - alone.low) / 3
     assert change.low <= change.value <= change.high
 
@@ -286,7 +292,9 @@ def test_intervals_cover_the_truth_in_500_simulations():
     hits = dict.fromkeys(truth, 0)
     for seed in range(500):
         pairs = judged_pairs(np.random.default_rng(seed))
-        for name, estimate in evaluate(pairs, band=0, replicates=400, seed=seed).estimates.items():
+        for name, estimate in summarise(
+            resample(pairs, band=0, replicates=400, seed=seed)
+        ).estimates.items():
             hits[name] += estimate.low <= truth[name] <= estimate.high
     coverage = {name: count / 500 for name, count in hits.items()}
     outside = {

@@ -43,8 +43,9 @@ def thresholds_of(preference: Float64) -> Float64:
     takes the same part of every draw of gold, whatever instructions are drawn.
     """
     ranked = -np.sort(-confidence_of(preference))
-    ends = _ends(ranked, _steps(len(ranked))).tolist()
-    return np.array([_between(ranked, take) for take in ends], dtype=np.float64)
+    # Halfway to the next pair, so that rounding moves none across; nothing is below the last.
+    between = np.append((ranked[:-1] + ranked[1:]) / 2, 0.5)
+    return np.asarray(between[_ends(ranked) - 1])
 
 
 def fit_trust_threshold(
@@ -169,7 +170,7 @@ def coverage_risk(preference: Float64, agrees: Bool) -> list[dict[str, float]]:
     certainty = confidence_of(preference)
     order = np.argsort(-certainty, kind="stable")
     wrong = np.cumsum(~agrees[order])
-    takes = np.unique(_ends(certainty[order], _steps(len(order))))
+    takes = np.unique(_ends(certainty[order]))
     return [
         {
             "coverage": take / len(order),
@@ -180,19 +181,11 @@ def coverage_risk(preference: Float64, agrees: Bool) -> list[dict[str, float]]:
     ]
 
 
-def _steps(count: int) -> Int64:
-    """Return how many pairs each step trusts; few pairs give the same number twice."""
-    return np.ceil(np.arange(1, STEPS + 1) / STEPS * count).astype(np.int64)
+def _ends(ranked: Float64) -> Int64:
+    """Return how many pairs each step trusts: of equally certain pairs all, or none.
 
-
-def _ends(ranked: Float64, takes: Int64) -> Int64:
-    """Move each count to the end of equally certain pairs: all of them are trusted, or none."""
+    Few pairs give the same number twice.
+    """
+    takes = np.ceil(np.arange(1, STEPS + 1) / STEPS * len(ranked)).astype(np.int64)
     takes = takes[takes > 0]
     return np.searchsorted(-ranked, -ranked[takes - 1], side="right").astype(np.int64)
-
-
-def _between(ranked: Float64, take: int) -> float:
-    """Return a threshold halfway to the next pair, so that rounding moves none across it."""
-    if take == len(ranked):
-        return 0.5  # nothing is less certain
-    return float((ranked[take - 1] + ranked[take]) / 2)

@@ -71,11 +71,7 @@ def calibrated_sql(
 
     The only definition, for live views and hand-off files; equal to NumPy to 1e-12. Later
     expressions name the columns of earlier ones. NULL where a value that is read is NULL.
-
-    Args:
-        calibrator: what to apply.
-        value: the SQL of what is calibrated.
-        is_logit: whether that is a logit and not a preference.
+    `value` is the SQL of what is calibrated: a preference, or a logit.
     """
     preference, tie, trusted = COLUMNS
     # DuckDB's least() and greatest() pass over NULL, so it has to be kept out.

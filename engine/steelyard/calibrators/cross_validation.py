@@ -36,13 +36,8 @@ def choose(features: Features, gold: Gold, seed: int) -> list[Candidate]:
     Chosen is the simplest method that is within one standard error of the best (Breiman et al.
     1984), where the standard error is that of the difference between losses on the same pairs.
     Methods that learn nothing from gold are there for comparison: with little gold they would be
-    within a standard error too often, and one parameter is simple enough. Folds are of
-    instructions, so that an instruction never helps to predict itself.
-
-    Args:
-        features: n pairs.
-        gold: of the same pairs.
-        seed: of the folds.
+    within a standard error too often, and one parameter is simple enough. Folds, which `seed`
+    draws, are of instructions, so that an instruction never helps to predict itself.
     """
     folds = grouped_folds(gold.groups, FOLDS, seed)
     losses = {name: _held_out(name, features, gold, folds) for name in available(features)}
@@ -50,9 +45,7 @@ def choose(features: Features, gold: Gold, seed: int) -> list[Candidate]:
     means = {name: float(weights @ loss / weights.sum()) for name, loss in losses.items()}
     learning = [name for name in losses if METHODS[name].learns]
     best = min(learning, key=means.__getitem__)
-    behind = {
-        name: mean(loss - losses[best], gold.groups, weights) for name, loss in losses.items()
-    }
+    behind = {name: mean(x - losses[best], gold.groups, weights) for name, x in losses.items()}
     errors = {name: gap.standard_error or 0.0 for name, gap in behind.items()}
     chosen = next(name for name in learning if behind[name].value <= errors[name])
     return [

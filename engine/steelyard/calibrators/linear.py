@@ -43,7 +43,7 @@ def _length(features: Features, constants: Mapping[str, float]) -> Float64:
 
 
 def _softplus_sql(score: str) -> str:
-    # ln(1 + exp(x)) without overflow.
+    """Return the SQL of ln(1 + exp(x)), without overflow."""
     return f"(greatest({score}, 0) + ln(1 + exp(-abs({score}))))"
 
 

@@ -28,7 +28,6 @@ Curve: TypeAlias = Linear | PiecewiseLinear | Histogram
 # without it, gold that the judge always gets right would ask for an infinite slope.
 RIDGE = 1e-3
 FLATTEST, STEEPEST = 1e-3, 1e3  # slopes of a temperature: it never reverses a preference
-HISTOGRAM_BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +46,7 @@ def _regressed(features: Features, gold: Gold, names: tuple[str, ...]) -> Linear
     ridge = np.full(len(names), RIDGE)
     fitted = fit(terms, gold.preference, gold.weights, gold.groups, ridge, prior=identity)
     coefficients = dict(zip(names, fitted.coefficients.tolist(), strict=True))
-    bounds = zip(names, fitted.intervals().tolist(), strict=True)
-    intervals |= {name: (low, high) for name, (low, high) in bounds}
+    intervals |= zip(names, map(tuple, fitted.intervals().tolist()), strict=True)
     return Linear(coefficients, intervals, constants)
 
 
@@ -58,8 +56,7 @@ def _constants(
     constants: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
     if "order" in names and features.score_ab is not None and features.score_ba is not None:
-        half = (features.score_ab - features.score_ba) / 2
-        shift = mean(half, gold.groups)
+        shift = mean((features.score_ab - features.score_ba) / 2, gold.groups)
         constants["first_position"] = shift.value
         low, high = shift.interval()
         if low is not None and high is not None:
@@ -67,10 +64,6 @@ def _constants(
     if "length" in names and features.longer is not None:
         constants["length_scale"] = float(features.longer.std()) or 1.0
     return constants, intervals
-
-
-def _none(features: Features, gold: Gold) -> Linear:  # noqa: ARG001 - the form of all
-    return Linear({"logit": 1.0})
 
 
 def _batch(features: Features, gold: Gold) -> Linear:  # noqa: ARG001 - needs no gold
@@ -84,8 +77,7 @@ def _batch(features: Features, gold: Gold) -> Linear:  # noqa: ARG001 - needs no
 def contextual(preference: float) -> Linear:
     """Divide by what the judge says about a pair without content (Zhao et al., ICML 2021).
 
-    Args:
-        preference: P(a is better) of such a pair, orders combined as for the others.
+    `preference` is P(a is better) of such a pair, orders combined as for the others.
     """
     return Linear({"logit": 1.0, "intercept": -float(logit(np.array(preference)))})
 
@@ -107,29 +99,21 @@ def _beta(features: Features, gold: Gold) -> Linear:
     return curve
 
 
-def _isotonic(features: Features, gold: Gold) -> PiecewiseLinear:
-    return isotonic_knots(features.score, gold.preference, gold.weights)
-
-
-def _histogram(features: Features, gold: Gold) -> Histogram:
-    return histogram_bins(features.score, gold.preference, gold.weights, HISTOGRAM_BINS)
-
-
 def _linear(*names: str) -> Method:
     needs = {need for name in names for need in TERMS[name].needs}
     return Method(lambda features, gold: _regressed(features, gold, names), tuple(sorted(needs)))
 
 
 METHODS: dict[str, Method] = {
-    "none": Method(_none, learns=False),
+    "none": Method(lambda _features, _gold: Linear({"logit": 1.0}), learns=False),
     "batch": Method(_batch, learns=False),
     "temperature": Method(_temperature),
     "platt": _linear("logit", "intercept"),
     "length": _linear("logit", "intercept", "length"),
     "position": _linear("logit", "intercept", "order"),
     "beta": Method(_beta),
-    "histogram": Method(_histogram),
-    "isotonic": Method(_isotonic),
+    "histogram": Method(lambda x, y: histogram_bins(x.score, y.preference, y.weights)),
+    "isotonic": Method(lambda x, y: isotonic_knots(x.score, y.preference, y.weights)),
 }
 # What a user may name: also the choice among those, and the method for a content-free pair.
 CHOICES = ("auto", *METHODS, "contextual")

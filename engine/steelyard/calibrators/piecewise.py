@@ -94,12 +94,12 @@ def isotonic_knots(score: Float64, targets: Float64, weights: Float64) -> Piecew
     fitted = isotonic(mean, mass)
     edge = 0.5 / (mass.sum() + 1)
     fitted = np.clip(fitted, edge, 1 - edge)
-    inner = np.zeros(len(x), dtype=np.bool_)
-    inner[1:-1] = (fitted[1:-1] == fitted[:-2]) & (fitted[1:-1] == fitted[2:])
-    return PiecewiseLinear(tuple(x[~inner].tolist()), tuple(fitted[~inner].tolist()))
+    change = np.diff(fitted) != 0
+    knots = np.append(True, change) | np.append(change, True)
+    return PiecewiseLinear(tuple(x[knots].tolist()), tuple(fitted[knots].tolist()))
 
 
-def histogram_bins(score: Float64, targets: Float64, weights: Float64, bins: int) -> Histogram:
+def histogram_bins(score: Float64, targets: Float64, weights: Float64, bins: int = 10) -> Histogram:
     """Fit means of targets in bins of equally many pairs (Zadrozny and Elkan, ICML 2001).
 
     Each bin has an extra vote, half of it for either response: Laplace's rule of succession.
@@ -120,8 +120,7 @@ def _merged(score: Float64, targets: Float64, weights: Float64) -> tuple[Float64
     """Return rising scores with (nearly) equal ones merged: first score, mean, mass."""
     order = np.argsort(score, kind="stable")
     x, w = score[order], weights[order]
-    new = np.ones(len(x), dtype=np.bool_)
-    new[1:] = np.diff(x) > CLOSEST
+    new = np.append(True, np.diff(x) > CLOSEST)
     code = np.cumsum(new) - 1
     mass = np.bincount(code, weights=w).astype(np.float64)
     return x[new], np.bincount(code, weights=w * targets[order]) / mass, mass

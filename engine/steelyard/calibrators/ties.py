@@ -35,12 +35,8 @@ def tie_sql(preference: str, tie: float) -> str:
 def fit_tie(preference: Float64, votes: Float64) -> float | None:
     """Find the parameter of greatest likelihood, by golden-section search on its logarithm.
 
-    Args:
-        preference: n, calibrated.
-        votes: n x 3: a, b, tie.
-
-    Returns:
-        None if no vote is a tie: then nothing is known about ties.
+    From calibrated preferences [n] and their votes [n, 3]; None if no vote is a tie: then nothing
+    is known about ties.
     """
     if not votes[:, 2].any():
         return None

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -113,9 +113,7 @@ class RunConfig:
             UsageError: a key is unknown, or a value has the wrong type.
         """
         known = {entry.name: entry.default for entry in fields(cls)}
-        for key in values:
-            if key not in known:
-                raise unknown_key(key, known, place)
+        check_keys(values, known, place)
         lists = {key for key, default in known.items() if isinstance(default, tuple)}
         try:
             config = msgspec.convert(
@@ -177,10 +175,16 @@ def scalar(text: str) -> Scalar:
     return value if isinstance(value, bool | int | float | str) else text
 
 
-def unknown_key(key: str, known: Collection[str], place: str) -> UsageError:
-    """Return the error for an unknown key, with the names that may have been meant."""
-    remedy = did_you_mean(key, known, f"known: {', '.join(known)}")
-    return UsageError(f"unknown key {escape(key)!r}", place=place, remedy=remedy)
+def check_keys(keys: Iterable[str], known: Collection[str], place: str) -> None:
+    """Refuse the first unknown key, with the names that may have been meant.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for key in keys:
+        if key not in known:
+            remedy = did_you_mean(key, known, f"known: {', '.join(known)}")
+            raise UsageError(f"unknown key {escape(key)!r}", place=place, remedy=remedy)
 
 
 def fingerprint(content: Any) -> str:  # noqa: ANN401 - any JSON value

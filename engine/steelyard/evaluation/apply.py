@@ -51,7 +51,13 @@ def apply_calibrator(source: Source, path: Path, out: Path | None, *, force: boo
         RunLocked: the run is being written.
     """
     calibrator = load_calibrator(path)
-    if differences := _check_binding(source, calibrator, path, force=force):
+    if differences := describe_differences(calibrator.bound, binding(source)):
+        if not force:
+            raise CalibratorRefused(
+                f"the calibrator was fitted to other reads ({differences})",
+                place=str(path),
+                remedy="fit a calibrator to gold for these reads, or apply this one with --force",
+            )
         calibrator = replace(calibrator, notes={**calibrator.notes, "forced": differences})
     pairs = read_pairs(source)
     notes = [*pairs.notes, *_missing(calibrator, pairs.table, str(source.path))]
@@ -60,7 +66,7 @@ def apply_calibrator(source: Source, path: Path, out: Path | None, *, force: boo
         drift = measure_drift(calibrator.reference, pairs.table["preference"].to_numpy())
         notes += [_drift_note(drift)] if drift.drifted else []
     del pairs  # the memory is DuckDB's from here on
-    if not source.is_run:
+    if source.run is None:
         if out is None:
             raise UsageError(
                 "a calibrated table needs a file to be written to", remedy="name it with --out"
@@ -74,18 +80,6 @@ def apply_calibrator(source: Source, path: Path, out: Path | None, *, force: boo
         if run.database.exists():
             handoff.recalibrate(run)
     return ApplyResult(source.path, count, drift, tuple(notes))
-
-
-def _check_binding(source: Source, calibrator: Calibrator, path: Path, *, force: bool) -> str:
-    """Return how these reads differ from those that it was fitted to; empty if they do not."""
-    differences = describe_differences(calibrator.bound, binding(source))
-    if differences and not force:
-        raise CalibratorRefused(
-            f"the calibrator was fitted to other reads ({differences})",
-            place=str(path),
-            remedy="fit a calibrator to gold for these reads, or apply this one with --force",
-        )
-    return differences
 
 
 def _missing(calibrator: Calibrator, table: pa.Table, place: str) -> list[str]:

@@ -31,7 +31,6 @@ from steelyard.evaluation.metrics.bootstrap import (
 from steelyard.evaluation.metrics.pairs import TIE, ScoredPairs, predicted_classes
 
 OPTIONAL = ("tie", *ORDERS, *MASSES, "calibrated_tie")  # what a pair may lack
-CHANCE = 0.5
 MAX_REPLICATES = 100_000
 MANY_TIES = 0.25  # share of verdicts
 MOST_VALUES = 200  # of a column to evaluate by
@@ -168,17 +167,17 @@ def _ties(raw: ScoredPairs, calibrated: ScoredPairs | None, band: float) -> list
 
 def _near_chance(whole: Assessment) -> list[str]:
     """Warn if verdicts may agree with gold no more often than a coin."""
-    notes = []
-    for name, evaluation in (("", whole.raw), ("calibrated ", whole.calibrated)):
-        rate = evaluation.estimates.get("decided_agreement") if evaluation else None
-        if rate is None or rate.low is None or rate.high is None:
-            continue
-        if rate.low <= CHANCE <= rate.high:
-            notes.append(
-                f"near chance: if {name}verdicts and gold both name a side, they agree in"
-                f" {rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}] of pairs; a coin would in 50%"
-            )
-    return notes
+    rates = {
+        name: evaluation.estimates.get("decided_agreement")
+        for name, evaluation in (("", whole.raw), ("calibrated ", whole.calibrated))
+        if evaluation
+    }
+    return [
+        f"near chance: if {name}verdicts and gold both name a side, they agree in"
+        f" {rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}] of pairs; a coin would in 50%"
+        for name, rate in rates.items()
+        if rate and rate.low is not None and rate.high is not None and rate.low <= 0.5 <= rate.high
+    ]
 
 
 def _assess(
@@ -198,7 +197,6 @@ def _parts(matched: GoldPairs, by: str | None) -> list[tuple[str, Bool]]:
     if by is None or matched.by is None:
         return []
     column = matched.by
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_nested(column.type):
@@ -213,9 +211,8 @@ def _parts(matched: GoldPairs, by: str | None) -> list[tuple[str, Bool]]:
             f"{escape(by)} has {len(values):,} values; at most {MOST_VALUES} can be evaluated",
             remedy="choose a column with fewer values",
         )
-    codes = coded.indices.to_numpy(zero_copy_only=False)
-    counts = np.bincount(codes, minlength=len(values))
-    order = np.argsort(-counts, kind="stable").tolist()
+    codes = np.asarray(coded.indices)
+    order = np.argsort(-np.bincount(codes, minlength=len(values)), kind="stable").tolist()
     return [(str(values[code]), codes == code) for code in order]
 
 

@@ -105,16 +105,9 @@ def fit_calibrator(
     threshold, risks = _threshold(curve, features, all_gold, ~half, options)
     if threshold is not None and threshold.threshold is None:
         notes.append(_no_threshold(threshold, all_gold))
-    raw = matched.table["preference"].to_numpy()
-    calibrator = Calibrator(
-        method=method,
-        curve=curve,
-        tie=tie,
-        selective=threshold,
-        reference=Reference.of(raw),
-        bound=binding(source),
-        notes=_fit_notes(theirs, options, table),
-    )
+    reference = Reference.of(matched.table["preference"].to_numpy())
+    fit_notes = _fit_notes(theirs, options, table)
+    calibrator = Calibrator(method, curve, tie, threshold, reference, binding(source), fit_notes)
     return FitResult(calibrator, risks, tuple(notes))
 
 
@@ -165,17 +158,13 @@ def _check_reads(source: Source, features: Features, missing: str, options: FitO
 def _curve(
     source: Source, features: Features, gold: Gold, options: FitOptions
 ) -> tuple[str, Curve, list[dict[str, Any]]]:
-    if options.method == "auto":
-        candidates = choose(features, gold, options.seed)
-        method = next(candidate.method for candidate in candidates if candidate.chosen)
-        return (
-            method,
-            METHODS[method].fit(features, gold),
-            [asdict(candidate) for candidate in candidates],
-        )
     if options.content_free is not None:
         return "contextual", contextual(content_free(source, options.content_free)), []
-    return options.method, METHODS[options.method].fit(features, gold), []
+    candidates = choose(features, gold, options.seed) if options.method == "auto" else []
+    chosen = (candidate.method for candidate in candidates if candidate.chosen)
+    method = next(chosen, options.method)
+    table = [asdict(candidate) for candidate in candidates]
+    return method, METHODS[method].fit(features, gold), table
 
 
 def _threshold(
@@ -188,15 +177,11 @@ def _threshold(
     risks = coverage_risk(preference, agrees)
     if options.agreement is None:
         return None, risks
+    thresholds = thresholds_of(curve.preference(features.take(~rows)))
     fitted = fit_trust_threshold(
-        preference,
-        agrees,
-        gold.groups[rows],
-        options.agreement,
-        options.confidence,
-        thresholds=thresholds_of(curve.preference(features.take(~rows))),
-        largest=int(gold.sizes.max()),
-    )
+        preference, agrees, gold.groups[rows], options.agreement, options.confidence,
+        thresholds=thresholds, largest=int(gold.sizes.max()),
+    )  # fmt: skip
     return fitted, risks
 
 

@@ -11,25 +11,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steelyard.calibrators.features import Features, Gold
+from steelyard.core.arrow import to_floats, to_ints, to_mask, votes_of
 from steelyard.core.schemas import Bool, Float64, Int64
 from steelyard.errors import GoldRefused, UsageError, escape
 from steelyard.evaluation.judged_pairs import (
     CALIBRATED,
-    LENGTHS,
     MASSES,
     ORDERS,
     JudgedPairs,
     Source,
     complete_column,
-    features_of,
-    float_column,
     optional_column,
     read_pairs,
     require_single,
 )
 from steelyard.evaluation.metrics.pairs import CLASSES, TIE, ScoredPairs, gold_classes
 from steelyard.input.gold_file import Annotations, GoldFile, read_gold_file
+from steelyard.input.roles import LENGTHS
 from steelyard.statistics.clusters import cluster_warning
+from steelyard.statistics.logistic import logit
 
 READS = ("preference", "score", "tie", *ORDERS, *LENGTHS, *MASSES, *CALIBRATED)
 
@@ -48,8 +48,15 @@ class GoldPairs:
 
     @property
     def features(self) -> Features:
-        """Features of the k pairs."""
-        return features_of(self.table)
+        """What calibrators see of the k pairs; a feature that any pair lacks is None."""
+        ab, ba, a, b = (complete_column(self.table, name) for name in (*ORDERS, *LENGTHS))
+        score = complete_column(self.table, "score")
+        return Features(
+            score=logit(to_floats(self.table["preference"])) if score is None else score,
+            score_ab=None if ab is None else logit(ab),
+            score_ba=None if ba is None else logit(ba),
+            longer=None if a is None or b is None else a - b,
+        )
 
     @property
     def gold(self) -> Gold:
@@ -59,33 +66,28 @@ class GoldPairs:
     @property
     def raw(self) -> ScoredPairs:
         """The k pairs as judged."""
-        table = self.table
-        masses, lengths = (
-            [optional_column(table, name) for name in names] for names in (MASSES, LENGTHS)
-        )
-        preference = float_column(table, "preference")
+        names = ("tie", *ORDERS, *MASSES, *LENGTHS)
+        tie, ab, ba, mass_ab, mass_ba, a, b = (optional_column(self.table, x) for x in names)
+        preference = to_floats(self.table["preference"])
         return ScoredPairs(
             preference=preference,
             votes=self.votes,
             groups=self.groups,
-            tie=optional_column(table, "tie"),
-            preference_ab=optional_column(table, "preference_ab"),
-            preference_ba=optional_column(table, "preference_ba"),
-            label_mass=None
-            if masses[0] is None or masses[1] is None
-            else (masses[0] + masses[1]) / 2,
-            longer=None if lengths[0] is None or lengths[1] is None else lengths[0] - lengths[1],
+            tie=tie,
+            preference_ab=ab,
+            preference_ba=ba,
+            label_mass=None if mass_ab is None or mass_ba is None else (mass_ab + mass_ba) / 2,
+            longer=None if a is None or b is None else a - b,
             hard=bool(np.isin(preference, (0.0, 0.5, 1.0)).all()),
         )
 
     @property
     def calibrated(self) -> ScoredPairs | None:
         """The k pairs with calibrated preferences; None if any lacks one."""
-        table = self.table
-        preference = complete_column(table, "calibrated_preference")
+        preference = complete_column(self.table, "calibrated_preference")
         if preference is None:
             return None
-        tie = optional_column(table, "calibrated_tie")
+        tie = optional_column(self.table, "calibrated_tie")
         return replace(self.raw, preference=preference, tie=tie, hard=False)
 
     def take(self, kept: Bool) -> GoldPairs:
@@ -128,7 +130,7 @@ def match_gold(
     require_single(source, pairs.table)
     column = matched.by
     if by and by in pairs.table.column_names:
-        column = pairs.table[by].take(pa.array(matched.rows))
+        column = pairs.table[by].take(pa.array(matched.rows)).combine_chunks()
     if by and column is None:
         raise UsageError(
             f"neither the judged pairs nor the gold have a column {escape(by)}",
@@ -139,27 +141,16 @@ def match_gold(
 
 
 def _from_source(pairs: JudgedPairs, source: Source) -> GoldPairs:
-    if "gold" not in pairs.table.column_names:
-        gold = pa.nulls(len(pairs))
-    else:
-        gold = pairs.table["gold"].combine_chunks()
-    known = gold.is_valid().to_numpy(zero_copy_only=False)
-    if not known.any():
+    has_gold = "gold" in pairs.table.column_names
+    gold = pairs.table["gold"].combine_chunks() if has_gold else pa.nulls(len(pairs))
+    rows = np.flatnonzero(to_mask(gold.is_valid()))
+    if not len(rows):
         raise GoldRefused(
             f"none of {len(pairs):,} judged pairs has gold",
             place=str(source.path),
             remedy="give a file with --gold, or score shards that have a gold column",
         )
-    rows = np.flatnonzero(known)
-    struct = gold.filter(pa.array(known))
-    struct = struct.combine_chunks() if isinstance(struct, pa.ChunkedArray) else struct
-    votes = np.stack(
-        [
-            pc.struct_field(struct, name).to_numpy(zero_copy_only=False)
-            for name in ("a", "b", "tie")
-        ],
-        axis=1,
-    )
+    votes = votes_of(gold.take(pa.array(rows)))
     return _matched(pairs, rows, votes, pairs.groups[rows], (), named=pairs.named)
 
 
@@ -172,8 +163,7 @@ def _from_file(pairs: JudgedPairs, gold: GoldFile, path: Path, by: str | None) -
         )
     ids = pairs.table["pair_id"].combine_chunks()
     index = pc.index_in(ids, value_set=gold.pair_ids)
-    known = index.is_valid().to_numpy(zero_copy_only=False)
-    rows = np.flatnonzero(known)
+    rows, gold_rows = np.flatnonzero(to_mask(index.is_valid())), to_ints(index.drop_null())
     if not len(rows):
         raise GoldRefused(
             f"none of {len(gold.pair_ids):,} pair_ids in gold is among {len(pairs):,} judged pairs;"
@@ -181,11 +171,12 @@ def _from_file(pairs: JudgedPairs, gold: GoldFile, path: Path, by: str | None) -
             place=str(path),
             remedy="gold and judged pairs need the same pair_ids: --gold-map pair_id=COLUMN",
         )
-    gold_rows: Int64 = index.filter(pa.array(known)).to_numpy(zero_copy_only=False).astype(np.int64)
     _check_models(pairs, gold, path, rows, gold_rows)
     groups = pairs.groups[rows]
     if _apart(pairs.groups) and "instruction" in gold.columns:
-        groups = _codes(gold.columns["instruction"])[gold_rows]
+        instructions = gold.columns["instruction"].combine_chunks()
+        coded = instructions.dictionary_encode(null_encoding="encode")
+        groups = to_ints(coded.indices)[gold_rows]
     notes = []
     if missing := len(gold.pair_ids) - len(np.unique(gold_rows)):
         notes.append(f"{missing:,} of {len(gold.pair_ids):,} pairs in gold were not judged")
@@ -194,12 +185,12 @@ def _from_file(pairs: JudgedPairs, gold: GoldFile, path: Path, by: str | None) -
     named = pairs.named or "instruction" in gold.columns
     matched = _matched(pairs, rows, gold.votes[gold_rows], groups, tuple(notes), named=named)
     column = gold.columns.get(by) if by else None
+    values = None if column is None else column.take(pa.array(gold_rows)).combine_chunks()
     annotations = None
     if gold.annotations is not None:
         back = np.full(len(gold.pair_ids), -1, dtype=np.int64)
         back[gold_rows] = np.arange(len(gold_rows))
         annotations = gold.annotations.moved(back[gold.annotations.pairs])
-    values = None if column is None else column.take(pa.array(gold_rows))
     return replace(matched, by=values, annotations=annotations)
 
 
@@ -217,7 +208,7 @@ def _check_models(
 
     def same(x: pa.Array, y: pa.Array) -> Bool:
         equal = pc.fill_null(pc.and_kleene(pc.equal(a, x), pc.equal(b, y)), fill_value=True)
-        return np.asarray(equal.to_numpy(zero_copy_only=False))
+        return to_mask(equal)
 
     differs = ~same(judged_a, judged_b)
     swapped = differs & same(judged_b, judged_a)
@@ -267,10 +258,8 @@ def _matched(
 
 def _gold_notes(votes: Float64, groups: Int64) -> list[str]:
     """Return what a user should know before trusting a number that rests on this gold."""
-    notes = []
-    count = len(np.unique(groups))
-    if warning := cluster_warning(count):
-        notes.append(f"gold: {warning}")
+    warning = cluster_warning(len(np.unique(groups)))
+    notes = [f"gold: {warning}"] if warning else []
     named = np.bincount(gold_classes(votes), minlength=len(CLASSES))
     decisive = int(named[:TIE].sum())
     if not decisive:
@@ -286,9 +275,3 @@ def _gold_notes(votes: Float64, groups: Int64) -> list[str]:
 
 def _apart(groups: Int64) -> bool:
     return len(np.unique(groups)) == len(groups)
-
-
-def _codes(values: pa.ChunkedArray) -> Int64:
-    coded = values.combine_chunks().dictionary_encode(null_encoding="encode")
-    codes: Int64 = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    return codes

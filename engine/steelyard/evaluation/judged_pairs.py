@@ -15,17 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steelyard.calibrators.features import Features
 from steelyard.comparisons.read import describe, read_comparisons
+from steelyard.core.arrow import to_floats
 from steelyard.core.schemas import Float64, Int64
 from steelyard.errors import CalibratorRefused, InputRefused, escape
+from steelyard.input.roles import LENGTHS
 from steelyard.input.sql_roles import quoted
-from steelyard.statistics.logistic import logit
 from steelyard.store.run_record import ScoredRecord
 from steelyard.store.snapshot import RunSnapshot
 
 ORDERS = ("preference_ab", "preference_ba")
-LENGTHS = ("length_a", "length_b")
 MASSES = ("label_mass_ab", "label_mass_ba")
 WANTED = ("pair_id", "instruction", "tie", *LENGTHS, *ORDERS, *MASSES)
 CALIBRATED = ("calibrated_preference", "calibrated_tie")
@@ -42,14 +41,6 @@ class Source:
     def run(self) -> RunSnapshot | None:
         """The run as it is when a command first looks at it; None for a table."""
         return RunSnapshot.take(self.path) if (self.path / "run.json").exists() else None
-
-    @property
-    def is_run(self) -> bool:
-        """Whether it is a run directory."""
-        return self.run is not None
-
-
-_PAIR_ID = quoted("pair_id")  # the substitute if no column names the instruction
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +68,18 @@ def read_pairs(source: Source, want: tuple[str, ...] = ()) -> JudgedPairs:
     read = read_comparisons(source.run or source.path, source.columns, need, want)
     notes = [f"left out: {describe(read.left_out)}"] if read.left_out else []
     table = read.table
-    if "score" in table.column_names and not source.is_run:
-        score = float_column(table, "score")
+    if "score" in table.column_names and source.run is None:
+        score = to_floats(table["score"])
         if ((score >= 0) & (score <= 1)).all():
             notes.append(
                 "all logits are from 0 to 1: if they are probabilities, name them with --preference"
             )
-    named = read.columns.get("instruction", _PAIR_ID) != _PAIR_ID
-    return JudgedPairs(table, _groups(table), tuple(notes), named)
+    pair_id = quoted("pair_id")  # the substitute if no column names the instruction
+    named = read.columns.get("instruction", pair_id) != pair_id
+    groups = np.arange(len(table))
+    if "instruction" in table.column_names:
+        groups = np.unique(table["instruction"].to_numpy(), return_inverse=True)[1]
+    return JudgedPairs(table, groups, tuple(notes), named)
 
 
 def require_single(source: Source, table: pa.Table) -> None:
@@ -93,7 +88,7 @@ def require_single(source: Source, table: pa.Table) -> None:
     Raises:
         InputRefused: it does.
     """
-    if source.is_run or "pair_id" not in table.column_names:
+    if source.run is not None or "pair_id" not in table.column_names:
         return
     distinct = pc.count_distinct(table["pair_id"], mode="all").as_py()
     if distinct < len(table):
@@ -104,28 +99,15 @@ def require_single(source: Source, table: pa.Table) -> None:
         )
 
 
-def features_of(table: pa.Table) -> Features:
-    """Return what calibrators see of pairs; a feature that any row lacks is None."""
-    orders = [complete_column(table, name) for name in ORDERS]
-    lengths = [complete_column(table, name) for name in LENGTHS]
-    known = "score" in table.column_names
-    return Features(
-        score=float_column(table, "score") if known else logit(float_column(table, "preference")),
-        score_ab=None if orders[0] is None else logit(orders[0]),
-        score_ba=None if orders[1] is None else logit(orders[1]),
-        longer=None if lengths[0] is None or lengths[1] is None else lengths[0] - lengths[1],
-    )
-
-
 def describe_missing(table: pa.Table, names: Iterable[str]) -> str:
     """Describe how many rows lack a value that others have, by column; empty if none do."""
     count = len(table)
-    missing = {
-        name: table[name].null_count
-        for name in names
-        if name in table.column_names and 0 < table[name].null_count < count
-    }
-    return ", ".join(f"{name} in {lacking:,} of {count:,}" for name, lacking in missing.items())
+    missing = {name: table[name].null_count for name in names if name in table.column_names}
+    return ", ".join(
+        f"{name} in {lacking:,} of {count:,}"
+        for name, lacking in missing.items()
+        if 0 < lacking < count
+    )
 
 
 def binding(source: Source) -> dict[str, str]:
@@ -179,24 +161,11 @@ def content_free(source: Source, path: Path) -> float:
     return float(pairs.table["preference"].to_numpy().mean())
 
 
-def _groups(table: pa.Table) -> Int64:
-    if "instruction" not in table.column_names:
-        return np.arange(len(table), dtype=np.int64)
-    values = table["instruction"].to_numpy()
-    return np.unique(values, return_inverse=True)[1].astype(np.int64)
-
-
-def float_column(table: pa.Table, name: str) -> Float64:
-    """Return a column as numbers, NaN for null."""
-    values: Float64 = table[name].cast(pa.float64()).to_numpy()
-    return values
-
-
 def optional_column(table: pa.Table, name: str) -> Float64 | None:
     """Return a column as numbers, NaN for null; None if it is missing or has no value."""
     if name not in table.column_names or table[name].null_count == len(table):
         return None
-    return float_column(table, name)
+    return to_floats(table[name])
 
 
 def complete_column(table: pa.Table, name: str) -> Float64 | None:

@@ -19,11 +19,7 @@ _FOR = {
 
 
 def format_card(content: Mapping[str, Any]) -> str:
-    """Return README.md of a dataset.
-
-    Args:
-        content: of export.json.
-    """
+    """Return README.md of a dataset from the content of its export.json."""
     options = content["options"]
     files = "\n".join(
         f"      - split: {split}\n        path: data/{split}-*.parquet" for split in content["rows"]

@@ -121,8 +121,8 @@ def _evaluations(options: ExportOptions) -> ShardSet | None:
     if not options.decontaminate:
         return None
     column = options.decontaminate_column
+    columns = {"instruction": column} if column else None
     try:
-        columns = {"instruction": column} if column else None
         return open_shards(options.decontaminate, columns, INSTRUCTIONS)
     except (InputRefused, UsageError) as refused:
         cause = refused.cause.partition(" for --map")[0]
@@ -225,34 +225,22 @@ def _publish(
     reporter: Reporter,
 ) -> None:
     """Write everything, then rename the folder."""
-    content["files"] = _write(folder, texts, content, reporter)
+    options, judge, splits = content["options"], content["judge"], content["rows"]
+    kind, form = options["format"], options["form"]
+    writer = DatasetWriter(folder, schema(kind, form), splits, options["rows_per_file"])
+    done = 0
+    for items, own_texts in texts:
+        table = items
+        for column, text in (("judge", judge["name"]), ("judge_fingerprint", judge["fingerprint"])):
+            table = table.append_column(column, repeat_text(text, len(table)))
+        rows = make_rows(kind, form, own_texts, table)
+        for split in splits:
+            writer.add(split, rows.filter(pc.equal(items["split"], split)))
+        done += len(rows)
+        reporter.step("written", done, sum(splits.values()))
+    content["files"] = writer.close()
     write_text(folder / "export.json", json.dumps(content, indent=2) + "\n")
     write_text(folder / "README.md", format_card(content))
     with writing_dataset(out):
         folder.replace(out)
         sync(out.absolute().parent)
-
-
-def _write(
-    folder: Path,
-    texts: Iterator[tuple[pa.Table, Texts]],
-    content: Mapping[str, Any],
-    reporter: Reporter,
-) -> dict[str, str]:
-    kind, form, rows_per_file = (
-        content["options"][name] for name in ("format", "form", "rows_per_file")
-    )
-    writer = DatasetWriter(folder, schema(kind, form), content["rows"], rows_per_file)
-    total, done = sum(content["rows"].values()), 0
-    judge = content["judge"]
-    for items, own_texts in texts:
-        origin = {"judge": judge["name"], "judge_fingerprint": judge["fingerprint"]}
-        table = items
-        for column, text in origin.items():
-            table = table.append_column(column, repeat_text(text, len(table)))
-        rows = make_rows(kind, form, own_texts, table)
-        for split in content["rows"]:
-            writer.add(split, rows.filter(pc.equal(items["split"], split)))
-        done += len(rows)
-        reporter.step("written", done, total)
-    return writer.close()

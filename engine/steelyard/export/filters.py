@@ -47,9 +47,7 @@ _BINS = 20  # of the length difference
 def candidates_sql(options: ExportOptions, preference: str) -> str:
     """Return the statement for `candidates`: verdicts, features of their texts, and `reason`.
 
-    Args:
-        options: the filters.
-        preference: the column of verdicts that is exported.
+    `preference` is the column of verdicts that is exported.
     """
     checks = {
         "no_verdict": f"v.status <> 'ok' OR v.{preference} IS NULL AND NOT v.alone",
@@ -77,10 +75,8 @@ FROM verdicts v LEFT JOIN pair_texts t ON v.shard = t.shard AND v."row" = t."row
 
 def candidate_filters(options: ExportOptions) -> dict[str, str]:
     """Return by reason the queries for candidates to drop, in their order."""
-    queries = {"duplicate": _DUPLICATE}
-    if options.near_duplicates is not None:
-        queries["near_duplicate"] = _NEAR_DUPLICATE
-    return queries
+    near = {} if options.near_duplicates is None else {"near_duplicate": _NEAR_DUPLICATE}
+    return {"duplicate": _DUPLICATE, **near}
 
 
 # The same two responses to the same instruction, on either side.

@@ -113,7 +113,9 @@ def make_rows(kind: str, form: str, texts: Texts, items: pa.Table) -> pa.Table:
             columns["prompt"] = pc.binary_join_element_wise(system, user, "\n\n")
         else:
             columns["prompt"] = conversation(system, pa.nulls(len(user), TURNS), user)
-        columns["completion"] = _answers(_tagged(columns["probability"]), form)
+        tag = get_protocol(JUDGE).tag
+        texts_of = [f"<{tag}>{x:.2f}</{tag}>" for x in columns["probability"].to_pylist()]
+        columns["completion"] = _answers(pa.array(texts_of, pa.string()), form)
     else:
         columns["prompt"] = (
             texts.instruction
@@ -129,10 +131,7 @@ def make_rows(kind: str, form: str, texts: Texts, items: pa.Table) -> pa.Table:
 def conversation(system: pa.Array, turns: pa.Array, user: pa.Array) -> pa.Array:
     """Make one conversation per row: system message, earlier turns, then the user's text.
 
-    Args:
-        system: n strings, null without a system message.
-        turns: n lists of schemas.TURNS, null without earlier turns.
-        user: n strings.
+    System messages and earlier turns (schemas.TURNS) are null where a row has none.
     """
     rows = len(user)
     has_system = to_mask(system.is_valid())
@@ -171,28 +170,12 @@ def _answers(text: pa.Array, form: str) -> pa.Array:
     )
 
 
-def _tagged(probability: pa.Array) -> pa.Array:
-    """Return the answers that the judge should give."""
-    tag = get_protocol(JUDGE).tag
-    texts = [f"<{tag}>{value:.2f}</{tag}>" for value in probability.to_pylist()]
-    return pa.array(texts, pa.string())
-
-
 def _judge_prompts(texts: Texts) -> tuple[pa.Array, pa.Array]:
     """Return the judge's system messages and questions; texts go in as they are, unrendered."""
     protocol = get_protocol(JUDGE)
-    columns = {
-        "instruction": texts.instruction,
-        "system": texts.system,
-        "conversation": texts.conversation,
-        "reference": texts.reference,
-        "first": texts.first,
-        "second": texts.second,
-    }
     listed = {
-        name: pc.utf8_trim_whitespace(columns[name]).to_pylist()
-        for name in columns
-        if name in {*protocol.required, *protocol.optional} & SLOT_COLUMNS.keys()
+        name: pc.utf8_trim_whitespace(getattr(texts, name)).to_pylist()
+        for name in {*protocol.required, *protocol.optional} & SLOT_COLUMNS.keys()
     }
     systems, users = [], []
     for row in range(len(texts.first)):

@@ -87,9 +87,7 @@ JOIN (
 def items_sql(options: ExportOptions, *, in_shards: bool) -> str:
     """Return the statement for `items`, one row per dataset row.
 
-    Args:
-        options: the format.
-        in_shards: whether `ref // 2` is a row of the shards.
+    `in_shards` says whether `ref // 2` is a row of the shards.
     """
     both = "ref // 2 = second_ref // 2" if in_shards else "false"
     single = "true" if in_shards else "false"

@@ -50,14 +50,11 @@ class TextObserver:
                 if self._held_out:
                     contaminated[rows] = self._held_out.holds(texts[i])
                 if self._near:
-                    leader[rows] = self._leader(self._near, texts[i], int(digest[first[i]]))
+                    number = self._near.leader(texts[i])
+                    if number == len(self._leaders):
+                        self._leaders.append(int(digest[first[i]]))
+                    leader[rows] = self._leaders[number]
         return TextFeatures(digest, leader, split / 2.0**64, contaminated)
-
-    def _leader(self, near: NearDuplicates, text: str, digest: int) -> int:
-        number = near.leader(text)
-        if number == len(self._leaders):
-            self._leaders.append(digest)
-        return self._leaders[number]
 
 
 def is_text(texts: pa.Array) -> pa.Array:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from steelyard.core.config import unknown_key
+from steelyard.core.config import check_keys
 from steelyard.errors import UsageError, escape
 
 FORMATS = ("preference", "reward", "kto", "sft", "autorater", "grpo")
@@ -66,11 +66,6 @@ class ExportOptions:
         Raises:
             UsageError: names the option and what it may be.
         """
-        self._check_values()
-        self._check_combinations()
-        return self
-
-    def _check_values(self) -> None:
         for option, value, allowed in (
             ("--format", self.format, FORMATS),
             ("--form", self.form, FORMS),
@@ -100,40 +95,30 @@ class ExportOptions:
                 f"--margin is {low:g}..{high:g}",
                 remedy="give two log-odds of the chosen response, at least 0: 0.5..4",
             )
+        self._check_combinations()
+        return self
 
     def _check_combinations(self) -> None:
-        overlap = self.ngram is not None or self.decontaminate_column
         selects = self.selection != "all"
         does_not_apply = f"does not apply to the format {self.format}"
-        for wrong, cause, remedy in (
-            (
-                overlap and not self.decontaminate,
-                "--ngram and --decontaminate-column have no effect without --decontaminate",
-                "leave them out, or name the evaluation's file with --decontaminate",
-            ),
-            (
-                self.per_instruction is not None and selects,
-                f"--per-instruction has no effect with --select {self.selection}",
-                "leave it out: one pair of each instruction is selected",
-            ),
-            (
-                self.target is not None and not self.judging,
-                f"--target {does_not_apply}",
-                f"leave it out; it is for {' and '.join(JUDGING)}",
-            ),
-            (
-                self.judging and selects,
-                f"--select {self.selection} {does_not_apply}",
-                "leave it out: judges are trained on the pairs that were judged",
-            ),
-            (
-                self.judging and self.balance_length,
-                f"--balance-length {does_not_apply}",
-                "leave it out: every pair is exported in both orders",
-            ),
-        ):
-            if wrong:
-                raise UsageError(cause, remedy=remedy)
+        if (self.ngram is not None or self.decontaminate_column) and not self.decontaminate:
+            cause = "--ngram and --decontaminate-column have no effect without --decontaminate"
+            remedy = "leave them out, or name the evaluation's file with --decontaminate"
+        elif self.per_instruction is not None and selects:
+            cause = f"--per-instruction has no effect with --select {self.selection}"
+            remedy = "leave it out: one pair of each instruction is selected"
+        elif self.target is not None and not self.judging:
+            cause = f"--target {does_not_apply}"
+            remedy = f"leave it out; it is for {' and '.join(JUDGING)}"
+        elif self.judging and selects:
+            cause = f"--select {self.selection} {does_not_apply}"
+            remedy = "leave it out: judges are trained on the pairs that were judged"
+        elif self.judging and self.balance_length:
+            cause = f"--balance-length {does_not_apply}"
+            remedy = "leave it out: every pair is exported in both orders"
+        else:
+            return
+        raise UsageError(cause, remedy=remedy)
 
 
 def make_options(values: Mapping[str, Any]) -> ExportOptions:
@@ -142,10 +127,7 @@ def make_options(values: Mapping[str, Any]) -> ExportOptions:
     Raises:
         UsageError: an option is unknown, or out of range.
     """
-    known = [entry.name for entry in fields(ExportOptions)]
-    for name in values:
-        if name not in known:
-            raise unknown_key(name, known, "export()")
+    check_keys(values, [entry.name for entry in fields(ExportOptions)], "export()")
     return ExportOptions(**values).validate()
 
 
@@ -162,7 +144,7 @@ def read_margin(text: str | None) -> tuple[float, float] | None:
         ends = float(low or 0), float(high or math.inf)
     except ValueError:
         ends = math.nan, math.nan
-    if not dots or math.isnan(ends[0]) or math.isnan(ends[1]):
+    if not dots or any(map(math.isnan, ends)):
         raise UsageError(
             f"--margin is {escape(text)!r}",
             remedy="give the least and the greatest log-odds, separated by `..`: 0.5..4, or 1..",

@@ -52,16 +52,12 @@ class HeldOutText:
             if len(parts) >= ngram:
                 self._runs.update(ngrams(parts, ngram).tolist())
 
-    def __len__(self) -> int:
-        return len(self._whole)
-
     def holds(self, text: str) -> bool:
         """Return whether an instruction is contaminated."""
-        if normalize(text) in self._whole:
-            return True
         parts = words(text)
-        return len(parts) >= self._ngram and not self._runs.isdisjoint(
-            ngrams(parts, self._ngram).tolist()
+        return normalize(text) in self._whole or (
+            len(parts) >= self._ngram
+            and not self._runs.isdisjoint(ngrams(parts, self._ngram).tolist())
         )
 
 
@@ -90,14 +86,9 @@ class NearDuplicates:
         """
         own = ngrams(words(text) or [text], SHINGLE)
         keys = self._keys(own)
-        candidates = sorted(
-            {
-                number
-                for band, key in zip(self._bands, keys, strict=True)
-                for number in band.get(key, ())
-            }
-        )
-        for number in candidates:
+        bands = zip(self._bands, keys, strict=True)
+        candidates = {number for band, key in bands for number in band.get(key, ())}
+        for number in sorted(candidates):
             if _jaccard(own, self._sets[number]) >= self._similarity:
                 return number
         number = len(self._sets)

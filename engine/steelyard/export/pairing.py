@@ -81,7 +81,8 @@ def choose(judged: VerdictColumns, against: str) -> Chosen:
         first, second, log_odds(judged.preference, RANKED), ends, len(owner)
     )
     raw, _ = strengths(first, second, log_odds(judged.raw, RANKED), ends, len(owner))
-    seen, side = _first_verdict(first, second, len(owner))
+    # The first verdict on each response, and the side that it is on there.
+    seen, side = np.divmod(np.unique(np.stack([first, second], axis=1), return_index=True)[1], 2)
     best, other, loose = _ends(owner, strength, component, seen, against)
     verdict = _direct(first, second, best, other, ends)
     direct = verdict >= 0
@@ -104,9 +105,13 @@ def choose(judged: VerdictColumns, against: str) -> Chosen:
 
 def _groups(instruction: UInt64) -> tuple[Int64, Int64]:
     """Return the number of each verdict's instruction, and where instructions begin and end."""
-    change = np.flatnonzero(instruction[1:] != instruction[:-1]) + 1
-    ends = np.concatenate([[0], change, [len(instruction)]]).astype(np.int64)
+    ends = np.append(_starts(instruction), len(instruction))
     return np.repeat(np.arange(len(ends) - 1), np.diff(ends)), ends
+
+
+def _starts(values: UInt64 | Int64) -> Int64:
+    """Return where runs of equal values begin."""
+    return np.flatnonzero(np.append(True, values[1:] != values[:-1]))
 
 
 def _responses(group: Int64, judged: VerdictColumns) -> tuple[Int64, Int64, Int64]:
@@ -121,15 +126,6 @@ def _responses(group: Int64, judged: VerdictColumns) -> tuple[Int64, Int64, Int6
     return owners[new], codes[: len(group)], codes[len(group) :]
 
 
-def _first_verdict(first: Int64, second: Int64, responses: int) -> tuple[Int64, Int64]:
-    """Return the first verdict on each response, and on which side it is there."""
-    seen = np.full(responses, len(first), dtype=np.int64)
-    np.minimum.at(seen, first, np.arange(len(first)))
-    as_second = np.full(responses, len(first), dtype=np.int64)
-    np.minimum.at(as_second, second, np.arange(len(first)))
-    return np.minimum(seen, as_second), (as_second < seen).astype(np.int64)
-
-
 def _ends(
     owner: Int64, strength: Float64, component: Int64, seen: Int64, against: str
 ) -> tuple[Int64, Int64, Int64]:
@@ -141,13 +137,10 @@ def _ends(
     begun = np.full(len(owner), np.iinfo(np.int64).max)
     np.minimum.at(begun, component, seen)
     order = np.lexsort((begun[component], -sizes, owner))
-    starts = np.flatnonzero(np.r_[True, owner[order][1:] != owner[order][:-1]])
-    kept_part = component[order[starts]][owner]
-    inside = component == kept_part
-    rounded = np.round(strength / _EQUAL)
-    ranked = np.lexsort((seen, -rounded, owner))
+    inside = component == component[order[_starts(owner[order])]][owner]
+    ranked = np.lexsort((seen, -np.round(strength / _EQUAL), owner))
     ranked = ranked[inside[ranked]]
-    starts = np.flatnonzero(np.r_[True, owner[ranked][1:] != owner[ranked][:-1]])
+    starts = _starts(owner[ranked])
     stops = np.r_[starts[1:], len(ranked)]
     other = ranked[stops - 1] if against == "best-worst" else ranked[starts + 1]
     return ranked[starts], other, np.flatnonzero(~inside)

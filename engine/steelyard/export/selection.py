@@ -115,18 +115,11 @@ class Selection:
 
     def create(self, table: str, rows: pa.Table | pa.RecordBatchReader) -> None:
         """Create a table of these rows."""
-        self._execute_with(f"CREATE TABLE {table} AS FROM arrow_rows", rows)
+        self._connection.from_arrow(rows).create(table)
 
     def insert(self, table: str, rows: pa.Table) -> None:
         """Append rows to a table."""
-        self._execute_with(f"INSERT INTO {table} FROM arrow_rows", rows)
-
-    def _execute_with(self, sql: str, rows: pa.Table | pa.RecordBatchReader) -> None:
-        self._connection.register("arrow_rows", rows)
-        try:
-            self._connection.execute(sql)
-        finally:
-            self._connection.unregister("arrow_rows")
+        self._connection.from_arrow(rows).insert_into(table)
 
     def stream(self, query: str) -> pa.RecordBatchReader:
         """Stream the rows of a query of ours."""
@@ -146,10 +139,8 @@ class Selection:
     def decide(self, options: ExportOptions, *, calibrated: bool, in_shards: bool) -> Counts:
         """Decide which verdicts become rows of the dataset, and count the others by reason.
 
-        Args:
-            options: filters and format.
-            calibrated: whether calibrated preferences are exported, or raw ones.
-            in_shards: whether references are rows of shards, two per row.
+        Calibrated preferences are exported, or raw ones; `in_shards` says whether references are
+        rows of shards, two per row.
 
         Raises:
             IntegrityFault: the counts do not add up.
@@ -181,20 +172,16 @@ class Selection:
 
     def references(self) -> Int64:
         """Return the responses that other output rows need, ascending."""
-        table = self._connection.sql(
-            "SELECT DISTINCT unnest([ref, second_ref]) AS ref FROM items WHERE NOT direct"
-            " ORDER BY ref"
-        ).to_arrow_table()
+        query = "SELECT DISTINCT unnest([ref, second_ref]) AS ref FROM items WHERE NOT direct"
+        table = self._connection.sql(f"{query} ORDER BY ref").to_arrow_table()
         return to_ints(table["ref"].drop_null())
 
     def _make_candidates(self, options: ExportOptions, *, calibrated: bool) -> None:
         preference = "calibrated_preference" if calibrated else "raw_preference"
         self.execute(filters.candidates_sql(options, preference))
         self.execute("DROP TABLE verdicts; DROP TABLE pair_texts")
-        removed = self.execute(
-            "SELECT reason, count(*) FROM candidates WHERE reason IS NOT NULL GROUP BY 1"
-        ).fetchall()
-        self.counts.removed.update(removed)
+        reasons = "SELECT reason, count(*) FROM candidates WHERE reason IS NOT NULL GROUP BY 1"
+        self.counts.removed.update(self.execute(reasons).fetchall())
         self.execute("DELETE FROM candidates WHERE reason IS NOT NULL")
 
     def _drop(self, table: str, reason: str, query: str, verdicts: str) -> None:
@@ -232,8 +219,7 @@ class Selection:
             if len(rest) < CHOOSE_FROM:
                 continue
             instruction = rest["instruction"].to_numpy()
-            end = int(np.searchsorted(instruction, instruction[-1]))
-            if end:
+            if end := int(np.searchsorted(instruction, instruction[-1])):
                 yield rest.slice(0, end)
                 rest = rest.slice(end)
         if rest is not None and len(rest):
@@ -305,10 +291,8 @@ def open_selection(folder: Path) -> Iterator[Selection]:
         )
 
     file, spill = folder / "selection.duckdb", folder / "spill"
-    with (
-        refusing(fault, MACHINE_FAULTS),
-        open_scratch(spill, file, keep_order=False) as connection,  # all queries have an ORDER BY
-    ):
+    # All queries have an ORDER BY.
+    with refusing(fault, MACHINE_FAULTS), open_scratch(spill, file, keep_order=False) as connection:
         selection = Selection(connection)
         selection.create("pair_texts", PAIR_TEXTS.empty_table())
         yield selection

@@ -113,16 +113,15 @@ class ShardSource(TextSource):
         items = _ItemCursor(selection.items())
         for base, rows in self._batches():
             end = 2 * (base + len(rows))
-            taken = items.take_until(end)
-            if len(taken):
-                yield taken, _direct_texts(rows, taken, base)
-            first, last = np.searchsorted(wanted, [2 * base, end])
-            if last > first:
-                refs = wanted[first:last]
-                picked = rows.take(pa.array(refs // 2 - base))
-                is_a = pa.array(refs % 2 == 0)
-                response = pc.if_else(is_a, picked["response_a"], picked["response_b"])
-                _keep(selection, refs, picked, response)
+            direct = items.take_until(end)
+            if len(direct):
+                taken, first, second = _take(rows, direct["ref"].to_numpy(), base)
+                yield direct, _texts(taken, taken["instruction"], first, second)
+            start, stop = np.searchsorted(wanted, [2 * base, end])
+            if stop > start:
+                refs = wanted[start:stop]
+                taken, response, _ = _take(rows, refs, base)
+                _keep(selection, refs, taken, response)
         yield from _combined(selection)
 
     def _batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -136,13 +135,10 @@ class ShardSource(TextSource):
     def _problems(self, rows: pa.RecordBatch, contaminated: pa.Array) -> pa.Array:
         needs = pc.or_(is_text(rows["system"]), is_text(render_turns(rows["turns"])))
         return _first_reason(
-            {
-                "images": rows["images"].is_valid(),
-                "two_conversations": pc.or_(rows["turns_a"].is_valid(), rows["turns_b"].is_valid()),
-                "needs_conversation": pc.and_(needs, self._plain),
-                "contaminated": contaminated,
-            },
-            len(rows),
+            images=rows["images"].is_valid(),
+            two_conversations=pc.or_(rows["turns_a"].is_valid(), rows["turns_b"].is_valid()),
+            needs_conversation=pc.and_(needs, self._plain),
+            contaminated=contaminated,
         )
 
 
@@ -173,10 +169,10 @@ class ResponseSource(TextSource):
             no_turns = pa.nulls(len(rows), TURNS)
             features = observer.observe(rows["instruction"], rows["system"], no_turns)
             response = trim(rows["response"])
-            problems = {
-                "needs_conversation": pc.and_(is_text(rows["system"]), self._plain),
-                "contaminated": pa.array(features.contaminated),
-            }
+            problem = _first_reason(
+                needs_conversation=pc.and_(is_text(rows["system"]), self._plain),
+                contaminated=pa.array(features.contaminated),
+            )
             columns = {
                 "ref": refs,
                 "instruction_id": rows["instruction_id"],
@@ -186,7 +182,7 @@ class ResponseSource(TextSource):
                 "split_hash": features.split_hash,
                 "response": text_hashes(response),
                 "length": pc.utf8_length(response).cast(pa.int64()),
-                "problem": _first_reason(problems, len(rows)),
+                "problem": problem,
             }
             selection.insert("responses", pa.table(columns))
             _keep(selection, refs, rows, rows["response"])
@@ -222,9 +218,8 @@ class _ItemCursor:
     def take_until(self, end: int) -> pa.Table:
         """Take the items whose references are below `end`."""
         while not len(self._rest) or self._rest["ref"][-1].as_py() < end:
-            try:
-                batch = self._reader.read_next_batch()
-            except StopIteration:
+            batch = next(self._reader, None)
+            if batch is None:
                 break
             self._rest = pa.concat_tables([self._rest, pa.Table.from_batches([batch])])
         count = int(np.searchsorted(self._rest["ref"].to_numpy(), end))
@@ -232,12 +227,9 @@ class _ItemCursor:
         return taken
 
 
-def _first_reason(reasons: dict[str, pa.Array], rows: int) -> pa.Array:
+def _first_reason(**reasons: pa.Array) -> pa.Array:
     """Return the first reason that applies to each row, null without any."""
-    first = pa.nulls(rows, pa.string())
-    for reason in reversed(reasons):
-        first = pc.if_else(reasons[reason], reason, first)
-    return first
+    return pc.case_when(pc.make_struct(*reasons.values(), field_names=[*reasons]), *reasons)
 
 
 def _keep(selection: Selection, refs: Int64, rows: pa.RecordBatch, response: pa.Array) -> None:
@@ -251,14 +243,13 @@ def _keep(selection: Selection, refs: Int64, rows: pa.RecordBatch, response: pa.
     selection.insert("texts", pa.table(stored, _RESPONSE_TEXTS))
 
 
-def _direct_texts(rows: pa.RecordBatch, items: pa.Table, base: int) -> Texts:
-    """Take the texts of items from the rows of shards that hold all of them."""
-    refs = items["ref"].to_numpy()
-    taken = rows.take(pa.array(refs // 2 - base))
-    a_first = pa.array(refs % 2 == 0)
-    first = pc.if_else(a_first, taken["response_a"], taken["response_b"])
-    second = pc.if_else(a_first, taken["response_b"], taken["response_a"])
-    return _texts(taken, taken["instruction"], first, second)
+def _take(
+    rows: pa.RecordBatch, refs: Int64, base: int
+) -> tuple[pa.RecordBatch, pa.Array, pa.Array]:
+    """Return the rows of shards with these responses, the responses, and those opposite."""
+    taken, is_a = rows.take(pa.array(refs // 2 - base)), pa.array(refs % 2 == 0)
+    a, b = taken["response_a"], taken["response_b"]
+    return taken, pc.if_else(is_a, a, b), pc.if_else(is_a, b, a)
 
 
 def _combined(selection: Selection) -> Iterator[tuple[pa.Table, Texts]]:

@@ -129,23 +129,25 @@ class _SplitWriter:
     ) -> None:
         files = -(-rows // rows_per_file)
         self._names = [f"data/{split}-{i:05d}-of-{files:05d}.parquet" for i in range(files)]
-        self._groups = _row_groups(rows, rows_per_file)
-        self._next = next(self._groups, None)
+        self._rows, self._rows_per_file, self._written = rows, rows_per_file, 0
         self._folder, self._schema = folder, schema
         self._waiting = schema.empty_table()
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, table: pa.Table) -> None:
         self._waiting = pa.concat_tables([self._waiting, table])
-        while self._next and len(self._waiting) >= self._next[1]:
-            file, rows = self._next
-            self._write(file, self._waiting.slice(0, rows))
+        while (rows := self._group_rows()) and len(self._waiting) >= rows:
+            self._write(self._waiting.slice(0, rows))
             self._waiting = self._waiting.slice(rows)
-            self._next = next(self._groups, None)
+
+    def _group_rows(self) -> int:
+        """Return the rows of the next row group, which ends with its file; 0 after the last."""
+        in_file = self._rows_per_file - self._written % self._rows_per_file
+        return min(GROUP_ROWS, in_file, self._rows - self._written)
 
     def close(self) -> list[str]:
         self._finish()
-        if self._next or len(self._waiting):
+        if self._written < self._rows or len(self._waiting):
             raise IntegrityFault(
                 "a split does not have the rows that were counted",
                 place=str(self._folder),
@@ -154,24 +156,17 @@ class _SplitWriter:
             )
         return self._names
 
-    def _write(self, file: int, rows: pa.Table) -> None:
-        path = str(self._folder / self._names[file])
+    def _write(self, rows: pa.Table) -> None:
+        path = str(self._folder / self._names[self._written // self._rows_per_file])
         with writing_dataset(self._folder):
             if self._writer is None or self._writer.where != path:
                 self._finish()
                 self._writer = pq.ParquetWriter(path, self._schema, **_PARQUET)
             self._writer.write_table(rows, row_group_size=len(rows))
+        self._written += len(rows)
 
     def _finish(self) -> None:
         if self._writer is not None:
             self._writer.close()
             sync(Path(self._writer.where))
             self._writer = None
-
-
-def _row_groups(rows: int, rows_per_file: int) -> Iterator[tuple[int, int]]:
-    """Yield the file and the rows of each row group."""
-    for file, start in enumerate(range(0, rows, rows_per_file)):
-        left = min(rows_per_file, rows - start)
-        for begin in range(0, left, GROUP_ROWS):
-            yield file, min(GROUP_ROWS, left - begin)

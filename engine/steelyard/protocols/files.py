@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from steelyard.core.config import unknown_key
+from steelyard.core.config import check_keys
 from steelyard.errors import UsageError, escape
 from steelyard.protocols.axes import Criterion
 from steelyard.protocols.protocol import IMAGES, SLOT, SLOT_COLUMNS, Example, Protocol
@@ -128,7 +128,7 @@ def _criterion(path: Path, number: int, entry: object) -> Criterion:
             f"criterion {number} is not a text with a weight above 0",
             "give a text, and a weight if it is not 1",
         )
-    _check_keys(table, ("text", "weight"), f"{path}, criterion {number}")
+    check_keys(table, ("text", "weight"), f"{path}, criterion {number}")
     return Criterion(text.strip(), float(weight))
 
 
@@ -161,12 +161,6 @@ def load_examples(path: Path, labels: tuple[str, ...]) -> tuple[Example, ...]:
     return tuple(examples)
 
 
-def _check_keys(values: Mapping[str, Any], known: Sequence[str], place: str) -> None:
-    for key in values:
-        if key not in known:
-            raise unknown_key(key, known, place)
-
-
 def _read_table(path: Path, *known: str) -> dict[str, Any]:
     try:
         if not path.is_file():
@@ -183,7 +177,7 @@ def _read_table(path: Path, *known: str) -> dict[str, Any]:
         raise _wrong(path, f"it cannot be read: {escape(error, 200)}", "correct it") from None
     if not isinstance(values, Mapping):
         raise _wrong(path, "it does not hold a table", "see docs/protocols.md for an example")
-    _check_keys(values, known, str(path))
+    check_keys(values, known, str(path))
     return dict(values)
 
 

@@ -15,6 +15,8 @@ from steelyard.comparisons.read import Comparisons, read_comparisons
 from steelyard.core.arrow import to_floats, to_mask, votes_of
 from steelyard.core.schemas import Float64
 from steelyard.errors import UsageError, escape
+from steelyard.evaluation.judged_pairs import MASSES, ORDERS
+from steelyard.input.roles import LENGTHS, MODELS
 from steelyard.ranking import bias as measures
 from steelyard.ranking.report import estimate_json, source, standard_error_or_none
 from steelyard.ranking.tournament import Tournament, clusters_of, tournament
@@ -23,11 +25,9 @@ from steelyard.statistics.logistic import FitFailed
 from steelyard.statistics.means import Mean
 
 MOST_GROUPS = 100
-ORDERS = ("preference_ab", "preference_ba")
-MASSES = ("label_mass_ab", "label_mass_ba")
 WANT = (
-    "model_a", "model_b", "preference", "tie", "instruction", "weight", "length_a", "length_b",
-    "gold", "judge", *ORDERS, *MASSES,
+    *MODELS, "preference", "tie", "instruction", "weight", "gold", "judge",
+    *LENGTHS, *ORDERS, *MASSES,
 )  # fmt: skip
 
 
@@ -69,8 +69,8 @@ def bias(path: Path, columns: Mapping[str, str], by: str | None = None) -> dict[
 def _missing(read: Comparisons) -> dict[str, str]:
     wanted = {
         "position": ORDERS,
-        "verbosity": ("model_a", "model_b", "length_a", "length_b"),
-        "families": ("model_a", "model_b"),
+        "verbosity": (*MODELS, *LENGTHS),
+        "families": MODELS,
         "label mass": MASSES,
     }
     lacking = {
@@ -103,22 +103,22 @@ def _sections(table: pa.Table, warnings: list[str], name: str = "") -> dict[str,
 def _between_competitors(table: pa.Table, warnings: list[str], title: str) -> dict[str, Any]:
     names = set(table.column_names)
     out: dict[str, Any] = {"verbosity": None, "families": None}
-    if not {"model_a", "model_b"} <= names:
+    if not set(MODELS) <= names:
         return out
-    other = pc.invert(pc.equal(*(pc.cast(table[x], pa.string()) for x in ("model_a", "model_b"))))
+    other = pc.not_equal(*(pc.cast(table[name], pa.string()) for name in MODELS))
     table = table.filter(other)
     if not len(table):
         return out
     contest = tournament(table)
     gold = _gold(table, contest)
-    lengths = [table[name].is_valid() for name in ("length_a", "length_b") if name in names]
-    if len(lengths) == 2 and (absent := len(table) - pc.sum(pc.and_(*lengths)).as_py()):
-        warnings.append(f"{title}{absent:,} rows lack a length: verbosity is left out")
-    elif len(lengths) == 2:
-        sign = np.where(contest.swapped, -1.0, 1.0)
-        difference = sign * (to_floats(table["length_a"]) - to_floats(table["length_b"]))
+    if set(LENGTHS) <= names:
+        a, b = (to_floats(table[name]) for name in LENGTHS)
+        difference = np.where(contest.swapped, -1.0, 1.0) * (a - b)
         try:
-            out["verbosity"] = _as_json(measures.verbosity(contest, difference, gold))
+            if absent := int(np.isnan(difference).sum()):
+                warnings.append(f"{title}{absent:,} rows lack a length: verbosity is left out")
+            else:
+                out["verbosity"] = _as_json(measures.verbosity(contest, difference, gold))
         except FitFailed as error:
             warnings.append(f"{title}verbosity: {error.cause}")
         if section := out["verbosity"]:

@@ -14,6 +14,7 @@ from steelyard.comparisons.read import Comparisons, NothingLeft, read_comparison
 from steelyard.core.arrow import to_floats, to_mask
 from steelyard.core.schemas import Bool, Float64, Int64, UInt64
 from steelyard.errors import InputRefused, UsageError, escape
+from steelyard.input.roles import LENGTHS, MODELS
 from steelyard.ranking.length_control import LEARNABLE, Controlled, relative_difference
 from steelyard.ranking.report import (
     LEVEL,
@@ -27,8 +28,7 @@ from steelyard.ranking.tournament import clusters_of, similar_names
 from steelyard.ranking.win_rates import BaselineComparisons, WinRate, sort_key, win_rates
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL, cluster_warning
 
-MODELS = ("model_a", "model_b")
-WANT = ("instruction", "weight", "length_a", "length_b")
+WANT = ("instruction", "weight", *LENGTHS)
 NO_SPREAD = 1e-9  # of a standard error: what rounding leaves of 0
 DIFFICULTIES = (
     "give Parquet with the columns instruction_id (or instruction, or prompt) and difficulty, in"
@@ -80,13 +80,13 @@ def winrate(
 
 def _without_lengths(table: pa.Table) -> tuple[pa.Table, list[str]]:
     """Return the table without its lengths if any row lacks one, with a warning."""
-    if not {"length_a", "length_b"} <= set(table.column_names):
+    if not set(LENGTHS) <= set(table.column_names):
         return table, []
-    absent = len(table) - len(table.select(["length_a", "length_b"]).drop_null())
+    absent = len(table) - len(table.select(LENGTHS).drop_null())
     if not absent:
         return table, []
     lines = [f"{absent:,} of {len(table):,} rows lack a length: no rate at equal length is given"]
-    return table.drop_columns(["length_a", "length_b"]), lines
+    return table.drop_columns([*LENGTHS]), lines
 
 
 def _learned(rates: list[WinRate], baseline: str) -> str | None:
@@ -214,8 +214,8 @@ def _rows(
     back, preference = to_mask(turned), to_floats(table["preference"])
     sign = np.where(back, -1.0, 1.0)
     length = baseline_length = None
-    if {"length_a", "length_b"} <= names:
-        a, b = to_floats(table["length_a"]), to_floats(table["length_b"])
+    if set(LENGTHS) <= names:
+        a, b = (to_floats(table[name]) for name in LENGTHS)
         length, baseline_length = sign * (a - b), np.where(back, a, b)
     style = {}
     if {f"{feature}_{side}" for feature in FEATURES for side in "ab"} <= names:

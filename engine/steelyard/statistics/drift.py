@@ -50,10 +50,6 @@ def measure_drift(reference: Reference, preference: Float64) -> Drift:
     The population stability index is sum (q - p) ln(q / p) over bins between the calibration
     set's deciles, with half a pair added to each bin, so that the index is finite. Distance and
     p-value are those of the two-sample Kolmogorov-Smirnov test.
-
-    Args:
-        reference: of the calibration set.
-        preference: n raw preferences, n > 0.
     """
     known = np.asarray(reference.quantiles)
     scored = np.sort(preference)

@@ -113,15 +113,12 @@ def fit(
 
 
 def maximise(likelihood: Likelihood, start: Float64, rounds: int = ROUNDS) -> Float64:
-    """Climb a log-likelihood by Newton's method, with steps that are halved until they rise.
+    """Climb a log-likelihood of k coefficients from `start` [k] to its maximum [k].
 
-    Args:
-        likelihood: of k coefficients.
-        start: float64 [k].
-        rounds: the most steps to take.
+    Newton's method, with steps that are halved until they rise.
 
     Raises:
-        FitFailed: there is no finite maximum, or it is further away than that.
+        FitFailed: there is no finite maximum, or none within this many steps.
     """
     coefficients, value = start, likelihood.value(start)
     for _ in range(rounds):

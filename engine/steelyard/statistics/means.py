@@ -39,12 +39,8 @@ def mean(values: Float64, cluster: Codes, weight: Float64 | None = None) -> Mean
 
     The variance is G/(G-1) times the sum over the G clusters of (sum of w (y - mean))**2, over
     (sum of w)**2 (Cochran, "Sampling Techniques", 1977, section 6.5); with one row per cluster that
-    is the textbook variance of a mean.
-
-    Args:
-        values: float64 [n], n > 0.
-        cluster: whole numbers [n].
-        weight: float64 [n], not negative and not all zero; None: each is 1.
+    is the textbook variance of a mean. All arguments are [n], n > 0; weights are not negative and
+    not all zero; None: each is 1.
     """
     w = np.ones(len(values)) if weight is None else weight
     total = w.sum()

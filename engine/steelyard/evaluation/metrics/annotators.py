@@ -45,22 +45,16 @@ def compare_annotators(
         below = np.bincount(annotators, weights=of, minlength=count)
         return [a / b if b else None for a, b in zip(top.tolist(), below.tolist(), strict=True)]
 
-    with_others = shares(same, others)
     with_judge = shares((judged[pairs] == classes) & known, known)
     votes = np.bincount(annotators, minlength=count).tolist()
-    rows = zip(names, votes, with_others, with_judge, strict=True)
-    return [Annotator(*row) for row in rows]
+    return [*map(Annotator, names, votes, shares(same, others), with_judge)]
 
 
 def pairwise_kappa(pairs: Int64, annotators: Int64, classes: Int64) -> float | None:
     """Return the mean of Cohen's (1960) kappas of any two annotators, by pairs that both judged.
 
     Two annotators who always name the same class leave kappa undefined and are left out.
-
-    Args:
-        pairs: m votes' pairs.
-        annotators: m, from 0.
-        classes: m, 0 to 2.
+    Arguments are as in `compare_annotators`.
     """
     order = np.lexsort((annotators, pairs))
     pairs, annotators, classes = pairs[order], annotators[order], classes[order]

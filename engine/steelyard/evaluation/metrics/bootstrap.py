@@ -87,15 +87,14 @@ def resample(judged: ScoredPairs, *, band: float, replicates: int, seed: int) ->
         seed: of the bootstrap; the same seed resamples the same pairs in the same way.
     """
     names, groups = np.unique(judged.groups, return_inverse=True)
-    merged, count = merged_groups(groups.astype(np.int64), len(names), seed)
+    merged, count = merged_groups(groups, len(names), seed)
     sums = collect(judged, merged, count, band)
-    drawn = _replicates(sums, replicates, seed)
+    drawn = np.empty((0, sums.shape[1]))
+    if replicates >= MIN_REPLICATES and len(sums) >= MIN_FOR_INTERVAL:
+        from steelyard_kernels.bootstrap import resampled_sums
+
+        drawn = resampled_sums(sums, replicates, seed)
     return ResampledSums(len(judged), len(names), sums.sum(axis=0), drawn)
-
-
-def evaluate(judged: ScoredPairs, *, band: float, replicates: int, seed: int) -> Evaluation:
-    """Return all metrics of n pairs; arguments as in `resample`."""
-    return summarise(resample(judged, band=band, replicates=replicates, seed=seed))
 
 
 def summarise(sums: ResampledSums) -> Evaluation:
@@ -133,14 +132,6 @@ def merged_groups(groups: Int64, count: int, seed: int) -> tuple[Int64, int]:
         return groups, count
     code = np.random.default_rng(seed).permutation(count) % MOST_GROUPS
     return code[groups], MOST_GROUPS
-
-
-def _replicates(sums: Float64, replicates: int, seed: int) -> Float64:
-    if replicates < MIN_REPLICATES or len(sums) < MIN_FOR_INTERVAL:
-        return np.empty((0, sums.shape[1]))
-    from steelyard_kernels.bootstrap import resampled_sums
-
-    return resampled_sums(sums, replicates, seed)
 
 
 def _estimate(name: str, total: Float64, drawn: Float64) -> Estimate | None:
@@ -189,8 +180,9 @@ def _bins(total: Float64, drawn: Float64) -> list[Bin]:
     table, tables = block(total, "bins_preference"), block(drawn, "bins_preference")
     bins = []
     for i, (pairs, said, seen) in enumerate(table.tolist()):
-        resampled = tables[:, i, 2] / np.where(tables[:, i, 0] > 0, tables[:, i, 0], np.nan)
-        low, high = interval(resampled) if pairs else (None, None)
-        means = [total / pairs if pairs else None for total in (said, seen)]
-        bins.append(Bin(i / BINS, (i + 1) / BINS, int(pairs), means[0], means[1], low, high))
+        values: tuple[float | None, ...] = (None,) * 4
+        if pairs:
+            resampled = tables[:, i, 2] / np.where(tables[:, i, 0] > 0, tables[:, i, 0], np.nan)
+            values = (said / pairs, seen / pairs, *interval(resampled))
+        bins.append(Bin(i / BINS, (i + 1) / BINS, int(pairs), *values))
     return bins

@@ -135,18 +135,12 @@ def auc(sums: Float64) -> Float64:
     return _ratio(ranks_a, number_a) + _ratio(ranks_b, number_b) - whole
 
 
-def annotator_agreement(sums: Float64) -> Float64:
-    """Return the probability that two annotators of a pair name the same class."""
-    cells = block(sums, "annotators")
-    return _ratio(cells[..., 1], cells[..., 0])
-
-
 def fleiss_kappa(sums: Float64) -> Float64:
     """Return annotators' agreement above chance (Fleiss 1971), for any number of votes per pair."""
     votes = block(sums, "annotators")[..., 2:]
     shares = _ratio(votes, votes.sum(axis=-1, keepdims=True))
     by_chance = (shares**2).sum(axis=-1)
-    return _ratio(annotator_agreement(sums) - by_chance, 1 - by_chance)
+    return _ratio(mean_of("annotators")(sums) - by_chance, 1 - by_chance)
 
 
 METRICS: dict[str, Metric] = {
@@ -175,7 +169,7 @@ METRICS: dict[str, Metric] = {
     "longer_preferred": mean_of("longer"),
     "longer_gold": mean_of("longer_gold"),
     "mass_shortfall": mean_of("shortfall"),
-    "annotator_agreement": annotator_agreement,
+    "annotator_agreement": mean_of("annotators"),  # of two annotators of a pair
     "fleiss_kappa": fleiss_kappa,
 }
 # Calibration errors by their bins: sampling error only adds to them, so replicates lie too high.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,6 @@ from steelyard.core.schemas import Bool, Float64, Int64
 CLASSES = ("a", "b", "tie")
 A, B, TIE = range(3)
 LENGTHS_DIFFER = 30  # characters; below it neither response counts as longer
-COLUMNS = (
-    "preference", "votes", "groups", "tie", "preference_ab", "preference_ba", "label_mass", "longer"
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +37,10 @@ class ScoredPairs:
 
     def take(self, rows: Int64 | Bool) -> ScoredPairs:
         """Return the pairs in these rows."""
-        columns = ((name, getattr(self, name)) for name in COLUMNS)
-        taken: dict[str, Any] = {name: old if old is None else old[rows] for name, old in columns}
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        taken: dict[str, Any] = {
+            name: column[rows] for name, column in columns.items() if isinstance(column, np.ndarray)
+        }
         return replace(self, **taken)
 
     def shares(self) -> Float64:

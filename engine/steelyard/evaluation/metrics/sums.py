@@ -46,9 +46,8 @@ BLOCKS = {
 }
 _ENDS = list(accumulate(BLOCKS.values()))
 SLICES = {
-    name: slice(end - size, end)
-    for (name, size), end in zip(BLOCKS.items(), _ENDS, strict=True)
-}  # fmt: skip
+    name: slice(end - size, end) for (name, size), end in zip(BLOCKS.items(), _ENDS, strict=True)
+}
 WIDTH = _ENDS[-1]
 
 
@@ -83,7 +82,8 @@ def _adders(
         return _means(values, groups, count, rows)
 
     yield "pairs", lambda: np.bincount(groups, minlength=count)[:, None].astype(np.float64)
-    yield "confusion", lambda: _cells(3 * predicted + gold, groups, count, 9)
+    cells = np.bincount(9 * groups + 3 * predicted + gold, minlength=9 * count)
+    yield "confusion", lambda: cells.reshape(count, 9).astype(np.float64)
     yield "squared", lambda: mean((judged.preference - _target(judged)) ** 2)
     yield "vote_share", lambda: mean(judged.shares()[np.arange(len(judged)), predicted])
     if not judged.hard:
@@ -150,11 +150,6 @@ def _means(values: Float64, groups: Int64, count: int, rows: Bool | None = None)
     number = np.bincount(groups, minlength=count).astype(np.float64)
     total = np.bincount(groups, weights=values, minlength=count)
     return np.stack([number, total], axis=1)
-
-
-def _cells(codes: Int64, groups: Int64, count: int, cells: int) -> Float64:
-    counts = np.bincount(groups * cells + codes, minlength=count * cells)
-    return counts.reshape(count, cells).astype(np.float64)
 
 
 def _target(judged: ScoredPairs) -> Float64:
