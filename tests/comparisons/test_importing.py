@@ -24,7 +24,7 @@ from steelyard.ranking.winrate import winrate
 from steelyard.statistics.means import mean
 from steelyard.store.run_record import read_record
 from steelyard.store.rundir import RunDir
-from support.helpers import data_file, program, rows, write_pairs
+from support.helpers import command, data_file, rows, write_pairs
 
 COMPETITORS = {"model_a": "model", "model_b": "baseline"}
 
@@ -178,7 +178,7 @@ def test_what_cannot_be_imported(tmp_path, options, error, words):
 def run(tmp_path_factory):
     place = tmp_path_factory.mktemp("imported")
     pq.write_table(table([1.0, 1.2, 1.9, 3.0]), place / "t.parquet")
-    done = program(
+    done = command(
         "import", place / "t.parquet", "--run", place / "run", "--map", "model_a=model",
         "--map", "model_b==base", "--scale", "1..2", "--judge", "someone", "--json",
     )  # fmt: skip
@@ -195,7 +195,7 @@ def test_the_run_can_be_looked_at(run):
     assert answer == [{"n": 3, "p": pytest.approx((0 + 0.2 + 0.9) / 3)}]
     assert rows(run, "SELECT reason FROM rejects") == [{"reason": "scale"}]
     assert rows(run, "SELECT count(*) AS n FROM reads") == [{"n": 0}]
-    shown = program("status", run).stdout
+    shown = command("status", run).stdout
     assert "3 done of 3" in shown
     assert "from:    t.parquet" in shown
     assert "prompts" not in shown
@@ -214,7 +214,7 @@ def test_the_file_is_written_again_from_the_imported_tables(run):
         before = connection.sql("FROM verdicts").fetchall()
     (run / "verdicts.duckdb").unlink()
     live = steelyard.open_run(run).verdicts().num_rows
-    done = program("compact", run, "--json")
+    done = command("compact", run, "--json")
     assert json.loads(done.stdout)["verdicts"] == live == len(before)
     with duckdb.connect(str(run / "verdicts.duckdb"), read_only=True) as connection:
         assert connection.sql("FROM verdicts").fetchall() == before
@@ -223,7 +223,7 @@ def test_the_file_is_written_again_from_the_imported_tables(run):
 def test_nothing_is_scored_into_it(run, tmp_path):
     shard = write_pairs(tmp_path / "pairs.parquet", 4)
     for arguments in (("resume", run), ("score", shard, "--run", run, "--judge", "scripted")):
-        done = program(*arguments)
+        done = command(*arguments)
         assert done.returncode == 2
         assert "the verdicts of this run were imported" in done.stderr
     assert rows(run, "SELECT count(*) AS n FROM verdicts") == [{"n": 3}]

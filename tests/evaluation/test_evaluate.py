@@ -9,7 +9,7 @@ import pytest
 
 from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
 from steelyard.evaluation.judged_pairs import Source
-from support.helpers import program
+from support.helpers import command
 
 
 def judged(path, right, rows=400):
@@ -50,7 +50,7 @@ def test_ties_do_not_count_towards_chance(tmp_path):
 def test_intervals_are_promised_only_where_there_are_any(count, tmp_path):
     table, gold = judged(tmp_path, 0.7)
     # --bootstraps is the former name of --replicates.
-    done = program("evaluate", table, "--gold", gold, "--bootstraps", count)
+    done = command("evaluate", table, "--gold", gold, "--bootstraps", count)
     assert done.returncode == 0
     assert ("95% intervals" in done.stdout) == (count == 2)
     assert (f"no intervals (--replicates {count})" in done.stdout) == (count < 2)
@@ -59,7 +59,7 @@ def test_intervals_are_promised_only_where_there_are_any(count, tmp_path):
 @pytest.mark.parametrize("place", ["nowhere/d.svg", "folder.svg"])
 def test_a_diagram_without_a_place_is_refused_before_the_work(place, tmp_path):
     (tmp_path / "folder.svg").mkdir()
-    done = program(
+    done = command(
         "evaluate", tmp_path / "not read.parquet", "--gold", tmp_path / "nor this.parquet",
         "--diagram", tmp_path / place,
     )  # fmt: skip

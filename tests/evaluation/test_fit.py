@@ -20,7 +20,7 @@ from steelyard.evaluation.fit import FitOptions, fit_calibrator
 from steelyard.evaluation.judged_pairs import Source, describe_differences
 from steelyard.statistics.logistic import logit, sigmoid
 from steelyard.store.rundir import RunDir
-from support.helpers import pairs_table, program
+from support.helpers import command, pairs_table
 from support.trust_data import apply_in_numpy
 
 TEMPERATURE, LENGTH = 2.5, 2.0
@@ -91,13 +91,13 @@ def test_verdicts_are_recomputed_and_raw_values_stay(place, run, gold, tmp_path)
     before = columns(run)
     assert before["calibrated_preference"].null_count == len(before)
     out = place / "c.json"
-    done = program("calibrate", "fit", run.root, "--gold", gold, "--out", out, "--agreement", 0.6,
+    done = command("calibrate", "fit", run.root, "--gold", gold, "--out", out, "--agreement", 0.6,
                    "--json")  # fmt: skip
     assert done.returncode == 0, done.stderr
     content = json.loads(done.stdout)
     assert content["calibrator"]["notes"]["candidates"]
     assert content["coverage_risk"]
-    assert program("calibrate", "apply", run.root, out).returncode == 0
+    assert command("calibrate", "apply", run.root, out).returncode == 0
     assert run.root.joinpath("calibration.json").read_text() == out.read_text()
     after = columns(run)
     kept = [name for name in before.column_names if name not in after.column_names[-3:]]
@@ -122,7 +122,7 @@ def test_verdicts_are_recomputed_and_raw_values_stay(place, run, gold, tmp_path)
     live = columns(run)
     (tmp_path / "aside").rename(database)
     assert live.equals(after)
-    shown = program("calibrate", "show", run.root)
+    shown = command("calibrate", "show", run.root)
     assert shown.stdout.startswith(f"method:       {made.method}")
 
 
@@ -131,7 +131,7 @@ def test_another_calibrator_takes_the_place_of_the_first(run, gold, tmp_path):
         made = fit_calibrator(Source(run.root), gold, FitOptions(method=method)).calibrator
         (tmp_path / "c.json").write_text(made.to_json())
         apply_calibrator(Source(run.root), tmp_path / "c.json", None, force=False)
-    assert program("compact", run.root, "--out", tmp_path / "new.duckdb").returncode == 0
+    assert command("compact", run.root, "--out", tmp_path / "new.duckdb").returncode == 0
     with duckdb.connect(":memory:") as connection:
         connection.execute(f"ATTACH '{tmp_path / 'new.duckdb'}' AS a (READ_ONLY)")
         connection.execute(f"ATTACH '{run.root / 'verdicts.duckdb'}' AS b (READ_ONLY)")
@@ -146,7 +146,7 @@ def test_another_calibrator_takes_the_place_of_the_first(run, gold, tmp_path):
 def test_evaluate_shows_raw_beside_calibrated(place, run, gold):
     if not (run.root / "calibration.json").exists():
         pytest.skip("needs the calibrated run of the test before")
-    done = program("evaluate", run.root, "--gold", gold, "--by", "source", "--json",
+    done = command("evaluate", run.root, "--gold", gold, "--by", "source", "--json",
                    "--replicates", 100)  # fmt: skip
     content = json.loads(done.stdout)
     raw, made = ({one["metric"]: one for one in content[kind]["metrics"]}
@@ -158,7 +158,7 @@ def test_evaluate_shows_raw_beside_calibrated(place, run, gold):
     assert {part["value"] for part in content["parts"]} == {f"s{i}" for i in range(5)}
     pairs = sum(part["raw"]["pairs"] for part in content["parts"])
     assert pairs == content["raw"]["pairs"]
-    text = program("evaluate", run.root, "--gold", gold, "--replicates", 100).stdout
+    text = command("evaluate", run.root, "--gold", gold, "--replicates", 100).stdout
     assert "reliability, calibrated" in text
     assert "(0.4, 0.5]" in text
 
@@ -168,11 +168,11 @@ def test_a_calibrator_of_other_reads_is_refused_unless_forced(place, run, gold, 
     out = tmp_path / "c.json"
     made = fit_calibrator(Source(run.root), gold, FitOptions(method="platt")).calibrator
     out.write_text(made.to_json())
-    done = program("calibrate", "apply", other.root, out)
+    done = command("calibrate", "apply", other.root, out)
     assert done.returncode == 3
     assert "fingerprint" in done.stderr
     assert not (other.root / "calibration.json").exists()
-    assert program("calibrate", "apply", other.root, out, "--force").returncode == 0
+    assert command("calibrate", "apply", other.root, out, "--force").returncode == 0
     assert columns(other)["calibrated_preference"].null_count == 0
 
 
@@ -203,7 +203,7 @@ def test_a_damaged_calibration_is_named(tmp_path):
 
 def test_gold_of_other_pairs_is_refused_with_counts(run, tmp_path):
     pq.write_table(pa.table({"pair_id": ["q1", "q2"], "label": ["A", "B"]}), tmp_path / "g.parquet")
-    done = program("evaluate", run.root, "--gold", tmp_path / "g.parquet")
+    done = command("evaluate", run.root, "--gold", tmp_path / "g.parquet")
     assert done.returncode == 3
     assert "none of 2 pair_ids in gold is among" in done.stderr
     assert "gold has q1" in done.stderr

@@ -11,7 +11,7 @@ from steelyard.errors import GoldRefused
 from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
 from steelyard.evaluation.gold_join import match_gold
 from steelyard.evaluation.judged_pairs import Source
-from support.helpers import program
+from support.helpers import command
 
 IDS = [f"p{i}" for i in range(40)]
 
@@ -58,10 +58,10 @@ def test_gold_of_swapped_and_of_other_models_is_refused_with_counts(tmp_path):
 def test_the_command_refuses_swapped_gold_unless_names_are_left_out(tmp_path):
     file = gold(tmp_path, model_a=["y"] * 40, model_b=["x"] * 40)
     line = ("evaluate", table(tmp_path).path, "--gold", file, "--replicates", 0)
-    done = program(*line)
+    done = command(*line)
     assert done.returncode == 3
     assert "40 name the models the other way round" in done.stderr
-    done = program(*line, "--gold-map", "model_a=")
+    done = command(*line, "--gold-map", "model_a=")
     assert done.returncode == 0, done.stderr
 
 
@@ -122,6 +122,6 @@ def test_one_missing_value_costs_no_metric(tmp_path):
 @pytest.mark.parametrize("name", ["preference_ab", "preference_ba", "calibrated_preference"])
 def test_what_is_no_probability_is_refused_by_name(name, tmp_path):
     source = table(tmp_path, **{name: [1.5] * 40})
-    done = program("evaluate", source.path, "--gold", gold(tmp_path))
+    done = command("evaluate", source.path, "--gold", gold(tmp_path))
     assert done.returncode == 3
     assert f"40 of 40 rows: the {name} is outside [0, 1]" in done.stderr

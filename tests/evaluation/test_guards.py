@@ -18,7 +18,7 @@ from steelyard.evaluation.gold_join import match_gold
 from steelyard.evaluation.judged_pairs import Source, read_pairs
 from steelyard.statistics.drift import Reference, measure_drift
 from steelyard.statistics.logistic import sigmoid
-from support.helpers import pairs_table, program
+from support.helpers import command, pairs_table, program
 
 
 def tables(path, rows=200, instructions=50, gold=None, **columns):
@@ -82,17 +82,17 @@ def test_few_instructions_leave_coefficients_without_intervals(tmp_path):
 def test_force_leaves_a_trace(tmp_path):
     source, gold = tables(tmp_path)
     fit = ("calibrate", "fit", "--from", source.path, "--gold", gold, "--method", "platt")
-    done = program(*fit, "--preference", "preference", "--out", tmp_path / "c.json")
+    done = command(*fit, "--preference", "preference", "--out", tmp_path / "c.json")
     assert done.returncode == 0, done.stderr
     pq.write_table(pairs_table(12), tmp_path / "in.parquet")
     run = steelyard.score(tmp_path / "in.parquet", run=tmp_path / "run", judge="scripted").root
-    shown = program("calibrate", "show", run)
+    shown = command("calibrate", "show", run)
     assert shown.returncode == 2
     assert "no calibrator was applied to this run" in shown.stderr
-    refused = program("calibrate", "apply", run, tmp_path / "c.json")
+    refused = command("calibrate", "apply", run, tmp_path / "c.json")
     assert refused.returncode == 3
-    assert program("calibrate", "apply", run, tmp_path / "c.json", "--force").returncode == 0
-    assert "forced:    applied to other reads than it was fitted on: table: preference" in program(
+    assert command("calibrate", "apply", run, tmp_path / "c.json", "--force").returncode == 0
+    assert "forced:    applied to other reads than it was fitted on: table: preference" in command(
         "calibrate", "show", run
     ).stdout  # fmt: skip
 
@@ -131,7 +131,7 @@ def test_two_may_write_one_table(tmp_path):
         pq.write_table(pa.table({"difference": score}), tmp_path / f"{name}.parquet")
     source, gold = tables(tmp_path, difference=np.log(1 / sigmoid(np.linspace(-3, 3, 200)) - 1))
     fit = ("calibrate", "fit", "--from", source.path, "--logit", "difference", "--gold", gold)
-    assert program(*fit, "--method", "platt", "--out", tmp_path / "c.json").returncode == 0
+    assert command(*fit, "--method", "platt", "--out", tmp_path / "c.json").returncode == 0
 
     def apply(name):
         return program(

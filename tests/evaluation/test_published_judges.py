@@ -24,7 +24,7 @@ from steelyard.evaluation.judged_pairs import Source
 from steelyard.evaluation.metrics.bootstrap import difference, resample
 from steelyard.evaluation.metrics.pairs import ScoredPairs, both_orders_correct
 from steelyard.statistics.logistic import sigmoid
-from support.helpers import ROOT, data_file, program
+from support.helpers import ROOT, command, data_file
 
 # Accuracy on JudgeBench by its rule, in per cent.
 PUBLISHED = {
@@ -168,7 +168,7 @@ def walk(place, judge, every=10):
         env=os.environ,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    last = program("evaluate", place / "run", "--gold", place / "llmfao_votes.parquet", "--json")
+    last = command("evaluate", place / "run", "--gold", place / "llmfao_votes.parquet", "--json")
     return done.stdout, json.loads(last.stdout)
 
 

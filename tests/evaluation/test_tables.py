@@ -15,7 +15,7 @@ from steelyard.evaluation.apply import apply_calibrator
 from steelyard.evaluation.fit import FitOptions, fit_calibrator
 from steelyard.evaluation.judged_pairs import Source
 from steelyard.statistics.logistic import sigmoid
-from support.helpers import program
+from support.helpers import command
 
 
 def scores(path, rows=800):
@@ -35,11 +35,11 @@ def scores(path, rows=800):
 def test_a_reward_models_scores_are_calibrated(tmp_path):
     table, gold, score = scores(tmp_path)
     common = ("--from", table, "--logit", "difference")
-    fit = program("calibrate", "fit", *common, "--gold", gold, "--out", tmp_path / "c.json")
+    fit = command("calibrate", "fit", *common, "--gold", gold, "--out", tmp_path / "c.json")
     assert fit.returncode == 0, fit.stderr
     assert "* temperature" in fit.stdout
     out = tmp_path / "out.parquet"
-    done = program("calibrate", "apply", *common, tmp_path / "c.json", "--out", out, "--json")
+    done = command("calibrate", "apply", *common, tmp_path / "c.json", "--out", out, "--json")
     assert json.loads(done.stdout)["pairs"] == 800
     made = Calibrator.from_json((tmp_path / "c.json").read_text(), "test")
     slope = made.curve.coefficients["logit"]
@@ -47,13 +47,13 @@ def test_a_reward_models_scores_are_calibrated(tmp_path):
     found = pq.read_table(out)
     assert found.column_names[:5] == pq.read_table(table).column_names
     assert np.abs(found["calibrated_preference"].to_numpy() - sigmoid(score * slope)).max() < 1e-12
-    again = program(
+    again = command(
         "calibrate", "apply", "--from", out, "--logit", "difference", tmp_path / "c.json",
         "--out", tmp_path / "again.parquet",
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert pq.read_table(tmp_path / "again.parquet").equals(found)
-    text = program("evaluate", out, "--gold", gold, "--preference", "calibrated_preference").stdout
+    text = command("evaluate", out, "--gold", gold, "--preference", "calibrated_preference").stdout
     assert "800 pairs of 200 instructions" in text
 
 
@@ -80,16 +80,16 @@ def test_a_calibrator_of_logits_is_not_one_of_preferences(tmp_path):
 def test_drift_is_told(tmp_path):
     table, gold, score = scores(tmp_path)
     common = ("--from", table, "--logit", "difference")
-    program("calibrate", "fit", *common, "--gold", gold, "--out", tmp_path / "c.json")
+    command("calibrate", "fit", *common, "--gold", gold, "--out", tmp_path / "c.json")
     moved = pa.table({"difference": np.abs(score)})
     pq.write_table(moved, tmp_path / "moved.parquet")
-    done = program(
+    done = command(
         "calibrate", "apply", "--from", tmp_path / "moved.parquet", "--logit", "difference",
         tmp_path / "c.json", "--out", tmp_path / "o.parquet", "--json",
     )  # fmt: skip
     assert "have drifted" in done.stderr
     assert json.loads(done.stdout)["drift"]["psi"] > 0.2
-    same = program(
+    same = command(
         "calibrate", "apply", *common, tmp_path / "c.json", "--out", tmp_path / "o.parquet"
     )
     assert "drifted" not in same.stderr
@@ -130,13 +130,13 @@ def test_both_orders_of_a_table_have_columns_of_any_name(tmp_path):
     pq.write_table(rows, table)
     mapped = ("--preference", "p", "--map", "preference_ab=first", "--map", "preference_ba=second")
     common = ("--from", table, *mapped)
-    fit = program("calibrate", "fit", *common, "--gold", gold, "--method", "position",
+    fit = command("calibrate", "fit", *common, "--gold", gold, "--method", "position",
                   "--out", tmp_path / "c.json")  # fmt: skip
     assert fit.returncode == 0, fit.stderr
     made = Calibrator.from_json((tmp_path / "c.json").read_text(), "test")
     assert made.curve.constants["first_position"] == pytest.approx(0.5)
     out = tmp_path / "out.parquet"
-    done = program("calibrate", "apply", *common, tmp_path / "c.json", "--out", out)
+    done = command("calibrate", "apply", *common, tmp_path / "c.json", "--out", out)
     assert done.returncode == 0, done.stderr
     found = pq.read_table(out)
     assert found.column_names == [*rows.column_names, "calibrated_preference", "calibrated_tie",
@@ -154,12 +154,12 @@ def test_rows_that_lack_what_the_calibrator_reads_are_counted(tmp_path):
     rows = rows.append_column("preference_ba", pa.array(sigmoid(score / 5)))
     pq.write_table(rows, table)
     fit = ("calibrate", "fit", "--from", table, "--out", tmp_path / "c.json")
-    done = program(*fit, "--gold", gold, "--method", "position")
+    done = command(*fit, "--gold", gold, "--method", "position")
     assert done.returncode == 3
     assert "which these reads lack (preference_ab in 1 of 800)" in done.stderr
     pq.write_table(pq.read_table(gold).slice(1), gold)
-    assert program(*fit, "--gold", gold, "--method", "position").returncode == 0
-    done = program("calibrate", "apply", "--from", table, tmp_path / "c.json", "--out",
+    assert command(*fit, "--gold", gold, "--method", "position").returncode == 0
+    done = command("calibrate", "apply", "--from", table, tmp_path / "c.json", "--out",
                    tmp_path / "o.parquet")  # fmt: skip
     assert "preference_ab in 1 of 800: they get no calibrated_preference" in done.stderr
     assert pq.read_table(tmp_path / "o.parquet")["calibrated_preference"].null_count == 1
@@ -209,7 +209,7 @@ USAGE = [
 
 @pytest.mark.parametrize("line", USAGE, ids=" ".join)
 def test_wrong_usage_is_told(line):
-    done = program(*line)
+    done = command(*line)
     assert done.returncode == 2
     assert done.stderr.startswith("error[usage]")
 
@@ -221,7 +221,7 @@ def test_a_diagram_is_drawn(name, tmp_path):
     line = ("evaluate", table, "--logit", "difference", "--gold", gold, "--replicates", 50)
     pictures = []
     for _ in range(2):
-        done = program(*line, "--diagram", tmp_path / name)
+        done = command(*line, "--diagram", tmp_path / name)
         assert done.returncode == 0, done.stderr
         pictures.append((tmp_path / name).read_bytes())
     assert pictures[0] == pictures[1]

@@ -8,16 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 
 import steelyard
-from steelyard.cli import main
 from steelyard.core.images import decode_image
 from steelyard.judge.model.tokenizer import HFEncoder
 from steelyard.prompts.forms import make_form
 from steelyard.protocols import get_protocol
 from support import tiny, tiny_vision
-from support.helpers import pairs_table
+from support.helpers import command, pairs_table
 from support.pictures import BLUE, GREEN, RED
 
 pytest.importorskip("vllm")
@@ -40,15 +38,9 @@ def shard(tmp_path_factory):
     return path
 
 
-def command(shard, run, judge):
-    """The command line in this process: a process of its own takes 15 seconds longer."""
-    arguments = ["score", shard, "--run", run, "--judge", judge, "--engine", "dtype=float32"]
-    return CliRunner().invoke(main, list(map(str, arguments)))
-
-
 def score(shard, run, judge):
-    done = command(shard, run, judge)
-    assert done.exit_code == 0, done.output
+    done = command("score", shard, "--run", run, "--judge", judge, "--engine", "dtype=float32")
+    assert done.returncode == 0, done.stderr
     return steelyard.open_run(run)
 
 
@@ -110,8 +102,8 @@ def test_rows_without_images_read_as_in_a_run_without(scored, shard, judge, tmp_
 
 def test_a_judge_of_texts_refuses_images(shard, tmp_path):
     blind = tiny.write_model(tmp_path / "blind")
-    refused = command(shard, tmp_path / "run", blind)
-    assert refused.exit_code == 2
+    refused = command("score", shard, "--run", tmp_path / "run", "--judge", blind)
+    assert refused.returncode == 2
     assert "takes text only" in refused.stderr
     assert "--map images=" in refused.stderr
     assert not (tmp_path / "run" / "plan").exists()

@@ -12,7 +12,7 @@ from steelyard.prompts.judging import resolve_spec
 from steelyard.protocols import protocol_names
 from steelyard.protocols.files import load_criteria, load_examples, load_protocol
 from steelyard.scoring.run import score
-from support.helpers import program, rows
+from support.helpers import command, rows
 from support.mirrored import CRITERIA, EXAMPLES, assert_mirrored, mirrored_pairs, options_of
 
 
@@ -72,7 +72,7 @@ def test_an_ensemble_goes_on_with_the_judge_it_was_stopped_at(tmp_path):
         tmp_path / "run", "SELECT count(*) AS n, count(DISTINCT prompt_key) AS k FROM reads"
     )
     assert found == [{"n": 240, "k": 240}]
-    status = json.loads(program("status", tmp_path / "run", "--json").stdout)
+    status = json.loads(command("status", tmp_path / "run", "--json").stdout)
     assert status["pairs"] == {"planned": 120, "done": 120}
 
 
@@ -215,19 +215,19 @@ def test_a_protocol_of_the_user(tmp_path):
         f'labels = ["1", "2"]\nprefix = "Number"\nuser = """{PAIR}Which one, 1 or 2?"""'
     )
     shard = mirrored_pairs(tmp_path / "pairs.parquet", 5)
-    done = program("score", shard, "--run", tmp_path / "run", "--judge", "scripted",
+    done = command("score", shard, "--run", tmp_path / "run", "--judge", "scripted",
                    "--protocol", tmp_path / "mine.toml", "--quiet")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path / "run", "SELECT DISTINCT protocol FROM verdicts") == [
         {"protocol": "mine"}
     ]
     (tmp_path / "mine.toml").unlink()  # run.json holds all that a resume needs
-    assert program("resume", tmp_path / "run", "--quiet").returncode == 0
+    assert command("resume", tmp_path / "run", "--quiet").returncode == 0
 
 
 def test_a_slot_that_is_shown_twice_is_refused(tmp_path):
     (tmp_path / "p.toml").write_text(f'labels = ["A", "B"]\nuser = """{PAIR}{{{{ first }}}}"""')
-    done = program("protocol", "check", tmp_path / "p.toml", "--judge", "scripted")
+    done = command("protocol", "check", tmp_path / "p.toml", "--judge", "scripted")
     assert done.returncode == 2
     assert "each once" in done.stdout
 
@@ -251,10 +251,10 @@ def test_what_cannot_be_asked(options, cause):
 
 
 def test_the_commands_that_show_protocols():
-    names = [one["name"] for one in json.loads(program("protocol", "list", "--json").stdout)]
+    names = [one["name"] for one in json.loads(command("protocol", "list", "--json").stdout)]
     assert names == protocol_names()
     shown = json.loads(
-        program("protocol", "show", "pairwise-tie", "--judge", "scripted", "--json").stdout
+        command("protocol", "show", "pairwise-tie", "--judge", "scripted", "--json").stdout
     )
     assert [one["segment"] for one in shown["segments"][1::2]] == [
         "system", "conversation", "instruction", "reference", "first", "second",
@@ -262,7 +262,7 @@ def test_the_commands_that_show_protocols():
     assert shown["template_tokens"] == sum(one["tokens"] for one in shown["segments"][::2])
     assert "Jupiter is the largest planet." in shown["example"]
     for name in names:
-        done = program("protocol", "check", name, "--judge", "scripted", "--json")
+        done = command("protocol", "check", name, "--judge", "scripted", "--json")
         states = {finding["state"] for finding in json.loads(done.stdout)}
         assert (done.returncode, states - {"ok", "note"}) == (0, set()), name
 
@@ -272,7 +272,7 @@ def test_a_criterion_before_the_response_is_noted(tmp_path):
         'shows = "response"\nlabels = ["Yes", "No"]\ncombine = "rubric"\n'
         'user = """{{ context }}\n{{ criterion }}\n{{ response }}"""'
     )
-    done = program("protocol", "check", tmp_path / "p.toml", "--judge", "scripted", "--json")
+    done = command("protocol", "check", tmp_path / "p.toml", "--judge", "scripted", "--json")
     notes = [one for one in json.loads(done.stdout) if one["state"] == "note"]
     assert done.returncode == 0
     assert "response comes after criterion" in notes[0]["found"]

@@ -17,7 +17,7 @@ from steelyard.protocols import get_protocol, protocol_names
 from steelyard.scoring.run import score
 from steelyard.scoring.status import run_status
 from steelyard.store.reads.journal import read_journal
-from support.helpers import PROGRAM, program, rows
+from support.helpers import PROGRAM, command, rows
 from support.mirrored import assert_mirrored, mirrored_pairs, options_of
 from support.tiny import write_model
 
@@ -145,8 +145,8 @@ def test_a_killed_run_goes_on(judge, tmp_path, name, pairs):
         tmp_path / "run.toml",
         "--quiet",
     ]
-    command = [*PROGRAM, "score", shard, "--run", tmp_path / "run", *options]
-    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
+    line = [*PROGRAM, "score", shard, "--run", tmp_path / "run", *options]
+    process = subprocess.Popen(list(map(str, line)), stderr=subprocess.DEVNULL)
     end = time.monotonic() + 180
     while len(read_journal(tmp_path / "run")) < 2:
         assert process.poll() is None
@@ -156,7 +156,7 @@ def test_a_killed_run_goes_on(judge, tmp_path, name, pairs):
     process.wait()
     before = rows(tmp_path / "run", "SELECT prompt_key, output FROM reads")
     assert before
-    done = program("resume", tmp_path / "run", "--quiet")
+    done = command("resume", tmp_path / "run", "--quiet")
     assert done.returncode == (4 if name == "two-scores" else 0), done.stderr
     after = {row["prompt_key"]: row["output"] for row in rows(tmp_path / "run", "FROM reads")}
     assert len(after) == run_status(tmp_path / "run")["prompts"]["unique"] > len(before)

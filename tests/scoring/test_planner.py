@@ -31,7 +31,7 @@ from steelyard.scoring.shard_texts import open_texts
 from steelyard.store.plan.files import load_manifest
 from steelyard.store.reads.journal import read_journal
 from steelyard.store.rundir import RunDir
-from support.helpers import PROGRAM, pairs_table, pairwise_key_spec, program
+from support.helpers import PROGRAM, command, pairs_table, pairwise_key_spec, program
 
 QUIET = Reporter(quiet=True)
 SMALL = {"bucket_bytes": 2000, "part_rows": 40}
@@ -235,7 +235,7 @@ def test_missing_shards_are_refused_before_an_engine_is_loaded(tmp_path, grouped
     assert "--reuse" in refused.value.remedy
     assert (run / "sessions.jsonl").read_bytes() == sessions
     shutil.rmtree(grouped)
-    done = program("resume", run)
+    done = command("resume", run)
     assert done.returncode == 3
     assert "no such file or folder" in done.stderr
     assert "put the shards back" in done.stderr

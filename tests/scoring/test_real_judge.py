@@ -8,12 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 
 import steelyard
-from steelyard.cli import main
 from support import tiny
-from support.helpers import PROGRAM, ROOT, data_file, pairs_table
+from support.helpers import PROGRAM, ROOT, command, data_file, pairs_table
 
 pytestmark = pytest.mark.vllm
 
@@ -36,14 +34,12 @@ def shard(tmp_path_factory):
 
 
 def score(shard, run, judge, *more, toml="", rc=0):
-    """The command line in this process: a process of its own takes 15 seconds longer."""
     (run.parent / "c.toml").write_text(toml)
-    arguments = [
+    done = command(
         "score", shard, "--run", run, "--judge", judge, "--engine", "dtype=float32",
         "--config", run.parent / "c.toml", *more,
-    ]  # fmt: skip
-    done = CliRunner().invoke(main, list(map(str, arguments)))
-    assert done.exit_code == rc, done.output
+    )  # fmt: skip
+    assert done.returncode == rc, done.stderr
     return steelyard.open_run(run)
 
 

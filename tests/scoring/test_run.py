@@ -34,7 +34,7 @@ from steelyard.store.reads.journal import read_journal
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import handoff
-from support.helpers import PROGRAM, pairs_table, program, rows, write_pairs
+from support.helpers import PROGRAM, command, pairs_table, program, rows, write_pairs
 
 QUIET = Reporter(quiet=True)
 
@@ -257,7 +257,7 @@ def test_a_damaged_part_is_never_a_number(run):
     (run / "verdicts.duckdb").unlink()
     with pytest.raises(IntegrityFault, match="damaged"):
         steelyard.open_run(run).verdicts()
-    done = program("sql", run, "SELECT 1")
+    done = command("sql", run, "SELECT 1")
     assert done.returncode == 6
     assert "steelyard resume" in done.stderr
 
@@ -344,7 +344,7 @@ def test_a_disk_that_is_full_while_planning(tmp_path):
     done = program(*arguments, preexec_fn=limit)
     assert done.returncode == EXIT_ENVIRONMENT, done.stderr
     assert done.stderr.startswith("error[disk]: ")
-    assert program("resume", place, "--quiet").returncode == EXIT_DONE
+    assert command("resume", place, "--quiet").returncode == EXIT_DONE
 
 
 def test_one_writer_many_readers(tmp_path, shard):
@@ -461,7 +461,7 @@ def test_buckets_follow_the_text_and_not_the_footer(tmp_path):
 def test_every_row_refused_is_input_refused(tmp_path):
     table = pairs_table(3).set_column(0, "instruction", pa.array(["", " ", "\n"]))
     pq.write_table(table, tmp_path / "p.parquet")
-    done = program(
+    done = command(
         "score", tmp_path / "p.parquet", "--run", tmp_path / "run", "--judge", "scripted"
     )
     assert done.returncode == 3
@@ -538,8 +538,8 @@ def test_all_reads_deleted_are_read_again(run):
 
 def test_a_lost_manifest_is_an_integrity_fault(run):
     (run / "plan" / "plan.json").unlink()
-    for command in ("resume", "status"):
-        done = program(command, run)
+    for name in ("resume", "status"):
+        done = command(name, run)
         assert done.returncode == 6
         assert "plan is damaged or missing" in done.stderr
 
@@ -549,8 +549,8 @@ def test_a_run_that_planned_nothing_may_begin_otherwise(tmp_path):
     pq.write_table(table, tmp_path / "p.parquet")
     place = tmp_path / "run"
     line = ("score", tmp_path / "p.parquet", "--run", place, "--judge", "scripted")
-    assert program(*line, "--on-bad-row", "fail").returncode == 3
-    assert program(*line).returncode == EXIT_ROW_ERRORS
+    assert command(*line, "--on-bad-row", "fail").returncode == 3
+    assert command(*line).returncode == EXIT_ROW_ERRORS
 
 
 def test_reuse_tells_what_it_left_out(tmp_path, run, shard):

@@ -14,7 +14,7 @@ from steelyard.core.work import CacheShape, EngineReport
 from steelyard.judge.scripted import ScriptedJudge
 from steelyard.scoring.run import score
 from steelyard.scoring.session import NO_CACHE, NO_HITS, NOTICED_TOKENS
-from support.helpers import PROGRAM, pairs_table, program
+from support.helpers import PROGRAM, command, pairs_table
 from support.tiny import write_model
 
 
@@ -94,7 +94,7 @@ def test_an_engine_without_a_cache_is_told_of(judge, shard, tmp_path):
 
 def said(*arguments):
     """What a command prints as JSON."""
-    return json.loads(program(*arguments, "--json").stdout)
+    return json.loads(command(*arguments, "--json").stdout)
 
 
 def scored(shard, tmp_path, **options):
@@ -130,8 +130,8 @@ def test_a_killed_run_still_knows_all_its_work(tmp_path):
     pq.write_table(pairs_table(400), shard)
     config = tmp_path / "c.toml"
     config.write_text("part_rows = 50\npart_seconds = 0.2\nbucket_bytes = 20000\n")
-    command = [*PROGRAM, "score", str(shard), "--run", str(run), "--config", str(config), "--quiet"]
-    process = subprocess.Popen([*command, "--judge", "scripted:rate=400"])
+    line = [*PROGRAM, "score", str(shard), "--run", str(run), "--config", str(config), "--quiet"]
+    process = subprocess.Popen([*line, "--judge", "scripted:rate=400"])
     journal = run / "journal.jsonl"
     while process.poll() is None and not (journal.exists() and journal.read_text().count("\n") > 3):
         pass
@@ -140,7 +140,7 @@ def test_a_killed_run_still_knows_all_its_work(tmp_path):
     stopped = said("status", run)
     assert stopped["state"] == "stopped"
     assert 0 < stopped["work"]["prompts"] == stopped["prompts"]["read"] < 800
-    assert program("resume", run, "--quiet").returncode == 0
+    assert command("resume", run, "--quiet").returncode == 0
     whole = said("status", run)
     assert whole["work"]["prompts"] == 800
     assert whole["work"]["unique_tokens"] == whole["tokens"]["prompt"]
