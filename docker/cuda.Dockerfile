@@ -9,6 +9,7 @@ RUN uv pip install --system --no-cache --no-deps \
         "fastokens>=0.3.5,<0.4" \
         "fsspec>=2024.6" \
         "jinja2>=3.1" \
+        "msgspec>=0.19" \
         "nvidia-ml-py>=12.560" \
         "pyarrow>=21" \
         "typing-extensions>=4.4" \
