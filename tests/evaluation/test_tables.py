@@ -238,7 +238,7 @@ def test_a_result_replaces_no_input_and_nothing_else(tmp_path):
     notes.write_text("mine")
     with pytest.raises(UsageError, match="one of the inputs"):
         check_out(table, b"PAR1", read=(None, table))
-    with pytest.raises(UsageError, match="something else"):
+    with pytest.raises(UsageError, match="not an earlier result"):
         check_out(notes, b"PAR1", read=())
     with pytest.raises(UsageError, match="does not exist"):
         check_out(tmp_path / "no" / "x", b"PAR1", read=())

@@ -435,7 +435,7 @@ def test_only_scratch_of_exports_is_removed(scored, tmp_path):
     out, mine = tmp_path / "out", tmp_path / ".out.steelyard-export"
     mine.mkdir()
     (mine / "thesis").write_text("x")
-    with pytest.raises(UsageError, match="not an earlier result"):
+    with pytest.raises(UsageError, match="something else has the name"):
         scored.export(out, "preference")
     assert (mine / "thesis").read_text() == "x"
     (mine / "lock").touch()
@@ -494,7 +494,7 @@ def test_an_evaluation_without_instructions_says_how_to_name_them(scored, tmp_pa
 def test_changed_shards_are_refused(imported, tmp_path):
     run = imported([("q", "a", "b", 0.9)])
     pq.write_table(verdicts([("q", "a", "c", 0.9)]), tmp_path / "run.parquet")
-    with pytest.raises(InputRefused, match="not what they were"):
+    with pytest.raises(InputRefused, match="shards have changed"):
         run.export(tmp_path / "out", "preference")
     assert not (tmp_path / "out").exists()
 
