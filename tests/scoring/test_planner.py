@@ -230,7 +230,7 @@ def test_missing_shards_are_refused_before_an_engine_is_loaded(tmp_path, grouped
     run = stopped(tmp_path / "run", grouped)
     sessions = (run / "sessions.jsonl").read_bytes()
     (grouped / "1.parquet").rename(tmp_path / "away")
-    with pytest.raises(InputRefused, match="not what they were") as refused:
+    with pytest.raises(InputRefused, match="shards have changed") as refused:
         resume(run, QUIET)
     assert "--reuse" in refused.value.remedy
     assert (run / "sessions.jsonl").read_bytes() == sessions
