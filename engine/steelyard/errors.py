@@ -18,7 +18,7 @@ Each error says what happened, where, what that means for the user's work, and w
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from functools import partial
 from typing import ClassVar
@@ -171,3 +171,15 @@ class IntegrityFault(SteelyardError):
 
     exit_code = EXIT_INTEGRITY
     code = "integrity"
+
+
+def check_keys(keys: Iterable[str], known: Collection[str], place: str) -> None:
+    """Refuse the first unknown key, with the names that may have been meant.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for key in keys:
+        if key not in known:
+            remedy = did_you_mean(key, known, f"known: {', '.join(known)}")
+            raise UsageError(f"unknown key {escape(key)!r}", place=place, remedy=remedy)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import xxhash
 
-from steelyard.errors import UsageError, did_you_mean, escape
+from steelyard.errors import UsageError, check_keys, escape
 
 Scalar = str | int | float | bool
 
@@ -173,18 +173,6 @@ def scalar(text: str) -> Scalar:
     except tomllib.TOMLDecodeError:
         return text
     return value if isinstance(value, bool | int | float | str) else text
-
-
-def check_keys(keys: Iterable[str], known: Collection[str], place: str) -> None:
-    """Refuse the first unknown key, with the names that may have been meant.
-
-    Raises:
-        UsageError: there is one.
-    """
-    for key in keys:
-        if key not in known:
-            remedy = did_you_mean(key, known, f"known: {', '.join(known)}")
-            raise UsageError(f"unknown key {escape(key)!r}", place=place, remedy=remedy)
 
 
 def fingerprint(content: Any) -> str:  # noqa: ANN401 - any JSON value

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from steelyard.core.config import check_keys
-from steelyard.errors import UsageError, escape
+from steelyard.errors import UsageError, check_keys, escape
 
 FORMATS = ("preference", "reward", "kto", "sft", "autorater", "grpo")
 JUDGING = ("autorater", "grpo")  # they train judges, not the models that are judged

@@ -11,8 +11,7 @@ from typing import Any
 
 import msgspec
 
-from steelyard.core.config import check_keys
-from steelyard.errors import UsageError, escape
+from steelyard.errors import UsageError, check_keys, escape
 from steelyard.protocols.axes import Criterion
 from steelyard.protocols.protocol import IMAGES, SLOT, SLOT_COLUMNS, Example, Protocol
 from steelyard.protocols.rules import RULES

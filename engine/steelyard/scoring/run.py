@@ -83,11 +83,11 @@ def score(
     images = shards.roles.get("images")
     with open_judges(config, spec, examples, images=images) as judges, directory.lock():
         record = ScoredRecord(
-            **common_fields(shards),
             fingerprint=run_fingerprint(judges, spec),
             config=config,
             spec=spec,
             judges=tuple(judge.record() for judge in judges),
+            **common_fields(shards),
         )
         if directory.record_file.exists() and read_manifest(directory) is not None:
             record = _require_same(directory, record)
