@@ -204,13 +204,13 @@ def _open(path: Path | RunSnapshot) -> Iterator[tuple[Connection, dict[str, str]
         with open_sql(path) as connection:
             yield connection, _named(connection, "SELECT * FROM verdicts")
     else:
-        connection = _database(path) if path.suffix == ".duckdb" else open_memory()
+        dataset = None if path.suffix == ".duckdb" else open_dataset(path)
+        connection = _database(path) if dataset is None else open_memory()
         try:
-            if path.suffix != ".duckdb":
-                connection.register("parquet_rows", open_dataset(path))
+            if dataset is not None:
+                connection.register("verdicts", dataset)
             lock(connection)
-            table = "verdicts" if path.suffix == ".duckdb" else "parquet_rows"
-            yield connection, _named(connection, f"SELECT * FROM {table}")  # noqa: S608
+            yield connection, _named(connection, "SELECT * FROM verdicts")
         finally:
             connection.close()
 

@@ -13,13 +13,12 @@ import pyarrow.compute as pc
 
 from steelyard.comparisons.read import Comparisons, read_comparisons
 from steelyard.core.arrow import to_floats, to_mask, votes_of
-from steelyard.core.schemas import Float64
 from steelyard.errors import UsageError, escape
 from steelyard.evaluation.judged_pairs import MASSES, ORDERS
 from steelyard.input.roles import LENGTHS, MODELS
 from steelyard.ranking import bias as measures
 from steelyard.ranking.report import estimate_json, source, standard_error_or_none
-from steelyard.ranking.tournament import Tournament, clusters_of, tournament
+from steelyard.ranking.tournament import clusters_of, tournament
 from steelyard.statistics.clusters import cluster_warning
 from steelyard.statistics.logistic import FitFailed
 from steelyard.statistics.means import Mean
@@ -110,7 +109,12 @@ def _between_competitors(table: pa.Table, warnings: list[str], title: str) -> di
     if not len(table):
         return out
     contest = tournament(table)
-    gold = _gold(table, contest)
+    gold = np.full(len(table), np.nan)  # the gold's preference for the pair's lower competitor
+    if "gold" in names:
+        a, b, tie = votes_of(table["gold"].combine_chunks()).T
+        with np.errstate(all="ignore"):
+            share = (a + tie / 2) / (a + b + tie)
+        gold = np.where(contest.swapped, 1 - share, share)
     if set(LENGTHS) <= names:
         a, b = (to_floats(table[name]) for name in LENGTHS)
         difference = np.where(contest.swapped, -1.0, 1.0) * (a - b)
@@ -131,16 +135,6 @@ def _between_competitors(table: pa.Table, warnings: list[str], title: str) -> di
     measured = measures.families(contest, judges, judge, gold)
     out["families"] = [_as_json(family) for family in measured]
     return out
-
-
-def _gold(table: pa.Table, contest: Tournament) -> Float64:
-    """Return gold's preference for the pair's lower competitor, or NaN."""
-    if "gold" not in table.column_names:
-        return np.full(len(table), np.nan)
-    a, b, tie = votes_of(table["gold"].combine_chunks()).T
-    with np.errstate(all="ignore"):
-        share = (a + tie / 2) / (a + b + tie)
-    return np.where(contest.swapped, 1 - share, share)
 
 
 def _as_json(record: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any record of measures
