@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from steelyard.core.background import Prefetch, Worker
+from steelyard.core.background import NotReady, Prefetch, Worker
 
 
 def running(name):
@@ -81,7 +81,7 @@ def test_an_owner_need_not_wait_for_an_item_that_is_not_ready():
         yield "late"
 
     with closing(Prefetch(items(), ahead=1, name="prefetch-late")) as prefetch:
-        with pytest.raises(TimeoutError):
+        with pytest.raises(NotReady):
             prefetch.take(0.01)
         ready.set()
         assert prefetch.take() == "late"

@@ -7,18 +7,16 @@ from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
-from steelyard.core.background import Prefetch
+from steelyard.core.background import NotReady, Prefetch
 from steelyard.core.batches import PromptBatch, ReadBatch
 from steelyard.core.schemas import STATUS_OVERLONG
 from steelyard.judge.base import NOTHING_READY, Judge
-from steelyard.judge.isolation import PoisonIsolation, failed_reads
+from steelyard.judge.isolation import BATCH_PROMPTS, PoisonIsolation, failed_reads
 from steelyard.plan.dedupe import unique_prompts
 from steelyard.prompts.maker import PreparedBucket, PromptMaker
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest
 
-# The judge takes prompts in small batches, so that it can stop soon: what it took, it reads.
-BATCH_PROMPTS = 32
 PATIENCE = 0.002  # seconds to wait for the next bucket while the engine may have work
 
 
@@ -64,7 +62,7 @@ def prompt_batches(
     while not stop.is_set():
         try:
             bucket = buckets.take(PATIENCE)
-        except TimeoutError:
+        except NotReady:
             yield NOTHING_READY
             continue
         if bucket is None:
