@@ -7,7 +7,6 @@ a plan exists completely or not at all.
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -21,12 +20,15 @@ from steelyard.core.batches import Planned
 from steelyard.core.images import read_digests
 from steelyard.core.schemas import PAIRS, PLACED, REJECTS, Int32
 from steelyard.errors import IntegrityFault, UsageError
+from steelyard.plan.keys import BucketSize
 from steelyard.store.durable import PARQUET, file_digest, sync, write_text, writing
 from steelyard.store.images import ImageStore
 from steelyard.store.plan.buckets import BucketStore, CopiedBuckets, ShardBuckets
 from steelyard.store.rundir import RunDir
 
+# Of a row group of pairs: DuckDB reads it whole, several at a time, in `sql.MEMORY_LIMIT`.
 PAIRS_ROWS = 1 << 16
+PAIRS_BYTES = 16 << 20
 PAIRS_FILE = "pairs-00000.parquet"
 
 
@@ -65,12 +67,12 @@ class PlanWriter:
     Args:
         run: the run directory.
         metadata: type of the pairs' metadata struct, None without such columns.
-        target: text bytes of a bucket.
+        size: of a bucket.
         buckets: number of buckets into which texts are copied; 0: they are left in the shards.
     """
 
     def __init__(
-        self, run: RunDir, metadata: pa.DataType | None, *, target: int, buckets: int
+        self, run: RunDir, metadata: pa.DataType | None, *, size: BucketSize, buckets: int
     ) -> None:
         self._run = run
         self._folder = run.root / "plan.tmp"
@@ -79,9 +81,8 @@ class PlanWriter:
             shutil.rmtree(folder, ignore_errors=True)
             with writing(folder):
                 folder.mkdir()
-        _allow_open_files(2 * buckets + 64)
         self._buckets: BucketStore = (
-            CopiedBuckets(self._folder, buckets, target) if buckets else ShardBuckets(target)
+            CopiedBuckets(self._folder, buckets, size) if buckets else ShardBuckets(size)
         )
         extra = [] if metadata is None else [pa.field("metadata", metadata)]
         self._metadata = [] if metadata is None else [field.name for field in metadata]
@@ -89,7 +90,7 @@ class PlanWriter:
         with writing(self._folder):
             self._pairs = pq.ParquetWriter(self._folder / PAIRS_FILE, self._pairs_schema, **PARQUET)
         self._waiting_pairs: list[pa.RecordBatch] = []
-        self._waiting_rows = 0
+        self._waiting_rows = self._waiting_bytes = 0
         self._reject_writer: pq.ParquetWriter | None = None
         self._rejected: Counter[str] = Counter()
         counted = ("pairs", "asked", "text_bytes", "longest_prompt_bytes", "images")
@@ -121,8 +122,9 @@ class PlanWriter:
             column = PAIRS.get_field_index(name)
             placed = placed.add_column(column, PAIRS.field(column), pa.array(values))
         self._waiting_pairs.append(placed)
-        self._waiting_rows += len(rows)
-        if self._waiting_rows >= PAIRS_ROWS:
+        self._waiting_rows += len(placed)
+        self._waiting_bytes += placed.nbytes
+        if self._waiting_rows >= PAIRS_ROWS or self._waiting_bytes >= PAIRS_BYTES:
             self._flush_pairs()
 
     def reject(self, rows: pa.RecordBatch) -> None:
@@ -170,7 +172,7 @@ class PlanWriter:
             table = pa.Table.from_batches(self._waiting_pairs, self._pairs_schema)
             with writing(self._folder):
                 self._pairs.write_table(table)
-            self._waiting_pairs, self._waiting_rows = [], 0
+            self._waiting_pairs, self._waiting_rows, self._waiting_bytes = [], 0, 0
 
     def _move_pairs(self, moved: dict[int, Int32]) -> None:
         """Write the pairs again, with the buckets that came of those that were split."""
@@ -181,14 +183,15 @@ class PlanWriter:
             pq.ParquetFile(path) as file,
             pq.ParquetWriter(new, self._pairs_schema, **PARQUET) as writer,
         ):
-            for rows in file.iter_batches(PAIRS_ROWS, use_threads=False):
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group, use_threads=False)
                 buckets = rows["bucket"].to_numpy().copy()
                 for bucket in np.intersect1d(buckets, list(moved)).tolist():
                     here = np.flatnonzero(buckets == bucket)
                     start = done[bucket]
                     done[bucket] += len(here)
                     buckets[here] = moved[bucket][start : done[bucket]]
-                writer.write_batch(rows.set_column(column, PAIRS.field(column), pa.array(buckets)))
+                writer.write_table(rows.set_column(column, PAIRS.field(column), pa.array(buckets)))
         new.replace(path)
 
     def _path(self, name: str) -> Path:
@@ -274,9 +277,3 @@ def _damaged(path: Path) -> IntegrityFault:
         effect="the run cannot go on from this plan; its reads are intact",
         remedy="score the same input into a new run directory with `--reuse` of this one",
     )
-
-
-def _allow_open_files(count: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < count and (hard == resource.RLIM_INFINITY or hard >= count):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))

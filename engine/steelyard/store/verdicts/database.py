@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
@@ -27,7 +27,7 @@ from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import (
     Connection,
     DuckDBError,
-    lock,
+    check_reading,
     open_file,
     open_memory,
     open_scratch,
@@ -57,7 +57,6 @@ def open_sql(snapshot: RunSnapshot) -> Iterator[Connection]:
     """
     connection = open_handoff(snapshot) or _open_views(snapshot)
     try:
-        lock(connection)
         yield connection
     finally:
         connection.close()
@@ -70,6 +69,7 @@ def query(snapshot: RunSnapshot, sql: str) -> pa.Table:
         UsageError: DuckDB refuses it; its words are in the message.
     """
     with open_sql(snapshot) as connection, refusing(_refused):
+        check_reading(connection, sql)
         relation = connection.sql(sql)
         return pa.table({}) if relation is None else relation.to_arrow_table()
 
@@ -77,6 +77,7 @@ def query(snapshot: RunSnapshot, sql: str) -> pa.Table:
 def show(snapshot: RunSnapshot, sql: str, max_rows: int) -> str:
     """Return the first `max_rows` rows of a query, drawn as a table."""
     with open_sql(snapshot) as connection, refusing(_refused):
+        check_reading(connection, sql)
         relation = connection.sql(sql)
         if relation is None:
             return ""
@@ -97,7 +98,13 @@ def _refused(words: str) -> UsageError:
 
 @contextmanager
 def workspace(
-    run: RunDir, manifest: Manifest, committed: Sequence[journal.Part], spill: Path | None = None
+    run: RunDir,
+    manifest: Manifest,
+    committed: Sequence[journal.Part],
+    spill: Path | None = None,
+    *,
+    more: Mapping[str, Sequence[Path]] | None = None,
+    result: Path | None = None,
 ) -> Iterator[Connection]:
     """Open a scratch database that has pairs_raw, rejects_raw and reads_raw of a run.
 
@@ -106,12 +113,20 @@ def workspace(
         manifest: its plan.
         committed: parts, which the caller has checked.
         spill: folder for what does not fit into the memory; None: the folder of the run's writer.
+        more: files of other reads by the name that they are shown under.
+        result: a database file, new or not, that is attached as `result`.
 
     Raises:
         IntegrityFault: a file of the plan is damaged.
     """
-    with open_scratch(spill or run.root / "duckdb.tmp") as connection:
-        for name, files, schema in _sources(run, manifest, committed):
+    sources = [
+        *_sources(run, manifest, committed),
+        *((name, files, READS) for name, files in (more or {}).items()),
+    ]
+    reads = [file for _, files, _ in sources for file in files]
+    spill = spill or run.root / "duckdb.tmp"
+    with open_scratch(spill, reads=reads, result=result) as connection:
+        for name, files, schema in sources:
             view_parquet(connection, name, files, schema)
         yield connection
 
@@ -175,7 +190,7 @@ def _open_views(snapshot: RunSnapshot) -> Connection:
 
 def _sources(
     run: RunDir, manifest: Manifest | None, committed: Sequence[journal.Part]
-) -> Iterator[tuple[str, list[Path], pa.Schema]]:
+) -> Iterator[tuple[str, Sequence[Path], pa.Schema]]:
     """Yield name, files and schema of the tables that views read, without files for no plan."""
     for name, prefix, schema in (
         ("pairs_raw", "plan/pairs", PAIRS),
@@ -223,5 +238,4 @@ def verdicts_of(spec: VerdictSpec, pairs: pa.Table, reads: pa.Table) -> pa.Table
     with open_memory() as connection:
         connection.register("pairs_raw", pairs)
         connection.register("reads", reads)
-        lock(connection)
         return connection.sql(f'FROM ({verdict_sql(spec)}) ORDER BY "row"').to_arrow_table()

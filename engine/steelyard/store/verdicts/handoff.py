@@ -33,11 +33,9 @@ from steelyard.store.verdicts.database import (
     verdict_spec,
     workspace,
 )
-from steelyard.store.verdicts.imported import define_tables
+from steelyard.store.verdicts.imported import define_tables, imported_files
 from steelyard.store.verdicts.views import REJECTS_SQL, VerdictSpec, answers_sql, verdict_sql
 
-# The oldest DuckDB that has to read the hand-off file.
-STORAGE_VERSION = "v1.5.0"
 PROMPTS_AT_ONCE = 1_000_000  # whose join and sort fit into DuckDB's memory
 DUCKDB_MAGIC, DUCKDB_MAGIC_OFFSET = b"DUCK", 8  # in its files
 
@@ -119,15 +117,15 @@ def recalibrate(run: RunDir) -> None:
     with _replacing(run.database) as temporary:
         shutil.copyfile(run.database, temporary)
         digest = sql_text(snapshot.calibration)
-        with open_scratch(_spill(temporary)) as connection:
-            connection.execute(f"ATTACH {sql_text(temporary)} AS o")
+        with (
+            open_scratch(_spill(temporary), result=temporary) as connection,
+            _in_result(connection),
+        ):
             for name, sql in calibrated_sql(snapshot.calibrator):  # later ones read earlier ones
-                connection.execute(f"UPDATE o.verdicts SET {name} = {sql}")  # noqa: S608
+                connection.execute(f"UPDATE verdicts SET {name} = {sql}")  # noqa: S608
             connection.execute(
-                f"UPDATE o.run SET value = {digest} WHERE key = 'calibration'"  # noqa: S608
+                f"UPDATE run SET value = {digest} WHERE key = 'calibration'"  # noqa: S608
             )
-            connection.execute("CHECKPOINT o")
-            connection.execute("DETACH o")
 
 
 def _spill(path: Path) -> Path:
@@ -141,8 +139,8 @@ def _write_database(
     journal.require_sound(run.root, snapshot.journal)
     spec = verdict_spec(snapshot, record)
     with (
-        workspace(run, manifest, parts, spill=_spill(path)) as connection,
-        _new_file(connection, path),
+        workspace(run, manifest, parts, spill=_spill(path), result=path) as connection,
+        _in_result(connection),
     ):
         connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
         _make_verdicts(connection, spec, manifest)
@@ -181,7 +179,11 @@ def bucket_ranges(unique: Sequence[int], most: int) -> Iterator[tuple[int, int]]
 
 
 def _write_imported(snapshot: RunSnapshot, imported: ImportRecord, path: Path) -> dict[str, int]:
-    with open_scratch(_spill(path)) as connection, _new_file(connection, path):
+    files = imported_files(snapshot.run)
+    with (
+        open_scratch(_spill(path), reads=[*files.values()], result=path) as connection,
+        _in_result(connection),
+    ):
         define_tables(connection, snapshot, imported, "TABLE")
         add_run_tables(connection, snapshot)
         verdicts, rejects = one_row(
@@ -193,14 +195,13 @@ def _write_imported(snapshot: RunSnapshot, imported: ImportRecord, path: Path) -
 
 
 @contextmanager
-def _new_file(connection: Connection, path: Path) -> Iterator[None]:
-    """Put the tables that are made inside into a new database file, whole afterwards."""
-    connection.execute(f"ATTACH {sql_text(path)} AS o (STORAGE_VERSION '{STORAGE_VERSION}')")
-    connection.execute("USE o")
+def _in_result(connection: Connection) -> Iterator[None]:
+    """Work in the attached database file, which is whole afterwards."""
+    connection.execute("USE result")
     yield
-    connection.execute("CHECKPOINT o")
+    connection.execute("CHECKPOINT result")
     connection.execute("USE memory")
-    connection.execute("DETACH o")
+    connection.execute("DETACH result")
 
 
 def _audit(connection: Connection, manifest: Manifest) -> dict[str, int]:

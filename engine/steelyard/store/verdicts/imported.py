@@ -83,6 +83,11 @@ class ImportWriter:
         return self._folder / f"{name}.parquet"
 
 
+def imported_files(run: RunDir) -> dict[str, Path]:
+    """Return the files of imported verdicts by the names of their tables."""
+    return {name: run.imported / f"{name}.parquet" for name in _TABLES}
+
+
 def define_tables(
     connection: Connection,
     snapshot: RunSnapshot,
@@ -99,8 +104,7 @@ def define_tables(
     """
     connection.register("reads_raw", READS.empty_table())
     connection.execute(f"CREATE {kind} reads AS SELECT * FROM reads_raw")  # noqa: S608 - our own text
-    for name in _TABLES:
-        path = snapshot.run.imported / f"{name}.parquet"
+    for name, path in imported_files(snapshot.run).items():
         if not path.exists() or file_digest(path) != imported.files[name]:
             raise IntegrityFault(
                 "the imported verdicts are damaged or missing",

@@ -13,7 +13,7 @@ from steelyard.core.schemas import READS
 from steelyard.store.plan.files import load_manifest
 from steelyard.store.reads import journal
 from steelyard.store.rundir import RunDir
-from steelyard.store.sql import one_row, sql_text, view_parquet
+from steelyard.store.sql import one_row, sql_text
 from steelyard.store.verdicts.database import workspace
 
 # One row per prompt of a pair, and how many prompts of the plan have each key.
@@ -76,8 +76,7 @@ def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], path: Path)
         None when the part does not fit: a key twice, one that the plan does not ask for, or one
         that a committed part has.
     """
-    with workspace(run, load_manifest(run), committed) as connection:
-        view_parquet(connection, "candidate", [path], READS)
+    with workspace(run, load_manifest(run), committed, more={"candidate": [path]}) as connection:
         rows, keys, planned, taken, tokens = one_row(
             connection,
             f"""{USES}
@@ -107,8 +106,9 @@ def reusable_reads(
     """
     columns = [name for name in READS.names if name not in {"bucket", "reused_from"}]
     chosen = ", ".join(f"r.{name}" for name in columns)
-    with workspace(run, load_manifest(run), journal.read_journal(run.root)) as connection:
-        view_parquet(connection, "theirs", theirs, READS)
+    with workspace(
+        run, load_manifest(run), journal.read_journal(run.root), more={"theirs": theirs}
+    ) as connection:
         reader = connection.sql(
             f"""{USES}
             SELECT {chosen}, uses.bucket,
