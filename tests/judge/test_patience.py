@@ -53,7 +53,7 @@ def test_an_engine_at_rest_is_given_up_after_20_seconds_and_one_warning_after_10
     assert warned == []
     assert silence(patience, 10, owner) is None
     assert warned == [
-        "engine x has completed nothing for 10 s, and its processes are at rest;"
+        "engine x has completed nothing for 10 s, and its processes have been at rest for 10 s;"
         " it is given up if nothing happens for another 10 s"
     ]
     with pytest.raises(EngineFailed, match="engine x has completed nothing for 20 s") as failed:
@@ -108,7 +108,7 @@ def test_the_patience_grows_with_what_is_usual_but_not_with_the_first_silence(ow
 def test_loading_has_separate_limits(owner, warned):
     engine = Engine()
     assert silence(Patience("x", engine, LOADING), 1000, owner) == 120
-    assert "x has been loading for 1 min 00 s, and its processes are at rest" in warned[0]
+    assert "x has been loading for 1 min 00 s, and its processes have been at rest" in warned[0]
     engine.resting = False
     assert silence(Patience("x", engine, LOADING), 10_000, owner) == 7200
     assert "x has been loading for 10 min 00 s; it is given up" in warned[1]

@@ -112,7 +112,9 @@ class Patience:
 
     def _said(self) -> str:
         text = f"{self._name} has {self._limits.doing} {duration(self._silence)}"
-        return f"{text}, and its processes are at rest" if 2 * self._rest > self._silence else text
+        if 2 * self._rest < self._limits.rest:
+            return text
+        return f"{text}, and its processes have been at rest for {duration(self._rest)}"
 
     def _warning(self, left: float) -> str:
         if self._vitals is None:

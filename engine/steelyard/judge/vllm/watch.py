@@ -28,8 +28,7 @@ class EngineWatch:
 
     def __init__(self, name: str, owner: Owner) -> None:
         self._name, self._owner = name, owner
-        self._before = processes.children(os.getpid())
-        self._separate = False
+        self._separate, self._before = False, set[int]()
         self._patience: Patience | None = None
         self._core: Any = None
         self._steps = self._seen = 0  # completed; of which the thread knows
@@ -40,7 +39,8 @@ class EngineWatch:
     @contextlib.contextmanager
     def loading(self, *, separate: bool) -> Iterator[None]:
         """Watch an engine that is built inside, in a separate process or in this one."""
-        self._separate, self._in_step = separate, True
+        self._separate, self._before = separate, processes.children(os.getpid())
+        self._in_step = True
         self._patience = self._new_patience(LOADING)
         threading.Thread(target=self._watch, name="engine-watch", daemon=True).start()
         try:
@@ -73,7 +73,7 @@ class EngineWatch:
         return Patience(self._name, vitals, limits)
 
     def _processes(self) -> set[int]:
-        """Return the processes that were started since this object was made."""
+        """Return the processes that were started since loading began."""
         return processes.children(os.getpid()) - self._before
 
     def _watch(self) -> None:
