@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from steelyard.errors import JudgeUnavailable, escape
+from steelyard.judge.model.template_process import TemplateError, TemplateProcess
 from steelyard.protocols.protocol import IMAGES, Message, slot
 
 # The date for templates that show one; Llama 3's own default.
@@ -36,10 +37,12 @@ class ChatFormat:
         self._template: str | None = None
         if self._tokenizer.chat_template:
             self._template = self._tokenizer.get_chat_template()
+            self._process = TemplateProcess(self._template, self._place, _DAY)
         self._opening = self._opening_text()
+        self._special = {k: str(v) for k, v in self._tokenizer.special_tokens_map.items()}
         self.identity: dict[str, Any] = {
             "template": self._template,
-            "special": {k: str(v) for k, v in self._tokenizer.special_tokens_map.items()},
+            "special": self._special,
             "opening": self._opening,
             "day": _DAY.isoformat(),
         }
@@ -59,7 +62,7 @@ class ChatFormat:
         """Render messages up to where the answer begins.
 
         Raises:
-            JudgeUnavailable: the template fails, or leaves out a message's text.
+            JudgeUnavailable: the template fails, leaves out a message's text, or takes too long.
         """
         if self._template is None:
             return self._opening + "\n\n".join(message.content for message in messages)
@@ -69,7 +72,7 @@ class ChatFormat:
         for variant, parts in [(chat, parts) for parts in (False, True) for chat in chats]:
             try:
                 text = self._apply(variant, parts=parts)
-            except Exception as error:
+            except TemplateError as error:
                 reasons.append(escape(error, 200))
                 continue
             lost = [m.role for m in variant if m.content.strip() not in text]
@@ -83,22 +86,24 @@ class ChatFormat:
         )
 
     def _apply(self, messages: Sequence[Message], *, parts: bool) -> str:
-        rendered: str = self._tokenizer.apply_chat_template(
-            [
-                {
-                    "role": message.role,
-                    "content": _parts(message) if parts or message.images else message.content,
-                }
-                for message in messages
-            ],
-            chat_template=self._template,
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,
-            date_string=_DAY.strftime("%d %b %Y"),
-            strftime_now=_DAY.strftime,
+        conversation = [
+            {
+                "role": message.role,
+                "content": _parts(message) if parts or message.images else message.content,
+            }
+            for message in messages
+        ]
+        return self._process.render(
+            {
+                **self._special,
+                "messages": conversation,
+                "tools": None,
+                "documents": None,
+                "add_generation_prompt": True,
+                "enable_thinking": False,
+                "date_string": _DAY.strftime("%d %b %Y"),
+            }
         )
-        return rendered
 
     def _opening_text(self) -> str:
         """Return the BOS text, if this tokenizer opens every text with it."""
