@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from steelyard.errors import SteelyardError, escape
+from steelyard.store.folder import Folder
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 DuckDBError = duckdb.Error
@@ -36,7 +36,7 @@ def open_memory() -> Connection:
     return duckdb.connect(":memory:")
 
 
-def open_file(path: Path) -> Connection:
+def open_file(path: Path | str) -> Connection:
     """Open a database file for reading.
 
     Raises:
@@ -47,26 +47,30 @@ def open_file(path: Path) -> Connection:
 
 @contextmanager
 def open_scratch(
-    spill: Path, file: Path | None = None, *, keep_order: bool = True
+    folder: Folder, spill: str, file: str | None = None, *, keep_order: bool = True
 ) -> Iterator[Connection]:
     """Open a database for statements of ours, with bounded memory.
 
     Args:
-        spill: folder for what does not fit into the memory; removed afterwards.
-        file: the database's file, which stays; None: it is in memory.
+        folder: where its files are.
+        spill: name of a folder in it for what does not fit into the memory; removed afterwards.
+        file: name of the database's file, which stays; None: it is in memory.
         keep_order: whether queries without ORDER BY keep the order of their sources.
     """
     settings = {
         "memory_limit": MEMORY_LIMIT,
-        "temp_directory": str(spill),
+        "temp_directory": folder.new_path(spill),
         "preserve_insertion_order": keep_order,
     }
+    folder.remove_tree(spill)
     try:
-        with duckdb.connect(str(file or ":memory:"), config=settings) as connection:
+        place = ":memory:" if file is None else folder.new_path(file)
+        with duckdb.connect(place, config=settings) as connection:
             connection.execute("SET enable_progress_bar = false")
             yield connection
     finally:
-        shutil.rmtree(spill, ignore_errors=True)
+        with suppress(OSError):
+            folder.remove_tree(spill)
 
 
 def lock(connection: Connection) -> None:
@@ -76,19 +80,18 @@ def lock(connection: Connection) -> None:
 
 
 def register_parquet(
-    connection: Connection, name: str, files: Sequence[Path], schema: pa.Schema
+    connection: Connection, name: str, files: Sequence[str], schema: pa.Schema
 ) -> None:
     """Show Parquet files under a name through Arrow, so that SQL needs no right to open files.
 
     Without files, it is an empty table of the schema.
     """
-    names = [str(file) for file in files]
-    source = ds.dataset(names, format="parquet") if files else schema.empty_table()
+    source = ds.dataset(list(files), format="parquet") if files else schema.empty_table()
     connection.register(name, source)
 
 
 def view_parquet(
-    connection: Connection, name: str, files: Sequence[Path], schema: pa.Schema
+    connection: Connection, name: str, files: Sequence[str], schema: pa.Schema
 ) -> None:
     """Show Parquet files under a name natively, with bounded memory; an empty table for none."""
     if files:

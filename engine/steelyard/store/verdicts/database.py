@@ -12,17 +12,17 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields
-from pathlib import Path
 
 import pyarrow as pa
 
 from steelyard.core.schemas import PAIRS, READS, REJECTS
 from steelyard.core.work import Work
 from steelyard.errors import IntegrityFault, UsageError
+from steelyard.store.folder import Folder
 from steelyard.store.plan.files import Manifest, plan_files
 from steelyard.store.reads import journal
 from steelyard.store.run_record import ScoredRecord, read_content
-from steelyard.store.rundir import RunDir
+from steelyard.store.rundir import DATABASE, RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import (
     Connection,
@@ -43,6 +43,8 @@ from steelyard.store.verdicts.views import (
     answers_sql,
     verdict_sql,
 )
+
+SPILL = "duckdb.tmp"
 
 
 @contextmanager
@@ -97,7 +99,10 @@ def _refused(words: str) -> UsageError:
 
 @contextmanager
 def workspace(
-    run: RunDir, manifest: Manifest, committed: Sequence[journal.Part], spill: Path | None = None
+    run: RunDir,
+    manifest: Manifest,
+    committed: Sequence[journal.Part],
+    spill: tuple[Folder, str] | None = None,
 ) -> Iterator[Connection]:
     """Open a scratch database that has pairs_raw, rejects_raw and reads_raw of a run.
 
@@ -105,12 +110,13 @@ def workspace(
         run: the run.
         manifest: its plan.
         committed: parts, which the caller has checked.
-        spill: folder for what does not fit into the memory; None: the folder of the run's writer.
+        spill: where a folder is made for what does not fit into the memory, and its name; None: in
+            the run, by its writer.
 
     Raises:
         IntegrityFault: a file of the plan is damaged.
     """
-    with open_scratch(spill or run.root / "duckdb.tmp") as connection:
+    with open_scratch(*(spill or (run.files, SPILL))) as connection:
         for name, files, schema in _sources(run, manifest, committed):
             view_parquet(connection, name, files, schema)
         yield connection
@@ -118,10 +124,12 @@ def workspace(
 
 def open_handoff(snapshot: RunSnapshot) -> Connection | None:
     """Open the hand-off file; None: it is not there, or not of this state."""
-    if not snapshot.run.database.exists():
+    files = snapshot.run.files
+    # A log next to it is of somebody who wrote to it and crashed: it is not what we wrote.
+    if not files.exists(DATABASE) or files.exists(f"{DATABASE}.wal"):
         return None
     try:
-        connection = open_file(snapshot.run.database)
+        connection = open_file(files.library_path(DATABASE))
     except DuckDBError:
         return None
     if built_from(connection) == snapshot.state:
@@ -152,7 +160,7 @@ def _open_views(snapshot: RunSnapshot) -> Connection:
     connection, record = open_memory(), snapshot.record
     if isinstance(record, ScoredRecord):
         run, parts = snapshot.run, snapshot.journal.parts
-        journal.require_sound(run.root, snapshot.journal)
+        journal.require_sound(run, snapshot.journal)
         if parts and snapshot.manifest is None:
             raise IntegrityFault(
                 "the plan of the run is missing",
@@ -175,7 +183,7 @@ def _open_views(snapshot: RunSnapshot) -> Connection:
 
 def _sources(
     run: RunDir, manifest: Manifest | None, committed: Sequence[journal.Part]
-) -> Iterator[tuple[str, list[Path], pa.Schema]]:
+) -> Iterator[tuple[str, list[str], pa.Schema]]:
     """Yield name, files and schema of the tables that views read, without files for no plan."""
     for name, prefix, schema in (
         ("pairs_raw", "plan/pairs", PAIRS),
@@ -183,7 +191,7 @@ def _sources(
     ):
         files = plan_files(run, manifest, prefix) if manifest else []
         yield name, files, schema
-    yield "reads_raw", [run.root / part.name for part in committed], READS
+    yield "reads_raw", [run.files.library_path(part.name) for part in committed], READS
 
 
 def add_run_tables(connection: Connection, snapshot: RunSnapshot) -> None:
