@@ -164,7 +164,7 @@ def test_a_new_run_is_written_as_the_old_one(name, inputs, tables, tmp_path):
     if name == "imported":
         return
     manifest = (run / "plan/plan.json").read_text("utf-8")
-    assert manifest == json.dumps(json.loads(manifest), indent=1)
+    assert manifest == json.dumps(json.loads(manifest), indent=1) + "\n"
     old_manifest = (old / "plan/plan.json").read_text("utf-8")
     assert golden.masked_manifest(manifest) == golden.masked_manifest(old_manifest)
     for file in json.loads(manifest)["files"]:
