@@ -1,9 +1,19 @@
-"""The only module that connects to DuckDB: databases, their limits and locks, and their errors."""
+"""The only module that connects to DuckDB: databases, their limits and locks, and their errors.
+
+Every connection is locked before it is handed out: its SQL reaches what was opened for it and no
+other file, extension, setting or Python variable, whatever the text of a statement was made from.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import atexit
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,7 +21,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from steelyard.errors import SteelyardError, escape
+from steelyard.errors import SteelyardError, UsageError, escape
 from steelyard.store.folder import Folder
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
@@ -20,34 +30,53 @@ DuckDBError = duckdb.Error
 MACHINE_FAULTS = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException)
 
 MEMORY_LIMIT = "768MB"  # of scratch databases, which spill to the disk beyond it
-_LOCKS = (
-    "enable_progress_bar = false",  # it would print into the results on stdout
-    "autoinstall_known_extensions = false",
-    "autoload_known_extensions = false",
-    "allow_community_extensions = false",
-    "python_enable_replacements = false",
-    "enable_external_access = false",
-    "lock_configuration = true",
-)
+HANDED_OFF = "verdicts"  # the catalog of a database file
+# The oldest DuckDB that has to read the hand-off file.
+STORAGE_VERSION = "v1.5.0"
+# Set when a database is opened, the last ones when all of its files are open.
+_SETTINGS = {
+    "allow_community_extensions": False,
+    "allow_persistent_secrets": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "python_enable_replacements": False,
+}
+_LOCKS = ("enable_external_access = false", "lock_configuration = true")
+# Statements that can name a file, or hold one that does.
+_WITH_FILES = {"ATTACH", "COPY", "DETACH", "EXECUTE", "EXPORT", "LOAD", "PREPARE"}
+_numbers = count()
 
 
 def open_memory() -> Connection:
-    """Open an empty database in memory."""
-    return duckdb.connect(":memory:")
+    """Open an empty database in memory, with the limits of queries."""
+    return _locked(_open(_query_limits()))
 
 
 def open_file(path: Path | str) -> Connection:
-    """Open a database file for reading.
+    """Open a database file for reading, with the limits of queries.
 
     Raises:
         DuckDBError: it is not there, or not a database that this DuckDB can read.
     """
-    return duckdb.connect(str(path), read_only=True)
+    connection = _open(_query_limits())
+    try:
+        connection.execute(f"ATTACH {sql_text(path)} AS {HANDED_OFF} (READ_ONLY)")
+        connection.execute(f"USE {HANDED_OFF}")
+        return _locked(connection)
+    except BaseException:
+        connection.close()
+        raise
 
 
 @contextmanager
 def open_scratch(
-    folder: Folder, spill: str, file: str | None = None, *, keep_order: bool = True
+    folder: Folder,
+    spill: str,
+    file: str | None = None,
+    *,
+    reads: Sequence[str] = (),
+    result: str | None = None,
+    keep_order: bool = True,
 ) -> Iterator[Connection]:
     """Open a database for statements of ours, with bounded memory.
 
@@ -55,6 +84,8 @@ def open_scratch(
         folder: where its files are.
         spill: name of a folder in it for what does not fit into the memory; removed afterwards.
         file: name of the database's file, which stays; None: it is in memory.
+        reads: paths of files that its SQL may open.
+        result: path of a database file, new or not, that is attached as `result`.
         keep_order: whether queries without ORDER BY keep the order of their sources.
     """
     settings = {
@@ -64,19 +95,46 @@ def open_scratch(
     }
     folder.remove_tree(spill)
     try:
-        place = ":memory:" if file is None else folder.new_path(file)
-        with duckdb.connect(place, config=settings) as connection:
-            connection.execute("SET enable_progress_bar = false")
-            yield connection
+        with _open(settings, None if file is None else folder.new_path(file)) as connection:
+            if reads:
+                connection.execute(f"SET allowed_paths = {sql_list(reads)}")
+            if result is not None:
+                storage = f"(STORAGE_VERSION {sql_text(STORAGE_VERSION)})"
+                connection.execute(f"ATTACH {sql_text(result)} AS result {storage}")
+            yield _locked(connection)
     finally:
         with suppress(OSError):
             folder.remove_tree(spill)
 
 
-def lock(connection: Connection) -> None:
-    """Leave a connection no file, extension, Python variable or setting that SQL could reach."""
+def _open(settings: dict[str, Any], file: str | None = None) -> Connection:
+    connection = duckdb.connect(file or ":memory:", config=_SETTINGS | settings)
+    connection.execute("SET enable_progress_bar = false")  # it would print into results on stdout
+    return connection
+
+
+def _locked(connection: Connection) -> Connection:
     for setting in _LOCKS:
         connection.execute(f"SET {setting}")
+    return connection
+
+
+def _query_limits() -> dict[str, Any]:
+    folder = _spill_folder()
+    # Each database needs its own folder, which DuckDB makes when it needs it, and removes.
+    spill = "" if folder is None else str(folder / str(next(_numbers)))
+    return {"temp_directory": spill}
+
+
+@cache
+def _spill_folder() -> Path | None:
+    """Make a private folder for what queries spill until this process ends; None: no room."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="steelyard-"))
+    except OSError:
+        return None
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def register_parquet(
@@ -95,12 +153,28 @@ def view_parquet(
 ) -> None:
     """Show Parquet files under a name natively, with bounded memory; an empty table for none."""
     if files:
-        listing = ", ".join(map(sql_text, files))
         connection.execute(
-            f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet([{listing}])"  # noqa: S608
+            f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet({sql_list(files)})"  # noqa: S608
         )
     else:
         connection.register(name, schema.empty_table())
+
+
+def check_reading(connection: Connection, query: str) -> None:
+    """Check that a user's query names no file: DuckDB 1.5 lets it replace a database's log.
+
+    Raises:
+        UsageError: it has such a statement.
+        DuckDBError: it is not SQL.
+    """
+    kinds = {statement.type.name for statement in connection.extract_statements(query)}
+    if "EXPLAIN" in kinds:  # EXPLAIN ANALYZE carries a statement out
+        kinds |= set(re.findall(r"\w+", query.upper()))
+    for kind in sorted(kinds & _WITH_FILES):
+        raise UsageError(
+            f"a query cannot {kind}: it reads the tables of the run and opens no file",
+            remedy="write SELECT, and save what it prints",
+        )
 
 
 def one_row(connection: Connection, query: str) -> tuple[Any, ...]:
@@ -110,8 +184,14 @@ def one_row(connection: Connection, query: str) -> tuple[Any, ...]:
 
 
 def sql_text(value: object) -> str:
-    """Return a SQL string literal."""
-    return "'" + str(value).replace("'", "''") + "'"
+    """Return a SQL string literal; DuckDB 1 would end the statement at a NUL."""
+    quoted = "'" + str(value).replace("'", "''") + "'"
+    return quoted if "\0" not in quoted else "(" + quoted.replace("\0", "' || chr(0) || '") + ")"
+
+
+def sql_list(values: Iterable[object]) -> str:
+    """Return a SQL list of string literals."""
+    return "[" + ", ".join(map(sql_text, values)) + "]"
 
 
 @contextmanager

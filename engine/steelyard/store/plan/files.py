@@ -7,7 +7,6 @@ a plan exists completely or not at all.
 from __future__ import annotations
 
 import re
-import resource
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -22,13 +21,16 @@ from steelyard.core.images import read_digests
 from steelyard.core.schemas import PAIRS, PLACED, REJECTS, Int32
 from steelyard.core.sealed import seal, unseal
 from steelyard.errors import IntegrityFault, SteelyardError, UsageError
+from steelyard.plan.keys import BucketSize
 from steelyard.store.durable import PARQUET, writing
 from steelyard.store.images import ImageStore
 from steelyard.store.parquet_file import ParquetFileWriter
 from steelyard.store.plan.buckets import BucketStore, CopiedBuckets, ShardBuckets
 from steelyard.store.rundir import IMAGES, PLAN, REJECTS_FOLDER, RunDir
 
+# Of a row group of pairs: DuckDB reads it whole, several at a time, in `sql.MEMORY_LIMIT`.
 PAIRS_ROWS = 1 << 16
+PAIRS_BYTES = 16 << 20
 PAIRS_FILE = "pairs-00000.parquet"
 REJECTS_FILE = "rejects-00000.parquet"
 MANIFEST = "plan.json"
@@ -72,12 +74,12 @@ class PlanWriter:
     Args:
         run: the run directory.
         metadata: type of the pairs' metadata struct, None without such columns.
-        target: text bytes of a bucket.
+        size: of a bucket.
         buckets: number of buckets into which texts are copied; 0: they are left in the shards.
     """
 
     def __init__(
-        self, run: RunDir, metadata: pa.DataType | None, *, target: int, buckets: int
+        self, run: RunDir, metadata: pa.DataType | None, *, size: BucketSize, buckets: int
     ) -> None:
         self._run = run
         self._folder = run.files.inside(NEW_PLAN)
@@ -86,9 +88,8 @@ class PlanWriter:
             with writing(folder.path):
                 run.files.remove_tree(name)
                 folder.make()
-        _allow_open_files(2 * buckets + 64)
         self._buckets: BucketStore = (
-            CopiedBuckets(self._folder, buckets, target) if buckets else ShardBuckets(target)
+            CopiedBuckets(self._folder, buckets, size) if buckets else ShardBuckets(size)
         )
         extra = [] if metadata is None else [pa.field("metadata", metadata)]
         self._metadata = [] if metadata is None else [field.name for field in metadata]
@@ -96,7 +97,7 @@ class PlanWriter:
         with writing(self._folder.path):
             self._pairs = self._folder.parquet(PAIRS_FILE, self._pairs_schema, **PARQUET)
         self._waiting_pairs: list[pa.RecordBatch] = []
-        self._waiting_rows = 0
+        self._waiting_rows = self._waiting_bytes = 0
         self._reject_writer: ParquetFileWriter | None = None
         self._rejected: Counter[str] = Counter()
         counted = ("pairs", "asked", "text_bytes", "longest_prompt_bytes", "images")
@@ -128,8 +129,9 @@ class PlanWriter:
             column = PAIRS.get_field_index(name)
             placed = placed.add_column(column, PAIRS.field(column), pa.array(values))
         self._waiting_pairs.append(placed)
-        self._waiting_rows += len(rows)
-        if self._waiting_rows >= PAIRS_ROWS:
+        self._waiting_rows += len(placed)
+        self._waiting_bytes += placed.nbytes
+        if self._waiting_rows >= PAIRS_ROWS or self._waiting_bytes >= PAIRS_BYTES:
             self._flush_pairs()
 
     def reject(self, rows: pa.RecordBatch) -> None:
@@ -172,7 +174,7 @@ class PlanWriter:
             table = pa.Table.from_batches(self._waiting_pairs, self._pairs_schema)
             with writing(self._folder.path):
                 self._pairs.write_table(table)
-            self._waiting_pairs, self._waiting_rows = [], 0
+            self._waiting_pairs, self._waiting_rows, self._waiting_bytes = [], 0, 0
 
     def _move_pairs(self, moved: dict[int, Int32]) -> None:
         """Write the pairs again, with the buckets that came of those that were split."""
@@ -180,15 +182,17 @@ class PlanWriter:
         done = dict.fromkeys(moved, 0)
         column = PAIRS.get_field_index("bucket")
         writer = self._folder.parquet(new, self._pairs_schema, **PARQUET)
-        with self._folder.open(PAIRS_FILE) as file:
-            for rows in pq.ParquetFile(file).iter_batches(PAIRS_ROWS, use_threads=False):
+        with self._folder.open(PAIRS_FILE) as stream:
+            file = pq.ParquetFile(stream)
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group, use_threads=False)
                 buckets = rows["bucket"].to_numpy().copy()
                 for bucket in np.intersect1d(buckets, list(moved)).tolist():
                     here = np.flatnonzero(buckets == bucket)
                     start = done[bucket]
                     done[bucket] += len(here)
                     buckets[here] = moved[bucket][start : done[bucket]]
-                writer.write_batch(rows.set_column(column, PAIRS.field(column), pa.array(buckets)))
+                writer.write_table(rows.set_column(column, PAIRS.field(column), pa.array(buckets)))
         writer.close()
         self._folder.move(new, PAIRS_FILE)
 
@@ -277,9 +281,3 @@ def _damaged(path: Path) -> IntegrityFault:
         effect="the run cannot go on from this plan; its reads are intact",
         remedy="score the same input into a new run directory with `--reuse` of this one",
     )
-
-
-def _allow_open_files(count: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < count and (hard == resource.RLIM_INFINITY or hard >= count):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
@@ -28,6 +29,7 @@ class BucketFiles:
     """Two files for each of some buckets, numbered from `first` on; written by a thread."""
 
     def __init__(self, folder: Folder, buckets: int, first: int = 0) -> None:
+        _allow_open_files(2 * buckets + 64)
         self._thread: Worker[Write] = Worker(lambda write: write(), waiting=1, name="bucket-writer")
         self.pairs = Scatter(
             self._thread, buckets, BUCKET, folder, lambda bucket: pairs_name(first + bucket)
@@ -110,6 +112,12 @@ class Scatter:
             writer = self._folder.parquet(self._name(bucket), self._schema, **SCRATCH)
             self._writers[bucket] = writer
         return writer
+
+
+def _allow_open_files(count: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count and (hard == resource.RLIM_INFINITY or hard >= count):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 def pairs_name(bucket: int) -> str:

@@ -121,7 +121,6 @@ def calibrate_file(
     temporary = out.with_name(f"{out.name}.{os.getpid()}{TEMPORARY}")  # two may write at once
     try:
         with refusing(partial(_refused, path)), open_memory() as connection:
-            connection.execute("SET enable_progress_bar = false")  # it would print into the results
             source = open_dataset(path)
             connection.register("source_rows", source)
             reader = connection.sql(_query(str(path), source.schema.names, columns, calibrator))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields
 
@@ -27,7 +27,7 @@ from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import (
     Connection,
     DuckDBError,
-    lock,
+    check_reading,
     open_file,
     open_memory,
     open_scratch,
@@ -59,7 +59,6 @@ def open_sql(snapshot: RunSnapshot) -> Iterator[Connection]:
     """
     connection = open_handoff(snapshot) or _open_views(snapshot)
     try:
-        lock(connection)
         yield connection
     finally:
         connection.close()
@@ -72,6 +71,7 @@ def query(snapshot: RunSnapshot, sql: str) -> pa.Table:
         UsageError: DuckDB refuses it; its words are in the message.
     """
     with open_sql(snapshot) as connection, refusing(_refused):
+        check_reading(connection, sql)
         relation = connection.sql(sql)
         return pa.table({}) if relation is None else relation.to_arrow_table()
 
@@ -79,6 +79,7 @@ def query(snapshot: RunSnapshot, sql: str) -> pa.Table:
 def show(snapshot: RunSnapshot, sql: str, max_rows: int) -> str:
     """Return the first `max_rows` rows of a query, drawn as a table."""
     with open_sql(snapshot) as connection, refusing(_refused):
+        check_reading(connection, sql)
         relation = connection.sql(sql)
         if relation is None:
             return ""
@@ -103,6 +104,9 @@ def workspace(
     manifest: Manifest,
     committed: Sequence[journal.Part],
     spill: tuple[Folder, str] | None = None,
+    *,
+    more: Mapping[str, Sequence[str]] | None = None,
+    result: str | None = None,
 ) -> Iterator[Connection]:
     """Open a scratch database that has pairs_raw, rejects_raw and reads_raw of a run.
 
@@ -112,12 +116,20 @@ def workspace(
         committed: parts, which the caller has checked.
         spill: where a folder is made for what does not fit into the memory, and its name; None: in
             the run, by its writer.
+        more: files of other reads by the name that they are shown under.
+        result: path of a database file, new or not, that is attached as `result`.
 
     Raises:
         IntegrityFault: a file of the plan is damaged.
     """
-    with open_scratch(*(spill or (run.files, SPILL))) as connection:
-        for name, files, schema in _sources(run, manifest, committed):
+    sources = [
+        *_sources(run, manifest, committed),
+        *((name, files, READS) for name, files in (more or {}).items()),
+    ]
+    reads = [file for _, files, _ in sources for file in files]
+    folder, name = spill or (run.files, SPILL)
+    with open_scratch(folder, name, reads=reads, result=result) as connection:
+        for name, files, schema in sources:
             view_parquet(connection, name, files, schema)
         yield connection
 
@@ -183,7 +195,7 @@ def _open_views(snapshot: RunSnapshot) -> Connection:
 
 def _sources(
     run: RunDir, manifest: Manifest | None, committed: Sequence[journal.Part]
-) -> Iterator[tuple[str, list[str], pa.Schema]]:
+) -> Iterator[tuple[str, Sequence[str], pa.Schema]]:
     """Yield name, files and schema of the tables that views read, without files for no plan."""
     for name, prefix, schema in (
         ("pairs_raw", "plan/pairs", PAIRS),
@@ -231,5 +243,4 @@ def verdicts_of(spec: VerdictSpec, pairs: pa.Table, reads: pa.Table) -> pa.Table
     with open_memory() as connection:
         connection.register("pairs_raw", pairs)
         connection.register("reads", reads)
-        lock(connection)
         return connection.sql(f'FROM ({verdict_sql(spec)}) ORDER BY "row"').to_arrow_table()

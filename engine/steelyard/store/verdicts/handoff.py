@@ -38,11 +38,9 @@ from steelyard.store.verdicts.database import (
     verdict_spec,
     workspace,
 )
-from steelyard.store.verdicts.imported import define_tables
+from steelyard.store.verdicts.imported import define_tables, imported_files
 from steelyard.store.verdicts.views import REJECTS_SQL, VerdictSpec, answers_sql, verdict_sql
 
-# The oldest DuckDB that has to read the hand-off file.
-STORAGE_VERSION = "v1.5.0"
 PROMPTS_AT_ONCE = 1_000_000  # whose join and sort fit into DuckDB's memory
 DUCKDB_MAGIC, DUCKDB_MAGIC_OFFSET = b"DUCK", 8  # in its files
 
@@ -161,15 +159,12 @@ def recalibrate(run: RunDir) -> None:
         with run.files.open(DATABASE) as old, BufferedWriter(run.files.create(new.name)) as copy:
             shutil.copyfileobj(old, copy, 1 << 20)
         digest = sql_text(snapshot.calibration)
-        with open_scratch(*new.spill) as connection:
-            connection.execute(f"ATTACH {sql_text(new.path)} AS o")
+        with open_scratch(*new.spill, result=new.path) as connection, _in_result(connection):
             for name, sql in calibrated_sql(snapshot.calibrator):  # later ones read earlier ones
-                connection.execute(f"UPDATE o.verdicts SET {name} = {sql}")  # noqa: S608
+                connection.execute(f"UPDATE verdicts SET {name} = {sql}")  # noqa: S608
             connection.execute(
-                f"UPDATE o.run SET value = {digest} WHERE key = 'calibration'"  # noqa: S608
+                f"UPDATE run SET value = {digest} WHERE key = 'calibration'"  # noqa: S608
             )
-            connection.execute("CHECKPOINT o")
-            connection.execute("DETACH o")
 
 
 def _write_database(
@@ -179,8 +174,8 @@ def _write_database(
     journal.require_sound(run, snapshot.journal)
     spec = verdict_spec(snapshot, record)
     with (
-        workspace(run, manifest, parts, spill=new.spill) as connection,
-        _attached(connection, new),
+        workspace(run, manifest, parts, new.spill, result=new.path) as connection,
+        _in_result(connection),
     ):
         connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
         _make_verdicts(connection, spec, manifest)
@@ -219,7 +214,11 @@ def bucket_ranges(unique: Sequence[int], most: int) -> Iterator[tuple[int, int]]
 
 
 def _write_imported(snapshot: RunSnapshot, imported: ImportRecord, new: _NewFile) -> dict[str, int]:
-    with open_scratch(*new.spill) as connection, _attached(connection, new):
+    files = [snapshot.run.files.library_path(name) for name in imported_files().values()]
+    with (
+        open_scratch(*new.spill, reads=files, result=new.path) as connection,
+        _in_result(connection),
+    ):
         define_tables(connection, snapshot, imported, "TABLE")
         add_run_tables(connection, snapshot)
         verdicts, rejects = one_row(
@@ -231,14 +230,13 @@ def _write_imported(snapshot: RunSnapshot, imported: ImportRecord, new: _NewFile
 
 
 @contextmanager
-def _attached(connection: Connection, new: _NewFile) -> Iterator[None]:
-    """Put the tables that are made inside into a new database file, whole afterwards."""
-    connection.execute(f"ATTACH {sql_text(new.path)} AS o (STORAGE_VERSION '{STORAGE_VERSION}')")
-    connection.execute("USE o")
+def _in_result(connection: Connection) -> Iterator[None]:
+    """Work in the attached database file, which is whole afterwards."""
+    connection.execute("USE result")
     yield
-    connection.execute("CHECKPOINT o")
+    connection.execute("CHECKPOINT result")
     connection.execute("USE memory")
-    connection.execute("DETACH o")
+    connection.execute("DETACH result")
 
 
 def _audit(connection: Connection, manifest: Manifest) -> dict[str, int]:

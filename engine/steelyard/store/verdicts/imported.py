@@ -61,7 +61,7 @@ class ImportWriter:
                 writer.close()
             run.remove_tree(IMPORTED)  # of an import that was cut short
             run.publish(NEW, IMPORTED)
-            files = {name: run.digest(f"{IMPORTED}/{name}.parquet") for name in _TABLES}
+            files = {name: run.digest(file) for name, file in imported_files().items()}
         return {"pairs": self.pairs, "rejected": dict(self.rejected), "files": files}
 
     def abandon(self) -> None:
@@ -76,6 +76,11 @@ class ImportWriter:
             with writing(self._folder.path):
                 self._writers[name].write_table(pa.Table.from_batches(self._waiting[name]))
             self._waiting[name] = []
+
+
+def imported_files() -> dict[str, str]:
+    """Return the names of the files of imported verdicts by the names of their tables."""
+    return {name: f"{IMPORTED}/{name}.parquet" for name in _TABLES}
 
 
 def define_tables(
@@ -94,8 +99,8 @@ def define_tables(
     """
     connection.register("reads_raw", READS.empty_table())
     connection.execute(f"CREATE {kind} reads AS SELECT * FROM reads_raw")  # noqa: S608 - our own text
-    for name in _TABLES:
-        files, file = snapshot.run.files, f"{IMPORTED}/{name}.parquet"
+    files = snapshot.run.files
+    for name, file in imported_files().items():
         if not files.exists(file) or files.digest(file) != imported.files.get(name):
             raise IntegrityFault(
                 "the imported verdicts are damaged or missing",

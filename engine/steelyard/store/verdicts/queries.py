@@ -12,7 +12,7 @@ from steelyard.core.schemas import READS
 from steelyard.store.plan.files import load_manifest
 from steelyard.store.reads import journal
 from steelyard.store.rundir import RunDir
-from steelyard.store.sql import one_row, sql_text, view_parquet
+from steelyard.store.sql import one_row, sql_text
 from steelyard.store.verdicts.database import workspace
 
 # One row per prompt of a pair, and how many prompts of the plan have each key.
@@ -75,8 +75,8 @@ def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], name: str) 
         None when the part does not fit: a key twice, one that the plan does not ask for, or one
         that a committed part has.
     """
-    with workspace(run, load_manifest(run), committed) as connection:
-        view_parquet(connection, "candidate", [run.files.library_path(name)], READS)
+    candidate = {"candidate": [run.files.library_path(name)]}
+    with workspace(run, load_manifest(run), committed, more=candidate) as connection:
         rows, keys, planned, taken, tokens = one_row(
             connection,
             f"""{USES}
@@ -106,8 +106,8 @@ def reusable_reads(
     """
     columns = [name for name in READS.names if name not in {"bucket", "reused_from"}]
     chosen = ", ".join(f"r.{name}" for name in columns)
-    with workspace(run, load_manifest(run), journal.load(run).parts) as connection:
-        view_parquet(connection, "theirs", theirs, READS)
+    committed, more = journal.load(run).parts, {"theirs": theirs}
+    with workspace(run, load_manifest(run), committed, more=more) as connection:
         reader = connection.sql(
             f"""{USES}
             SELECT {chosen}, uses.bucket,
