@@ -83,8 +83,10 @@ def test_a_scratch_database_has_what_it_was_opened_for(files):
         sql.view_parquet(connection, "mine", [str(mine)], pa.schema([("x", pa.int64())]))
         connection.execute("CREATE TABLE result.t AS SELECT sum(x) AS x FROM mine")
         connection.execute("CHECKPOINT result")
-    assert sorted(path.name for path in files.iterdir() if "result" in path.name) == [result.name]
-    with duckdb.connect(str(result), read_only=True) as connection:
+    assert sorted(path.name for path in files.iterdir() if "result" in path.name) == [
+        "result.duckdb"
+    ]
+    with duckdb.connect(result, read_only=True) as connection:
         assert connection.execute("SELECT x FROM t").fetchall() == [(6,)]
     with sql.open_scratch(
         Folder(files), "spill", result=str(result)

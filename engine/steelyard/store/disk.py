@@ -28,7 +28,7 @@ class Disk:
     """Calls of the operating system; `folder` is the handle of the folder that holds an entry."""
 
     def open_folder(self, name: str, folder: int | None = None) -> int:
-        """Open a folder; the last component of `name` is no link if `folder` is given."""
+        """Open a folder; if `folder` is given, follow no link in the last component of `name`."""
         link = 0 if folder is None else os.O_NOFOLLOW
         return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | link, dir_fd=folder)
 

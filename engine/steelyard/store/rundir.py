@@ -164,7 +164,7 @@ class RunDir:
         """Return whether the writer that a lock file names may be at work, without asking locks."""
         owner = _OWNER.match(self._owner())
         if owner is None or owner[2] != platform.node():
-            return owner is not None  # nobody can tell from another machine
+            return owner is not None  # another machine cannot be asked
         return is_alive(int(owner[1]))
 
     def _owner(self) -> str:
