@@ -73,6 +73,12 @@ class Form:
     pictured: dict[str, str] = field(default_factory=dict)
     blocks: tuple[str, ...] = ()
 
+    @property
+    def fixed_bytes(self) -> int:
+        """UTF-8 bytes of the longest text, with its constants and without images."""
+        constant = sum(len(text.encode()) for text in self.constants.values())
+        return constant + max(len(text.encode()) for text in self.templates.values())
+
     def template(self, filled: str, images: int) -> str:
         """Return the text for rows with these optional texts and this many images."""
         if not images:
@@ -102,6 +108,7 @@ class KeySpec:
     categories: tuple[str, ...]  # those with separate forms
     shown: frozenset[str]  # the slots that any form shows
     pictured: tuple[tuple[bytes, ...], ...] = ()  # as `forms`, for pairs with images
+    template_bytes: int = 0  # UTF-8 of the longest prompt without a pair's texts
 
     @classmethod
     def of(cls, spec: JudgingSpec, judges: Sequence[JudgeForms]) -> KeySpec:
@@ -116,6 +123,7 @@ class KeySpec:
             categories=spec.categories,
             shown=frozenset(slots - constants),
             pictured=tuple(_digests(judge.pictured) for judge in judges if judge.pictured),
+            template_bytes=max(form.fixed_bytes for form in forms),
         )
 
 
