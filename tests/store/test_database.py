@@ -239,7 +239,8 @@ def test_an_outdated_hand_off_file_is_not_asked(run, tmp_path):
     aside.write_bytes(text)
     try:
         (run.root / "journal.jsonl").write_bytes(text.splitlines(keepends=True)[0])
-        assert len(query(run, "FROM reads")) == read_journal(run.root)[0].rows
+        with run.lock():  # as while it is written
+            assert len(query(run, "FROM reads")) == read_journal(run.root)[0].rows
     finally:
         (run.root / "journal.jsonl").write_bytes(text)
 
@@ -280,9 +281,10 @@ def test_books_that_do_not_balance_make_no_database(run, tmp_path):
 
         from steelyard.store.reads.journal import append
 
-        append(run.root, replace(part, name=double))
-        with pytest.raises(IntegrityFault, match="do not balance"):
-            handoff.compact(take(run), tmp_path / "no.duckdb")
+        with run.lock():
+            append(run, replace(part, name=double))
+            with pytest.raises(IntegrityFault, match="do not balance"):
+                handoff.compact(take(run), tmp_path / "no.duckdb")
         assert not list(tmp_path.iterdir())
     finally:
         (run.root / "journal.jsonl").write_bytes(text)

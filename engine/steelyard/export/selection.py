@@ -21,6 +21,7 @@ from steelyard.errors import EnvironmentFault, IntegrityFault, UsageError
 from steelyard.export import filters, items
 from steelyard.export.options import ExportOptions
 from steelyard.export.pairing import NOTHING, VerdictColumns, choose
+from steelyard.store.folder import Folder
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import MACHINE_FAULTS, Connection, one_row, open_scratch, refusing
 from steelyard.store.verdicts.database import open_sql
@@ -290,9 +291,9 @@ def open_selection(folder: Path) -> Iterator[Selection]:
             remedy="free space where --out is to be, then export again",
         )
 
-    file, spill = folder / "selection.duckdb", folder / "spill"
-    # All queries have an ORDER BY.
-    with refusing(fault, MACHINE_FAULTS), open_scratch(spill, file, keep_order=False) as connection:
+    place, file = Folder(folder), "selection.duckdb"
+    scratch = open_scratch(place, "spill", file, keep_order=False)  # all queries have an ORDER BY
+    with refusing(fault, MACHINE_FAULTS), scratch as connection:
         selection = Selection(connection)
         selection.create("pair_texts", PAIR_TEXTS.empty_table())
         yield selection

@@ -1,34 +1,59 @@
-"""The run directory: its paths, its log of sessions, and the lock of its one writer."""
+"""The run directory: its files, its logs, and the lock of its one writer."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import json
 import os
+import platform
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from steelyard.core.sealed import seal, unseal
 from steelyard.errors import RunLocked, UsageError, escape
-from steelyard.store.durable import writing
+from steelyard.store.disk import DISK, Disk, is_alive
+from steelyard.store.durable import TEMPORARY, writing
+from steelyard.store.folder import Folder
+
+RECORD = "run.json"  # config, fingerprints, versions, host; written once
+JOURNAL = "journal.jsonl"  # the commit log
+COMPLETE = "complete.json"  # what the journal held when all prompts were read
+SESSIONS = "sessions.jsonl"  # a line when an engine is loaded, and at its end
+TELEMETRY = "telemetry.jsonl"  # what the machine spent
+PLAN = "plan"  # exists as a whole or not at all
+IMAGES = "images"  # of the rows, each once
+READS_FOLDER = "reads"  # parts: immutable; only those in the journal count
+REJECTS_FOLDER = "rejects"  # refused rows
+IMPORTED = "imported"  # verdicts made elsewhere, in a run that has no reads
+DATABASE = "verdicts.duckdb"  # the hand-off file
+CALIBRATION = "calibration.json"  # the calibrator of the verdicts, if any
+LOCK = "lock"
+
+# What file systems answer that have no locks of any kind.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+_OWNER = re.compile(r"process (\d+) on (\S+) since ")
+_held: set[str] = set()  # run directories that this process has locked
 
 
 class RunDir:
-    """The paths of a run directory. Creates nothing by itself."""
+    """A run directory. Creates nothing by itself.
 
-    def __init__(self, root: Path) -> None:
+    `files` is how its entries are read and written; the paths are for messages.
+    """
+
+    def __init__(self, root: Path, disk: Disk = DISK) -> None:
         self.root = root
-        self.record_file = root / "run.json"  # config, fingerprints, versions, host; written once
-        self.sessions = root / "sessions.jsonl"  # a line when an engine is loaded, and at its end
-        self.plan = root / "plan"  # exists as a whole or not at all
-        self.images = root / "images"  # of the rows, each once
-        self.reads = root / "reads"  # parts: immutable; only those in the journal count
-        self.rejects = root / "rejects"  # refused rows
-        self.imported = root / "imported"  # verdicts made elsewhere, in a run that has no reads
-        self.database = root / "verdicts.duckdb"  # the hand-off file
-        self.calibration = root / "calibration.json"  # the calibrator of the verdicts, if any
+        self.files = Folder(root, disk)
+        self.record_file = root / RECORD
+        self.plan = root / PLAN
+        self.images = root / IMAGES
+        self.imported = root / IMPORTED
+        self.database = root / DATABASE
+        self.calibration = root / CALIBRATION
 
     def check(self) -> None:
         """Check that there is a run, or that one can be made.
@@ -44,10 +69,10 @@ class RunDir:
                 effect="nothing was written",
                 remedy="name a new folder with --run",
             )
-        ours = {"lock", "reads", "run.json.tmp", "journal.jsonl", "journal.jsonl.tmp"}
-        ours |= {"imported", "imported.tmp"}
-        if self.root.is_dir() and not self.record_file.exists():
-            strange = [entry.name for entry in self.root.iterdir() if entry.name not in ours]
+        ours = {LOCK, READS_FOLDER}
+        ours |= {f"{name}{end}" for name in (RECORD, JOURNAL, IMPORTED) for end in ("", TEMPORARY)}
+        if self.root.is_dir() and not self.files.exists(RECORD):
+            strange = [name for name in self.files.names() if name not in ours]
             if strange:
                 raise UsageError(
                     f"the folder is not a run and holds {escape(strange[0])}",
@@ -59,13 +84,33 @@ class RunDir:
     def create(self) -> None:
         """Make the folders of a new run."""
         with writing(self.root):
-            self.reads.mkdir(parents=True, exist_ok=True)
+            self.files.make()
+            self.files.inside(READS_FOLDER).make()
+
+    def log(self, name: str, **content: Any) -> None:  # noqa: ANN401 - JSON values
+        """Add a line to a log of the run."""
+        with writing(self.root / name):
+            self.files.append(name, seal(content), durable=False)
 
     def log_session(self, event: str, **content: Any) -> None:  # noqa: ANN401 - JSON values
-        """Append what an engine reports of itself."""
-        line = {"event": event, "at": now(), "pid": os.getpid(), **content}
-        with writing(self.sessions), self.sessions.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, default=str) + "\n")
+        """Add what an engine reports of itself to the log of sessions."""
+        self.log(SESSIONS, event=event, at=now(), pid=os.getpid(), **content)
+
+    def read_log(self, name: str) -> tuple[list[dict[str, Any]], int]:
+        """Read a log.
+
+        Returns:
+            Its entries, and how many lines were left out because they are damaged or torn.
+        """
+        try:
+            lines = self.files.read(name).splitlines(keepends=True)
+        except FileNotFoundError:
+            return [], 0
+        entries = []
+        for line in lines:
+            with suppress(ValueError):
+                entries.append(unseal(line)[0])
+        return entries, len(lines) - len(entries)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -75,38 +120,66 @@ class RunDir:
             RunLocked: another process holds it.
         """
         with writing(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
+            self.files.make()
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                handle = self.files.lock(
+                    LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_RDWR | os.O_CREAT
+                )
             except BlockingIOError:
-                owner = os.pread(handle, 80, 0).decode("ascii", "replace").strip()
-                raise RunLocked(
-                    f"another process writes to this run ({escape(owner) or 'unknown'})",
-                    place=str(self.root),
-                    remedy="wait for it or end it; `steelyard status` shows its progress",
-                ) from None
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"process {os.getpid()} since {now()}".encode(), 0)
+                raise self._locked() from None
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                if self._owner_lives():
+                    raise self._locked() from None
+                handle = self.files.open_handle(LOCK, os.O_RDWR | os.O_CREAT)
+        disk, name = self.files.disk, os.path.realpath(self.root)
+        _held.add(name)
+        try:
+            with writing(self.root):
+                owner = f"process {os.getpid()} on {platform.node()} since {now()}"
+                disk.truncate(handle, 0)
+                disk.write(handle, owner.encode())
             yield
         finally:
-            os.close(handle)
+            _held.discard(name)
+            with suppress(OSError):
+                disk.truncate(handle, 0)
+            disk.close(handle)
 
     def locked(self) -> bool:
         """Return whether a writer is at work now."""
+        if os.path.realpath(self.root) in _held:  # a POSIX lock would end if the file was closed
+            return True
         try:
-            handle = os.open(self.root / "lock", os.O_RDWR)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            handle = self.files.lock(LOCK, fcntl.LOCK_SH | fcntl.LOCK_NB, os.O_RDONLY)
         except BlockingIOError:
             return True
-        else:
-            return False
-        finally:
-            os.close(handle)
+        except OSError as error:
+            return error.errno in _NO_LOCKS and self._owner_lives()
+        self.files.disk.close(handle)
+        return False
+
+    def _owner_lives(self) -> bool:
+        """Return whether the writer that a lock file names may be at work, without asking locks."""
+        owner = _OWNER.match(self._owner())
+        if owner is None or owner[2] != platform.node():
+            return owner is not None  # another machine cannot be asked
+        return is_alive(int(owner[1]))
+
+    def _owner(self) -> str:
+        try:
+            return self.files.read(LOCK)[:80].decode("ascii", "replace").strip()
+        except OSError:
+            return ""
+
+    def _locked(self) -> RunLocked:
+        return RunLocked(
+            f"another process writes to this run ({escape(self._owner()) or 'unknown'})",
+            place=str(self.root),
+            remedy="wait for it or end it; `steelyard status` shows its progress. If it ended on"
+            f" another machine whose file system has no locks, delete {self.root / LOCK}",
+        )
 
 
 def now() -> str:

@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from steelyard.errors import SteelyardError, UsageError, escape
+from steelyard.store.folder import Folder
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 DuckDBError = duckdb.Error
@@ -51,7 +52,7 @@ def open_memory() -> Connection:
     return _locked(_open(_query_limits()))
 
 
-def open_file(path: Path) -> Connection:
+def open_file(path: Path | str) -> Connection:
     """Open a database file for reading, with the limits of queries.
 
     Raises:
@@ -69,29 +70,32 @@ def open_file(path: Path) -> Connection:
 
 @contextmanager
 def open_scratch(
-    spill: Path,
-    file: Path | None = None,
+    folder: Folder,
+    spill: str,
+    file: str | None = None,
     *,
-    reads: Sequence[Path] = (),
-    result: Path | None = None,
+    reads: Sequence[str] = (),
+    result: str | None = None,
     keep_order: bool = True,
 ) -> Iterator[Connection]:
     """Open a database for statements of ours, with bounded memory.
 
     Args:
-        spill: folder for what does not fit into the memory; removed afterwards.
-        file: the database's file, which stays; None: it is in memory.
-        reads: files that its SQL may open.
-        result: a database file, new or not, that is attached as `result`.
+        folder: where its files are.
+        spill: name of a folder in it for what does not fit into the memory; removed afterwards.
+        file: name of the database's file, which stays; None: it is in memory.
+        reads: paths of files that its SQL may open.
+        result: path of a database file, new or not, that is attached as `result`.
         keep_order: whether queries without ORDER BY keep the order of their sources.
     """
     settings = {
         "memory_limit": MEMORY_LIMIT,
-        "temp_directory": str(spill),
+        "temp_directory": folder.new_path(spill),
         "preserve_insertion_order": keep_order,
     }
+    folder.remove_tree(spill)
     try:
-        with _open(settings, file) as connection:
+        with _open(settings, None if file is None else folder.new_path(file)) as connection:
             if reads:
                 connection.execute(f"SET allowed_paths = {sql_list(reads)}")
             if result is not None:
@@ -99,11 +103,12 @@ def open_scratch(
                 connection.execute(f"ATTACH {sql_text(result)} AS result {storage}")
             yield _locked(connection)
     finally:
-        shutil.rmtree(spill, ignore_errors=True)
+        with suppress(OSError):
+            folder.remove_tree(spill)
 
 
-def _open(settings: dict[str, Any], file: Path | None = None) -> Connection:
-    connection = duckdb.connect(str(file or ":memory:"), config=_SETTINGS | settings)
+def _open(settings: dict[str, Any], file: str | None = None) -> Connection:
+    connection = duckdb.connect(file or ":memory:", config=_SETTINGS | settings)
     connection.execute("SET enable_progress_bar = false")  # it would print into results on stdout
     return connection
 
@@ -133,19 +138,18 @@ def _spill_folder() -> Path | None:
 
 
 def register_parquet(
-    connection: Connection, name: str, files: Sequence[Path], schema: pa.Schema
+    connection: Connection, name: str, files: Sequence[str], schema: pa.Schema
 ) -> None:
     """Show Parquet files under a name through Arrow, so that SQL needs no right to open files.
 
     Without files, it is an empty table of the schema.
     """
-    names = [str(file) for file in files]
-    source = ds.dataset(names, format="parquet") if files else schema.empty_table()
+    source = ds.dataset(list(files), format="parquet") if files else schema.empty_table()
     connection.register(name, source)
 
 
 def view_parquet(
-    connection: Connection, name: str, files: Sequence[Path], schema: pa.Schema
+    connection: Connection, name: str, files: Sequence[str], schema: pa.Schema
 ) -> None:
     """Show Parquet files under a name natively, with bounded memory; an empty table for none."""
     if files:
