@@ -18,7 +18,6 @@ from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.protocol import IMAGES, SLOT, Protocol, slot
 from steelyard.protocols.rules import RULES
 
-
 _Fingerprint = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 
 
@@ -118,7 +117,9 @@ class JudgeForms:
     answer: Answer  # how its answers are read
     forms: tuple[Form, ...]  # per variant the general form, then one per category
     fingerprints: tuple[_Fingerprint, ...]
-    pictured: tuple[_Fingerprint, ...] = ()  # fingerprints for rows with images; empty where none has any
+    pictured: tuple[
+        _Fingerprint, ...
+    ] = ()  # fingerprints for rows with images; empty where none has any
 
 
 @dataclass(frozen=True, slots=True)

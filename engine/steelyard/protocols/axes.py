@@ -11,7 +11,6 @@ from msgspec import Meta
 from steelyard.core.schemas import Int64
 from steelyard.protocols.protocol import ORDERS
 
-
 HEAVIEST = 1e6  # weight of a criterion
 _Count = Annotated[int, Meta(ge=1, le=1000)]
 
