@@ -19,8 +19,9 @@ from steelyard.core.sealed import seal, unseal
 from steelyard.errors import IntegrityFault, UsageError, escape
 from steelyard.input import ShardSet
 from steelyard.plan.spec import JudgeForms, JudgingSpec
+from steelyard.store.disk import now
 from steelyard.store.durable import writing
-from steelyard.store.rundir import RECORD, RunDir, now
+from steelyard.store.rundir import RECORD, RunDir
 
 
 class InputRecord(msgspec.Struct, frozen=True):

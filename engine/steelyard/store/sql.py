@@ -7,6 +7,7 @@ other file, extension, setting or Python variable, whatever the text of a statem
 from __future__ import annotations
 
 import atexit
+import os
 import re
 import shutil
 import tempfile
@@ -135,6 +136,19 @@ def _spill_folder() -> Path | None:
         return None
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+@contextmanager
+def folder_for_files(folder: Folder) -> Iterator[Folder]:
+    """Yield where DuckDB can write database files: elsewhere if it takes the path for more.
+
+    It resolves every path, and reads what follows a `?` as options and a backslash as a slash.
+    """
+    if not {"?", "\\"} & set(os.path.realpath(folder.path)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="steelyard-") as elsewhere:
+        yield Folder(Path(elsewhere))
 
 
 def register_parquet(
