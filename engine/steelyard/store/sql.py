@@ -199,8 +199,13 @@ def one_row(connection: Connection, query: str) -> tuple[Any, ...]:
 
 def sql_text(value: object) -> str:
     """Return a SQL string literal; DuckDB 1 would end the statement at a NUL."""
-    quoted = "'" + str(value).replace("'", "''") + "'"
+    quoted = "'" + utf8_text(str(value)).replace("'", "''") + "'"
     return quoted if "\0" not in quoted else "(" + quoted.replace("\0", "' || chr(0) || '") + ")"
+
+
+def utf8_text(text: str) -> str:
+    r"""Return a text that UTF-8 can hold: names of files may be any bytes, shown as `\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def sql_list(values: Iterable[object]) -> str:

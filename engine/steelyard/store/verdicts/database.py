@@ -33,6 +33,7 @@ from steelyard.store.sql import (
     open_scratch,
     refusing,
     register_parquet,
+    utf8_text,
     view_parquet,
 )
 from steelyard.store.verdicts.imported import define_tables
@@ -214,7 +215,7 @@ def add_run_tables(connection: Connection, snapshot: RunSnapshot) -> None:
     """
     create_statistics(connection)
     rows = [
-        (key, value if isinstance(value, str) else json.dumps(value))
+        (utf8_text(key), utf8_text(value) if isinstance(value, str) else json.dumps(value))
         for key, value in read_content(snapshot.run).items()
     ]
     connection.execute("CREATE TABLE run (key VARCHAR, value VARCHAR)")
