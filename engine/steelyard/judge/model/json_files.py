@@ -130,7 +130,7 @@ def check_tokenizer_files(folder: Path) -> None:
     """Check the files that transformers reads for a tokenizer, as far as they are there.
 
     Raises:
-        JudgeUnavailable: one of them is no file, or does not hold what it should.
+        JudgeUnavailable: one of them is not a file, or does not hold what it should.
     """
     for name, shape in _TOKENIZER_FILES.items():
         if os.path.lexists(folder / name):
@@ -183,7 +183,7 @@ def check_file(path: Path) -> None:
 
 
 def read_file(path: Path, most: int) -> bytes:
-    """Read a file of at most so many bytes.
+    """Read a file of at most `most` bytes.
 
     Raises:
         JudgeUnavailable: it is not a file, is too large, or cannot be read.
