@@ -347,3 +347,29 @@ def test_verdicts_made_some_buckets_at_a_time_are_those_made_at_once(run, monkey
 )
 def test_ranges_of_buckets(unique, expected):
     assert list(handoff.bucket_ranges(unique, 6)) == expected
+
+
+def test_ranges_of_pairs(monkeypatch):
+    """Row groups of 16 MiB, 128 MiB at a time: eight of them, or eighty of a tenth of their rows."""
+    groups = [10] * 20
+    expected = ["pair BETWEEN 0 AND 79", "pair BETWEEN 80 AND 159", "pair BETWEEN 160 AND 199"]
+    assert list(handoff.pair_ranges(groups, 1.0)) == expected
+    assert list(handoff.pair_ranges(groups, 0.1)) == ["true"]
+    assert list(handoff.pair_ranges([10] * 8, 1.0)) == ["true"]
+    assert list(handoff.pair_ranges([], 1.0)) == ["true"]
+
+
+def test_verdicts_with_more_metadata_than_memory(monkeypatch, tmp_path):
+    """200 MB of metadata in 128 MB: a sort of them all does not fit, whatever it spills."""
+    monkeypatch.setattr("steelyard.store.sql.MEMORY_LIMIT", "128MB")
+    monkeypatch.setattr("steelyard.store.plan.files.PAIRS_BYTES", 2 << 20)
+    monkeypatch.setattr(handoff, "PAIRS_BYTES", 2 << 20)
+    monkeypatch.setattr(handoff, "BYTES_AT_ONCE", 16 << 20)
+    page = np.random.default_rng(0).bytes(5000 + 20_000).hex()
+    pages = pa.array([page[i : i + 10_000] for i in range(20_000)])
+    table = pairs_table(20_000).append_column("page", pages)
+    pq.write_table(table, tmp_path / "pairs.parquet", row_group_size=2000)
+    score(config(tmp_path / "pairs.parquet"), tmp_path / "run", QUIET)
+    with duckdb.connect(str(tmp_path / "run/verdicts.duckdb"), read_only=True) as connection:
+        rows = connection.sql('SELECT "row", metadata.page FROM verdicts').fetchall()
+    assert rows == [(row, pages[row].as_py()) for row in range(20_000)]

@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from steelyard.calibrators.calibrator import calibrated_sql
+from steelyard.core.arrow import offsets_of
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.store.durable import TEMPORARY, check_out, publish, writing
-from steelyard.store.plan.files import Manifest, load_manifest
+from steelyard.store.plan.files import PAIRS_BYTES, Manifest, load_manifest, pair_groups
 from steelyard.store.reads import journal
 from steelyard.store.run_record import ImportRecord, ScoredRecord
 from steelyard.store.rundir import RunDir
@@ -36,7 +37,9 @@ from steelyard.store.verdicts.database import (
 from steelyard.store.verdicts.imported import define_tables, imported_files
 from steelyard.store.verdicts.views import REJECTS_SQL, VerdictSpec, answers_sql, verdict_sql
 
-PROMPTS_AT_ONCE = 1_000_000  # whose join and sort fit into DuckDB's memory
+# Whose join and sort fit into DuckDB's memory, of which a sort takes several times its rows.
+PROMPTS_AT_ONCE = 1_000_000
+BYTES_AT_ONCE = 128 << 20
 DUCKDB_MAGIC, DUCKDB_MAGIC_OFFSET = b"DUCK", 8  # in its files
 
 
@@ -143,28 +146,32 @@ def _write_database(
         _in_result(connection),
     ):
         connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
-        _make_verdicts(connection, spec, manifest)
+        _make_verdicts(connection, spec, manifest, pair_groups(run, manifest))
         connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
         connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
         add_run_tables(connection, snapshot)
         return _audit(connection, manifest)
 
 
-def _make_verdicts(connection: Connection, spec: VerdictSpec, manifest: Manifest) -> None:
-    """Create `verdicts`, some buckets at a time: a join of all takes memory without bound.
+def _make_verdicts(
+    connection: Connection, spec: VerdictSpec, manifest: Manifest, groups: Sequence[int]
+) -> None:
+    """Create `verdicts`, some pairs at a time: a join of all takes memory without bound.
 
-    A prompt is in one bucket, with all its pairs.
+    They are those of some buckets, for a prompt is in one bucket with all its pairs, and where
+    pairs are large, of some row groups, which have `groups` pairs each.
     """
     query = verdict_sql(spec, "pairs_now", "reads_now") + ' ORDER BY v.shard, v."row"'
     start = "CREATE TABLE verdicts AS "
+    view = "CREATE OR REPLACE TEMP VIEW {0}_now AS FROM {0}_raw WHERE {1}"
     for first, last in bucket_ranges(manifest.unique, PROMPTS_AT_ONCE):
-        for name in ("pairs", "reads"):
-            connection.execute(
-                f"CREATE OR REPLACE TEMP VIEW {name}_now AS FROM {name}_raw"
-                f" WHERE bucket BETWEEN {first} AND {last}"
-            )
-        connection.execute(start + query)
-        start = "INSERT INTO verdicts "
+        buckets = f"bucket BETWEEN {first} AND {last}"
+        connection.execute(view.format("reads", buckets))
+        share = sum(manifest.unique[first : last + 1]) / max(1, manifest.prompts)
+        for pairs in pair_ranges(groups, share):
+            connection.execute(view.format("pairs", f"{buckets} AND {pairs}"))
+            connection.execute(start + query)
+            start = "INSERT INTO verdicts "
 
 
 def bucket_ranges(unique: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
@@ -176,6 +183,20 @@ def bucket_ranges(unique: Sequence[int], most: int) -> Iterator[tuple[int, int]]
             first, prompts = bucket, 0
         prompts += count
     yield first, max(first, len(unique) - 1)
+
+
+def pair_ranges(groups: Sequence[int], share: float) -> Iterator[str]:
+    """Yield conditions for neighbouring row groups whose pairs take about BYTES_AT_ONCE.
+
+    Args:
+        groups: pairs of each row group, none of which has much more than PAIRS_BYTES.
+        share: of the pairs that are looked at.
+    """
+    ends = offsets_of(groups).tolist()
+    at_once = max(1, int(BYTES_AT_ONCE / (PAIRS_BYTES * max(share, 1e-9))))
+    for group in range(0, max(1, len(groups)), at_once):
+        end = ends[min(group + at_once, len(groups))]
+        yield "true" if at_once >= len(groups) else f"pair BETWEEN {ends[group]} AND {end - 1}"
 
 
 def _write_imported(snapshot: RunSnapshot, imported: ImportRecord, path: Path) -> dict[str, int]:
