@@ -39,6 +39,7 @@ from steelyard.judge.vllm.requests import (
     iter_prompts,
     read_batch,
 )
+from steelyard.store.folder import Folder
 from steelyard.store.images import ImageStore
 
 MAX_LABEL_TOKENS = 128  # vLLM's limit on logprob_token_ids
@@ -98,7 +99,7 @@ class VllmJudge(Judge):
         self.close()
         self._answer = answer
         folder = workload.image_folder
-        self._images = None if folder is None else ImageStore(Path(folder))
+        self._images = None if folder is None else ImageStore(Folder(Path(folder)))
         self._log = log = OutputLog()
         with engine_surroundings(log, spawn=self._device == "gpu") as spawned:
             self._spawned = spawned
