@@ -160,7 +160,7 @@ changes = ["return 1 + 1 -> return None", "1 + 1 -> 1 - 1", "1 + 1 -> 2 + 1", "1
 def test_tests_that_fail_without_a_change_are_left_out(checked):
     done, _, rows = checked
     killers = {row["killer"].partition("::")[2] for row in rows.values()} - {""}
-    assert killers == {"test_prices", "test_begins", "test_ends"}
+    assert not killers & {"test_is_broken", "test_depends_on_another"}
     assert "1 skipped, failing" in done.stdout
     assert "left out, as it depends on what runs before it: tests/planted/test_shop.py::" in (
         done.stdout
