@@ -61,30 +61,14 @@ def test_impossible_dtype(device, asked):
         choose.choose_dtype(FILES, device, asked)
 
 
-def test_unknown_override_names_the_closest():
-    with pytest.raises(UsageError) as refused:
-        choose.check_overrides({"max_num_seq": 4}, {"max_num_seqs", "dtype"})
-    assert "max_num_seqs" in refused.value.remedy
-
-
-def test_reserved_override():
-    with pytest.raises(UsageError, match="reads depend on it"):
-        choose.check_overrides({"trust_remote_code": True}, {"trust_remote_code"})
-
-
-def test_overrides_from_a_command_line():
-    parsed = [choose.parse_override(v) for v in ("12", "0.5", "true", "False", "fp8", 3, '{"a":1}')]
-    assert parsed == [12, 0.5, True, False, "fp8", 3, {"a": 1}]
-
-
 def test_only_what_changes_reads_is_fingerprinted():
     engine = {"max_num_seqs": 4, "dtype": "float32", "kv_cache_dtype": "fp8"}
     assert choose.fingerprinted(engine) == {"kv_cache_dtype": "fp8"}
 
 
-@pytest.mark.parametrize("value", ["abc", -1, 1.5, True, "1e3"])
+@pytest.mark.parametrize("value", ["abc", -1, 1.5, True, "8k"])
 def test_a_context_limit_is_a_number_of_tokens(value):
-    with pytest.raises(UsageError, match="number of tokens"):
+    with pytest.raises(UsageError, match="not a value"):
         choose.context_limit({"max_model_len": value})
 
 

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from steelyard.core.schemas import INTAKE, KEY, KEY_BYTES, KEYS, TURNS
 from steelyard.plan.dedupe import GroupOrder, SeenTexts, count_unique, unique_prompts
-from steelyard.plan.keys import ABSENT, MAX_BUCKETS, bucket_count, digests, plan_batch
+from steelyard.plan.keys import (
+    ABSENT,
+    MAX_BUCKETS,
+    BucketSize,
+    bucket_count,
+    digests,
+    plan_batch,
+)
 from steelyard.store.plan.splitting import split
 from support.helpers import pairwise_key_spec
 
@@ -87,10 +94,24 @@ def test_planned_texts_are_those_whose_digests_are_given():
 
 
 def test_bucket_count():
-    assert bucket_count(0, 10) == 1
-    assert bucket_count(100, 10) == 10
-    assert bucket_count(101, 10) == 11
-    assert bucket_count(10**15, 10) == MAX_BUCKETS
+    size = BucketSize(10, 0)
+    assert bucket_count(0, size) == 1
+    assert bucket_count(100, size) == 10
+    assert bucket_count(101, size) == 11
+    assert bucket_count(10**15, size) == MAX_BUCKETS
+
+
+def test_pairs_weigh_by_their_texts_or_by_their_prompts():
+    """Of 64 MiB for prompts, where the texts have 32; a prompt counts 256 bytes besides."""
+    size = BucketSize(32 << 20, template_bytes=744)
+    texts, prompts = np.array([24, 100_000, 100_000, 1000]), np.array([2, 2, 1, 20])
+    assert size.weigh(texts, prompts).tolist() == [1024, 101_000, 100_000, 20_000]
+
+
+def test_prompts_do_not_make_small_buckets_smaller():
+    """There is room for 16 MiB of prompts however small buckets are: 1/8 of 128 are 16 times 1."""
+    size = BucketSize(1 << 20, template_bytes=744)
+    assert size.weigh(np.array([24]), np.array([32])).tolist() == [2048]
 
 
 @given(st.lists(st.lists(st.integers(0, 5), max_size=4), max_size=40), st.integers(0, 3))

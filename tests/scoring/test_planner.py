@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from steelyard.errors import (
     IntegrityFault,
 )
 from steelyard.input import Limits, open_shards, stream
+from steelyard.scoring.planner import write_plan
 from steelyard.scoring.run import resume, score
 from steelyard.scoring.shard_texts import open_texts
 from steelyard.store.plan.files import load_manifest
@@ -358,6 +360,42 @@ def test_rows_much_longer_than_the_first_ones(tmp_path):
     plan = manifest(tmp_path / "run")
     assert plan.prompts == 2 * 12_300
     assert max(table.nbytes for table in tables(tmp_path / "run", shards)) < 1_200_000
+
+
+@pytest.mark.parametrize("instructions", [1, 2000])
+def test_a_bucket_is_bounded_by_the_bytes_of_its_prompts(tmp_path, instructions):
+    """A million short pairs of an instruction have few texts, and gigabytes of prompts.
+
+    A prompt counts 256 bytes, 1000 of template and its texts; a bucket has room for 16 MiB of
+    prompts, 13,000, and a few more where blocks of one instruction stay together.
+    """
+    n = 60_000
+    numbers = [f"{i}" for i in range(n)]
+    questions = [f"q{i * instructions // n}" for i in range(n)]
+    rows = {"instruction": questions, "response_a": numbers, "response_b": ["b"] * n}
+    pq.write_table(pa.table(rows), tmp_path / "short.parquet")
+    settings = config(tmp_path / "short.parquet", bucket_bytes=1 << 20)
+    spec = replace(pairwise_key_spec(), template_bytes=1000)
+    shards, run = open_shards(settings.inputs), RunDir(tmp_path / "run")
+    run.create()
+    plan = write_plan(run, shards, settings, spec, lambda *_: None)
+    assert plan.in_shards == (instructions > 1)
+    assert sum(plan.unique) == 2 * n
+    assert 13_000 <= max(plan.unique) <= 20_000
+
+
+@pytest.mark.parametrize("arranged", [shuffled, by_instruction])
+def test_row_groups_of_pairs_are_bounded_by_bytes(tmp_path, table, arranged):
+    """240 rows of 400 kB, in buckets that are split: DuckDB reads row groups whole."""
+    page = np.random.default_rng(0).bytes(400_000 + 240).hex()
+    pages = pa.array([page[i : i + 400_000] for i in range(240)])
+    shards = write(tmp_path / "in", arranged(giant(table).append_column("page", pages)))
+    assert score(config(shards), tmp_path / "run", QUIET) == EXIT_DONE
+    assert not manifest(tmp_path / "run").in_shards
+    file = pq.ParquetFile(tmp_path / "run" / "plan" / "pairs-00000.parquet")
+    groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+    assert sum(group.num_rows for group in groups) == 240
+    assert max(group.num_rows for group in groups) * 400_000 <= 48 << 20
 
 
 def test_remote_shards_are_copied(tmp_path, grouped, monkeypatch):

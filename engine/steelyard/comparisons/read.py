@@ -38,7 +38,7 @@ from steelyard.input.roles import COMPARISONS
 from steelyard.input.side_files import open_dataset
 from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.sql import Connection, lock, one_row, open_file, open_memory, refusing
+from steelyard.store.sql import Connection, one_row, open_file, open_memory, refusing
 from steelyard.store.verdicts.database import open_sql
 
 BATCH = 1 << 20  # rows that are checked at a time
@@ -158,7 +158,7 @@ def _select(connection: Connection, roles: Mapping[str, str]) -> str:
         chosen["instruction"] = sql if kind in COUNTED else f"CAST({sql} AS VARCHAR)"
     if PAIR in roles:  # as text, so that no pair takes the number of an instruction
         chosen[PAIR] = f"CAST({roles[PAIR]} AS VARCHAR)"
-    return ", ".join(f'{sql} AS "{role}"' for role, sql in chosen.items())
+    return ", ".join(f"{sql} AS {quoted(role)}" for role, sql in chosen.items())
 
 
 def _without_empty(
@@ -209,7 +209,6 @@ def _open(path: Path | RunSnapshot) -> Iterator[tuple[Connection, dict[str, str]
         try:
             if dataset is not None:
                 connection.register("verdicts", dataset)
-            lock(connection)
             yield connection, _named(connection, "SELECT * FROM verdicts")
         finally:
             connection.close()

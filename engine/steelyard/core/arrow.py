@@ -20,6 +20,11 @@ def to_ints(values: pa.Array | pa.ChunkedArray, null: int = 0) -> Int64:
     return np.asarray(pc.fill_null(values, null), dtype=np.int64)
 
 
+def list_lengths(values: pa.Array | pa.ChunkedArray) -> Int64:
+    """Return how many items each list has; null counts as 0."""
+    return to_ints(pc.list_value_length(values))
+
+
 def to_floats(values: pa.Array | pa.ChunkedArray) -> Float64:
     """Return numbers as float64; null becomes NaN."""
     return np.asarray(values, dtype=np.float64)

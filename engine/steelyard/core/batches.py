@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from steelyard.core.arrow import offsets_of
+from steelyard.core.arrow import list_lengths, offsets_of
 from steelyard.core.schemas import Bool, Float64, Int32, Int64, UInt64
 
 
@@ -76,6 +76,11 @@ class Planned:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    @property
+    def prompts(self) -> Int64:
+        """How many prompts each pair asks."""
+        return list_lengths(self.pairs["keys"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from steelyard.errors import JudgeUnavailable, UsageError
+from steelyard.errors import JudgeUnavailable, UsageError, escape
 from steelyard.judge.base import INSTALL, Judge, JudgeSpec
+from steelyard.judge.vllm.overrides import parse_overrides
 
 
 def open_judge(spec: JudgeSpec) -> Judge:
@@ -13,7 +14,7 @@ def open_judge(spec: JudgeSpec) -> Judge:
 
     Raises:
         JudgeUnavailable: this machine cannot run it.
-        UsageError: one of its options is wrong.
+        UsageError: one of its options or engine settings is wrong.
     """
     if spec.replicas > 1:
         from steelyard.judge.replicas import ReplicatedJudge
@@ -30,10 +31,11 @@ def open_one(spec: JudgeSpec) -> Judge:
 
         if spec.engine:
             raise UsageError(
-                f"the scripted judge has no engine setting {next(iter(spec.engine))}",
+                f"the scripted judge has no engine setting {escape(next(iter(spec.engine)))}",
                 remedy="leave --engine out, or choose a real judge",
             )
         return ScriptedJudge(options)
+    parse_overrides(spec.engine)  # before a model is looked for: they may come from anywhere
     try:
         from steelyard.judge.vllm.judge import VllmJudge
 

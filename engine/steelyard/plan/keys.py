@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
@@ -28,11 +29,36 @@ ABSENT = bytes(16)
 TRIMMED = ("instruction", "response_a", "response_b", "system", "reference")
 
 MAX_BUCKETS = 512  # each takes open files while planning
+PROMPT_SHARE = 2  # a bucket's prompts may take this many times the bytes of its texts,
+LEAST_PROMPTS = 16 << 20  # and in small buckets this many bytes
+PROMPT_BYTES = 256  # of memory for a prompt besides its tokens: its key, its place in arrays
 
 
-def bucket_count(text_bytes: int, bucket_bytes: int) -> int:
-    """Return how many buckets keep each near `bucket_bytes` of text, at most MAX_BUCKETS."""
-    return max(1, min(MAX_BUCKETS, -(-text_bytes // bucket_bytes)))
+@dataclass(frozen=True, slots=True)
+class BucketSize:
+    """How much a bucket should hold: texts, and prompts, which are in memory while it is read."""
+
+    target: int  # UTF-8 bytes of text
+    template_bytes: int  # of a prompt without its texts
+
+    def weigh(self, text_bytes: Int64, prompts: Int64) -> Int64:
+        """Return the part of `target` that each pair takes, by its texts or by its prompts.
+
+        A token takes as many bytes, four, as the text that it stands for. Many short texts in a
+        long template, or many prompts per pair, take far more as prompts than as texts.
+
+        Args:
+            text_bytes: UTF-8 of each pair's texts together.
+            prompts: how many prompts each pair asks.
+        """
+        as_prompts = prompts * (PROMPT_BYTES + self.template_bytes + text_bytes)
+        room = max(PROMPT_SHARE * self.target, LEAST_PROMPTS)
+        return np.maximum(text_bytes, (as_prompts * (self.target / room)).astype(np.int64))
+
+
+def bucket_count(weight: int, size: BucketSize) -> int:
+    """Return how many buckets hold pairs of this weight (BucketSize.weigh), up to MAX_BUCKETS."""
+    return max(1, min(MAX_BUCKETS, -(-weight // size.target)))
 
 
 def digests(texts: pa.Array) -> list[bytes]:

@@ -7,16 +7,16 @@ the texts, each about once, in buckets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing, suppress
 from itertools import chain, islice
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from steelyard.core.batches import Planned
 from steelyard.core.config import RunConfig
 from steelyard.input import ShardSet, stream
-from steelyard.plan.keys import TRIMMED, bucket_count, plan_batch
+from steelyard.plan.keys import BucketSize, bucket_count, plan_batch
 from steelyard.plan.spec import KeySpec
 from steelyard.store.plan.buckets import NotGrouped
 from steelyard.store.plan.files import Manifest, PlanWriter
@@ -24,7 +24,7 @@ from steelyard.store.run_input import row_limits
 from steelyard.store.rundir import RunDir
 
 SAMPLE_BATCHES = 8  # held back to estimate how long rows are
-Batches = Iterable[tuple[pa.RecordBatch, pa.RecordBatch]]
+Batches = Iterable[tuple[Planned, pa.RecordBatch]]  # planned rows, and rejects
 
 
 def write_plan(
@@ -47,18 +47,23 @@ def write_plan(
             work, and nothing of the plan is left.
         keep_image: takes each image's digest and bytes.
     """
-    limits, target = row_limits(config), config.bucket_bytes
+    limits = row_limits(config)
+    size = BucketSize(config.bucket_bytes, key_spec.template_bytes)
 
-    def attempt(batches: Batches, buckets: int, target: int) -> Manifest:
+    def planned(batches: Generator[tuple[pa.RecordBatch, pa.RecordBatch]]) -> Batches:
+        for intake, rejects in batches:
+            yield plan_batch(intake, key_spec), rejects
+
+    def attempt(batches: Batches, buckets: int) -> Manifest:
         schema = shards.schema
         metadata = schema.field("metadata").type if "metadata" in schema.names else None
-        writer = PlanWriter(run, metadata, target=target, buckets=buckets)
+        writer = PlanWriter(run, metadata, size=size, buckets=buckets)
         accepted = refused = 0
         try:
-            for intake, rejects in batches:
+            for rows, rejects in batches:
                 writer.reject(rejects)
-                writer.add(plan_batch(intake, key_spec))
-                accepted, refused = accepted + len(intake), refused + len(rejects)
+                writer.add(rows)
+                accepted, refused = accepted + len(rows), refused + len(rejects)
                 on_progress(accepted, refused)
             return writer.commit()
         except BaseException:
@@ -67,17 +72,18 @@ def write_plan(
 
     if shards.local and "images" not in shards.roles:
         with suppress(NotGrouped), closing(stream(shards, limits)) as batches:
-            return attempt(batches, 0, target)
+            return attempt(planned(batches), 0)
     with closing(stream(shards, limits, keep_image=keep_image)) as batches:
-        head = list(islice(batches, SAMPLE_BATCHES))
-        size = _expected_bytes(head, shards.rows)
-        buckets = bucket_count(size, target)
-        return attempt(chain(head, batches), buckets, max(target, size // buckets))
+        rows = iter(planned(batches))
+        head = list(islice(rows, SAMPLE_BATCHES))
+        buckets = bucket_count(_expected_weight(head, shards.rows, size), size)
+        return attempt(chain(head, rows), buckets)
 
 
-def _expected_bytes(head: list[tuple[pa.RecordBatch, pa.RecordBatch]], expected: int) -> int:
-    """Estimate the text of all rows from the first ones (footers count repeated texts once)."""
-    rows = sum(len(intake) + len(rejects) for intake, rejects in head)
-    texts = (intake[name] for intake, _ in head for name in TRIMMED)
-    size = sum(pc.sum(pc.binary_length(text)).as_py() or 0 for text in texts)
-    return size * expected // max(1, rows)
+def _expected_weight(
+    head: Sequence[tuple[Planned, pa.RecordBatch]], expected: int, size: BucketSize
+) -> int:
+    """Estimate the weight of all rows from the first ones (footers count repeated texts once)."""
+    count = sum(len(rows) + len(rejects) for rows, rejects in head)
+    weight = sum(int(size.weigh(rows.text_bytes, rows.prompts).sum()) for rows, _ in head)
+    return weight * expected // max(1, count)

@@ -34,7 +34,6 @@ from steelyard.store.images import ImageStore
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest, read_manifest
 from steelyard.store.reads import journal, reuse
-from steelyard.store.reads.journal import read_journal
 from steelyard.store.reads.parts import FAILED_READS
 from steelyard.store.reads.recovery import recover
 from steelyard.store.run_input import open_input, reopen_input, row_limits
@@ -44,7 +43,7 @@ from steelyard.store.run_record import (
     read_scored_record,
     write_record,
 )
-from steelyard.store.rundir import RunDir
+from steelyard.store.rundir import IMAGES, RECORD, RunDir
 from steelyard.store.verdicts import handoff, queries
 
 # What may differ between the command that began a run and one that goes on with it.
@@ -76,7 +75,7 @@ def score(
     config = config.anchored()
     directory = RunDir(run)
     directory.check()
-    if directory.record_file.exists():
+    if directory.files.exists(RECORD):
         read_scored_record(directory)
     spec, examples = resolve_spec(config)
     shards = open_input(config, spec)
@@ -89,13 +88,13 @@ def score(
             judges=tuple(judge.record() for judge in judges),
             **common_fields(shards),
         )
-        if directory.record_file.exists() and read_manifest(directory) is not None:
+        if directory.files.exists(RECORD) and read_manifest(directory) is not None:
             record = _require_same(directory, record)
             reporter.log(f"{directory.root}: going on with the run that is there")
         else:
             # A run without a plan holds nothing yet: its options may still change.
             directory.create()
-            journal.create(directory.root)
+            journal.create(directory)
             write_record(directory, record)
         return _carry_out(OpenRun(directory, config, record, judges, reporter, stop), shards)
 
@@ -196,13 +195,14 @@ def _carry_out(ctx: OpenRun, shards: ShardSet | None) -> int:
         ctx.reporter.log(f"all {manifest.prompts:,} reads already exist; no engine is needed")
     if _reads(ctx) < manifest.prompts:
         return _stopped(ctx)
+    journal.mark_complete(ctx.run, journal.load(ctx.run))
     handoff.ensure_current(ctx.run)
     return _exit_code(ctx, manifest)
 
 
 def _reads(ctx: OpenRun) -> int:
     """Count the reads that are committed."""
-    return sum(part.rows for part in read_journal(ctx.run.root))
+    return sum(part.rows for part in journal.load(ctx.run).parts)
 
 
 def _open_texts(
@@ -233,7 +233,7 @@ def _plan(ctx: OpenRun, shards: ShardSet | None, key_spec: KeySpec) -> Manifest:
         if ctx.stop.is_set():
             raise _Stopped
 
-    keep_image = ImageStore(ctx.run.images).add
+    keep_image = ImageStore(ctx.run.files.inside(IMAGES)).add
     manifest = write_plan(ctx.run, shards, ctx.config, key_spec, on_progress, keep_image=keep_image)
     ctx.reporter.done()
     for role, slot in {"reference": "reference", "turns": "conversation"}.items():
@@ -273,6 +273,6 @@ def _stopped(ctx: OpenRun) -> int:
 
 
 def _exit_code(ctx: OpenRun, manifest: Manifest) -> int:
-    parts = read_journal(ctx.run.root)
+    parts = journal.load(ctx.run).parts
     failed = any(part.counts.get(name) for part in parts for name in FAILED_READS)
     return EXIT_ROW_ERRORS if failed or manifest.rejected else EXIT_DONE

@@ -24,6 +24,7 @@ from steelyard.judge.readout import TextReader
 from steelyard.judge.vllm import settings as choose
 from steelyard.judge.vllm.failures import VERBOSE, describe, not_importable, not_started
 from steelyard.judge.vllm.inputs import Sampling
+from steelyard.judge.vllm.overrides import parse_overrides, require_known
 from steelyard.judge.vllm.process import (
     OutputLog,
     engine_surroundings,
@@ -38,6 +39,7 @@ from steelyard.judge.vllm.requests import (
     iter_prompts,
     read_batch,
 )
+from steelyard.store.folder import Folder
 from steelyard.store.images import ImageStore
 
 MAX_LABEL_TOKENS = 128  # vLLM's limit on logprob_token_ids
@@ -97,7 +99,7 @@ class VllmJudge(Judge):
         self.close()
         self._answer = answer
         folder = workload.image_folder
-        self._images = None if folder is None else ImageStore(Path(folder))
+        self._images = None if folder is None else ImageStore(Folder(Path(folder)))
         self._log = log = OutputLog()
         with engine_surroundings(log, spawn=self._device == "gpu") as spawned:
             self._spawned = spawned
@@ -128,7 +130,7 @@ class VllmJudge(Judge):
     @override
     def likely_cache(self, workload: Workload) -> CacheShape | None:
         """Predict the engine's prefix cache; on a GPU the size of the pool is a guess."""
-        chosen = self._chosen(workload) | self._overrides()
+        chosen = self._chosen(workload) | parse_overrides(self._spec.engine)
         choose.check_cache(chosen, self._device)
         return choose.likely_cache(self._files, self._dtype, chosen, self._device)
 
@@ -136,14 +138,11 @@ class VllmJudge(Judge):
         memory = choose.free_memory()
         return choose.choose_settings(self._files, self._dtype, self._device, memory, workload)
 
-    def _overrides(self) -> dict[str, Any]:
-        return {k: choose.parse_override(v) for k, v in self._spec.engine.items()}
-
     def _arguments(self, workload: Workload) -> dict[str, Any]:
         from vllm.engine.arg_utils import EngineArgs
 
         known = {field.name for field in dataclasses.fields(EngineArgs)}
-        choose.check_overrides(self._spec.engine, known)
+        require_known(self._spec.engine, known)
         chosen = self._chosen(workload)
         if os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
             chosen.pop("kv_cache_memory_bytes", None)
@@ -159,7 +158,7 @@ class VllmJudge(Judge):
             fixed |= {"limit_mm_per_prompt": limits, "skip_tokenizer_init": not workload.images}
         if self._spawned:
             fixed["worker_extension_cls"] = "steelyard.judge.vllm.worker.OwnedWorker"
-        arguments = chosen | self._overrides() | fixed
+        arguments = chosen | parse_overrides(self._spec.engine) | fixed
         choose.check_cache(arguments, self._device)
         return arguments
 

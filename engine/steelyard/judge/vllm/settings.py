@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from steelyard.core.batches import Workload
 from steelyard.core.config import Scalar
 from steelyard.core.work import CacheShape
-from steelyard.errors import UsageError, did_you_mean
+from steelyard.errors import UsageError
 from steelyard.judge.model.files import ModelFiles
+from steelyard.judge.vllm.overrides import parse_overrides
 
 Device = Literal["cpu", "gpu"]
 ASSUMED_POOL_TOKENS = 60_000
@@ -33,19 +33,6 @@ _NEUTRAL = frozenset(
         "max_num_batched_tokens",
         "max_num_seqs",
         "use_tqdm_on_load",
-    }
-)
-# The meaning of reads, or the safety of the machine, depends on these.
-_RESERVED = frozenset(
-    {
-        "hf_overrides",
-        "logprobs_mode",
-        "model",
-        "revision",
-        "skip_tokenizer_init",
-        "tokenizer",
-        "trust_remote_code",
-        "worker_extension_cls",
     }
 )
 
@@ -109,52 +96,14 @@ def fingerprinted(engine: Mapping[str, Scalar]) -> dict[str, str]:
     return {key: str(value) for key, value in sorted(engine.items()) if key not in _NEUTRAL}
 
 
-def check_overrides(engine: Mapping[str, Scalar], known: Collection[str]) -> None:
-    """Refuse overrides that vLLM does not have, or that users must not set.
-
-    Raises:
-        UsageError: it suggests similar names.
-    """
-    for key in engine:
-        if key in _RESERVED:
-            raise UsageError(
-                f"the engine setting {key} cannot be overridden: reads depend on it",
-                place=f"--engine {key}",
-                remedy="leave it out",
-            )
-        if key not in known:
-            fields = "see the fields of EngineArgs in vLLM's documentation"
-            raise UsageError(
-                f"vLLM has no engine setting {key}",
-                place=f"--engine {key}",
-                remedy=did_you_mean(key, sorted(known), fields),
-            )
-
-
-def parse_override(value: Scalar) -> Any:
-    """Parse a setting for vLLM: texts from a command line that are JSON become values."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return {"True": True, "False": False}.get(value, value)
-
-
 def context_limit(engine: Mapping[str, Scalar]) -> int:
     """Return the user's limit on the context, in tokens; 0: no limit.
 
     Raises:
         UsageError: it is not a whole number of tokens.
     """
-    limit = parse_override(engine.get("max_model_len", 0))
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-        raise UsageError(
-            f"max_model_len is a number of tokens, not {limit!r}",
-            place="--engine max_model_len",
-            remedy="write --engine max_model_len=8192, or leave it out",
-        )
-    return limit
+    name = "max_model_len"
+    return int(parse_overrides({name: engine.get(name, 0)})[name])
 
 
 def choose_settings(
@@ -254,11 +203,10 @@ def _cpu_cache(files: ModelFiles, dtype: str, memory: int, workload: Workload, l
 
 def kv_bytes_per_token(files: ModelFiles, dtype: str) -> int:
     """Return an upper bound on the bytes of keys and values of one token, in all layers."""
-    config = files.text_config
-    heads = int(config.get("num_attention_heads") or 32)
-    kv_heads = int(config.get("num_key_value_heads") or heads)
-    hidden = int(config.get("hidden_size") or 4096)
-    head = int(config.get("head_dim") or hidden // heads)
-    layers = int(config.get("num_hidden_layers") or 32)
+    sizes = files.sizes
+    heads = sizes.size("num_attention_heads", 32)
+    kv_heads = sizes.size("num_key_value_heads", heads)
+    head = sizes.size("head_dim", max(1, sizes.size("hidden_size", 4096) // heads))
+    layers = sizes.size("num_hidden_layers", 32)
     # vLLM's CPU cache pads heads to a multiple of 32.
     return 2 * layers * kv_heads * (math.ceil(head / 32) * 32) * _ITEM[dtype]

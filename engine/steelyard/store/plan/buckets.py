@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -22,10 +21,12 @@ from steelyard.core.arrow import offsets_of, to_mask
 from steelyard.core.batches import Planned
 from steelyard.core.schemas import BUCKET, BUCKET_TEXTS, KEY, TEXT_COLUMNS, TEXTS, Int32, UInt64
 from steelyard.plan.dedupe import GroupOrder, SeenTexts, count_unique
+from steelyard.plan.keys import BucketSize
+from steelyard.store.folder import Folder
 from steelyard.store.plan.scatter import PIECE_ROWS, BucketFiles, pairs_name, texts_name
 from steelyard.store.plan.splitting import split_bucket
 
-# A bucket with more than this many times the text that it should have is split.
+# A bucket with more than this many times what it should hold is split.
 SPLIT = 3
 
 
@@ -74,15 +75,15 @@ class BucketTexts(Protocol):
 
 
 class ShardBuckets(BucketStore):
-    """Copies nothing: a bucket is a stretch of rows with at least `target` bytes of text."""
+    """Copies nothing: a bucket is a stretch of rows that fills at least `size`."""
 
-    def __init__(self, target: int) -> None:
-        self._target = target
+    def __init__(self, size: BucketSize) -> None:
+        self._size = size
         self._groups = GroupOrder()
         self.unique: list[int] = []
         self.ranges: list[int] = []
         self._keys: list[pa.Array] = []  # of the open bucket
-        self._pairs = self._bytes = self._group_bytes = 0
+        self._pairs = self._weight = self._group_weight = 0
 
     @override
     def add(self, rows: Planned) -> Int32:
@@ -90,21 +91,21 @@ class ShardBuckets(BucketStore):
         if begins is None:
             raise NotGrouped
         bounds = [0, *np.flatnonzero(begins).tolist(), len(rows)]
-        upto = offsets_of(rows.text_bytes)
+        upto = offsets_of(self._size.weigh(rows.text_bytes, rows.prompts))
         buckets = np.empty(len(rows), dtype=np.int32)
         taken = 0
         for number, (start, end) in enumerate(pairwise(bounds)):
-            size = int(upto[end] - upto[start])
+            weight = int(upto[end] - upto[start])
             if number:
-                self._group_bytes = 0
-                if self._bytes >= self._target:
+                self._group_weight = 0
+                if self._weight >= self._size.target:
                     self._take(rows, taken, start)
                     self._cut()
                     taken = start
             buckets[start:end] = len(self.ranges)
-            self._bytes += size
-            self._group_bytes += size
-            if self._group_bytes > SPLIT * self._target:
+            self._weight += weight
+            self._group_weight += weight
+            if self._group_weight > SPLIT * self._size.target:
                 raise NotGrouped
         self._take(rows, taken, len(rows))
         return buckets
@@ -126,26 +127,26 @@ class ShardBuckets(BucketStore):
     def _cut(self) -> None:
         self.unique.append(count_unique(pa.chunked_array(self._keys, KEY)))
         self.ranges.append(self._pairs)
-        self._keys, self._pairs, self._bytes = [], 0, 0
+        self._keys, self._pairs, self._weight = [], 0, 0
 
 
 class CopiedBuckets(BucketStore):
     """Copies texts into one file per bucket, with few exceptions once each.
 
-    Buckets with far more than `target` bytes of text are split.
+    Buckets that hold far more than `size` are split.
     """
 
-    def __init__(self, folder: Path, buckets: int, target: int) -> None:
-        self._folder, self._target = folder, target
+    def __init__(self, folder: Folder, buckets: int, size: BucketSize) -> None:
+        self._folder, self._size = folder, size
         self._files = BucketFiles(folder, buckets)
         self._seen = SeenTexts()
-        self._bytes = np.zeros(buckets, dtype=np.int64)
+        self._weights = np.zeros(buckets, dtype=np.int64)
         self.unique: list[int] = []
         self.ranges: list[int] = []
 
     @override
     def add(self, rows: Planned) -> Int32:
-        count = len(self._bytes)
+        count = len(self._weights)
         buckets = (rows.digests["instruction"][:, 0] % np.uint64(count)).astype(np.int32)
         columns = {}
         for name in TEXT_COLUMNS:
@@ -168,7 +169,8 @@ class CopiedBuckets(BucketStore):
         columns["text_bytes"] = pa.array(rows.text_bytes, pa.int32())
         arrays = [columns[name] for name in BUCKET.names]
         self._files.pairs.add(pa.RecordBatch.from_arrays(arrays, schema=BUCKET), buckets)
-        self._bytes += np.bincount(buckets, weights=rows.text_bytes, minlength=count).astype(int)
+        weights = self._size.weigh(rows.text_bytes, rows.prompts)
+        self._weights += np.bincount(buckets, weights=weights, minlength=count).astype(int)
         return buckets
 
     @override
@@ -179,12 +181,12 @@ class CopiedBuckets(BucketStore):
     def finish(self) -> dict[int, Int32]:
         self._files.close()
         moved = {}
-        count = len(self._bytes)
-        for bucket in np.flatnonzero(self._bytes > SPLIT * self._target).tolist():
-            pieces = split_bucket(self._folder, bucket, self._target, count)
+        count = len(self._weights)
+        for bucket in np.flatnonzero(self._weights > SPLIT * self._size.target).tolist():
+            pieces = split_bucket(self._folder, bucket, self._size, count)
             moved[bucket] = pieces
             count = int(pieces.max()) + 1
-        self.unique = [_count_unique(self._folder / pairs_name(bucket)) for bucket in range(count)]
+        self.unique = [_count_unique(self._folder, pairs_name(bucket)) for bucket in range(count)]
         return moved
 
 
@@ -194,7 +196,7 @@ class CopiedBucketTexts(BucketTexts):
     `path` returns the path of a plan file by its name, once its bytes are checked.
     """
 
-    def __init__(self, path: Callable[[str], Path], unique: list[int]) -> None:
+    def __init__(self, path: Callable[[str], str], unique: list[int]) -> None:
         self._path, self._unique = path, unique
 
     @override
@@ -221,10 +223,11 @@ class CopiedBucketTexts(BucketTexts):
         pass
 
 
-def _count_unique(path: Path) -> int:
-    if not path.exists():
+def _count_unique(folder: Folder, name: str) -> int:
+    if not folder.exists(name):
         return 0
-    keys = pq.read_table(path, columns=["keys"], use_threads=False)["keys"]
+    with folder.open(name) as file:
+        keys = pq.read_table(file, columns=["keys"], use_threads=False)["keys"]
     return count_unique(pc.list_flatten(keys))
 
 

@@ -16,7 +16,7 @@ from steelyard.errors import CalibratorRefused, InputRefused, UsageError
 from steelyard.input.side_files import open_dataset
 from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
 from steelyard.store.durable import PARQUET, TEMPORARY, publish, write_text, writing
-from steelyard.store.rundir import RunDir
+from steelyard.store.rundir import CALIBRATION, RunDir
 from steelyard.store.sql import open_memory, refusing
 
 BATCH = 1 << 18
@@ -50,6 +50,12 @@ def save_calibrator(path: Path, calibrator: Calibrator) -> None:
     write_text(path, calibrator.to_json())
 
 
+def set_calibration(run: RunDir, calibrator: Calibrator) -> None:
+    """Make a calibrator the one of a run's verdicts."""
+    with writing(run.calibration):
+        run.files.write(CALIBRATION, calibrator.to_json().encode())
+
+
 def shown_calibrator(path: Path) -> Calibrator:
     """Read the calibrator of a file, or the one that was applied to a run.
 
@@ -75,9 +81,10 @@ def read_calibration(run: RunDir) -> tuple[Calibrator | None, str]:
     Raises:
         CalibratorRefused: its file is damaged.
     """
-    if not run.calibration.exists():
+    try:
+        content = run.files.read(CALIBRATION)
+    except FileNotFoundError:
         return None, NO_CALIBRATION
-    content = _read(run.calibration)
     try:
         calibrator = Calibrator.from_json(content.decode(errors="replace"), str(run.calibration))
     except CalibratorRefused as refused:
@@ -114,7 +121,6 @@ def calibrate_file(
     temporary = out.with_name(f"{out.name}.{os.getpid()}{TEMPORARY}")  # two may write at once
     try:
         with refusing(partial(_refused, path)), open_memory() as connection:
-            connection.execute("SET enable_progress_bar = false")  # it would print into the results
             source = open_dataset(path)
             connection.register("source_rows", source)
             reader = connection.sql(_query(str(path), source.schema.names, columns, calibrator))

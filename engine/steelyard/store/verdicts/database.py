@@ -9,30 +9,31 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields
-from pathlib import Path
 
 import pyarrow as pa
 
 from steelyard.core.schemas import PAIRS, READS, REJECTS
 from steelyard.core.work import Work
 from steelyard.errors import IntegrityFault, UsageError
+from steelyard.store.folder import Folder
 from steelyard.store.plan.files import Manifest, plan_files
 from steelyard.store.reads import journal
 from steelyard.store.run_record import ScoredRecord, read_content
-from steelyard.store.rundir import RunDir
+from steelyard.store.rundir import DATABASE, RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import (
     Connection,
     DuckDBError,
-    lock,
+    check_reading,
     open_file,
     open_memory,
     open_scratch,
     refusing,
     register_parquet,
+    utf8_text,
     view_parquet,
 )
 from steelyard.store.verdicts.imported import define_tables
@@ -43,6 +44,8 @@ from steelyard.store.verdicts.views import (
     answers_sql,
     verdict_sql,
 )
+
+SPILL = "duckdb.tmp"
 
 
 @contextmanager
@@ -57,7 +60,6 @@ def open_sql(snapshot: RunSnapshot) -> Iterator[Connection]:
     """
     connection = open_handoff(snapshot) or _open_views(snapshot)
     try:
-        lock(connection)
         yield connection
     finally:
         connection.close()
@@ -70,6 +72,7 @@ def query(snapshot: RunSnapshot, sql: str) -> pa.Table:
         UsageError: DuckDB refuses it; its words are in the message.
     """
     with open_sql(snapshot) as connection, refusing(_refused):
+        check_reading(connection, sql)
         relation = connection.sql(sql)
         return pa.table({}) if relation is None else relation.to_arrow_table()
 
@@ -77,6 +80,7 @@ def query(snapshot: RunSnapshot, sql: str) -> pa.Table:
 def show(snapshot: RunSnapshot, sql: str, max_rows: int) -> str:
     """Return the first `max_rows` rows of a query, drawn as a table."""
     with open_sql(snapshot) as connection, refusing(_refused):
+        check_reading(connection, sql)
         relation = connection.sql(sql)
         if relation is None:
             return ""
@@ -97,7 +101,13 @@ def _refused(words: str) -> UsageError:
 
 @contextmanager
 def workspace(
-    run: RunDir, manifest: Manifest, committed: Sequence[journal.Part], spill: Path | None = None
+    run: RunDir,
+    manifest: Manifest,
+    committed: Sequence[journal.Part],
+    spill: tuple[Folder, str] | None = None,
+    *,
+    more: Mapping[str, Sequence[str]] | None = None,
+    result: str | None = None,
 ) -> Iterator[Connection]:
     """Open a scratch database that has pairs_raw, rejects_raw and reads_raw of a run.
 
@@ -105,23 +115,34 @@ def workspace(
         run: the run.
         manifest: its plan.
         committed: parts, which the caller has checked.
-        spill: folder for what does not fit into the memory; None: the folder of the run's writer.
+        spill: where a folder is made for what does not fit into the memory, and its name; None: in
+            the run, by its writer.
+        more: files of other reads by the name that they are shown under.
+        result: path of a database file, new or not, that is attached as `result`.
 
     Raises:
         IntegrityFault: a file of the plan is damaged.
     """
-    with open_scratch(spill or run.root / "duckdb.tmp") as connection:
-        for name, files, schema in _sources(run, manifest, committed):
+    sources = [
+        *_sources(run, manifest, committed),
+        *((name, files, READS) for name, files in (more or {}).items()),
+    ]
+    reads = [file for _, files, _ in sources for file in files]
+    folder, name = spill or (run.files, SPILL)
+    with open_scratch(folder, name, reads=reads, result=result) as connection:
+        for name, files, schema in sources:
             view_parquet(connection, name, files, schema)
         yield connection
 
 
 def open_handoff(snapshot: RunSnapshot) -> Connection | None:
     """Open the hand-off file; None: it is not there, or not of this state."""
-    if not snapshot.run.database.exists():
+    files = snapshot.run.files
+    # A log next to it is of somebody who wrote to it and crashed: it is not what we wrote.
+    if not files.exists(DATABASE) or files.exists(f"{DATABASE}.wal"):
         return None
     try:
-        connection = open_file(snapshot.run.database)
+        connection = open_file(files.library_path(DATABASE))
     except DuckDBError:
         return None
     if built_from(connection) == snapshot.state:
@@ -152,7 +173,7 @@ def _open_views(snapshot: RunSnapshot) -> Connection:
     connection, record = open_memory(), snapshot.record
     if isinstance(record, ScoredRecord):
         run, parts = snapshot.run, snapshot.journal.parts
-        journal.require_sound(run.root, snapshot.journal)
+        journal.require_sound(run, snapshot.journal)
         if parts and snapshot.manifest is None:
             raise IntegrityFault(
                 "the plan of the run is missing",
@@ -175,7 +196,7 @@ def _open_views(snapshot: RunSnapshot) -> Connection:
 
 def _sources(
     run: RunDir, manifest: Manifest | None, committed: Sequence[journal.Part]
-) -> Iterator[tuple[str, list[Path], pa.Schema]]:
+) -> Iterator[tuple[str, Sequence[str], pa.Schema]]:
     """Yield name, files and schema of the tables that views read, without files for no plan."""
     for name, prefix, schema in (
         ("pairs_raw", "plan/pairs", PAIRS),
@@ -183,7 +204,7 @@ def _sources(
     ):
         files = plan_files(run, manifest, prefix) if manifest else []
         yield name, files, schema
-    yield "reads_raw", [run.root / part.name for part in committed], READS
+    yield "reads_raw", [run.files.library_path(part.name) for part in committed], READS
 
 
 def add_run_tables(connection: Connection, snapshot: RunSnapshot) -> None:
@@ -194,7 +215,7 @@ def add_run_tables(connection: Connection, snapshot: RunSnapshot) -> None:
     """
     create_statistics(connection)
     rows = [
-        (key, value if isinstance(value, str) else json.dumps(value))
+        (utf8_text(key), utf8_text(value) if isinstance(value, str) else json.dumps(value))
         for key, value in read_content(snapshot.run).items()
     ]
     connection.execute("CREATE TABLE run (key VARCHAR, value VARCHAR)")
@@ -223,5 +244,4 @@ def verdicts_of(spec: VerdictSpec, pairs: pa.Table, reads: pa.Table) -> pa.Table
     with open_memory() as connection:
         connection.register("pairs_raw", pairs)
         connection.register("reads", reads)
-        lock(connection)
         return connection.sql(f'FROM ({verdict_sql(spec)}) ORDER BY "row"').to_arrow_table()
