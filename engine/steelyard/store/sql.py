@@ -213,6 +213,11 @@ def sql_list(values: Iterable[object]) -> str:
     return "[" + ", ".join(map(sql_text, values)) + "]"
 
 
+def is_corrupt(error: Exception) -> bool:
+    """Return whether DuckDB has found a database file damaged, by the checksum of a block."""
+    return isinstance(error, duckdb.Error) and "Corrupt database file" in str(error)
+
+
 @contextmanager
 def refusing(
     refusal: Callable[[str], SteelyardError],
@@ -227,6 +232,8 @@ def refusing(
     try:
         yield
     except errors as error:
+        if is_corrupt(error):
+            raise
         words = str(error).split("\n\n", maxsplit=1)[0].split()
         raise refusal(escape(" ".join(words), 300)) from None
 
