@@ -4,7 +4,7 @@ A small run is made hostile in many ways, by hand and by seeded mutations: links
 in place of its files, SQL and escapes in its records, names that lead elsewhere, numbers without
 bounds, engine settings that name code, databases with views over other files. Every check of a
 file is made right again, as a stranger can do that. Each is opened by `sql`, `status`, `export`,
-`rank`, `compact` and `resume`, each in a process of its own.
+`rank`, `compact` and `resume`, each in a separate process.
 
 A violation: a file outside of the run is opened, written, made or removed (seen by inotify); a
 secret is printed or copied; a module from the working folder is imported; a traceback or an
