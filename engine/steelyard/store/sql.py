@@ -201,13 +201,23 @@ def one_row(connection: Connection, query: str) -> tuple[Any, ...]:
 
 def sql_text(value: object) -> str:
     """Return a SQL string literal; DuckDB 1 would end the statement at a NUL."""
-    quoted = "'" + str(value).replace("'", "''") + "'"
+    quoted = "'" + utf8_text(str(value)).replace("'", "''") + "'"
     return quoted if "\0" not in quoted else "(" + quoted.replace("\0", "' || chr(0) || '") + ")"
+
+
+def utf8_text(text: str) -> str:
+    r"""Return a text that UTF-8 can hold: names of files may be any bytes, shown as `\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def sql_list(values: Iterable[object]) -> str:
     """Return a SQL list of string literals."""
     return "[" + ", ".join(map(sql_text, values)) + "]"
+
+
+def is_corrupt(error: Exception) -> bool:
+    """Return whether DuckDB has found a database file damaged, by the checksum of a block."""
+    return isinstance(error, duckdb.Error) and "Corrupt database file" in str(error)
 
 
 @contextmanager
@@ -224,6 +234,8 @@ def refusing(
     try:
         yield
     except errors as error:
+        if is_corrupt(error):
+            raise
         words = str(error).split("\n\n", maxsplit=1)[0].split()
         raise refusal(escape(" ".join(words), 300)) from None
 

@@ -29,11 +29,13 @@ from steelyard.store.sql import (
     Connection,
     DuckDBError,
     check_reading,
+    is_corrupt,
     open_file,
     open_memory,
     open_scratch,
     refusing,
     register_parquet,
+    utf8_text,
     view_parquet,
 )
 from steelyard.store.verdicts.imported import define_tables
@@ -56,11 +58,15 @@ def open_sql(snapshot: RunSnapshot) -> Iterator[Connection]:
     setting.
 
     Raises:
-        IntegrityFault: a part that a view would read is damaged.
+        IntegrityFault: the database, or a part that a view would read, is damaged.
     """
     connection = open_handoff(snapshot) or _open_views(snapshot)
     try:
         yield connection
+    except DuckDBError as error:
+        if is_corrupt(error):
+            raise _corrupt(snapshot) from None
+        raise
     finally:
         connection.close()
 
@@ -90,6 +96,15 @@ def show(snapshot: RunSnapshot, sql: str, max_rows: int) -> str:
         with redirect_stdout(io.StringIO()) as drawn:
             relation.show(max_rows=max_rows, max_width=width)
         return drawn.getvalue().rstrip("\n")
+
+
+def _corrupt(snapshot: RunSnapshot) -> IntegrityFault:
+    return IntegrityFault(
+        "the database is damaged",
+        place=str(snapshot.run.database),
+        effect="no number is computed from it; it is made of the parts, which are still there",
+        remedy=f"`steelyard compact {snapshot.run.root}` writes it again",
+    )
 
 
 def _refused(words: str) -> UsageError:
@@ -217,7 +232,7 @@ def add_run_tables(connection: Connection, snapshot: RunSnapshot) -> None:
     """
     create_statistics(connection)
     rows = [
-        (key, value if isinstance(value, str) else json.dumps(value))
+        (utf8_text(key), utf8_text(value) if isinstance(value, str) else json.dumps(value))
         for key, value in read_content(snapshot.run).items()
     ]
     connection.execute("CREATE TABLE run (key VARCHAR, value VARCHAR)")
