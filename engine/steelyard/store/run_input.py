@@ -64,7 +64,7 @@ def reopen_input(
 
 
 def refuse_remote(paths: Sequence[str], *, otherwise: str) -> None:
-    """Refuse addresses: whoever made the run wrote them, and fetching tells them of this machine.
+    """Refuse addresses: whoever made the run wrote them, and would see a request from this machine.
 
     Raises:
         UsageError: one of the paths is not on this machine.
