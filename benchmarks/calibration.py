@@ -6,7 +6,6 @@ program sees a run of that size. The table holds the same verdicts, as from anot
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -19,8 +18,8 @@ import pyarrow.parquet as pq
 
 import steelyard
 from harness.common import parser, report
+from steelyard.core.sealed import seal, unseal
 from steelyard.core.work import BatchProgress
-from steelyard.store.durable import file_digest, write_table
 from steelyard.store.reads import journal
 from steelyard.store.reads.parts import commit_part
 from steelyard.store.rundir import RunDir
@@ -69,7 +68,7 @@ def inflate(run: RunDir, copies: int) -> None:
         pq.read_table(run.root / part.name),
         pq.read_table(run.plan / "pairs-00000.parquet"),
     )
-    journal.rewrite(run.root, [])
+    journal.rewrite(run, [])
     files = {}
     for number, start in enumerate(range(0, copies, COPIES_PER_PART)):
         tables = []
@@ -78,16 +77,15 @@ def inflate(run: RunDir, copies: int) -> None:
             more = copied(reads, copy)  # in a separate bucket, as in a run of this size
             commit_part(run, more, copy + 1, BatchProgress(len(pairs), 0, {}))
         name = f"plan/pairs-{number:05}.parquet"
-        write_table(run.root / name, pa.concat_tables(tables))
-        files[name] = file_digest(run.root / name)
-    path = run.plan / "plan.json"
-    manifest = json.loads(path.read_text("utf-8"))
+        run.files.write_table(name, pa.concat_tables(tables))
+        files[name] = run.files.digest(name)
+    manifest, _ = unseal(run.files.read("plan/plan.json"))
     manifest["pairs"] *= copies
     manifest["asked"] *= copies
     (unique,) = manifest["unique"]
     manifest["unique"] = [unique] * copies
     manifest["files"] = {**manifest["files"], **files}
-    path.write_text(json.dumps(manifest), "utf-8")
+    run.files.write("plan/plan.json", seal(manifest))
     run.database.unlink()
 
 

@@ -210,7 +210,7 @@ def write_reads(count: int, repeats: int) -> dict[str, Any]:
     from steelyard.core.work import BatchProgress
     from steelyard.store.reads import journal
     from steelyard.store.reads.parts import PartWriter
-    from steelyard.store.rundir import RunDir
+    from steelyard.store.rundir import READS_FOLDER, RunDir
 
     batches = list(read_batches(count))
     rates, cpu, disk = [], [], 0
@@ -218,7 +218,7 @@ def write_reads(count: int, repeats: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="steelyard-bench-") as folder:
             run = RunDir(Path(folder))
             run.create()
-            journal.create(run.root)
+            journal.create(run)
             began, used = time.perf_counter(), time.process_time()
             writer = PartWriter(run, rows=20_000, seconds=60.0)
             for batch in batches:
@@ -228,7 +228,7 @@ def write_reads(count: int, repeats: int) -> dict[str, Any]:
             cpu.append(count / (time.process_time() - used))
             if sum(part.rows for part in journal.read_journal(run.root)) != count:
                 raise SystemExit("host: reads were lost")
-            disk = sum(path.stat().st_size for path in run.reads.iterdir())
+            disk = run.files.size(READS_FOLDER)
     return {
         "what": "write reads",
         "rows": count,

@@ -74,7 +74,7 @@ class Outcome:
 def steelyard(job: Job) -> Outcome:
     """Run Steelyard as a whole; seconds are its own record, with the engine loaded."""
     import steelyard as product
-    from steelyard.store.durable import read_json_lines
+    from steelyard.store.rundir import SESSIONS, RunDir
 
     folder = job.shards.parent / "run"
     shutil.rmtree(folder, ignore_errors=True)
@@ -83,7 +83,7 @@ def steelyard(job: Job) -> Outcome:
             job.shards, run=folder, judge=job.judge, engine=job.engine, **job.options
         )
     tokens = run.status()["tokens"]
-    start, end = read_json_lines(folder / "sessions.jsonl")
+    (start, end), _ = RunDir(folder).read_log(SESSIONS)
     if job.prompts is not None:
         rows = [np.asarray(row, dtype=np.int32) for row in meter.prompts]
         np.savez(job.prompts, tokens=np.concatenate(rows), lengths=[len(row) for row in rows])

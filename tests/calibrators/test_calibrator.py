@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import duckdb
 import numpy as np
 import pyarrow as pa
@@ -79,16 +81,23 @@ def test_json_and_back(name):
     assert Calibrator.from_json(made.to_json(), "test") == made
 
 
+def text(name):
+    """A calibrator's file as it was written before it had a check."""
+    return json.dumps(calibrator(name).to_builtins())
+
+
 BROKEN = {
     "no JSON": "{",
     "a list": "[]",
     "another file": '{"model": "x"}',
     "newer": '{"steelyard_calibrator": 2}',
-    "not finite": calibrator("platt").to_json().replace('"logit": 0', '"logit": NaN, "x": 0', 1),
-    "unknown term": calibrator("platt").to_json().replace('"logit"', '"magic"', 1),
-    "no constant": calibrator("length").to_json().replace("length_scale", "scale"),
-    "falling knots": calibrator("isotonic").to_json().replace('"x": [', '"x": [99.0,', 1),
-    "levels": calibrator("histogram").to_json().replace('"levels": [', '"levels": [0.5,', 1),
+    "not finite": text("platt").replace('"logit": 0', '"logit": NaN, "x": 0', 1),
+    "unknown term": text("platt").replace('"logit"', '"magic"', 1),
+    "no constant": text("length").replace("length_scale", "scale"),
+    "falling knots": text("isotonic").replace('"x": [', '"x": [99.0,', 1),
+    "levels": text("histogram").replace('"levels": [', '"levels": [0.5,', 1),
+    "a changed digit": calibrator("platt").to_json().replace("0.", "1.", 1),
+    "a lost check": calibrator("platt").to_json().replace('"check"', '"chick"'),
 }
 
 
@@ -97,6 +106,10 @@ def test_what_is_no_calibrator_is_refused_by_name(name):
     with pytest.raises(CalibratorRefused) as refused:
         Calibrator.from_json(BROKEN[name], "some/file.json")
     assert "some/file.json" in str(refused.value)
+
+
+def test_a_file_of_a_version_without_checks_is_read():
+    assert Calibrator.from_json(text("platt"), "test") == calibrator("platt")
 
 
 def test_a_threshold_that_was_not_found_trusts_nothing():

@@ -76,8 +76,11 @@ class Watcher(Reporter):
 
 def replica_pids():
     """The replicas among the children of this process, which also has a resource tracker."""
-    children = psutil.Process().children()
-    return sorted(c.pid for c in children if "spawn_main" in " ".join(c.cmdline()))
+    pids = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # it is about to begin or has just ended
+            pids += [child.pid] if "spawn_main" in " ".join(child.cmdline()) else []
+    return sorted(pids)
 
 
 def send(number, *which):

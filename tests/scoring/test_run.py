@@ -238,7 +238,7 @@ def test_every_bit_flip_is_found_and_only_that_part_is_read_again(tmp_path):
         data = bytearray(path.read_bytes())
         data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
         path.write_bytes(data)
-        assert not victim.intact(run)
+        assert not victim.intact(RunDir(run))
         assert resume(run, Reporter(stream=io.StringIO())) == EXIT_DONE
         after = {part.name: part for part in read_journal(run)}
         kept = {part.name: part.digest for part in parts if part.name != victim.name}
@@ -328,7 +328,7 @@ def test_a_full_disk_keeps_what_was_committed(tmp_path, shard, run):
     assert "Traceback" not in words
     kept = read_journal(place)
     assert len(kept) >= 2
-    assert all(part.intact(place) for part in kept)
+    assert all(part.intact(RunDir(place)) for part in kept)
     assert resume(place, QUIET) == EXIT_DONE
     assert reads(place) == reads(run)
     assert [part.digest for part in read_journal(place)][: len(kept)] == [p.digest for p in kept]
@@ -397,7 +397,7 @@ def test_the_run_directory_is_as_documented(run):
     names = {path.name for path in run.iterdir()}
     assert {
         "run.json", "plan", "reads", "rejects", "journal.jsonl", "verdicts.duckdb",
-        "sessions.jsonl", "telemetry.jsonl", "lock",
+        "sessions.jsonl", "telemetry.jsonl", "complete.json", "lock",
     } == names  # fmt: skip
     assert not list(Path(run).rglob("*.tmp"))
     record = json.loads((run / "run.json").read_text())

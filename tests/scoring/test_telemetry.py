@@ -3,6 +3,7 @@
 
 import json
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -10,11 +11,12 @@ import pytest
 
 from steelyard.core import user_cache
 from steelyard.scoring import telemetry
+from steelyard.store.rundir import TELEMETRY, RunDir
 
 
 def write(folder, samples):
     text = "".join(json.dumps(sample) + "\n" for sample in samples)
-    (folder / telemetry.NAME).write_text(text)
+    (folder / TELEMETRY).write_text(text)
 
 
 def sample(session, at, cpu, *gpus):
@@ -31,24 +33,27 @@ def test_energy_by_the_drivers_counter(tmp_path):
         [sample("a", 0, 1, gpu(300, 1000)), sample("a", 10, 5, gpu(9, 4600)),
          sample("b", 99, 0, gpu(9, 9000)), sample("b", 100, 2, gpu(9, 9400))],
     )  # fmt: skip
-    assert telemetry.spent(tmp_path) == {
+    assert telemetry.spent(RunDir(tmp_path)) == {
         "seconds": 11, "cpu_seconds": 6, "gpu_watt_hours": pytest.approx(4000 / 3600),
+        "damaged_samples": 0,
     }  # fmt: skip
 
 
 def test_energy_from_power_where_there_is_no_counter(tmp_path):
     two = [gpu(100), gpu(300)]
     write(tmp_path, [sample("a", 0, 0, *two), sample("a", 36, 0, gpu(200), gpu(300))])
-    assert telemetry.spent(tmp_path)["gpu_watt_hours"] == pytest.approx(1.5 + 3.0)
+    assert telemetry.spent(RunDir(tmp_path))["gpu_watt_hours"] == pytest.approx(1.5 + 3.0)
 
 
 def test_no_gpu_is_no_energy_and_a_torn_line_is_none(tmp_path):
     write(tmp_path, [sample("a", 0, 1), sample("a", 5, 2)])
-    with (tmp_path / telemetry.NAME).open("a") as stream:
+    with (tmp_path / TELEMETRY).open("a") as stream:
         stream.write('{"session": "a", "ti')
-    assert telemetry.spent(tmp_path)["gpu_watt_hours"] is None
-    assert telemetry.spent(tmp_path / "nowhere") == {
-        "seconds": 0, "cpu_seconds": 0, "gpu_watt_hours": None,
+    assert telemetry.spent(RunDir(tmp_path)) == {
+        "seconds": 5, "cpu_seconds": 1, "gpu_watt_hours": None, "damaged_samples": 1,
+    }  # fmt: skip
+    assert telemetry.spent(RunDir(tmp_path / "nowhere")) == {
+        "seconds": 0, "cpu_seconds": 0, "gpu_watt_hours": None, "damaged_samples": 0,
     }  # fmt: skip
 
 
@@ -85,9 +90,9 @@ class FakeNVML(SimpleNamespace):
 
 def test_gpus_are_sampled_while_it_is_open(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", FakeNVML())
-    with telemetry.Telemetry(tmp_path, "s", pytest.fail, seconds=0.01):
+    with telemetry.Telemetry(RunDir(tmp_path), "s", pytest.fail, seconds=0.01):
         time.sleep(0.1)
-    lines = [json.loads(line) for line in (tmp_path / telemetry.NAME).read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / TELEMETRY).read_text().splitlines()]
     assert len(lines) >= 3
     assert lines[0]["gpus"][0] == {
         "gpu": 0, "watts": 250.0, "joules": 5000.0, "percent": 97, "memory_mib": 1024.0,
@@ -95,6 +100,32 @@ def test_gpus_are_sampled_while_it_is_open(tmp_path, monkeypatch):
     }  # fmt: skip
     assert lines[0]["gpus"][1]["joules"] is None
     assert lines[-1]["cpu_seconds"] >= lines[0]["cpu_seconds"]
+
+
+def test_a_full_disk_ends_telemetry_with_one_warning_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNVML())
+    warned = []
+    with telemetry.Telemetry(RunDir(tmp_path / "gone"), "s", warned.append, seconds=0.01):
+        time.sleep(0.05)
+    (text,) = warned
+    assert text.startswith("energy and CPU time are no longer recorded: cannot write")
+
+
+def test_a_driver_that_hangs_does_not_hold_the_end_of_a_run(tmp_path, monkeypatch):
+    go_on, asked = threading.Event(), threading.Event()
+
+    def power(*_):
+        if threading.current_thread().name == "telemetry":
+            asked.set()
+            go_on.wait()
+        return 1000
+
+    monkeypatch.setattr(FakeNVML, "nvmlDeviceGetPowerUsage", power)
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNVML())
+    monkeypatch.setattr(telemetry, "LAST_SECONDS", 0.01)
+    with telemetry.Telemetry(RunDir(tmp_path), "s", pytest.fail, seconds=0.01):
+        assert asked.wait(20)
+    go_on.set()
 
 
 def test_the_ratebook_remembers_the_last_rate(tmp_path, monkeypatch):

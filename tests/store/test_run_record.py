@@ -10,6 +10,7 @@ import pytest
 
 import steelyard
 from steelyard.comparisons.importing import import_tables
+from steelyard.core.sealed import seal
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.store.run_record import (
     ImportedRecord,
@@ -50,7 +51,8 @@ def changed(scored, tmp_path):
     def change(edit):
         content = json.loads((scored / "run.json").read_text())
         edit(content)
-        (tmp_path / "run.json").write_text(json.dumps(content))
+        del content["check"]
+        (tmp_path / "run.json").write_bytes(seal(content))
         return RunDir(tmp_path)
 
     return change
@@ -115,13 +117,14 @@ def test_other_keys_of_a_later_version_are_kept_and_shown(scored, tmp_path):
     content = json.loads((scored / "run.json").read_text())
     content |= {"note": "of a later version"}
     content["input"]["columns"] = ["x"]
-    (scored / "run.json").write_text(json.dumps(content))
+    del content["check"]
+    (scored / "run.json").write_bytes(seal(content))
     (scored / "verdicts.duckdb").unlink(missing_ok=True)
     run = steelyard.open_run(scored)
     assert run.sql("SELECT value FROM run WHERE key = 'note'").to_pylist() == [
         {"value": "of a later version"}
     ]
-    assert json.loads((scored / "run.json").read_text()) == content
+    assert (scored / "run.json").read_bytes() == seal(content)
 
 
 def test_a_folder_without_a_record_is_refused(tmp_path):

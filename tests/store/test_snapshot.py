@@ -28,10 +28,11 @@ def count(snapshot, table="reads"):
 
 
 def test_what_a_writer_commits_later_is_not_seen(run):
-    whole = journal.load(run.root).parts
-    journal.rewrite(run.root, whole[:1])
-    snapshot = RunSnapshot.take(run.root)
-    journal.rewrite(run.root, whole)
+    whole = journal.load(run).parts
+    with run.lock():  # as while it is written
+        journal.rewrite(run, whole[:1])
+        snapshot = RunSnapshot.take(run.root)
+        journal.rewrite(run, whole)
     assert count(snapshot) == whole[0].rows
     (state,) = database.query(snapshot, "FROM run WHERE key = 'journal'")["value"].to_pylist()
     assert state == snapshot.state["journal"]

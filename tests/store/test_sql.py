@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from steelyard.store import sql
+from steelyard.store.folder import Folder
 
 
 @pytest.fixture
@@ -25,11 +26,10 @@ def opened(files):
     """Every way to a connection."""
     yield sql.open_memory()
     yield sql.open_file(files / "database.duckdb")
-    with sql.open_scratch(
-        files / "spill", reads=[files / "mine.parquet"], result=files / "result.duckdb"
-    ) as connection:
+    mine, result = (str(files / name) for name in ("mine.parquet", "result.duckdb"))
+    with sql.open_scratch(Folder(files), "spill", reads=[mine], result=result) as connection:
         yield connection
-    with sql.open_scratch(files / "spill", files / "scratch.duckdb") as connection:
+    with sql.open_scratch(Folder(files), "spill", "scratch.duckdb") as connection:
         yield connection
 
 
@@ -77,14 +77,20 @@ def test_a_view_inside_a_database_opens_no_file(files):
 
 def test_a_scratch_database_has_what_it_was_opened_for(files):
     mine, result = files / "mine.parquet", files / "result.duckdb"
-    with sql.open_scratch(files / "spill", reads=[mine], result=result) as connection:
-        sql.view_parquet(connection, "mine", [mine], pa.schema([("x", pa.int64())]))
+    with sql.open_scratch(
+        Folder(files), "spill", reads=[str(mine)], result=str(result)
+    ) as connection:
+        sql.view_parquet(connection, "mine", [str(mine)], pa.schema([("x", pa.int64())]))
         connection.execute("CREATE TABLE result.t AS SELECT sum(x) AS x FROM mine")
         connection.execute("CHECKPOINT result")
-    assert sorted(path.name for path in files.iterdir() if "result" in path.name) == [result.name]
-    with duckdb.connect(str(result), read_only=True) as connection:
+    assert sorted(path.name for path in files.iterdir() if "result" in path.name) == [
+        "result.duckdb"
+    ]
+    with duckdb.connect(result, read_only=True) as connection:
         assert connection.execute("SELECT x FROM t").fetchall() == [(6,)]
-    with sql.open_scratch(files / "spill", result=result) as connection:  # an earlier one
+    with sql.open_scratch(
+        Folder(files), "spill", result=str(result)
+    ) as connection:  # an earlier one
         connection.execute("UPDATE result.t SET x = 8")
     assert not (files / "spill").exists()
 

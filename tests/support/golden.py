@@ -113,7 +113,7 @@ PROMPTS = {
 VOLATILE = {
     "steelyard", "run", "created", "updated", "parts", "bytes", "seconds", "cpu_seconds",
     "reading_seconds", "engine_seconds", "busy_share", "gpu_watt_hours",
-    "gpu_watt_hours_per_1000_verdicts", "files",
+    "gpu_watt_hours_per_1000_verdicts", "files", "damage", "damaged_samples",
 }  # fmt: skip
 ROWS = {
     "verdicts": "SELECT * EXCLUDE (read_at) FROM verdicts",
@@ -207,6 +207,7 @@ def export(command: str, folders: dict[str, Path]) -> dict[str, Any]:
 def masked_record(text: str) -> str:
     """Return the text of run.json without identity, time, versions, machine, prose and digests."""
     record = json.loads(text)
+    record.pop("check", None)  # which the earlier version did not write
     record |= dict.fromkeys(("steelyard", "run", "created"), "")
     record["machine"] = dict.fromkeys(record["machine"], "")
     for protocol in record["inquiry"]["protocols"]:
@@ -224,6 +225,7 @@ def format_record(record: dict[str, Any]) -> str:
 def masked_manifest(text: str) -> str:
     """Return the text of plan.json without the files' digests, which depend on pyarrow as well."""
     manifest = json.loads(text)
+    manifest.pop("check", None)  # which the earlier version did not write
     manifest["files"] = dict.fromkeys(manifest["files"], "")
     return json.dumps(manifest, indent=1)
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import msgspec
 
 from steelyard.calibrators.abstention import TrustThreshold
 from steelyard.calibrators.features import logit_sql, number_sql
 from steelyard.calibrators.methods import Curve
-from steelyard.calibrators.ties import tie_sql
+from steelyard.calibrators.ties import MOST_TIES, tie_sql
+from steelyard.core.sealed import seal, unseal
 from steelyard.errors import CalibratorRefused, escape
 from steelyard.statistics.drift import Reference
 
 VERSION = 1
 COLUMNS = ("calibrated_preference", "calibrated_tie", "trusted")
 PREFERENCE = "raw_preference"  # the column of verdicts that is calibrated
+
+
+class _Notes(TypedDict, total=False):
+    """Types of what is shown of the notes."""
+
+    pairs: int
+    votes: float
+    instructions: int
+    forced: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +41,21 @@ class Calibrator:
 
     method: str
     curve: Curve
-    tie: float | None = None  # Davidson's parameter; None: gold had no ties
+    tie: Annotated[float, msgspec.Meta(gt=0, le=MOST_TIES)] | None = (
+        None  # Davidson's parameter; None: gold had no ties
+    )
     selective: TrustThreshold | None = None
     reference: Reference | None = None
     bound: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
 
+    def to_builtins(self) -> dict[str, Any]:
+        """Return the content of the calibrator's file."""
+        return {"steelyard_calibrator": VERSION, **msgspec.to_builtins(self)}
+
     def to_json(self) -> str:
-        """Return the text of the calibrator's file."""
-        content = {"steelyard_calibrator": VERSION, **msgspec.to_builtins(self)}
-        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        """Return the text of the calibrator's file, with its check."""
+        return seal(self.to_builtins(), indent=2).decode()
 
     @classmethod
     def from_json(cls, text: str, place: str) -> Calibrator:
@@ -51,15 +65,17 @@ class Calibrator:
             CalibratorRefused: it is not a calibrator, has a newer version, or is damaged.
         """
         try:
-            content = msgspec.json.decode(text)
+            content, sealed = unseal(text.encode("utf-8", "surrogatepass"))
             version = content["steelyard_calibrator"]
             if version != VERSION:
                 cause = f"its version is {escape(version)}, and only {VERSION} can be read"
                 raise _refused(cause, place)
             calibrator = msgspec.convert(content, cls)
-            calibrator.curve.sql("0")  # a constant that it needs and lacks is a KeyError
-        except msgspec.DecodeError as error:
-            raise _refused(f"this is not JSON: {escape(error)}", place) from None
+            if not sealed and (strange := content.keys() - calibrator.to_builtins().keys()):
+                cause = f"it has no check, and the unknown key {escape(min(strange))}"
+                raise _refused(cause, place)
+            calibrated_sql(calibrator)  # a constant that it needs and lacks is a KeyError
+            msgspec.convert(calibrator.notes, _Notes)
         except KeyError as error:
             raise _refused(f"this is not a calibrator: it has no {escape(error)}", place) from None
         except (ValueError, TypeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +113,7 @@ def fit(run: Path | None, table: Path | None, gold: Path | None, **options: Any)
     print_notes(fitted.notes)
     content = {
         "out": str(out),
-        "calibrator": json.loads(fitted.calibrator.to_json()),
+        "calibrator": fitted.calibrator.to_builtins(),
         "coverage_risk": fitted.curve,
     }
     emit(content, lambda _: format_fit(fitted, out))
@@ -163,7 +162,7 @@ def show(calibrator: Path) -> None:
     from steelyard.store.verdicts.calibration import shown_calibrator
 
     shown = shown_calibrator(calibrator)
-    emit(shown, format_calibrator, lambda _: json.loads(shown.to_json()))
+    emit(shown, format_calibrator, lambda _: shown.to_builtins())
 
 
 @click.command()

@@ -20,7 +20,7 @@ from steelyard.input.problems import list_columns
 from steelyard.input.roles import MODELS, VERDICT_TABLE
 from steelyard.input.stream import read
 from steelyard.store.run_record import ImportedRecord, ImportRecord, common_fields, write_record
-from steelyard.store.rundir import RunDir
+from steelyard.store.rundir import RECORD, RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import handoff
 from steelyard.store.verdicts.imported import ImportWriter
@@ -70,7 +70,7 @@ def import_tables(
             " --map winner=",
         )
     with target.lock():
-        if target.record_file.exists():
+        if target.files.exists(RECORD):
             raise UsageError(
                 "there is a run already",
                 place=str(run),

@@ -20,9 +20,9 @@ from steelyard.evaluation.judged_pairs import (
     read_pairs,
 )
 from steelyard.statistics.drift import PSI_LIMIT, Drift, measure_drift
-from steelyard.store.rundir import RunDir
+from steelyard.store.rundir import DATABASE, RunDir
 from steelyard.store.verdicts import handoff
-from steelyard.store.verdicts.calibration import calibrate_file, load_calibrator, save_calibrator
+from steelyard.store.verdicts.calibration import calibrate_file, load_calibrator, set_calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ def apply_calibrator(source: Source, path: Path, out: Path | None, *, force: boo
         return ApplyResult(out, count, drift, tuple(notes))
     run = RunDir(source.path)
     with run.lock():
-        save_calibrator(run.calibration, calibrator)
-        if run.database.exists():
+        set_calibration(run, calibrator)
+        if run.files.exists(DATABASE):
             handoff.recalibrate(run)
     return ApplyResult(source.path, count, drift, tuple(notes))
 

@@ -17,7 +17,7 @@ from steelyard.core.schemas import STATUS_ERROR
 from steelyard.errors import EngineFailed
 from steelyard.judge.base import Judge
 
-MAX_CRASHES = 3
+MAX_CRASHES = MAX_FAILURES = 3
 LOGGED_CRASHES = 10  # each of these is logged; then every hundredth
 # This many prompts in a row that each kill the engine alone: the engine is broken, not the prompts.
 MAX_LONE_CRASHES = 8
@@ -39,7 +39,8 @@ class PoisonIsolation:
     ) -> None:
         self._judge, self._restart, self._on_event = judge, restart, on_event
         self._flight: dict[bytes, _Prompt] = {}
-        self._strikes: Counter[bytes] = Counter()
+        self._strikes: Counter[bytes] = Counter()  # crashes at which a prompt was in flight
+        self._failures: Counter[bytes] = Counter()  # reads of a prompt that were not finite
         self._retry: deque[_Prompt] = deque()
         self._dead = False
         self._lone_deaths = 0
@@ -97,8 +98,8 @@ class PoisonIsolation:
         for index, (key, status) in enumerate(zip(reads.keys, reads.status, strict=True)):
             prompt = self._flight.pop(key)
             if status == STATUS_ERROR:
-                self._strikes[key] += 1
-                if self._strikes[key] < MAX_CRASHES:
+                self._failures[key] += 1
+                if self._failures[key] < MAX_FAILURES:
                     self._retry.append(prompt)
                     continue
             kept.append(index)

@@ -24,7 +24,7 @@ from steelyard.scoring.tally import BlockOracle
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest
 from steelyard.store.run_input import open_input, row_limits
-from steelyard.store.rundir import RunDir
+from steelyard.store.rundir import PLAN, RunDir
 from steelyard.store.verdicts import queries
 
 # Prompts that are tokenised; the rest is taken to be like them.
@@ -59,7 +59,7 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         )
         reporter.done()
         ambiguous = queries.ambiguous_pair_ids(run)
-        disk = sum(path.stat().st_size for path in run.plan.iterdir())
+        disk = run.files.size(PLAN)
         sample, cache = _Sample(), None
         with closing(open_texts(run, manifest, shards, key_spec, row_limits(config))) as texts:
             for prepared in judges:

@@ -22,6 +22,7 @@ from steelyard.errors import (
     IntegrityFault,
     SteelyardError,
     UsageError,
+    escape,
 )
 from steelyard.input import ShardSet
 from steelyard.plan.spec import KeySpec
@@ -34,17 +35,16 @@ from steelyard.store.images import ImageStore
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest, read_manifest
 from steelyard.store.reads import journal, reuse
-from steelyard.store.reads.journal import read_journal
 from steelyard.store.reads.parts import FAILED_READS
 from steelyard.store.reads.recovery import recover
-from steelyard.store.run_input import open_input, reopen_input, row_limits
+from steelyard.store.run_input import open_input, refuse_remote, reopen_input, row_limits
 from steelyard.store.run_record import (
     ScoredRecord,
     common_fields,
     read_scored_record,
     write_record,
 )
-from steelyard.store.rundir import RunDir
+from steelyard.store.rundir import IMAGES, RECORD, RunDir
 from steelyard.store.verdicts import handoff, queries
 
 # What may differ between the command that began a run and one that goes on with it.
@@ -76,7 +76,7 @@ def score(
     config = config.anchored()
     directory = RunDir(run)
     directory.check()
-    if directory.record_file.exists():
+    if directory.files.exists(RECORD):
         read_scored_record(directory)
     spec, examples = resolve_spec(config)
     shards = open_input(config, spec)
@@ -89,13 +89,13 @@ def score(
             judges=tuple(judge.record() for judge in judges),
             **common_fields(shards),
         )
-        if directory.record_file.exists() and read_manifest(directory) is not None:
+        if directory.files.exists(RECORD) and read_manifest(directory) is not None:
             record = _require_same(directory, record)
             reporter.log(f"{directory.root}: going on with the run that is there")
         else:
             # A run without a plan holds nothing yet: its options may still change.
             directory.create()
-            journal.create(directory.root)
+            journal.create(directory)
             write_record(directory, record)
         return _carry_out(OpenRun(directory, config, record, judges, reporter, stop), shards)
 
@@ -107,6 +107,7 @@ def resume(
     *,
     engine: Mapping[str, Scalar] | None = None,
     replicas: int | None = None,
+    remote: bool = False,
 ) -> int:
     """Go on with a run from where it is; returns and raises as `score`.
 
@@ -116,6 +117,7 @@ def resume(
         stop: set by the caller to end after the part in work.
         engine: settings that replace those of the run.
         replicas: number of engines from now on.
+        remote: whether inputs and judges that the run names may be fetched from the network.
     """
     reporter, stop = reporter or Reporter(), stop or threading.Event()
     directory = RunDir(run)
@@ -125,14 +127,26 @@ def resume(
         engine={**record.config.engine, **(engine or {})},
         replicas=record.config.replicas if replicas is None else replicas,
     ).validate()
-    planned = read_manifest(directory) is not None
-    shards = None if planned else open_input(config, record.spec)
-    with open_judges(config, record.spec, recorded=record.judges) as judges, directory.lock():
+    manifest = read_manifest(directory)
+    _announce(reporter, config, inputs=manifest is None or manifest.in_shards)
+    if manifest is None and not remote:
+        refuse_remote(config.inputs, otherwise=f"score them again with --run {directory.root}")
+    shards = None if manifest else open_input(config, record.spec)
+    opened = open_judges(config, record.spec, recorded=record.judges, remote=remote)
+    with opened as judges, directory.lock():
         if run_fingerprint(judges, record.spec) != record.fingerprint:
             raise _changed(directory, [_OTHER_FILES])
         if shards is not None and shards.fingerprint != record.input.fingerprint:
             raise _changed(directory, ["the input shards"])
         return _carry_out(OpenRun(directory, config, record, judges, reporter, stop), shards)
+
+
+def _announce(reporter: Reporter, config: RunConfig, *, inputs: bool) -> None:
+    """Report which files a run directory makes this command open."""
+    opened = {"judge": config.judge, "input": config.inputs if inputs else (), "run": config.reuse}
+    for kind, names in opened.items():
+        for name in names:
+            reporter.log(f"the run directory names the {kind} {escape(name, 200)}")
 
 
 def _require_same(run: RunDir, new: ScoredRecord) -> ScoredRecord:
@@ -196,13 +210,14 @@ def _carry_out(ctx: OpenRun, shards: ShardSet | None) -> int:
         ctx.reporter.log(f"all {manifest.prompts:,} reads already exist; no engine is needed")
     if _reads(ctx) < manifest.prompts:
         return _stopped(ctx)
+    journal.mark_complete(ctx.run, journal.load(ctx.run))
     handoff.ensure_current(ctx.run)
     return _exit_code(ctx, manifest)
 
 
 def _reads(ctx: OpenRun) -> int:
     """Count the reads that are committed."""
-    return sum(part.rows for part in read_journal(ctx.run.root))
+    return sum(part.rows for part in journal.load(ctx.run).parts)
 
 
 def _open_texts(
@@ -233,7 +248,7 @@ def _plan(ctx: OpenRun, shards: ShardSet | None, key_spec: KeySpec) -> Manifest:
         if ctx.stop.is_set():
             raise _Stopped
 
-    keep_image = ImageStore(ctx.run.images).add
+    keep_image = ImageStore(ctx.run.files.inside(IMAGES)).add
     manifest = write_plan(ctx.run, shards, ctx.config, key_spec, on_progress, keep_image=keep_image)
     ctx.reporter.done()
     for role, slot in {"reference": "reference", "turns": "conversation"}.items():
@@ -273,6 +288,6 @@ def _stopped(ctx: OpenRun) -> int:
 
 
 def _exit_code(ctx: OpenRun, manifest: Manifest) -> int:
-    parts = read_journal(ctx.run.root)
+    parts = journal.load(ctx.run).parts
     failed = any(part.counts.get(name) for part in parts for name in FAILED_READS)
     return EXIT_ROW_ERRORS if failed or manifest.rejected else EXIT_DONE

@@ -25,8 +25,7 @@ from steelyard.scoring.tally import BlockOracle, Tally, warm_up
 from steelyard.scoring.telemetry import Telemetry
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest
-from steelyard.store.reads import parts
-from steelyard.store.reads.journal import read_journal
+from steelyard.store.reads import journal, parts
 from steelyard.store.run_record import ScoredRecord
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import queries
@@ -89,7 +88,7 @@ class JudgeSession:
         self.ready = threading.Event()  # loaded, or never will be
         self.cache: CacheShape | None = None
         self._oracle: BlockOracle | None = None
-        committed = read_journal(ctx.run.root)
+        committed = journal.load(ctx.run).parts
         read = sum(part.rows for part in committed)
         self.counts = Counts(
             pairs_planned=manifest.pairs,
@@ -112,7 +111,7 @@ class JudgeSession:
     def run(self, texts: BucketTexts) -> None:
         """Load the engine and read."""
         ctx, counts = self.ctx, self.counts
-        with Telemetry(ctx.run.root, self.session, ctx.reporter.warn):
+        with Telemetry(ctx.run, self.session, ctx.reporter.warn):
             began = time.monotonic()
             try:
                 self._read(texts)

@@ -10,22 +10,23 @@ from typing import Any
 from steelyard.core.work import Work
 from steelyard.scoring.telemetry import spent
 from steelyard.store.plan.files import read_manifest
-from steelyard.store.reads.journal import read_journal, work_by_bucket
+from steelyard.store.reads.journal import Journal, load, work_by_bucket
 from steelyard.store.run_record import RunRecord, ScoredRecord, read_record
-from steelyard.store.rundir import RunDir
+from steelyard.store.rundir import DATABASE, IMPORTED, PLAN, READS_FOLDER, RunDir
 
+_ENTRIES = {"plan": PLAN, "reads": READS_FOLDER, "database": DATABASE}
 READ_KINDS = ("ok", "overlong", "error", "unparsable", "reused")
 
 
 def run_status(root: Path) -> dict[str, Any]:
     """Return everything that `status` shows, as plain values.
 
-    `state` is planning, scoring, stopped or complete. Token counts are of prompts: `prompt` those
-    sent to the engine, of which `cached` came from its prefix cache and `computed` did not;
-    `saved_by_dedupe` and `saved_by_reuse` were never sent. `work` is what the prompts read by an
-    engine took (core.work.Work), in all and by bucket, with `hit_rate`, the share of their tokens
-    that the engine had already, and `busy_share`, the engine's share of the time; None before
-    anything was read.
+    `state` is planning, scoring, stopped, complete or damaged, and `damage` says what is lost.
+    Token counts are of prompts: `prompt` those sent to the engine, of which `cached` came from its
+    prefix cache and `computed` did not; `saved_by_dedupe` and `saved_by_reuse` were never sent.
+    `work` is what the prompts read by an engine took (core.work.Work), in all and by bucket, with
+    `hit_rate`, the share of their tokens that the engine had already, and `busy_share`, the
+    engine's share of the time; None before anything was read.
 
     Raises:
         UsageError: `root` is not a run directory.
@@ -34,18 +35,21 @@ def run_status(root: Path) -> dict[str, Any]:
     run = RunDir(root)
     record = read_record(run)
     manifest = read_manifest(run)
-    parts = read_journal(root)
+    log = load(run)
+    parts = log.parts
     sums: Counter[str] = Counter()
     for part in parts:
         sums.update(part.counts)
     read = sum(part.rows for part in parts)
     complete = manifest is not None and read >= manifest.prompts
+    damage = _damage(record, log)
     done = sum(part.pairs for part in parts)
-    used = spent(root)
+    used = spent(run)
     watt_hours = used["gpu_watt_hours"]
     content = {
         "run": str(root),
-        "state": _state(run, planned=manifest is not None, complete=complete),
+        "state": "damaged" if damage else _state(run, manifest is not None, complete),
+        "damage": damage,
         "judge": record.judge,
         "protocol": record.protocol,
         "created": record.created,
@@ -79,7 +83,7 @@ def _imported(run: RunDir, record: RunRecord) -> dict[str, Any]:
         "state": "complete",
         "pairs": {"planned": imported.pairs, "done": imported.pairs},
         "rejects": imported.rejected,
-        "bytes": {"imported": _size(run.imported), "database": _sizes(run)["database"]},
+        "bytes": {"imported": run.files.size(IMPORTED), "database": run.files.size(DATABASE)},
         "imported": list(imported.tables),
     }
 
@@ -116,7 +120,14 @@ def _share(part: float | None, whole: float | None) -> float | None:
     return part / whole if part is not None and whole else None
 
 
-def _state(run: RunDir, *, planned: bool, complete: bool) -> str:
+def _damage(record: RunRecord, log: Journal) -> str | None:
+    """Say what is wrong with the journal; None: nothing that its writer is not mending."""
+    if isinstance(record, ScoredRecord) and (log.damaged or log.missing):
+        return log.lost or "the journal is damaged or missing"
+    return log.lost
+
+
+def _state(run: RunDir, planned: bool, complete: bool) -> str:
     if complete:
         return "complete"
     if not run.locked():
@@ -126,9 +137,4 @@ def _state(run: RunDir, *, planned: bool, complete: bool) -> str:
 
 def _sizes(run: RunDir) -> dict[str, int]:
     """Return the bytes on the disk of plan, reads and database."""
-    database = run.database.stat().st_size if run.database.exists() else 0
-    return {"plan": _size(run.plan), "reads": _size(run.reads), "database": database}
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
+    return {name: run.files.size(file) for name, file in _ENTRIES.items()}

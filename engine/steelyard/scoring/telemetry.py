@@ -5,19 +5,19 @@ A thread writes a line to `telemetry.jsonl` every few seconds; a crash loses no 
 
 from __future__ import annotations
 
-import json
 import resource
 import time
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise, repeat
-from pathlib import Path
 from typing import Any
 
-from steelyard.core.background import Worker
-from steelyard.store.durable import read_json_lines
+import msgspec
 
-NAME = "telemetry.jsonl"
+from steelyard.core.background import Worker
+from steelyard.errors import SteelyardError
+from steelyard.store.rundir import TELEMETRY, RunDir
+
 SECONDS = 5.0
 LAST_SECONDS = 5.0  # for the last sample: in a driver that hangs, NVML hangs as well
 
@@ -30,9 +30,9 @@ class Telemetry:
     """
 
     def __init__(
-        self, run: Path, session: str, warn: Callable[[str], None], seconds: float = SECONDS
+        self, run: RunDir, session: str, warn: Callable[[str], None], seconds: float = SECONDS
     ) -> None:
-        self._path, self._session, self._warn, self._seconds = run / NAME, session, warn, seconds
+        self._run, self._session, self._warn, self._seconds = run, session, warn, seconds
         self._gpus = open_gpus()
         self._sampling = True
 
@@ -60,11 +60,10 @@ class Telemetry:
             "gpus": [sample() for sample in self._gpus],
         }
         try:
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
-        except OSError as error:
+            self._run.log(TELEMETRY, **line)
+        except SteelyardError as error:
             self._sampling = False
-            self._warn(f"energy and CPU time are no longer recorded: {error}")
+            self._warn(f"energy and CPU time are no longer recorded: {error.cause}")
 
 
 def _cpu_seconds() -> float:
@@ -108,30 +107,59 @@ def _gpu(index: int, handle: Any) -> dict[str, Any]:  # noqa: ANN401 - NVML's ow
     return values
 
 
-def spent(run: Path) -> dict[str, float | None]:
+class GpuSample(msgspec.Struct, frozen=True):
+    """What NVML said of a GPU; None: it does not know."""
+
+    joules: float | None
+    watts: float | None
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """A line of the log."""
+
+    session: str
+    time: float  # seconds since 1970
+    cpu_seconds: float
+    gpus: list[GpuSample]
+
+
+def spent(run: RunDir) -> dict[str, Any]:
     """Sum up what all sessions of a run used, from their samples.
 
     Returns:
         seconds and cpu_seconds with a judge loading or reading; gpu_watt_hours (None where no GPU
-        was sampled). Energy is taken from the driver's counter where it has one, else from power
-        times time between samples.
+        was sampled); damaged_samples, lines that were left out. Energy is taken from the driver's
+        counter where it has one, else from power times time between samples.
     """
+    samples, damaged = _samples(run)
     cpu, seconds = 0.0, 0.0
     joules: list[float] = []
-    for last, sample in pairwise(read_json_lines(run / NAME)):
-        if last["session"] == sample["session"]:
-            passed = sample["time"] - last["time"]
+    for last, sample in pairwise(samples):
+        if last.session == sample.session:
+            passed = sample.time - last.time
             seconds += passed
-            cpu += sample["cpu_seconds"] - last["cpu_seconds"]
-            used = map(_joules, last["gpus"], sample["gpus"], repeat(passed))
+            cpu += sample.cpu_seconds - last.cpu_seconds
+            used = map(_joules, last.gpus, sample.gpus, repeat(passed))
             joules += [value for value in used if value is not None]
     watt_hours = sum(joules) / 3600 if joules else None
-    return {"seconds": seconds, "cpu_seconds": cpu, "gpu_watt_hours": watt_hours}
+    spent_on = {"seconds": seconds, "cpu_seconds": cpu, "gpu_watt_hours": watt_hours}
+    return {**spent_on, "damaged_samples": damaged}
 
 
-def _joules(before: dict[str, Any], after: dict[str, Any], seconds: float) -> float | None:
-    if before["joules"] is not None and after["joules"] is not None:
-        return float(after["joules"] - before["joules"])
-    if before["watts"] is not None and after["watts"] is not None:
-        return float((before["watts"] + after["watts"]) / 2 * seconds)
+def _samples(run: RunDir) -> tuple[list[Sample], int]:
+    entries, damaged = run.read_log(TELEMETRY)
+    samples = []
+    for entry in entries:
+        try:
+            samples.append(msgspec.convert(entry, Sample))
+        except msgspec.ValidationError:
+            damaged += 1
+    return samples, damaged
+
+
+def _joules(before: GpuSample, after: GpuSample, seconds: float) -> float | None:
+    if before.joules is not None and after.joules is not None:
+        return after.joules - before.joules
+    if before.watts is not None and after.watts is not None:
+        return (before.watts + after.watts) / 2 * seconds
     return None

@@ -1,21 +1,22 @@
-"""Files that are whole or not there: temporary name, fsync, rename, fsync of the folder."""
+"""Files at any path that are whole or not there, and errors that say why one was not written.
+
+A file gets a temporary name, is forced to the disk, is renamed, and its folder is forced to the
+disk. What is inside a run directory is written by `folder.Folder`.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from steelyard.errors import DiskFull, EnvironmentFault, UsageError
+from steelyard.store.disk import DISK, sync_folder
 
 TEMPORARY = ".tmp"
 PARQUET = {"compression": "zstd", "compression_level": 1, "write_page_checksum": True}
@@ -93,7 +94,10 @@ def sync(path: Path) -> None:
     """Force a file or folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        if path.is_dir():
+            sync_folder(DISK, handle)
+        else:
+            os.fsync(handle)
     finally:
         os.close(handle)
 
@@ -113,32 +117,7 @@ def write_text(path: Path, text: str) -> None:
         publish(temporary, path)
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file atomically, with page checksums."""
-    temporary = path.with_name(path.name + TEMPORARY)
-    with writing(path):
-        try:
-            pq.write_table(table, temporary, **PARQUET)
-            publish(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
 def file_digest(path: Path) -> str:
     """Hash a file's bytes with xxh3_128, to 32 hex digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, xxhash.xxh3_128).hexdigest()
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a log with one JSON object per line; leave out lines torn by a crash."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    entries = []
-    for line in lines:
-        with suppress(ValueError):
-            entries.append(json.loads(line))
-    return entries

@@ -6,18 +6,19 @@ with the plan's texts once the run is complete.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from contextlib import suppress
+from io import BufferedWriter
 
-from steelyard.core.images import image_digest
+from steelyard.core.images import IMAGE_BYTES, image_digest
 from steelyard.errors import IntegrityFault
 from steelyard.store.durable import TEMPORARY, writing
+from steelyard.store.folder import Folder
 
 
 class ImageStore:
     """A folder of images: `<first two digits>/<digest>`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Folder) -> None:
         self._folder = folder
 
     def add(self, digest: str, raw: bytes) -> None:
@@ -27,19 +28,23 @@ class ImageStore:
             DiskFull: there is no room.
             EnvironmentFault: it cannot be written.
         """
-        path = self._path(digest)
-        if path.exists() and path.stat().st_size == len(raw):
-            return
-        temporary = path.with_name(path.name + TEMPORARY)
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(raw)
-            temporary.replace(path)
+        name = _name(digest)
+        with writing(self._folder.path / name):
+            if self._folder.size(name) == len(raw):
+                return
+            self._folder.make()
+            self._folder.inside(name.partition("/")[0]).make()
+            with (
+                self._folder.create(name + TEMPORARY) as raw_file,
+                BufferedWriter(raw_file) as file,
+            ):
+                file.write(raw)
+            self._folder.move(name + TEMPORARY, name)
 
     def sync(self) -> None:
         """Force everything to the disk, at once: a sync for each of a million files takes hours."""
         if self._folder.exists():
-            os.sync()
+            self._folder.disk.sync_everything()
 
     def get(self, digest: str) -> bytes:
         """Return an image's bytes.
@@ -47,19 +52,19 @@ class ImageStore:
         Raises:
             IntegrityFault: they are missing, or not those that were kept.
         """
-        path = self._path(digest)
-        try:
-            raw = path.read_bytes()
-        except OSError:
-            raw = b""
+        name, raw = _name(digest), b""
+        with suppress(OSError):
+            if self._folder.size(name) <= IMAGE_BYTES:
+                raw = self._folder.read(name)
         if image_digest(raw) != digest:
             raise IntegrityFault(
                 "an image of the run is damaged or missing",
-                place=str(path),
+                place=str(self._folder.path / name),
                 effect="its pairs cannot be judged by this plan; its reads are intact",
                 remedy="score the same input into a new run directory with `--reuse` of this one",
             )
         return raw
 
-    def _path(self, digest: str) -> Path:
-        return self._folder / digest[:2] / digest
+
+def _name(digest: str) -> str:
+    return f"{digest[:2]}/{digest}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 import uuid
@@ -16,11 +15,13 @@ import msgspec
 from steelyard._version import __version__
 from steelyard.core.config import RunConfig
 from steelyard.core.judges import JudgeCard
+from steelyard.core.sealed import seal, unseal
 from steelyard.errors import IntegrityFault, UsageError, escape
 from steelyard.input import ShardSet
 from steelyard.plan.spec import JudgeForms, JudgingSpec
-from steelyard.store.durable import write_text
-from steelyard.store.rundir import RunDir, now
+from steelyard.store.disk import now
+from steelyard.store.durable import writing
+from steelyard.store.rundir import RECORD, RunDir
 
 
 class InputRecord(msgspec.Struct, frozen=True):
@@ -55,6 +56,11 @@ class ScoredRecord(_Record, frozen=True, kw_only=True):
     spec: JudgingSpec = msgspec.field(name="inquiry")
     judges: tuple[JudgeRecord, ...]
 
+    def __post_init__(self) -> None:
+        """Refuse a record whose parts contradict each other."""
+        if self.spec.axes.judges != len(self.judges):
+            raise ValueError("`inquiry.questions.judges` is not the number of judges")
+
     @property
     def judge(self) -> str:
         """Names of the judges, as verdicts show them."""
@@ -87,6 +93,13 @@ class ImportedRecord(_Record, frozen=True, kw_only=True):
     inquiry: dict[str, tuple[dict[str, str], ...]]
     imported: ImportRecord
 
+    def __post_init__(self) -> None:
+        """Refuse a record that lacks what is read of it."""
+        if missing := {"judge", "protocol"} - self.config.keys():
+            raise ValueError(f"`config` has no {min(missing)}")
+        if missing := {"verdicts", "rejects"} - self.imported.files.keys():
+            raise ValueError(f"`imported.files` has no {min(missing)}")
+
     @property
     def judge(self) -> str:
         """Who made the verdicts."""
@@ -102,6 +115,8 @@ RunRecord: TypeAlias = ScoredRecord | ImportedRecord
 
 # Keys that say how a run is judged: no unknown one may be passed over.
 _DECISIVE = ("config", "inquiry", "judges", "imported")
+# All keys of versions that wrote no check of the file.
+_KEYS = {"steelyard", "run", "created", "fingerprint", "input", "machine", *_DECISIVE}
 
 
 def common_fields(shards: ShardSet) -> dict[str, Any]:
@@ -126,7 +141,8 @@ def write_record(run: RunDir, record: RunRecord) -> None:
     """Write run.json."""
     content = msgspec.to_builtins(record)
     content |= {key: content.pop(key) for key in ("input", "machine")}
-    write_text(run.record_file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    with writing(run.record_file):
+        run.files.write(RECORD, seal(content, indent=2))
 
 
 def read_record(run: RunDir) -> RunRecord:
@@ -143,7 +159,7 @@ def read_record(run: RunDir) -> RunRecord:
     kind: type[RunRecord] = ImportedRecord if "imported" in content else ScoredRecord
     try:
         record = msgspec.convert(content, kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, ValueError) as error:  # half a character is a ValueError
         raise _damaged(run, str(error)) from None
     known = msgspec.to_builtins(record)
     for name in _DECISIVE:
@@ -176,15 +192,15 @@ def read_scored_record(run: RunDir) -> ScoredRecord:
 
 
 def read_content(run: RunDir) -> dict[str, Any]:
-    """Return run.json as it is, with the keys of later versions.
+    """Return run.json as it is, without its check, and with the keys of later versions.
 
     Raises:
         UsageError: this is not a run directory.
         IntegrityFault: run.json is damaged.
     """
     try:
-        content = json.loads(run.record_file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        content, sealed = unseal(run.files.read(RECORD))
+    except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             "this is not a run directory (it has no run.json)",
             place=str(run.root),
@@ -192,8 +208,8 @@ def read_content(run: RunDir) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise _damaged(run, str(error)) from None
-    if not isinstance(content, dict):
-        raise _damaged(run, "it holds no object")
+    if not sealed and (strange := content.keys() - _KEYS):
+        raise _damaged(run, f"it has no check, and the unknown key {min(strange)}")
     return content
 
 

@@ -1,34 +1,50 @@
-"""The run directory: its paths, its log of sessions, and the lock of its one writer."""
+"""The run directory: its files, its logs, and the lock of its one writer."""
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from steelyard.core.sealed import seal, unseal
 from steelyard.errors import RunLocked, UsageError, escape
-from steelyard.store.durable import writing
+from steelyard.store.disk import DISK, Disk, now
+from steelyard.store.durable import TEMPORARY, writing
+from steelyard.store.folder import Folder
+from steelyard.store.locks import Held, holding, is_held
+
+RECORD = "run.json"  # config, fingerprints, versions, host; written once
+JOURNAL = "journal.jsonl"  # the commit log
+COMPLETE = "complete.json"  # what the journal held when all prompts were read
+SESSIONS = "sessions.jsonl"  # a line when an engine is loaded, and at its end
+TELEMETRY = "telemetry.jsonl"  # what the machine spent
+PLAN = "plan"  # exists as a whole or not at all
+IMAGES = "images"  # of the rows, each once
+READS_FOLDER = "reads"  # parts: immutable; only those in the journal count
+REJECTS_FOLDER = "rejects"  # refused rows
+IMPORTED = "imported"  # verdicts made elsewhere, in a run that has no reads
+DATABASE = "verdicts.duckdb"  # the hand-off file
+CALIBRATION = "calibration.json"  # the calibrator of the verdicts, if any
+LOCK = "lock"
 
 
 class RunDir:
-    """The paths of a run directory. Creates nothing by itself."""
+    """A run directory. Creates nothing by itself.
 
-    def __init__(self, root: Path) -> None:
+    `files` is how its entries are read and written; the paths are for messages.
+    """
+
+    def __init__(self, root: Path, disk: Disk = DISK) -> None:
         self.root = root
-        self.record_file = root / "run.json"  # config, fingerprints, versions, host; written once
-        self.sessions = root / "sessions.jsonl"  # a line when an engine is loaded, and at its end
-        self.plan = root / "plan"  # exists as a whole or not at all
-        self.images = root / "images"  # of the rows, each once
-        self.reads = root / "reads"  # parts: immutable; only those in the journal count
-        self.rejects = root / "rejects"  # refused rows
-        self.imported = root / "imported"  # verdicts made elsewhere, in a run that has no reads
-        self.database = root / "verdicts.duckdb"  # the hand-off file
-        self.calibration = root / "calibration.json"  # the calibrator of the verdicts, if any
+        self.files = Folder(root, disk)
+        self.record_file = root / RECORD
+        self.plan = root / PLAN
+        self.images = root / IMAGES
+        self.imported = root / IMPORTED
+        self.database = root / DATABASE
+        self.calibration = root / CALIBRATION
 
     def check(self) -> None:
         """Check that there is a run, or that one can be made.
@@ -44,10 +60,10 @@ class RunDir:
                 effect="nothing was written",
                 remedy="name a new folder with --run",
             )
-        ours = {"lock", "reads", "run.json.tmp", "journal.jsonl", "journal.jsonl.tmp"}
-        ours |= {"imported", "imported.tmp"}
-        if self.root.is_dir() and not self.record_file.exists():
-            strange = [entry.name for entry in self.root.iterdir() if entry.name not in ours]
+        ours = {LOCK, READS_FOLDER}
+        ours |= {f"{name}{end}" for name in (RECORD, JOURNAL, IMPORTED) for end in ("", TEMPORARY)}
+        if self.root.is_dir() and not self.files.exists(RECORD):
+            strange = [name for name in self.files.names() if name not in ours]
             if strange:
                 raise UsageError(
                     f"the folder is not a run and holds {escape(strange[0])}",
@@ -59,13 +75,33 @@ class RunDir:
     def create(self) -> None:
         """Make the folders of a new run."""
         with writing(self.root):
-            self.reads.mkdir(parents=True, exist_ok=True)
+            self.files.make()
+            self.files.inside(READS_FOLDER).make()
+
+    def log(self, name: str, **content: Any) -> None:  # noqa: ANN401 - JSON values
+        """Add a line to a log of the run."""
+        with writing(self.root / name):
+            self.files.append(name, seal(content), durable=False)
 
     def log_session(self, event: str, **content: Any) -> None:  # noqa: ANN401 - JSON values
-        """Append what an engine reports of itself."""
-        line = {"event": event, "at": now(), "pid": os.getpid(), **content}
-        with writing(self.sessions), self.sessions.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, default=str) + "\n")
+        """Add what an engine reports of itself to the log of sessions."""
+        self.log(SESSIONS, event=event, at=now(), pid=os.getpid(), **content)
+
+    def read_log(self, name: str) -> tuple[list[dict[str, Any]], int]:
+        """Read a log.
+
+        Returns:
+            Its entries, and how many lines were left out because they are damaged or torn.
+        """
+        try:
+            lines = self.files.read(name).splitlines(keepends=True)
+        except FileNotFoundError:
+            return [], 0
+        entries = []
+        for line in lines:
+            with suppress(ValueError):
+                entries.append(unseal(line)[0])
+        return entries, len(lines) - len(entries)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -74,41 +110,21 @@ class RunDir:
         Raises:
             RunLocked: another process holds it.
         """
-        with writing(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                owner = os.pread(handle, 80, 0).decode("ascii", "replace").strip()
-                raise RunLocked(
-                    f"another process writes to this run ({escape(owner) or 'unknown'})",
-                    place=str(self.root),
-                    remedy="wait for it or end it; `steelyard status` shows its progress",
-                ) from None
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"process {os.getpid()} since {now()}".encode(), 0)
+        with ExitStack() as held:
+            with writing(self.root):
+                self.files.make()
+                try:
+                    held.enter_context(holding(self.files, LOCK))
+                except Held as other:
+                    raise RunLocked(
+                        f"another process writes to this run ({escape(other.owner) or 'unknown'})",
+                        place=str(self.root),
+                        remedy="wait for it or end it; `steelyard status` shows its progress. If it"
+                        " ended on another machine, and the file system has no locks, delete"
+                        f" {self.root / LOCK}",
+                    ) from None
             yield
-        finally:
-            os.close(handle)
 
     def locked(self) -> bool:
         """Return whether a writer is at work now."""
-        try:
-            handle = os.open(self.root / "lock", os.O_RDWR)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        else:
-            return False
-        finally:
-            os.close(handle)
-
-
-def now() -> str:
-    """Return the time in UTC, to the second, in ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+        return is_held(self.files, LOCK)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import xxhash
-
 from steelyard.calibrators.calibrator import Calibrator
 from steelyard.store.plan.files import Manifest, read_manifest
 from steelyard.store.reads import journal
@@ -32,18 +30,14 @@ class RunSnapshot:
 
         Raises:
             UsageError: this is not a run directory, or a later version made it.
-            IntegrityFault: run.json or the plan's manifest is damaged.
-            CalibratorRefused: the calibrator that was applied to it is damaged.
+            IntegrityFault: run.json, the plan's manifest or the applied calibrator is damaged.
         """
         run = RunDir(root)
         record = read_record(run)
-        log = journal.load(root)  # before the plan, which is there before any part
+        log = journal.load(run)  # before the plan, which is there before any part
         return cls(run, record, log, read_manifest(run), *read_calibration(run))
 
     @property
     def state(self) -> dict[str, str]:
         """What a hand-off file of this state is built from: committed parts and the calibrator."""
-        parts = self.journal.parts
-        text = "".join(f"{part.name} {part.digest} {part.pairs}\n" for part in parts)
-        digest = xxhash.xxh3_128_hexdigest(text.encode())
-        return {"journal": digest, "calibration": self.calibration}
+        return {"journal": self.journal.state, "calibration": self.calibration}

@@ -7,11 +7,12 @@ other file, extension, setting or Python variable, whatever the text of a statem
 from __future__ import annotations
 
 import atexit
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -22,13 +23,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from steelyard.errors import SteelyardError, UsageError, escape
+from steelyard.store.folder import Folder
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 DuckDBError = duckdb.Error
 # What a statement of ours fails with where the machine lacks room, memory or permission.
 MACHINE_FAULTS = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException)
 
-MEMORY_LIMIT = "768MB"  # of scratch databases, which spill to the disk beyond it
+MEMORY_LIMIT = 768_000_000  # bytes of scratch databases, which spill to the disk beyond them
 HANDED_OFF = "verdicts"  # the catalog of a database file
 # The oldest DuckDB that has to read the hand-off file.
 STORAGE_VERSION = "v1.5.0"
@@ -51,7 +53,7 @@ def open_memory() -> Connection:
     return _locked(_open(_query_limits()))
 
 
-def open_file(path: Path) -> Connection:
+def open_file(path: Path | str) -> Connection:
     """Open a database file for reading, with the limits of queries.
 
     Raises:
@@ -69,29 +71,34 @@ def open_file(path: Path) -> Connection:
 
 @contextmanager
 def open_scratch(
-    spill: Path,
-    file: Path | None = None,
+    folder: Folder,
+    spill: str,
+    file: str | None = None,
     *,
-    reads: Sequence[Path] = (),
-    result: Path | None = None,
+    reads: Sequence[str] = (),
+    result: str | None = None,
     keep_order: bool = True,
+    memory: int = MEMORY_LIMIT,
 ) -> Iterator[Connection]:
     """Open a database for statements of ours, with bounded memory.
 
     Args:
-        spill: folder for what does not fit into the memory; removed afterwards.
-        file: the database's file, which stays; None: it is in memory.
-        reads: files that its SQL may open.
-        result: a database file, new or not, that is attached as `result`.
+        folder: where its files are.
+        spill: name of a folder in it for what does not fit into the memory; removed afterwards.
+        file: name of the database's file, which stays; None: it is in memory.
+        reads: paths of files that its SQL may open.
+        result: path of a database file, new or not, that is attached as `result`.
         keep_order: whether queries without ORDER BY keep the order of their sources.
+        memory: bytes that it may take.
     """
     settings = {
-        "memory_limit": MEMORY_LIMIT,
-        "temp_directory": str(spill),
+        "memory_limit": f"{memory}B",
+        "temp_directory": folder.new_path(spill),
         "preserve_insertion_order": keep_order,
     }
+    folder.remove_tree(spill)
     try:
-        with _open(settings, file) as connection:
+        with _open(settings, None if file is None else folder.new_path(file)) as connection:
             if reads:
                 connection.execute(f"SET allowed_paths = {sql_list(reads)}")
             if result is not None:
@@ -99,11 +106,12 @@ def open_scratch(
                 connection.execute(f"ATTACH {sql_text(result)} AS result {storage}")
             yield _locked(connection)
     finally:
-        shutil.rmtree(spill, ignore_errors=True)
+        with suppress(OSError):
+            folder.remove_tree(spill)
 
 
-def _open(settings: dict[str, Any], file: Path | None = None) -> Connection:
-    connection = duckdb.connect(str(file or ":memory:"), config=_SETTINGS | settings)
+def _open(settings: dict[str, Any], file: str | None = None) -> Connection:
+    connection = duckdb.connect(file or ":memory:", config=_SETTINGS | settings)
     connection.execute("SET enable_progress_bar = false")  # it would print into results on stdout
     return connection
 
@@ -132,20 +140,32 @@ def _spill_folder() -> Path | None:
     return folder
 
 
+@contextmanager
+def folder_for_files(folder: Folder) -> Iterator[Folder]:
+    """Yield where DuckDB can write database files: elsewhere if it takes the path for more.
+
+    It resolves every path, and reads what follows a `?` as options and a backslash as a slash.
+    """
+    if not {"?", "\\"} & set(os.path.realpath(folder.path)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="steelyard-") as elsewhere:
+        yield Folder(Path(elsewhere))
+
+
 def register_parquet(
-    connection: Connection, name: str, files: Sequence[Path], schema: pa.Schema
+    connection: Connection, name: str, files: Sequence[str], schema: pa.Schema
 ) -> None:
     """Show Parquet files under a name through Arrow, so that SQL needs no right to open files.
 
     Without files, it is an empty table of the schema.
     """
-    names = [str(file) for file in files]
-    source = ds.dataset(names, format="parquet") if files else schema.empty_table()
+    source = ds.dataset(list(files), format="parquet") if files else schema.empty_table()
     connection.register(name, source)
 
 
 def view_parquet(
-    connection: Connection, name: str, files: Sequence[Path], schema: pa.Schema
+    connection: Connection, name: str, files: Sequence[str], schema: pa.Schema
 ) -> None:
     """Show Parquet files under a name natively, with bounded memory; an empty table for none."""
     if files:
@@ -181,13 +201,23 @@ def one_row(connection: Connection, query: str) -> tuple[Any, ...]:
 
 def sql_text(value: object) -> str:
     """Return a SQL string literal; DuckDB 1 would end the statement at a NUL."""
-    quoted = "'" + str(value).replace("'", "''") + "'"
+    quoted = "'" + utf8_text(str(value)).replace("'", "''") + "'"
     return quoted if "\0" not in quoted else "(" + quoted.replace("\0", "' || chr(0) || '") + ")"
+
+
+def utf8_text(text: str) -> str:
+    r"""Return a text that UTF-8 can hold: names of files may be any bytes, shown as `\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def sql_list(values: Iterable[object]) -> str:
     """Return a SQL list of string literals."""
     return "[" + ", ".join(map(sql_text, values)) + "]"
+
+
+def is_corrupt(error: Exception) -> bool:
+    """Return whether DuckDB has found a database file damaged, by the checksum of a block."""
+    return isinstance(error, duckdb.Error) and "Corrupt database file" in str(error)
 
 
 @contextmanager
@@ -204,6 +234,8 @@ def refusing(
     try:
         yield
     except errors as error:
+        if is_corrupt(error):
+            raise
         words = str(error).split("\n\n", maxsplit=1)[0].split()
         raise refusal(escape(" ".join(words), 300)) from None
 

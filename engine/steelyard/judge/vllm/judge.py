@@ -40,6 +40,7 @@ from steelyard.judge.vllm.requests import (
     read_batch,
 )
 from steelyard.judge.vllm.watch import EngineWatch
+from steelyard.store.folder import Folder
 from steelyard.store.images import ImageStore
 
 MAX_LABEL_TOKENS = 128  # vLLM's limit on logprob_token_ids
@@ -58,7 +59,7 @@ class VllmJudge(Judge):
     def __init__(self, spec: JudgeSpec) -> None:
         refuse_rerun()
         self._spec = spec
-        self._files = files = resolve_model(spec.model, spec.revision)
+        self._files = files = resolve_model(spec.model, spec.revision, remote=spec.remote)
         self._device = choose.installed_device()
         self._dtype = choose.choose_dtype(files, self._device, spec.engine.get("dtype", "auto"))
         self.encoder = HFEncoder(files.folder)
@@ -100,7 +101,7 @@ class VllmJudge(Judge):
         self.close()
         self._answer = answer
         folder = workload.image_folder
-        self._images = None if folder is None else ImageStore(Path(folder))
+        self._images = None if folder is None else ImageStore(Folder(Path(folder)))
         try:
             arguments = self._build(workload)
         except OSError as error:

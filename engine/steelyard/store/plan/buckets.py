@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +22,7 @@ from steelyard.core.batches import Planned
 from steelyard.core.schemas import BUCKET, BUCKET_TEXTS, KEY, TEXT_COLUMNS, TEXTS, Int32, UInt64
 from steelyard.plan.dedupe import GroupOrder, SeenTexts, count_unique
 from steelyard.plan.keys import BucketSize
+from steelyard.store.folder import Folder
 from steelyard.store.plan.scatter import PIECE_ROWS, BucketFiles, pairs_name, texts_name
 from steelyard.store.plan.splitting import split_bucket
 
@@ -136,7 +136,7 @@ class CopiedBuckets(BucketStore):
     Buckets that hold far more than `size` are split.
     """
 
-    def __init__(self, folder: Path, buckets: int, size: BucketSize) -> None:
+    def __init__(self, folder: Folder, buckets: int, size: BucketSize) -> None:
         self._folder, self._size = folder, size
         self._files = BucketFiles(folder, buckets)
         self._seen = SeenTexts()
@@ -186,7 +186,7 @@ class CopiedBuckets(BucketStore):
             pieces = split_bucket(self._folder, bucket, self._size, count)
             moved[bucket] = pieces
             count = int(pieces.max()) + 1
-        self.unique = [_count_unique(self._folder / pairs_name(bucket)) for bucket in range(count)]
+        self.unique = [_count_unique(self._folder, pairs_name(bucket)) for bucket in range(count)]
         return moved
 
 
@@ -196,7 +196,7 @@ class CopiedBucketTexts(BucketTexts):
     `path` returns the path of a plan file by its name, once its bytes are checked.
     """
 
-    def __init__(self, path: Callable[[str], Path], unique: list[int]) -> None:
+    def __init__(self, path: Callable[[str], str], unique: list[int]) -> None:
         self._path, self._unique = path, unique
 
     @override
@@ -223,10 +223,11 @@ class CopiedBucketTexts(BucketTexts):
         pass
 
 
-def _count_unique(path: Path) -> int:
-    if not path.exists():
+def _count_unique(folder: Folder, name: str) -> int:
+    if not folder.exists(name):
         return 0
-    keys = pq.read_table(path, columns=["keys"], use_threads=False)["keys"]
+    with folder.open(name) as file:
+        keys = pq.read_table(file, columns=["keys"], use_threads=False)["keys"]
     return count_unique(pc.list_flatten(keys))
 
 

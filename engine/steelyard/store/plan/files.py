@@ -6,9 +6,9 @@ a plan exists completely or not at all.
 
 from __future__ import annotations
 
-import json
-import shutil
+import re
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -19,17 +19,24 @@ import pyarrow.parquet as pq
 from steelyard.core.batches import Planned
 from steelyard.core.images import read_digests
 from steelyard.core.schemas import PAIRS, PLACED, REJECTS, Int32
-from steelyard.errors import IntegrityFault, UsageError
+from steelyard.core.sealed import seal, unseal
+from steelyard.errors import IntegrityFault, SteelyardError, UsageError
 from steelyard.plan.keys import BucketSize
-from steelyard.store.durable import PARQUET, file_digest, sync, write_text, writing
+from steelyard.store.durable import PARQUET, writing
 from steelyard.store.images import ImageStore
+from steelyard.store.parquet_file import ParquetFileWriter
 from steelyard.store.plan.buckets import BucketStore, CopiedBuckets, ShardBuckets
-from steelyard.store.rundir import RunDir
+from steelyard.store.rundir import IMAGES, PLAN, REJECTS_FOLDER, RunDir
 
 # Of a row group of pairs: DuckDB reads it whole, several at a time, in `sql.MEMORY_LIMIT`.
 PAIRS_ROWS = 1 << 16
 PAIRS_BYTES = 16 << 20
 PAIRS_FILE = "pairs-00000.parquet"
+REJECTS_FILE = "rejects-00000.parquet"
+MANIFEST = "plan.json"
+NEW_PLAN, NEW_REJECTS = f"{PLAN}.tmp", f"{REJECTS_FOLDER}.tmp"
+# The only names that a manifest may have: no path of it leads anywhere else.
+_FILE = re.compile(rf"({PLAN}|{REJECTS_FOLDER})/[a-z]+-\d{{5,}}\.parquet")
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,23 +82,23 @@ class PlanWriter:
         self, run: RunDir, metadata: pa.DataType | None, *, size: BucketSize, buckets: int
     ) -> None:
         self._run = run
-        self._folder = run.root / "plan.tmp"
-        self._rejects = run.root / "rejects.tmp"
-        for folder in (self._folder, self._rejects):
-            shutil.rmtree(folder, ignore_errors=True)
-            with writing(folder):
-                folder.mkdir()
+        self._folder = run.files.inside(NEW_PLAN)
+        self._rejects = run.files.inside(NEW_REJECTS)
+        for name, folder in ((NEW_PLAN, self._folder), (NEW_REJECTS, self._rejects)):
+            with writing(folder.path):
+                run.files.remove_tree(name)
+                folder.make()
         self._buckets: BucketStore = (
             CopiedBuckets(self._folder, buckets, size) if buckets else ShardBuckets(size)
         )
         extra = [] if metadata is None else [pa.field("metadata", metadata)]
         self._metadata = [] if metadata is None else [field.name for field in metadata]
         self._pairs_schema = pa.schema([*PAIRS, *extra])
-        with writing(self._folder):
-            self._pairs = pq.ParquetWriter(self._folder / PAIRS_FILE, self._pairs_schema, **PARQUET)
+        with writing(self._folder.path):
+            self._pairs = self._folder.parquet(PAIRS_FILE, self._pairs_schema, **PARQUET)
         self._waiting_pairs: list[pa.RecordBatch] = []
         self._waiting_rows = self._waiting_bytes = 0
-        self._reject_writer: pq.ParquetWriter | None = None
+        self._reject_writer: ParquetFileWriter | None = None
         self._rejected: Counter[str] = Counter()
         counted = ("pairs", "asked", "text_bytes", "longest_prompt_bytes", "images")
         self._counts = dict.fromkeys(counted, 0)
@@ -115,7 +122,7 @@ class PlanWriter:
         if digests.null_count < len(rows):
             images = max(len(read_digests(text)) for text in digests.to_pylist())
             counts["images"] = max(counts["images"], images)
-        with writing(self._folder):
+        with writing(self._folder.path):
             buckets = self._buckets.add(rows)
         placed = rows.pairs
         for name, values in zip(PLACED, (numbers, buckets), strict=True):
@@ -128,26 +135,27 @@ class PlanWriter:
             self._flush_pairs()
 
     def reject(self, rows: pa.RecordBatch) -> None:
-        """Take refused rows (REJECTS)."""
+        """Take refused rows (REJECTS_FOLDER)."""
         if not len(rows):
             return
         self._rejected.update(rows["reason"].to_pylist())
-        with writing(self._rejects):
+        with writing(self._rejects.path):
             if self._reject_writer is None:
-                path = self._rejects / "rejects-00000.parquet"
-                self._reject_writer = pq.ParquetWriter(path, REJECTS, **PARQUET)
+                self._reject_writer = self._rejects.parquet(REJECTS_FILE, REJECTS, **PARQUET)
             self._reject_writer.write_batch(rows)
 
     def abandon(self) -> None:
         """Remove what was written."""
         self._buckets.abandon()
-        for folder in (self._folder, self._rejects):
-            shutil.rmtree(folder, ignore_errors=True)
+        for name in (NEW_PLAN, NEW_REJECTS):
+            with suppress(OSError, SteelyardError):
+                self._run.files.remove_tree(name)
 
     def commit(self) -> Manifest:
         """Make everything durable and rename it, the rows' images before the plan."""
-        ImageStore(self._run.images).sync()
-        with writing(self._folder):
+        files = self._run.files
+        with writing(self._folder.path):
+            ImageStore(files.inside(IMAGES)).sync()
             self._flush_pairs()
             self._pairs.close()
             if self._reject_writer is not None:
@@ -155,34 +163,27 @@ class PlanWriter:
             if moved := self._buckets.finish():
                 self._move_pairs(moved)
             manifest = self._manifest()
-            write_text(
-                self._folder / "plan.json", json.dumps(msgspec.to_builtins(manifest), indent=1)
-            )
-            for name in manifest.files:
-                sync(self._path(name))
-            shutil.rmtree(self._run.rejects, ignore_errors=True)
-            self._rejects.replace(self._run.rejects)
-            sync(self._folder)
-            self._folder.replace(self._run.plan)
-            sync(self._run.root)
+            self._folder.write(MANIFEST, seal(msgspec.to_builtins(manifest), indent=1))
+            files.remove_tree(REJECTS_FOLDER)
+            files.publish(NEW_REJECTS, REJECTS_FOLDER)
+            files.publish(NEW_PLAN, PLAN)  # last: from here on there is a plan
         return manifest
 
     def _flush_pairs(self) -> None:
         if self._waiting_pairs:
             table = pa.Table.from_batches(self._waiting_pairs, self._pairs_schema)
-            with writing(self._folder):
+            with writing(self._folder.path):
                 self._pairs.write_table(table)
             self._waiting_pairs, self._waiting_rows, self._waiting_bytes = [], 0, 0
 
     def _move_pairs(self, moved: dict[int, Int32]) -> None:
         """Write the pairs again, with the buckets that came of those that were split."""
-        path, new = self._folder / PAIRS_FILE, self._folder / "moved.parquet"
+        new = "moved.parquet"
         done = dict.fromkeys(moved, 0)
         column = PAIRS.get_field_index("bucket")
-        with (
-            pq.ParquetFile(path) as file,
-            pq.ParquetWriter(new, self._pairs_schema, **PARQUET) as writer,
-        ):
+        writer = self._folder.parquet(new, self._pairs_schema, **PARQUET)
+        with self._folder.open(PAIRS_FILE) as stream:
+            file = pq.ParquetFile(stream)
             for group in range(file.num_row_groups):
                 rows = file.read_row_group(group, use_threads=False)
                 buckets = rows["bucket"].to_numpy().copy()
@@ -192,23 +193,24 @@ class PlanWriter:
                     done[bucket] += len(here)
                     buckets[here] = moved[bucket][start : done[bucket]]
                 writer.write_table(rows.set_column(column, PAIRS.field(column), pa.array(buckets)))
-        new.replace(path)
-
-    def _path(self, name: str) -> Path:
-        """Return where a file of the manifest is until the commit."""
-        folder, _, rest = name.partition("/")
-        return (self._rejects if folder == "rejects" else self._folder) / rest
+        writer.close()
+        self._folder.move(new, PAIRS_FILE)
 
     def _manifest(self) -> Manifest:
-        names = [f"plan/{path.name}" for path in sorted(self._folder.glob("*.parquet"))]
-        names += [f"rejects/{path.name}" for path in sorted(self._rejects.glob("*.parquet"))]
+        folders = ((PLAN, self._folder), (REJECTS_FOLDER, self._rejects))
+        digests = {
+            f"{place}/{name}": folder.digest(name)
+            for place, folder in folders
+            for name in folder.names()
+            if name.endswith(".parquet")
+        }
         return Manifest(
             **self._counts,
             rejected=dict(sorted(self._rejected.items())),
             unique=self._buckets.unique,
             ranges=self._buckets.ranges,
             metadata=self._metadata,
-            files={name: file_digest(self._path(name)) for name in names},
+            files=digests,
         )
 
 
@@ -218,13 +220,16 @@ def read_manifest(run: RunDir) -> Manifest | None:
     Raises:
         IntegrityFault: it cannot be read, or is missing from a plan.
     """
-    if not run.plan.exists():
+    if not run.files.exists(PLAN):
         return None
-    path = run.plan / "plan.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except (FileNotFoundError, msgspec.DecodeError):
-        raise _damaged(path) from None
+        content, _ = unseal(run.files.read(f"{PLAN}/{MANIFEST}"))
+        manifest = msgspec.convert(content, Manifest)
+    except (FileNotFoundError, ValueError, msgspec.ValidationError):
+        raise _damaged(run.plan / MANIFEST) from None
+    if not all(map(_FILE.fullmatch, manifest.files)):
+        raise _damaged(run.plan / MANIFEST)
+    return manifest
 
 
 def load_manifest(run: RunDir) -> Manifest:
@@ -244,23 +249,22 @@ def load_manifest(run: RunDir) -> Manifest:
     return manifest
 
 
-def require_plan_file(run: RunDir, manifest: Manifest, name: str) -> Path:
-    """Return the path of a plan file whose bytes are those that were committed.
+def require_plan_file(run: RunDir, manifest: Manifest, name: str) -> str:
+    """Return a library's path of a plan file whose bytes are those that were committed.
 
     Raises:
         IntegrityFault: they are not.
     """
-    path = run.root / name
     try:
-        if file_digest(path) == manifest.files[name]:
-            return path
+        if run.files.digest(name) == manifest.files[name]:
+            return run.files.library_path(name)
     except (FileNotFoundError, KeyError):
         pass
-    raise _damaged(path)
+    raise _damaged(run.root / name)
 
 
-def plan_files(run: RunDir, manifest: Manifest, prefix: str) -> list[Path]:
-    """Return the plan's files whose names begin so, checked.
+def plan_files(run: RunDir, manifest: Manifest, prefix: str) -> list[str]:
+    """Return libraries' paths of the plan's files whose names begin so, checked.
 
     Raises:
         IntegrityFault: a file is damaged or missing.
@@ -268,6 +272,16 @@ def plan_files(run: RunDir, manifest: Manifest, prefix: str) -> list[Path]:
     return [
         require_plan_file(run, manifest, name) for name in manifest.files if name.startswith(prefix)
     ]
+
+
+def pair_groups(run: RunDir, manifest: Manifest) -> list[int]:
+    """Return how many pairs each row group of the pairs has, in their order.
+
+    Raises:
+        IntegrityFault: the file is damaged or missing.
+    """
+    metadata = pq.read_metadata(require_plan_file(run, manifest, f"plan/{PAIRS_FILE}"))
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
 
 def _damaged(path: Path) -> IntegrityFault:

@@ -6,7 +6,6 @@ import resource
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +14,8 @@ import pyarrow.parquet as pq
 from steelyard.core.background import Worker
 from steelyard.core.schemas import BUCKET, BUCKET_TEXTS, Int32
 from steelyard.store.durable import SCRATCH
+from steelyard.store.folder import Folder
+from steelyard.store.parquet_file import ParquetFileWriter
 
 # Rows wait in memory until there is enough for row groups of a decent size in every bucket.
 SPILL_BYTES = 48 << 20
@@ -27,14 +28,14 @@ Write = Callable[[], None]
 class BucketFiles:
     """Two files for each of some buckets, numbered from `first` on; written by a thread."""
 
-    def __init__(self, folder: Path, buckets: int, first: int = 0) -> None:
+    def __init__(self, folder: Folder, buckets: int, first: int = 0) -> None:
         _allow_open_files(2 * buckets + 64)
         self._thread: Worker[Write] = Worker(lambda write: write(), waiting=1, name="bucket-writer")
         self.pairs = Scatter(
-            self._thread, buckets, BUCKET, lambda bucket: folder / pairs_name(first + bucket)
+            self._thread, buckets, BUCKET, folder, lambda bucket: pairs_name(first + bucket)
         )
         self.texts = Scatter(
-            self._thread, buckets, BUCKET_TEXTS, lambda bucket: folder / texts_name(first + bucket)
+            self._thread, buckets, BUCKET_TEXTS, folder, lambda bucket: texts_name(first + bucket)
         )
 
     def close(self) -> None:
@@ -62,10 +63,11 @@ class Scatter:
         thread: Worker[Write],
         buckets: int,
         schema: pa.Schema,
-        path: Callable[[int], Path],
+        folder: Folder,
+        name: Callable[[int], str],
     ) -> None:
-        self._thread, self._schema, self._path = thread, schema, path
-        self._writers: list[pq.ParquetWriter | None] = [None] * buckets
+        self._thread, self._schema, self._folder, self._name = thread, schema, folder, name
+        self._writers: list[ParquetFileWriter | None] = [None] * buckets
         self._rows: list[pa.RecordBatch] = []
         self._buckets: list[Int32] = []
         self._bytes = 0
@@ -104,10 +106,10 @@ class Scatter:
             if start < end:
                 self._writer(bucket).write_batch(sorted_rows.slice(start, end - start))
 
-    def _writer(self, bucket: int) -> pq.ParquetWriter:
+    def _writer(self, bucket: int) -> ParquetFileWriter:
         writer = self._writers[bucket]
         if writer is None:
-            writer = pq.ParquetWriter(self._path(bucket), self._schema, **SCRATCH)
+            writer = self._folder.parquet(self._name(bucket), self._schema, **SCRATCH)
             self._writers[bucket] = writer
         return writer
 
@@ -128,7 +130,7 @@ def texts_name(bucket: int) -> str:
     return f"texts-{bucket:05d}.parquet"
 
 
-def batches(path: Path) -> Iterator[pa.RecordBatch]:
+def batches(folder: Folder, name: str) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a file, PIECE_ROWS at a time."""
-    with pq.ParquetFile(path) as file:
-        yield from file.iter_batches(PIECE_ROWS, use_threads=False)
+    with folder.open(name) as file:
+        yield from pq.ParquetFile(file).iter_batches(PIECE_ROWS, use_threads=False)

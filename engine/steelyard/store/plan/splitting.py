@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,33 +9,34 @@ import pyarrow.parquet as pq
 from steelyard.core.arrow import list_lengths, to_ints
 from steelyard.core.schemas import TEXT_COLUMNS, Int32, Int64, UInt64
 from steelyard.plan.keys import BucketSize
+from steelyard.store.folder import Folder
 from steelyard.store.plan.scatter import BucketFiles, batches, pairs_name, texts_name
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: mixes words whose remainders were used already
 
 
-def split_bucket(folder: Path, bucket: int, size: BucketSize, first: int) -> Int32:
+def split_bucket(folder: Folder, bucket: int, size: BucketSize, first: int) -> Int32:
     """Divide a bucket's files into pieces near `size`, numbered from `first` on; streams them.
 
     Returns:
         the new bucket of each of its pairs, in the order of its file.
     """
-    source, texts = folder / pairs_name(bucket), folder / texts_name(bucket)
-    pieces, needs, needed_in = _pieces(source, size)
+    source, texts = pairs_name(bucket), texts_name(bucket)
+    pieces, needs, needed_in = _pieces(folder, source, size)
     files = BucketFiles(folder, int(pieces.max()) + 1, first)
     try:
         start = 0
-        for rows in batches(source):
+        for rows in batches(folder, source):
             files.pairs.add(rows, pieces[start : start + len(rows)])
             start += len(rows)
-        for rows in batches(texts):
+        for rows in batches(folder, texts):
             picks, into = _expand(_words(rows["digest"])[:, 0], needs, needed_in)
             files.texts.add(rows.take(pa.array(picks)), into)
         files.close()
     finally:
         files.abandon()
-    source.unlink()
-    texts.unlink()
+    folder.remove(source)
+    folder.remove(texts)
     return pieces + np.int32(first)
 
 
@@ -50,11 +49,13 @@ def _expand(words: UInt64, needs: UInt64, needed_in: Int32) -> tuple[Int64, Int3
     return picks, needed_in[low[picks] + within]
 
 
-def _pieces(source: Path, size: BucketSize) -> tuple[Int32, UInt64, Int32]:
+def _pieces(folder: Folder, source: str, size: BucketSize) -> tuple[Int32, UInt64, Int32]:
     """Return the piece of each pair; then, sorted, which texts (one word) each piece needs."""
 
     def column(name: str) -> pa.Array:
-        return pq.read_table(source, columns=[name], use_threads=False)[name].combine_chunks()
+        with folder.open(source) as file:
+            rows = pq.read_table(file, columns=[name], use_threads=False)
+        return rows[name].combine_chunks()
 
     def first_words(name: str) -> UInt64:
         return _words(column(name).fill_null(bytes(16)))[:, 0].copy()

@@ -1,25 +1,29 @@
 """The commit log: one line per committed part. A part without a line does not count.
 
 Every line carries its own checksum. A crash can tear only the last line. Such a line, or one that
-was damaged later, commits nothing, and the prompts of its part are read again.
+was damaged later, commits nothing, and the prompts of its part are read again. When all prompts
+are read, `complete.json` keeps what the journal held, so that no line can be lost unnoticed.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import xxhash
 
+from steelyard.core.sealed import seal, unseal
 from steelyard.core.work import Work
 from steelyard.errors import IntegrityFault
-from steelyard.store.durable import file_digest, write_text, writing
+from steelyard.store.durable import writing
+from steelyard.store.rundir import COMPLETE, JOURNAL, READS_FOLDER, RunDir
 
-NAME = "journal.jsonl"
+# The only names that a line may have: no path of a journal leads anywhere else.
+PART_NAME = re.compile(rf"{READS_FOLDER}/part-(\d{{8,}})\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +39,21 @@ class Part:
     pairs: int  # pairs that this part completes
     counts: dict[str, int] = field(default_factory=dict)  # reads by status, tokens, reused
     # By bucket, the fields of core.work.Work; empty for reads of an earlier run.
-    work: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    work: dict[str, dict[str, int | float | None]] = field(default_factory=dict)
 
-    def intact(self, run: Path) -> bool:
+    def intact(self, run: RunDir) -> bool:
         """Return whether the file is there with the bytes that were committed."""
-        path = run / self.name
-        try:
-            return path.stat().st_size == self.bytes and file_digest(path) == self.digest
-        except FileNotFoundError:
+        files = run.files
+        if not files.exists(self.name):
             return False
+        return files.size(self.name) == self.bytes and files.digest(self.name) == self.digest
+
+
+class Completion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the journal held when all prompts were read."""
+
+    parts: int
+    state: str  # Journal.state
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +64,90 @@ class Journal:
     missing: bool = False
     damaged: bool = False  # a whole line fails its check
     torn: bool = False  # the last line is not whole, as while it is written
+    lost: str | None = None  # what is gone from it, while no writer is at work
+
+    @property
+    def state(self) -> str:
+        """Hash of the committed parts, 32 hex digits."""
+        text = "".join(f"{part.name} {part.digest} {part.pairs}\n" for part in self.parts)
+        return xxhash.xxh3_128_hexdigest(text.encode())
 
 
-def create(run: Path) -> None:
+def create(run: RunDir) -> None:
     """Begin an empty journal: from here on a missing one is damage."""
-    write_text(run / NAME, "")
+    with writing(run.root / JOURNAL):
+        run.files.write(JOURNAL, b"")
 
 
-def load(run: Path) -> Journal:
+def load(run: RunDir) -> Journal:
     """Read the journal. Lines that fail their check commit nothing."""
+    journal = _load(run)
+    if journal.lost is None:
+        return journal
+    if not run.locked():
+        journal = _load(run)  # its writer may have ended in between
+    return replace(journal, lost=None) if run.locked() else journal
+
+
+def _load(run: RunDir) -> Journal:
+    complete = _read_completion(run)  # first: what a run commits meanwhile is not lost
     try:
-        *lines, rest = (run / NAME).read_bytes().split(b"\n")
+        *lines, rest = run.files.read(JOURNAL).split(b"\n")
     except FileNotFoundError:
         return Journal(missing=True)
     parts = [_parse(line) for line in lines]
     whole = tuple(part for part in parts if part is not None)
-    return Journal(whole, damaged=len(whole) < len(parts), torn=bool(rest))
+    journal = Journal(whole, damaged=len(whole) < len(parts), torn=bool(rest))
+    return replace(journal, lost=_find_loss(run, journal, complete))
 
 
-def read_journal(run: Path) -> tuple[Part, ...]:
-    """Return the committed parts, in the order of their commits."""
-    return load(run).parts
+def _find_loss(run: RunDir, journal: Journal, complete: Completion | str | None) -> str | None:
+    """Say what is gone from a journal that nobody writes to, if anything is."""
+    if isinstance(complete, str):
+        return complete
+    if complete is not None and complete.state != journal.state:
+        return (
+            f"the run was complete with {complete.parts:,} parts, and the journal has"
+            f" {len(journal.parts):,} or other ones"
+        )
+    if journal.torn:
+        return "the last line of the journal is cut off"
+    kept = {part.name for part in journal.parts}
+    strange = [name for name in part_files(run) if name not in kept]
+    if len(strange) > 1:  # one is what a crash between a part and its line leaves
+        return f"{len(strange):,} parts have no line in the journal"
+    return None
+
+
+def part_files(run: RunDir) -> list[str]:
+    """Return the names of all parts that are on the disk, sorted."""
+    if not run.files.exists(READS_FOLDER):
+        return []
+    names = (f"{READS_FOLDER}/{name}" for name in run.files.names(READS_FOLDER))
+    return [name for name in names if PART_NAME.fullmatch(name)]
+
+
+def _read_completion(run: RunDir) -> Completion | str | None:
+    """Read complete.json; None: the run was never complete; a text: what is wrong with it."""
+    try:
+        content, sealed = unseal(run.files.read(COMPLETE))
+        return msgspec.convert(content, Completion) if sealed else f"{COMPLETE} has no check"
+    except FileNotFoundError:
+        return None
+    except (ValueError, msgspec.ValidationError):
+        return f"{COMPLETE} is damaged"
+
+
+def mark_complete(run: RunDir, journal: Journal) -> None:
+    """Keep what the journal holds now that all prompts are read."""
+    content = msgspec.to_builtins(Completion(len(journal.parts), journal.state))
+    with writing(run.root / COMPLETE):
+        run.files.write(COMPLETE, seal(content))
+
+
+def read_journal(root: Path) -> tuple[Part, ...]:
+    """Return the committed parts of a run directory, in the order of their commits."""
+    return load(RunDir(root)).parts
 
 
 def work_by_bucket(parts: Iterable[Part]) -> dict[int, Work]:
@@ -86,56 +159,38 @@ def work_by_bucket(parts: Iterable[Part]) -> dict[int, Work]:
     return dict(sorted(total.items()))
 
 
-def append(run: Path, part: Part) -> None:
+def append(run: RunDir, part: Part) -> None:
     """Commit a part, whose file is already durable."""
-    line = _line(part)
-    path = run / NAME
-    with writing(path):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            _write_line(handle, line)
-        finally:
-            os.close(handle)
+    with writing(run.root / JOURNAL):
+        run.files.append(JOURNAL, _line(part))
 
 
-def _write_line(handle: int, line: bytes) -> None:
-    """Append wholly or not at all: a torn line would swallow the one after it."""
-    before = os.fstat(handle).st_size
-    try:
-        written = os.write(handle, line)
-        while written < len(line):
-            written += os.write(handle, line[written:])
-        os.fsync(handle)
-    except OSError:
-        os.ftruncate(handle, before)
-        raise
-
-
-def rewrite(run: Path, parts: Iterable[Part]) -> None:
+def rewrite(run: RunDir, parts: Iterable[Part]) -> None:
     """Replace the journal by these parts atomically, as the writer's repair before it goes on."""
-    write_text(run / NAME, b"".join(map(_line, parts)).decode())
+    with writing(run.root / JOURNAL):
+        run.files.write(JOURNAL, b"".join(map(_line, parts)))
 
 
-def require_sound(run: Path, journal: Journal) -> None:
+def require_sound(run: RunDir, journal: Journal) -> None:
     """Check that a reader can rely on a journal and its parts.
 
     Raises:
         IntegrityFault: the journal is damaged or missing, or a part's bytes differ.
     """
-    if journal.damaged or journal.missing:
+    if journal.damaged or journal.missing or journal.lost:
         raise IntegrityFault(
-            "the journal is damaged or missing",
-            place=str(run / NAME),
+            journal.lost or "the journal is damaged or missing",
+            place=str(run.root / JOURNAL),
             effect="no number is computed without it; the parts are still there",
-            remedy=f"`steelyard resume {run}` checks the parts and adds them again",
+            remedy=f"`steelyard resume {run.root}` checks the parts and adds them again",
         )
     for part in journal.parts:
         if not part.intact(run):
             raise IntegrityFault(
                 "a committed part is damaged or missing",
-                place=str(run / part.name),
+                place=str(run.root / part.name),
                 effect="no number is computed from it",
-                remedy=f"`steelyard resume {run}` sets it aside and reads its prompts again",
+                remedy=f"`steelyard resume {run.root}` sets it aside and reads its prompts again",
             )
 
 
@@ -148,10 +203,12 @@ def _line(part: Part) -> bytes:
 
 
 def _parse(line: bytes) -> Part | None:
+    """Read a line; None if it is not exactly what `_line` writes."""
     try:
-        entry: dict[str, Any] = json.loads(line)
-        content = entry["part"]
-        part = Part(committed=content.pop("at"), **content)
-    except (ValueError, KeyError, TypeError):
+        content = json.loads(line)["part"]
+        part = msgspec.convert({"committed": content.pop("at"), **content}, Part)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return part if _line(part) == line + b"\n" else None
+    except msgspec.ValidationError:
+        return None
+    return part if PART_NAME.fullmatch(part.name) and _line(part) == line + b"\n" else None

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +23,10 @@ from steelyard.core.schemas import (
     STATUS_UNPARSABLE,
 )
 from steelyard.core.work import BatchProgress
-from steelyard.store.durable import file_digest, write_table
-from steelyard.store.reads.journal import Part, append, read_journal
-from steelyard.store.rundir import RunDir, now
+from steelyard.store.disk import now
+from steelyard.store.durable import writing
+from steelyard.store.reads.journal import PART_NAME, Part, append, load
+from steelyard.store.rundir import READS_FOLDER, RunDir
 
 PART_ROWS = 20_000
 # Counts in the journal of reads without an answer.
@@ -36,7 +34,6 @@ FAILED_READS = tuple(
     f"{status}_reads" for status in (STATUS_ERROR, STATUS_OVERLONG, STATUS_UNPARSABLE)
 )
 
-_NUMBER = re.compile(r"part-(\d+)\.parquet")
 _WRITTEN = ("output", "numbers", "forced", "output_tokens")
 
 
@@ -118,45 +115,47 @@ def count_reads(table: pa.Table) -> dict[str, int]:
 
 def commit_part(run: RunDir, table: pa.Table, number: int, gain: BatchProgress) -> Part:
     """Write a part durably, then its line in the journal."""
-    path = run.reads / f"part-{number:08d}.parquet"
-    write_table(path, table)
-    return journal_part(run, path, table, gain)
+    name = f"{READS_FOLDER}/part-{number:08d}.parquet"
+    with writing(run.root / name):
+        run.files.write_table(name, table)
+    return journal_part(run, name, table, gain)
 
 
-def journal_part(run: RunDir, path: Path, table: pa.Table, gain: BatchProgress) -> Part:
+def journal_part(run: RunDir, name: str, table: pa.Table, gain: BatchProgress) -> Part:
     """Write the journal line of a part whose file is durable."""
     part = Part(
-        name=f"reads/{path.name}",
+        name=name,
         rows=len(table),
-        bytes=path.stat().st_size,
-        digest=file_digest(path),
+        bytes=run.files.size(name),
+        digest=run.files.digest(name),
         buckets=sorted(set(table["bucket"].to_pylist())),
         committed=now(),
         pairs=gain.pairs,
         counts={**count_reads(table), "duplicate_tokens": gain.duplicate_tokens},
         work={str(bucket): asdict(work) for bucket, work in sorted(gain.work.items())},
     )
-    append(run.root, part)
+    append(run, part)
     return part
 
 
 def next_number(run: RunDir) -> int:
     """Return the number of the next part."""
-    numbers = (_NUMBER.search(part.name) for part in read_journal(run.root))
-    return 1 + max((int(number[1]) for number in numbers if number), default=0)
+    names = (PART_NAME.fullmatch(part.name) for part in load(run).parts)
+    return 1 + max((int(name[1]) for name in names if name), default=0)
 
 
 def done_keys(run: RunDir) -> Callable[[int], set[bytes]]:
     """Return a function from a bucket to the keys of it that the journaled parts hold."""
-    holders: dict[int, list[Path]] = {}
-    for part in read_journal(run.root):
+    holders: dict[int, list[str]] = {}
+    for part in load(run).parts:
         for bucket in part.buckets:
-            holders.setdefault(bucket, []).append(run.root / part.name)
+            holders.setdefault(bucket, []).append(part.name)
 
     def keys(bucket: int) -> set[bytes]:
         done: set[bytes] = set()
-        for path in holders.get(bucket, ()):
-            table = pq.read_table(path, columns=["prompt_key", "bucket"], use_threads=False)
+        for name in holders.get(bucket, ()):
+            with run.files.open(name) as file:
+                table = pq.read_table(file, columns=["prompt_key", "bucket"], use_threads=False)
             done.update(table.filter(pc.field("bucket") == bucket)["prompt_key"].to_pylist())
         return done
 
@@ -171,7 +170,7 @@ class PartWriter:
     """
 
     def __init__(self, run: RunDir, *, rows: int, seconds: float) -> None:
-        self._run, self._number = run, next_number(run)
+        self._run, self._number, self._disk = run, next_number(run), run.files.disk
         self._rows, self._seconds = rows, seconds
         self._waiting: list[tuple[ReadBatch, BatchProgress, int]] = []
         self._waiting_rows = 0
@@ -199,13 +198,13 @@ class PartWriter:
     def _seconds_left(self) -> float | None:
         if not self._waiting:
             return None
-        return max(0.0, self._oldest + self._seconds - time.monotonic())
+        return max(0.0, self._oldest + self._seconds - self._disk.seconds())
 
     def _take(self, item: tuple[ReadBatch, BatchProgress]) -> None:
         batch, gain = item
         if not self._waiting:
-            self._oldest = time.monotonic()
-        self._waiting.append((batch, gain, time.time_ns() // 1_000_000))
+            self._oldest = self._disk.seconds()
+        self._waiting.append((batch, gain, self._disk.now_ns() // 1_000_000))
         self._waiting_rows += len(batch)
         if self._waiting_rows >= self._rows or self._seconds_left() == 0.0:
             self._commit()
@@ -218,5 +217,6 @@ class PartWriter:
         total = BatchProgress()
         for gain in gains:
             total.add(gain)
-        commit_part(self._run, reads_table(batches, times), self._number, total)
+        with writing(self._run.root / READS_FOLDER):  # also what is read of it: no files left, EIO
+            commit_part(self._run, reads_table(batches, times), self._number, total)
         self._number += 1

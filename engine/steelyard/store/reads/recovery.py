@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steelyard.core.schemas import READS
 from steelyard.core.work import BatchProgress
-from steelyard.store.durable import TEMPORARY
-from steelyard.store.reads.journal import load, read_journal, rewrite
+from steelyard.errors import IntegrityFault
+from steelyard.store.durable import TEMPORARY, writing
+from steelyard.store.reads.journal import PART_NAME, load, rewrite
 from steelyard.store.reads.parts import journal_part
-from steelyard.store.rundir import RunDir
+from steelyard.store.rundir import DATABASE, READS_FOLDER, RunDir
 from steelyard.store.verdicts import queries
+
+DAMAGED = f"{READS_FOLDER}/damaged"
+LEFTOVER = re.compile(rf"duckdb\.tmp|{re.escape(DATABASE)}\..*(tmp|wal|spill)")
 
 
 def recover(run: RunDir) -> list[str]:
@@ -27,42 +30,63 @@ def recover(run: RunDir) -> list[str]:
 
     Returns:
         Notes for the user: which files are missing, were set aside or were adopted.
+
+    Raises:
+        DiskFull: there is no room for a repair.
+        EnvironmentFault: a file cannot be written.
     """
-    run.reads.mkdir(exist_ok=True)
-    log = load(run.root)
-    intact = [part for part in log.parts if part.intact(run.root)]
-    kept = {part.name for part in intact}
-    lost = [part.name for part in log.parts if part.name not in kept]
-    if lost or log.damaged or log.torn:
-        rewrite(run.root, intact)
-    missing = [name for name in lost if not (run.root / name).exists()]
-    notes = [f"{name} is missing: its prompts are read again" for name in missing]
-    for path in sorted(run.reads.iterdir()):
-        name = f"reads/{path.name}"
-        if name in kept or path.is_dir():
-            continue
-        if path.suffix == TEMPORARY:
-            path.unlink()
-        elif name not in lost and _adopt(run, path):
-            notes.append(f"{name} was not in the journal: checked and added")
-        else:
-            folder = run.reads / "damaged"
-            folder.mkdir(exist_ok=True)
-            path.replace(folder / f"{time.time_ns()}-{path.name}")
-            notes.append(f"{name} is damaged: set aside, its prompts are read again")
+    files = run.files
+    with writing(run.root):
+        files.inside(READS_FOLDER).make()
+        _remove_leftovers(run)
+        log = load(run)
+        intact = [part for part in log.parts if part.intact(run)]
+        kept = {part.name for part in intact}
+        lost = [part.name for part in log.parts if part.name not in kept]
+        if lost or log.damaged or log.torn or log.missing:
+            rewrite(run, intact)
+        missing = [name for name in lost if not files.exists(name)]
+        notes = [f"{name} is missing: its prompts are read again" for name in missing]
+        for name in files.names(READS_FOLDER, folders=False):
+            part = f"{READS_FOLDER}/{name}"
+            if part in kept:
+                continue
+            if name.endswith(TEMPORARY):
+                files.remove(part)
+            elif part not in lost and _adopt(run, part):
+                notes.append(f"{part} was not in the journal: checked and added")
+            else:
+                _set_aside(run, name)
+                notes.append(f"{part} is damaged: set aside, its prompts are read again")
     return notes
 
 
-def _adopt(run: RunDir, path: Path) -> bool:
+def _set_aside(run: RunDir, name: str) -> None:
+    run.files.inside(DAMAGED).make()
+    moment = run.files.disk.now_ns()
+    run.files.move(f"{READS_FOLDER}/{name}", f"{DAMAGED}/{moment}-{name}")
+
+
+def _remove_leftovers(run: RunDir) -> None:
+    """Remove what a writer leaves that was killed while it wrote the hand-off file."""
+    for name in run.files.names():
+        if LEFTOVER.fullmatch(name):
+            run.files.remove_tree(name)
+
+
+def _adopt(run: RunDir, name: str) -> bool:
     """Journal a part that has no line, if all of it can be trusted."""
+    if not PART_NAME.fullmatch(name):
+        return False
     try:
-        table = pq.read_table(path, page_checksum_verification=True, use_threads=False)
-    except (OSError, pa.ArrowException):
+        with run.files.open(name) as file:
+            table = pq.read_table(file, page_checksum_verification=True, use_threads=False)
+    except (OSError, pa.ArrowException, IntegrityFault):
         return False
     if not table.schema.equals(READS):
         return False
-    tokens = queries.duplicate_tokens(run, read_journal(run.root), path)
+    tokens = queries.duplicate_tokens(run, load(run).parts, name)
     if tokens is None:
         return False
-    journal_part(run, path, table, BatchProgress(duplicate_tokens=tokens))
+    journal_part(run, name, table, BatchProgress(duplicate_tokens=tokens))
     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from steelyard.core.work import BatchProgress
 from steelyard.errors import UsageError
-from steelyard.store.reads.journal import read_journal
+from steelyard.store.reads.journal import load
 from steelyard.store.reads.parts import PART_ROWS, commit_part, next_number
 from steelyard.store.run_record import ScoredRecord, read_scored_record
 from steelyard.store.rundir import RunDir
@@ -32,8 +32,8 @@ def reuse_reads(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
             remedy="name an earlier run; what this run has read is never read again",
         )
     notes = []
-    parts = read_journal(other.root)
-    theirs = [other.root / part.name for part in parts if part.intact(other.root)]
+    parts = load(other).parts
+    theirs = [other.files.library_path(part.name) for part in parts if part.intact(other)]
     if damaged := len(parts) - len(theirs):
         notes.append(f"{damaged} damaged parts of {other.root} were left out")
     if not _forms(record) & _forms(read_scored_record(run)):

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import xxhash
 
 from steelyard.calibrators.calibrator import COLUMNS, Calibrator, calibrated_sql
-from steelyard.errors import CalibratorRefused, InputRefused, UsageError
+from steelyard.errors import CalibratorRefused, InputRefused, IntegrityFault, UsageError
 from steelyard.input.side_files import open_dataset
 from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
 from steelyard.store.durable import PARQUET, TEMPORARY, publish, write_text, writing
-from steelyard.store.rundir import RunDir
+from steelyard.store.rundir import CALIBRATION, RunDir
 from steelyard.store.sql import open_memory, refusing
 
 BATCH = 1 << 18
@@ -50,6 +50,12 @@ def save_calibrator(path: Path, calibrator: Calibrator) -> None:
     write_text(path, calibrator.to_json())
 
 
+def set_calibration(run: RunDir, calibrator: Calibrator) -> None:
+    """Make a calibrator the one of a run's verdicts."""
+    with writing(run.calibration):
+        run.files.write(CALIBRATION, calibrator.to_json().encode())
+
+
 def shown_calibrator(path: Path) -> Calibrator:
     """Read the calibrator of a file, or the one that was applied to a run.
 
@@ -73,15 +79,16 @@ def read_calibration(run: RunDir) -> tuple[Calibrator | None, str]:
     """Read the calibrator that was applied to a run, and the digest of its file.
 
     Raises:
-        CalibratorRefused: its file is damaged.
+        IntegrityFault: its file is damaged.
     """
-    if not run.calibration.exists():
+    try:
+        content = run.files.read(CALIBRATION)
+    except FileNotFoundError:
         return None, NO_CALIBRATION
-    content = _read(run.calibration)
     try:
         calibrator = Calibrator.from_json(content.decode(errors="replace"), str(run.calibration))
     except CalibratorRefused as refused:
-        raise CalibratorRefused(
+        raise IntegrityFault(
             refused.cause,
             place=refused.place,
             effect="no verdict is shown with it; the raw reads are intact",

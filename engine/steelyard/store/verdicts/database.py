@@ -12,27 +12,30 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields
-from pathlib import Path
 
 import pyarrow as pa
 
 from steelyard.core.schemas import PAIRS, READS, REJECTS
 from steelyard.core.work import Work
 from steelyard.errors import IntegrityFault, UsageError
+from steelyard.store.folder import Folder
 from steelyard.store.plan.files import Manifest, plan_files
 from steelyard.store.reads import journal
 from steelyard.store.run_record import ScoredRecord, read_content
-from steelyard.store.rundir import RunDir
+from steelyard.store.rundir import DATABASE, RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import (
+    MEMORY_LIMIT,
     Connection,
     DuckDBError,
     check_reading,
+    is_corrupt,
     open_file,
     open_memory,
     open_scratch,
     refusing,
     register_parquet,
+    utf8_text,
     view_parquet,
 )
 from steelyard.store.verdicts.imported import define_tables
@@ -44,6 +47,8 @@ from steelyard.store.verdicts.views import (
     verdict_sql,
 )
 
+SPILL = "duckdb.tmp"
+
 
 @contextmanager
 def open_sql(snapshot: RunSnapshot) -> Iterator[Connection]:
@@ -53,11 +58,15 @@ def open_sql(snapshot: RunSnapshot) -> Iterator[Connection]:
     setting.
 
     Raises:
-        IntegrityFault: a part that a view would read is damaged.
+        IntegrityFault: the database, or a part that a view would read, is damaged.
     """
     connection = open_handoff(snapshot) or _open_views(snapshot)
     try:
         yield connection
+    except DuckDBError as error:
+        if is_corrupt(error):
+            raise _corrupt(snapshot) from None
+        raise
     finally:
         connection.close()
 
@@ -89,6 +98,15 @@ def show(snapshot: RunSnapshot, sql: str, max_rows: int) -> str:
         return drawn.getvalue().rstrip("\n")
 
 
+def _corrupt(snapshot: RunSnapshot) -> IntegrityFault:
+    return IntegrityFault(
+        "the database is damaged",
+        place=str(snapshot.run.database),
+        effect="no number is computed from it; it is made of the parts, which are still there",
+        remedy=f"`steelyard compact {snapshot.run.root}` writes it again",
+    )
+
+
 def _refused(words: str) -> UsageError:
     return UsageError(
         f"DuckDB refuses the query: {words}",
@@ -101,10 +119,11 @@ def workspace(
     run: RunDir,
     manifest: Manifest,
     committed: Sequence[journal.Part],
-    spill: Path | None = None,
+    spill: tuple[Folder, str] | None = None,
     *,
-    more: Mapping[str, Sequence[Path]] | None = None,
-    result: Path | None = None,
+    more: Mapping[str, Sequence[str]] | None = None,
+    result: str | None = None,
+    memory: int = MEMORY_LIMIT,
 ) -> Iterator[Connection]:
     """Open a scratch database that has pairs_raw, rejects_raw and reads_raw of a run.
 
@@ -112,9 +131,11 @@ def workspace(
         run: the run.
         manifest: its plan.
         committed: parts, which the caller has checked.
-        spill: folder for what does not fit into the memory; None: the folder of the run's writer.
+        spill: where a folder is made for what does not fit into the memory, and its name; None: in
+            the run, by its writer.
         more: files of other reads by the name that they are shown under.
-        result: a database file, new or not, that is attached as `result`.
+        result: path of a database file, new or not, that is attached as `result`.
+        memory: bytes that it may take.
 
     Raises:
         IntegrityFault: a file of the plan is damaged.
@@ -124,8 +145,8 @@ def workspace(
         *((name, files, READS) for name, files in (more or {}).items()),
     ]
     reads = [file for _, files, _ in sources for file in files]
-    spill = spill or run.root / "duckdb.tmp"
-    with open_scratch(spill, reads=reads, result=result) as connection:
+    folder, name = spill or (run.files, SPILL)
+    with open_scratch(folder, name, reads=reads, result=result, memory=memory) as connection:
         for name, files, schema in sources:
             view_parquet(connection, name, files, schema)
         yield connection
@@ -133,10 +154,12 @@ def workspace(
 
 def open_handoff(snapshot: RunSnapshot) -> Connection | None:
     """Open the hand-off file; None: it is not there, or not of this state."""
-    if not snapshot.run.database.exists():
+    files = snapshot.run.files
+    # A log next to it is of somebody who wrote to it and crashed: it is not what we wrote.
+    if not files.exists(DATABASE) or files.exists(f"{DATABASE}.wal"):
         return None
     try:
-        connection = open_file(snapshot.run.database)
+        connection = open_file(files.library_path(DATABASE))
     except DuckDBError:
         return None
     if built_from(connection) == snapshot.state:
@@ -167,7 +190,7 @@ def _open_views(snapshot: RunSnapshot) -> Connection:
     connection, record = open_memory(), snapshot.record
     if isinstance(record, ScoredRecord):
         run, parts = snapshot.run, snapshot.journal.parts
-        journal.require_sound(run.root, snapshot.journal)
+        journal.require_sound(run, snapshot.journal)
         if parts and snapshot.manifest is None:
             raise IntegrityFault(
                 "the plan of the run is missing",
@@ -190,7 +213,7 @@ def _open_views(snapshot: RunSnapshot) -> Connection:
 
 def _sources(
     run: RunDir, manifest: Manifest | None, committed: Sequence[journal.Part]
-) -> Iterator[tuple[str, Sequence[Path], pa.Schema]]:
+) -> Iterator[tuple[str, Sequence[str], pa.Schema]]:
     """Yield name, files and schema of the tables that views read, without files for no plan."""
     for name, prefix, schema in (
         ("pairs_raw", "plan/pairs", PAIRS),
@@ -198,7 +221,7 @@ def _sources(
     ):
         files = plan_files(run, manifest, prefix) if manifest else []
         yield name, files, schema
-    yield "reads_raw", [run.root / part.name for part in committed], READS
+    yield "reads_raw", [run.files.library_path(part.name) for part in committed], READS
 
 
 def add_run_tables(connection: Connection, snapshot: RunSnapshot) -> None:
@@ -209,7 +232,7 @@ def add_run_tables(connection: Connection, snapshot: RunSnapshot) -> None:
     """
     create_statistics(connection)
     rows = [
-        (key, value if isinstance(value, str) else json.dumps(value))
+        (utf8_text(key), utf8_text(value) if isinstance(value, str) else json.dumps(value))
         for key, value in read_content(snapshot.run).items()
     ]
     connection.execute("CREATE TABLE run (key VARCHAR, value VARCHAR)")

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
+from io import BufferedWriter
 from pathlib import Path
 
 from steelyard.calibrators.calibrator import calibrated_sql
 from steelyard.errors import IntegrityFault, UsageError
-from steelyard.store.durable import TEMPORARY, check_out, publish, writing
-from steelyard.store.plan.files import Manifest, load_manifest
+from steelyard.store.disk import is_alive
+from steelyard.store.durable import TEMPORARY, check_out, writing
+from steelyard.store.folder import Folder
+from steelyard.store.plan.files import Manifest, load_manifest, pair_groups
 from steelyard.store.reads import journal
 from steelyard.store.run_record import ImportRecord, ScoredRecord
-from steelyard.store.rundir import RunDir
+from steelyard.store.rundir import DATABASE, RECORD, RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import (
     Connection,
     DuckDBError,
+    folder_for_files,
     one_row,
     open_file,
     open_scratch,
@@ -34,9 +40,9 @@ from steelyard.store.verdicts.database import (
     workspace,
 )
 from steelyard.store.verdicts.imported import define_tables, imported_files
+from steelyard.store.verdicts.portions import memory_for, portions
 from steelyard.store.verdicts.views import REJECTS_SQL, VerdictSpec, answers_sql, verdict_sql
 
-PROMPTS_AT_ONCE = 1_000_000  # whose join and sort fit into DuckDB's memory
 DUCKDB_MAGIC, DUCKDB_MAGIC_OFFSET = b"DUCK", 8  # in its files
 
 
@@ -60,31 +66,77 @@ def compact(snapshot: RunSnapshot, out: Path | None = None) -> dict[str, int]:
         write = partial(_write_database, snapshot, record, manifest)
     else:
         write = partial(_write_imported, snapshot, record.imported)
-    target = out or snapshot.run.database
-    elsewhere = target.absolute() != snapshot.run.database.absolute()
-    if elsewhere and (target.parent / "run.json").exists():
+    if out is not None and out.absolute() == snapshot.run.database.absolute():
+        out = None
+    if out is None:
+        with _replacing(snapshot.run.files, DATABASE) as temporary:
+            return write(temporary)
+    if (out.parent / RECORD).exists():
         raise UsageError(
             "that is inside a run directory",
-            place=str(target),
+            place=str(out),
             effect="nothing was written",
             remedy="name another file with --out",
         )
-    check_out(target, DUCKDB_MAGIC, skip=DUCKDB_MAGIC_OFFSET)
-    with _replacing(target) as temporary:
+    check_out(out, DUCKDB_MAGIC, skip=DUCKDB_MAGIC_OFFSET)
+    with _replacing(Folder(out.parent), out.name) as temporary:
         return write(temporary)
 
 
+@dataclass(frozen=True, slots=True)
+class _NewFile:
+    """A database that is being written: a name in a folder."""
+
+    folder: Folder
+    name: str
+
+    @property
+    def path(self) -> str:
+        """Its path, for DuckDB."""
+        return self.folder.new_path(self.name)
+
+    @property
+    def spill(self) -> tuple[Folder, str]:
+        """The folder for what does not fit into the memory, and its name."""
+        return self.folder, f"{self.name}.spill"
+
+
 @contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """Yield the path of a new database, which replaces the target once it is whole."""
-    temporary = target.with_name(f"{target.name}.{os.getpid()}{TEMPORARY}")
+def _replacing(folder: Folder, name: str) -> Iterator[_NewFile]:
+    """Yield a new database, which replaces the one of this name once it is whole."""
+    mine = f"{name}.{platform.node()}-"
+    new = _NewFile(folder, f"{mine}{os.getpid()}{TEMPORARY}")
     try:
-        with writing(target), raising_os_errors():
-            yield temporary
-            publish(temporary, target)
+        with writing(folder.path / name), raising_os_errors():
+            _remove_leftovers(folder, mine)
+            with folder_for_files(folder) as place:
+                written = _NewFile(place, new.name)
+                yield written
+                if place is not folder:
+                    _copy(written, new)
+            folder.sync(new.name)
+            folder.remove(f"{name}.wal")  # of somebody who wrote to the old one and crashed
+            folder.publish(new.name, name)
     finally:
-        for path in (temporary, temporary.with_name(temporary.name + ".wal")):
-            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            for entry in (new.name, f"{new.name}.wal"):
+                folder.remove(entry)
+
+
+def _copy(old: _NewFile, new: _NewFile) -> None:
+    with (
+        old.folder.open(old.name) as source,
+        BufferedWriter(new.folder.create(new.name)) as copy,
+    ):
+        shutil.copyfileobj(source, copy, 1 << 20)
+
+
+def _remove_leftovers(folder: Folder, prefix: str) -> None:
+    """Remove what a killed process of this machine left of the same work."""
+    for entry in folder.names():
+        number = entry.removeprefix(prefix).partition(".")[0]
+        if entry.startswith(prefix) and number.isdecimal() and not is_alive(int(number)):
+            folder.remove_tree(entry)
 
 
 def ensure_current(run: RunDir) -> None:
@@ -108,17 +160,21 @@ def recalibrate(run: RunDir) -> None:
     """
     snapshot = RunSnapshot.take(run.root)
     wanted, present = snapshot.state, {}
-    with suppress(DuckDBError), open_file(run.database) as connection:
-        present = built_from(connection)
+    if run.files.exists(DATABASE) and not run.files.exists(f"{DATABASE}.wal"):
+        path = run.files.library_path(DATABASE)
+        with suppress(DuckDBError), open_file(path) as connection:
+            present = built_from(connection)
     same_parts = present.get("journal") == wanted["journal"] and len(present) == len(wanted)
     if snapshot.calibrator is None or not same_parts:
         compact(snapshot)
         return
-    with _replacing(run.database) as temporary:
-        shutil.copyfile(run.database, temporary)
+    with _replacing(run.files, DATABASE) as new:
+        _copy(_NewFile(run.files, DATABASE), new)
         digest = sql_text(snapshot.calibration)
+        manifest = snapshot.manifest
+        memory = memory_for(pair_groups(run, manifest) if manifest else [])
         with (
-            open_scratch(_spill(temporary), result=temporary) as connection,
+            open_scratch(*new.spill, result=new.path, memory=memory) as connection,
             _in_result(connection),
         ):
             for name, sql in calibrated_sql(snapshot.calibrator):  # later ones read earlier ones
@@ -128,60 +184,44 @@ def recalibrate(run: RunDir) -> None:
             )
 
 
-def _spill(path: Path) -> Path:
-    return path.with_suffix(".spill")
-
-
 def _write_database(
-    snapshot: RunSnapshot, record: ScoredRecord, manifest: Manifest, path: Path
+    snapshot: RunSnapshot, record: ScoredRecord, manifest: Manifest, new: _NewFile
 ) -> dict[str, int]:
     run, parts = snapshot.run, snapshot.journal.parts
-    journal.require_sound(run.root, snapshot.journal)
-    spec = verdict_spec(snapshot, record)
+    journal.require_sound(run, snapshot.journal)
+    spec, groups = verdict_spec(snapshot, record), pair_groups(run, manifest)
+    memory = memory_for(groups)
     with (
-        workspace(run, manifest, parts, spill=_spill(path), result=path) as connection,
+        workspace(run, manifest, parts, new.spill, result=new.path, memory=memory) as connection,
         _in_result(connection),
     ):
         connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
-        _make_verdicts(connection, spec, manifest)
+        _make_verdicts(connection, spec, portions(manifest, groups))
         connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
         connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
         add_run_tables(connection, snapshot)
         return _audit(connection, manifest)
 
 
-def _make_verdicts(connection: Connection, spec: VerdictSpec, manifest: Manifest) -> None:
-    """Create `verdicts`, some buckets at a time: a join of all takes memory without bound.
-
-    A prompt is in one bucket, with all its pairs.
-    """
+def _make_verdicts(
+    connection: Connection, spec: VerdictSpec, portions: Iterable[tuple[str, str]]
+) -> None:
+    """Create `verdicts`, a portion at a time: a join of all takes memory without bound."""
     query = verdict_sql(spec, "pairs_now", "reads_now") + ' ORDER BY v.shard, v."row"'
     start = "CREATE TABLE verdicts AS "
-    for first, last in bucket_ranges(manifest.unique, PROMPTS_AT_ONCE):
-        for name in ("pairs", "reads"):
+    for reads, pairs in portions:
+        for name, condition in (("reads", reads), ("pairs", pairs)):
             connection.execute(
-                f"CREATE OR REPLACE TEMP VIEW {name}_now AS FROM {name}_raw"
-                f" WHERE bucket BETWEEN {first} AND {last}"
+                f"CREATE OR REPLACE TEMP VIEW {name}_now AS FROM {name}_raw WHERE {condition}"
             )
         connection.execute(start + query)
         start = "INSERT INTO verdicts "
 
 
-def bucket_ranges(unique: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
-    """Yield first and last of neighbouring buckets that have about `most` prompts together."""
-    first = prompts = 0
-    for bucket, count in enumerate(unique):
-        if prompts and prompts + count > most:
-            yield first, bucket - 1
-            first, prompts = bucket, 0
-        prompts += count
-    yield first, max(first, len(unique) - 1)
-
-
-def _write_imported(snapshot: RunSnapshot, imported: ImportRecord, path: Path) -> dict[str, int]:
-    files = imported_files(snapshot.run)
+def _write_imported(snapshot: RunSnapshot, imported: ImportRecord, new: _NewFile) -> dict[str, int]:
+    files = [snapshot.run.files.library_path(name) for name in imported_files().values()]
     with (
-        open_scratch(_spill(path), reads=[*files.values()], result=path) as connection,
+        open_scratch(*new.spill, reads=files, result=new.path) as connection,
         _in_result(connection),
     ):
         define_tables(connection, snapshot, imported, "TABLE")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +33,7 @@ def recount_pairs(run: RunDir) -> None:
 
     It is exact during a session; reused reads and parts set aside change it.
     """
-    committed = journal.read_journal(run.root)
+    committed = journal.load(run).parts
     counted = _count(
         run,
         f"SELECT count(*) FROM (SELECT pair FROM ({ASKED}) a"  # noqa: S608 - our own text
@@ -45,7 +44,7 @@ def recount_pairs(run: RunDir) -> None:
     off = counted - sum(part.pairs for part in committed)
     if off and committed:
         first = replace(committed[0], pairs=committed[0].pairs + off)
-        journal.rewrite(run.root, [first, *committed[1:]])
+        journal.rewrite(run, [first, *committed[1:]])
 
 
 def unread_prompts(run: RunDir, judge: int, judges: int) -> int:
@@ -56,7 +55,7 @@ def unread_prompts(run: RunDir, judge: int, judges: int) -> int:
         "SELECT count(DISTINCT key) FROM (SELECT unnest(list_slice(keys,"  # noqa: S608
         f" {judge} * ({share}) + 1, {judge + 1} * ({share}))) AS key FROM pairs_raw) a"
         " ANTI JOIN reads_raw r ON a.key = r.prompt_key",
-        journal.read_journal(run.root),
+        journal.load(run).parts,
     )
 
 
@@ -69,14 +68,15 @@ def ambiguous_pair_ids(run: RunDir) -> int:
     )
 
 
-def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], path: Path) -> int | None:
+def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], name: str) -> int | None:
     """Sum the tokens that the duplicates of a part's prompts did not cost.
 
     Returns:
         None when the part does not fit: a key twice, one that the plan does not ask for, or one
         that a committed part has.
     """
-    with workspace(run, load_manifest(run), committed, more={"candidate": [path]}) as connection:
+    candidate = {"candidate": [run.files.library_path(name)]}
+    with workspace(run, load_manifest(run), committed, more=candidate) as connection:
         rows, keys, planned, taken, tokens = one_row(
             connection,
             f"""{USES}
@@ -92,7 +92,7 @@ def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], path: Path)
 
 
 def reusable_reads(
-    run: RunDir, theirs: Sequence[Path], origin: str, rows: int
+    run: RunDir, theirs: Sequence[str], origin: str, rows: int
 ) -> Iterator[tuple[pa.Table, int]]:
     """Yield good reads of another run for prompts of this one that are not read yet.
 
@@ -106,9 +106,8 @@ def reusable_reads(
     """
     columns = [name for name in READS.names if name not in {"bucket", "reused_from"}]
     chosen = ", ".join(f"r.{name}" for name in columns)
-    with workspace(
-        run, load_manifest(run), journal.read_journal(run.root), more={"theirs": theirs}
-    ) as connection:
+    committed, more = journal.load(run).parts, {"theirs": theirs}
+    with workspace(run, load_manifest(run), committed, more=more) as connection:
         reader = connection.sql(
             f"""{USES}
             SELECT {chosen}, uses.bucket,
