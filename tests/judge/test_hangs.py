@@ -106,8 +106,11 @@ def check_complete(run, prompts=120):
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("which", [(0,), (0, 1)], ids=["one", "all"])
-@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["hangs", "is killed"])
+@pytest.mark.parametrize(
+    ("number", "which"),
+    [(signal.SIGSTOP, (0,)), (signal.SIGSTOP, (0, 1)), (signal.SIGKILL, (0,))],
+    ids=["one hangs", "all hang", "one is killed"],
+)
 def test_a_replica_that_dies_or_hangs_while_it_reads_is_replaced(tmp_path, number, which):
     reporter = Watcher(reads=lambda: send(number, *which))
     assert score(config(tmp_path), tmp_path / "run", reporter) == EXIT_DONE
