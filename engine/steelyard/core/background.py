@@ -181,7 +181,7 @@ class Worker(Generic[T]):
     def close(self, seconds: float | None = None) -> None:
         """End the thread when all items are handled. Raise its error, if it had one.
 
-        Wait `seconds` at most, and leave the thread behind after that; None: until it has ended.
+        Wait `seconds` at most, then let the thread go on alone; None: until it has ended.
         """
         self.stop(seconds)
         if self._given.error is not None:
