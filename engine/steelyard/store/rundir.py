@@ -121,6 +121,8 @@ class RunDir:
         """
         with writing(self.root):
             self.files.make()
+            if self._held():  # file systems without `flock` do not ask a process's own locks
+                raise self._locked()
             try:
                 handle = self.files.lock(
                     LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_RDWR | os.O_CREAT
@@ -133,7 +135,7 @@ class RunDir:
                 if self._owner_lives():
                     raise self._locked() from None
                 handle = self.files.open_handle(LOCK, os.O_RDWR | os.O_CREAT)
-        disk, name = self.files.disk, os.path.realpath(self.root)
+        disk, name = self.files.disk, self._name
         _held.add(name)
         try:
             with writing(self.root):
@@ -149,16 +151,28 @@ class RunDir:
 
     def locked(self) -> bool:
         """Return whether a writer is at work now."""
-        if os.path.realpath(self.root) in _held:  # a POSIX lock would end if the file was closed
+        if self._held():
             return True
         try:
             handle = self.files.lock(LOCK, fcntl.LOCK_SH | fcntl.LOCK_NB, os.O_RDONLY)
         except BlockingIOError:
             return True
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return False
         except OSError as error:
-            return error.errno in _NO_LOCKS and self._owner_lives()
+            if error.errno not in _NO_LOCKS:
+                raise
+            return self._owner_lives()
         self.files.disk.close(handle)
         return False
+
+    @property
+    def _name(self) -> str:
+        return os.path.realpath(self.root)
+
+    def _held(self) -> bool:
+        """Return whether this process is the writer; a look at the file would end a POSIX lock."""
+        return self._name in _held
 
     def _owner_lives(self) -> bool:
         """Return whether the writer that a lock file names may be at work, without asking locks."""
@@ -168,6 +182,8 @@ class RunDir:
         return is_alive(int(owner[1]))
 
     def _owner(self) -> str:
+        if self._held():
+            return "this one"
         try:
             return self.files.read(LOCK)[:80].decode("ascii", "replace").strip()
         except OSError:
