@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import msgspec
 
 from steelyard.calibrators.abstention import TrustThreshold
 from steelyard.calibrators.features import logit_sql, number_sql
 from steelyard.calibrators.methods import Curve
-from steelyard.calibrators.ties import tie_sql
+from steelyard.calibrators.ties import MOST_TIES, tie_sql
 from steelyard.core.sealed import seal, unseal
 from steelyard.errors import CalibratorRefused, escape
 from steelyard.statistics.drift import Reference
@@ -19,6 +19,15 @@ from steelyard.statistics.drift import Reference
 VERSION = 1
 COLUMNS = ("calibrated_preference", "calibrated_tie", "trusted")
 PREFERENCE = "raw_preference"  # the column of verdicts that is calibrated
+
+
+class _Notes(TypedDict, total=False):
+    """Types of what is shown of the notes."""
+
+    pairs: int
+    votes: float
+    instructions: int
+    forced: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +41,9 @@ class Calibrator:
 
     method: str
     curve: Curve
-    tie: float | None = None  # Davidson's parameter; None: gold had no ties
+    tie: Annotated[float, msgspec.Meta(gt=0, le=MOST_TIES)] | None = (
+        None  # Davidson's parameter; None: gold had no ties
+    )
     selective: TrustThreshold | None = None
     reference: Reference | None = None
     bound: Mapping[str, str] = field(default_factory=dict)
@@ -63,7 +74,8 @@ class Calibrator:
             if not sealed and (strange := content.keys() - calibrator.to_builtins().keys()):
                 cause = f"it has no check, and the unknown key {escape(min(strange))}"
                 raise _refused(cause, place)
-            calibrator.curve.sql("0")  # a constant that it needs and lacks is a KeyError
+            calibrated_sql(calibrator)  # a constant that it needs and lacks is a KeyError
+            msgspec.convert(calibrator.notes, _Notes)
         except KeyError as error:
             raise _refused(f"this is not a calibrator: it has no {escape(error)}", place) from None
         except (ValueError, TypeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,13 @@ from steelyard.statistics.logistic import NEAREST, STEEPEST
 
 
 def number_sql(value: float) -> str:
-    """Return a number as an exact DOUBLE: without an exponent DuckDB reads a DECIMAL."""
+    """Return a number as an exact DOUBLE: without an exponent DuckDB reads a DECIMAL.
+
+    Raises:
+        ValueError: it is not finite.
+    """
+    if not math.isfinite(value):
+        raise ValueError(f"{value} cannot be a constant")
     text = repr(float(value))
     return f"({text})" if "e" in text else f"({text}e0)"
 

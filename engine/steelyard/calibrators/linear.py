@@ -87,6 +87,8 @@ class Linear(msgspec.Struct, frozen=True, tag_field="kind", tag="linear"):
     def __post_init__(self) -> None:
         if unknown := self.coefficients.keys() - TERMS.keys():
             raise ValueError(f"unknown term {min(unknown)}")
+        if not self.constants.get("length_scale", 1.0) > 0:
+            raise ValueError("`length_scale` is not above 0")
 
     @property
     def columns(self) -> tuple[str, ...]:

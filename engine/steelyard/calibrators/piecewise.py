@@ -6,6 +6,7 @@ Knots are on the scale of logits.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -16,11 +17,14 @@ from steelyard.core.schemas import Float64
 CLOSEST = 1e-6  # knots nearer than this, in logits, are merged: rounding must not move a preference
 
 
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
 class PiecewiseLinear(msgspec.Struct, frozen=True, tag_field="kind", tag="knots"):
     """A line through points (x, y) that is level outside; x rises, and y is in (0, 1)."""
 
     x: tuple[float, ...]
-    y: tuple[float, ...]
+    y: tuple[_Share, ...]
     columns = ()
 
     def __post_init__(self) -> None:
@@ -52,7 +56,7 @@ class Histogram(msgspec.Struct, frozen=True, tag_field="kind", tag="bins"):
     """Level between `edges` (rising, one fewer than `levels`); a score on an edge is above it."""
 
     edges: tuple[float, ...]
-    levels: tuple[float, ...]
+    levels: tuple[_Share, ...]
     columns = ()
 
     def __post_init__(self) -> None:

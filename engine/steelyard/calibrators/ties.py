@@ -13,6 +13,7 @@ import numpy as np
 from steelyard.calibrators.features import number_sql
 from steelyard.core.schemas import Float64
 
+MOST_TIES = 1.001e3  # the largest tie parameter, past what rounding makes of the bound
 _LOWEST, _HIGHEST = math.log(1e-4), math.log(1e3)  # bounds of the tie parameter's logarithm
 _GOLDEN = (math.sqrt(5) - 1) / 2
 

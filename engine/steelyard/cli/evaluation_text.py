@@ -42,7 +42,7 @@ def format_calibrator(calibrator: Calibrator) -> str:
     """Return what a calibrator does and what it was fitted on."""
     notes = calibrator.notes
     fields = [("method", calibrator.method)]
-    if notes:
+    if {"pairs", "votes", "instructions"} <= notes.keys():
         sizes = "{pairs:,} pairs, {votes:,g} votes, {instructions:,} instructions"
         fields.append(("fitted on", sizes.format_map(notes)))
     fields += calibrator.bound.items()

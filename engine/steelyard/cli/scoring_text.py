@@ -42,6 +42,11 @@ def format_status(status: dict[str, Any]) -> str:
     ]
     if status["gpu_watt_hours"] is not None:
         fields.append(("energy", _energy(status)))
+    if status["damage"]:
+        remedy = f"`steelyard resume {status['run']}` mends it"
+        fields.insert(1, ("damage", f"{status['damage']}: {remedy}"))
+    if count := status["damaged_samples"]:
+        fields.append(("left out", f"{count:,} damaged or torn lines of telemetry.jsonl"))
     if "imported" in status:
         fields = [field for field in fields if field[0] not in JUDGED]
         fields.insert(1, ("from", ", ".join(status["imported"])))

@@ -158,7 +158,7 @@ def _select(connection: Connection, roles: Mapping[str, str]) -> str:
         chosen["instruction"] = sql if kind in COUNTED else f"CAST({sql} AS VARCHAR)"
     if PAIR in roles:  # as text, so that no pair takes the number of an instruction
         chosen[PAIR] = f"CAST({roles[PAIR]} AS VARCHAR)"
-    return ", ".join(f'{sql} AS "{role}"' for role, sql in chosen.items())
+    return ", ".join(f"{sql} AS {quoted(role)}" for role, sql in chosen.items())
 
 
 def _without_empty(

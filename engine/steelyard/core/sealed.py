@@ -35,7 +35,7 @@ def unseal(raw: bytes) -> tuple[dict[str, Any], bool]:
         ValueError: this is not an object of JSON, or its bytes are not those that were sealed.
     """
     try:
-        content = json.loads(raw.decode())
+        content = json.loads(raw.decode(), parse_constant=_refuse)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(content, dict):
@@ -48,6 +48,10 @@ def unseal(raw: bytes) -> tuple[dict[str, Any], bool]:
     if ending is None or _digest(zeroed) != ending[2]:
         raise ValueError("its bytes are not those that were written")
     return content, True
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _digest(text: bytes) -> bytes:

@@ -104,7 +104,7 @@ def pair_filters(options: ExportOptions) -> dict[str, str]:
     if options.margin is not None:
         low, high = options.margin
         odds = f"ln(least({sure}, {1 - SURE!r}) / (1 - least({sure}, {1 - SURE!r})))"
-        conditions["margin"] = f"{odds} NOT BETWEEN {low!r} AND '{high!r}'::DOUBLE"
+        conditions["margin"] = f"{odds} NOT BETWEEN '{low!r}'::DOUBLE AND '{high!r}'::DOUBLE"
     queries = {
         reason: f"SELECT n FROM pairs WHERE {condition}"  # noqa: S608 - our own names
         for reason, condition in conditions.items()

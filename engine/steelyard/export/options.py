@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import msgspec
+
 from steelyard.errors import UsageError, check_keys, escape
 
 FORMATS = ("preference", "reward", "kto", "sft", "autorater", "grpo")
@@ -127,7 +129,15 @@ def make_options(values: Mapping[str, Any]) -> ExportOptions:
         UsageError: an option is unknown, or out of range.
     """
     check_keys(values, [entry.name for entry in fields(ExportOptions)], "export()")
-    return ExportOptions(**values).validate()
+    try:
+        options = msgspec.convert(dict(values), ExportOptions)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"an option has the wrong type: {escape(error, 200)}",
+            place="export()",
+            remedy="see docs/reward-datasets.md for the options",
+        ) from None
+    return options.validate()
 
 
 def read_margin(text: str | None) -> tuple[float, float] | None:

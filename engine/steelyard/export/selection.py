@@ -23,7 +23,14 @@ from steelyard.export.options import ExportOptions
 from steelyard.export.pairing import NOTHING, VerdictColumns, choose
 from steelyard.store.folder import Folder
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.sql import MACHINE_FAULTS, Connection, one_row, open_scratch, refusing
+from steelyard.store.sql import (
+    MACHINE_FAULTS,
+    Connection,
+    folder_for_files,
+    one_row,
+    open_scratch,
+    refusing,
+)
 from steelyard.store.verdicts.database import open_sql
 
 BATCH = 1 << 16
@@ -291,9 +298,12 @@ def open_selection(folder: Path) -> Iterator[Selection]:
             remedy="free space where --out is to be, then export again",
         )
 
-    place, file = Folder(folder), "selection.duckdb"
-    scratch = open_scratch(place, "spill", file, keep_order=False)  # all queries have an ORDER BY
-    with refusing(fault, MACHINE_FAULTS), scratch as connection:
+    with (
+        refusing(fault, MACHINE_FAULTS),
+        folder_for_files(Folder(folder)) as place,
+        # All queries have an ORDER BY.
+        open_scratch(place, "spill", "selection.duckdb", keep_order=False) as connection,
+    ):
         selection = Selection(connection)
         selection.create("pair_texts", PAIR_TEXTS.empty_table())
         yield selection

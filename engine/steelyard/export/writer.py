@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,8 @@ import pyarrow.parquet as pq
 
 from steelyard.errors import IntegrityFault, RunLocked, UsageError
 from steelyard.store.durable import file_digest, sync, writing
+from steelyard.store.folder import Folder
+from steelyard.store.locks import Held, holding
 
 GROUP_ROWS = 1 << 13
 _PARQUET = {"compression": "zstd", "write_page_checksum": True}
@@ -64,18 +65,17 @@ def scratch(out: Path | None) -> Iterator[Path]:
             effect="nothing was written",
             remedy="move it, or name another folder with --out",
         )
-    with writing_dataset(folder):
-        folder.mkdir(exist_ok=True)
-        lock = (folder / _LOCK).open("w")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunLocked(
-                "another export is writing this dataset",
-                place=str(out),
-                remedy="wait for it, or name another folder with --out",
-            ) from None
+    with ExitStack() as held:
+        with writing_dataset(folder):
+            folder.mkdir(exist_ok=True)
+            try:
+                held.enter_context(holding(Folder(folder), _LOCK))
+            except Held:
+                raise RunLocked(
+                    "another export is writing this dataset",
+                    place=str(out),
+                    remedy="wait for it, or name another folder with --out",
+                ) from None
         try:
             _clear(folder)
             yield folder

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import msgspec
 
@@ -15,6 +16,9 @@ from steelyard.core.judges import Answer
 from steelyard.input import REQUIRED
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.protocol import IMAGES, SLOT, Protocol, slot
+from steelyard.protocols.rules import RULES
+
+_Fingerprint = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 
 
 class JudgingSpec(msgspec.Struct, frozen=True):
@@ -23,6 +27,23 @@ class JudgingSpec(msgspec.Struct, frozen=True):
     protocols: tuple[Protocol, ...]  # variants of the prompt; the first names rule and ties
     axes: PromptAxes = msgspec.field(name="questions")  # in what a pair's prompts differ
     categories: tuple[str, ...]  # those with separate worked examples
+
+    def __post_init__(self) -> None:
+        """Refuse a record whose parts contradict each other: verdicts are computed from them."""
+        if not self.protocols:
+            raise ValueError("there is no protocol")
+        if self.axes.variants != len(self.protocols):
+            raise ValueError("`questions.variants` is not the number of protocols")
+        for protocol in self.protocols:
+            rule = RULES.get(protocol.combine)
+            if rule is None:
+                raise ValueError(f"no rule is called {protocol.combine!r}")
+            if protocol.shows != self.axes.shows or protocol.shows not in rule.shows:
+                raise ValueError(f"a prompt cannot show a {protocol.shows} here")
+            if rule.labels is not None and len(protocol.labels) != rule.labels:
+                raise ValueError(f"the rule {protocol.combine} takes {rule.labels} labels")
+            if protocol.combine == "scale" and len(protocol.scale) != len(protocol.labels):
+                raise ValueError("`scale` and `labels` do not match")
 
     @classmethod
     def plain(cls, protocol: Protocol) -> JudgingSpec:
@@ -95,8 +116,10 @@ class JudgeForms:
 
     answer: Answer  # how its answers are read
     forms: tuple[Form, ...]  # per variant the general form, then one per category
-    fingerprints: tuple[str, ...]
-    pictured: tuple[str, ...] = ()  # fingerprints for rows with images; empty where none has any
+    fingerprints: tuple[_Fingerprint, ...]
+    pictured: tuple[
+        _Fingerprint, ...
+    ] = ()  # fingerprints for rows with images; empty where none has any
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
+from msgspec import Meta
 
 from steelyard.core.schemas import Int64
 from steelyard.protocols.protocol import ORDERS
+
+HEAVIEST = 1e6  # weight of a criterion
+_Count = Annotated[int, Meta(ge=1, le=1000)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +20,7 @@ class Criterion:
     """One criterion of a rubric."""
 
     text: str
-    weight: float = 1.0
+    weight: Annotated[float, Meta(gt=0, lt=HEAVIEST)] = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +42,10 @@ class PromptAxes:
     prompt), criterion, sample, order.
     """
 
-    shows: str = "pair"  # or "response", as in a protocol
-    judges: int = 1
-    variants: int = 1  # of the prompt
-    samples: int = 1  # per prompt
+    shows: Literal["pair", "response"] = "pair"  # as in a protocol
+    judges: _Count = 1
+    variants: _Count = 1  # of the prompt
+    samples: _Count = 1  # per prompt
     criteria: tuple[Criterion, ...] = ()  # of every pair; empty where rows have their own
     row_criteria: bool = False  # whether rows have their own criteria
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from steelyard.errors import UsageError, check_keys, escape
-from steelyard.protocols.axes import Criterion
+from steelyard.protocols.axes import HEAVIEST, Criterion
 from steelyard.protocols.protocol import IMAGES, SLOT, SLOT_COLUMNS, Example, Protocol
 from steelyard.protocols.rules import RULES
 
@@ -121,7 +121,7 @@ def _criterion(path: Path, number: int, entry: object) -> Criterion:
     table: dict[str, Any] = entry if isinstance(entry, dict) else {"text": entry}
     text, weight = table.get("text"), table.get("weight", 1)
     is_number = type(weight) in {int, float}  # a bool is an int as well
-    if not (isinstance(text, str) and text.strip() and is_number and 0 < weight < 1e6):
+    if not (isinstance(text, str) and text.strip() and is_number and 0 < weight < HEAVIEST):
         raise _wrong(
             path,
             f"criterion {number} is not a text with a weight above 0",

@@ -30,6 +30,8 @@ from steelyard.prompts.prepared import open_judges, run_fingerprint
 from steelyard.scoring.planner import write_plan
 from steelyard.scoring.session import OpenRun, read_prompts
 from steelyard.scoring.shard_texts import SCORE_ANEW, open_texts
+from steelyard.store.disk import DISK, Disk
+from steelyard.store.durable import reading
 from steelyard.store.images import ImageStore
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest, read_manifest
@@ -56,6 +58,8 @@ def score(
     run: Path,
     reporter: Reporter | None = None,
     stop: threading.Event | None = None,
+    *,
+    disk: Disk = DISK,
 ) -> int:
     """Score shards into a run directory; go on with the run that is there if it is the same.
 
@@ -64,6 +68,7 @@ def score(
         run: the run directory; made if it does not exist.
         reporter: where progress goes.
         stop: set by the caller to end after the part in work.
+        disk: how the run directory is read and written.
 
     Returns:
         Exit code: 0 done, 4 done with row errors, 130 stopped.
@@ -73,14 +78,16 @@ def score(
     """
     reporter, stop = reporter or Reporter(), stop or threading.Event()
     config = config.anchored()
-    directory = RunDir(run)
-    directory.check()
-    if directory.files.exists(RECORD):
-        read_scored_record(directory)
+    directory = RunDir(run, disk)
+    with reading(run):
+        directory.check()
+        if directory.files.exists(RECORD):
+            read_scored_record(directory)
     spec, examples = resolve_spec(config)
     shards = open_input(config, spec)
     images = shards.roles.get("images")
-    with open_judges(config, spec, examples, images=images) as judges, directory.lock():
+    opening = open_judges(config, spec, examples, images=images)
+    with opening as judges, directory.lock(), reading(run):
         record = ScoredRecord(
             fingerprint=run_fingerprint(judges, spec),
             config=config,
@@ -106,6 +113,7 @@ def resume(
     *,
     engine: Mapping[str, Scalar] | None = None,
     replicas: int | None = None,
+    disk: Disk = DISK,
 ) -> int:
     """Go on with a run from where it is; returns and raises as `score`.
 
@@ -115,18 +123,21 @@ def resume(
         stop: set by the caller to end after the part in work.
         engine: settings that replace those of the run.
         replicas: number of engines from now on.
+        disk: how the run directory is read and written.
     """
     reporter, stop = reporter or Reporter(), stop or threading.Event()
-    directory = RunDir(run)
-    record = read_scored_record(directory)
+    directory = RunDir(run, disk)
+    with reading(run):
+        record = read_scored_record(directory)
+        planned = read_manifest(directory) is not None
     config = replace(
         record.config,
         engine={**record.config.engine, **(engine or {})},
         replicas=record.config.replicas if replicas is None else replicas,
     ).validate()
-    planned = read_manifest(directory) is not None
     shards = None if planned else open_input(config, record.spec)
-    with open_judges(config, record.spec, recorded=record.judges) as judges, directory.lock():
+    opening = open_judges(config, record.spec, recorded=record.judges)
+    with opening as judges, directory.lock(), reading(run):
         if run_fingerprint(judges, record.spec) != record.fingerprint:
             raise _changed(directory, [_OTHER_FILES])
         if shards is not None and shards.fingerprint != record.input.fingerprint:
@@ -254,7 +265,7 @@ def _reuse(ctx: OpenRun, *, first: bool) -> None:
     """Take reads of earlier runs; again on resume, because the first time may be cut short."""
     for other in ctx.config.reuse:
         try:
-            taken, notes = reuse.reuse_reads(ctx.run, RunDir(Path(other)))
+            taken, notes = reuse.reuse_reads(ctx.run, RunDir(Path(other), ctx.run.files.disk))
         except SteelyardError as error:
             if first:
                 raise

@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -120,6 +121,11 @@ def sync_folder(disk: Disk, handle: int) -> None:
     except OSError as error:
         if error.errno not in _NOT_FOR_FOLDERS:
             raise
+
+
+def now() -> str:
+    """Return the time in UTC, to the second, in ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def is_alive(process: int) -> bool:

@@ -19,8 +19,9 @@ from steelyard.core.sealed import seal, unseal
 from steelyard.errors import IntegrityFault, UsageError, escape
 from steelyard.input import ShardSet
 from steelyard.plan.spec import JudgeForms, JudgingSpec
+from steelyard.store.disk import now
 from steelyard.store.durable import writing
-from steelyard.store.rundir import RECORD, RunDir, now
+from steelyard.store.rundir import RECORD, RunDir
 
 
 class InputRecord(msgspec.Struct, frozen=True):
@@ -55,6 +56,11 @@ class ScoredRecord(_Record, frozen=True, kw_only=True):
     spec: JudgingSpec = msgspec.field(name="inquiry")
     judges: tuple[JudgeRecord, ...]
 
+    def __post_init__(self) -> None:
+        """Refuse a record whose parts contradict each other."""
+        if self.spec.axes.judges != len(self.judges):
+            raise ValueError("`inquiry.questions.judges` is not the number of judges")
+
     @property
     def judge(self) -> str:
         """Names of the judges, as verdicts show them."""
@@ -86,6 +92,13 @@ class ImportedRecord(_Record, frozen=True, kw_only=True):
     judges: tuple[dict[str, str], ...]
     inquiry: dict[str, tuple[dict[str, str], ...]]
     imported: ImportRecord
+
+    def __post_init__(self) -> None:
+        """Refuse a record that lacks what is read of it."""
+        if missing := {"judge", "protocol"} - self.config.keys():
+            raise ValueError(f"`config` has no {min(missing)}")
+        if missing := {"verdicts", "rejects"} - self.imported.files.keys():
+            raise ValueError(f"`imported.files` has no {min(missing)}")
 
     @property
     def judge(self) -> str:
@@ -146,7 +159,7 @@ def read_record(run: RunDir) -> RunRecord:
     kind: type[RunRecord] = ImportedRecord if "imported" in content else ScoredRecord
     try:
         record = msgspec.convert(content, kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, ValueError) as error:  # half a character is a ValueError
         raise _damaged(run, str(error)) from None
     known = msgspec.to_builtins(record)
     for name in _DECISIVE:

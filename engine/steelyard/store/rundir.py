@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import platform
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from steelyard.core.sealed import seal, unseal
 from steelyard.errors import RunLocked, UsageError, escape
-from steelyard.store.disk import DISK, Disk, is_alive
+from steelyard.store.disk import DISK, Disk, now
 from steelyard.store.durable import TEMPORARY, writing
 from steelyard.store.folder import Folder
+from steelyard.store.locks import Held, holding, is_held
 
 RECORD = "run.json"  # config, fingerprints, versions, host; written once
 JOURNAL = "journal.jsonl"  # the commit log
@@ -32,11 +28,6 @@ IMPORTED = "imported"  # verdicts made elsewhere, in a run that has no reads
 DATABASE = "verdicts.duckdb"  # the hand-off file
 CALIBRATION = "calibration.json"  # the calibrator of the verdicts, if any
 LOCK = "lock"
-
-# What file systems answer that have no locks of any kind.
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
-_OWNER = re.compile(r"process (\d+) on (\S+) since ")
-_held: set[str] = set()  # run directories that this process has locked
 
 
 class RunDir:
@@ -119,85 +110,21 @@ class RunDir:
         Raises:
             RunLocked: another process holds it.
         """
-        with writing(self.root):
-            self.files.make()
-            if self._held():  # file systems without `flock` do not ask a process's own locks
-                raise self._locked()
-            try:
-                handle = self.files.lock(
-                    LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_RDWR | os.O_CREAT
-                )
-            except BlockingIOError:
-                raise self._locked() from None
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-                if self._owner_lives():
-                    raise self._locked() from None
-                handle = self.files.open_handle(LOCK, os.O_RDWR | os.O_CREAT)
-        disk, name = self.files.disk, self._name
-        _held.add(name)
-        try:
+        with ExitStack() as held:
             with writing(self.root):
-                owner = f"process {os.getpid()} on {platform.node()} since {now()}"
-                disk.truncate(handle, 0)
-                disk.write(handle, owner.encode())
+                self.files.make()
+                try:
+                    held.enter_context(holding(self.files, LOCK))
+                except Held as other:
+                    raise RunLocked(
+                        f"a process writes to this run already ({escape(other.owner) or 'unknown'})",
+                        place=str(self.root),
+                        remedy="wait for it or end it; `steelyard status` shows its progress. If it"
+                        " ended on another machine, and the file system has no locks, delete"
+                        f" {self.root / LOCK}",
+                    ) from None
             yield
-        finally:
-            _held.discard(name)
-            with suppress(OSError):
-                disk.truncate(handle, 0)
-            disk.close(handle)
 
     def locked(self) -> bool:
         """Return whether a writer is at work now."""
-        if self._held():
-            return True
-        try:
-            handle = self.files.lock(LOCK, fcntl.LOCK_SH | fcntl.LOCK_NB, os.O_RDONLY)
-        except BlockingIOError:
-            return True
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            return self._owner_lives()
-        self.files.disk.close(handle)
-        return False
-
-    @property
-    def _name(self) -> str:
-        return os.path.realpath(self.root)
-
-    def _held(self) -> bool:
-        """Return whether this process is the writer; a look at the file would end a POSIX lock."""
-        return self._name in _held
-
-    def _owner_lives(self) -> bool:
-        """Return whether the writer that a lock file names may be at work, without asking locks."""
-        owner = _OWNER.match(self._owner())
-        if owner is None or owner[2] != platform.node():
-            return owner is not None  # another machine cannot be asked
-        return is_alive(int(owner[1]))
-
-    def _owner(self) -> str:
-        if self._held():
-            return "this one"
-        try:
-            return self.files.read(LOCK)[:80].decode("ascii", "replace").strip()
-        except OSError:
-            return ""
-
-    def _locked(self) -> RunLocked:
-        return RunLocked(
-            f"another process writes to this run ({escape(self._owner()) or 'unknown'})",
-            place=str(self.root),
-            remedy="wait for it or end it; `steelyard status` shows its progress. If it ended on"
-            f" another machine whose file system has no locks, delete {self.root / LOCK}",
-        )
-
-
-def now() -> str:
-    """Return the time in UTC, to the second, in ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+        return is_held(self.files, LOCK)

@@ -7,6 +7,7 @@ other file, extension, setting or Python variable, whatever the text of a statem
 from __future__ import annotations
 
 import atexit
+import os
 import re
 import shutil
 import tempfile
@@ -137,6 +138,19 @@ def _spill_folder() -> Path | None:
     return folder
 
 
+@contextmanager
+def folder_for_files(folder: Folder) -> Iterator[Folder]:
+    """Yield where DuckDB can write database files: elsewhere if it takes the path for more.
+
+    It resolves every path, and reads what follows a `?` as options and a backslash as a slash.
+    """
+    if not {"?", "\\"} & set(os.path.realpath(folder.path)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="steelyard-") as elsewhere:
+        yield Folder(Path(elsewhere))
+
+
 def register_parquet(
     connection: Connection, name: str, files: Sequence[str], schema: pa.Schema
 ) -> None:
@@ -185,8 +199,13 @@ def one_row(connection: Connection, query: str) -> tuple[Any, ...]:
 
 def sql_text(value: object) -> str:
     """Return a SQL string literal; DuckDB 1 would end the statement at a NUL."""
-    quoted = "'" + str(value).replace("'", "''") + "'"
+    quoted = "'" + utf8_text(str(value)).replace("'", "''") + "'"
     return quoted if "\0" not in quoted else "(" + quoted.replace("\0", "' || chr(0) || '") + ")"
+
+
+def utf8_text(text: str) -> str:
+    r"""Return a text that UTF-8 can hold: names of files may be any bytes, shown as `\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def sql_list(values: Iterable[object]) -> str:

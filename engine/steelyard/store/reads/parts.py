@@ -23,9 +23,10 @@ from steelyard.core.schemas import (
     STATUS_UNPARSABLE,
 )
 from steelyard.core.work import BatchProgress
+from steelyard.store.disk import now
 from steelyard.store.durable import writing
 from steelyard.store.reads.journal import PART_NAME, Part, append, load
-from steelyard.store.rundir import READS_FOLDER, RunDir, now
+from steelyard.store.rundir import READS_FOLDER, RunDir
 
 PART_ROWS = 20_000
 # Counts in the journal of reads without an answer.

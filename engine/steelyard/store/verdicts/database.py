@@ -18,6 +18,7 @@ import pyarrow as pa
 from steelyard.core.schemas import PAIRS, READS, REJECTS
 from steelyard.core.work import Work
 from steelyard.errors import IntegrityFault, UsageError
+from steelyard.store.durable import reading
 from steelyard.store.folder import Folder
 from steelyard.store.plan.files import Manifest, plan_files
 from steelyard.store.reads import journal
@@ -33,6 +34,7 @@ from steelyard.store.sql import (
     open_scratch,
     refusing,
     register_parquet,
+    utf8_text,
     view_parquet,
 )
 from steelyard.store.verdicts.imported import define_tables
@@ -56,8 +58,10 @@ def open_sql(snapshot: RunSnapshot) -> Iterator[Connection]:
 
     Raises:
         IntegrityFault: a part that a view would read is damaged.
+        EnvironmentFault: a file cannot be read.
     """
-    connection = open_handoff(snapshot) or _open_views(snapshot)
+    with reading(snapshot.run.root):
+        connection = open_handoff(snapshot) or _open_views(snapshot)
     try:
         yield connection
     finally:
@@ -214,7 +218,7 @@ def add_run_tables(connection: Connection, snapshot: RunSnapshot) -> None:
     """
     create_statistics(connection)
     rows = [
-        (key, value if isinstance(value, str) else json.dumps(value))
+        (utf8_text(key), utf8_text(value) if isinstance(value, str) else json.dumps(value))
         for key, value in read_content(snapshot.run).items()
     ]
     connection.execute("CREATE TABLE run (key VARCHAR, value VARCHAR)")

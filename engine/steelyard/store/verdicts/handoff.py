@@ -25,6 +25,7 @@ from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import (
     Connection,
     DuckDBError,
+    folder_for_files,
     one_row,
     open_file,
     open_scratch,
@@ -108,7 +109,11 @@ def _replacing(folder: Folder, name: str) -> Iterator[_NewFile]:
     try:
         with writing(folder.path / name), raising_os_errors():
             _remove_leftovers(folder, mine)
-            yield new
+            with folder_for_files(folder) as place:
+                written = _NewFile(place, new.name)
+                yield written
+                if place is not folder:
+                    _copy(written, new)
             folder.sync(new.name)
             folder.remove(f"{name}.wal")  # of somebody who wrote to the old one and crashed
             folder.publish(new.name, name)
@@ -116,6 +121,14 @@ def _replacing(folder: Folder, name: str) -> Iterator[_NewFile]:
         with suppress(OSError):
             for entry in (new.name, f"{new.name}.wal"):
                 folder.remove(entry)
+
+
+def _copy(old: _NewFile, new: _NewFile) -> None:
+    with (
+        old.folder.open(old.name) as source,
+        BufferedWriter(new.folder.create(new.name)) as copy,
+    ):
+        shutil.copyfileobj(source, copy, 1 << 20)
 
 
 def _remove_leftovers(folder: Folder, prefix: str) -> None:
@@ -128,7 +141,7 @@ def _remove_leftovers(folder: Folder, prefix: str) -> None:
 
 def ensure_current(run: RunDir) -> None:
     """Write the hand-off file unless it is up to date."""
-    snapshot = RunSnapshot.take(run.root)
+    snapshot = RunSnapshot.take(run.root, run.files.disk)
     current = open_handoff(snapshot)
     if current is None:
         compact(snapshot)
@@ -145,7 +158,7 @@ def recalibrate(run: RunDir) -> None:
     Raises:
         IntegrityFault: a file is damaged, or the books do not balance.
     """
-    snapshot = RunSnapshot.take(run.root)
+    snapshot = RunSnapshot.take(run.root, run.files.disk)
     wanted, present = snapshot.state, {}
     if run.files.exists(DATABASE) and not run.files.exists(f"{DATABASE}.wal"):
         path = run.files.library_path(DATABASE)
@@ -156,8 +169,7 @@ def recalibrate(run: RunDir) -> None:
         compact(snapshot)
         return
     with _replacing(run.files, DATABASE) as new:
-        with run.files.open(DATABASE) as old, BufferedWriter(run.files.create(new.name)) as copy:
-            shutil.copyfileobj(old, copy, 1 << 20)
+        _copy(_NewFile(run.files, DATABASE), new)
         digest = sql_text(snapshot.calibration)
         with open_scratch(*new.spill, result=new.path) as connection, _in_result(connection):
             for name, sql in calibrated_sql(snapshot.calibrator):  # later ones read earlier ones

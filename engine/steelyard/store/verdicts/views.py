@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from steelyard.calibrators.calibrator import Calibrator, calibrated_sql
+from steelyard.calibrators.features import number_sql
 from steelyard.plan.spec import JudgingSpec
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.rules import COLUMNS, RULES, Rule, winner
-from steelyard.store.sql import sql_text
+from steelyard.store.sql import sql_list, sql_text
 
 LOW_LABEL_MASS = 0.5
 NO = "NULL::DOUBLE"
@@ -107,8 +108,8 @@ WITH asked AS (
 ), answered AS (
   {_answered_sql(spec, ("a.pair_id", "a.shard", 'a."row"'), "reads")}
 )
-SELECT pair_id, shard, "row", {_list(spec.judges)}[judge + 1] AS judge,
-  {_list(variants)}[variant + 1] AS protocol, criterion, weight, sample,
+SELECT pair_id, shard, "row", {sql_list(spec.judges)}[judge + 1] AS judge,
+  {sql_list(variants)}[variant + 1] AS protocol, criterion, weight, sample,
   CASE WHEN swapped THEN '{other}' ELSE '{first}' END AS shown,
   {values}status, error, label_logprobs, label_mass, output, numbers, forced, prompt_key
 FROM answered"""  # noqa: S608 - our own text
@@ -126,8 +127,8 @@ def _asked_sql(spec: VerdictSpec, source: str, columns: Sequence[str]) -> str:
     if axes.row_criteria:
         criterion, weight = (f"criteria[{number}].{name}" for name in ("text", "weight"))
     elif axes.criteria:
-        texts = _list([criterion.text for criterion in axes.criteria])
-        weights = ", ".join(f"{criterion.weight!r}::DOUBLE" for criterion in axes.criteria)
+        texts = sql_list([criterion.text for criterion in axes.criteria])
+        weights = ", ".join(number_sql(criterion.weight) for criterion in axes.criteria)
         criterion, weight = f"{texts}[{number}]", f"[{weights}][{number}]"
     return f"""SELECT {", ".join(columns)}, prompt_key, nth % {orders} = 1 AS swapped,
     (nth // {orders}) % {samples} AS sample, {criterion} AS criterion, {weight} AS weight,
@@ -144,7 +145,7 @@ def _asked_sql(spec: VerdictSpec, source: str, columns: Sequence[str]) -> str:
 def _answered_sql(spec: VerdictSpec, columns: Sequence[str], reads: str) -> str:
     """Join `asked` to the reads, with the rule's values."""
     rule = spec.rule
-    options = ", ".join(f"{value!r}::DOUBLE" for value in spec.judging.protocol.scale)
+    options = ", ".join(number_sql(value) for value in spec.judging.protocol.scale)
     scale = f", [{options}] AS scale" if options else ""
     missing = ", 0)" if rule.missing_is_no else ")"
     values = ", ".join(
@@ -204,7 +205,3 @@ REJECTS_SQL = """
 SELECT shard, "row", pair_id, reason, detail FROM rejects_raw
 UNION ALL
 SELECT shard, "row", pair_id, status, error FROM verdicts WHERE status = 'overlong'"""
-
-
-def _list(texts: Sequence[str]) -> str:
-    return "[" + ", ".join(map(sql_text, texts)) + "]"
