@@ -1,4 +1,4 @@
-"""JSON with a check of itself: every changed bit is found, and older texts are taken as they are."""
+"""JSON with a check of itself: every changed bit is found, and older texts are taken."""
 
 import json
 
@@ -7,6 +7,7 @@ import xxhash
 
 from steelyard.core.sealed import seal, unseal
 
+ANY = "."  # the words are of the JSON module
 CONTENT = {"name": "Köln", "check me": [1, 2.5, None, {"a": True}], "text": 'say "check"'}
 
 
@@ -53,14 +54,14 @@ def test_a_text_that_was_cut_is_found(cut):
     if cut == -1:  # the line feed is part of what is checked
         with pytest.raises(ValueError, match="not those that were written"):
             unseal(raw[:-1])
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=ANY):
         unseal(raw[:cut])
 
 
 def test_what_is_added_is_found():
     with pytest.raises(ValueError, match="not those that were written"):
         unseal(seal(CONTENT) + b"\n")
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="Extra data"):
         unseal(seal(CONTENT) * 2)
 
 
@@ -75,7 +76,7 @@ def test_texts_without_a_check_are_taken(other):
      b"[" * 100_000, b'{"a":' * 100_000],
 )  # fmt: skip
 def test_what_is_no_object_is_refused(other):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=ANY):
         unseal(other)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ def calls(monkeypatch):
     fsync, replace = os.fsync, durable.Path.replace
 
     def forced(handle):
-        kept.append(("sync", os.path.basename(os.readlink(f"/proc/self/fd/{handle}"))))
+        kept.append(("sync", Path(f"/proc/self/fd/{handle}").readlink().name))
         fsync(handle)
 
     def renamed(path, new):
@@ -79,7 +80,7 @@ def test_a_text_is_written_in_the_same_order(tmp_path, calls):
     write_text(tmp_path / "a", "Köln")
     assert calls == [("sync", "a.tmp"), ("rename", "a.tmp", "a"), ("sync", tmp_path.name)]
     assert (tmp_path / "a").read_bytes() == b"K\xc3\xb6ln"
-    assert os.listdir(tmp_path) == ["a"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_text_that_cannot_be_written_is_an_error(tmp_path):

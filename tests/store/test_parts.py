@@ -156,7 +156,7 @@ class TestWriter:
             handled = writer._waiting_rows
             writer.add(batch([number]), NO_GAIN)
             assert eventually(lambda before=handled: writer._waiting_rows != before or sizes(run))
-            assert eventually(lambda: len(sizes(run)) == (number >= 3))
+            assert eventually(lambda closed=number >= 3: len(sizes(run)) == closed)
         writer.close()
         assert sizes(run) == [4, 2]
 

@@ -60,9 +60,13 @@ def put(run, *content):
     (run.root / "journal.jsonl").write_bytes(b"".join(content))
 
 
+def entries(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
 def aside(run):
     folder = run.root / "reads" / "damaged"
-    return sorted(os.listdir(folder)) if folder.exists() else []
+    return entries(folder) if folder.exists() else []
 
 
 def flip(path, position):
@@ -161,7 +165,7 @@ def test_temporary_files_go(run):
     (run.root / "verdicts.duckdb.host-1.tmp.spill").mkdir()
     (run.root / "notes.txt").touch()
     assert recover(run) == []
-    left = set(os.listdir(run.root)) | set(os.listdir(run.root / "reads"))
+    left = {*entries(run.root), *entries(run.root / "reads")}
     assert {"notes.txt", "verdicts.duckdb", "verdicts.duckdb.wal.strange"} <= left
     assert not [name for name in left if "tmp" in name]
 

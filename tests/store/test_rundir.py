@@ -22,6 +22,15 @@ from steelyard.store.rundir import RunDir
 print(RunDir(Path(sys.argv[1])).locked())
 """
 
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("process 7 on moon since then\\x1b[2J", file=file, flush=True)
+print(flush=True)
+sys.stdin.read()
+"""
+
 
 @pytest.fixture
 def run(tmp_path):
@@ -75,18 +84,13 @@ class TestLock:
         assert ask() == "False\n"
 
     def test_a_writer_of_another_process_is_named(self, run):
-        code = (
-            "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX);"
-            "print('process 7 on moon since then\\x1b[2J', file=file, flush=True); print(flush=True);"
-            "sys.stdin.read()"
-        )
-        command = [sys.executable, "-c", code, run.root / "lock"]
+        command = [sys.executable, "-c", HOLD, run.root / "lock"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
             other.stdout.readline()
             assert run.locked()
-            with pytest.raises(RunLocked, match="process 7 on moon since then") as raised:
-                with run.lock():
-                    raise AssertionError
+            match = "process 7 on moon since then"
+            with pytest.raises(RunLocked, match=match) as raised, run.lock():
+                raise AssertionError
             assert "\x1b" not in str(raised.value)
             assert run.locked()
             other.stdin.close()

@@ -49,8 +49,9 @@ class RecordingDisk(Disk):
             raise OSError(error, os.strerror(error))
 
     def _name(self, name, folder):
-        path = name if folder is None else os.path.join(self.handles.get(folder, "?"), name)
-        return os.path.relpath(path, self.root) if os.path.isabs(path) else os.path.normpath(path)
+        if folder is None:
+            return os.path.relpath(name, self.root)
+        return os.path.normpath(f"{self.handles[folder]}/{name}")
 
     def open_folder(self, name, folder=None):
         full = self._name(name, folder)
