@@ -22,6 +22,7 @@ from steelyard.errors import (
     IntegrityFault,
     SteelyardError,
     UsageError,
+    escape,
 )
 from steelyard.input import ShardSet
 from steelyard.plan.spec import KeySpec
@@ -38,7 +39,7 @@ from steelyard.store.plan.files import Manifest, read_manifest
 from steelyard.store.reads import journal, reuse
 from steelyard.store.reads.parts import FAILED_READS
 from steelyard.store.reads.recovery import recover
-from steelyard.store.run_input import open_input, reopen_input, row_limits
+from steelyard.store.run_input import open_input, refuse_remote, reopen_input, row_limits
 from steelyard.store.run_record import (
     ScoredRecord,
     common_fields,
@@ -86,8 +87,8 @@ def score(
     spec, examples = resolve_spec(config)
     shards = open_input(config, spec)
     images = shards.roles.get("images")
-    opening = open_judges(config, spec, examples, images=images)
-    with opening as judges, directory.lock(), reading(run):
+    opened = open_judges(config, spec, examples, images=images)
+    with opened as judges, directory.lock(), reading(run):
         record = ScoredRecord(
             fingerprint=run_fingerprint(judges, spec),
             config=config,
@@ -113,6 +114,7 @@ def resume(
     *,
     engine: Mapping[str, Scalar] | None = None,
     replicas: int | None = None,
+    remote: bool = False,
     disk: Disk = DISK,
 ) -> int:
     """Go on with a run from where it is; returns and raises as `score`.
@@ -123,26 +125,38 @@ def resume(
         stop: set by the caller to end after the part in work.
         engine: settings that replace those of the run.
         replicas: number of engines from now on.
+        remote: whether inputs and judges that the run names may be fetched from the network.
         disk: how the run directory is read and written.
     """
     reporter, stop = reporter or Reporter(), stop or threading.Event()
     directory = RunDir(run, disk)
     with reading(run):
         record = read_scored_record(directory)
-        planned = read_manifest(directory) is not None
+        manifest = read_manifest(directory)
     config = replace(
         record.config,
         engine={**record.config.engine, **(engine or {})},
         replicas=record.config.replicas if replicas is None else replicas,
     ).validate()
-    shards = None if planned else open_input(config, record.spec)
-    opening = open_judges(config, record.spec, recorded=record.judges)
-    with opening as judges, directory.lock(), reading(run):
+    _announce(reporter, config, inputs=manifest is None or manifest.in_shards)
+    if manifest is None and not remote:
+        refuse_remote(config.inputs, otherwise=f"score them again with --run {directory.root}")
+    shards = None if manifest else open_input(config, record.spec)
+    opened = open_judges(config, record.spec, recorded=record.judges, remote=remote)
+    with opened as judges, directory.lock(), reading(run):
         if run_fingerprint(judges, record.spec) != record.fingerprint:
             raise _changed(directory, [_OTHER_FILES])
         if shards is not None and shards.fingerprint != record.input.fingerprint:
             raise _changed(directory, ["the input shards"])
         return _carry_out(OpenRun(directory, config, record, judges, reporter, stop), shards)
+
+
+def _announce(reporter: Reporter, config: RunConfig, *, inputs: bool) -> None:
+    """Report which files a run directory makes this command open."""
+    opened = {"judge": config.judge, "input": config.inputs if inputs else (), "run": config.reuse}
+    for kind, names in opened.items():
+        for name in names:
+            reporter.log(f"the run directory names the {kind} {escape(name, 200)}")
 
 
 def _require_same(run: RunDir, new: ScoredRecord) -> ScoredRecord:

@@ -32,9 +32,8 @@ class RunSnapshot:
 
         Raises:
             UsageError: this is not a run directory, or a later version made it.
-            IntegrityFault: run.json or the plan's manifest is damaged.
+            IntegrityFault: run.json, the plan's manifest or the applied calibrator is damaged.
             EnvironmentFault: a file cannot be read.
-            CalibratorRefused: the calibrator that was applied to it is damaged.
         """
         run = RunDir(root, disk)
         with reading(root):

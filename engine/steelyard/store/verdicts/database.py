@@ -26,9 +26,11 @@ from steelyard.store.run_record import ScoredRecord, read_content
 from steelyard.store.rundir import DATABASE, RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import (
+    MEMORY_LIMIT,
     Connection,
     DuckDBError,
     check_reading,
+    is_corrupt,
     open_file,
     open_memory,
     open_scratch,
@@ -57,13 +59,17 @@ def open_sql(snapshot: RunSnapshot) -> Iterator[Connection]:
     setting.
 
     Raises:
-        IntegrityFault: a part that a view would read is damaged.
+        IntegrityFault: the database, or a part that a view would read, is damaged.
         EnvironmentFault: a file cannot be read.
     """
     with reading(snapshot.run.root):
         connection = open_handoff(snapshot) or _open_views(snapshot)
     try:
         yield connection
+    except DuckDBError as error:
+        if is_corrupt(error):
+            raise _corrupt(snapshot) from None
+        raise
     finally:
         connection.close()
 
@@ -95,6 +101,15 @@ def show(snapshot: RunSnapshot, sql: str, max_rows: int) -> str:
         return drawn.getvalue().rstrip("\n")
 
 
+def _corrupt(snapshot: RunSnapshot) -> IntegrityFault:
+    return IntegrityFault(
+        "the database is damaged",
+        place=str(snapshot.run.database),
+        effect="no number is computed from it; it is made of the parts, which are still there",
+        remedy=f"`steelyard compact {snapshot.run.root}` writes it again",
+    )
+
+
 def _refused(words: str) -> UsageError:
     return UsageError(
         f"DuckDB refuses the query: {words}",
@@ -111,6 +126,7 @@ def workspace(
     *,
     more: Mapping[str, Sequence[str]] | None = None,
     result: str | None = None,
+    memory: int = MEMORY_LIMIT,
 ) -> Iterator[Connection]:
     """Open a scratch database that has pairs_raw, rejects_raw and reads_raw of a run.
 
@@ -122,6 +138,7 @@ def workspace(
             the run, by its writer.
         more: files of other reads by the name that they are shown under.
         result: path of a database file, new or not, that is attached as `result`.
+        memory: bytes that it may take.
 
     Raises:
         IntegrityFault: a file of the plan is damaged.
@@ -132,7 +149,7 @@ def workspace(
     ]
     reads = [file for _, files, _ in sources for file in files]
     folder, name = spill or (run.files, SPILL)
-    with open_scratch(folder, name, reads=reads, result=result) as connection:
+    with open_scratch(folder, name, reads=reads, result=result, memory=memory) as connection:
         for name, files, schema in sources:
             view_parquet(connection, name, files, schema)
         yield connection
