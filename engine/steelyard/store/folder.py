@@ -12,7 +12,7 @@ import io
 import os
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +55,11 @@ class Folder:
                 self.disk.make_folder(name, folder)
                 system.sync_folder(self.disk, folder)
             return
-        missing = []
-        path = self._root.absolute()
-        while not path.exists():
-            missing.append(path)
-            path = path.parent
-        for path in reversed(missing):
-            self._make_root(path)
-        if not missing:
-            with suppress(PermissionError):  # one may enter a folder that one may not open
-                self._make_root(path)
+        above = [path for path in self._root.absolute().parents if not path.exists()]
+        for path in reversed(above):
+            self._make_top(path)
+        with suppress(PermissionError) if self.exists() else nullcontext():
+            self._make_top(self._root.absolute())  # one may enter what one may not list
 
     def exists(self, name: str = "") -> bool:
         """Return whether there is such an entry, be it a link."""
@@ -294,13 +289,12 @@ class Folder:
         with self._holder(name) as (folder, last):
             return self.disk.status(last, folder)
 
-    def _make_root(self, path: Path) -> None:
+    def _make_top(self, path: Path) -> None:
         """Make a folder; if it is there, who made it may have been killed before it was durable."""
         folder = self.disk.open_folder(str(path.parent))
         try:
-            if not path.exists():
-                with suppress(FileExistsError):
-                    self.disk.make_folder(path.name, folder)
+            with suppress(FileExistsError):
+                self.disk.make_folder(path.name, folder)
             system.sync_folder(self.disk, folder)
         finally:
             self.disk.close(folder)
