@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -122,9 +123,10 @@ class Server:
         if not content["tests"]:
             output = (copy.parent / "output").read_text("utf-8", errors="replace")
             raise BaselineFailed(f"no test passes without a change\n{output[-4000:]}")
-        for name in content["imported"]:
-            with suppress(Exception):
-                importlib.import_module(name)
+        with warnings.catch_warnings(action="ignore"):
+            for name in content["imported"]:
+                with suppress(Exception):
+                    importlib.import_module(name)
         gc.collect()
         gc.freeze()
         tests = content["tests"]
