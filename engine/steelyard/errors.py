@@ -181,5 +181,5 @@ def check_keys(keys: Iterable[str], known: Collection[str], place: str) -> None:
     """
     for key in keys:
         if key not in known:
-            remedy = did_you_mean(key, known, f"known: {', '.join(known)}")
+            remedy = did_you_mean(str(key), known, f"known: {', '.join(known)}")
             raise UsageError(f"unknown key {escape(key)!r}", place=place, remedy=remedy)

@@ -141,7 +141,7 @@ def test_a_command_ends_with_the_exit_code_of_the_machine(folder):
 def test_a_file_of_settings_is_not_read_without_end(folder):
     with (folder / "config.json").open("wb") as file:
         file.truncate(1 << 40)
-    assert "config.json: it has more than 4 MiB" in (refusal(folder) or "")
+    assert "config.json: it has more than 4,194,304 bytes" in (refusal(folder) or "")
 
 
 def test_an_adapter_is_told_from_a_model(tmp_path):

@@ -37,6 +37,7 @@ class JudgeSpec:
     revision: str | None = None
     engine: dict[str, Scalar] = field(default_factory=dict)
     replicas: int = 1  # processes with one GPU each
+    remote: bool = True  # whether the hub may be asked
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from steelyard.errors import (
     IntegrityFault,
     SteelyardError,
     UsageError,
+    escape,
 )
 from steelyard.input import ShardSet
 from steelyard.plan.spec import KeySpec
@@ -36,7 +37,7 @@ from steelyard.store.plan.files import Manifest, read_manifest
 from steelyard.store.reads import journal, reuse
 from steelyard.store.reads.parts import FAILED_READS
 from steelyard.store.reads.recovery import recover
-from steelyard.store.run_input import open_input, reopen_input, row_limits
+from steelyard.store.run_input import open_input, refuse_remote, reopen_input, row_limits
 from steelyard.store.run_record import (
     ScoredRecord,
     common_fields,
@@ -106,6 +107,7 @@ def resume(
     *,
     engine: Mapping[str, Scalar] | None = None,
     replicas: int | None = None,
+    remote: bool = False,
 ) -> int:
     """Go on with a run from where it is; returns and raises as `score`.
 
@@ -115,6 +117,7 @@ def resume(
         stop: set by the caller to end after the part in work.
         engine: settings that replace those of the run.
         replicas: number of engines from now on.
+        remote: whether inputs and judges that the run names may be fetched from the network.
     """
     reporter, stop = reporter or Reporter(), stop or threading.Event()
     directory = RunDir(run)
@@ -124,14 +127,26 @@ def resume(
         engine={**record.config.engine, **(engine or {})},
         replicas=record.config.replicas if replicas is None else replicas,
     ).validate()
-    planned = read_manifest(directory) is not None
-    shards = None if planned else open_input(config, record.spec)
-    with open_judges(config, record.spec, recorded=record.judges) as judges, directory.lock():
+    manifest = read_manifest(directory)
+    _announce(reporter, config, inputs=manifest is None or manifest.in_shards)
+    if manifest is None and not remote:
+        refuse_remote(config.inputs, otherwise=f"score them again with --run {directory.root}")
+    shards = None if manifest else open_input(config, record.spec)
+    opened = open_judges(config, record.spec, recorded=record.judges, remote=remote)
+    with opened as judges, directory.lock():
         if run_fingerprint(judges, record.spec) != record.fingerprint:
             raise _changed(directory, [_OTHER_FILES])
         if shards is not None and shards.fingerprint != record.input.fingerprint:
             raise _changed(directory, ["the input shards"])
         return _carry_out(OpenRun(directory, config, record, judges, reporter, stop), shards)
+
+
+def _announce(reporter: Reporter, config: RunConfig, *, inputs: bool) -> None:
+    """Report which files a run directory makes this command open."""
+    opened = {"judge": config.judge, "input": config.inputs if inputs else (), "run": config.reuse}
+    for kind, names in opened.items():
+        for name in names:
+            reporter.log(f"the run directory names the {kind} {escape(name, 200)}")
 
 
 def _require_same(run: RunDir, new: ScoredRecord) -> ScoredRecord:

@@ -30,8 +30,7 @@ class RunSnapshot:
 
         Raises:
             UsageError: this is not a run directory, or a later version made it.
-            IntegrityFault: run.json or the plan's manifest is damaged.
-            CalibratorRefused: the calibrator that was applied to it is damaged.
+            IntegrityFault: run.json, the plan's manifest or the applied calibrator is damaged.
         """
         run = RunDir(root)
         record = read_record(run)

@@ -30,7 +30,7 @@ DuckDBError = duckdb.Error
 # What a statement of ours fails with where the machine lacks room, memory or permission.
 MACHINE_FAULTS = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException)
 
-MEMORY_LIMIT = "768MB"  # of scratch databases, which spill to the disk beyond it
+MEMORY_LIMIT = 768_000_000  # bytes of scratch databases, which spill to the disk beyond them
 HANDED_OFF = "verdicts"  # the catalog of a database file
 # The oldest DuckDB that has to read the hand-off file.
 STORAGE_VERSION = "v1.5.0"
@@ -78,6 +78,7 @@ def open_scratch(
     reads: Sequence[str] = (),
     result: str | None = None,
     keep_order: bool = True,
+    memory: int = MEMORY_LIMIT,
 ) -> Iterator[Connection]:
     """Open a database for statements of ours, with bounded memory.
 
@@ -88,9 +89,10 @@ def open_scratch(
         reads: paths of files that its SQL may open.
         result: path of a database file, new or not, that is attached as `result`.
         keep_order: whether queries without ORDER BY keep the order of their sources.
+        memory: bytes that it may take.
     """
     settings = {
-        "memory_limit": MEMORY_LIMIT,
+        "memory_limit": f"{memory}B",
         "temp_directory": folder.new_path(spill),
         "preserve_insertion_order": keep_order,
     }
@@ -213,6 +215,17 @@ def sql_list(values: Iterable[object]) -> str:
     return "[" + ", ".join(map(sql_text, values)) + "]"
 
 
+def is_corrupt(error: Exception) -> bool:
+    """Return whether DuckDB has found a database file damaged, by the checksum of a block."""
+    return isinstance(error, duckdb.Error) and "Corrupt database file" in str(error)
+
+
+def is_foreign(error: duckdb.Error) -> bool:
+    """Return whether a statement of ours fails because a database is not what we wrote."""
+    elsewhere = (*MACHINE_FAULTS, duckdb.InterruptException)
+    return is_corrupt(error) or not isinstance(error, elsewhere)
+
+
 @contextmanager
 def refusing(
     refusal: Callable[[str], SteelyardError],
@@ -227,6 +240,8 @@ def refusing(
     try:
         yield
     except errors as error:
+        if is_corrupt(error):
+            raise
         words = str(error).split("\n\n", maxsplit=1)[0].split()
         raise refusal(escape(" ".join(words), 300)) from None
 

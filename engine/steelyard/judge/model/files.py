@@ -115,12 +115,13 @@ class ModelFiles:
         return self.sizes.size("vocab_size", 0)
 
 
-def resolve_model(name: str, revision: str | None = None) -> ModelFiles:
+def resolve_model(name: str, revision: str | None = None, *, remote: bool = True) -> ModelFiles:
     """Return the files of a model: an existing folder, or a name on the Hugging Face hub.
 
     Args:
         name: a folder, or `organisation/model`; the hub is asked only when no such folder exists.
         revision: a branch, tag or commit; hub names only.
+        remote: whether the hub is asked; without it, only its cache on this machine is looked up.
 
     Raises:
         JudgeUnavailable: there is no such model, no access, no network, or no way to load it
@@ -132,7 +133,7 @@ def resolve_model(name: str, revision: str | None = None) -> ModelFiles:
             raise JudgeUnavailable(
                 "there is no such model folder", place=name, remedy="check the path"
             )
-        folder = _download(name, revision)
+        folder = _download(name, revision, remote=remote)
         commit = folder.name  # .../snapshots/<commit>
     config = _read_config(folder)
     _check_weights(folder)
@@ -175,7 +176,7 @@ def _looks_like_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name)
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str, revision: str | None, *, remote: bool) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
@@ -186,10 +187,22 @@ def _download(name: str, revision: str | None) -> Path:
     try:
         return Path(
             snapshot_download(
-                name, revision=revision, allow_patterns=_FETCHED, ignore_patterns=_NOT_FETCHED
+                name,
+                revision=revision,
+                allow_patterns=_FETCHED,
+                ignore_patterns=_NOT_FETCHED,
+                local_files_only=not remote,
             )
         )
     except Exception as error:
+        if not remote:
+            raise JudgeUnavailable(
+                "the run directory names a judge of the hub, which is not on this machine and is"
+                " not fetched on the run's word",
+                place=escape(name),
+                effect="nothing was fetched",
+                remedy="if you trust this run and its judge, add --remote",
+            ) from error
         raise _hub_error(name, revision, error) from error
 
 

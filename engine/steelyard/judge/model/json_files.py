@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from steelyard.core import files
 from steelyard.errors import JudgeUnavailable, escape
 
 JSON: TypeAlias = dict[str, Any]
@@ -188,15 +189,12 @@ def read_file(path: Path, most: int) -> bytes:
     Raises:
         JudgeUnavailable: it is not a file, is too large, or cannot be read.
     """
-    check_file(path)
     try:
-        with path.open("rb") as file:
-            raw = file.read(most + 1)
+        return files.read_file(path, most)
     except OSError as error:
         raise damaged(path, f"it cannot be read: {error.strerror}") from None
-    if len(raw) > most:
-        raise damaged(path, f"it has more than {most >> 20} MiB")
-    return raw
+    except ValueError as error:
+        raise damaged(path, str(error)) from None
 
 
 def damaged(path: Path, cause: str) -> JudgeUnavailable:

@@ -58,7 +58,7 @@ class VllmJudge(Judge):
     def __init__(self, spec: JudgeSpec) -> None:
         refuse_rerun()
         self._spec = spec
-        self._files = files = resolve_model(spec.model, spec.revision)
+        self._files = files = resolve_model(spec.model, spec.revision, remote=spec.remote)
         self._device = choose.installed_device()
         self._dtype = choose.choose_dtype(files, self._device, spec.engine.get("dtype", "auto"))
         self.encoder = HFEncoder(files.folder)

@@ -274,6 +274,16 @@ def plan_files(run: RunDir, manifest: Manifest, prefix: str) -> list[str]:
     ]
 
 
+def pair_groups(run: RunDir, manifest: Manifest) -> list[int]:
+    """Return how many pairs each row group of the pairs has, in their order.
+
+    Raises:
+        IntegrityFault: the file is damaged or missing.
+    """
+    metadata = pq.read_metadata(require_plan_file(run, manifest, f"plan/{PAIRS_FILE}"))
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+
+
 def _damaged(path: Path) -> IntegrityFault:
     return IntegrityFault(
         "a file of the plan is damaged or missing",

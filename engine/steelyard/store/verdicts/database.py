@@ -25,9 +25,11 @@ from steelyard.store.run_record import ScoredRecord, read_content
 from steelyard.store.rundir import DATABASE, RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import (
+    MEMORY_LIMIT,
     Connection,
     DuckDBError,
     check_reading,
+    is_foreign,
     open_file,
     open_memory,
     open_scratch,
@@ -56,11 +58,16 @@ def open_sql(snapshot: RunSnapshot) -> Iterator[Connection]:
     setting.
 
     Raises:
-        IntegrityFault: a part that a view would read is damaged.
+        IntegrityFault: the database, or a part that a view would read, is damaged.
     """
-    connection = open_handoff(snapshot) or _open_views(snapshot)
+    handed_off = open_handoff(snapshot)
+    connection = handed_off or _open_views(snapshot)
     try:
         yield connection
+    except DuckDBError as error:
+        if handed_off is not None and is_foreign(error):
+            raise _corrupt(snapshot) from None
+        raise
     finally:
         connection.close()
 
@@ -92,6 +99,15 @@ def show(snapshot: RunSnapshot, sql: str, max_rows: int) -> str:
         return drawn.getvalue().rstrip("\n")
 
 
+def _corrupt(snapshot: RunSnapshot) -> IntegrityFault:
+    return IntegrityFault(
+        "the database is damaged, or not the one that was written",
+        place=str(snapshot.run.database),
+        effect="no number is computed from it; it is made of the parts, which are still there",
+        remedy=f"`steelyard compact {snapshot.run.root}` writes it again",
+    )
+
+
 def _refused(words: str) -> UsageError:
     return UsageError(
         f"DuckDB refuses the query: {words}",
@@ -108,6 +124,7 @@ def workspace(
     *,
     more: Mapping[str, Sequence[str]] | None = None,
     result: str | None = None,
+    memory: int = MEMORY_LIMIT,
 ) -> Iterator[Connection]:
     """Open a scratch database that has pairs_raw, rejects_raw and reads_raw of a run.
 
@@ -119,6 +136,7 @@ def workspace(
             the run, by its writer.
         more: files of other reads by the name that they are shown under.
         result: path of a database file, new or not, that is attached as `result`.
+        memory: bytes that it may take.
 
     Raises:
         IntegrityFault: a file of the plan is damaged.
@@ -129,7 +147,7 @@ def workspace(
     ]
     reads = [file for _, files, _ in sources for file in files]
     folder, name = spill or (run.files, SPILL)
-    with open_scratch(folder, name, reads=reads, result=result) as connection:
+    with open_scratch(folder, name, reads=reads, result=result, memory=memory) as connection:
         for name, files, schema in sources:
             view_parquet(connection, name, files, schema)
         yield connection
