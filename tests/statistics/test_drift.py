@@ -185,7 +185,9 @@ def test_a_distance_of_exactly_the_limit_is_none():
     assert not result.drifted
 
 
-@pytest.mark.parametrize(("scored", "drifted"), [([8, 0] * 5, True), ([8, 0] * 2 + [7, 1] * 3, False)])
+@pytest.mark.parametrize(
+    ("scored", "drifted"), [([8, 0] * 5, True), ([8, 0] * 2 + [7, 1] * 3, False)]
+)
 def test_few_pairs_need_a_larger_index(scored, drifted):
     """Chance alone reaches 21.67 (1/50 + 1/40) = 0.975 in a run of a hundred."""
     result = measure_drift(Reference.of(spread([5] * 10)), spread(scored))
