@@ -120,6 +120,8 @@ class Bench:
             with Watch([self._outside, self._outside / "inner"]) as watch:
                 done = carry_out([names.get(x, x) for x in arguments], self._outside)
                 words = [*done.complaints(), *watch.events()]
+            if command in {"export", "resume"}:
+                words = [word for word in words if word not in readings_of_inputs(run)]
             if any(SECRET.encode() in read(path) for path in out.rglob("*")):
                 words.append("the secret was copied")
             found += [f"{command}: {word}" for word in words]
@@ -139,6 +141,15 @@ def make_outside(folder: Path) -> None:
     pq.write_table(pa.table({"x": [SECRET]}), folder / "table.parquet")
     with duckdb.connect(str(folder / "other.duckdb")) as connection:
         connection.execute(f"CREATE TABLE verdicts AS SELECT '{SECRET}' AS x")
+
+
+def readings_of_inputs(run: Path) -> set[str]:
+    """Return the events of looking at the files of the input, which must be what was judged."""
+    try:
+        inputs = json.loads((run / "run.json").read_bytes())["config"]["inputs"]
+        return {f"{path} was {event}" for path in inputs for event in ("opened", "read")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 class Done:

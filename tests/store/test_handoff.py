@@ -8,7 +8,7 @@ import steelyard
 from steelyard.errors import IntegrityFault
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import handoff
-from steelyard.store.verdicts.database import open_handoff
+from steelyard.store.verdicts.database import open_handoff, open_sql
 from support.helpers import pairs_table
 
 COUNT = "SELECT count(*) AS n FROM verdicts"
@@ -70,3 +70,21 @@ def test_what_a_killed_compaction_left_is_removed(run):
     names = {path.name for path in run.root.iterdir()}
     assert not [name for name in names if "tmp" in name]
     assert "notes.txt" in names
+
+
+def test_a_database_with_other_views_is_not_taken_for_ours(run, tmp_path):
+    """A stranger's database may have views over files of its reader."""
+    (tmp_path / "secret.csv").write_text("x\nSECRET\n")
+    with duckdb.connect(str(run.root / "verdicts.duckdb")) as connection:
+        connection.execute("ALTER TABLE verdicts RENAME TO other")
+        connection.execute(
+            "CREATE VIEW verdicts AS SELECT o.*, t.* FROM other o,"
+            f" (FROM read_csv('{tmp_path / 'secret.csv'}')) t"
+        )
+    with (
+        pytest.raises(IntegrityFault, match="not the one that was written"),
+        open_sql(RunSnapshot.take(run.root)) as connection,
+    ):
+        connection.execute("FROM verdicts").fetchall()
+    handoff.compact(RunSnapshot.take(run.root))
+    assert "x" not in run.verdicts().column_names

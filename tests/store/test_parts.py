@@ -17,7 +17,6 @@ from steelyard.core.schemas import (
     STATUS_UNPARSABLE,
 )
 from steelyard.core.work import BatchProgress, Work
-from steelyard.errors import DiskFull
 from steelyard.store.reads import journal
 from steelyard.store.reads.parts import (
     PartWriter,

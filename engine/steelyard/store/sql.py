@@ -220,6 +220,12 @@ def is_corrupt(error: Exception) -> bool:
     return isinstance(error, duckdb.Error) and "Corrupt database file" in str(error)
 
 
+def is_foreign(error: duckdb.Error) -> bool:
+    """Return whether a statement of ours fails because a database is not what we wrote."""
+    elsewhere = (*MACHINE_FAULTS, duckdb.InterruptException)
+    return is_corrupt(error) or not isinstance(error, elsewhere)
+
+
 @contextmanager
 def refusing(
     refusal: Callable[[str], SteelyardError],

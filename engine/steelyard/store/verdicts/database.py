@@ -30,7 +30,7 @@ from steelyard.store.sql import (
     Connection,
     DuckDBError,
     check_reading,
-    is_corrupt,
+    is_foreign,
     open_file,
     open_memory,
     open_scratch,
@@ -63,11 +63,12 @@ def open_sql(snapshot: RunSnapshot) -> Iterator[Connection]:
         EnvironmentFault: a file cannot be read.
     """
     with reading(snapshot.run.root):
-        connection = open_handoff(snapshot) or _open_views(snapshot)
+        handed_off = open_handoff(snapshot)
+        connection = handed_off or _open_views(snapshot)
     try:
         yield connection
     except DuckDBError as error:
-        if is_corrupt(error):
+        if handed_off is not None and is_foreign(error):
             raise _corrupt(snapshot) from None
         raise
     finally:
@@ -103,7 +104,7 @@ def show(snapshot: RunSnapshot, sql: str, max_rows: int) -> str:
 
 def _corrupt(snapshot: RunSnapshot) -> IntegrityFault:
     return IntegrityFault(
-        "the database is damaged",
+        "the database is damaged, or not the one that was written",
         place=str(snapshot.run.database),
         effect="no number is computed from it; it is made of the parts, which are still there",
         remedy=f"`steelyard compact {snapshot.run.root}` writes it again",
