@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -53,9 +54,14 @@ class Baseline:
         place = (mutant.module, mutant.statement)
         tests = self._sorted({test for test, places in self.reached.items() if place in places})
         if place in self.at_import or mutant.statement not in self.lines[mutant.module]:
-            tests += self._sorted(
-                {t for t, places in self.reached.items() if any(p[0] == place[0] for p in places)}
-            )
+            module = {
+                t for t, places in self.reached.items() if any(p[0] == place[0] for p in places)
+            }
+            files = {
+                test.partition("::")[0] for test in module
+            }  # others may use a constant, a type
+            tests += self._sorted(module)
+            tests += self._sorted({t for t in self.seconds if t.partition("::")[0] in files})
         return {test: self.seconds[test] for test in tests}
 
     def forget(self, test: str) -> None:
@@ -122,9 +128,10 @@ class Server:
         if not content["tests"]:
             output = (copy.parent / "output").read_text("utf-8", errors="replace")
             raise BaselineFailed(f"no test passes without a change\n{output[-4000:]}")
-        for name in content["imported"]:
-            with suppress(Exception):
-                importlib.import_module(name)
+        with warnings.catch_warnings(action="ignore"):
+            for name in content["imported"]:
+                with suppress(Exception):
+                    importlib.import_module(name)
         gc.collect()
         gc.freeze()
         tests = content["tests"]

@@ -50,11 +50,11 @@ SAMPLE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What a judge may tell and ask those who wait for it."""
+    """Those who wait for a judge, as far as it has something to say to them or to ask."""
 
     warn: Callable[[str], None] = lambda _: None
     stopping: Callable[[], bool] = lambda: False  # whether the run is to end soon
-    progress: Callable[[], None] = lambda: None  # told of each sign of life
+    progress: Callable[[], None] = lambda: None  # called at each sign of life
 
 
 class Patience:

@@ -35,14 +35,14 @@ def tree(roots: Iterable[int]) -> set[int]:
     children: dict[int, list[int]] = {}
     for pid, stat in _processes():
         children.setdefault(stat.parent, []).append(pid)
-    found: set[int] = set()
+    members: set[int] = set()
     left = [pid for pid in roots if _stat(_PROC / str(pid)) is not None]
     while left:
         pid = left.pop()
-        if pid not in found:
-            found.add(pid)
+        if pid not in members:
+            members.add(pid)
             left += children.get(pid, ())
-    return found
+    return members
 
 
 def children(pid: int) -> set[int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import xxhash
 
-from steelyard.errors import DiskFull, EnvironmentFault, UsageError
+from steelyard.errors import DiskFull, EnvironmentFault, UsageError, escape
 from steelyard.store.disk import DISK, sync_folder
 
 TEMPORARY = ".tmp"
@@ -23,6 +23,7 @@ PARQUET = {"compression": "zstd", "compression_level": 1, "write_page_checksum":
 # Files of texts and digests, read once: a dictionary of them saves nothing and takes time.
 SCRATCH = {**PARQUET, "use_dictionary": False, "write_statistics": False}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_CHECK = "check the path, its permissions and the disk"
 
 
 @contextmanager
@@ -45,20 +46,39 @@ def writing(
     try:
         yield
     except OSError as error:
-        number = error.errno
-        if number in _FULL or "No space left" in str(error) or "File too large" in str(error):
-            raise DiskFull(
-                "no room left to write",
-                place=str(path),
-                effect=effect,
-                remedy=f"free some space, then {again}",
-            ) from error
-        raise EnvironmentFault(
-            f"cannot write: {error.strerror or error}",
-            place=str(path),
+        raise _fault("write", error, path, effect, again) from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to read into errors that say what to do.
+
+    Raises:
+        EnvironmentFault: no permission, too many open files, an input/output error.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _fault("read", error, path, "nothing was computed from it", "try again") from error
+
+
+def _fault(verb: str, error: OSError, path: Path, effect: str, again: str) -> EnvironmentFault:
+    words = escape(error.strerror or error, 300)
+    if error.errno in _FULL or "No space left" in words or "File too large" in words:
+        return DiskFull(
+            f"no room left to write: {words}",
+            place=escape(path, 400),
             effect=effect,
-            remedy=f"check the path, its permissions and the disk, then {again}",
-        ) from error
+            remedy=f"free some space, then {again}",
+        )
+    few = error.errno in {errno.EMFILE, errno.ENFILE}
+    fix = "raise the limit of open files (`ulimit -n`)" if few else _CHECK
+    return EnvironmentFault(
+        f"cannot {verb}: {words}",
+        place=escape(path, 400),
+        effect=effect,
+        remedy=f"{fix}, then {again}",
+    )
 
 
 def check_out(out: Path, begins: bytes, read: Iterable[Path | None] = (), skip: int = 0) -> None:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from steelyard.core.schemas import PAIRS, READS, REJECTS
 from steelyard.core.work import Work
 from steelyard.errors import IntegrityFault, UsageError
+from steelyard.store.durable import reading
 from steelyard.store.folder import Folder
 from steelyard.store.plan.files import Manifest, plan_files
 from steelyard.store.reads import journal
@@ -59,9 +60,11 @@ def open_sql(snapshot: RunSnapshot) -> Iterator[Connection]:
 
     Raises:
         IntegrityFault: the database, or a part that a view would read, is damaged.
+        EnvironmentFault: a file cannot be read.
     """
-    handed_off = open_handoff(snapshot)
-    connection = handed_off or _open_views(snapshot)
+    with reading(snapshot.run.root):
+        handed_off = open_handoff(snapshot)
+        connection = handed_off or _open_views(snapshot)
     try:
         yield connection
     except DuckDBError as error:

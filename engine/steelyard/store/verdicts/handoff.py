@@ -141,7 +141,7 @@ def _remove_leftovers(folder: Folder, prefix: str) -> None:
 
 def ensure_current(run: RunDir) -> None:
     """Write the hand-off file unless it is up to date."""
-    snapshot = RunSnapshot.take(run.root)
+    snapshot = RunSnapshot.take(run.root, run.files.disk)
     current = open_handoff(snapshot)
     if current is None:
         compact(snapshot)
@@ -158,7 +158,7 @@ def recalibrate(run: RunDir) -> None:
     Raises:
         IntegrityFault: a file is damaged, or the books do not balance.
     """
-    snapshot = RunSnapshot.take(run.root)
+    snapshot = RunSnapshot.take(run.root, run.files.disk)
     wanted, present = snapshot.state, {}
     if run.files.exists(DATABASE) and not run.files.exists(f"{DATABASE}.wal"):
         path = run.files.library_path(DATABASE)
