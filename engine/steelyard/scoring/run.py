@@ -39,7 +39,7 @@ from steelyard.store.plan.files import Manifest, read_manifest
 from steelyard.store.reads import journal, reuse
 from steelyard.store.reads.parts import FAILED_READS
 from steelyard.store.reads.recovery import recover
-from steelyard.store.run_input import open_input, refuse_remote, reopen_input, row_limits
+from steelyard.store.run_input import check_paths, open_input, reopen_input, row_limits
 from steelyard.store.run_record import (
     ScoredRecord,
     common_fields,
@@ -139,8 +139,9 @@ def resume(
         replicas=record.config.replicas if replicas is None else replicas,
     ).validate()
     _announce(reporter, config, inputs=manifest is None or manifest.in_shards)
-    if manifest is None and not remote:
-        refuse_remote(config.inputs, otherwise=f"score them again with --run {directory.root}")
+    if manifest is None:
+        again = f"give the command that began the run again: steelyard score ... --run {run}"
+        check_paths(record, otherwise=again, remote=remote)
     shards = None if manifest else open_input(config, record.spec)
     opened = open_judges(config, record.spec, recorded=record.judges, remote=remote)
     with opened as judges, directory.lock(), reading(run):
