@@ -70,7 +70,7 @@ def check_extent(inputs: Sequence[str], most: int) -> None:
         for count, (here, folders, _) in enumerate(os.walk(root or "/", followlinks=True), 1):
             if count > most:
                 cause = f"leads through more than {most:,} folders, and is not listed"
-                raise _missing(text, cause, "put the shards into folders of their own")
+                raise _missing(text, cause, "put the shards into a separate folder")
             hidden = "/." in named or "/_" in named
             real = os.path.realpath(here) if not is_pattern else ""
             ends = here[len(root) :].count("/") >= deepest or real in seen
