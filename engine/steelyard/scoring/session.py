@@ -179,9 +179,10 @@ class JudgeSession:
         buckets = self._open_buckets(texts, tally)
         rows, seconds = ctx.config.part_rows, ctx.config.part_seconds
         with (
-            # One bucket is prepared while another is being read.
-            closing(Prefetch(buckets, ahead=1, name="prompt-maker")) as ahead,
             closing(parts.PartWriter(ctx.run, rows=rows, seconds=seconds)) as writer,
+            # One bucket is prepared while another is being read. Nothing may fail between here and
+            # `try`: its thread waits for `ready`.
+            closing(Prefetch(buckets, ahead=1, name="prompt-maker")) as ahead,
         ):
             try:
                 self.start()

@@ -88,14 +88,14 @@ class PlanWriter:
             with writing(folder.path):
                 run.files.remove_tree(name)
                 folder.make()
-        self._buckets: BucketStore = (
-            CopiedBuckets(self._folder, buckets, size) if buckets else ShardBuckets(size)
-        )
         extra = [] if metadata is None else [pa.field("metadata", metadata)]
         self._metadata = [] if metadata is None else [field.name for field in metadata]
         self._pairs_schema = pa.schema([*PAIRS, *extra])
         with writing(self._folder.path):
             self._pairs = self._folder.parquet(PAIRS_FILE, self._pairs_schema, **PARQUET)
+        self._buckets: BucketStore = (  # last: it may have a thread, which `abandon` ends
+            CopiedBuckets(self._folder, buckets, size) if buckets else ShardBuckets(size)
+        )
         self._waiting_pairs: list[pa.RecordBatch] = []
         self._waiting_rows = self._waiting_bytes = 0
         self._reject_writer: ParquetFileWriter | None = None

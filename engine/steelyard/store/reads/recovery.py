@@ -17,7 +17,9 @@ from steelyard.store.rundir import DATABASE, JOURNAL, READS_FOLDER, RunDir
 from steelyard.store.verdicts import queries
 
 DAMAGED = f"{READS_FOLDER}/damaged"
-LEFTOVER = re.compile(rf"duckdb\.tmp|{re.escape(DATABASE)}\..*(tmp|wal|spill)")
+LEFTOVER = re.compile(
+    rf"duckdb\.tmp|{re.escape(DATABASE)}\..*(tmp|wal|spill)|[a-z]+\.jsonl?{re.escape(TEMPORARY)}"
+)
 
 
 def recover(run: RunDir) -> list[str]:
@@ -81,7 +83,7 @@ def _set_aside(run: RunDir, name: str) -> str:
 
 
 def _remove_leftovers(run: RunDir) -> None:
-    """Remove what a writer leaves that was killed while it wrote the hand-off file."""
+    """Remove what a writer leaves that was killed while it wrote something new."""
     for name in run.files.names():
         if LEFTOVER.fullmatch(name):
             run.files.remove_tree(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from steelyard.core.work import BatchProgress
 from steelyard.errors import UsageError
 from steelyard.store.reads.journal import load
@@ -39,10 +41,10 @@ def reuse_reads(run: RunDir, other: RunDir) -> tuple[int, list[str]]:
     if not _forms(record) & _forms(read_scored_record(run)):
         notes.append(f"{other.root} has another judge, protocol or template: no prompt is equal")
     taken = 0
-    tables = queries.reusable_reads(run, theirs, record.run, PART_ROWS)
-    for number, (table, tokens) in enumerate(tables, next_number(run)):
-        commit_part(run, table, number, BatchProgress(duplicate_tokens=tokens))
-        taken += len(table)
+    with closing(queries.reusable_reads(run, theirs, record.run, PART_ROWS)) as tables:
+        for number, (table, tokens) in enumerate(tables, next_number(run)):
+            commit_part(run, table, number, BatchProgress(duplicate_tokens=tokens))
+            taken += len(table)
     return taken, notes
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -93,7 +93,7 @@ def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], name: str) 
 
 def reusable_reads(
     run: RunDir, theirs: Sequence[str], origin: str, rows: int
-) -> Iterator[tuple[pa.Table, int]]:
+) -> Generator[tuple[pa.Table, int]]:
     """Yield good reads of another run for prompts of this one that are not read yet.
 
     With each table (READS) comes the sum of the tokens that the prompts' duplicates do not cost.
