@@ -17,6 +17,7 @@ from steelyard.core.schemas import (
     STATUS_UNPARSABLE,
 )
 from steelyard.core.work import BatchProgress, Work
+from steelyard.errors import DiskFull
 from steelyard.store.reads import journal
 from steelyard.store.reads.parts import (
     PartWriter,
@@ -184,6 +185,17 @@ class TestWriter:
         PartWriter(run, rows=5, seconds=60.0).close()
         assert sizes(run) == []
         assert journal.part_files(run) == []
+
+    @pytest.mark.parametrize("kind", ["write", "sync", "rename"])
+    @pytest.mark.parametrize("waiting", [4, 5])  # the last part is written by `close`, or by `add`
+    def test_an_error_of_the_last_part_is_raised_and_nobody_waits(self, run, kind, waiting):
+        run.files.disk.fail(kind, "*.parquet.tmp", errno.ENOSPC)
+        writer = PartWriter(run, rows=5, seconds=1e6)
+        writer.add(batch(range(waiting)), NO_GAIN)
+        for _ in range(2):  # and again when it is closed again
+            with pytest.raises(DiskFull):
+                writer.close()
+        assert sizes(run) == []
 
     def test_an_error_is_raised_by_what_comes_next_and_nothing_more_is_written(self, run):
         run.files.disk.fail("sync", "journal.jsonl", errno.EIO)

@@ -160,6 +160,8 @@ def test_a_part_that_is_gone_is_said(run):
 def test_temporary_files_go(run):
     for name in ("reads/part-00000009.parquet.tmp", "duckdb.tmp", "verdicts.duckdb.host-1.tmp"):
         (run.root / name).write_bytes(b"half")
+    for name in ("journal.jsonl.tmp", "complete.json.tmp", "run.json.tmp", "calibration.json.tmp"):
+        (run.root / name).write_bytes(b"half")
     (run.root / "verdicts.duckdb.host-1.tmp.wal").touch()
     (run.root / "verdicts.duckdb.wal.strange").touch()
     (run.root / "verdicts.duckdb.host-1.tmp.spill").mkdir()
