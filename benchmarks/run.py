@@ -13,6 +13,7 @@ NAMES = (
     "compiled",
     "memory",
     "soak",
+    "simulate",
     "bitflips",
     "hostile",
     "sharing",

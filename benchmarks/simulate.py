@@ -31,6 +31,7 @@ from harness.simulator.plants import PLANTS
 from harness.simulator.schedule import Census, expand
 from harness.simulator.workers import Workers, folder
 
+SMOKE_PLANTS = ("missing-fsync", "missing-folder-fsync")
 LIMIT, PLANT_LIMIT = 120.0, 15.0  # seconds that a life may take
 
 
@@ -125,10 +126,13 @@ def main() -> int:
         "--plant", choices=PLANTS, action="append", help="put a known bug back; repeatable"
     )
     chosen = options.parse_args()
-    if chosen.smoke:
-        chosen.seeds = min(chosen.seeds, 40)
     with tempfile.TemporaryDirectory(prefix="steelyard-simulate-", dir=folder()) as place:
         calls = census(Path(place) / "census")
+    if chosen.smoke:
+        chosen.seeds = min(chosen.seeds, 40)
+        if any(find_plant(name, chosen, calls) is None for name in SMOKE_PLANTS):
+            print("simulate: a known bug was put back and not found", file=sys.stderr)
+            return 1
     if chosen.seed is not None:
         return run_one(chosen.seed, calls)
     return run_plants(chosen, calls) if chosen.plant else run_seeds(chosen, calls)

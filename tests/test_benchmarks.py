@@ -89,6 +89,15 @@ def hostile(rows):
         assert row["refused"] > 0
 
 
+def simulate(rows):
+    """Many kinds of faults, none of which cost anything; nothing is left of what it was made of."""
+    whole, *kinds = rows
+    assert (whole["fault"], whole["seeds"], whole["violations"]) == ("all", 40, 0)
+    assert whole["steps"] > 20_000
+    assert sum(row["times"] for row in kinds if row["fault"].startswith("error: ")) >= 10
+    assert {"kill", "full", "short", "ended: DiskFull"} <= {row["fault"] for row in kinds}
+
+
 def same_work(rows, *, tokens=0.01):
     """All tools weigh the same pairs, and Steelyard computes the least."""
     ours, *others = rows
@@ -212,6 +221,7 @@ AUDITS = {
     "ratings": ratings,
     "rubric": rubric,
     "sharing": sharing,
+    "simulate": simulate,
     "soak": soak,
     "tournament": same_work,
     "trust": trust,
