@@ -4,10 +4,10 @@ export VENV
 bin := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak setup setup-dev
+.PHONY: help demo test lint bench soak mutants setup setup-dev
 
 help: ## Say what can be made (this list)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: setup ## Judge the demonstration pairs with a small model, on any machine
 	@$(bin)/steelyard demo
@@ -26,6 +26,9 @@ bench: setup-dev ## Measure the kernels and the engine
 
 soak: setup-dev ## Break runs on purpose for some minutes and audit what is left
 	$(bin)/python benchmarks/soak.py $(ARGS)
+
+mutants: setup-dev ## See whether tests notice changes of a module: ARGS=plan/keys
+	$(bin)/python tests/mutation/check.py $(ARGS)
 
 setup:
 	@.ci/setup demo

@@ -13,6 +13,8 @@ NAMES = (
     "compiled",
     "memory",
     "soak",
+    "bitflips",
+    "hostile",
     "sharing",
     "versus",
     "tournament",

@@ -69,6 +69,26 @@ def soak(rows):
     assert row["queries"] > 0
 
 
+def bitflips(rows):
+    """Every kind of file was tried, and no changed bit was taken for a result."""
+    kinds = {row["file"]: row for row in rows}
+    assert {"run.json", "plan/plan.json", "journal.jsonl", "complete.json", "calibration.json",
+            "telemetry.jsonl", "verdicts.duckdb", "reads/part-*.parquet"} <= set(kinds)  # fmt: skip
+    for name, row in kinds.items():
+        assert row["violation"] == 0
+        assert row["found"] + row["without effect"] == row["flips"] > 0
+        if name.endswith(".json"):
+            assert row["found"] == row["flips"]
+
+
+def hostile(rows):
+    assert {"links", "hard links", "records"} <= {row["kind"] for row in rows}
+    for row in rows:
+        assert row["violations"] == 0
+        assert row["commands"] == 6 * row["cases"] > 0
+        assert row["refused"] > 0
+
+
 def same_work(rows, *, tokens=0.01):
     """All tools weigh the same pairs, and Steelyard computes the least."""
     ours, *others = rows
@@ -179,6 +199,8 @@ def gpu(rows):
 
 
 AUDITS = {
+    "bitflips": bitflips,
+    "hostile": hostile,
     "calibration": calibration,
     "exactness": exactness,
     "export": export,

@@ -49,6 +49,7 @@ class Run:
         format: str,  # noqa: A002 - the name of the option
         *,
         responses: Sequence[str] = (),
+        remote: bool = False,
         quiet: bool = True,
         **options: Any,  # noqa: ANN401 - the fields of ExportOptions
     ) -> dict[str, Any]:
@@ -58,6 +59,7 @@ class Run:
             out: the folder to create.
             format: preference, reward, kto, sft, autorater or grpo.
             responses: files with the texts of imported verdicts.
+            remote: whether texts may be fetched from addresses that the run directory names.
             quiet: whether to print no progress on stderr.
             **options: further fields of `ExportOptions`.
 
@@ -69,7 +71,8 @@ class Run:
         """
         wanted = make_options({"format": format, **options})
         texts = Responses(responses, {}) if responses else None
-        return export_dataset(self.root, Path(out), wanted, texts, Reporter(quiet=quiet))
+        reporter = Reporter(quiet=quiet)
+        return export_dataset(self.root, Path(out), wanted, texts, reporter, remote=remote)
 
     def status(self) -> dict[str, Any]:
         """Return what `steelyard status --json` prints."""

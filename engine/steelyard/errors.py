@@ -204,7 +204,7 @@ def machine_fault(
     *,
     doing: str = "read or write",
     effect: str | None = None,
-    again: str = "run it again",
+    again: str = "try again",
 ) -> EnvironmentFault:
     """Return the error that says what the operating system refused, and what to do about it.
 
@@ -216,22 +216,22 @@ def machine_fault(
         again: what to do when the cause is gone.
     """
     number = getattr(error, "errno", None)
-    words = str(error)
+    words = escape(getattr(error, "strerror", None) or str(error) or "no memory left", 300)
     if place is None and getattr(error, "filename", None) is not None:
         place = os.fsdecode(error.filename)  # type: ignore[union-attr]
+    place = place and escape(place, 400)
     if number in _FULL or "No space left" in words or "File too large" in words:
         remedy = f"free some space, then {again}"
-        return DiskFull("no room left to write", place=place, effect=effect, remedy=remedy)
-    cause = f"cannot {doing}: {getattr(error, 'strerror', None) or words or 'no memory left'}"
+        cause = f"no room left to write: {words}"
+        return DiskFull(cause, place=place, effect=effect, remedy=remedy)
     if isinstance(error, MemoryError) or number == errno.ENOMEM:
-        remedy = f"end other programs, or use a machine with more memory, then {again}"
+        fix = "end other programs, or use a machine with more memory"
     elif number in {errno.EMFILE, errno.ENFILE}:
-        remedy = f"allow more open files, such as with `ulimit -n 4096`, then {again}"
-    elif number == errno.EIO:
-        remedy = f"check the disk (`dmesg` tells of its errors), then {again}"
+        fix = "raise the limit of open files (`ulimit -n`)"
     else:
-        remedy = f"check the path, its permissions and the disk, then {again}"
-    return EnvironmentFault(cause, place=place, effect=effect, remedy=remedy)
+        fix = "check the path, its permissions and the disk"
+    cause = f"cannot {doing}: {words}"
+    return EnvironmentFault(cause, place=place, effect=effect, remedy=f"{fix}, then {again}")
 
 
 def check_keys(keys: Iterable[str], known: Collection[str], place: str) -> None:
@@ -242,5 +242,5 @@ def check_keys(keys: Iterable[str], known: Collection[str], place: str) -> None:
     """
     for key in keys:
         if key not in known:
-            remedy = did_you_mean(key, known, f"known: {', '.join(known)}")
+            remedy = did_you_mean(str(key), known, f"known: {', '.join(known)}")
             raise UsageError(f"unknown key {escape(key)!r}", place=place, remedy=remedy)

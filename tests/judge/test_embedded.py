@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,6 +68,45 @@ def test_the_slower_of_two_conversions_gives_way(tmp_path):
         (tmp_path / name / "file").write_text(name)
     embedded._publish(tmp_path / "staging", tmp_path / "target")
     assert (tmp_path / "target" / "file").read_text() == "target"
+
+
+def test_power_loss_leaves_a_whole_folder_or_none(tmp_path, monkeypatch):
+    """Files, their folder, the name, the folder that holds the name: in this order."""
+    events = []
+    real_fsync, real_rename = os.fsync, Path.rename
+
+    def fsync(handle):
+        events.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        real_fsync(handle)
+
+    def rename(self, target):
+        events.append("rename")
+        return real_rename(self, target)
+
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (staging / name).write_text(name)
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
+    embedded._publish(staging, tmp_path / "target")
+    files = [str(staging / name) for name in ("config.json", "model.safetensors")]
+    assert sorted(events[:2]) == files
+    assert events[2:] == [str(staging), "rename", str(tmp_path)]
+
+
+def test_a_disk_that_fails_while_converting_is_explained(tmp_path, monkeypatch):
+    def full(_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "model.gguf").write_text("x")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(embedded, "_find_gguf", lambda: tmp_path / "model.gguf")
+    monkeypatch.setattr(embedded, "_write_safetensors", lambda *_: None)
+    monkeypatch.setattr(embedded, "sync", full)
+    with pytest.raises(JudgeUnavailable, match="No space left"):
+        embedded.embedded_model()
+    assert not list((tmp_path / "cache" / "steelyard" / "judges").iterdir())
 
 
 @installed

@@ -123,7 +123,7 @@ def test_folder_without_tokenizer(tmp_path):
 def test_damaged_tokenizer(tmp_path):
     tiny.write_tokenizer(tmp_path, tiny.byte_level())
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(JudgeUnavailable, match="cannot be read"):
+    with pytest.raises(JudgeUnavailable, match="does not hold what it should"):
         HFEncoder(tmp_path)
 
 

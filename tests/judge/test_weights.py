@@ -60,7 +60,7 @@ def test_no_config(tmp_path):
 def test_damaged_config(tmp_path):
     model(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    assert "cannot be read" in refusal(tmp_path)
+    assert "config.json: it is not JSON" in refusal(tmp_path)
 
 
 def test_config_that_is_not_an_object(tmp_path):

@@ -26,6 +26,7 @@ from steelyard.prompts.judging import resolve_spec
 from steelyard.prompts.prepared import make_forms
 from steelyard.protocols import get_protocol, protocol_names
 from steelyard.scoring.run import resume, score
+from steelyard.store.folder import Folder
 from steelyard.store.images import ImageStore
 from support import tiny
 from support.helpers import pairs_table, pairwise_key_spec
@@ -242,7 +243,7 @@ def test_a_chat_template_without_images_is_refused():
 
 
 def test_the_engine_is_given_ids_images_and_digests(tmp_path):
-    store = ImageStore(tmp_path)
+    store = ImageStore(Folder(tmp_path))
     digests = [image_digest(one) for one in (RED, BLUE)]
     for digest, raw in zip(digests, (RED, BLUE), strict=True):
         store.add(digest, raw)
@@ -255,7 +256,7 @@ def test_the_engine_is_given_ids_images_and_digests(tmp_path):
 
 
 def test_a_damaged_image_of_the_run_is_noticed(tmp_path):
-    store, digest = ImageStore(tmp_path), image_digest(RED)
+    store, digest = ImageStore(Folder(tmp_path)), image_digest(RED)
     with pytest.raises(IntegrityFault, match="damaged or missing"):
         store.get(digest)
     store.add(digest, RED)

@@ -20,7 +20,7 @@ from steelyard.scoring.run import score
 from steelyard.store.reads.journal import read_journal
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.verdicts import database, handoff, queries
+from steelyard.store.verdicts import database, handoff, portions, queries
 from support.helpers import pairs_table
 
 QUIET = Reporter(quiet=True)
@@ -333,7 +333,7 @@ def test_metadata_keeps_its_types(tmp_path):
 
 
 def test_verdicts_made_some_buckets_at_a_time_are_those_made_at_once(run, monkeypatch, tmp_path):
-    monkeypatch.setattr(handoff, "PROMPTS_AT_ONCE", 7)
+    monkeypatch.setattr(portions, "PROMPTS_AT_ONCE", 7)
     counts = handoff.compact(take(run), tmp_path / "pieces.duckdb")
     ordered = 'SELECT * EXCLUDE (metadata, read_at) FROM verdicts ORDER BY shard, "row"'
     with duckdb.connect(str(tmp_path / "pieces.duckdb"), read_only=True) as connection:
@@ -348,4 +348,42 @@ def test_verdicts_made_some_buckets_at_a_time_are_those_made_at_once(run, monkey
     [([], [(0, 0)]), ([5], [(0, 0)]), ([3, 3, 3, 9, 0, 1], [(0, 1), (2, 2), (3, 3), (4, 5)])],
 )
 def test_ranges_of_buckets(unique, expected):
-    assert list(handoff.bucket_ranges(unique, 6)) == expected
+    assert list(portions.bucket_ranges(unique, 6)) == expected
+
+
+def test_ranges_of_pairs():
+    """Row groups of 16 MiB, 128 MiB at a time: eight, or eighty of which a tenth counts."""
+    groups = [10] * 20
+    expected = ["pair BETWEEN 0 AND 79", "pair BETWEEN 80 AND 159", "pair BETWEEN 160 AND 199"]
+    assert list(portions.pair_ranges(groups, 1.0)) == expected
+    assert list(portions.pair_ranges(groups, 0.1)) == ["true"]
+    assert list(portions.pair_ranges([10] * 8, 1.0)) == ["true"]
+    assert list(portions.pair_ranges([], 1.0)) == ["true"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ([], 768_000_000),
+        ([65_536] * 100, 768_000_000),
+        ([65_536] * 100 + [16] * 64, (512 + 65 * 16) << 20),  # the last 2048 rows are in 65
+        ([16] * 1000 + [1], (512 + 129 * 16) << 20),  # 2048 rows are in 129, if not in 128
+    ],
+)
+def test_memory_grows_with_the_length_of_rows_alone(groups, expected):
+    assert portions.memory_for(groups) == expected
+
+
+def test_verdicts_with_more_metadata_than_memory(monkeypatch, tmp_path):
+    """A sort of 80 MB of metadata does not fit into 96 MB, whatever it spills."""
+    monkeypatch.setattr(portions, "BYTES_AT_ONCE", 16 << 20)
+    monkeypatch.setattr(portions, "MEMORY_LIMIT", 96_000_000)
+    monkeypatch.setattr(portions, "BESIDES", 0)
+    page = np.random.default_rng(0).bytes(5000 + 8000).hex()
+    pages = pa.array([page[i : i + 10_000] for i in range(8000)])
+    table = pairs_table(8000).append_column("page", pages)
+    pq.write_table(table, tmp_path / "pairs.parquet", row_group_size=2000)
+    score(config(tmp_path / "pairs.parquet"), tmp_path / "run", QUIET)
+    with duckdb.connect(str(tmp_path / "run/verdicts.duckdb"), read_only=True) as connection:
+        rows = connection.sql('SELECT "row", metadata.page FROM verdicts').fetchall()
+    assert rows == [(row, pages[row].as_py()) for row in range(8000)]

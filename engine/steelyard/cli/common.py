@@ -111,6 +111,11 @@ revision_option = click.option(
     metavar="REVISION",
     help="Commit, tag or branch of the judge on the Hugging Face Hub.",
 )
+remote_option = click.option(
+    "--remote",
+    is_flag=True,
+    help="Fetch what the run directory names on the network. For runs that you trust.",
+)
 run_argument = click.argument("run", type=PATH)
 
 

@@ -13,6 +13,7 @@ from steelyard.cli.common import (
     json_option,
     map_option,
     quiet_option,
+    remote_option,
     run_argument,
 )
 from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
@@ -94,11 +95,14 @@ from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
     "Column of the --responses files to read a role from: instruction_id, instruction, model or"
     " response. Repeatable."
 )
+@remote_option
 @click.option("--seed", default=0, help="Seed of splits and random choices.")
 @click.option("--rows-per-file", default=100_000, help="Maximum number of rows per Parquet file.")
 @quiet_option
 @json_option
-def export(run: Path, out: Path | None, dry_run: bool, quiet: bool, **options: Any) -> None:
+def export(
+    run: Path, out: Path | None, dry_run: bool, remote: bool, quiet: bool, **options: Any
+) -> None:
     """Write a run's verdicts as a training dataset."""
     from steelyard.core.progress import Reporter
     from steelyard.export.exporter import Responses, export_dataset
@@ -112,7 +116,12 @@ def export(run: Path, out: Path | None, dry_run: bool, quiet: bool, **options: A
         raise click.UsageError("--map is for --responses: give its files, too")
     texts = Responses(responses, columns) if responses else None
     content = export_dataset(
-        run, None if dry_run else out, ExportOptions(**options), texts, Reporter(quiet=quiet)
+        run,
+        None if dry_run else out,
+        ExportOptions(**options),
+        texts,
+        Reporter(quiet=quiet),
+        remote=remote,
     )
     emit(content, format_export)
 

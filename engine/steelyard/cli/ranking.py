@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from steelyard.cli.common import PATH, comparison_map_option, emit, json_option
+from steelyard.cli.common import (
+    PATH,
+    comparison_map_option,
+    emit,
+    json_option,
+    remote_option,
+)
 
 source_argument = click.argument("source", type=PATH, metavar="RUN|FILE")
 
@@ -76,6 +82,7 @@ def rank(source: Path, column_map: dict[str, str], plot: Path | None, **options:
 @click.option(
     "--style", is_flag=True, help="Add win rates at equal style; reads the response texts."
 )
+@remote_option
 @json_option
 def winrate(source: Path, column_map: dict[str, str], **options: Any) -> None:
     """Compute win rates against a baseline.

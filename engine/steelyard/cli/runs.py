@@ -16,6 +16,7 @@ from steelyard.cli.common import (
     json_option,
     map_option,
     quiet_option,
+    remote_option,
     revision_option,
     run_argument,
     run_option,
@@ -170,15 +171,25 @@ def score(inputs: tuple[str, ...], run: Path, quiet: bool, **options: Any) -> in
 @click.command()
 @run_argument
 @engine_options
+@remote_option
 @quiet_option
 @json_option
-def resume(run: Path, engine: dict[str, Scalar], replicas: int | None, quiet: bool) -> int:
+def resume(
+    run: Path, engine: dict[str, Scalar], replicas: int | None, remote: bool, quiet: bool
+) -> int:
     """Continue an interrupted run."""
     from steelyard.core.progress import Reporter
     from steelyard.scoring.run import resume as resume_run
 
     with stop_on_signal() as stop:
-        code = resume_run(run, Reporter(quiet=quiet), stop, engine=engine, replicas=replicas)
+        code = resume_run(
+            run,
+            Reporter(quiet=quiet),
+            stop,
+            engine=engine,
+            replicas=replicas,
+            remote=remote,
+        )
     print_status(run)
     return code
 

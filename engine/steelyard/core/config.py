@@ -14,11 +14,15 @@ from typing import Any
 import msgspec
 import xxhash
 
+from steelyard.core.files import read_file
 from steelyard.errors import UsageError, check_keys, escape
 
 Scalar = str | int | float | bool
 
 MOST_SAMPLES = 100
+MOST_REPLICAS = 1024
+MOST = 1 << 40  # of rows, bytes and seconds
+LARGEST = 1 << 20  # bytes of a file of options
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class RunConfig:
             inputs=tuple(map(_absolute, self.inputs)),
             reuse=tuple(map(_absolute, self.reuse)),
             judge=tuple(
-                _absolute(name) if name != "demo" and Path(name).is_dir() else name
+                _absolute(name) if name != "demo" and os.path.isdir(name) else name  # noqa: PTH112
                 for name in self.judge
             ),
             protocol=tuple(
@@ -98,9 +102,10 @@ class RunConfig:
                 remedy="give a number from 0, or leave it out for the protocol's own",
             )
         for name in ("replicas", "max_row_bytes", "bucket_bytes", "part_rows", "part_seconds"):
-            if getattr(self, name) <= 0:
+            most = MOST_REPLICAS if name == "replicas" else MOST
+            if not 0 < getattr(self, name) <= most:
                 raise UsageError(
-                    f"`{name}` must be positive, not {getattr(self, name)}",
+                    f"`{name}` must be positive and at most {most:,}, not {getattr(self, name)}",
                     remedy=f"leave `{name}` out for its default",
                 )
         return self
@@ -119,7 +124,7 @@ class RunConfig:
             config = msgspec.convert(
                 {k: [v] if k in lists and isinstance(v, str) else v for k, v in values.items()}, cls
             )
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:  # half a character
             raise UsageError(
                 f"a value has the wrong type: {escape(error, 200)}",
                 place=place,
@@ -135,10 +140,11 @@ def load_toml(path: Path) -> dict[str, Any]:
         UsageError: it cannot be read.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return tomllib.loads(read_file(path, LARGEST).decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        cause = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"the configuration cannot be read: {escape(error)}",
+            f"the configuration cannot be read: {escape(cause)}",
             place=str(path),
             remedy="see docs/cli.md for an example",
         ) from None

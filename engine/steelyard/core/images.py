@@ -6,11 +6,12 @@ import io
 import json
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import xxhash
 
-from steelyard.errors import JudgeUnavailable
+from steelyard.errors import IntegrityFault, JudgeUnavailable, escape
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,6 +24,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 # Part of the keys of prompts with images: raise it when equal bytes would be shown differently.
 IMAGE_RULE = "1: first frame, upright, on white, RGB; before the text of the user message"
 
+_DIGESTS = Annotated[
+    list[Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]],
+    msgspec.Meta(max_length=MOST_IMAGES),
+]
 _BOMB = f"has more than {IMAGE_PIXELS:,} pixels"
 
 
@@ -41,8 +46,21 @@ def write_digests(digests: Sequence[str]) -> str:
 
 
 def read_digests(text: str | None) -> tuple[str, ...]:
-    """Read what `write_digests` wrote; null means no images."""
-    return () if text is None else tuple(json.loads(text))
+    """Read what `write_digests` wrote; null means no images.
+
+    Raises:
+        IntegrityFault: it is not a list of digests, which become names of files.
+    """
+    if text is None:
+        return ()
+    try:
+        return tuple(msgspec.json.decode(text, type=_DIGESTS))
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise IntegrityFault(
+            f"the images of a row are not digests: {escape(error, 200)}",
+            effect="the plan cannot be judged; reads are intact",
+            remedy="score the same input into a new run directory with `--reuse` of this one",
+        ) from None
 
 
 def decode_image(raw: bytes) -> Image:

@@ -51,6 +51,8 @@ def export_dataset(
     options: ExportOptions,
     responses: Responses | None = None,
     reporter: Reporter | None = None,
+    *,
+    remote: bool = False,
 ) -> dict[str, Any]:
     """Write a dataset.
 
@@ -60,6 +62,7 @@ def export_dataset(
         options: format, filters and splits.
         responses: files with the texts, if they are not in the run's shards.
         reporter: of progress.
+        remote: whether texts may be fetched from addresses that the run names.
 
     Returns:
         JSON, the content of export.json: options, judge, calibrator, counts, files with digests.
@@ -73,7 +76,7 @@ def export_dataset(
     options = options.validate()
     if out is not None:
         check_folder(out)
-    texts = _texts(snapshot.record, options, responses)
+    texts = _texts(snapshot.record, options, responses, remote=remote)
     evaluations = _evaluations(options)
     with scratch(out) as folder, open_selection(folder) as selection:
         reporter.log("reading verdicts")
@@ -105,7 +108,9 @@ def export_dataset(
     return content
 
 
-def _texts(record: RunRecord, options: ExportOptions, responses: Responses | None) -> TextSource:
+def _texts(
+    record: RunRecord, options: ExportOptions, responses: Responses | None, *, remote: bool
+) -> TextSource:
     if responses is not None:
         shards = open_shards(responses.inputs, responses.columns, RESPONSES)
         return ResponseSource(shards, options)
@@ -113,6 +118,7 @@ def _texts(record: RunRecord, options: ExportOptions, responses: Responses | Non
         record,
         otherwise="give the texts with --responses FILE, one row per response: instruction_id or"
         " instruction, instruction, model, response",
+        remote=remote,
     )
     return ShardSource(shards, limits, options)
 

@@ -62,7 +62,7 @@ def invalid_bytes(values: pa.Array, row: int) -> str:
 def row_bytes(values: pa.Array) -> Int64:
     """Return the bytes of each row: UTF-8 of texts, items of lists; no null maps or offsets.
 
-    The type is one that `types.metadata_type` allows.
+    The type is one that `metadata.metadata_type` allows.
     """
     kind = values.type
     if pt.is_string(kind) or pt.is_binary(kind):

@@ -14,8 +14,9 @@ import pyarrow.types as pt
 from steelyard.core.background import Prefetch
 from steelyard.errors import InputRefused, SteelyardError, escape
 from steelyard.input.filesystem import disk_fault, open_file, protocol, remote_fault
-from steelyard.input.footer import DECODE_ERRORS, Footer, read_footer
+from steelyard.input.footer import DECODE_ERRORS, INT96_UNIT, Footer, read_footer
 from steelyard.input.images import ImageReader, Keep
+from steelyard.input.metadata import fit
 from steelyard.input.problems import printable
 from steelyard.input.roles import CONVERSATIONS
 from steelyard.input.rows import Limits, RawBatch, check
@@ -105,6 +106,7 @@ def _read(shard: Shard, shards: ShardSet, pace: _Pace, start: int) -> Iterator[R
                 metadata=footer.metadata,
                 pre_buffer=False,  # it would load whole row groups
                 buffer_size=_BUFFER,
+                coerce_int96_timestamp_unit=INT96_UNIT,
                 page_checksum_verification=True,
             )
             first = 0
@@ -166,10 +168,14 @@ def _raw(shard: Shard, shards: ShardSet, first: int, batch: pa.RecordBatch) -> R
             columns[role] = cast(values[name], kind)
         elif role not in _SEVERAL_TYPES:  # these are left out
             columns[role] = absent(role, rows)
-    metadata = {field.name: cast(values[field.name], field.type) for field in shards.metadata}
+    metadata, unfit = {}, {}
+    for field in shards.metadata:
+        metadata[field.name], bad = fit(values[field.name], field.type)
+        if bad is not None:
+            unfit[field.name] = bad
     path = shard.source.path
     folder = None if protocol(path) else str(Path(path).parent)
-    return RawBatch(shard.name, np.arange(first, first + rows), columns, metadata, folder)
+    return RawBatch(shard.name, np.arange(first, first + rows), columns, metadata, folder, unfit)
 
 
 def _fault(shard: Shard, group: int, error: Exception) -> SteelyardError:

@@ -69,6 +69,7 @@ def open_judges(
     *,
     images: str | None = None,
     recorded: Sequence[JudgeRecord] | None = None,
+    remote: bool = True,
 ) -> Iterator[list[PreparedJudge]]:
     """Open the judges of a config one after another; close them at the end.
 
@@ -79,6 +80,7 @@ def open_judges(
         images: the input's column of images, if there is one.
         recorded: judges of the run that goes on, whose forms are taken: templates that have
             changed since do not change its prompts.
+        remote: whether judges may be fetched from the hub.
 
     Raises:
         UsageError: a label is not a single token of a judge, or it does not take images.
@@ -88,7 +90,9 @@ def open_judges(
     with ExitStack() as stack:
         prepared = []
         for number, name in enumerate(config.judge):
-            wanted = JudgeSpec(name, name, config.revision, config.engine, config.replicas)
+            wanted = JudgeSpec(
+                name, name, config.revision, config.engine, config.replicas, remote=remote
+            )
             judge = stack.enter_context(closing(open_judge(wanted)))
             if recorded is None:
                 forms = make_forms(judge, spec, examples, images)

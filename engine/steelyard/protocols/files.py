@@ -11,13 +11,14 @@ from typing import Any
 
 import msgspec
 
+from steelyard.core.config import LARGEST
+from steelyard.core.files import read_file
 from steelyard.errors import UsageError, check_keys, escape
 from steelyard.protocols.axes import HEAVIEST, Criterion
 from steelyard.protocols.protocol import IMAGES, SLOT, SLOT_COLUMNS, Example, Protocol
 from steelyard.protocols.rules import RULES
 
 BUILTIN = Path(__file__).parent / "builtin"
-LARGEST = 1 << 20  # bytes of a file
 MOST_EXAMPLES = 64
 # Keys of a protocol file.
 _KEYS = tuple(entry.name for entry in fields(Protocol) if entry.name not in {"name", "place"})
@@ -34,7 +35,7 @@ def load_protocol(path: Path) -> Protocol:
         values = {"max_tokens": 1} | values
     try:
         given = msgspec.convert({**values, "name": path.stem, "place": str(path)}, Protocol)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: half a character
         cause = f"a value is wrong: {escape(error, 200)}"
         raise _wrong(path, cause, "see docs/protocols.md for all keys") from None
     protocol = replace(given)  # msgspec sets given fields only, and run.json holds all
@@ -162,13 +163,7 @@ def load_examples(path: Path, labels: tuple[str, ...]) -> tuple[Example, ...]:
 
 def _read_table(path: Path, *known: str) -> dict[str, Any]:
     try:
-        if not path.is_file():
-            raise _wrong(path, "it cannot be read: there is no such file", "check the path")
-        with path.open("rb") as stream:
-            raw = stream.read(LARGEST + 1)
-        if len(raw) > LARGEST:
-            raise _wrong(path, "the file is too large", f"shorten it to {LARGEST:,} bytes")
-        values = _parse(path, raw.decode("utf-8-sig"))
+        values = _parse(path, read_file(path, LARGEST).decode("utf-8-sig"))
     except OSError as error:
         cause = error.strerror or str(error)
         raise _wrong(path, f"it cannot be read: {cause}", "check the path") from None

@@ -52,11 +52,17 @@ def counted(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def read_with_style(
-    path: Path, columns: Mapping[str, str] | None, need: tuple[str, ...], want: tuple[str, ...]
+    path: Path,
+    columns: Mapping[str, str] | None,
+    need: tuple[str, ...],
+    want: tuple[str, ...],
+    *,
+    remote: bool = False,
 ) -> Comparisons:
     """Read comparisons with style counts of both responses; arguments as in `read_comparisons`.
 
-    A file has the columns response_a and response_b.
+    A file has the columns response_a and response_b. `remote` says whether the texts of a run may
+    be fetched from addresses that it names.
 
     Raises:
         UsageError: there is no such source, or a file or an imported run without texts.
@@ -69,7 +75,7 @@ def read_with_style(
     read = read_comparisons(run, columns, (*need, *ROW_KEY), want)
     index = pa.array(np.arange(len(read.table)))
     rows = read.table.select(ROW_KEY).append_column("index", index)
-    counts = rows.join(_counts_of_shards(run.record), list(ROW_KEY)).sort_by("index")
+    counts = rows.join(_counts_of_shards(run.record, remote=remote), list(ROW_KEY)).sort_by("index")
     if missing := counts["length_a"].null_count:
         raise InputRefused(
             f"{missing:,} of {len(counts):,} verdicts no longer have a row in the shards",
@@ -82,7 +88,7 @@ def read_with_style(
     return replace(read, table=table)
 
 
-def _counts_of_shards(record: RunRecord) -> pa.Table:
-    shards, limits = reopen_input(record, otherwise="leave --style out")
+def _counts_of_shards(record: RunRecord, *, remote: bool) -> pa.Table:
+    shards, limits = reopen_input(record, otherwise="leave --style out", remote=remote)
     batches = (rows.select([*ROW_KEY, *TEXTS]) for rows, _ in stream(shards, limits))
     return pa.Table.from_batches(map(counted, batches))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def winrate(
     *,
     difficulty: Path | None = None,
     style: bool = False,
+    remote: bool = False,
 ) -> dict[str, Any]:
     """Compute win rates against a baseline, of a run or a file.
 
@@ -52,6 +54,7 @@ def winrate(
         baseline: the competitor that the others are compared with.
         difficulty: Parquet with an instruction and its `difficulty`, in log-odds; None: learned.
         style: whether to hold style equal, for which texts are read.
+        remote: whether these may be fetched from addresses that a run names.
 
     Returns:
         JSON: `win_rates`, best first; what was read and left out.
@@ -60,7 +63,7 @@ def winrate(
         UsageError: no competitor has that name, or a column is missing.
         InputRefused: values cannot be used.
     """
-    reader = read_with_style if style else read_comparisons
+    reader = partial(read_with_style, remote=remote) if style else read_comparisons
     read = reader(path, columns, (*MODELS, "preference"), WANT)
     table, own = _against(read.table, baseline)
     table, unknown = _without_lengths(table)

@@ -47,6 +47,20 @@ def writing(
         raise fault from error
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to read into errors that say what to do.
+
+    Raises:
+        EnvironmentFault: no permission, too many open files, an input/output error.
+    """
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        effect = "nothing was computed from it"
+        raise machine_fault(error, str(path), doing="read", effect=effect) from error
+
+
 def check_out(out: Path, begins: bytes, read: Iterable[Path | None] = (), skip: int = 0) -> None:
     """Check that a result replaces nothing but an earlier result of its kind.
 

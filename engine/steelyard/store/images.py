@@ -6,9 +6,10 @@ with the plan's texts once the run is complete.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from io import BufferedWriter
 
-from steelyard.core.images import image_digest
+from steelyard.core.images import IMAGE_BYTES, image_digest
 from steelyard.errors import IntegrityFault
 from steelyard.store.durable import TEMPORARY, writing
 from steelyard.store.folder import Folder
@@ -51,14 +52,14 @@ class ImageStore:
         Raises:
             IntegrityFault: they are missing, or not those that were kept.
         """
-        try:
-            raw = self._folder.read(_name(digest))
-        except OSError:
-            raw = b""
+        name, raw = _name(digest), b""
+        with suppress(OSError):
+            if self._folder.size(name) <= IMAGE_BYTES:
+                raw = self._folder.read(name)
         if image_digest(raw) != digest:
             raise IntegrityFault(
                 "an image of the run is damaged or missing",
-                place=str(self._folder.path / _name(digest)),
+                place=str(self._folder.path / name),
                 effect="its pairs cannot be judged by this plan; its reads are intact",
                 remedy="score the same input into a new run directory with `--reuse` of this one",
             )

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from steelyard.core.config import RunConfig
-from steelyard.errors import InputRefused, UsageError
+from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.input import REQUIRED, Limits, ShardSet, open_shards, pair_roles
+from steelyard.input.discover import check_extent
+from steelyard.input.filesystem import protocol
 from steelyard.plan.spec import JudgingSpec
 from steelyard.store.run_record import ImportedRecord, ImportRecord, RunRecord
+
+# Folders that are listed for the sake of a run directory, which may name any: `/` has millions.
+_FOLDERS, _FOLDERS_PER_SHARD, _MOST_SHARDS = 10_000, 20, 5_000
 
 
 def open_input(config: RunConfig, spec: JudgingSpec) -> ShardSet:
@@ -21,7 +26,7 @@ def row_limits(config: RunConfig) -> Limits:
 
 
 def reopen_input(
-    record: RunRecord, *, otherwise: str, effect: str | None = None
+    record: RunRecord, *, otherwise: str, effect: str | None = None, remote: bool = False
 ) -> tuple[ShardSet, Limits]:
     """Open the files of a run again, with its roles and limits, if they are what they were.
 
@@ -29,18 +34,19 @@ def reopen_input(
         record: of the run.
         otherwise: what else a user can do than bring the files back.
         effect: on the run, for errors.
+        remote: whether files may be fetched from addresses that the run names.
 
     Raises:
-        UsageError: the tables of an imported run hold no texts.
+        UsageError: the tables of an imported run hold no texts, or files may not be fetched.
         InputRefused: files are missing, or their names, sizes or footers have changed.
     """
+    paths = check_paths(record, otherwise=otherwise, remote=remote)
     try:
         if isinstance(record, ImportedRecord):
             shards, limits = _open_tables(record.imported, otherwise), Limits()
-            paths = record.imported.paths or ()
         else:
             shards = open_input(record.config, record.spec)
-            limits, paths = Limits(row_bytes=record.config.max_row_bytes), record.config.inputs
+            limits = Limits(row_bytes=record.config.max_row_bytes)
     except InputRefused as refused:
         cause, place = refused.cause, refused.place
     else:
@@ -53,6 +59,31 @@ def reopen_input(
         effect=effect,
         remedy=f"put the shards back as they were, or {otherwise}",
     )
+
+
+def check_paths(record: RunRecord, *, otherwise: str, remote: bool) -> tuple[str, ...]:
+    """Return the inputs that a run directory names, if they may be looked up on its word.
+
+    Whoever made the directory wrote them, and would see a request from this machine.
+
+    Raises:
+        UsageError: one of them is not on this machine, and `remote` is not given.
+        InputRefused: one of them is so wide that to list it takes very long.
+    """
+    paths = (
+        record.imported.paths or () if isinstance(record, ImportedRecord) else record.config.inputs
+    )
+    addresses = [path for path in paths if protocol(path)]
+    if addresses and not remote:
+        raise UsageError(
+            "the run directory names inputs on the network, which are not fetched on its word",
+            place=escape(", ".join(addresses), 300),
+            effect="nothing was fetched",
+            remedy=f"if you trust this run and these addresses, add --remote; or {otherwise}",
+        )
+    shards = min(len(record.input.shards), _MOST_SHARDS)
+    check_extent(paths, _FOLDERS + _FOLDERS_PER_SHARD * shards)
+    return paths
 
 
 def _open_tables(imported: ImportRecord, otherwise: str) -> ShardSet:

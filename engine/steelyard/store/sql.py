@@ -31,7 +31,7 @@ Connection: TypeAlias = duckdb.DuckDBPyConnection
 Relation: TypeAlias = duckdb.DuckDBPyRelation
 Type: TypeAlias = duckdb.sqltypes.DuckDBPyType
 DuckDBError = duckdb.Error
-MEMORY_LIMIT = "768MB"  # of scratch databases, which spill to the disk beyond it
+MEMORY_LIMIT = 768_000_000  # bytes of scratch databases, which spill to the disk beyond them
 LEAST_MEMORY = 1 << 30  # of queries, which get a quarter of the machine's
 HANDED_OFF = "verdicts"  # the catalog of a database file
 # The oldest DuckDB that has to read the hand-off file.
@@ -80,6 +80,7 @@ def open_scratch(
     reads: Sequence[str] = (),
     result: str | None = None,
     keep_order: bool = True,
+    memory: int = MEMORY_LIMIT,
 ) -> Iterator[Connection]:
     """Open a database for statements of ours, with bounded memory.
 
@@ -90,9 +91,10 @@ def open_scratch(
         reads: paths of files that its SQL may open.
         result: path of a database file, new or not, that is attached as `result`.
         keep_order: whether queries without ORDER BY keep the order of their sources.
+        memory: bytes that it may take.
     """
     settings = {
-        "memory_limit": MEMORY_LIMIT,
+        "memory_limit": f"{memory}B",
         "temp_directory": folder.new_path(spill),
         "preserve_insertion_order": keep_order,
     }

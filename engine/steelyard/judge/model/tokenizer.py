@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tokenizers
@@ -25,8 +25,9 @@ from steelyard.core.judges import LabelVariant
 from steelyard.core.schemas import Bool
 from steelyard.errors import IntegrityFault, JudgeUnavailable, UsageError, escape
 from steelyard.judge.base import Encoder
-from steelyard.judge.model.chat import ChatFormat
+from steelyard.judge.model.chat import ChatFormat, library_errors
 from steelyard.judge.model.fast_tokens import AcceleratedTokens, accelerated
+from steelyard.judge.model.json_files import JSON, LARGE, TokenizerFile, read_object
 from steelyard.protocols.protocol import Message
 
 # Part of the digest: raise it when the same files would give other ids or another rendering.
@@ -34,7 +35,7 @@ RULES = 1
 # A noncharacter replaces the texts of control tokens in the data vocabulary. Where such a text
 # could be looked up whole, the data's normalizer removes this character first.
 _UNREACHABLE = "\uffff"
-_JSON = dict[str, Any]
+_FILE = "tokenizer.json"
 
 
 class HFEncoder(Encoder):
@@ -47,6 +48,11 @@ class HFEncoder(Encoder):
     def __init__(self, folder: Path) -> None:
         spec = _read_spec(folder)
         self._chat = ChatFormat(folder)
+        self._place = str(folder)
+        with library_errors(folder / _FILE):
+            self._build(spec)
+
+    def _build(self, spec: JSON) -> None:
         added = {token["content"]: token for token in spec["added_tokens"]}
         later = {text: id_ for text, id_ in self._chat.added.items() if text not in added}
         self.control_ids = frozenset(
@@ -58,7 +64,6 @@ class HFEncoder(Encoder):
         self._data = Tokenizer.from_str(json.dumps(self._data_spec))
         self._marks_beginning = _continuing(_bare(spec)) != _bare(spec)
         self._unknown = self._unknown_id(spec)
-        self._place = str(folder)
         self.digest = _digest(_bare(spec), later, self._chat.identity)
 
     @override
@@ -154,7 +159,7 @@ class HFEncoder(Encoder):
         whole = self._whole.decode([*anchor, id_], skip_special_tokens=False)
         return whole.removeprefix(self._whole.decode(anchor, skip_special_tokens=False))
 
-    def _unknown_id(self, spec: _JSON) -> frozenset[int]:
+    def _unknown_id(self, spec: JSON) -> frozenset[int]:
         """Return the id of unknown characters: it commands nothing, and no text spells it."""
         model = spec["model"]
         if model["type"] == "Unigram":
@@ -163,7 +168,7 @@ class HFEncoder(Encoder):
         return frozenset() if id_ is None else frozenset([id_])
 
 
-def data_spec(spec: _JSON, control_ids: Iterable[int]) -> _JSON:
+def data_spec(spec: JSON, control_ids: Iterable[int]) -> JSON:
     """Make a `tokenizer.json` that cannot emit control tokens or mark the beginning of a text.
 
     Args:
@@ -188,7 +193,7 @@ def data_spec(spec: _JSON, control_ids: Iterable[int]) -> _JSON:
     return spec
 
 
-def _hide(model: _JSON, control: frozenset[int]) -> None:
+def _hide(model: JSON, control: frozenset[int]) -> None:
     """Rename control entries of a vocabulary in place and drop the merges that touch them."""
     names = {text: _hidden(id_) for text, id_ in model["vocab"].items() if id_ in control}
     model["vocab"] = {names.get(text, text): id_ for text, id_ in model["vocab"].items()}
@@ -203,19 +208,19 @@ def _hidden(id_: int) -> str:
     return f"{_UNREACHABLE}{id_}{_UNREACHABLE}"
 
 
-def _is_text(token: _JSON) -> bool:
+def _is_text(token: JSON) -> bool:
     """Check for an added token of white space ("▁" is a space in sentencepiece's writing)."""
     return not token["special"] and not token["content"].replace("▁", " ").strip()
 
 
-def _bare(spec: _JSON) -> _JSON:
+def _bare(spec: JSON) -> JSON:
     """Make a deep copy that adds nothing at the ends and cuts nothing off."""
     spec = copy.deepcopy(spec)
     spec.update(post_processor=None, truncation=None, padding=None)
     return spec
 
 
-def _continuing(spec: _JSON) -> _JSON:
+def _continuing(spec: JSON) -> JSON:
     """Change a spec in place, for text that continues: no space is put before it."""
     normalizer = spec["normalizer"] or {}
     if normalizer.get("type") == "Prepend":
@@ -237,7 +242,7 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def _build(spec: _JSON, later: dict[str, int]) -> Tokenizer:
+def _build(spec: JSON, later: dict[str, int]) -> Tokenizer:
     """Make a tokenizer with the added tokens that only `tokenizer_config.json` has."""
     tokenizer = Tokenizer.from_str(json.dumps(spec))
     for text, id_ in sorted(later.items(), key=lambda item: item[1]):
@@ -250,27 +255,21 @@ def _build(spec: _JSON, later: dict[str, int]) -> Tokenizer:
     return tokenizer
 
 
-def _read_spec(folder: Path) -> _JSON:
-    path = folder / "tokenizer.json"
-    try:
-        spec: _JSON = json.loads(path.read_text("utf-8"))
-        Tokenizer.from_str(json.dumps(spec))
-    except FileNotFoundError:
+def _read_spec(folder: Path) -> JSON:
+    path = folder / _FILE
+    if not os.path.lexists(path):
         raise JudgeUnavailable(
-            "the model folder has no tokenizer.json",
+            f"the model folder has no {_FILE}",
             place=str(folder),
             remedy="convert the tokenizer: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
-        ) from None
-    except Exception as error:  # tokenizers raises bare Exception
-        raise JudgeUnavailable(
-            f"the tokenizer cannot be read: {escape(error, 200)}",
-            place=str(path),
-            remedy="fetch the model's files again, or upgrade the package tokenizers",
-        ) from error
-    return spec
+        )
+    spec = read_object(path, TokenizerFile, LARGE)[0]
+    with library_errors(path):
+        Tokenizer.from_str(json.dumps(spec))
+    return {"added_tokens": [], "normalizer": None, "pre_tokenizer": None} | spec
 
 
-def _digest(spec: _JSON, later: dict[str, int], chat: _JSON) -> str:
+def _digest(spec: JSON, later: dict[str, int], chat: JSON) -> str:
     """Hash what decides ids and rendering, to 32 hex digits.
 
     The same tokenizer saved by another version of transformers may be written differently and get

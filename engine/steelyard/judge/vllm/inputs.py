@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
-from steelyard.core.images import decode_image
+from steelyard.core.images import BadImageError, decode_image
 from steelyard.core.judges import Answer
+from steelyard.errors import IntegrityFault
 from steelyard.store.images import ImageStore
 
 _DECODED = 16  # images kept decoded: a pair's prompts follow each other
@@ -78,4 +79,12 @@ def render_prompt(engine: Any, prompt: dict[str, Any]) -> Any:
 
 @lru_cache(_DECODED)
 def _decoded(store: ImageStore, digest: str) -> Any:
-    return decode_image(store.get(digest))
+    try:
+        return decode_image(store.get(digest))
+    except BadImageError as error:  # planning keeps what can be decoded
+        raise IntegrityFault(
+            f"an image of the run {error}",
+            place=digest,
+            effect="its pairs cannot be judged; reads are intact",
+            remedy="score the same input into a new run directory with `--reuse` of this one",
+        ) from error

@@ -203,11 +203,10 @@ def _cpu_cache(files: ModelFiles, dtype: str, memory: int, workload: Workload, l
 
 def kv_bytes_per_token(files: ModelFiles, dtype: str) -> int:
     """Return an upper bound on the bytes of keys and values of one token, in all layers."""
-    config = files.text_config
-    heads = int(config.get("num_attention_heads") or 32)
-    kv_heads = int(config.get("num_key_value_heads") or heads)
-    hidden = int(config.get("hidden_size") or 4096)
-    head = int(config.get("head_dim") or hidden // heads)
-    layers = int(config.get("num_hidden_layers") or 32)
+    sizes = files.sizes
+    heads = sizes.size("num_attention_heads", 32)
+    kv_heads = sizes.size("num_key_value_heads", heads)
+    head = sizes.size("head_dim", max(1, sizes.size("hidden_size", 4096) // heads))
+    layers = sizes.size("num_hidden_layers", 32)
     # vLLM's CPU cache pads heads to a multiple of 32.
     return 2 * layers * kv_heads * (math.ceil(head / 32) * 32) * _ITEM[dtype]

@@ -36,7 +36,7 @@ REJECTS_FILE = "rejects-00000.parquet"
 MANIFEST = "plan.json"
 NEW_PLAN, NEW_REJECTS = f"{PLAN}.tmp", f"{REJECTS_FOLDER}.tmp"
 # The only names that a manifest may have: no path of it leads anywhere else.
-_FILE = re.compile(rf"({PLAN}|{REJECTS_FOLDER})/[a-z]+-\d{{5,}}\.parquet")
+_FILE = re.compile(rf"({PLAN}|{REJECTS_FOLDER})/[a-z]+-[0-9]{{5,}}\.parquet")
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -272,6 +272,16 @@ def plan_files(run: RunDir, manifest: Manifest, prefix: str) -> list[str]:
     return [
         require_plan_file(run, manifest, name) for name in manifest.files if name.startswith(prefix)
     ]
+
+
+def pair_groups(run: RunDir, manifest: Manifest) -> list[int]:
+    """Return how many pairs each row group of the pairs has, in their order.
+
+    Raises:
+        IntegrityFault: the file is damaged or missing.
+    """
+    metadata = pq.read_metadata(require_plan_file(run, manifest, f"plan/{PAIRS_FILE}"))
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
 
 def _damaged(path: Path) -> IntegrityFault:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from steelyard.calibrators.calibrator import COLUMNS, Calibrator, calibrated_sql
-from steelyard.errors import CalibratorRefused, InputRefused, UsageError
+from steelyard.errors import CalibratorRefused, InputRefused, IntegrityFault, UsageError
 from steelyard.input.side_files import open_dataset
 from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
 from steelyard.store.durable import PARQUET, TEMPORARY, publish, write_text, writing
@@ -80,7 +80,7 @@ def read_calibration(run: RunDir) -> tuple[Calibrator | None, str]:
     """Read the calibrator that was applied to a run, and the digest of its file.
 
     Raises:
-        CalibratorRefused: its file is damaged.
+        IntegrityFault: its file is damaged.
     """
     try:
         content = run.files.read(CALIBRATION)
@@ -89,7 +89,7 @@ def read_calibration(run: RunDir) -> tuple[Calibrator | None, str]:
     try:
         calibrator = Calibrator.from_json(content.decode(errors="replace"), str(run.calibration))
     except CalibratorRefused as refused:
-        raise CalibratorRefused(
+        raise IntegrityFault(
             refused.cause,
             place=refused.place,
             effect="no verdict is shown with it; the raw reads are intact",

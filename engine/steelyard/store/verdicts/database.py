@@ -19,6 +19,7 @@ import pyarrow as pa
 from steelyard.core.schemas import PAIRS, READS, REJECTS
 from steelyard.core.work import Work
 from steelyard.errors import EnvironmentFault, IntegrityFault, UsageError, machine_fault
+from steelyard.store.durable import reading
 from steelyard.store.folder import Folder
 from steelyard.store.plan.files import Manifest, plan_files
 from steelyard.store.reads import journal
@@ -26,6 +27,7 @@ from steelyard.store.run_record import ScoredRecord, read_content
 from steelyard.store.rundir import DATABASE, RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import (
+    MEMORY_LIMIT,
     Connection,
     DuckDBError,
     Relation,
@@ -39,6 +41,7 @@ from steelyard.store.sql import (
 )
 from steelyard.store.sql_faults import (
     interruptible,
+    is_foreign,
     limited,
     raising_python_errors,
     refusing,
@@ -64,14 +67,19 @@ def open_sql(snapshot: RunSnapshot) -> Iterator[Connection]:
     setting.
 
     Raises:
-        IntegrityFault: a part that a view would read is damaged.
+        IntegrityFault: the database, or a part that a view would read, is damaged.
+        EnvironmentFault: a file cannot be read.
     """
-    with (
-        raising_python_errors(),
-        closing(open_handoff(snapshot) or _open_views(snapshot)) as connection,
-        interruptible(connection),
-    ):
-        yield connection
+    with raising_python_errors(), reading(snapshot.run.root):
+        handed_off = open_handoff(snapshot)
+        connection = handed_off or _open_views(snapshot)
+    with raising_python_errors(), closing(connection), interruptible(connection):
+        try:
+            yield connection
+        except DuckDBError as error:
+            if handed_off is not None and is_foreign(error):
+                raise _corrupt(snapshot) from None
+            raise
 
 
 @contextmanager
@@ -134,6 +142,15 @@ def show(snapshot: RunSnapshot, sql: str, max_rows: int, seconds: float | None =
         return drawn.getvalue().rstrip("\n")
 
 
+def _corrupt(snapshot: RunSnapshot) -> IntegrityFault:
+    return IntegrityFault(
+        "the database is damaged, or not the one that was written",
+        place=str(snapshot.run.database),
+        effect="no number is computed from it; it is made of the parts, which are still there",
+        remedy=f"`steelyard compact {snapshot.run.root}` writes it again",
+    )
+
+
 def _refused(words: str) -> UsageError:
     return UsageError(
         f"DuckDB refuses the query: {words}",
@@ -150,6 +167,7 @@ def workspace(
     *,
     more: Mapping[str, Sequence[str]] | None = None,
     result: str | None = None,
+    memory: int = MEMORY_LIMIT,
 ) -> Iterator[Connection]:
     """Open a scratch database that has pairs_raw, rejects_raw and reads_raw of a run.
 
@@ -161,6 +179,7 @@ def workspace(
             the run, by its writer.
         more: files of other reads by the name that they are shown under.
         result: path of a database file, new or not, that is attached as `result`.
+        memory: bytes that it may take.
 
     Raises:
         IntegrityFault: a file of the plan is damaged.
@@ -171,7 +190,7 @@ def workspace(
     ]
     reads = [file for _, files, _ in sources for file in files]
     folder, name = spill or (run.files, SPILL)
-    with open_scratch(folder, name, reads=reads, result=result) as connection:
+    with open_scratch(folder, name, reads=reads, result=result, memory=memory) as connection:
         for name, files, schema in sources:
             view_parquet(connection, name, files, schema)
         yield connection

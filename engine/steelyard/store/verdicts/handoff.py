@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from steelyard.errors import IntegrityFault, UsageError
 from steelyard.store.disk import is_alive
 from steelyard.store.durable import TEMPORARY, check_out, writing
 from steelyard.store.folder import Folder
-from steelyard.store.plan.files import Manifest, load_manifest
+from steelyard.store.plan.files import Manifest, load_manifest, pair_groups
 from steelyard.store.reads import journal
 from steelyard.store.run_record import ImportRecord, ScoredRecord
 from steelyard.store.rundir import DATABASE, RECORD, RunDir
@@ -39,9 +39,9 @@ from steelyard.store.verdicts.database import (
     workspace,
 )
 from steelyard.store.verdicts.imported import define_tables, imported_files
+from steelyard.store.verdicts.portions import memory_for, portions
 from steelyard.store.verdicts.views import REJECTS_SQL, VerdictSpec, answers_sql, verdict_sql
 
-PROMPTS_AT_ONCE = 1_000_000  # whose join and sort fit into DuckDB's memory
 DUCKDB_MAGIC, DUCKDB_MAGIC_OFFSET = b"DUCK", 8  # in its files
 
 
@@ -140,7 +140,7 @@ def _remove_leftovers(folder: Folder, prefix: str) -> None:
 
 def ensure_current(run: RunDir) -> None:
     """Write the hand-off file unless it is up to date."""
-    snapshot = RunSnapshot.take(run.root)
+    snapshot = RunSnapshot.take(run.root, run.files.disk)
     current = open_handoff(snapshot)
     if current is None:
         compact(snapshot)
@@ -157,7 +157,7 @@ def recalibrate(run: RunDir) -> None:
     Raises:
         IntegrityFault: a file is damaged, or the books do not balance.
     """
-    snapshot = RunSnapshot.take(run.root)
+    snapshot = RunSnapshot.take(run.root, run.files.disk)
     wanted, present = snapshot.state, {}
     if run.files.exists(DATABASE) and not run.files.exists(f"{DATABASE}.wal"):
         path = run.files.library_path(DATABASE)
@@ -170,7 +170,12 @@ def recalibrate(run: RunDir) -> None:
     with _replacing(run.files, DATABASE) as new:
         _copy(_NewFile(run.files, DATABASE), new)
         digest = sql_text(snapshot.calibration)
-        with open_scratch(*new.spill, result=new.path) as connection, _in_result(connection):
+        manifest = snapshot.manifest
+        memory = memory_for(pair_groups(run, manifest) if manifest else [])
+        with (
+            open_scratch(*new.spill, result=new.path, memory=memory) as connection,
+            _in_result(connection),
+        ):
             for name, sql in calibrated_sql(snapshot.calibrator):  # later ones read earlier ones
                 connection.execute(f"UPDATE verdicts SET {name} = {sql}")  # noqa: S608
             connection.execute(
@@ -183,45 +188,33 @@ def _write_database(
 ) -> dict[str, int]:
     run, parts = snapshot.run, snapshot.journal.parts
     journal.require_sound(run, snapshot.journal)
-    spec = verdict_spec(snapshot, record)
+    spec, groups = verdict_spec(snapshot, record), pair_groups(run, manifest)
+    memory = memory_for(groups)
     with (
-        workspace(run, manifest, parts, new.spill, result=new.path) as connection,
+        workspace(run, manifest, parts, new.spill, result=new.path, memory=memory) as connection,
         _in_result(connection),
     ):
         connection.execute("CREATE TABLE reads AS SELECT * FROM reads_raw")
-        _make_verdicts(connection, spec, manifest)
+        _make_verdicts(connection, spec, portions(manifest, groups))
         connection.execute("CREATE VIEW answers AS " + answers_sql(spec))
         connection.execute("CREATE TABLE rejects AS " + REJECTS_SQL)
         add_run_tables(connection, snapshot)
         return _audit(connection, manifest)
 
 
-def _make_verdicts(connection: Connection, spec: VerdictSpec, manifest: Manifest) -> None:
-    """Create `verdicts`, some buckets at a time: a join of all takes memory without bound.
-
-    A prompt is in one bucket, with all its pairs.
-    """
+def _make_verdicts(
+    connection: Connection, spec: VerdictSpec, portions: Iterable[tuple[str, str]]
+) -> None:
+    """Create `verdicts`, a portion at a time: a join of all takes memory without bound."""
     query = verdict_sql(spec, "pairs_now", "reads_now") + ' ORDER BY v.shard, v."row"'
     start = "CREATE TABLE verdicts AS "
-    for first, last in bucket_ranges(manifest.unique, PROMPTS_AT_ONCE):
-        for name in ("pairs", "reads"):
+    for reads, pairs in portions:
+        for name, condition in (("reads", reads), ("pairs", pairs)):
             connection.execute(
-                f"CREATE OR REPLACE TEMP VIEW {name}_now AS FROM {name}_raw"
-                f" WHERE bucket BETWEEN {first} AND {last}"
+                f"CREATE OR REPLACE TEMP VIEW {name}_now AS FROM {name}_raw WHERE {condition}"
             )
         connection.execute(start + query)
         start = "INSERT INTO verdicts "
-
-
-def bucket_ranges(unique: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
-    """Yield first and last of neighbouring buckets that have about `most` prompts together."""
-    first = prompts = 0
-    for bucket, count in enumerate(unique):
-        if prompts and prompts + count > most:
-            yield first, bucket - 1
-            first, prompts = bucket, 0
-        prompts += count
-    yield first, max(first, len(unique) - 1)
 
 
 def _write_imported(snapshot: RunSnapshot, imported: ImportRecord, new: _NewFile) -> dict[str, int]:
