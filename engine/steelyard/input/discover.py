@@ -51,6 +51,33 @@ def discover(inputs: Sequence[str | os.PathLike[str]]) -> tuple[Source, ...]:
     return _name(matches)
 
 
+def check_extent(inputs: Sequence[str], most: int) -> None:
+    """Refuse folders and patterns on this machine that lead through more than `most` folders.
+
+    Raises:
+        InputRefused: to list what one of them leads to could take very long.
+    """
+    for text in inputs:
+        if protocol(text) or "\0" in text:
+            continue
+        path = local_path(text)
+        is_pattern = glob.has_magic(path) and not os.path.lexists(path)
+        root = _static_part(path) if is_pattern else path
+        named = path[len(root) :]
+        bounded = is_pattern and "**" not in named and path.lower().endswith(SUFFIX)
+        deepest = named.count("/") - 1 if bounded else most
+        seen: set[str] = set()
+        for count, (here, folders, _) in enumerate(os.walk(root or "/", followlinks=True), 1):
+            if count > most:
+                cause = f"leads through more than {most:,} folders, and is not listed"
+                raise _missing(text, cause, "put the shards into a separate folder")
+            hidden = "/." in named or "/_" in named
+            real = os.path.realpath(here) if not is_pattern else ""
+            ends = here[len(root) :].count("/") >= deepest or real in seen
+            folders[:] = [x for x in folders if hidden or x[0] not in "._"] if not ends else []
+            seen.update([real] if real else [])
+
+
 def _find(text: str) -> _Match:
     name = protocol(text)
     if name:
