@@ -45,7 +45,7 @@ class Pace:
         self.rows = max(1, min(fitting, self.rows * _GROWTH, self._most_here))
 
     def fail(self) -> bool:
-        """Ask for fewer rows where so many cannot be decoded at once; False if it was one row."""
+        """Ask for fewer rows after these could not be decoded at once; False if it was one row."""
         fewer = max(1, self.rows // _GROWTH)
         self._most_here, self.rows, before = fewer, fewer, self.rows
         return before > 1
