@@ -202,7 +202,7 @@ def test_a_length_that_is_not_known_is_null(tmp_path):
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     write(tmp_path / "a.parquet", **models(2), preference=[0.5, 0.5])
     (tmp_path / "z.parquet").write_bytes(b"nothing")
-    with pytest.raises(InputRefused, match=r"z\.parquet: this is not a Parquet file"):
+    with pytest.raises(InputRefused, match=r"z\.parquet: not a Parquet file"):
         read_comparisons(tmp_path, None, NEED)
     write(tmp_path / "z.parquet")
     with pytest.raises(InputRefused, match=r"z\.parquet: this Parquet file has no columns"):

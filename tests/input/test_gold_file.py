@@ -181,8 +181,8 @@ def test_columns_that_are_not_there(tmp_path):
 
 
 def test_votes_take_precedence_over_gold_and_gold_over_votes_of_one_side(tmp_path):
-    both = write(tmp_path, pair_id=["x"], label=["A"], votes_a=[1], votes_b=[2])
-    assert read_gold_file(both).votes.tolist() == [[1, 2, 0]]
+    both = write(tmp_path, pair_id=["x"], label=["A"], votes_a=[2], votes_b=[1])
+    assert read_gold_file(both).votes.tolist() == [[2, 1, 0]]
     side = write(tmp_path, pair_id=["x"], label=["A"], votes_a=[7])
     assert read_gold_file(side).votes.tolist() == [[1, 0, 0]]
 

@@ -23,8 +23,8 @@ Any other name is a column of the source (or a field of `metadata`), taken as it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,10 +35,10 @@ from steelyard.comparisons.checks import PAIR, check_batch
 from steelyard.errors import InputRefused, UsageError
 from steelyard.input.problems import RowProblems
 from steelyard.input.roles import COMPARISONS
-from steelyard.input.side_files import open_dataset
 from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
+from steelyard.input.tables import ParquetTable, open_table
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.sql import Connection, one_row, open_file, open_memory, readable
+from steelyard.store.sql import Connection, one_row, open_file, open_memory
 from steelyard.store.sql_faults import interruptible, raising_python_errors, refusing
 from steelyard.store.verdicts.database import open_sql
 
@@ -92,11 +92,13 @@ def read_comparisons(
         IntegrityFault: a file of the run is damaged.
     """
     path = source if isinstance(source, Path) else source.run.root
-    with _open(source) as (connection, names):
+    with _open(source) as (connection, names, files):
         column_map = columns or {}
         roles = resolve_sql(str(path), names, column_map, need, want)
+        if files is not None:
+            _require_same(connection, files, names, roles, (column_map, need, want))
         left_out, where = _left_out(connection, names)
-        with refusing(partial(_unreadable, path)):
+        with files.reading() if files else nullcontext(), refusing(partial(_unreadable, path)):
             if "instruction" in {*need, *want} - column_map.keys():
                 pair = resolve_sql(str(path), names, column_map, (), ["pair_id"]).get("pair_id")
                 roles |= _clusters(connection, names, pair, where)
@@ -114,6 +116,47 @@ def read_comparisons(
     if pair := roles.pop(PAIR, None):
         roles["instruction"] += f", else {pair}"
     return Comparisons(table, dict(left_out), roles)
+
+
+def _require_same(
+    connection: Connection,
+    files: ParquetTable,
+    names: Mapping[str, str],
+    roles: Mapping[str, str],
+    asked: tuple[Mapping[str, str], Sequence[str], Sequence[str]],
+) -> None:
+    """Refuse files that have other roles than the table that they are read as.
+
+    Args:
+        connection: where expressions can be tried.
+        files: the files.
+        names: SQL of the table's columns by name.
+        roles: SQL of the table's roles.
+        asked: map, needed and wanted roles, as for `resolve_sql`.
+
+    Raises:
+        UsageError: a file lacks a needed role, or what an expression reads.
+        InputRefused: a role is another column in some file.
+    """
+    column_map, need, want = asked
+
+    def resolve(place: str, columns: Collection[str]) -> dict[str, str]:
+        inner = "metadata" in columns
+        own = {k: v for k, v in names.items() if k in columns or (inner and v != quoted(k))}
+        found = resolve_sql(place, own, column_map, need, want)
+        pair = resolve_sql(place, own, column_map, (), ["pair_id"]).get("pair_id")
+        if found.get("instruction") == pair:  # the substitute where none is named
+            found.pop("instruction", None)
+        return found
+
+    files.require_same(roles, resolve, want)
+    files.require_gold(roles.get("gold", "").strip('"'), ", or leave gold out: --map gold=")
+    given = set(column_map.values()) & set(roles.values())
+    for place, schema in files.schemas():
+        if given and len(schema) < len(files.names):
+            connection.register("rows_of_one_file", schema.empty_table())
+            with refusing(partial(_unreadable, Path(place))):
+                connection.execute(f"SELECT {', '.join(sorted(given))} FROM rows_of_one_file")  # noqa: S608
 
 
 def _unreadable(path: Path, words: str) -> UsageError:
@@ -193,24 +236,31 @@ def _left_out(connection: Connection, names: Mapping[str, str]) -> tuple[Counter
     counts = connection.sql(
         f"SELECT status, count(*) FROM {SOURCE} WHERE status <> 'ok' GROUP BY 1 ORDER BY 1"  # noqa: S608
     ).fetchall()
-    return Counter({f"status {status}": rows for status, rows in counts}), " WHERE status = 'ok'"
+    kept = " WHERE coalesce(status, 'ok') = 'ok'"  # rows without a status are no run's
+    return Counter({f"status {status}": rows for status, rows in counts}), kept
 
 
 @contextmanager
-def _open(path: Path | RunSnapshot) -> Iterator[tuple[Connection, dict[str, str]]]:
-    """Open a locked connection with the source's rows as SOURCE; give it and their columns."""
+def _open(
+    path: Path | RunSnapshot,
+) -> Iterator[tuple[Connection, dict[str, str], ParquetTable | None]]:
+    """Open a locked connection with the source's rows as SOURCE.
+
+    Yields:
+        the connection, the columns, and the files if they are Parquet.
+    """
     if isinstance(path, Path) and (path / "run.json").exists():
         path = RunSnapshot.take(path)
     if isinstance(path, RunSnapshot):
         with open_sql(path) as connection:
-            yield connection, _named(connection, "SELECT * FROM verdicts")
+            yield connection, _named(connection, "SELECT * FROM verdicts"), None
     else:
-        dataset = None if path.suffix == ".duckdb" else open_dataset(path)
-        connection = _database(path) if dataset is None else open_memory()
+        files = None if path.suffix == ".duckdb" else open_table(path)
+        connection = _database(path) if files is None else open_memory()
         with raising_python_errors(), closing(connection), interruptible(connection):
-            if dataset is not None:
-                connection.register("verdicts", readable(dataset))
-            yield connection, _named(connection, "SELECT * FROM verdicts")
+            if files is not None:
+                connection.register("verdicts", files.data)
+            yield connection, _named(connection, "SELECT * FROM verdicts"), files
 
 
 def _named(connection: Connection, query: str) -> dict[str, str]:

@@ -74,7 +74,8 @@ def read_pairs(source: Source, want: tuple[str, ...] = ()) -> JudgedPairs:
             notes.append(
                 "all logits are from 0 to 1: if they are probabilities, name them with --preference"
             )
-    pair_id = quoted("pair_id")  # the substitute if no column names the instruction
+    # The substitute if no column names the instruction, under the name that it has here.
+    pair_id = read.columns.get("pair_id", quoted("pair_id"))
     named = read.columns.get("instruction", pair_id) != pair_id
     groups = np.arange(len(table))
     if "instruction" in table.column_names:

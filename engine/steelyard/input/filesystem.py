@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 
-from steelyard.errors import EnvironmentFault, InputRefused, SteelyardError, escape
+from steelyard.errors import EnvironmentFault, InputRefused, SteelyardError, escape, machine_fault
 
 # Protocols with an extra of ours; any other driver that fsspec knows is used if installed.
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
@@ -73,15 +73,8 @@ def disk_fault(place: str, error: Exception) -> EnvironmentFault | None:
     """Return the error for an OSError about the machine; None for any other exception."""
     if not isinstance(error, OSError) or error.errno not in _MACHINE:
         return None
-    remedy = "check the disk or the mount, then start again"
-    if error.errno in {errno.EMFILE, errno.ENFILE}:
-        remedy = "allow more open files, for example with `ulimit -n 4096`, then start again"
-    return EnvironmentFault(
-        f"cannot be read: {os.strerror(error.errno or 0)}",
-        place=place,
-        effect="nothing in this file was scored",
-        remedy=remedy,
-    )
+    effect = "nothing in this file was scored"
+    return machine_fault(error, place, doing="be read", effect=effect, again="start again")
 
 
 def remote_fault(place: str, error: Exception) -> SteelyardError:

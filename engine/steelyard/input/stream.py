@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from steelyard.core.background import Prefetch
-from steelyard.errors import InputRefused, SteelyardError, escape
-from steelyard.input.filesystem import disk_fault, open_file, protocol, remote_fault
-from steelyard.input.footer import DECODE_ERRORS, Footer, read_footer
+from steelyard.errors import InputRefused
+from steelyard.input.filesystem import open_file, protocol
+from steelyard.input.footer import Footer, decode_fault, read_footer
 from steelyard.input.images import ImageReader, Keep
 from steelyard.input.metadata import fit
 from steelyard.input.problems import printable
@@ -98,7 +98,8 @@ def _read(shard: Shard, shards: ShardSet, pace: Pace, start: int) -> Iterator[Ra
                     pace.seen(len(raw), sum(array.nbytes for array in arrays))
                     yield raw
     except Exception as error:  # drivers raise what their client libraries raise
-        raise _fault(shard, group, error) from error
+        place = f"{printable(shard.name)}, row group {group}"
+        raise decode_fault(place, error, effect=_EFFECT) from error
 
 
 def _same_footer(shard: Shard) -> Footer:
@@ -138,18 +139,3 @@ def _raw(
     path = shard.source.path
     folder = None if protocol(path) else str(Path(path).parent)
     return RawBatch(shard.name, np.arange(first, first + rows), columns, metadata, folder, unfit)
-
-
-def _fault(shard: Shard, group: int, error: Exception) -> SteelyardError:
-    place = f"{printable(shard.name)}, row group {group}"
-    if fault := disk_fault(place, error):
-        return fault
-    if not isinstance(error, DECODE_ERRORS):
-        return remote_fault(place, error)
-    first = str(error).partition("\n")[0] or type(error).__name__
-    return InputRefused(
-        f"the data cannot be read: {escape(first, 200)}",
-        place=place,
-        effect=_EFFECT,
-        remedy="write the file again, or leave it out",
-    )

@@ -238,21 +238,22 @@ def cast(values: pa.Array, kind: pa.DataType, *, exact: bool = False) -> pa.Arra
         return _uuid_text(values)
     if isinstance(values.type, pa.BaseExtensionType):
         return cast(values.storage, kind, exact=exact)
-    if _has_views(values.type):
+    if has_views(values.type):
         values = _as_lists(values)
     options = pc.CastOptions(kind, allow_time_truncate=True, allow_float_truncate=not exact)
     return values.cast(options=options)
 
 
-def _has_views(kind: pa.DataType) -> bool:
+def has_views(kind: pa.DataType) -> bool:
+    """Return whether a type has lists in the view layout, at any depth."""
     inner = [kind.field(i).type for i in range(kind.num_fields)]
-    return bool(pt.is_list_view(kind) or pt.is_large_list_view(kind)) or any(map(_has_views, inner))
+    return bool(pt.is_list_view(kind) or pt.is_large_list_view(kind)) or any(map(has_views, inner))
 
 
 def _as_lists(values: pa.Array) -> pa.Array:
     """Return values with lists in place of list views, which pyarrow 26 casts to other lists."""
     kind = values.type
-    if not _has_views(kind):
+    if not has_views(kind):
         return values
     null = values.is_null()
     if pt.is_struct(kind):
