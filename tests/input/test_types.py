@@ -13,6 +13,8 @@ from steelyard.errors import InputRefused, SteelyardError, UsageError
 from steelyard.input import open_shards
 from support.shard_files import pairs, read, write
 
+UUIDS = pa.StructArray.from_arrays([pa.array([bytes(16)] * 3, pa.uuid())], ["id"])
+
 
 def roles(tmp_path: Path, column_map: dict[str, str] | None = None, **columns) -> dict[str, str]:
     return dict(open_shards([write(tmp_path / "p.parquet", pairs(**columns))], column_map).roles)
@@ -79,7 +81,7 @@ def test_pair_ids(tmp_path: Path, ids: pa.Array, expected: list[str | None]) -> 
         ("gold", [1, 0, 1], "is ambiguous"),
         ("gold", [True] * 3, "is ambiguous"),
         ("gold", [{"a": "x", "b": "y"}] * 3, "has to be a label"),
-        ("m", pa.array([1] * 3).cast(pa.decimal256(60, 2)), "more digits than DuckDB keeps"),
+        ("m", UUIDS, "has the extension type arrow.uuid inside of another"),
         ("m", [{"a": 1, "A": 2}] * 3, "differ in case only"),
     ],
 )
@@ -101,7 +103,7 @@ def test_types_that_cannot_be_used_are_refused(tmp_path: Path, column, values, c
         (pa.array([["x"]] * 3, pa.large_list(pa.string_view())), pa.list_(pa.string())),
         (pa.array([[1, 2]] * 3, pa.list_(pa.int8(), 2)), pa.list_(pa.int8())),
         (pa.array([5] * 3, pa.duration("s")), pa.int64()),
-        (pa.array([np.float16(1.5)] * 3, pa.float16()), pa.float16()),
+        (pa.array([np.float16(1.5)] * 3, pa.float16()), pa.float32()),
         (pa.array([[("k", "v")]] * 3, pa.map_(pa.string(), pa.string())), None),
         (pa.array([datetime.datetime(2026, 1, 1)] * 3, pa.timestamp("us", "UTC")), None),
     ],

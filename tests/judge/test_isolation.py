@@ -6,6 +6,7 @@ from steelyard.core.schemas import STATUS_ERROR, STATUS_OK
 from steelyard.errors import EngineFailed
 from steelyard.judge.base import Judge
 from steelyard.judge.isolation import MAX_CRASHES, MAX_LONE_CRASHES, PoisonIsolation, failed_reads
+from steelyard.judge.patience import Owner
 
 
 def batch(start, count, bucket=0):
@@ -91,3 +92,59 @@ def test_reads_that_are_not_finite_are_repeated_and_then_given_up():
     assert results[9] == (STATUS_ERROR, "not finite")
     assert judge.seen.count(9) == MAX_CRASHES
     assert set(results) == set(range(15))
+
+
+class Deep(Fragile):
+    """Pulls several batches before it reads any, as engines do, and dies at the first."""
+
+    def read(self, batches):
+        pulled = []
+        for prompts in batches:
+            pulled.append(prompts)
+            if len(pulled) == 2:
+                yield from super().read(iter(pulled))
+                pulled = []
+        yield from super().read(iter(pulled))
+
+
+@pytest.mark.parametrize("judge", [Deep, Fragile])
+def test_prompts_that_were_not_pulled_when_the_engine_died_again_are_read_later(judge):
+    """Suspects of several buckets and of more than a batch: the first kills the engine again."""
+    engine = judge({0}, flaky={35: 1, 70: 2})
+    results = read(engine, [batch(0, 40), batch(40, 40, 1)])
+    assert set(results) == set(range(80))
+    assert [value for value, (status, _) in results.items() if status != STATUS_OK] == [0]
+
+
+def test_after_a_stop_a_dead_engine_is_not_restarted():
+    stopping = []
+    judge = Fragile({5})
+    judge.owner = Owner(stopping=lambda: bool(stopping))
+
+    def batches():
+        yield batch(0, 5)
+        stopping.append(True)
+        yield batch(5, 5)
+
+    isolation = PoisonIsolation(judge, judge.start, lambda _: None)
+    with pytest.raises(EngineFailed, match="boom"):
+        list(isolation.read(batches()))
+    assert judge.starts == 0
+
+
+def test_a_stop_ends_the_search_for_the_culprit():
+    stopping = []
+    judge = Fragile({5, 90})
+    judge.owner = Owner(stopping=lambda: bool(stopping))
+    deaths = []
+
+    def on_event(text):
+        deaths.append(text)
+        stopping.extend([True] * (len(deaths) == 2))
+
+    isolation = PoisonIsolation(judge, judge.start, on_event)
+    for _ in isolation.read(iter([batch(0, 100)])):
+        pass
+    assert judge.starts == 1
+    assert ["boom" in text for text in deaths] == [True, True]
+    assert len(judge.seen) < 100

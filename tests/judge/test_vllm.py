@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import numpy as np
@@ -16,10 +18,13 @@ import pytest
 from steelyard.core.batches import Workload
 from steelyard.errors import EngineFailed, JudgeUnavailable, UsageError
 from steelyard.judge.base import NOTHING_READY, JudgeSpec
+from steelyard.judge.isolation import PoisonIsolation
+from steelyard.judge.patience import Limits, Owner
 from steelyard.judge.readout import merge_variants
 from support import tiny
 
 pytest.importorskip("vllm")
+from steelyard.judge.vllm import watch
 from steelyard.judge.vllm.judge import VllmJudge
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
@@ -152,6 +157,70 @@ def test_a_killed_engine_process_is_noticed(folder, monkeypatch):
     with pytest.raises(EngineFailed):
         list(judge.read(batches()))
     judge.close()
+
+
+def engine_processes():
+    """The engine process of vLLM among the children of this one, by its first or its later name."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            command = " ".join(child.cmdline())
+            found += [child] if "spawn_main" in command or "EngineCore" in command else []
+    return found
+
+
+def stop_engine():
+    (engine,) = engine_processes()
+    engine.suspend()
+
+
+@pytest.mark.slow
+def test_an_engine_process_that_hangs_is_given_up_restarted_and_stopped(folder, monkeypatch):
+    """SIGSTOP stands for a driver that hangs: while it is loaded, while it reads, at Ctrl-C."""
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    never, stop, warned = 1e9, threading.Event(), []
+    for name, doing in (("READING", "read"), ("LOADING", "loaded")):
+        monkeypatch.setattr(watch, name, Limits(2.0, never, 0.0, 0.0, 20.0, doing))
+    judge = VllmJudge(JudgeSpec("tiny", str(folder)))
+    judge.owner = Owner(warn=warned.append, stopping=stop.is_set)
+    answer = tiny.answer_of(judge.encoder, "A", "B")
+
+    def stop_soon():
+        while not engine_processes():
+            time.sleep(0.01)
+        stop_engine()
+
+    threading.Thread(target=stop_soon).start()
+    with pytest.raises(EngineFailed, match=r"loaded .* at rest for 2 s: it was given up"):
+        judge.start(WORK, answer)
+    assert not engine_processes()
+
+    judge.start(WORK, answer)
+    first, second = (tiny.batch(tiny.prompts(n, 300, longest=120), bucket=n) for n in (3, 300))
+
+    def batches():
+        yield first
+        stop_engine()
+        yield second
+
+    events = []
+    isolation = PoisonIsolation(judge, lambda: judge.start(WORK, answer), events.append)
+    found = tiny.by_key(isolation.read(batches()))
+    assert found.keys() == {*first.keys, *second.keys}
+    assert {row[0] for row in found.values()} == {"ok"}
+    assert "been at rest for 2 s: it was given up" in events[0]
+    assert any("it is given up if nothing happens" in text for text in warned)
+
+    def batches_until_stop():
+        yield first
+        stop_engine()
+        stop.set()
+        yield second
+
+    with pytest.raises(EngineFailed):
+        list(isolation.read(batches_until_stop()))
+    judge.close()
+    assert not engine_processes()
 
 
 OWNER = """

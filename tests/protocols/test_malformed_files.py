@@ -119,11 +119,17 @@ def test_options_of_other_types_are_no_internal_error():
             assert error.remedy  # noqa: PT017 - most are refused, some are fine
 
 
-@pytest.mark.parametrize("text", ["nan", "inf", "-1", "0", "1e300"])
-def test_a_number_without_a_meaning_is_refused(text, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("part_seconds", text) for text in ("nan", "inf", "-1", "0", "1e300")),
+        ("replicas", "1025"),
+    ],
+)
+def test_a_number_without_a_meaning_is_refused(name, text, tmp_path):
     path = tmp_path / "x.toml"
-    path.write_text(f"part_seconds = {text}")
-    assert "`part_seconds` must be positive" in (refusal("config", path) or "")
+    path.write_text(f"{name} = {text}")
+    assert f"`{name}` must be positive and at most" in (refusal("config", path) or "")
 
 
 def test_a_file_of_options_has_an_end(tmp_path):

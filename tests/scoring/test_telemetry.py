@@ -3,6 +3,7 @@
 
 import json
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -89,7 +90,7 @@ class FakeNVML(SimpleNamespace):
 
 def test_gpus_are_sampled_while_it_is_open(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", FakeNVML())
-    with telemetry.Telemetry(RunDir(tmp_path), "s", seconds=0.01):
+    with telemetry.Telemetry(RunDir(tmp_path), "s", pytest.fail, seconds=0.01):
         time.sleep(0.1)
     lines = [json.loads(line) for line in (tmp_path / TELEMETRY).read_text().splitlines()]
     assert len(lines) >= 3
@@ -99,6 +100,32 @@ def test_gpus_are_sampled_while_it_is_open(tmp_path, monkeypatch):
     }  # fmt: skip
     assert lines[0]["gpus"][1]["joules"] is None
     assert lines[-1]["cpu_seconds"] >= lines[0]["cpu_seconds"]
+
+
+def test_a_full_disk_ends_telemetry_with_one_warning_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNVML())
+    warned = []
+    with telemetry.Telemetry(RunDir(tmp_path / "gone"), "s", warned.append, seconds=0.01):
+        time.sleep(0.05)
+    (text,) = warned
+    assert text.startswith("energy and CPU time are no longer recorded: cannot write")
+
+
+def test_a_driver_that_hangs_does_not_hold_the_end_of_a_run(tmp_path, monkeypatch):
+    go_on, asked = threading.Event(), threading.Event()
+
+    def power(*_):
+        if threading.current_thread().name == "telemetry":
+            asked.set()
+            go_on.wait()
+        return 1000
+
+    monkeypatch.setattr(FakeNVML, "nvmlDeviceGetPowerUsage", power)
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNVML())
+    monkeypatch.setattr(telemetry, "LAST_SECONDS", 0.01)
+    with telemetry.Telemetry(RunDir(tmp_path), "s", pytest.fail, seconds=0.01):
+        assert asked.wait(20)
+    go_on.set()
 
 
 def test_the_ratebook_remembers_the_last_rate(tmp_path, monkeypatch):

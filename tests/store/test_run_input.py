@@ -12,10 +12,18 @@ import pytest
 import steelyard
 from steelyard.core.config import RunConfig
 from steelyard.core.progress import Reporter
-from steelyard.errors import EXIT_DONE, EXIT_INTERRUPTED, JudgeUnavailable, UsageError
+from steelyard.core.sealed import seal, unseal
+from steelyard.errors import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    InputRefused,
+    JudgeUnavailable,
+    UsageError,
+)
 from steelyard.export.exporter import export_dataset
 from steelyard.export.options import ExportOptions
 from steelyard.input import filesystem
+from steelyard.input.discover import check_extent
 from steelyard.ranking.winrate import winrate
 from steelyard.scoring.run import resume, score
 from steelyard.store.run_record import read_scored_record
@@ -102,6 +110,36 @@ def test_resume_fetches_unplanned_inputs_only_if_told_to(remote, unreachable, tm
         resume(tmp_path / "c", QUIET)
     assert f"--run {tmp_path / 'c'}" in refused.value.remedy
     assert resume(tmp_path / "a", QUIET) == EXIT_DONE  # it is planned, and needs no input
+
+
+@pytest.mark.parametrize("wide", ["**/*.parquet", "*/*/*/*/*/*", ""])
+def test_a_run_cannot_make_a_command_list_the_whole_machine(wide, tmp_path):
+    """11,000 folders stand for the millions below `/`."""
+    (tmp_path / "data").mkdir()
+    pairs = write_pairs(tmp_path / "data" / "pairs.parquet", 20)
+    run = tmp_path / "run"
+    assert score(config(str(pairs)), run, QUIET) == EXIT_DONE
+    for name in "abcdefghijk":
+        (tmp_path / name).mkdir()
+        for other in range(1000):
+            (tmp_path / name / f"{other}").mkdir()
+    content, _ = unseal((run / "run.json").read_bytes())
+    content["config"]["inputs"] = [str(tmp_path / wide)]
+    (run / "run.json").write_bytes(seal(content, indent=2))
+    with pytest.raises(InputRefused, match="leads through more than 10,020 folders"):
+        export_dataset(run, None, PREFERENCE, reporter=QUIET)
+
+
+def test_ordinary_folders_and_patterns_are_listed(tmp_path):
+    for source in ("x", "y"):
+        (tmp_path / source).mkdir()
+        write_pairs(tmp_path / source / "pairs.parquet", 20)
+    (tmp_path / "x" / "back").symlink_to(tmp_path)
+    for pattern in ("", "*/*.parquet", "**/pairs.parquet"):
+        check_extent([str(tmp_path / pattern)], 200)
+    check_extent([str(tmp_path / "*/*.parquet")], 3)
+    with pytest.raises(InputRefused):
+        check_extent([str(tmp_path / "*/*.parquet")], 2)
 
 
 def test_resume_fetches_no_judge_from_the_hub_unless_told_to(tmp_path, monkeypatch):

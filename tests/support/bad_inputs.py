@@ -37,7 +37,6 @@ TYPES: dict[str, pa.DataType] = {
     "float": pa.float64(),
     "bool": pa.bool_(),
     "texts": pa.list_(pa.string()),
-    "decimal60": pa.decimal256(60, 2),
     "turns": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
     "struct_aA": pa.struct([("a", pa.int64()), ("A", pa.int64())]),
 }
@@ -101,8 +100,6 @@ def _values(values: list[Any], kind: str | None) -> pa.Array:
     plain = [None if value == NULL else value for value in values]
     if any(isinstance(value, str) and value.startswith("hex:") for value in plain):
         return not_utf8([_bytes(value) for value in plain])
-    if kind == "decimal60":
-        return pa.array(plain).cast(TYPES[kind])
     if kind == "binary":
         plain = [_bytes(value) for value in plain]
     return pa.array(plain, TYPES[kind] if kind else None)

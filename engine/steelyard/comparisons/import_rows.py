@@ -20,7 +20,7 @@ from steelyard.core.arrow import repeat_text, to_floats, to_mask
 from steelyard.core.schemas import CRITERIA, GOLD, KEYS, STATUS_OK, Float64
 from steelyard.input.problems import Reason, RowProblems, printable
 from steelyard.input.roles import LENGTHS, MODELS
-from steelyard.input.rows import RawBatch, find_invalid_utf8, split, without
+from steelyard.input.rows import RawBatch, find_invalid, split, without
 from steelyard.input.votes import PREFERENCES, label_codes, read_gold
 from steelyard.protocols.rules import COLUMNS
 from steelyard.statistics.clusters import instruction_ids
@@ -77,7 +77,7 @@ def read_verdicts(
         (rows of `verdict_schema`, REJECTS).
     """
     problems = RowProblems(batch.numbers)
-    find_invalid_utf8(batch.named(roles), problems)
+    find_invalid(batch, roles, problems)
     clean = without(batch, problems)  # what follows reads texts as UTF-8
     columns = _competitors(clean, roles, reading, problems)
     if "winner" in clean.columns:

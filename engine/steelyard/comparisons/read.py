@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,8 @@ from steelyard.input.roles import COMPARISONS
 from steelyard.input.side_files import open_dataset
 from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.sql import Connection, one_row, open_file, open_memory, refusing
+from steelyard.store.sql import Connection, one_row, open_file, open_memory, readable
+from steelyard.store.sql_faults import interruptible, raising_python_errors, refusing
 from steelyard.store.verdicts.database import open_sql
 
 BATCH = 1 << 20  # rows that are checked at a time
@@ -206,12 +207,10 @@ def _open(path: Path | RunSnapshot) -> Iterator[tuple[Connection, dict[str, str]
     else:
         dataset = None if path.suffix == ".duckdb" else open_dataset(path)
         connection = _database(path) if dataset is None else open_memory()
-        try:
+        with raising_python_errors(), closing(connection), interruptible(connection):
             if dataset is not None:
-                connection.register("verdicts", dataset)
+                connection.register("verdicts", readable(dataset))
             yield connection, _named(connection, "SELECT * FROM verdicts")
-        finally:
-            connection.close()
 
 
 def _named(connection: Connection, query: str) -> dict[str, str]:

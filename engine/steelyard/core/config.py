@@ -20,6 +20,7 @@ from steelyard.errors import UsageError, check_keys, escape
 Scalar = str | int | float | bool
 
 MOST_SAMPLES = 100
+MOST_REPLICAS = 1024
 MOST = 1 << 40  # of rows, bytes and seconds
 LARGEST = 1 << 20  # bytes of a file of options
 
@@ -101,9 +102,10 @@ class RunConfig:
                 remedy="give a number from 0, or leave it out for the protocol's own",
             )
         for name in ("replicas", "max_row_bytes", "bucket_bytes", "part_rows", "part_seconds"):
-            if not 0 < getattr(self, name) <= MOST:
+            most = MOST_REPLICAS if name == "replicas" else MOST
+            if not 0 < getattr(self, name) <= most:
                 raise UsageError(
-                    f"`{name}` must be positive and below {MOST:,}, not {getattr(self, name)}",
+                    f"`{name}` must be positive and at most {most:,}, not {getattr(self, name)}",
                     remedy=f"leave `{name}` out for its default",
                 )
         return self

@@ -10,6 +10,7 @@ import pyarrow.types as pt
 from steelyard.core.arrow import offsets_of, to_floats, to_ints, to_mask
 from steelyard.core.schemas import CRITERIA, TURNS, Bool, Int64
 from steelyard.input.problems import Reason, RowProblems, printable
+from steelyard.input.types import is_bytes, is_text
 
 SPEAKERS = pa.array(["user", "assistant"])
 _SHOWN = 16  # bytes from the first invalid one on
@@ -62,7 +63,7 @@ def invalid_bytes(values: pa.Array, row: int) -> str:
 def row_bytes(values: pa.Array) -> Int64:
     """Return the bytes of each row: UTF-8 of texts, items of lists; no null maps or offsets.
 
-    The type is one that `types.metadata_type` allows.
+    The type is one that `metadata.metadata_type` allows.
     """
     kind = values.type
     if pt.is_string(kind) or pt.is_binary(kind):
@@ -78,6 +79,28 @@ def row_bytes(values: pa.Array) -> Int64:
         return total
     width = 0 if pt.is_null(kind) else (kind.bit_width + 7) // 8
     return total + width
+
+
+def coded_bytes(values: pa.Array) -> Int64:
+    """Return the bytes of each row, once decoded, of what is in dictionaries at any depth."""
+    kind = values.type
+    total = np.zeros(len(values), dtype=np.int64)
+    if pt.is_dictionary(kind):
+        sizes = np.append(_dictionary_bytes(values.dictionary), 0)
+        total = sizes[to_ints(values.indices, null=-1)]
+    elif pt.is_struct(kind):
+        for index in range(kind.num_fields):
+            total += coded_bytes(pc.struct_field(values, [index]))
+    elif pt.is_list(kind) or pt.is_large_list(kind) or pt.is_map(kind):
+        inner = [values.keys, values.items] if pt.is_map(kind) else [values.values]
+        total = np.diff(offsets_of(sum(map(coded_bytes, inner)))[values.offsets.to_numpy()])
+    return total
+
+
+def _dictionary_bytes(values: pa.Array) -> Int64:
+    if is_text(values.type) or is_bytes(values.type):
+        return to_ints(pc.binary_length(values.cast(pa.large_binary())))
+    return row_bytes(values)
 
 
 def read_turns(values: pa.Array, column: str, problems: RowProblems) -> pa.Array:

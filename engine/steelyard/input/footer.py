@@ -16,6 +16,8 @@ from steelyard.input.problems import CONVERT, printable
 from steelyard.input.thrift import Chunk, RowGroup, row_groups
 
 MAGIC = b"PAR1"
+# INT96 names no unit; its writers mean microseconds, and years that nanoseconds do not reach.
+INT96_UNIT = "us"
 _TAIL = 1 << 16  # most footers come with the first read
 _AGAIN = "write the file again, or leave it out"
 # What pyarrow raises for bytes that are not good Parquet, seen by mutating files.
@@ -84,7 +86,8 @@ def _parse(source: Source, size: int, raw: bytes) -> Footer:
     try:
         rows, groups = row_groups(raw[:-8])
         # A footer's offsets are not followed here, so a file of the footer alone will do.
-        file = pq.ParquetFile(pa.BufferReader(MAGIC + raw))
+        content = pa.BufferReader(MAGIC + raw)
+        file = pq.ParquetFile(content, coerce_int96_timestamp_unit=INT96_UNIT)
         schema = file.schema_arrow
         str(schema)  # raises for names that are not UTF-8
     except DECODE_ERRORS as error:

@@ -29,6 +29,7 @@ class Reason(StrEnum):
 
     NULL = "null"  # a required text is absent
     UTF8 = "utf8"  # a text is not UTF-8
+    METADATA = "metadata"  # a value that its type, or DuckDB, cannot hold
     EMPTY = "empty"  # a required text is nothing but white space
     SIZE = "size"  # the row is too large
     TURNS = "turns"  # an earlier turn is incomplete

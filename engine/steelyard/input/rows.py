@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -52,6 +52,8 @@ class RawBatch:
     columns: Mapping[str, pa.Array]  # role -> n values, of the roles that the shards fill
     metadata: Mapping[str, pa.Array]
     folder: str | None = None  # of the shard, if it is on this machine
+    # Metadata column -> n; of rows with a value that its type cannot hold, which is null here.
+    unfit: Mapping[str, Bool] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -95,7 +97,7 @@ def check(
     for role in required:
         nulls = to_mask(batch.columns[role].is_null())
         problems.add(nulls, Reason.NULL, f"{printable(roles[role])} is null")
-    find_invalid_utf8(batch.named(roles), problems)
+    find_invalid(batch, roles, problems)
     clean = without(batch, problems)  # what follows reads texts as UTF-8
     # Instructions only: a model that answered nothing did answer, and may lose for it.
     blank = f"{printable(roles['instruction'])} is empty or white space only"
@@ -134,6 +136,17 @@ def split(
     if problems:
         rows = rows.filter(pa.array(problems.good()))
     return rows, problems.rejects(batch.shard, _pair_ids(batch, problems.bad_rows()))
+
+
+def find_invalid(batch: RawBatch, roles: Mapping[str, str], problems: RowProblems) -> None:
+    """Find the rows of a whole batch that hold what no column can: invalid UTF-8, or no such time.
+
+    `roles` gives the user's name of each role's column.
+    """
+    find_invalid_utf8(batch.named(roles), problems)
+    for name, bad in batch.unfit.items():
+        what = f"{printable(name)} has a value that {printable(str(batch.metadata[name].type))}"
+        problems.add(bad, Reason.METADATA, f"{what} cannot hold")
 
 
 def find_invalid_utf8(columns: Iterable[tuple[str, pa.Array]], problems: RowProblems) -> None:

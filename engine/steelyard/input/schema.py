@@ -11,13 +11,13 @@ import pyarrow.types as pt
 
 from steelyard.errors import InputRefused
 from steelyard.input.footer import Footer
+from steelyard.input.metadata import metadata_type
 from steelyard.input.problems import printable
 from steelyard.input.roles import REQUIRED
 from steelyard.input.types import (
     NUMBERS,
     UnsupportedError,
     is_bytes,
-    metadata_type,
     role_type,
     unify,
     without_nulls,
@@ -91,22 +91,21 @@ def agree(
     Returns:
         The metadata columns, which have no role, with the types to which `stream` brings them.
     """
-    resolved: list[dict[str, pa.DataType]] = []
+    unified: dict[str, pa.DataType] = {}
+    source: dict[str, ShardColumns] = {}  # of each column's type
     for shard in shards:
         kinds, unusable = _resolve_types(shard, roles, required)
-        # A difference from the first shard explains more than what follows from it.
-        lines = _difference(resolved[0], kinds) if resolved else []
-        if lines:
-            cause = f"its columns (+) differ from those of {shards[0].place} (-)"
-            remedy = "give all shards the same columns and types, or score them in separate runs"
-            problems.append(shard.refused("\n    ".join([cause, *lines]), remedy))
-        else:
-            problems += unusable
-        resolved.append(kinds)
-    unified = dict(resolved[0])
-    for kinds in resolved[1:]:
-        for name in unified.keys() & kinds.keys():
-            unified[name] = unify(unified[name], kinds[name]) or unified[name]
+        unified, source = unified or dict(kinds), source or dict.fromkeys(kinds, shard)
+        # A difference from other shards explains more than what follows from it.
+        if names := _differing(unified, kinds):
+            other = source.get(names[0], shards[0])
+            problems.append(_difference(shard, kinds, other, unified, names))
+            continue
+        problems += unusable
+        for name, kind in kinds.items():
+            if pt.is_null(unified[name]) and not pt.is_null(kind):
+                source[name] = shard
+            unified[name] = unify(unified[name], kind)
     metadata = [name for name in unified if name not in roles.values()]
     problems += _case_clashes(shards[0], metadata)
     return pa.schema([(name, without_nulls(unified[name])) for name in metadata])
@@ -164,17 +163,32 @@ def unusable_column(
     return InputRefused(cause, place=place, remedy=remedy + other)
 
 
-def _difference(first: Mapping[str, pa.DataType], other: Mapping[str, pa.DataType]) -> list[str]:
-    lines = []
-    for name in dict.fromkeys([*first, *other]):
-        both = name in first and name in other
-        if not both or unify(first[name], other[name]) is None:
-            lines += [
-                f"{sign} {printable(name)}: {printable(str(types[name]))}"
-                for sign, types in (("-", first), ("+", other))
-                if name in types
-            ]
-    return lines
+def _differing(first: Mapping[str, pa.DataType], other: Mapping[str, pa.DataType]) -> list[str]:
+    """Return the columns that one of the two lacks, or whose types do not go together."""
+    return [
+        name
+        for name in dict.fromkeys([*first, *other])
+        if name not in first or name not in other or unify(first[name], other[name]) is None
+    ]
+
+
+def _difference(
+    shard: ShardColumns,
+    kinds: Mapping[str, pa.DataType],
+    other: ShardColumns,
+    before: Mapping[str, pa.DataType],
+    names: Sequence[str],
+) -> InputRefused:
+    """Return the error for a shard that differs in these columns from those `before` it."""
+    lines = [
+        f"{sign} {printable(name)}: {printable(str(types[name]))}"
+        for name in names
+        for sign, types in (("-", before), ("+", kinds))
+        if name in types
+    ]
+    cause = f"its columns (+) differ from those of {other.place} (-)"
+    remedy = "give all shards the same columns and types, or score them in separate runs"
+    return shard.refused("\n    ".join([cause, *lines]), remedy)
 
 
 def _case_clashes(shard: ShardColumns, names: Sequence[str]) -> Iterator[InputRefused]:

@@ -1,25 +1,23 @@
-"""Arrow types at the door: what a role accepts, what metadata may be, and the casts between."""
+"""Arrow types at the door: what a role accepts, which types go together, and casts."""
 
 from __future__ import annotations
-
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from steelyard.core.arrow import offsets_of, to_ints
 from steelyard.core.schemas import CRITERIA, GOLD, TURNS
 from steelyard.input.roles import CONVERSATIONS, LENGTHS, MODELS, VOTES
 
 UUID_TEXT = 36
+DECIMAL_DIGITS = 38  # of a decimal in DuckDB
 _LISTS = (
     *(pa.ListType, pa.LargeListType, pa.FixedSizeListType),
     *(pa.ListViewType, pa.LargeListViewType),
 )
 _DASHES = (8, 12, 16, 20)
-_DEEPEST = 16
-_DIGITS = 38
 NUMBERS = (*VOTES, *LENGTHS, "preference")
 _NAMES = ("pair_id", "instruction_id", "annotator", *MODELS)  # texts, or whole numbers as texts
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -156,81 +154,60 @@ _OWN_TYPES = {
 }
 
 
-def metadata_type(kind: pa.DataType, depth: int = 0) -> pa.DataType:
-    """Return the type in which metadata is written, in Parquet and DuckDB; null stays null.
-
-    Dictionaries are decoded, large and view layouts become plain, UUIDs and JSON become text,
-    other extension types their storage, durations their integers.
-
-    Raises:
-        UnsupportedError: neither can keep such values.
-    """
-    if depth > _DEEPEST:
-        raise UnsupportedError(f"is nested more than {_DEEPEST} deep")
-    inner = partial(metadata_type, depth=depth + 1)
-    if is_text(kind) or (is_uuid(kind) and not depth):
-        result = pa.string()
-    elif pt.is_dictionary(kind):
-        result = inner(kind.value_type)
-    elif isinstance(kind, pa.BaseExtensionType):
-        result = _extension(kind, depth)
-    elif pt.is_large_binary(kind) or pt.is_binary_view(kind):
-        result = pa.binary()
-    elif is_list(kind):
-        result = pa.list_(inner(kind.value_type))
-    elif pt.is_map(kind):
-        result = pa.map_(inner(kind.key_type), inner(kind.item_type))
-    elif pt.is_struct(kind):
-        result = _metadata_struct(kind, depth)
-    else:
-        result = _plain(kind)
-    return result
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    if pt.is_duration(kind):
-        return pa.int64()
-    if pt.is_decimal(kind) and kind.precision > _DIGITS:
-        raise UnsupportedError(f"has more digits than DuckDB keeps ({_DIGITS})")
-    if pt.is_interval(kind) or not (
-        pt.is_primitive(kind)
-        or pt.is_binary(kind)
-        or pt.is_fixed_size_binary(kind)
-        or pt.is_decimal(kind)
-        or pt.is_null(kind)
-    ):
-        raise UnsupportedError("is of a type that Parquet or DuckDB cannot write")
-    return kind
-
-
-def _extension(kind: pa.BaseExtensionType, depth: int) -> pa.DataType:
-    if depth:  # pyarrow 26 casts no list or struct with an extension type inside
-        raise UnsupportedError(f"has the extension type {kind.extension_name} inside of another")
-    return metadata_type(kind.storage_type)
-
-
-def _metadata_struct(kind: pa.StructType, depth: int) -> pa.DataType:
-    folded = {field.name.casefold() for field in kind}
-    if not folded or len(folded) < kind.num_fields or "" in folded:
-        raise UnsupportedError("has fields without a name, or whose names differ in case only")
-    return pa.struct([(field.name, metadata_type(field.type, depth + 1)) for field in kind])
-
-
 def unify(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
-    """Return one type for columns of both types, or None; null gives way to any other."""
+    """Return a type that holds the values of both, or None if they do not mean the same.
+
+    The types are those of `role_type` or `metadata_type`. Null gives way to any other; numbers,
+    decimals and timestamps become wide enough for both.
+    """
+    result: pa.DataType | None = None
     if left == right or pt.is_null(right):
-        return left
-    if pt.is_null(left):
-        return right
-    if pt.is_list(left) and pt.is_list(right):
+        result = left
+    elif pt.is_null(left):
+        result = right
+    elif pt.is_list(left) and pt.is_list(right):
         item = unify(left.value_type, right.value_type)
-        return None if item is None else pa.list_(item)
-    if pt.is_struct(left) and pt.is_struct(right):
+        result = None if item is None else pa.list_(item)
+    elif pt.is_map(left) and pt.is_map(right):
+        key, item = (unify(getattr(left, x), getattr(right, x)) for x in ("key_type", "item_type"))
+        result = None if key is None or item is None else pa.map_(key, item)
+    elif pt.is_struct(left) and pt.is_struct(right):
         ours, theirs = _fields_of(left), _fields_of(right)
         if ours.keys() == theirs.keys():
             both = {name: unify(kind, theirs[name]) for name, kind in ours.items()}
-            return None if None in both.values() else pa.struct(list(both.items()))
-    return None
+            result = None if None in both.values() else pa.struct(list(both.items()))
+    elif pt.is_timestamp(left) and pt.is_timestamp(right):
+        if (left.tz is None) == (right.tz is None):
+            unit = "ns" if "ns" in {left.unit, right.unit} else "us"
+            result = pa.timestamp(unit, left.tz and "UTC")
+    elif is_number(left) and is_number(right):
+        result = _wider(left, right)
+    return result
+
+
+def _wider(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+    """Return a type for numbers of two different types; None where digits would be lost."""
+    floats = [pt.is_floating(kind) for kind in (left, right)]
+    if any(floats):
+        both = all(floats) or pt.is_integer(left) or pt.is_integer(right)
+        return pa.float64() if both else None
+    if pt.is_decimal(left) or pt.is_decimal(right):
+        sizes = [_decimal_size(kind) for kind in (left, right)]
+        scale = max(scale for _, scale in sizes)
+        digits = scale + max(digits - scale for digits, scale in sizes)
+        return pa.decimal128(digits, scale) if digits <= DECIMAL_DIGITS else None
+    signs = [pt.is_signed_integer(kind) for kind in (left, right)]
+    if signs[0] == signs[1]:
+        return max(left, right, key=lambda kind: kind.bit_width)
+    unsigned = right if signs[0] else left
+    return None if unsigned == pa.uint64() else pa.int64()
+
+
+def _decimal_size(kind: pa.DataType) -> tuple[int, int]:
+    """Return precision and scale of the decimal that holds a decimal's or integer's values."""
+    if pt.is_decimal(kind):
+        return kind.precision, kind.scale
+    return len(str(2**kind.bit_width)), 0
 
 
 def without_nulls(kind: pa.DataType) -> pa.DataType:
@@ -246,19 +223,46 @@ def without_nulls(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def cast(values: pa.Array, kind: pa.DataType) -> pa.Array:
+def cast(values: pa.Array, kind: pa.DataType, *, exact: bool = False) -> pa.Array:
     """Return values as the type that `role_type` or `metadata_type` chose; UTF-8 is not checked.
 
+    What is below the unit of a time is cut; a large integer becomes the nearest float, unless it is
+    to be `exact`.
+
     Raises:
-        pa.ArrowException: a value does not fit that type.
+        pa.ArrowInvalid: a value is out of that type's range.
     """
     if values.type == kind:
         return values
     if is_uuid(values.type):
         return _uuid_text(values)
     if isinstance(values.type, pa.BaseExtensionType):
-        return cast(values.storage, kind)
-    return values.cast(kind)
+        return cast(values.storage, kind, exact=exact)
+    if _has_views(values.type):
+        values = _as_lists(values)
+    options = pc.CastOptions(kind, allow_time_truncate=True, allow_float_truncate=not exact)
+    return values.cast(options=options)
+
+
+def _has_views(kind: pa.DataType) -> bool:
+    inner = [kind.field(i).type for i in range(kind.num_fields)]
+    return bool(pt.is_list_view(kind) or pt.is_large_list_view(kind)) or any(map(_has_views, inner))
+
+
+def _as_lists(values: pa.Array) -> pa.Array:
+    """Return values with lists in place of list views, which pyarrow 26 casts to other lists."""
+    kind = values.type
+    if not _has_views(kind):
+        return values
+    null = values.is_null()
+    if pt.is_struct(kind):
+        inner = [_as_lists(pc.struct_field(values, [i])) for i in range(kind.num_fields)]
+        return pa.StructArray.from_arrays(inner, names=[field.name for field in kind], mask=null)
+    if pt.is_map(kind):
+        keys, items = _as_lists(values.keys), _as_lists(values.items)
+        return pa.MapArray.from_arrays(values.offsets, keys, items, mask=null)
+    offsets = pa.array(offsets_of(to_ints(pc.list_value_length(values))), pa.int32())
+    return pa.ListArray.from_arrays(offsets, _as_lists(values.flatten()), mask=null)
 
 
 def _uuid_text(values: pa.Array) -> pa.StringArray:

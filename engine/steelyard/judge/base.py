@@ -16,6 +16,7 @@ from steelyard.core.batches import PromptBatch, ReadBatch, TokenRows, Workload
 from steelyard.core.config import Scalar
 from steelyard.core.judges import Answer, JudgeCard, LabelVariant
 from steelyard.core.work import CacheShape, EngineReport
+from steelyard.judge.patience import Owner
 from steelyard.protocols.protocol import Message
 
 # A source of batches yields this to say that nothing is ready yet.
@@ -127,6 +128,7 @@ class Judge(ABC):
     encoder: Encoder
     context_length: int  # tokens of prompt + 1 of answer at most
     clock: EngineClock  # runs on over all calls of `read`
+    owner = Owner()  # who waits for it; judges that run elsewhere report each sign of life
     # Digest of all that turns an image into the model's input; None: the judge takes no images.
     images: str | None = None
 
@@ -136,6 +138,7 @@ class Judge(ABC):
 
         Raises:
             JudgeUnavailable: a package, the device, memory or the files do not allow it.
+            EngineFailed: it died or was given up while it was loaded; it may be tried again.
         """
 
     def likely_cache(self, workload: Workload) -> CacheShape | None:  # noqa: ARG002
@@ -152,8 +155,9 @@ class Judge(ABC):
         on with the prompts that it has.
 
         Raises:
-            EngineFailed: the engine died. Prompts pulled and not yielded are lost; `start` may be
-                called again. The caller has to find the prompt that kills it.
+            EngineFailed: the engine died, or was given up because it hangs (`patience.py`).
+                Prompts pulled and not yielded are lost; `start` may be called again. The caller
+                has to find the prompt that kills it.
         """
 
     @abstractmethod

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from itertools import groupby
 
 import numpy as np
 
@@ -18,11 +17,12 @@ from steelyard.core.schemas import STATUS_ERROR
 from steelyard.errors import EngineFailed
 from steelyard.judge.base import Judge
 
-MAX_CRASHES = 3
+MAX_CRASHES = MAX_FAILURES = 3
 LOGGED_CRASHES = 10  # each of these is logged; then every hundredth
 # This many prompts in a row that each kill the engine alone: the engine is broken, not the prompts.
 MAX_LONE_CRASHES = 8
-
+# The judge takes prompts in small batches, so that it can stop soon: what it took, it reads.
+BATCH_PROMPTS = 32
 
 _Prompt = tuple[PromptBatch, int]  # a batch, and the index in it
 
@@ -30,7 +30,8 @@ _Prompt = tuple[PromptBatch, int]  # a batch, and the index in it
 class PoisonIsolation:
     """Wraps a started judge; `read` has the same contract, without the engine's deaths.
 
-    `restart` loads the engine again after it died; `on_event` shows the user what happened.
+    `restart` loads the engine again after it died; `on_event` shows the user what happened. Once
+    the judge's owner wants to stop, nothing is read again and no engine is restarted.
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class PoisonIsolation:
     ) -> None:
         self._judge, self._restart, self._on_event = judge, restart, on_event
         self._flight: dict[bytes, _Prompt] = {}
-        self._strikes: Counter[bytes] = Counter()
-        self._retry: list[_Prompt] = []
+        self._strikes: Counter[bytes] = Counter()  # crashes at which a prompt was in flight
+        self._failures: Counter[bytes] = Counter()  # reads of a prompt that were not finite
+        self._retry: deque[_Prompt] = deque()
         self._dead = False
         self._lone_deaths = 0
         self._deaths = 0
@@ -48,18 +50,20 @@ class PoisonIsolation:
         """Read all prompts; those given up come back with status error.
 
         Raises:
-            EngineFailed: the engine dies whatever it reads.
+            EngineFailed: the engine dies whatever it reads, or died while the run is stopped.
         """
         source = iter(batches)
         while True:
             try:
                 yield from self._attempt(source)
-                if not self._retry:
+                if not self._retry or self._judge.owner.stopping():
                     return
             except EngineFailed as error:
                 yield from self._bisect(error)
 
     def _attempt(self, batches: Iterator[PromptBatch]) -> Iterator[ReadBatch]:
+        if self._dead and self._judge.owner.stopping():
+            return
         if self._dead:
             self._restart()
             self._dead = False
@@ -70,12 +74,19 @@ class PoisonIsolation:
     def _track(self, batches: Iterator[PromptBatch]) -> Iterator[PromptBatch]:
         """Remember what goes in; prompts to be repeated come before new ones."""
         while True:
-            again, self._retry = self._retry, []
-            yield from map(self._remember, _batches(again))
+            yield from map(self._remember, self._again(self._retry))
             following = next(batches, None)
             if following is None:
                 return
             yield self._remember(following)
+
+    def _again(self, prompts: deque[_Prompt]) -> Iterator[PromptBatch]:
+        """Take prompts that are read again; those that no judge has pulled stay in `prompts`."""
+        while prompts and not self._judge.owner.stopping():
+            bucket, taken = prompts[0][0].bucket, [prompts.popleft()]
+            while prompts and len(taken) < BATCH_PROMPTS and prompts[0][0].bucket == bucket:
+                taken.append(prompts.popleft())
+            yield _join(taken)
 
     def _remember(self, batch: PromptBatch) -> PromptBatch:
         self._flight |= {key: (batch, index) for index, key in enumerate(batch.keys)}
@@ -87,8 +98,8 @@ class PoisonIsolation:
         for index, (key, status) in enumerate(zip(reads.keys, reads.status, strict=True)):
             prompt = self._flight.pop(key)
             if status == STATUS_ERROR:
-                self._strikes[key] += 1
-                if self._strikes[key] < MAX_CRASHES:
+                self._failures[key] += 1
+                if self._failures[key] < MAX_FAILURES:
                     self._retry.append(prompt)
                     continue
             kept.append(index)
@@ -98,19 +109,20 @@ class PoisonIsolation:
     def _bisect(self, error: EngineFailed) -> Iterator[ReadBatch]:
         """Read the suspects in ever smaller groups."""
         groups = deque([self._suspects(error)])
-        while groups:
-            group = groups.popleft()
-            self._deaths += 1
-            if self._deaths <= LOGGED_CRASHES or self._deaths % 100 == 0:
+        while groups and not self._judge.owner.stopping():
+            group = deque(groups.popleft())
+            if self._dead and (self._deaths <= LOGGED_CRASHES or self._deaths % 100 == 0):
                 self._on_event(
-                    f"the engine died ({self._deaths} times so far);"
+                    f"the engine died ({self._deaths} times so far; {error.cause});"
                     f" restarting it to find the cause among {len(group)} prompts"
                 )
             try:
-                yield from self._attempt(_batches(group))
+                yield from self._attempt(self._again(group))
                 continue
             except EngineFailed as again:
                 left = self._suspects(again)
+            if group:  # not pulled, so not suspected: after those that were
+                groups.appendleft(list(group))
             batch, index = left[0]
             if len(left) > 1:
                 half = len(left) // 2
@@ -126,17 +138,12 @@ class PoisonIsolation:
 
     def _suspects(self, error: EngineFailed) -> list[_Prompt]:
         self._dead = True
+        self._deaths += 1
         flight, self._flight = self._flight, {}
-        if not flight:
+        if not flight or self._judge.owner.stopping():
             raise error
         self._strikes.update(flight.keys())
         return list(flight.values())
-
-
-def _batches(prompts: list[_Prompt]) -> Iterator[PromptBatch]:
-    """Group neighbours of the same bucket."""
-    for _, group in groupby(prompts, key=lambda prompt: prompt[0].bucket):
-        yield _join(list(group))
 
 
 def _join(prompts: list[_Prompt]) -> PromptBatch:

@@ -39,6 +39,7 @@ CONTROL = {
 CONTEXT_LENGTH = 1 << 20
 _WORDS = 1 << 20  # ids of whole words begin here
 _SILENT = 1 / 32  # share of texts without an answer
+_STEP_SECONDS = 0.5  # an engine that is slow by `rate` completes steps at least this often
 
 
 class _Script(msgspec.Struct, forbid_unknown_fields=True):
@@ -134,8 +135,7 @@ class ScriptedJudge(Judge):
             for start in range(0, len(batch), step):
                 began = time.perf_counter()
                 reads = self._read(batch.slice(start, start + step))
-                if rate:
-                    time.sleep(len(reads) / rate)
+                self._work_off(len(reads) / rate if rate else 0.0)
                 self.clock.ran(began, time.perf_counter())
                 yield reads
         self.clock.pause()
@@ -143,6 +143,12 @@ class ScriptedJudge(Judge):
     @override
     def close(self) -> None:
         self._answer = None
+
+    def _work_off(self, seconds: float) -> None:
+        while seconds > 0:
+            time.sleep(min(seconds, _STEP_SECONDS))
+            seconds -= _STEP_SECONDS
+            self.owner.progress()
 
     def _read(self, batch: PromptBatch) -> ReadBatch:
         if self._answer is None:

@@ -13,6 +13,7 @@ from steelyard.core.batches import Workload
 from steelyard.core.config import RunConfig
 from steelyard.core.progress import Reporter
 from steelyard.errors import UsageError
+from steelyard.judge.patience import Owner
 from steelyard.plan.dedupe import unique_prompts
 from steelyard.plan.keys import plan_batch
 from steelyard.plan.spec import JudgingSpec, KeySpec
@@ -40,6 +41,7 @@ class LiveJudge:
             (prepared,) = stack.enter_context(open_judges(config, spec, examples))
             self._judge, self._answer = prepared.judge, prepared.answer
             self.name = self._judge.card.name
+            self._judge.owner = Owner(warn=Reporter(quiet=True).warn)
             self._key_spec = KeySpec.of(spec, [prepared.forms])
             self._maker = prepared.maker()
             self._verdict_spec = VerdictSpec(spec, [self.name])
@@ -68,7 +70,7 @@ class LiveJudge:
         texts = pa.Table.from_batches([planned.texts])
         bucket = self._maker.prepare(0, texts, unique, np.arange(len(unique.keys)))
         assert bucket is not None  # noqa: S101 - every row has a prompt
-        prompts, warn = batches(bucket), Reporter(quiet=True).warn
+        prompts, warn = batches(bucket), self._judge.owner.warn
         reads = list(read_all(self._judge, prompts, self._maker.context, self._start, warn))
         pairs = pa.Table.from_batches([planned.pairs])
         pairs = pairs.append_column("pair", pa.array(np.arange(len(pairs))))

@@ -31,13 +31,15 @@ from steelyard.prompts.prepared import open_judges, run_fingerprint
 from steelyard.scoring.planner import write_plan
 from steelyard.scoring.session import OpenRun, read_prompts
 from steelyard.scoring.shard_texts import SCORE_ANEW, open_texts
+from steelyard.store.disk import DISK, Disk
+from steelyard.store.durable import reading
 from steelyard.store.images import ImageStore
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest, read_manifest
 from steelyard.store.reads import journal, reuse
 from steelyard.store.reads.parts import FAILED_READS
 from steelyard.store.reads.recovery import recover
-from steelyard.store.run_input import open_input, refuse_remote, reopen_input, row_limits
+from steelyard.store.run_input import check_paths, open_input, reopen_input, row_limits
 from steelyard.store.run_record import (
     ScoredRecord,
     common_fields,
@@ -57,6 +59,8 @@ def score(
     run: Path,
     reporter: Reporter | None = None,
     stop: threading.Event | None = None,
+    *,
+    disk: Disk = DISK,
 ) -> int:
     """Score shards into a run directory; go on with the run that is there if it is the same.
 
@@ -65,6 +69,7 @@ def score(
         run: the run directory; made if it does not exist.
         reporter: where progress goes.
         stop: set by the caller to end after the part in work.
+        disk: how the run directory is read and written.
 
     Returns:
         Exit code: 0 done, 4 done with row errors, 130 stopped.
@@ -74,14 +79,16 @@ def score(
     """
     reporter, stop = reporter or Reporter(), stop or threading.Event()
     config = config.anchored()
-    directory = RunDir(run)
-    directory.check()
-    if directory.files.exists(RECORD):
-        read_scored_record(directory)
+    directory = RunDir(run, disk)
+    with reading(run):
+        directory.check()
+        if directory.files.exists(RECORD):
+            read_scored_record(directory)
     spec, examples = resolve_spec(config)
     shards = open_input(config, spec)
     images = shards.roles.get("images")
-    with open_judges(config, spec, examples, images=images) as judges, directory.lock():
+    opened = open_judges(config, spec, examples, images=images)
+    with opened as judges, directory.lock(), reading(run):
         record = ScoredRecord(
             fingerprint=run_fingerprint(judges, spec),
             config=config,
@@ -108,6 +115,7 @@ def resume(
     engine: Mapping[str, Scalar] | None = None,
     replicas: int | None = None,
     remote: bool = False,
+    disk: Disk = DISK,
 ) -> int:
     """Go on with a run from where it is; returns and raises as `score`.
 
@@ -118,22 +126,25 @@ def resume(
         engine: settings that replace those of the run.
         replicas: number of engines from now on.
         remote: whether inputs and judges that the run names may be fetched from the network.
+        disk: how the run directory is read and written.
     """
     reporter, stop = reporter or Reporter(), stop or threading.Event()
-    directory = RunDir(run)
-    record = read_scored_record(directory)
+    directory = RunDir(run, disk)
+    with reading(run):
+        record = read_scored_record(directory)
+        manifest = read_manifest(directory)
     config = replace(
         record.config,
         engine={**record.config.engine, **(engine or {})},
         replicas=record.config.replicas if replicas is None else replicas,
     ).validate()
-    manifest = read_manifest(directory)
     _announce(reporter, config, inputs=manifest is None or manifest.in_shards)
-    if manifest is None and not remote:
-        refuse_remote(config.inputs, otherwise=f"score them again with --run {directory.root}")
+    if manifest is None:
+        again = f"give the command that began the run again: steelyard score ... --run {run}"
+        check_paths(record, otherwise=again, remote=remote)
     shards = None if manifest else open_input(config, record.spec)
     opened = open_judges(config, record.spec, recorded=record.judges, remote=remote)
-    with opened as judges, directory.lock():
+    with opened as judges, directory.lock(), reading(run):
         if run_fingerprint(judges, record.spec) != record.fingerprint:
             raise _changed(directory, [_OTHER_FILES])
         if shards is not None and shards.fingerprint != record.input.fingerprint:
@@ -269,7 +280,7 @@ def _reuse(ctx: OpenRun, *, first: bool) -> None:
     """Take reads of earlier runs; again on resume, because the first time may be cut short."""
     for other in ctx.config.reuse:
         try:
-            taken, notes = reuse.reuse_reads(ctx.run, RunDir(Path(other)))
+            taken, notes = reuse.reuse_reads(ctx.run, RunDir(Path(other), ctx.run.files.disk))
         except SteelyardError as error:
             if first:
                 raise

@@ -15,8 +15,9 @@ from steelyard.core.batches import ReadBatch, Workload
 from steelyard.core.config import RunConfig
 from steelyard.core.progress import Counts, Reporter
 from steelyard.core.schemas import Int32
-from steelyard.core.work import CacheShape, Work
-from steelyard.errors import EngineFailed, UsageError
+from steelyard.core.work import CacheShape, EngineReport, Work
+from steelyard.errors import EngineFailed, JudgeUnavailable, UsageError
+from steelyard.judge.patience import Owner
 from steelyard.prompts.maker import PreparedBucket
 from steelyard.prompts.prepared import PreparedJudge
 from steelyard.scoring.feed import feed, prompt_batches, read_all
@@ -73,6 +74,7 @@ class JudgeSession:
         self.ctx, self.manifest = ctx, manifest
         prepared = ctx.judges[number]
         self.judge, self.answer = prepared.judge, prepared.answer
+        self.judge.owner = Owner(warn=ctx.reporter.warn, stopping=ctx.stop.is_set)
         self.maker = prepared.maker(ctx.record.judges[number])
         least, context = self.maker.least_tokens, self.maker.context
         if least > context:
@@ -109,7 +111,7 @@ class JudgeSession:
     def run(self, texts: BucketTexts) -> None:
         """Load the engine and read."""
         ctx, counts = self.ctx, self.counts
-        with Telemetry(ctx.run, self.session):
+        with Telemetry(ctx.run, self.session, ctx.reporter.warn):
             began = time.monotonic()
             try:
                 self._read(texts)
@@ -132,7 +134,7 @@ class JudgeSession:
         ctx = self.ctx
         ctx.reporter.log(f"loading {self.judge.card.name} ...")
         began = time.monotonic()
-        report = self.judge.start(self._workload, self.answer)
+        report = self._load()
         seconds = time.monotonic() - began
         ctx.reporter.log(f"loaded in {seconds:.1f} s")
         ctx.run.log_session(
@@ -153,6 +155,15 @@ class JudgeSession:
             if report.cache is not None and not report.cache.enabled:
                 ctx.reporter.warn(NO_CACHE)
         self.ready.set()
+
+    def _load(self) -> EngineReport:
+        try:
+            return self.judge.start(self._workload, self.answer)
+        except EngineFailed as error:
+            if self.ctx.stop.is_set():
+                raise
+            self.ctx.reporter.warn(f"{error.cause}; loading it once more")
+            return self.judge.start(self._workload, self.answer)
 
     def oracle(self, bucket: PreparedBucket) -> Int32 | None:
         """Predict the tokens that the engine computes of each prompt, once it is loaded."""
@@ -180,6 +191,9 @@ class JudgeSession:
                 )
                 with closing(reads):
                     self._take(reads, tally, writer)
+            except (EngineFailed, JudgeUnavailable):
+                if not ctx.stop.is_set():  # else what was in flight is read when it is resumed
+                    raise
             finally:
                 self.ready.set()  # let no thread wait for an engine that did not load
 

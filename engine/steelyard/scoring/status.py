@@ -9,6 +9,8 @@ from typing import Any
 
 from steelyard.core.work import Work
 from steelyard.scoring.telemetry import spent
+from steelyard.store.disk import DISK, Disk
+from steelyard.store.durable import reading
 from steelyard.store.plan.files import read_manifest
 from steelyard.store.reads.journal import Journal, load, work_by_bucket
 from steelyard.store.run_record import RunRecord, ScoredRecord, read_record
@@ -18,7 +20,7 @@ _ENTRIES = {"plan": PLAN, "reads": READS_FOLDER, "database": DATABASE}
 READ_KINDS = ("ok", "overlong", "error", "unparsable", "reused")
 
 
-def run_status(root: Path) -> dict[str, Any]:
+def run_status(root: Path, disk: Disk = DISK) -> dict[str, Any]:
     """Return everything that `status` shows, as plain values.
 
     `state` is planning, scoring, stopped, complete or damaged, and `damage` says what is lost.
@@ -31,8 +33,13 @@ def run_status(root: Path) -> dict[str, Any]:
     Raises:
         UsageError: `root` is not a run directory.
         IntegrityFault: run.json or the plan's manifest is damaged.
+        EnvironmentFault: a file cannot be read.
     """
-    run = RunDir(root)
+    with reading(root):
+        return _status(RunDir(root, disk))
+
+
+def _status(run: RunDir) -> dict[str, Any]:
     record = read_record(run)
     manifest = read_manifest(run)
     log = load(run)
@@ -47,7 +54,7 @@ def run_status(root: Path) -> dict[str, Any]:
     used = spent(run)
     watt_hours = used["gpu_watt_hours"]
     content = {
-        "run": str(root),
+        "run": str(run.root),
         "state": "damaged" if damage else _state(run, manifest is not None, complete),
         "damage": damage,
         "judge": record.judge,

@@ -6,7 +6,6 @@ A thread writes a line to `telemetry.jsonl` every few seconds; a crash loses no 
 from __future__ import annotations
 
 import resource
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,36 +14,45 @@ from typing import Any
 
 import msgspec
 
+from steelyard.core.background import Worker
 from steelyard.errors import SteelyardError
 from steelyard.store.rundir import TELEMETRY, RunDir
 
 SECONDS = 5.0
+LAST_SECONDS = 5.0  # for the last sample: in a driver that hangs, NVML hangs as well
 
 
 class Telemetry:
-    """Samples GPUs and CPU while it is open; what cannot be sampled is left out, never guessed."""
+    """Samples GPUs and CPU while it is open; what cannot be sampled is left out, never guessed.
 
-    def __init__(self, run: RunDir, session: str, seconds: float = SECONDS) -> None:
-        self._run, self._session, self._seconds = run, session, seconds
+    Where it cannot write, it warns once and samples no more: a full disk ends the run where reads
+    are written, and telemetry does not end it first.
+    """
+
+    def __init__(
+        self, run: RunDir, session: str, warn: Callable[[str], None], seconds: float = SECONDS
+    ) -> None:
+        self._run, self._session, self._warn, self._seconds = run, session, warn, seconds
         self._gpus = open_gpus()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="telemetry", daemon=True)
+        self._sampling = True
 
     def __enter__(self) -> Telemetry:
         self._sample()
-        self._thread.start()
+        self._thread: Worker[Any] = Worker(
+            lambda _: None,
+            waiting=0,
+            name="telemetry",
+            flush=self._sample,
+            flush_after=lambda: self._seconds if self._sampling else None,
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._sample()
-
-    def _work(self) -> None:
-        while not self._stop.wait(self._seconds):
-            self._sample()
+        self._thread.close(LAST_SECONDS)  # takes the last sample
 
     def _sample(self) -> None:
+        if not self._sampling:
+            return
         line = {
             "session": self._session,
             "time": round(time.time(), 3),
@@ -53,9 +61,9 @@ class Telemetry:
         }
         try:
             self._run.log(TELEMETRY, **line)
-        except SteelyardError:
-            # A full disk ends the run where reads are written; telemetry does not end it first.
-            self._stop.set()
+        except SteelyardError as error:
+            self._sampling = False
+            self._warn(f"energy and CPU time are no longer recorded: {error.cause}")
 
 
 def _cpu_seconds() -> float:

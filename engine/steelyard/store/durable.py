@@ -6,7 +6,6 @@ disk. What is inside a run directory is written by `folder.Folder`.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -15,14 +14,13 @@ from pathlib import Path
 
 import xxhash
 
-from steelyard.errors import DiskFull, EnvironmentFault, UsageError
+from steelyard.errors import UsageError, machine_fault
 from steelyard.store.disk import DISK, sync_folder
 
 TEMPORARY = ".tmp"
 PARQUET = {"compression": "zstd", "compression_level": 1, "write_page_checksum": True}
 # Files of texts and digests, read once: a dictionary of them saves nothing and takes time.
 SCRATCH = {**PARQUET, "use_dictionary": False, "write_statistics": False}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
@@ -40,25 +38,27 @@ def writing(
 
     Raises:
         DiskFull: no room, or over a quota or size limit.
-        EnvironmentFault: read-only, no permission, an input/output error.
+        EnvironmentFault: read-only, no permission, an input/output error, no memory.
     """
     try:
         yield
-    except OSError as error:
-        number = error.errno
-        if number in _FULL or "No space left" in str(error) or "File too large" in str(error):
-            raise DiskFull(
-                "no room left to write",
-                place=str(path),
-                effect=effect,
-                remedy=f"free some space, then {again}",
-            ) from error
-        raise EnvironmentFault(
-            f"cannot write: {error.strerror or error}",
-            place=str(path),
-            effect=effect,
-            remedy=f"check the path, its permissions and the disk, then {again}",
-        ) from error
+    except (OSError, MemoryError) as error:
+        fault = machine_fault(error, str(path), doing="write", effect=effect, again=again)
+        raise fault from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to read into errors that say what to do.
+
+    Raises:
+        EnvironmentFault: no permission, too many open files, an input/output error.
+    """
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        effect = "nothing was computed from it"
+        raise machine_fault(error, str(path), doing="read", effect=effect) from error
 
 
 def check_out(out: Path, begins: bytes, read: Iterable[Path | None] = (), skip: int = 0) -> None:

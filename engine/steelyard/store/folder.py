@@ -12,7 +12,7 @@ import io
 import os
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +51,15 @@ class Folder:
     def make(self) -> None:
         """Make the folder and all above it that are missing, durably."""
         if self._inside:
-            with self._holder("") as (folder, name):
-                self._make_in(folder, name)
+            with self._holder("") as (folder, name), suppress(FileExistsError):
+                self.disk.make_folder(name, folder)
+                system.sync_folder(self.disk, folder)
             return
-        missing = []
-        path = self._root.absolute()
-        while not path.exists():
-            missing.append(path)
-            path = path.parent
-        for path in reversed(missing):
-            folder = self.disk.open_folder(str(path.parent))
-            try:
-                self._make_in(folder, path.name)
-            finally:
-                self.disk.close(folder)
+        above = [path for path in self._root.absolute().parents if not path.exists()]
+        for path in reversed(above):
+            self._make_top(path)
+        with suppress(PermissionError) if self.exists() else nullcontext():
+            self._make_top(self._root.absolute())  # one may enter what one may not list
 
     def exists(self, name: str = "") -> bool:
         """Return whether there is such an entry, be it a link."""
@@ -210,8 +205,7 @@ class Folder:
         if not _HANDLES.is_dir():
             return str(self.path / name)
         if folder not in self._kept:
-            with self._open_folder(folder) as handle:
-                self._kept[folder] = os.dup(handle)
+            self._kept[folder] = self._open(folder)
         return f"{_HANDLES}/{self._kept[folder]}/{last}"
 
     @contextmanager
@@ -245,15 +239,18 @@ class Folder:
 
     @contextmanager
     def _open_folder(self, name: str) -> Iterator[int]:
-        if not (name or self._inside):
-            handle = self.disk.open_folder(str(self._root))
-        else:
-            with self._holder(name) as (folder, last):
-                handle = self._open_in(last, folder, name)
+        handle = self._open(name)
         try:
             yield handle
         finally:
             self.disk.close(handle)
+
+    def _open(self, name: str) -> int:
+        """Open a folder; its caller closes it."""
+        if not (name or self._inside):
+            return self.disk.open_folder(str(self._root))
+        with self._holder(name) as (folder, last):
+            return self._open_in(last, folder, name)
 
     def _open_in(self, name: str, folder: int, shown: str) -> int:
         try:
@@ -292,12 +289,15 @@ class Folder:
         with self._holder(name) as (folder, last):
             return self.disk.status(last, folder)
 
-    def _make_in(self, folder: int, name: str) -> None:
+    def _make_top(self, path: Path) -> None:
+        """Make a folder; if it is there, who made it may have been killed before it was durable."""
+        folder = self.disk.open_folder(str(path.parent))
         try:
-            self.disk.make_folder(name, folder)
-        except FileExistsError:
-            return
-        system.sync_folder(self.disk, folder)
+            with suppress(FileExistsError):
+                self.disk.make_folder(path.name, folder)
+            system.sync_folder(self.disk, folder)
+        finally:
+            self.disk.close(folder)
 
 
 def _parent(name: str) -> str:

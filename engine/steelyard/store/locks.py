@@ -35,6 +35,9 @@ def holding(files: Folder, name: str) -> Iterator[None]:
         Held: another process has it.
         OSError: the file cannot be written.
     """
+    place = _place(files, name)
+    if place in _held:  # POSIX locks do not ask their own process
+        raise Held(f"process {os.getpid()}, this one")
     try:
         handle = files.lock(name, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_RDWR | os.O_CREAT)
     except BlockingIOError:
@@ -45,7 +48,7 @@ def holding(files: Folder, name: str) -> Iterator[None]:
         if _owner_lives(files, name):
             raise Held(_owner(files, name)) from None
         handle = files.open_handle(name, os.O_RDWR | os.O_CREAT)
-    disk, place = files.disk, _place(files, name)
+    disk = files.disk
     _held.add(place)
     try:
         owner = f"process {os.getpid()} on {platform.node()} since {now()}"
@@ -60,15 +63,23 @@ def holding(files: Folder, name: str) -> Iterator[None]:
 
 
 def is_held(files: Folder, name: str) -> bool:
-    """Return whether a process has the lock now."""
+    """Return whether a process has the lock now.
+
+    Raises:
+        OSError: the disk does not say.
+    """
     if _place(files, name) in _held:  # a POSIX lock would end when the file was closed
         return True
     try:
         handle = files.lock(name, fcntl.LOCK_SH | fcntl.LOCK_NB, os.O_RDONLY)
     except BlockingIOError:
         return True
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return False
     except OSError as error:
-        return error.errno in _NO_LOCKS and _owner_lives(files, name)
+        if error.errno not in _NO_LOCKS:
+            raise
+        return _owner_lives(files, name)
     files.disk.close(handle)
     return False
 

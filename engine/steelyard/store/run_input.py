@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from steelyard.core.config import RunConfig
 from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.input import REQUIRED, Limits, ShardSet, open_shards, pair_roles
+from steelyard.input.discover import check_extent
 from steelyard.input.filesystem import protocol
 from steelyard.plan.spec import JudgingSpec
 from steelyard.store.run_record import ImportedRecord, ImportRecord, RunRecord
+
+# Folders that are listed for the sake of a run directory, which may name any: `/` has millions.
+_FOLDERS, _FOLDERS_PER_SHARD, _MOST_SHARDS = 10_000, 20, 5_000
 
 
 def open_input(config: RunConfig, spec: JudgingSpec) -> ShardSet:
@@ -38,11 +40,7 @@ def reopen_input(
         UsageError: the tables of an imported run hold no texts, or files may not be fetched.
         InputRefused: files are missing, or their names, sizes or footers have changed.
     """
-    paths = (
-        record.imported.paths or () if isinstance(record, ImportedRecord) else record.config.inputs
-    )
-    if not remote:
-        refuse_remote(paths, otherwise=otherwise)
+    paths = check_paths(record, otherwise=otherwise, remote=remote)
     try:
         if isinstance(record, ImportedRecord):
             shards, limits = _open_tables(record.imported, otherwise), Limits()
@@ -63,19 +61,29 @@ def reopen_input(
     )
 
 
-def refuse_remote(paths: Sequence[str], *, otherwise: str) -> None:
-    """Refuse addresses: whoever made the run wrote them, and would see a request from this machine.
+def check_paths(record: RunRecord, *, otherwise: str, remote: bool) -> tuple[str, ...]:
+    """Return the inputs that a run directory names, if they may be looked up on its word.
+
+    Whoever made the directory wrote them, and would see a request from this machine.
 
     Raises:
-        UsageError: one of the paths is not on this machine.
+        UsageError: one of them is not on this machine, and `remote` is not given.
+        InputRefused: one of them is so wide that to list it takes very long.
     """
-    if addresses := [path for path in paths if protocol(path)]:
+    paths = (
+        record.imported.paths or () if isinstance(record, ImportedRecord) else record.config.inputs
+    )
+    addresses = [path for path in paths if protocol(path)]
+    if addresses and not remote:
         raise UsageError(
             "the run directory names inputs on the network, which are not fetched on its word",
             place=escape(", ".join(addresses), 300),
             effect="nothing was fetched",
             remedy=f"if you trust this run and these addresses, add --remote; or {otherwise}",
         )
+    shards = min(len(record.input.shards), _MOST_SHARDS)
+    check_extent(paths, _FOLDERS + _FOLDERS_PER_SHARD * shards)
+    return paths
 
 
 def _open_tables(imported: ImportRecord, otherwise: str) -> ShardSet:

@@ -116,8 +116,9 @@ class RunDir:
                 try:
                     held.enter_context(holding(self.files, LOCK))
                 except Held as other:
+                    owner = escape(other.owner) or "unknown"
                     raise RunLocked(
-                        f"another process writes to this run ({escape(other.owner) or 'unknown'})",
+                        f"a process writes to this run already ({owner})",
                         place=str(self.root),
                         remedy="wait for it or end it; `steelyard status` shows its progress. If it"
                         " ended on another machine, and the file system has no locks, delete"

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steelyard.calibrators.calibrator import Calibrator
+from steelyard.store.disk import DISK, Disk
+from steelyard.store.durable import reading
 from steelyard.store.plan.files import Manifest, read_manifest
 from steelyard.store.reads import journal
 from steelyard.store.run_record import RunRecord, read_record
@@ -25,17 +27,19 @@ class RunSnapshot:
     calibration: str  # digest of the calibrator's file, or "none"
 
     @classmethod
-    def take(cls, root: Path) -> RunSnapshot:
+    def take(cls, root: Path, disk: Disk = DISK) -> RunSnapshot:
         """Read the state of a run.
 
         Raises:
             UsageError: this is not a run directory, or a later version made it.
             IntegrityFault: run.json, the plan's manifest or the applied calibrator is damaged.
+            EnvironmentFault: a file cannot be read.
         """
-        run = RunDir(root)
-        record = read_record(run)
-        log = journal.load(run)  # before the plan, which is there before any part
-        return cls(run, record, log, read_manifest(run), *read_calibration(run))
+        run = RunDir(root, disk)
+        with reading(root):
+            record = read_record(run)
+            log = journal.load(run)  # before the plan, which is there before any part
+            return cls(run, record, log, read_manifest(run), *read_calibration(run))
 
     @property
     def state(self) -> dict[str, str]:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import gc
 import os
-import threading
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from steelyard.judge.vllm.requests import (
     iter_prompts,
     read_batch,
 )
+from steelyard.judge.vllm.watch import EngineWatch
 from steelyard.store.folder import Folder
 from steelyard.store.images import ImageStore
 
@@ -78,7 +79,8 @@ class VllmJudge(Judge):
         )
         self._log: OutputLog | None = None
         self._spawned = False
-        self._stop_watching = threading.Event()
+        self._watch: EngineWatch | None = None
+        self._vllm: Any = None  # the module, once it is imported
         self._engine: Any = None
         self._answer: Answer | None = None
         self._images: ImageStore | None = None
@@ -100,32 +102,47 @@ class VllmJudge(Judge):
         self._answer = answer
         folder = workload.image_folder
         self._images = None if folder is None else ImageStore(Folder(Path(folder)))
+        try:
+            arguments = self._build(workload)
+        except OSError as error:
+            self.close()
+            raise JudgeUnavailable(
+                f"the engine cannot be started: {escape(error)}",
+                place=tempfile.gettempdir(),
+                effect="nothing was read",
+                remedy="free space for temporary files, or raise `ulimit -n`; then run it again",
+            ) from error
+        return EngineReport(
+            settings={k: v for k, v in arguments.items() if k != "worker_extension_cls"},
+            context_length=arguments["max_model_len"],
+            versions={"vllm": str(self._vllm.__version__)},
+            cache=cache_shape(self._engine.vllm_config),
+        )
+
+    def _build(self, workload: Workload) -> dict[str, Any]:
+        """Build the engine, and return its arguments."""
+        self._watch = watch = EngineWatch(self.card.name, self.owner)
         self._log = log = OutputLog()
         with engine_surroundings(log, spawn=self._device == "gpu") as spawned:
             self._spawned = spawned
             try:
-                vllm = _import_vllm(self._device)
-                from vllm.engine.arg_utils import EngineArgs
-                from vllm.v1.engine.llm_engine import LLMEngine
+                with watch.loading(separate=spawned):
+                    self._vllm = _import_vllm(self._device)
+                    from vllm.engine.arg_utils import EngineArgs
+                    from vllm.v1.engine.llm_engine import LLMEngine
 
-                arguments = self._arguments(workload)
-                settle_llvmlite()
-                self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
+                    arguments = self._arguments(workload)
+                    settle_llvmlite()
+                    self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
             except Exception as error:
-                refusal = not_started(error, self._logged(), self._files.folder)
+                refusal = watch.failure or not_started(error, self._logged(), self._files.folder)
                 self.close()
                 _free_distributed()  # a half-built engine leaves it, too
                 raise refusal from (None if refusal is error else error)
         with uncompiled(spawned):  # imports what it needs now, not at the first step
             pass
-        if spawned:
-            self._stop_watching = _watch_process(self._engine)
-        return EngineReport(
-            settings={k: v for k, v in arguments.items() if k != "worker_extension_cls"},
-            context_length=arguments["max_model_len"],
-            versions={"vllm": str(vllm.__version__)},
-            cache=cache_shape(self._engine.vllm_config),
-        )
+        watch.reading(self._engine.engine_core if spawned else None)
+        return arguments
 
     @override
     def likely_cache(self, workload: Workload) -> CacheShape | None:
@@ -169,17 +186,17 @@ class VllmJudge(Judge):
         The engine holds twice as many requests as fit into a step.
 
         Raises:
-            EngineFailed: vLLM raised; the engine is gone, `start` makes a new one.
+            EngineFailed: vLLM raised or hangs; the engine is gone, `start` makes a new one.
         """
         answer = self._answer
-        if self._engine is None or answer is None:
+        watch = self._watch
+        if self._engine is None or answer is None or watch is None:
             raise EngineFailed("the judge was not started", remedy="report this as a bug")
-        from vllm import SamplingParams
 
         queue = RequestQueue(
             self._engine,
             # Two seeded prompts in a step end vLLM 0.32's engine on a CPU.
-            Sampling(SamplingParams, answer, seeded=self._device == "gpu"),
+            Sampling(self._vllm.SamplingParams, answer, seeded=self._device == "gpu"),
             answer,
             TextReader(answer, self.encoder),
             vocabulary=self._files.vocabulary,
@@ -192,7 +209,7 @@ class VllmJudge(Judge):
             while True:
                 more = queue.fill(prompts)
                 if queue.unfinished:
-                    with uncompiled(self._spawned):
+                    with uncompiled(self._spawned), watch.step():
                         queue.step()
                 if queue.finished:
                     finished, queue.finished = queue.finished, []
@@ -207,6 +224,8 @@ class VllmJudge(Judge):
     def _failed(self, error: EngineError) -> EngineFailed:
         cause = self._logged() or describe(error.__cause__ or error)
         self.close()
+        if self._watch is not None and self._watch.failure is not None:
+            return self._watch.failure
         return EngineFailed(
             f"the engine stopped: {escape(cause, 300)}",
             place=self.card.name,
@@ -220,7 +239,8 @@ class VllmJudge(Judge):
 
     @override
     def close(self) -> None:
-        self._stop_watching.set()
+        if self._watch is not None:
+            self._watch.close()
         engine, self._engine = self._engine, None
         if engine is not None:
             with contextlib.suppress(Exception):
@@ -254,23 +274,6 @@ def _import_vllm(device: choose.Device) -> Any:
             remedy=f"install only one of the two vLLM packages: {INSTALL}",
         )
     return vllm
-
-
-def _watch_process(engine: Any) -> threading.Event:
-    """Wake a waiting reader when the engine's process has died; set the event to stop watching.
-
-    vLLM 0.32 notices the death and ends its receiving thread, but its `step` waits for ever.
-    """
-    core, stop = engine.engine_core, threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.5):
-            if core.resources.engine_dead:
-                core.outputs_queue.put_nowait(RuntimeError("the engine's process has ended"))
-                return
-
-    threading.Thread(target=watch, name="steelyard-engine-watch", daemon=True).start()
-    return stop
 
 
 def _free_distributed() -> None:

@@ -36,7 +36,7 @@ REJECTS_FILE = "rejects-00000.parquet"
 MANIFEST = "plan.json"
 NEW_PLAN, NEW_REJECTS = f"{PLAN}.tmp", f"{REJECTS_FOLDER}.tmp"
 # The only names that a manifest may have: no path of it leads anywhere else.
-_FILE = re.compile(rf"({PLAN}|{REJECTS_FOLDER})/[a-z]+-\d{{5,}}\.parquet")
+_FILE = re.compile(rf"({PLAN}|{REJECTS_FOLDER})/[a-z]+-[0-9]{{5,}}\.parquet")
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

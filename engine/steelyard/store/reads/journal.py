@@ -23,7 +23,7 @@ from steelyard.store.durable import writing
 from steelyard.store.rundir import COMPLETE, JOURNAL, READS_FOLDER, RunDir
 
 # The only names that a line may have: no path of a journal leads anywhere else.
-PART_NAME = re.compile(rf"{READS_FOLDER}/part-(\d{{8,}})\.parquet")
+PART_NAME = re.compile(rf"{READS_FOLDER}/part-([0-9]{{8,}})\.parquet")
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,5 +217,6 @@ class PartWriter:
         total = BatchProgress()
         for gain in gains:
             total.add(gain)
-        commit_part(self._run, reads_table(batches, times), self._number, total)
+        with writing(self._run.root / READS_FOLDER):  # also what is read of it: no files left, EIO
+            commit_part(self._run, reads_table(batches, times), self._number, total)
         self._number += 1

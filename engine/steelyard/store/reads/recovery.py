@@ -13,7 +13,7 @@ from steelyard.errors import IntegrityFault
 from steelyard.store.durable import TEMPORARY, writing
 from steelyard.store.reads.journal import PART_NAME, load, rewrite
 from steelyard.store.reads.parts import journal_part
-from steelyard.store.rundir import DATABASE, READS_FOLDER, RunDir
+from steelyard.store.rundir import DATABASE, JOURNAL, READS_FOLDER, RunDir
 from steelyard.store.verdicts import queries
 
 DAMAGED = f"{READS_FOLDER}/damaged"
@@ -39,32 +39,45 @@ def recover(run: RunDir) -> list[str]:
     with writing(run.root):
         files.inside(READS_FOLDER).make()
         _remove_leftovers(run)
+        _force(run)
         log = load(run)
         intact = [part for part in log.parts if part.intact(run)]
         kept = {part.name for part in intact}
-        lost = [part.name for part in log.parts if part.name not in kept]
-        if lost or log.damaged or log.torn or log.missing:
+        # Before the journal forgets them: nobody shall take them for parts that it lost.
+        notes = [_set_aside(run, part.name) for part in log.parts if part.name not in kept]
+        if notes or log.damaged or log.torn or log.missing:
             rewrite(run, intact)
-        missing = [name for name in lost if not files.exists(name)]
-        notes = [f"{name} is missing: its prompts are read again" for name in missing]
         for name in files.names(READS_FOLDER, folders=False):
             part = f"{READS_FOLDER}/{name}"
             if part in kept:
                 continue
             if name.endswith(TEMPORARY):
                 files.remove(part)
-            elif part not in lost and _adopt(run, part):
+            elif _adopt(run, part):
                 notes.append(f"{part} was not in the journal: checked and added")
             else:
-                _set_aside(run, name)
-                notes.append(f"{part} is damaged: set aside, its prompts are read again")
+                notes.append(_set_aside(run, part))
     return notes
 
 
-def _set_aside(run: RunDir, name: str) -> None:
-    run.files.inside(DAMAGED).make()
-    moment = run.files.disk.now_ns()
-    run.files.move(f"{READS_FOLDER}/{name}", f"{DAMAGED}/{moment}-{name}")
+def _force(run: RunDir) -> None:
+    """Make durable what is there: who wrote it may have been killed before he did."""
+    if run.files.exists(JOURNAL):
+        run.files.sync(JOURNAL)
+    for folder in (READS_FOLDER, ""):
+        run.files.sync(folder)
+
+
+def _set_aside(run: RunDir, name: str) -> str:
+    """Move a part to where no reads are taken from, if it is there; return a note."""
+    files = run.files
+    if not files.exists(name):
+        return f"{name} is missing: its prompts are read again"
+    files.inside(DAMAGED).make()
+    files.move(name, f"{DAMAGED}/{files.disk.now_ns()}-{name.rpartition('/')[2]}")
+    for folder in (DAMAGED, READS_FOLDER):
+        files.sync(folder)
+    return f"{name} is damaged: set aside, its prompts are read again"
 
 
 def _remove_leftovers(run: RunDir) -> None:
@@ -81,7 +94,11 @@ def _adopt(run: RunDir, name: str) -> bool:
     try:
         with run.files.open(name) as file:
             table = pq.read_table(file, page_checksum_verification=True, use_threads=False)
-    except (OSError, pa.ArrowException, IntegrityFault):
+    except (pa.ArrowException, IntegrityFault):
+        return False
+    except OSError as error:
+        if error.errno is not None:  # the machine's, and not Arrow's word for a damaged file
+            raise
         return False
     if not table.schema.equals(READS):
         return False

@@ -17,7 +17,8 @@ from steelyard.input.side_files import open_dataset
 from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
 from steelyard.store.durable import PARQUET, TEMPORARY, publish, write_text, writing
 from steelyard.store.rundir import CALIBRATION, RunDir
-from steelyard.store.sql import open_memory, refusing
+from steelyard.store.sql import open_memory, readable
+from steelyard.store.sql_faults import raising_python_errors, refusing
 
 BATCH = 1 << 18
 VALUE = "value_read"  # what is calibrated
@@ -120,9 +121,13 @@ def calibrate_file(
     """
     temporary = out.with_name(f"{out.name}.{os.getpid()}{TEMPORARY}")  # two may write at once
     try:
-        with refusing(partial(_refused, path)), open_memory() as connection:
+        with (
+            raising_python_errors(),
+            refusing(partial(_refused, path)),
+            open_memory() as connection,
+        ):
             source = open_dataset(path)
-            connection.register("source_rows", source)
+            connection.register("source_rows", readable(source))
             reader = connection.sql(_query(str(path), source.schema.names, columns, calibrator))
             with writing(out, "nothing was written", "try again"):
                 rows = _write(reader.to_arrow_reader(BATCH), temporary)

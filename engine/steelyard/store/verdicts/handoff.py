@@ -29,7 +29,6 @@ from steelyard.store.sql import (
     one_row,
     open_file,
     open_scratch,
-    raising_os_errors,
     sql_text,
 )
 from steelyard.store.verdicts.database import (
@@ -107,7 +106,7 @@ def _replacing(folder: Folder, name: str) -> Iterator[_NewFile]:
     mine = f"{name}.{platform.node()}-"
     new = _NewFile(folder, f"{mine}{os.getpid()}{TEMPORARY}")
     try:
-        with writing(folder.path / name), raising_os_errors():
+        with writing(folder.path / name):
             _remove_leftovers(folder, mine)
             with folder_for_files(folder) as place:
                 written = _NewFile(place, new.name)
@@ -141,7 +140,7 @@ def _remove_leftovers(folder: Folder, prefix: str) -> None:
 
 def ensure_current(run: RunDir) -> None:
     """Write the hand-off file unless it is up to date."""
-    snapshot = RunSnapshot.take(run.root)
+    snapshot = RunSnapshot.take(run.root, run.files.disk)
     current = open_handoff(snapshot)
     if current is None:
         compact(snapshot)
@@ -158,7 +157,7 @@ def recalibrate(run: RunDir) -> None:
     Raises:
         IntegrityFault: a file is damaged, or the books do not balance.
     """
-    snapshot = RunSnapshot.take(run.root)
+    snapshot = RunSnapshot.take(run.root, run.files.disk)
     wanted, present = snapshot.state, {}
     if run.files.exists(DATABASE) and not run.files.exists(f"{DATABASE}.wal"):
         path = run.files.library_path(DATABASE)
