@@ -113,7 +113,7 @@ class SteelyardError(Exception):
         if self.effect:
             lines.append(f"  effect: {self.effect}")
         lines.append(f"  next: {self.remedy}")
-        return "\n".join(printable(line, keep="\t") for line in lines)
+        return "\n".join(printable(line) for line in lines)
 
     @override
     def __reduce__(self) -> tuple[object, ...]:

@@ -26,6 +26,7 @@ from steelyard.cli.common import (
 from steelyard.core.config import RunConfig, Scalar, load_toml, parse_pairs, scalar
 
 WATCH_SECONDS = 2
+MOST_SECONDS = 10_000_000  # of a query
 
 
 # May change between the sessions of a run.
@@ -260,7 +261,7 @@ def print_status(run: Path, *, clear: bool = False) -> str:
 @click.option("--max-rows", default=40, help="Rows to print, without --json.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=float,
     metavar="SECONDS",
     help="End a query that takes longer, with exit code 5.  [default: no limit]",
 )
@@ -277,6 +278,8 @@ def sql(run: Path, query: str, max_rows: int, timeout: float | None) -> None:
 
     if not query.strip(" \n\t;"):
         raise click.UsageError("the query is empty")
+    if timeout is not None and not 0 < timeout <= MOST_SECONDS:
+        raise click.UsageError(f"--timeout is a number of seconds from 0 to {MOST_SECONDS:,}")
     emit(
         RunSnapshot.take(run),
         lambda snapshot: database.show(snapshot, query, max_rows, timeout),

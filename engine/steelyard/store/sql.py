@@ -169,10 +169,14 @@ def machine_memory() -> int:
         return total
 
 
-def readable(dataset: ds.Dataset) -> ds.Dataset:
+def readable(dataset: ds.FileSystemDataset) -> ds.Dataset:
     """Return a dataset with types that DuckDB takes from Arrow."""
-    fields = [field.with_type(duckdb_type(field.type)) for field in dataset.schema]
-    return dataset.replace_schema(pa.schema(fields))
+    schema = pa.schema([field.with_type(duckdb_type(field.type)) for field in dataset.schema])
+    if schema.equals(dataset.schema):
+        return dataset
+    return ds.dataset(
+        dataset.files, format=dataset.format, filesystem=dataset.filesystem, schema=schema
+    )
 
 
 def register_parquet(
