@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,14 @@ def disk_fault(place: str, error: Exception) -> EnvironmentFault | None:
     """Return the error for an OSError about the machine; None for any other exception."""
     if not isinstance(error, OSError) or error.errno not in _MACHINE:
         return None
+    remedy = "check the disk or the mount, then start again"
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        remedy = "allow more open files, for example with `ulimit -n 4096`, then start again"
     return EnvironmentFault(
         f"cannot be read: {os.strerror(error.errno or 0)}",
         place=place,
         effect="nothing in this file was scored",
-        remedy="check the disk or the mount, then start again",
+        remedy=remedy,
     )
 
 
@@ -102,5 +106,7 @@ def open_file(path: str) -> pa.NativeFile:
     """
     name = protocol(path)
     if not name:
+        if not stat.S_ISREG(os.stat(os.fsencode(path)).st_mode):  # noqa: PTH116 (as bytes)
+            raise OSError("is not a file; opening it might never return")
         return pa.OSFile(os.fsencode(path), mode="rb")
     return pa.PythonFile(driver(name).open(path, "rb"), mode="r")
