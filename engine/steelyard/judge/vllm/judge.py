@@ -8,6 +8,7 @@ import gc
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,16 +123,20 @@ class VllmJudge(Judge):
 
     def _build(self, workload: Workload) -> dict[str, Any]:
         """Build the engine, and return its arguments."""
-        self._watch = watch = EngineWatch(self.card.name, self.owner)
         self._log = log = OutputLog()
+        owner = dataclasses.replace(self.owner, warn=partial(log.show, self.owner.warn))
+        self._watch = watch = EngineWatch(self.card.name, owner)
         with engine_surroundings(log, spawn=self._device == "gpu") as spawned:
             self._spawned = spawned
             try:
                 with watch.loading(separate=spawned):
                     self._vllm = _import_vllm(self._device)
                     from vllm.engine.arg_utils import EngineArgs
+                    from vllm.v1.engine import utils
                     from vllm.v1.engine.llm_engine import LLMEngine
 
+                    # Ctrl-C is noticed between two looks at the new process, 10 s apart.
+                    utils.STARTUP_POLL_PERIOD_MS = 500
                     arguments = self._arguments(workload)
                     settle_llvmlite()
                     self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
