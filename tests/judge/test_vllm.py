@@ -126,10 +126,10 @@ def test_weights_that_are_not_numbers_give_error_reads(tmp_path, capfd):
 
 
 def test_unknown_setting(folder):
-    judge = VllmJudge(JudgeSpec("tiny", str(folder), engine={"max_num_seq": 3}))
-    with pytest.raises(UsageError, match="does not pass this setting on") as refused:
+    judge = VllmJudge(JudgeSpec("tiny", str(folder), engine={"swap_space": 4}))
+    with pytest.raises(UsageError, match="has no engine setting swap_space") as refused:
         judge.start(WORK, tiny.answer_of(judge.encoder, "A", "B"))
-    assert "max_num_seqs" in refused.value.remedy
+    assert "another vLLM" in refused.value.remedy
 
 
 def test_impossible_setting_is_explained_in_one_line(folder):
