@@ -233,14 +233,14 @@ def describe_text(connection: Connection, table: str, columns: Mapping[str, str]
         with suppress(duckdb.Error):
             (kind,) = connection.sql(f"SELECT {sql} FROM {table} LIMIT 0").types  # noqa: S608
             wrong = "" if kind.id == "blob" else f"AND TRY_CAST({sql} AS DOUBLE) IS NULL"
-            found = connection.execute(
+            rows = connection.execute(
                 f"SELECT {sql} FROM {table} WHERE {sql} IS NOT NULL {wrong} LIMIT 1"  # noqa: S608
             ).fetchall()
-            if found:
+            if rows:
                 column = sql.strip('"').replace('""', '"')
                 return (
                     f"column {escape(column)} ({kind}) for {name} does not hold numbers:"
-                    f" {escape(repr(found[0][0]))}"
+                    f" {escape(repr(rows[0][0]))}"
                 )
     return ""
 
