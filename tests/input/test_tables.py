@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from steelyard.comparisons.read import read_comparisons
-from steelyard.errors import GoldRefused, InputRefused, SteelyardError, UsageError
+from steelyard.errors import GoldRefused, InputRefused, SteelyardError
 from steelyard.input.gold_file import read_gold_file
 from steelyard.input.tables import open_table
 from support.helpers import command
@@ -202,7 +202,7 @@ def test_gold_of_two_kinds_in_two_files_is_refused(tmp_path, first, second, caus
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_file_without_gold_is_named(tmp_path, order):
     folder = write(tmp_path / "gold", gold("p", gold=["A"]), gold("q", note=["x"]), order=order)
-    with pytest.raises(UsageError, match="no column for gold") as refused:
+    with pytest.raises(GoldRefused, match="no column for gold") as refused:
         read_gold_file(folder)
     assert refused.value.place == f"{folder}/{'ab'[order.index(1)]}.parquet"
 

@@ -23,8 +23,8 @@ Any other name is a column of the source (or a field of `metadata`), taken as it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,18 +32,16 @@ from pathlib import Path
 import pyarrow as pa
 
 from steelyard.comparisons.checks import PAIR, check_batch
-from steelyard.errors import InputRefused, UsageError
+from steelyard.comparisons.sources import SOURCE, open_source
+from steelyard.errors import InputRefused, SteelyardError, UsageError
 from steelyard.input.problems import RowProblems
 from steelyard.input.roles import COMPARISONS
 from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
-from steelyard.input.tables import ParquetTable, open_table
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.sql import Connection, one_row, open_file, open_memory
-from steelyard.store.sql_faults import interruptible, raising_python_errors, refusing
-from steelyard.store.verdicts.database import open_sql
+from steelyard.store.sql import Connection, describe_text, one_row
+from steelyard.store.sql_faults import refusing
 
 BATCH = 1 << 20  # rows that are checked at a time
-SOURCE = "source_rows"
 # What DuckDB calls the types that `instruction_ids` takes as numbers; all others become texts.
 COUNTED = {
     "tinyint", "smallint", "integer", "bigint",
@@ -86,19 +84,20 @@ def read_comparisons(
         each: what is done to every batch when it is checked, such as to make numbers of texts.
 
     Raises:
-        UsageError: there is no such source, role or column.
+        UsageError: there is no such source or role, or DuckDB refuses an expression.
         InputRefused: values that cannot be what their role says, with their numbers of rows.
         NothingLeft: no row can be used.
         IntegrityFault: a file of the run is damaged.
     """
     path = source if isinstance(source, Path) else source.run.root
-    with _open(source) as (connection, names, files):
-        column_map = columns or {}
-        roles = resolve_sql(str(path), names, column_map, need, want)
-        if files is not None:
-            _require_same(connection, files, names, roles, (column_map, need, want))
+    with open_source(source) as opened:
+        connection, names, column_map = opened.connection, opened.names, columns or {}
+        roles = opened.resolve(str(path), column_map, need, want)
         left_out, where = _left_out(connection, names)
-        with files.reading() if files else nullcontext(), refusing(partial(_unreadable, path)):
+        with (
+            opened.files.reading() if opened.files else nullcontext(),
+            refusing(partial(_unreadable, path, connection, roles)),
+        ):
             if "instruction" in {*need, *want} - column_map.keys():
                 pair = resolve_sql(str(path), names, column_map, (), ["pair_id"]).get("pair_id")
                 roles |= _clusters(connection, names, pair, where)
@@ -118,48 +117,12 @@ def read_comparisons(
     return Comparisons(table, dict(left_out), roles)
 
 
-def _require_same(
-    connection: Connection,
-    files: ParquetTable,
-    names: Mapping[str, str],
-    roles: Mapping[str, str],
-    asked: tuple[Mapping[str, str], Sequence[str], Sequence[str]],
-) -> None:
-    """Refuse files that have other roles than the table that they are read as.
-
-    Args:
-        connection: where expressions can be tried.
-        files: the files.
-        names: SQL of the table's columns by name.
-        roles: SQL of the table's roles.
-        asked: map, needed and wanted roles, as for `resolve_sql`.
-
-    Raises:
-        UsageError: a file lacks a needed role, or what an expression reads.
-        InputRefused: a role is another column in some file.
-    """
-    column_map, need, want = asked
-
-    def resolve(place: str, columns: Collection[str]) -> dict[str, str]:
-        inner = "metadata" in columns
-        own = {k: v for k, v in names.items() if k in columns or (inner and v != quoted(k))}
-        found = resolve_sql(place, own, column_map, need, want)
-        pair = resolve_sql(place, own, column_map, (), ["pair_id"]).get("pair_id")
-        if found.get("instruction") == pair:  # the substitute where none is named
-            found.pop("instruction", None)
-        return found
-
-    files.require_same(roles, resolve, want)
-    files.require_gold(roles.get("gold", "").strip('"'), ", or leave gold out: --map gold=")
-    given = set(column_map.values()) & set(roles.values())
-    for place, schema in files.schemas():
-        if given and len(schema) < len(files.names):
-            connection.register("rows_of_one_file", schema.empty_table())
-            with refusing(partial(_unreadable, Path(place))):
-                connection.execute(f"SELECT {', '.join(sorted(given))} FROM rows_of_one_file")  # noqa: S608
-
-
-def _unreadable(path: Path, words: str) -> UsageError:
+def _unreadable(
+    path: Path, connection: Connection, roles: Mapping[str, str], words: str
+) -> SteelyardError:
+    numbers = {role: sql for role, sql in roles.items() if typed_sql(role, sql).endswith("DOUBLE)")}
+    if text := describe_text(connection, SOURCE, numbers):
+        return InputRefused(text, place=str(path), remedy="name a column of numbers, or convert it")
     remedy = "check --map: a column's name, or an expression in parentheses"
     return UsageError(f"DuckDB cannot read the columns: {words}", place=str(path), remedy=remedy)
 
@@ -236,60 +199,5 @@ def _left_out(connection: Connection, names: Mapping[str, str]) -> tuple[Counter
     counts = connection.sql(
         f"SELECT status, count(*) FROM {SOURCE} WHERE status <> 'ok' GROUP BY 1 ORDER BY 1"  # noqa: S608
     ).fetchall()
-    kept = " WHERE coalesce(status, 'ok') = 'ok'"  # rows without a status are no run's
+    kept = " WHERE coalesce(status, 'ok') = 'ok'"  # rows without a status are of no run
     return Counter({f"status {status}": rows for status, rows in counts}), kept
-
-
-@contextmanager
-def _open(
-    path: Path | RunSnapshot,
-) -> Iterator[tuple[Connection, dict[str, str], ParquetTable | None]]:
-    """Open a locked connection with the source's rows as SOURCE.
-
-    Yields:
-        the connection, the columns, and the files if they are Parquet.
-    """
-    if isinstance(path, Path) and (path / "run.json").exists():
-        path = RunSnapshot.take(path)
-    if isinstance(path, RunSnapshot):
-        with open_sql(path) as connection:
-            yield connection, _named(connection, "SELECT * FROM verdicts"), None
-    else:
-        files = None if path.suffix == ".duckdb" else open_table(path)
-        connection = _database(path) if files is None else open_memory()
-        with raising_python_errors(), closing(connection), interruptible(connection):
-            if files is not None:
-                connection.register("verdicts", files.data)
-            yield connection, _named(connection, "SELECT * FROM verdicts"), files
-
-
-def _named(connection: Connection, query: str) -> dict[str, str]:
-    """Give the query's rows the name SOURCE, and return the SQL of each column by its name.
-
-    Fields of `metadata` are columns, too, as `metadata.name` where the name is taken.
-    """
-    connection.execute(f"CREATE TEMP VIEW {SOURCE} AS {query}")
-    described = connection.execute(f"DESCRIBE {SOURCE}").fetchall()
-    names = {row[0]: quoted(row[0]) for row in described}
-    fields = next((row[1] for row in described if row[0] == "metadata"), "")
-    if fields.startswith("STRUCT"):
-        inner = connection.sql(f"SELECT metadata.* FROM {SOURCE} LIMIT 0").columns  # noqa: S608
-        names |= {
-            f"metadata.{name}" if name in names else name: f"metadata.{quoted(name)}"
-            for name in inner
-        }
-    return names
-
-
-def _database(path: Path) -> Connection:
-    def refusal(words: str) -> UsageError:
-        return UsageError(
-            f"this is not a database with verdicts: {words}",
-            place=str(path),
-            remedy="name a file that `steelyard score` or `steelyard compact` wrote",
-        )
-
-    with refusing(refusal):
-        connection = open_file(path)
-        connection.execute("SELECT * FROM verdicts LIMIT 0")
-    return connection
