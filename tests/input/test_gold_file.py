@@ -166,17 +166,17 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
 
 
 def test_columns_that_are_not_there(tmp_path):
-    with pytest.raises(UsageError, match="no column for gold"):
+    with pytest.raises(GoldRefused, match="no column for gold"):
         read_gold_file(write(tmp_path, pair_id=["x"], other=["A"]))
-    with pytest.raises(UsageError, match="no column for pair_id"):
+    with pytest.raises(GoldRefused, match="no column for pair_id"):
         read_gold_file(write(tmp_path, name=["x"], label=["A"]))
-    with pytest.raises(UsageError, match="there is no column no for --gold-map gold"):
+    with pytest.raises(GoldRefused, match="there is no column no for --gold-map gold"):
         read_gold_file(write(tmp_path, pair_id=["x"], label=["A"]), {"gold": "no"})
     with pytest.raises(UsageError, match=r"--gold-map glod=label: unknown role glod"):
         read_gold_file(write(tmp_path, pair_id=["x"], label=["A"]), {"glod": "label"})
-    with pytest.raises(UsageError, match="votes_a has no counterpart: no column for votes_b"):
+    with pytest.raises(GoldRefused, match="votes_a has no counterpart: no column for votes_b"):
         read_gold_file(write(tmp_path, pair_id=["x"], votes_a=[1]))
-    with pytest.raises(UsageError, match="votes_b has no counterpart: no column for votes_a"):
+    with pytest.raises(GoldRefused, match="votes_b has no counterpart: no column for votes_a"):
         read_gold_file(write(tmp_path, pair_id=["x"], votes_b=[1], votes_tie=[1]))
 
 

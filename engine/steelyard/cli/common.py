@@ -54,6 +54,15 @@ class Program(click.Group):
         return list(self.commands)
 
     @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse an option that is given by both of its names: one of them would be lost."""
+        given = {argument.partition("=")[0] for argument in args}
+        for former, name in FORMER_NAMES.items():
+            if {f"--{former}", f"--{name}"} <= given:
+                raise click.UsageError(f"--{former} is the former name of --{name}: give one", ctx)
+        return super().parse_args(ctx, args)
+
+    @override
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command; turn every error into a message and an exit code."""
         kwargs["standalone_mode"] = False

@@ -32,13 +32,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from steelyard.comparisons.checks import PAIR, check_batch
-from steelyard.errors import InputRefused, UsageError
+from steelyard.errors import InputRefused, SteelyardError, UsageError
 from steelyard.input.problems import RowProblems
 from steelyard.input.roles import COMPARISONS
 from steelyard.input.side_files import open_dataset
 from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
+from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.sql import Connection, one_row, open_file, open_memory, readable
+from steelyard.store.sql import Connection, describe_text, one_row, open_file, open_memory, readable
 from steelyard.store.sql_faults import interruptible, raising_python_errors, refusing
 from steelyard.store.verdicts.database import open_sql
 
@@ -86,7 +87,7 @@ def read_comparisons(
         each: what is done to every batch when it is checked, such as to make numbers of texts.
 
     Raises:
-        UsageError: there is no such source, role or column.
+        UsageError: there is no such source or role, or DuckDB refuses an expression.
         InputRefused: values that cannot be what their role says, with their numbers of rows.
         NothingLeft: no row can be used.
         IntegrityFault: a file of the run is damaged.
@@ -96,7 +97,7 @@ def read_comparisons(
         column_map = columns or {}
         roles = resolve_sql(str(path), names, column_map, need, want)
         left_out, where = _left_out(connection, names)
-        with refusing(partial(_unreadable, path)):
+        with refusing(partial(_unreadable, path, connection, roles)):
             if "instruction" in {*need, *want} - column_map.keys():
                 pair = resolve_sql(str(path), names, column_map, (), ["pair_id"]).get("pair_id")
                 roles |= _clusters(connection, names, pair, where)
@@ -116,7 +117,12 @@ def read_comparisons(
     return Comparisons(table, dict(left_out), roles)
 
 
-def _unreadable(path: Path, words: str) -> UsageError:
+def _unreadable(
+    path: Path, connection: Connection, roles: Mapping[str, str], words: str
+) -> SteelyardError:
+    numbers = {role: sql for role, sql in roles.items() if typed_sql(role, sql).endswith("DOUBLE)")}
+    if text := describe_text(connection, SOURCE, numbers):
+        return InputRefused(text, place=str(path), remedy="name a column of numbers, or convert it")
     remedy = "check --map: a column's name, or an expression in parentheses"
     return UsageError(f"DuckDB cannot read the columns: {words}", place=str(path), remedy=remedy)
 
@@ -199,7 +205,7 @@ def _left_out(connection: Connection, names: Mapping[str, str]) -> tuple[Counter
 @contextmanager
 def _open(path: Path | RunSnapshot) -> Iterator[tuple[Connection, dict[str, str]]]:
     """Open a locked connection with the source's rows as SOURCE; give it and their columns."""
-    if isinstance(path, Path) and (path / "run.json").exists():
+    if isinstance(path, Path) and RunDir(path).is_begun:
         path = RunSnapshot.take(path)
     if isinstance(path, RunSnapshot):
         with open_sql(path) as connection:

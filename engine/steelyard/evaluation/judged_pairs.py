@@ -22,6 +22,7 @@ from steelyard.errors import CalibratorRefused, InputRefused, escape
 from steelyard.input.roles import LENGTHS
 from steelyard.input.sql_roles import quoted
 from steelyard.store.run_record import ScoredRecord
+from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
 
 ORDERS = ("preference_ab", "preference_ba")
@@ -40,7 +41,7 @@ class Source:
     @cached_property
     def run(self) -> RunSnapshot | None:
         """The run as it is when a command first looks at it; None for a table."""
-        return RunSnapshot.take(self.path) if (self.path / "run.json").exists() else None
+        return RunSnapshot.take(self.path) if RunDir(self.path).is_begun else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def check_extent(inputs: Sequence[str], most: int) -> None:
         InputRefused: to list what one of them leads to could take very long.
     """
     for text in inputs:
-        if protocol(text) or "\0" in text:
+        if protocol(text) or not _is_path(text):
             continue
         path = local_path(text)
         is_pattern = glob.has_magic(path) and not os.path.lexists(path)
@@ -94,7 +94,7 @@ def _find(text: str) -> _Match:
     name = protocol(text)
     if name:
         return _find_remote(text, name)
-    if not text or "\0" in text:
+    if not _is_path(text):
         raise _missing(text, "is not a path", _ANY)
     path = local_path(text)
     try:
@@ -107,6 +107,13 @@ def _find(text: str) -> _Match:
         cause = f"cannot be read: {error.strerror}"
         raise _missing(place, cause, "check the path and its permissions") from None
     return match
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return bool(text) and b"\0" not in os.fsencode(local_path(text))
+    except (RuntimeError, UnicodeEncodeError):  # no such user; half a character
+        return False
 
 
 def _find_local(text: str, path: str) -> _Match:

@@ -18,7 +18,7 @@ import pyarrow.types as pt
 
 from steelyard.core.arrow import to_ints, to_mask, votes_of
 from steelyard.core.schemas import Bool, Float64, Int64
-from steelyard.errors import GoldRefused, UsageError, escape
+from steelyard.errors import GoldRefused, escape
 from steelyard.input.problems import Reason, RowProblems, list_columns, raised_as
 from steelyard.input.roles import GOLD_FILE, MODELS, VOTES, check_map, resolve
 from steelyard.input.rows import find_invalid_utf8
@@ -70,7 +70,7 @@ def read_gold_file(
     `columns` gives role -> column where names differ; `want` are further columns to take along.
 
     Raises:
-        UsageError: there is no such column or role.
+        UsageError: there is no such role.
         GoldRefused: the file or rows of it cannot be used, all reasons at once, with counts.
     """
     rows = _read(path, columns or {}, want)
@@ -122,12 +122,12 @@ def _read(path: Path, columns: Mapping[str, str], want: Sequence[str]) -> _Rows:
 def _resolve(place: str, names: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
     """Return the column of each role; votes take precedence over gold."""
     check_map(columns, GOLD_FILE)
-    with raised_as(UsageError):
+    with raised_as(GoldRefused):
         roles = resolve(place, names, columns, GOLD_FILE)
     unused = ("gold",) if {"votes_a", "votes_b"} <= roles.keys() else VOTES
     roles = {role: name for role, name in roles.items() if role not in unused}
     if not {"gold", "votes_a"} & roles.keys():
-        raise UsageError(
+        raise GoldRefused(
             f"no column for gold; looked for {', '.join(GOLD_FILE.names['gold'])}, or votes_a and"
             " votes_b",
             place=place,

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from steelyard.core.arrow import duckdb_type
-from steelyard.errors import UsageError
+from steelyard.errors import UsageError, escape
 from steelyard.store.folder import Folder
 from steelyard.store.sql_faults import interruptible, raising_python_errors
 
@@ -219,6 +219,30 @@ def check_reading(connection: Connection, query: str) -> None:
             f"a query cannot {kind}: it reads the tables of the run and opens no file",
             remedy="write SELECT, and save what it prints",
         )
+
+
+def describe_text(connection: Connection, table: str, columns: Mapping[str, str]) -> str:
+    """Describe the first column of a table that does not hold numbers; empty if all of them do.
+
+    Args:
+        connection: where the table is.
+        table: its name.
+        columns: what a column is for -> its SQL.
+    """
+    for name, sql in columns.items():
+        with suppress(duckdb.Error):
+            (kind,) = connection.sql(f"SELECT {sql} FROM {table} LIMIT 0").types  # noqa: S608
+            wrong = "" if kind.id == "blob" else f"AND TRY_CAST({sql} AS DOUBLE) IS NULL"
+            rows = connection.execute(
+                f"SELECT {sql} FROM {table} WHERE {sql} IS NOT NULL {wrong} LIMIT 1"  # noqa: S608
+            ).fetchall()
+            if rows:
+                column = sql.strip('"').replace('""', '"')
+                return (
+                    f"column {escape(column)} ({kind}) for {name} does not hold numbers:"
+                    f" {escape(repr(rows[0][0]))}"
+                )
+    return ""
 
 
 def one_row(connection: Connection, query: str) -> tuple[Any, ...]:

@@ -16,6 +16,8 @@ from steelyard.errors import EnvironmentFault, SteelyardError, escape
 # In the words of a commit that the disk made fail.
 _IO_WORDS = ("Could not", "Cannot", "IO Error", "No space left", "File too large", "Input/output")
 
+_NO_DATABASE = "not a valid DuckDB database"  # in its words for a file of another kind
+
 
 @contextmanager
 def interruptible(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
@@ -119,7 +121,7 @@ def raising_python_errors() -> Iterator[None]:
 def is_machine_fault(error: Exception) -> bool:
     """Return whether the machine is the cause, and not the statement."""
     if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
-        return True
+        return _NO_DATABASE not in str(error)
     # Of a commit, and of all statements after one that failed so.
     late = isinstance(error, duckdb.TransactionException | duckdb.FatalException)
     return late and any(words in str(error) for words in _IO_WORDS)
