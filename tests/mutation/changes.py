@@ -88,7 +88,7 @@ def mutants_of(module: str, source: str) -> list[Mutant]:
             after = ast.unparse(changed if shown is slot.node else shown)
             slot.put(slot.node)
             shown_change = (before, after)
-            if isinstance(changed, ast.Constant) and isinstance(changed.value, str):
+            if isinstance(changed, ast.Constant) and _is_sql(changed.value):
                 shown_change = _around_difference(slot.node.value, changed.value)
             if text not in seen:
                 seen.add(text)
@@ -98,6 +98,10 @@ def mutants_of(module: str, source: str) -> list[Mutant]:
                     Mutant(module, line, slot.statement.lineno, slot.where, change, text)
                 )
     return sorted(mutants, key=lambda mutant: mutant.line)
+
+
+def _is_sql(value: object) -> bool:
+    return isinstance(value, str) and value not in WORDS
 
 
 def _around_difference(before: str, after: str) -> tuple[str, str]:
