@@ -135,9 +135,12 @@ def test_a_failing_disk_is_the_environments_fault(
         read(shards)
 
 
+TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+
+
 def test_damaged_bytes_anywhere_give_rows_or_a_refusal(tmp_path: Path) -> None:
     whole = write(
-        tmp_path / "p.parquet", pairs(40, turns=[["a"]] * 40, label=["A"] * 40), row_group_size=25
+        tmp_path / "p.parquet", pairs(40, turns=[TALK] * 40, label=["A"] * 40), row_group_size=25
     ).read_bytes()
     path = tmp_path / "damaged.parquet"
     for at in range(0, len(whole), 11):
@@ -239,8 +242,9 @@ def test_memory_holds_where_rows_suddenly_become_longer(tmp_path: Path, kind: st
 
 def test_rows_that_take_2_gib_together_are_rejected_one_by_one(tmp_path: Path) -> None:
     """No array of a nested column holds more; the rows before and after them are judged."""
-    text, few = "lorem ipsum " * 5_000_000, [{"role": "user", "content": "short"}]
-    large = pa.array([[{"role": "user", "content": text}]], TURNS)
+    text, answer = "lorem ipsum " * 5_000_000, {"role": "assistant", "content": "yes"}
+    few = [{"role": "user", "content": "short"}, answer]
+    large = pa.array([[{"role": "user", "content": text}, answer]], TURNS)
     chunks = [pa.array([few] * 200, TURNS), *[large] * 38, pa.array([few], TURNS)]
     table = pairs(239, turns=pa.chunked_array(chunks))
     path = write(tmp_path / "p.parquet", table, compression="zstd", use_dictionary=False)

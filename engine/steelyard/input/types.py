@@ -87,19 +87,24 @@ def _fields_of(kind: pa.DataType) -> dict[str, pa.DataType]:
     return {field.name: field.type for field in kind} if pt.is_struct(kind) else {}
 
 
+# Fields of messages that call tools, which no prompt shows: a turn that has one is refused.
+TOOL_FIELDS = ("tool_calls", "function_call", "tool_call_id")
+
+
 def _turns_type(kind: pa.DataType) -> pa.DataType:
     if is_list(kind):
         item = kind.value_type
         if pt.is_null(item):
             return pa.null()
         if is_text(item):
-            return pa.list_(pa.string())
+            raise UnsupportedError(
+                "does not say who speaks: make each text a struct with the texts role and content"
+            )
         fields = _fields_of(item)
         if all(name in fields and is_text(fields[name]) for name in ("role", "content")):
-            return TURNS
-    raise UnsupportedError(
-        "has to be a list of texts or of structs with the texts role and content"
-    )
+            tools = [(name, fields[name]) for name in TOOL_FIELDS if name in fields]
+            return pa.list_(pa.struct([*TURNS.value_type, *tools]))
+    raise UnsupportedError("has to be a list of structs with the texts role and content")
 
 
 def _criteria_type(kind: pa.DataType) -> pa.DataType:
