@@ -86,6 +86,7 @@ def inflate(run: RunDir, copies: int) -> None:
     manifest["unique"] = [unique] * copies
     manifest["files"] = {**manifest["files"], **files}
     run.files.write("plan/plan.json", seal(manifest))
+    journal.mark_complete(run, journal.load(run))
     run.database.unlink()
 
 

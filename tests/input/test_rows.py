@@ -76,7 +76,10 @@ def test_nested_texts_that_are_not_utf8_are_rejected(tmp_path: Path) -> None:
     items = not_utf8([b"a", b"b", b"\xed\xa0\x80", b"d"])
     lists = pa.ListArray.from_arrays(pa.array([0, 1, 3, 4], pa.int32()), items)
     assert only_reject(tmp_path, tags=lists)["detail"] == "tags is not UTF-8"
-    assert only_reject(tmp_path, turns=lists)["detail"] == "turns is not UTF-8"
+    roles = pa.array(["user", "assistant", "user", "assistant"])
+    structs = pa.StructArray.from_arrays([roles, items], names=["role", "content"])
+    turns = pa.ListArray.from_arrays(pa.array([0, 0, 4, 4], pa.int32()), structs)
+    assert only_reject(tmp_path, turns=turns)["detail"] == "turns is not UTF-8"
 
 
 def test_a_pair_id_that_is_not_utf8_is_not_shown(tmp_path: Path) -> None:
@@ -90,11 +93,14 @@ def test_rejects_carry_the_pair_id(tmp_path: Path) -> None:
 
 def test_the_size_of_a_row_is_that_of_its_texts_together_in_bytes(tmp_path: Path) -> None:
     columns = {"instruction": ["é" * 20] * 3, "response_a": ["x" * 30] * 3}
-    columns |= {"response_b": ["y" * 30] * 3, "turns": [[], ["z"], None]}
+    columns |= {
+        "response_b": ["y" * 30] * 3,
+        "turns": [[], [turn("user", ""), turn("assistant", "z")], None],
+    }
     good, bad = split(tmp_path, limits={"row_bytes": 100}, **columns)
     assert [row["row"] for row in good] == [0, 2]
     assert bad[0]["reason"] == "size"
-    assert bad[0]["detail"] == "the row's texts have more than 100 bytes: 101"
+    assert bad[0]["detail"] == "the row's texts have more than 100 bytes: 114"  # with roles
 
 
 def test_metadata_has_a_separate_limit_of_the_same_size(tmp_path: Path) -> None:
@@ -194,11 +200,42 @@ def test_turns_of_structs_lose_other_fields(tmp_path: Path) -> None:
     assert good[2]["turns"] is None
 
 
-def test_turns_of_texts_alternate(tmp_path: Path) -> None:
-    good, bad = split(tmp_path, turns=[["1", "2", "3"], None, ["4"]])
-    assert not bad
-    assert [t["role"] for t in good[0]["turns"]] == ["user", "assistant", "user"]
-    assert good[2]["turns"] == [turn("user", "4")]
+def test_turns_that_are_texts_do_not_say_who_speaks(tmp_path: Path) -> None:
+    """MT-bench's two questions are such a list, and would become user and assistant."""
+    with pytest.raises(InputRefused, match="does not say who speaks"):
+        split(tmp_path, turns=[["first question", "second question"], None, ["4"]])
+
+
+@pytest.mark.parametrize(
+    "roles",
+    [["user"], ["assistant"], ["user", "user"], ["assistant", "user"],
+     ["user", "assistant", "user"], ["user", "assistant", "assistant", "user"]],
+)  # fmt: skip
+def test_turns_that_do_not_alternate_up_to_the_instruction(
+    tmp_path: Path, roles: list[str]
+) -> None:
+    fine = [turn("user", "a"), turn("assistant", "b")]
+    reject = only_reject(tmp_path, turns=[fine, [turn(role, "x") for role in roles], fine * 2])
+    assert reject["reason"] == "turns"
+    assert reject["detail"] == (
+        "turns does not alternate between user and assistant, from the user to the assistant: "
+        + " ".join(roles)
+    )
+
+
+@pytest.mark.parametrize(
+    "called", [{"tool_calls": [{"name": "f"}]}, {"function_call": "f"}, {"tool_call_id": "1"}]
+)
+def test_turns_that_call_tools_are_refused(tmp_path: Path, called: dict[str, Any]) -> None:
+    """TRL's messages have them; no prompt shows them, and nothing is dropped silently."""
+    (field,) = called
+    first, last = {**turn("user", "a"), field: None}, turn("assistant", "b")
+    empty = [] if field == "tool_calls" else ""
+    talks = [[first, {**last, field: value}] for value in (None, called[field], empty)]
+    if field == "tool_call_id":
+        talks[2] = [first, {**last, field: None}]
+    reject = only_reject(tmp_path, turns=talks)
+    assert (reject["reason"], reject["detail"]) == ("turns", "turns calls a tool")
 
 
 @pytest.mark.parametrize(
@@ -215,10 +252,6 @@ def test_bad_turns(tmp_path: Path, bad: dict[str, str | None] | None, detail: st
     fine = [turn("user", "a"), turn("assistant", "b")]
     reject = only_reject(tmp_path, turns=[fine, [fine[0], bad], fine])
     assert (reject["reason"], reject["detail"]) == ("turns", detail)
-
-
-def test_a_null_among_turns_of_texts(tmp_path: Path) -> None:
-    assert only_reject(tmp_path, turns=[["a"], ["a", None], None])["reason"] == "turns"
 
 
 # All together
@@ -255,7 +288,7 @@ row = st.fixed_dictionaries(
         **dict.fromkeys(("instruction", "response_a", "response_b"), text),
         **dict.fromkeys(("system", "pair_id", "meta"), text),
         "label": st.one_of(st.none(), st.sampled_from([b"A", b"b", b"tie", b"?", b"\xff"])),
-        "turns": st.one_of(st.none(), st.lists(text, max_size=3)),
+        "turns": st.one_of(st.none(), st.lists(text, max_size=4)),
     }
 )
 
@@ -269,10 +302,12 @@ def is_bad(row: dict[str, Any]) -> bool:
         return True
     size = sum(len(x.encode()) for name, x in texts.items() if name not in ("meta", "label"))
     size += sum(len(x.encode()) for x in turns if x)
+    size += sum(len(("user", "assistant")[i % 2]) for i in range(len(turns)))
     return (
         not texts.get("instruction", "").strip()
         or not {"response_a", "response_b"} <= texts.keys()
         or None in turns
+        or len(turns) % 2 == 1
         or texts.get("label") == "?"
         or size > 60
     )
@@ -286,7 +321,9 @@ def as_table(rows: Rows) -> pa.Table:
     lists = [row["turns"] or [] for row in rows]
     offsets = [sum(map(len, lists[:i])) for i in range(len(lists) + 1)]
     items = not_utf8([x for turns in lists for x in turns])
-    columns["turns"] = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items)
+    roles = [("user", "assistant")[i % 2] for turns in lists for i in range(len(turns))]
+    talk = pa.StructArray.from_arrays([pa.array(roles, pa.string()), items], ["role", "content"])
+    columns["turns"] = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), talk)
     return pa.table(columns)
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pytest
 
 from steelyard.errors import EnvironmentFault, InputRefused
 from steelyard.input import Limits, open_shards, stream
+from steelyard.input.row_groups import Pace, decode
 from support.shard_files import claim_rows, edit_footer, flip_byte, pairs, read, varint, write
 
 DATA = Path(
@@ -133,9 +135,12 @@ def test_a_failing_disk_is_the_environments_fault(
         read(shards)
 
 
+TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+
+
 def test_damaged_bytes_anywhere_give_rows_or_a_refusal(tmp_path: Path) -> None:
     whole = write(
-        tmp_path / "p.parquet", pairs(40, turns=[["a"]] * 40, label=["A"] * 40), row_group_size=25
+        tmp_path / "p.parquet", pairs(40, turns=[TALK] * 40, label=["A"] * 40), row_group_size=25
     ).read_bytes()
     path = tmp_path / "damaged.parquet"
     for at in range(0, len(whole), 11):
@@ -152,6 +157,7 @@ def test_damaged_bytes_anywhere_give_rows_or_a_refusal(tmp_path: Path) -> None:
 MEASURE = """
 import sys
 from steelyard.input import Limits, open_shards, stream
+from steelyard.input.row_groups import Pace, decode
 import pyarrow.parquet, pyarrow.compute
 shards = open_shards([sys.argv[1]])
 def peak():  # not ru_maxrss, in which the parent's peak from before exec counts
@@ -203,6 +209,87 @@ def test_memory_holds_for_rows_that_are_much_larger_than_the_footer_tells(tmp_pa
     read_rows, grown = peak_growth(path)
     assert read_rows == 1200
     assert grown < 300 << 20
+
+
+LONG = "x" * 1_000_000
+TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+
+@pytest.mark.parametrize("kind", ["text", "bytes", "turns", "dictionary"])
+def test_memory_holds_where_rows_suddenly_become_longer(tmp_path: Path, kind: str) -> None:
+    """3,000 short rows, then 500 with the same text of 1 MB: the growth allowed is a fifth."""
+    few = {
+        "text": ["x", LONG],
+        "bytes": [b"x", LONG.encode()],
+        "turns": [[{"role": "user", "content": text}] for text in ("x", LONG)],
+        "dictionary": ["x", LONG],
+    }[kind]
+    coded = pa.array([0] * 3000 + [1] * 500)
+    column = pa.chunked_array(
+        [
+            pa.array(few, TURNS if kind == "turns" else None).take(coded.slice(start, 100))
+            for start in range(0, 3500, 100)
+        ]
+    )
+    if kind == "dictionary":
+        column = pa.DictionaryArray.from_arrays(coded, pa.array(few))
+    path = write(tmp_path / "p.parquet", pairs(3500, long=column), compression="zstd")
+    assert path.stat().st_size < 2 << 20
+    read_rows, grown = peak_growth(path)
+    assert read_rows == 3500
+    assert grown < 100 << 20
+
+
+def test_rows_that_take_2_gib_together_are_rejected_one_by_one(tmp_path: Path) -> None:
+    """No array of a nested column holds more; the rows before and after them are judged."""
+    text, answer = "lorem ipsum " * 5_000_000, {"role": "assistant", "content": "yes"}
+    few = [{"role": "user", "content": "short"}, answer]
+    large = pa.array([[{"role": "user", "content": text}, answer]], TURNS)
+    chunks = [pa.array([few] * 200, TURNS), *[large] * 38, pa.array([few], TURNS)]
+    table = pairs(239, turns=pa.chunked_array(chunks))
+    path = write(tmp_path / "p.parquet", table, compression="zstd", use_dictionary=False)
+    good, bad = read(open_shards([path]))
+    assert [row["row"] for row in good] == [*range(200), 238]
+    assert [row["row"] for row in bad] == list(range(200, 238))
+    assert {row["reason"] for row in bad} == {"size"}
+
+
+class Demanding:
+    """A reader that cannot decode two of the large rows at once."""
+
+    def __init__(self, rows: int, large: range) -> None:
+        self.rows, self.large, self.reader = rows, large, self
+
+    def set_batch_size(self, size: int) -> None:
+        self.size = size
+
+    def iter_batches(self, size: int, **_: object) -> Iterator[pa.RecordBatch]:
+        self.size, first = size, 0
+        while first < self.rows:
+            numbers = range(first, min(first + self.size, self.rows))
+            if sum(number in self.large for number in numbers) > 1:
+                raise pa.ArrowNotImplementedError("Nested data conversions ...")
+            yield pa.record_batch({"n": list(numbers)})
+            first = numbers.stop
+
+
+@pytest.mark.parametrize("large", [range(0), range(5, 6), range(40, 43), range(90, 100)])
+def test_a_row_group_is_read_again_in_smaller_batches(large: range) -> None:
+    pace, rows = Pace(first=16, most=64, size=1 << 20), []
+    pace.begin(100, 100)
+    for batch in decode(Demanding(100, large), 0, None, pace):
+        rows += batch["n"].to_pylist()
+        pace.seen(len(batch), 8 * len(batch))
+    assert rows == list(range(100))
+
+
+def test_a_single_row_that_cannot_be_decoded_is_an_error() -> None:
+    class Hopeless(Demanding):
+        def iter_batches(self, size: int, **_: object) -> Iterator[pa.RecordBatch]:
+            raise pa.ArrowCapacityError("array cannot contain more than 2147483646 bytes")
+
+    with pytest.raises(pa.ArrowCapacityError):
+        list(decode(Hopeless(1, range(0)), 0, None, Pace(16, 64, 1 << 20)))
 
 
 # Real data

@@ -76,7 +76,7 @@ def test_pair_ids(tmp_path: Path, ids: pa.Array, expected: list[str | None]) -> 
         ("response_a", pa.nulls(3), "has no value in any row"),
         ("reference", [["x"]] * 3, "column reference (list"),
         ("pair_id", [1.5] * 3, "has to be text or an integer"),
-        ("turns", ["hello"] * 3, "has to be a list of texts or of structs"),
+        ("turns", ["hello"] * 3, "has to be a list of structs"),
         ("turns", [[{"from": "human", "value": "x"}]] * 3, "has to be a list"),
         ("gold", [1, 0, 1], "is ambiguous"),
         ("gold", [True] * 3, "is ambiguous"),

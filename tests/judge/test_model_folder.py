@@ -10,9 +10,10 @@ import pytest
 from steelyard.cli.inspection import inspect_judge
 from steelyard.errors import JudgeUnavailable, UsageError
 from steelyard.judge.model.files import ModelFiles, resolve_model
+from steelyard.judge.model.tokenizer import HFEncoder
 from steelyard.judge.vllm.settings import kv_bytes_per_token
 from support import malformed, tiny
-from support.helpers import command
+from support.helpers import command, write_pairs
 
 CONFIG = {
     "model_type": "llama",
@@ -130,12 +131,15 @@ def test_the_reason_names_file_and_value(name, content, reason, folder):
     assert reason in (refusal(folder) or "")
 
 
-def test_a_command_ends_with_the_exit_code_of_the_machine(folder):
+def test_commands_end_with_the_exit_code_of_the_machine(folder, tmp_path):
     (folder / "tokenizer.json").write_bytes(malformed.BYTES["deep objects"])
-    done = command("judge", "inspect", folder)
-    assert done.returncode == 5
-    assert "tokenizer.json: it is not JSON" in done.stderr
-    assert "next: fetch the model's files again" in done.stderr
+    shard, run = write_pairs(tmp_path / "pairs.parquet", 5), tmp_path / "run"
+    for line in (("judge", "inspect", folder), ("score", shard, "--run", run, "--judge", folder)):
+        done = command(*line)
+        assert done.returncode == 5
+        assert "tokenizer.json: it is not JSON" in done.stderr
+        assert "next: fetch the model's files again" in done.stderr
+    assert not run.exists()
 
 
 def test_a_file_of_settings_is_not_read_without_end(folder):
@@ -149,6 +153,23 @@ def test_an_adapter_is_told_from_a_model(tmp_path):
     with pytest.raises(JudgeUnavailable, match="adapter, not a model") as refused:
         resolve_model(str(tmp_path))
     assert "merge_and_unload" in refused.value.remedy
+
+
+def test_a_tokenizer_without_an_unknown_token_refuses_a_text_with_a_remedy(folder):
+    tiny.write_tokenizer(folder, tiny.unigram())
+    path = folder / "tokenizer.json"
+    spec = json.loads(path.read_text())
+    del spec["model"]["unk_id"]
+    path.write_text(json.dumps(spec))
+    encoder = HFEncoder(folder)
+    for encode in (
+        lambda: encoder.encode_data(["\u2603"]),
+        lambda: encoder.encode_template("\u2603", first=True),
+        lambda: encoder.label_variants("\u2603"),
+    ):
+        with pytest.raises(JudgeUnavailable, match="unknown token") as refused:
+            encode()
+        assert refused.value.place == str(path)
 
 
 def test_sizes_may_be_lists_of_layers(tmp_path):

@@ -118,6 +118,8 @@ def test_what_is_allowed_is_a_scalar_in_vllm_too():
         ("max_num_seqs", 0),
         ("max_num_seqs", 1.5),
         ("max_num_seqs", True),
+        ("max_model_len", -1),
+        ("max_model_len", "8k"),
         ("max_num_seqs", "9" * 5000),
         ("gpu_memory_utilization", float("nan")),
         ("gpu_memory_utilization", "[" * 100_000),

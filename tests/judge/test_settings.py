@@ -66,17 +66,6 @@ def test_only_what_changes_reads_is_fingerprinted():
     assert choose.fingerprinted(engine) == {"kv_cache_dtype": "fp8"}
 
 
-@pytest.mark.parametrize("value", ["abc", -1, 1.5, True, "8k"])
-def test_a_context_limit_is_a_number_of_tokens(value):
-    with pytest.raises(UsageError, match="not a value"):
-        choose.context_limit({"max_model_len": value})
-
-
-def test_context_limit():
-    assert choose.context_limit({}) == 0
-    assert choose.context_limit({"max_model_len": "8192"}) == 8192
-
-
 @pytest.mark.parametrize("block", [0, 16, 7, 48, "32"])
 def test_blocks_that_a_cpu_does_not_have_are_refused(block):
     with pytest.raises(UsageError, match="block_size"):

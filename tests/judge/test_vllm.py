@@ -126,10 +126,10 @@ def test_weights_that_are_not_numbers_give_error_reads(tmp_path, capfd):
 
 
 def test_unknown_setting(folder):
-    judge = VllmJudge(JudgeSpec("tiny", str(folder), engine={"max_num_seq": 3}))
-    with pytest.raises(UsageError, match="does not pass this setting on") as refused:
+    judge = VllmJudge(JudgeSpec("tiny", str(folder), engine={"swap_space": 4}))
+    with pytest.raises(UsageError, match="has no engine setting swap_space") as refused:
         judge.start(WORK, tiny.answer_of(judge.encoder, "A", "B"))
-    assert "max_num_seqs" in refused.value.remedy
+    assert "another vLLM" in refused.value.remedy
 
 
 def test_impossible_setting_is_explained_in_one_line(folder):
@@ -175,14 +175,19 @@ def stop_engine():
 
 
 @pytest.mark.slow
-def test_an_engine_process_that_hangs_is_given_up_restarted_and_stopped(folder, monkeypatch):
+def test_an_engine_process_that_hangs_is_given_up_restarted_and_stopped(folder, monkeypatch, capfd):
     """SIGSTOP stands for a driver that hangs: while it is loaded, while it reads, at Ctrl-C."""
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     never, stop, warned = 1e9, threading.Event(), []
     for name, doing in (("READING", "read"), ("LOADING", "loaded")):
         monkeypatch.setattr(watch, name, Limits(2.0, never, 0.0, 0.0, 20.0, doing))
     judge = VllmJudge(JudgeSpec("tiny", str(folder)))
-    judge.owner = Owner(warn=warned.append, stopping=stop.is_set)
+
+    def warn(text):
+        warned.append(text)
+        os.write(2, text.encode())
+
+    judge.owner = Owner(warn=warn, stopping=stop.is_set)
     answer = tiny.answer_of(judge.encoder, "A", "B")
 
     def stop_soon():
@@ -194,6 +199,7 @@ def test_an_engine_process_that_hangs_is_given_up_restarted_and_stopped(folder, 
     with pytest.raises(EngineFailed, match=r"loaded .* at rest for 2 s: it was given up"):
         judge.start(WORK, answer)
     assert not engine_processes()
+    assert "it is given up if nothing happens" in capfd.readouterr().err  # not in the engine's log
 
     judge.start(WORK, answer)
     first, second = (tiny.batch(tiny.prompts(n, 300, longest=120), bucket=n) for n in (3, 300))

@@ -38,6 +38,7 @@ SQL_CHANGES = {
 SILENT_KEYWORDS = {"strict", "stacklevel"}
 SILENT_DECORATORS = {"dataclass", "cache", "lru_cache", "overload", "override"}
 NOTHING = {"int": 0, "float": 0.0, "bool": False}  # what is returned in place of a value, or None
+CONTEXT = 30  # characters of SQL before and after a change of it
 ENOUGH = 16  # characters with which a change can be recognised
 
 
@@ -86,14 +87,29 @@ def mutants_of(module: str, source: str) -> list[Mutant]:
             text = ast.unparse(tree)
             after = ast.unparse(changed if shown is slot.node else shown)
             slot.put(slot.node)
+            shown_change = (before, after)
+            if isinstance(changed, ast.Constant) and _is_sql(changed.value):
+                shown_change = _around_difference(slot.node.value, changed.value)
             if text not in seen:
                 seen.add(text)
                 line = getattr(slot.node, "lineno", slot.statement.lineno)
-                change = f"{_on_one_line(before)} -> {_on_one_line(after)}"
+                change = " -> ".join(map(_on_one_line, shown_change))
                 mutants.append(
                     Mutant(module, line, slot.statement.lineno, slot.where, change, text)
                 )
     return sorted(mutants, key=lambda mutant: mutant.line)
+
+
+def _is_sql(value: object) -> bool:
+    return isinstance(value, str) and value not in WORDS
+
+
+def _around_difference(before: str, after: str) -> tuple[str, str]:
+    """Return the parts of two texts around the place where they begin to differ."""
+    pairs = enumerate(zip(before, after, strict=False))
+    place = next((k for k, (old, new) in pairs if old != new), min(len(before), len(after)))
+    part = slice(max(place - CONTEXT, 0), place + CONTEXT)
+    return before[part], after[part]
 
 
 def _on_one_line(text: str) -> str:

@@ -139,7 +139,7 @@ def test_what_a_test_notices_is_killed(checked):
 
 def test_the_users_of_a_shared_fixture_are_its_tests(checked):
     _, _, rows = checked
-    (row,) = (row for change, row in rows.items() if "WHERE a OR b" in change)
+    (row,) = (row for change, row in rows.items() if "FROM t WHERE a OR b" in change)
     assert row["killer"] == "tests/planted/test_shop.py::test_ends"
 
 

@@ -196,6 +196,12 @@ def test_criteria_may_come_with_the_data_set(tmp_path):
         ([{"role": "assistant", "content": "x"}], "end with a message of the user"),
         ([SYSTEM], "end with a message of the user"),
         ([*CHAT, SYSTEM, CHAT[-1]], "not the first"),
+        ([{"role": "user", "content": "x"}] * 2, "do not alternate: user user"),
+        ([{"role": "assistant", "content": "x"}, CHAT[-1]], "do not alternate: assistant user"),
+        (
+            [CHAT[-1], {"role": "assistant", "content": None, "tool_calls": [{}]}, CHAT[-1]],
+            "calls a tool",
+        ),
         ([{"role": "tool", "content": "x"}, {"role": "user", "content": "y"}], "the role 'tool'"),
         ([{"role": "user", "content": [{"type": "image"}]}], "is not a text"),
         ("  ", "empty or white space"),

@@ -1,19 +1,15 @@
 """Prompts of buckets that are prepared ahead come in small batches, without a break."""
 
-import errno
 import threading
 from contextlib import closing
-from types import SimpleNamespace
 
 import numpy as np
-import pytest
 
 from steelyard.core.background import Prefetch
 from steelyard.core.batches import TokenRows, Unique
-from steelyard.errors import EnvironmentFault
 from steelyard.judge.base import NOTHING_READY, EngineClock
 from steelyard.prompts.maker import PreparedBucket
-from steelyard.scoring.feed import BATCH_PROMPTS, batches, feed, prompt_batches
+from steelyard.scoring.feed import BATCH_PROMPTS, batches, prompt_batches
 
 
 def bucket(number, prompts):
@@ -76,19 +72,3 @@ def test_the_clock_counts_gaps_between_steps_as_idle():
     clock.pause()
     clock.ran(100.0, 101.0)
     assert (clock.total, clock.busy) == (7.0, 6.0)
-
-
-@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ETIMEDOUT])
-@pytest.mark.parametrize("step", ["done", "texts"])
-def test_an_error_of_the_disk_in_the_thread_that_prepares_prompts_has_its_class(step, number):
-    def refuse(_):
-        raise OSError(number, "injected")
-
-    texts = SimpleNamespace(texts=refuse)
-    done = refuse if step == "done" else lambda _: set()
-    given = feed(texts, SimpleNamespace(unique=[5]), None, done)
-    ahead = Prefetch(given, ahead=1, name="prompt-maker")
-    with pytest.raises(EnvironmentFault, match="cannot be read: injected") as failed:
-        list(prompt_batches(ahead, threading.Event()))
-    ahead.close()
-    assert "resume" in failed.value.remedy

@@ -147,19 +147,23 @@ def test_buckets_end_where_the_instruction_changes(tmp_path, grouped):
     assert [len(set(one)) for one in keys] == manifest(tmp_path / "run").unique
 
 
+CONVERSATION = "User: hi\n\nAssistant: ho"
+
+
 def test_copied_buckets_hold_the_texts_of_the_rows(tmp_path, table):
     """Dedupe, then expand: every row comes back, with its absent texts absent."""
     n = len(table)
     table = table.append_column("system", pa.array([None, " s "] * (n // 2)))
     table = table.append_column("reference", pa.array([f"ref {i % 7}" for i in range(n)]))
-    turns = [[{"role": "user", "content": "hi"}] if i % 3 else None for i in range(n)]
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    turns = [talk if i % 3 else None for i in range(n)]
     table = table.append_column("turns", pa.array(turns))
     shards = write(tmp_path / "in", shuffled(table))
     score(config(shards), tmp_path / "run", QUIET)
     found = pa.concat_tables(tables(tmp_path / "run", shards)).to_pylist()
     names = ("instruction", "response_a", "response_b", "system", "conversation", "reference")
     expected = [
-        tuple((row | {"conversation": row["turns"] and "User: hi"})[name] for name in names)
+        tuple((row | {"conversation": row["turns"] and CONVERSATION})[name] for name in names)
         for row in table.to_pylist()
     ]
     expected = [tuple(text and text.strip() for text in row) for row in expected]

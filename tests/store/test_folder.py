@@ -431,3 +431,11 @@ class TestPathsForLibraries:
     def test_a_file_that_is_not_there_has_none(self, folder):
         with pytest.raises(FileNotFoundError):
             folder.library_path("a")
+
+
+def test_a_file_of_an_impossible_size_is_not_read(folder, tmp_path):
+    """A stranger's run.json may be a sparse file of a terabyte."""
+    with (tmp_path / "folder" / "run.json").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(IntegrityFault, match="possible size"):
+        folder.read("run.json")

@@ -23,7 +23,7 @@ from steelyard.errors import (
 from steelyard.export.exporter import export_dataset
 from steelyard.export.options import ExportOptions
 from steelyard.input import filesystem
-from steelyard.input.discover import check_extent
+from steelyard.input.discover import check_extent, discover
 from steelyard.ranking.winrate import winrate
 from steelyard.scoring.run import resume, score
 from steelyard.store.run_record import read_scored_record
@@ -128,6 +128,13 @@ def test_a_run_cannot_make_a_command_list_the_whole_machine(wide, tmp_path):
     (run / "run.json").write_bytes(seal(content, indent=2))
     with pytest.raises(InputRefused, match="leads through more than 10,020 folders"):
         export_dataset(run, None, PREFERENCE, reporter=QUIET)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "/tmp/\ud800*", "~nobody-of-this-name/x", "a\0b", ""])
+def test_what_cannot_be_a_path_is_refused(text):
+    check_extent([text], 100)  # it leads nowhere
+    with pytest.raises(InputRefused, match="is not a path"):
+        discover([text])
 
 
 def test_ordinary_folders_and_patterns_are_listed(tmp_path):

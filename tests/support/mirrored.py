@@ -32,6 +32,11 @@ verdict = "B"
 """
 
 
+def talk(text):
+    """A turn of the user and the answer to it."""
+    return [{"role": "user", "content": text}, {"role": "assistant", "content": "I see."}]
+
+
 def mirrored_pairs(path, count, seed=0):
     """Pairs, and behind them the same pairs with their responses swapped."""
     chance = random.Random(seed)
@@ -41,8 +46,8 @@ def mirrored_pairs(path, count, seed=0):
             "instruction": f"question {at % 3}",
             "response_a": f"a{at} {word()}",
             "response_b": f"b{at} {word()}",
-            "turns_a": [{"role": "user", "content": f"earlier {at}"}] if at % 2 else None,
-            "turns_b": [{"role": "user", "content": f"sooner {at}"}] if at % 3 else None,
+            "turns_a": talk(f"earlier {at}") if at % 2 else None,
+            "turns_b": talk(f"sooner {at}") if at % 3 else None,
             "reference": "the truth" if at % 4 == 0 else None,
             "category": "math" if at % 2 else None,
             "number": at,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import multiprocessing
+import os
 import sys
 import tempfile
 import threading
@@ -30,11 +31,20 @@ class Workers:
         count: how many.
         census: what schedules choose from.
         limit: seconds that a life may take.
+        place: a folder for their runs.
         plant: a known bug to put into them.
     """
 
-    def __init__(self, count: int, census: dict[str, Census], limit: float, plant: str | None):
-        self._census, self._limit, self._plant = census, limit, plant
+    def __init__(
+        self,
+        count: int,
+        census: dict[str, Census],
+        *,
+        limit: float,
+        place: Path,
+        plant: str | None = None,
+    ) -> None:
+        self._census, self._limit, self._place, self._plant = census, limit, place, plant
         self._doing: dict[Connection, int] = {}
         self._processes: dict[Connection, object] = {}
         self._count = count
@@ -55,7 +65,9 @@ class Workers:
     def _begin(self, seeds: Iterator[int]) -> None:
         mine, theirs = _CONTEXT.Pipe()
         process = _CONTEXT.Process(
-            target=_work, args=(theirs, self._census, self._limit, self._plant), daemon=True
+            target=_work,
+            args=(theirs, self._census, self._limit, self._place, self._plant),
+            daemon=True,
         )
         process.start()
         theirs.close()
@@ -89,22 +101,23 @@ class Workers:
         return result
 
 
-def _work(parent: Connection, census: dict[str, Census], limit: float, plant: str | None) -> None:
+def _work(
+    parent: Connection, census: dict[str, Census], limit: float, place: Path, plant: str | None
+) -> None:
     noise: list[str] = []
     threading.excepthook = lambda args: noise.append(f"in {args.thread}: {args.exc_value!r}")
     sys.unraisablehook = lambda args: noise.append(f"{args.object!r}: {args.exc_value!r}")
     if plant:
         PLANTS[plant]()
-    with tempfile.TemporaryDirectory(prefix="steelyard-simulate-", dir=folder()) as place:
-        while True:
-            try:
-                seed = parent.recv()
-            except EOFError:
-                return
-            faulthandler.dump_traceback_later(limit, exit=True)
-            result = live(expand(seed, census), Path(place) / "life")
-            faulthandler.cancel_dump_traceback_later()
-            if noise and not result.violation:
-                result.violation = f"errors that nobody caught: {noise[:3]}"
-            noise.clear()
-            parent.send(result)
+    while True:
+        try:
+            seed = parent.recv()
+        except EOFError:
+            return
+        faulthandler.dump_traceback_later(limit, exit=True)
+        result = live(expand(seed, census), place / str(os.getpid()))
+        faulthandler.cancel_dump_traceback_later()
+        if noise and not result.violation:
+            result.violation = f"errors that nobody caught: {noise[:3]}"
+        noise.clear()
+        parent.send(result)

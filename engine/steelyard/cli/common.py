@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +20,15 @@ import click
 from typing_extensions import override
 
 from steelyard.core.config import parse_pairs
-from steelyard.errors import EXIT_INTERRUPTED, SteelyardError, UsageError, escape
+from steelyard.errors import (
+    EXIT_INTERRUPTED,
+    EnvironmentFault,
+    SteelyardError,
+    UsageError,
+    escape,
+    machine_fault,
+    printable,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -31,6 +41,7 @@ CONTEXT = {
     "token_normalize_func": lambda name: FORMER_NAMES.get(name, name),
 }
 PATH = click.Path(path_type=Path)
+_NOT_ASCII = re.compile(r"[^\n\x20-\x7e]")
 JSON = "steelyard.json"  # where the context holds whether --json was given
 
 
@@ -41,6 +52,15 @@ class Program(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which they were added."""
         return list(self.commands)
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse an option that is given by both of its names: one of them would be lost."""
+        given = {argument.partition("=")[0] for argument in args}
+        for former, name in FORMER_NAMES.items():
+            if {f"--{former}", f"--{name}"} <= given:
+                raise click.UsageError(f"--{former} is the former name of --{name}: give one", ctx)
+        return super().parse_args(ctx, args)
 
     @override
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -54,9 +74,6 @@ class Program(click.Group):
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted", err=True)
             code = EXIT_INTERRUPTED
-        except BrokenPipeError:
-            sys.stderr.close()
-            code = 0
         except Exception as error:
             fault = _explained(error)
             click.echo(str(fault), err=True)
@@ -68,12 +85,14 @@ def _explained(error: Exception) -> SteelyardError:
     """Return the error that a user is shown for an exception; raise it again if asked to."""
     if isinstance(error, SteelyardError):
         return error
+    if os.environ.get("STEELYARD_TRACEBACK") and not isinstance(error, click.ClickException):
+        raise error
+    if isinstance(error, OSError | MemoryError):
+        return machine_fault(error)
     if isinstance(error, click.ClickException):
         context = error.ctx if isinstance(error, click.UsageError) else None
         command = context.command_path if context else "steelyard"
         return UsageError(escape(error.format_message(), 300), remedy=f"{command} --help")
-    if os.environ.get("STEELYARD_TRACEBACK"):
-        raise error
     return SteelyardError(
         f"{type(error).__name__}: {escape(error, 300)}",
         effect="everything committed before is intact",
@@ -157,18 +176,83 @@ def stop_on_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def echo(text: str, *, escapes: Callable[[str], str] = printable) -> None:
+    """Print a text on stdout, where data in it does nothing but show: the one way to print.
+
+    Raises:
+        EnvironmentFault: stdout takes no more.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    shown = escapes(text).encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        click.echo(shown)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        _discard_output()
+        raise click.exceptions.Exit(0) from None
+    except OSError as error:
+        _discard_output()
+        raise EnvironmentFault(
+            f"the result cannot be printed: {error.strerror or error}",
+            place="stdout",
+            remedy="free some space where the output goes, or send it elsewhere, and run it again",
+        ) from None
+
+
+def _discard_output() -> None:
+    """Let go of what stdout did not take: Python would try again when it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def json_text(values: Any) -> str:
+    """Return JSON whose strings hold nothing that a terminal or an encoding could stumble over."""
+    text = json.dumps(plain(values), indent=2, ensure_ascii=False, default=str)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return _NOT_ASCII.sub(lambda match: _json_character(match[0], encoding), text)
+
+
+def _json_character(character: str, encoding: str) -> str:
+    with suppress(UnicodeEncodeError):
+        character.encode(encoding)
+        if printable(character) == character:
+            return character
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+
 def emit(
     result: Any, draw: Callable[[Any], str], content: Callable[[Any], Any] | None = None
 ) -> None:
     """Print a result on stdout: as JSON with --json, as the text that `draw` makes otherwise.
 
-    `content` makes JSON values of a result that does not consist of them already.
+    `content` makes JSON values of a result that does not consist of them already. An iterator of
+    values is printed as a list, one after the other.
     """
     if wants_json():
         values = content(result) if content else result
-        click.echo(json.dumps(values, indent=2, ensure_ascii=False, default=str))
+        if isinstance(values, Iterator):
+            emit_list(values)
+        else:
+            echo(json_text(values), escapes=str)
     else:
-        click.echo(draw(result))
+        echo(draw(result))
+
+
+def emit_list(values: Iterator[Any]) -> None:
+    """Print values as a JSON list, each as soon as it is there."""
+    last = next(values, None)
+    if last is None:
+        echo("[]")
+        return
+    echo("[")
+    for value in values:
+        echo(_indented(last) + ",", escapes=str)
+        last = value
+    echo(_indented(last) + "\n]", escapes=str)
+
+
+def _indented(value: Any) -> str:
+    return textwrap.indent(json_text(value), "  ")
 
 
 def wants_json() -> bool:
@@ -179,30 +263,17 @@ def wants_json() -> bool:
 def print_notes(notes: tuple[str, ...]) -> None:
     """Print notes on stderr."""
     for note in notes:
-        click.echo(f"note: {note}", err=True)
-
-
-def rows_of(table: Any) -> list[dict[str, Any]]:
-    """Return a table's rows as JSON values; a repeated column name gets a number."""
-    seen: dict[str, int] = {}
-    names = []
-    for name in table.column_names:
-        seen[name] = seen.get(name, 0) + 1
-        names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
-    rows: list[dict[str, Any]] = plain(table.rename_columns(names).to_pylist())
-    return rows
+        click.echo(f"note: {printable(note)}", err=True)
 
 
 def plain(value: Any) -> Any:
-    """Return JSON values: bytes as hex, times as ISO 8601, numbers that are not finite as null."""
+    """Return JSON values: bytes as hex, numbers that are not finite as null."""
     if isinstance(value, dict):
         return {key: plain(entry) for key, entry in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
     return value

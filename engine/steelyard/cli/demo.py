@@ -7,7 +7,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from steelyard.cli.common import rows_of
 from steelyard.cli.scoring_text import format_status
 from steelyard.core.config import RunConfig
 from steelyard.core.progress import Reporter
@@ -76,5 +75,5 @@ def demo_content(run: Path) -> dict[str, Any]:
     """Return what the demo shows, as JSON values."""
     tables = {"verdicts": VERDICTS, "rejects": REJECTS}
     snapshot = RunSnapshot.take(run)
-    rows = {name: rows_of(database.query(snapshot, sql)) for name, sql in tables.items()}
+    rows = {name: list(database.rows(snapshot, sql)) for name, sql in tables.items()}
     return {"status": run_status(run), **rows}

@@ -47,12 +47,16 @@ def check_folder(folder: Path) -> None:
 
 def check_diagram(path: Path) -> None:
     """Check, before the work, that a diagram can be written to a file; else raise UsageError."""
-    if path.suffix not in KINDS or path.is_dir() or not path.parent.is_dir():
-        raise UsageError(
-            "the diagram cannot be written: this is not a .svg or .png file in an existing folder",
-            place=str(path),
-            remedy="name another file with --diagram",
-        )
+    problem = ""
+    if path.suffix not in KINDS:
+        problem = f"a diagram is a {' or '.join(KINDS)} file"
+    elif not path.parent.is_dir():
+        problem = "the folder for the diagram does not exist"
+    elif path.is_dir():
+        problem = "the diagram cannot be written: this is a folder"
+    if problem:
+        remedy = "name another file with --diagram"
+        raise UsageError(problem, place=str(path), remedy=remedy)
     require_matplotlib()
 
 

@@ -23,8 +23,8 @@ Any other name is a column of the source (or a field of `metadata`), taken as it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,17 +32,16 @@ from pathlib import Path
 import pyarrow as pa
 
 from steelyard.comparisons.checks import PAIR, check_batch
-from steelyard.errors import InputRefused, UsageError
+from steelyard.comparisons.sources import SOURCE, open_source
+from steelyard.errors import InputRefused, SteelyardError, UsageError
 from steelyard.input.problems import RowProblems
 from steelyard.input.roles import COMPARISONS
-from steelyard.input.side_files import open_dataset
 from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.sql import Connection, one_row, open_file, open_memory, refusing
-from steelyard.store.verdicts.database import open_sql
+from steelyard.store.sql import Connection, describe_text, one_row
+from steelyard.store.sql_faults import refusing
 
 BATCH = 1 << 20  # rows that are checked at a time
-SOURCE = "source_rows"
 # What DuckDB calls the types that `instruction_ids` takes as numbers; all others become texts.
 COUNTED = {
     "tinyint", "smallint", "integer", "bigint",
@@ -85,17 +84,20 @@ def read_comparisons(
         each: what is done to every batch when it is checked, such as to make numbers of texts.
 
     Raises:
-        UsageError: there is no such source, role or column.
+        UsageError: there is no such source or role, or DuckDB refuses an expression.
         InputRefused: values that cannot be what their role says, with their numbers of rows.
         NothingLeft: no row can be used.
         IntegrityFault: a file of the run is damaged.
     """
     path = source if isinstance(source, Path) else source.run.root
-    with _open(source) as (connection, names):
-        column_map = columns or {}
-        roles = resolve_sql(str(path), names, column_map, need, want)
+    with open_source(source) as opened:
+        connection, names, column_map = opened.connection, opened.names, columns or {}
+        roles = opened.resolve(str(path), column_map, need, want)
         left_out, where = _left_out(connection, names)
-        with refusing(partial(_unreadable, path)):
+        with (
+            opened.files.reading() if opened.files else nullcontext(),
+            refusing(partial(_unreadable, path, connection, roles)),
+        ):
             if "instruction" in {*need, *want} - column_map.keys():
                 pair = resolve_sql(str(path), names, column_map, (), ["pair_id"]).get("pair_id")
                 roles |= _clusters(connection, names, pair, where)
@@ -115,7 +117,12 @@ def read_comparisons(
     return Comparisons(table, dict(left_out), roles)
 
 
-def _unreadable(path: Path, words: str) -> UsageError:
+def _unreadable(
+    path: Path, connection: Connection, roles: Mapping[str, str], words: str
+) -> SteelyardError:
+    numbers = {role: sql for role, sql in roles.items() if typed_sql(role, sql).endswith("DOUBLE)")}
+    if text := describe_text(connection, SOURCE, numbers):
+        return InputRefused(text, place=str(path), remedy="name a column of numbers, or convert it")
     remedy = "check --map: a column's name, or an expression in parentheses"
     return UsageError(f"DuckDB cannot read the columns: {words}", place=str(path), remedy=remedy)
 
@@ -192,55 +199,5 @@ def _left_out(connection: Connection, names: Mapping[str, str]) -> tuple[Counter
     counts = connection.sql(
         f"SELECT status, count(*) FROM {SOURCE} WHERE status <> 'ok' GROUP BY 1 ORDER BY 1"  # noqa: S608
     ).fetchall()
-    return Counter({f"status {status}": rows for status, rows in counts}), " WHERE status = 'ok'"
-
-
-@contextmanager
-def _open(path: Path | RunSnapshot) -> Iterator[tuple[Connection, dict[str, str]]]:
-    """Open a locked connection with the source's rows as SOURCE; give it and their columns."""
-    if isinstance(path, Path) and (path / "run.json").exists():
-        path = RunSnapshot.take(path)
-    if isinstance(path, RunSnapshot):
-        with open_sql(path) as connection:
-            yield connection, _named(connection, "SELECT * FROM verdicts")
-    else:
-        dataset = None if path.suffix == ".duckdb" else open_dataset(path)
-        connection = _database(path) if dataset is None else open_memory()
-        try:
-            if dataset is not None:
-                connection.register("verdicts", dataset)
-            yield connection, _named(connection, "SELECT * FROM verdicts")
-        finally:
-            connection.close()
-
-
-def _named(connection: Connection, query: str) -> dict[str, str]:
-    """Give the query's rows the name SOURCE, and return the SQL of each column by its name.
-
-    Fields of `metadata` are columns, too, as `metadata.name` where the name is taken.
-    """
-    connection.execute(f"CREATE TEMP VIEW {SOURCE} AS {query}")
-    described = connection.execute(f"DESCRIBE {SOURCE}").fetchall()
-    names = {row[0]: quoted(row[0]) for row in described}
-    fields = next((row[1] for row in described if row[0] == "metadata"), "")
-    if fields.startswith("STRUCT"):
-        inner = connection.sql(f"SELECT metadata.* FROM {SOURCE} LIMIT 0").columns  # noqa: S608
-        names |= {
-            f"metadata.{name}" if name in names else name: f"metadata.{quoted(name)}"
-            for name in inner
-        }
-    return names
-
-
-def _database(path: Path) -> Connection:
-    def refusal(words: str) -> UsageError:
-        return UsageError(
-            f"this is not a database with verdicts: {words}",
-            place=str(path),
-            remedy="name a file that `steelyard score` or `steelyard compact` wrote",
-        )
-
-    with refusing(refusal):
-        connection = open_file(path)
-        connection.execute("SELECT * FROM verdicts LIMIT 0")
-    return connection
+    kept = " WHERE coalesce(status, 'ok') = 'ok'"  # rows without a status are of no run
+    return Counter({f"status {status}": rows for status, rows in counts}), kept

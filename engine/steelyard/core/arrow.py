@@ -1,4 +1,4 @@
-"""Arrow columns as NumPy arrays, and the offsets of ragged rows."""
+"""Arrow columns as NumPy arrays, offsets of ragged rows, and types that DuckDB reads."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.types as pt
 
 from steelyard.core.schemas import Bool, Float64, Int64
+
+_DIGITS = 38  # of the widest decimal that DuckDB has
 
 
 def to_mask(values: pa.Array | pa.ChunkedArray) -> Bool:
@@ -47,3 +50,24 @@ def offsets_of(lengths: npt.ArrayLike) -> Int64:
     Row i is values[offsets[i]:offsets[i + 1]].
     """
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def duckdb_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type in which DuckDB reads this one: those that it has not become near ones."""
+    near = kind
+    if pt.is_float16(kind):
+        near = pa.float32()
+    elif pt.is_decimal256(kind):
+        fits = kind.precision <= _DIGITS
+        near = pa.decimal128(kind.precision, kind.scale) if fits else pa.float64()
+    elif pt.is_duration(kind):
+        near = pa.int64()
+    elif pt.is_struct(kind):
+        near = pa.struct([field.with_type(duckdb_type(field.type)) for field in kind])
+    elif pt.is_map(kind):
+        near = pa.map_(duckdb_type(kind.key_type), duckdb_type(kind.item_type))
+    elif isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        size = kind.list_size if pt.is_fixed_size_list(kind) else -1
+        item = kind.value_field.with_type(duckdb_type(kind.value_type))
+        near = pa.large_list(item) if pt.is_large_list(kind) else pa.list_(item, size)
+    return near

@@ -91,6 +91,11 @@ class RunConfig:
                 "`revision` is for one judge, but several are named",
                 remedy="download them, and name their folders",
             )
+        if self.revision and self.judge[0].partition(":")[0] in {"demo", "scripted"}:
+            raise UsageError(
+                f"`revision` has no effect on the judge {escape(self.judge[0])}",
+                remedy="leave it out; it is for judges of the Hugging Face Hub",
+            )
         if not 0 <= self.samples <= MOST_SAMPLES:
             raise UsageError(
                 f"`samples` is {self.samples}",
@@ -142,12 +147,20 @@ def load_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(read_file(path, LARGEST).decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        cause = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"the configuration cannot be read: {escape(cause)}",
+            f"the configuration cannot be read: {describe_unreadable(error)}",
             place=str(path),
             remedy="see docs/cli.md for an example",
         ) from None
+
+
+def describe_unreadable(error: OSError | ValueError | RecursionError) -> str:
+    """Say for people why a file of texts cannot be read."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not a text in UTF-8"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return escape(getattr(error, "strerror", None) or error, 200)
 
 
 def parse_pairs(option: str, values: tuple[str, ...], *, empty: bool = False) -> dict[str, str]:

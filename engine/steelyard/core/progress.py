@@ -11,6 +11,7 @@ from typing import TextIO
 from steelyard.core.batches import ReadBatch
 from steelyard.core.schemas import STATUS_ERROR, STATUS_OVERLONG
 from steelyard.core.work import BatchProgress
+from steelyard.errors import printable
 
 PLAIN_SECONDS = 10.0
 TERMINAL_SECONDS = 0.25
@@ -61,13 +62,15 @@ class Reporter:
         """Write a line that stays."""
         if not self.quiet:
             self.done()
-            self.stream.write(text + "\n")
-            self.stream.flush()
+            self._write(text)
 
     def warn(self, text: str) -> None:
         """Write a warning that stays, also when quiet."""
         self.done()
-        self.stream.write(f"warning: {text}\n")
+        self._write(f"warning: {text}")
+
+    def _write(self, text: str) -> None:
+        self.stream.write(printable(text) + "\n")
         self.stream.flush()
 
     def planning(self, accepted: int, refused: int, total: int) -> None:

@@ -22,6 +22,7 @@ from steelyard.errors import CalibratorRefused, InputRefused, escape
 from steelyard.input.roles import LENGTHS
 from steelyard.input.sql_roles import quoted
 from steelyard.store.run_record import ScoredRecord
+from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
 
 ORDERS = ("preference_ab", "preference_ba")
@@ -40,7 +41,7 @@ class Source:
     @cached_property
     def run(self) -> RunSnapshot | None:
         """The run as it is when a command first looks at it; None for a table."""
-        return RunSnapshot.take(self.path) if (self.path / "run.json").exists() else None
+        return RunSnapshot.take(self.path) if RunDir(self.path).is_begun else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ def read_pairs(source: Source, want: tuple[str, ...] = ()) -> JudgedPairs:
             notes.append(
                 "all logits are from 0 to 1: if they are probabilities, name them with --preference"
             )
-    pair_id = quoted("pair_id")  # the substitute if no column names the instruction
+    # The substitute if no column names the instruction, under the name that it has here.
+    pair_id = read.columns.get("pair_id", quoted("pair_id"))
     named = read.columns.get("instruction", pair_id) != pair_id
     groups = np.arange(len(table))
     if "instruction" in table.column_names:

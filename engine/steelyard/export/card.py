@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from steelyard.errors import printable
 from steelyard.export.filters import REASONS
 
 _FOR = {
@@ -28,7 +29,7 @@ def format_card(content: Mapping[str, Any]) -> str:
         f"---\ntags:\n  - preference\n  - steelyard\nconfigs:\n  - config_name: default\n"
         f"    data_files:\n{files}\n---",
         f"# {_FOR[options['format']].partition(' (')[0].capitalize()}, judged by"
-        f" {_line(content['judge']['name'])}",
+        f" {_code(content['judge']['name'])}",
         f"Written by Steelyard {content['steelyard']}: {_FOR[options['format']]}.",
         _table(("", ""), _about(content)),
         "## Rows",
@@ -45,7 +46,7 @@ def format_card(content: Mapping[str, Any]) -> str:
         _table(
             ("option", "value"),
             [
-                (name, f"`{_line(value)}`")
+                (name, _code(value))
                 for name, value in options.items()
                 if value is not None and value is not False and value != []
             ],
@@ -74,18 +75,18 @@ def count_verdicts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _about(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     judge, calibrator = content["judge"], content["calibrator"]
     return [
-        ("judge", _line(judge["name"])),
-        ("protocol", _line(judge["protocol"])),
-        ("judge fingerprint", f"`{judge['fingerprint']}`"),
-        ("input fingerprint", f"`{content['input']['fingerprint']}`"),
+        ("judge", _code(judge["name"])),
+        ("protocol", _code(judge["protocol"])),
+        ("judge fingerprint", _code(judge["fingerprint"])),
+        ("input fingerprint", _code(content["input"]["fingerprint"])),
         (
             "probabilities",
             "raw: no calibrator was applied"
             if calibrator is None
-            else f"calibrated by `{_line(calibrator['method'])}`, file `{calibrator['digest']}`",
+            else f"calibrated by {_code(calibrator['method'])}, file {_code(calibrator['digest'])}",
         ),
         *(
-            (name, f"{_line(', '.join(made['files']))} (fingerprint `{made['fingerprint']}`)")
+            (name, f"{_code(', '.join(made['files']))} (fingerprint {_code(made['fingerprint'])})")
             for name, made in (
                 ("texts", content["responses"]),
                 ("decontaminated against", content["evaluations"]),
@@ -100,6 +101,7 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
-def _line(value: object) -> str:
-    """Return a value as the text of a table's cell."""
-    return str(value).replace("|", "\\|").replace("`", "'").replace("\n", " ")
+def _code(value: object) -> str:
+    """Return a value as code, in which neither Markdown nor HTML has a meaning."""
+    text = printable(" ".join(str(value).split()) or "-", keep="")
+    return "`" + text.replace("|", "\\|").replace("`", "'") + "`"

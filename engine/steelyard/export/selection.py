@@ -17,20 +17,15 @@ import pyarrow as pa
 
 from steelyard.core.arrow import to_ints
 from steelyard.core.schemas import Int64
-from steelyard.errors import EnvironmentFault, IntegrityFault, UsageError
+from steelyard.errors import IntegrityFault, UsageError
 from steelyard.export import filters, items
 from steelyard.export.options import ExportOptions
 from steelyard.export.pairing import NOTHING, VerdictColumns, choose
+from steelyard.store.durable import writing
 from steelyard.store.folder import Folder
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.sql import (
-    MACHINE_FAULTS,
-    Connection,
-    folder_for_files,
-    one_row,
-    open_scratch,
-    refusing,
-)
+from steelyard.store.sql import Connection, folder_for_files, one_row, open_scratch
+from steelyard.store.sql_faults import refusing
 from steelyard.store.verdicts.database import open_sql
 
 BATCH = 1 << 16
@@ -289,17 +284,8 @@ def _wrong_condition(words: str) -> UsageError:
 @contextmanager
 def open_selection(folder: Path) -> Iterator[Selection]:
     """Open a selection whose files are in a folder, which the caller removes."""
-
-    def fault(words: str) -> EnvironmentFault:
-        return EnvironmentFault(
-            f"the scratch database failed: {words}",
-            place=str(folder),
-            effect="nothing was written",
-            remedy="free space where --out is to be, then export again",
-        )
-
     with (
-        refusing(fault, MACHINE_FAULTS),
+        writing(folder, "nothing was written", "export again"),
         folder_for_files(Folder(folder)) as place,
         # All queries have an ORDER BY.
         open_scratch(place, "spill", "selection.duckdb", keep_order=False) as connection,

@@ -8,9 +8,9 @@ What a shard may hold:
 
 - `instruction` (or `prompt`, `question`), `response_a`, `response_b`: text, required.
 - `pair_id`: text, integer or UUID. `system`, `reference`, `model_a`, `model_b`: text.
-- `turns`: the EARLIER turns of the conversation, oldest first; the instruction follows them and
-  is not among them. list<struct<role, content>>, without further fields, or list<string> in which
-  user and assistant alternate.
+- `turns`: the EARLIER turns of the conversation, oldest first: list<struct<role, content>> in which
+  user and assistant alternate, the user begins and the assistant ends. The instruction follows
+  them and is not among them. Calls of tools are refused, other fields left out.
 - the gold: `gold` or `label` as text (A, B, tie, and the spellings in `votes.py`), as a
   floating-point P(a), or as struct<a, b, tie> of votes; or `votes_a`, `votes_b` and, if wanted,
   `votes_tie`.

@@ -10,6 +10,7 @@ import pyarrow.types as pt
 from steelyard.core.arrow import offsets_of, to_floats, to_ints, to_mask
 from steelyard.core.schemas import CRITERIA, TURNS, Bool, Int64
 from steelyard.input.problems import Reason, RowProblems, printable
+from steelyard.input.types import TOOL_FIELDS, is_bytes, is_text
 
 SPEAKERS = pa.array(["user", "assistant"])
 _SHOWN = 16  # bytes from the first invalid one on
@@ -80,18 +81,38 @@ def row_bytes(values: pa.Array) -> Int64:
     return total + width
 
 
+def coded_bytes(values: pa.Array) -> Int64:
+    """Return the bytes of each row, once decoded, of what is in dictionaries at any depth."""
+    kind = values.type
+    total = np.zeros(len(values), dtype=np.int64)
+    if pt.is_dictionary(kind):
+        sizes = np.append(_dictionary_bytes(values.dictionary), 0)
+        total = sizes[to_ints(values.indices, null=-1)]
+    elif pt.is_struct(kind):
+        for index in range(kind.num_fields):
+            total += coded_bytes(pc.struct_field(values, [index]))
+    elif pt.is_list(kind) or pt.is_large_list(kind) or pt.is_map(kind):
+        inner = [values.keys, values.items] if pt.is_map(kind) else [values.values]
+        total = np.diff(offsets_of(sum(map(coded_bytes, inner)))[values.offsets.to_numpy()])
+    return total
+
+
+def _dictionary_bytes(values: pa.Array) -> Int64:
+    if is_text(values.type) or is_bytes(values.type):
+        return to_ints(pc.binary_length(values.cast(pa.large_binary())))
+    return row_bytes(values)
+
+
 def read_turns(values: pa.Array, column: str, problems: RowProblems) -> pa.Array:
     """Return TURNS for each row: null where there are none, be the list null or empty.
 
-    These are the turns before the instruction, oldest first. In a list<string>, user and assistant
-    alternate, and the user begins. An unknown role, or a null in the list, is a problem.
+    These are the turns before the instruction, oldest first: user and assistant alternate, the user
+    begins, and the assistant ends, because the instruction is the user's. Another order would break
+    the chat templates of models. An unknown role, a turn without content, or one that calls a tool,
+    which no prompt shows, is a problem.
     """
     items, offsets, row_of = _flatten(values)
-    if pt.is_struct(items.type):
-        speakers, contents = (pc.struct_field(items, name) for name in ("role", "content"))
-    else:
-        turn = np.arange(len(items)) - offsets[row_of]
-        speakers, contents = SPEAKERS.take(pa.array(turn % 2)), items
+    speakers, contents = (pc.struct_field(items, name) for name in ("role", "content"))
     unknown = ~to_mask(pc.is_in(speakers, value_set=SPEAKERS))
     rows, name = len(values), printable(column)
     problems.add(
@@ -102,9 +123,33 @@ def read_turns(values: pa.Array, column: str, problems: RowProblems) -> pa.Array
     )
     null = to_mask(contents.is_null())
     problems.add(_any(null, row_of, rows), Reason.TURNS, f"{name} has a turn without content")
+    called = np.zeros(len(items), dtype=np.bool_)
+    for field in items.type:
+        if field.name in TOOL_FIELDS:
+            called |= _has_content(pc.struct_field(items, field.name))
+    problems.add(_any(called, row_of, rows), Reason.TURNS, f"{name} calls a tool")
+    turn = np.arange(len(items)) - offsets[row_of]
+    expected = SPEAKERS.take(pa.array(turn % 2))
+    astray = ~to_mask(pc.equal(speakers, expected))
+    lengths = np.diff(offsets)
+    problems.add(
+        _any(astray, row_of, rows) | (lengths % 2 == 1),
+        Reason.TURNS,
+        f"{name} does not alternate between user and assistant, from the user to the assistant",
+        lambda row: " ".join(map(str, speakers.slice(offsets[row], lengths[row]).to_pylist())),
+    )
     structs = pa.StructArray.from_arrays([speakers, contents], fields=list(TURNS.value_type))
     starts = pa.array(offsets, pa.int32())
     return pa.ListArray.from_arrays(starts, structs, type=TURNS, mask=_is_absent(values))
+
+
+def _has_content(values: pa.Array) -> Bool:
+    """Return which values are neither null nor an empty text or list."""
+    if is_text(values.type):
+        return to_mask(pc.not_equal(values, ""))
+    if pt.is_list(values.type) or pt.is_large_list(values.type):
+        return to_mask(pc.greater(pc.list_value_length(values), 0))
+    return to_mask(values.is_valid())
 
 
 def read_criteria(values: pa.Array, column: str, problems: RowProblems) -> pa.Array:

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from steelyard.errors import InputRefused, did_you_mean
-from steelyard.input.filesystem import driver, local_path, protocol, remote_fault
+from steelyard.input.filesystem import disk_fault, driver, local_path, protocol, remote_fault
 from steelyard.input.problems import CONVERT, attempt_each, printable, refusal
 
 SUFFIX = ".parquet"
 _ANY = "name a Parquet file, a folder or a pattern"
+# What the root of a table has whose log alone says which files are current: a folder in it, a file
+# in that folder, and how to get its rows.
+_DUCKDB = "duckdb -c \"install {0}; load {0}; copy (from {0}_scan('{1}')) to 'data.parquet'\""
+_TABLES = {
+    "Delta Lake": ("_delta_log", "*", _DUCKDB.format("delta", "{0}")),
+    "Iceberg": ("metadata", "*.metadata.json*", _DUCKDB.format("iceberg", "{0}")),
+    "Hudi": (".hoodie", "*", "spark.read.format('hudi').load('{0}').write.parquet('data')"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +50,8 @@ def discover(inputs: Sequence[str | os.PathLike[str]]) -> tuple[Source, ...]:
     not depend on that of the inputs.
 
     Raises:
-        InputRefused: an input does not exist or holds no Parquet file; all such inputs at once.
+        InputRefused: an input does not exist, holds no Parquet file, or is part of a table that is
+            more than its files (Delta Lake, Iceberg, Hudi); all such inputs at once.
         EnvironmentFault: a URL's driver is missing or cannot reach it.
     """
     problems: list[InputRefused] = []
@@ -58,7 +70,7 @@ def check_extent(inputs: Sequence[str], most: int) -> None:
         InputRefused: to list what one of them leads to could take very long.
     """
     for text in inputs:
-        if protocol(text) or "\0" in text:
+        if protocol(text) or not _is_path(text):
             continue
         path = local_path(text)
         is_pattern = glob.has_magic(path) and not os.path.lexists(path)
@@ -82,13 +94,26 @@ def _find(text: str) -> _Match:
     name = protocol(text)
     if name:
         return _find_remote(text, name)
-    if not text or "\0" in text:
+    if not _is_path(text):
         raise _missing(text, "is not a path", _ANY)
     path = local_path(text)
     try:
-        return _find_local(text, path)
+        match = _find_local(text, path)
+        _check_files(match.paths)
     except OSError as error:
-        raise _missing(text, f"cannot be read: {error.strerror}", "check its permissions") from None
+        if fault := disk_fault(printable(text), error):
+            raise fault from None
+        place = os.fsdecode(error.filename or text)
+        cause = f"cannot be read: {error.strerror}"
+        raise _missing(place, cause, "check the path and its permissions") from None
+    return match
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return bool(text) and b"\0" not in os.fsencode(local_path(text))
+    except (RuntimeError, UnicodeEncodeError):  # no such user; half a character
+        return False
 
 
 def _find_local(text: str, path: str) -> _Match:
@@ -115,6 +140,24 @@ def _find_local(text: str, path: str) -> _Match:
     if not paths:
         raise _missing(text, f"the pattern matches no *{SUFFIX} file", "check it with: ls")
     return _Match(root, tuple(paths))
+
+
+def _check_files(paths: Sequence[str]) -> None:
+    """Refuse what is not a file, such as a pipe, and the files of tables with a log."""
+    for path in paths:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise _missing(path, "is not a file that can be read", _ANY)
+    for folder in sorted({parent for path in paths for parent in Path(path).parents}):
+        for name, (marker, inside, _) in _TABLES.items():
+            if next((folder / marker).glob(inside), None) is not None:
+                raise _table(str(folder), name)
+
+
+def _table(root: str, name: str) -> InputRefused:
+    command = _TABLES[name][-1].format(printable(root))
+    cause = f"this is a table of {name}, whose log alone says which of its files are current"
+    remedy = f"write its current rows to Parquet and name that file, for example: {command}"
+    return _missing(root, cause, remedy)
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -150,10 +193,12 @@ def _find_remote(text: str, name: str) -> _Match:
         if glob.has_magic(path) and not fs.exists(path):
             root, paths = _static_part(path), fs.glob(path)
         elif fs.isfile(path):
-            address = fs.unstrip_protocol(path)
-            return _Match(address.rpartition("/")[0], (address,))
+            root, paths = path.rpartition("/")[0], [path]
         else:
             root, paths = path, fs.find(path)
+        _check_remote(fs, root, paths)
+    except InputRefused:
+        raise
     except Exception as error:  # drivers raise what their client libraries raise
         raise remote_fault(printable(text), error) from error
     named = path[len(root) :]
@@ -161,11 +206,25 @@ def _find_remote(text: str, name: str) -> _Match:
     chosen = [
         fs.unstrip_protocol(x)
         for x in sorted(paths)
-        if x.lower().endswith(SUFFIX) and (hidden or not _is_hidden(x[len(root) :]))
+        if x == path or (x.lower().endswith(SUFFIX) and (hidden or not _is_hidden(x[len(root) :])))
     ]
     if not chosen:
         raise _missing(text, f"no *{SUFFIX} file there", "check the address")
     return _Match(fs.unstrip_protocol(root), tuple(chosen))
+
+
+def _check_remote(fs: Any, root: str, paths: Sequence[str]) -> None:  # noqa: ANN401
+    """Refuse the files of tables with a log: below `root`, or where that is part of one."""
+    for path in paths:
+        above, _, _ = path.rpartition("/")
+        folder, _, last = above.rpartition("/")
+        for name, (marker, inside, _) in _TABLES.items():
+            if last == marker and fnmatch(path.rpartition("/")[2], inside):
+                raise _table(fs.unstrip_protocol(folder), name)
+    for folder in accumulate(root.split("/"), "{}/{}".format):
+        for name, (marker, _, _) in _TABLES.items():
+            if marker[0] in "._" and folder and fs.exists(f"{folder}/{marker}"):
+                raise _table(fs.unstrip_protocol(folder), name)
 
 
 def _is_hidden(relative: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 
-from steelyard.errors import EnvironmentFault, InputRefused, SteelyardError, escape
+from steelyard.errors import EnvironmentFault, InputRefused, SteelyardError, escape, machine_fault
 
 # Protocols with an extra of ours; any other driver that fsspec knows is used if installed.
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
@@ -72,12 +73,8 @@ def disk_fault(place: str, error: Exception) -> EnvironmentFault | None:
     """Return the error for an OSError about the machine; None for any other exception."""
     if not isinstance(error, OSError) or error.errno not in _MACHINE:
         return None
-    return EnvironmentFault(
-        f"cannot be read: {os.strerror(error.errno or 0)}",
-        place=place,
-        effect="nothing in this file was scored",
-        remedy="check the disk or the mount, then start again",
-    )
+    effect = "nothing in this file was scored"
+    return machine_fault(error, place, doing="be read", effect=effect, again="start again")
 
 
 def remote_fault(place: str, error: Exception) -> SteelyardError:
@@ -102,5 +99,7 @@ def open_file(path: str) -> pa.NativeFile:
     """
     name = protocol(path)
     if not name:
+        if not stat.S_ISREG(os.stat(os.fsencode(path)).st_mode):  # noqa: PTH116 (as bytes)
+            raise OSError("is not a file; opening it might never return")
         return pa.OSFile(os.fsencode(path), mode="rb")
     return pa.PythonFile(driver(name).open(path, "rb"), mode="r")

@@ -144,3 +144,19 @@ def _unreadable(source: Source, error: Exception) -> Exception:
     number = getattr(error, "errno", None)
     reason = os.strerror(number) if number else escape(error)
     return _refused(source, f"cannot be read: {reason}", "check the file and its permissions")
+
+
+def decode_fault(place: str, error: Exception, effect: str | None = None) -> SteelyardError:
+    """Return the error for an exception that came while data was decoded.
+
+    `effect` is what it means that they cannot be.
+    """
+    if fault := disk_fault(place, error):
+        return fault
+    if not isinstance(error, DECODE_ERRORS):
+        return remote_fault(place, error)
+    first = str(error).partition("\n")[0] or type(error).__name__
+    cause = f"the data cannot be read: {escape(first, 200)}"
+    return InputRefused(
+        cause, place=place, effect=effect, remedy="write the file again, or leave it out"
+    )

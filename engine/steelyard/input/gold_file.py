@@ -18,12 +18,12 @@ import pyarrow.types as pt
 
 from steelyard.core.arrow import to_ints, to_mask, votes_of
 from steelyard.core.schemas import Bool, Float64, Int64
-from steelyard.errors import GoldRefused, UsageError, escape
+from steelyard.errors import GoldRefused, escape
 from steelyard.input.problems import Reason, RowProblems, list_columns, raised_as
 from steelyard.input.roles import GOLD_FILE, MODELS, VOTES, check_map, resolve
 from steelyard.input.rows import find_invalid_utf8
 from steelyard.input.schema import unusable_column
-from steelyard.input.side_files import open_dataset
+from steelyard.input.tables import open_table
 from steelyard.input.types import UnsupportedError, absent, cast, role_type
 from steelyard.input.votes import read_gold
 
@@ -32,6 +32,8 @@ _REPEATED = (
     "keep one row per pair, or name the column of annotators, so that their rows are votes:"
     " --gold-map annotator=COLUMN"
 )
+_OTHER_GOLD = ", or name another column: --gold-map gold=COLUMN"
+_OPTIONAL = {"instruction", *MODELS}  # roles that some of several files may lack
 _SEPARATOR = "\x1f"  # between a pair's id and its annotator
 
 
@@ -70,7 +72,7 @@ def read_gold_file(
     `columns` gives role -> column where names differ; `want` are further columns to take along.
 
     Raises:
-        UsageError: there is no such column or role.
+        UsageError: there is no such role.
         GoldRefused: the file or rows of it cannot be used, all reasons at once, with counts.
     """
     rows = _read(path, columns or {}, want)
@@ -79,6 +81,7 @@ def read_gold_file(
     find_invalid_utf8(((rows.roles[role], x) for role, x in rows.columns.items()), problems)
     problems.refuse(GoldRefused, str(path), count)  # what follows reads texts as UTF-8
     gold = read_gold(rows.columns, rows.roles, problems, _REMEDY)
+    _check_agreement(rows, gold, problems)
     labelled = to_mask(gold.is_valid())
     _check_pairs(rows, labelled, problems)
     problems.refuse(GoldRefused, str(path), count)
@@ -101,13 +104,18 @@ class _Rows:
 
 
 def _read(path: Path, columns: Mapping[str, str], want: Sequence[str]) -> _Rows:
-    data = open_dataset(path, GoldRefused)
-    names = data.schema.names
+    data = open_table(path, GoldRefused)
+    names = data.names
     roles = _resolve(str(path), names, columns)
+    with raised_as(GoldRefused):
+        data.require_same(roles, lambda place, own: _resolve(place, own, columns), _OPTIONAL)
+        if "gold" in roles:
+            data.require_gold(roles["gold"], _OTHER_GOLD)
+    chosen = dict.fromkeys([*roles.values(), *(name for name in want if name in names)])
     try:
-        chosen = dict.fromkeys([*roles.values(), *(name for name in want if name in names)])
-        table = data.to_table(columns=list(chosen)).combine_chunks()
-    except (pa.ArrowException, OSError) as error:
+        with data.reading(GoldRefused):
+            table = data.data.to_table(columns=list(chosen)).combine_chunks()
+    except pa.ArrowException as error:
         cause = f"the data cannot be read: {escape(error, 200)}"
         raise GoldRefused(cause, place=str(path), remedy="write the file again") from None
     with raised_as(GoldRefused):
@@ -120,14 +128,14 @@ def _read(path: Path, columns: Mapping[str, str], want: Sequence[str]) -> _Rows:
 
 
 def _resolve(place: str, names: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
-    """Return the column of each role; votes take precedence over gold."""
+    """Return the column of each role; votes take precedence over gold, if they agree."""
     check_map(columns, GOLD_FILE)
-    with raised_as(UsageError):
+    with raised_as(GoldRefused):
         roles = resolve(place, names, columns, GOLD_FILE)
-    unused = ("gold",) if {"votes_a", "votes_b"} <= roles.keys() else VOTES
+    unused = () if {"votes_a", "votes_b"} <= roles.keys() else VOTES
     roles = {role: name for role, name in roles.items() if role not in unused}
     if not {"gold", "votes_a"} & roles.keys():
-        raise UsageError(
+        raise GoldRefused(
             f"no column for gold; looked for {', '.join(GOLD_FILE.names['gold'])}, or votes_a and"
             " votes_b",
             place=place,
@@ -173,6 +181,32 @@ def _check_pairs(rows: _Rows, labelled: Bool, problems: RowProblems) -> None:
             lambda row: ids[row],
             "name the same models in all rows of a pair",
         )
+
+
+def _check_agreement(rows: _Rows, votes: pa.StructArray, problems: RowProblems) -> None:
+    """Note rows whose label names another side than most of their votes."""
+    if not {"gold", "votes_a"} <= rows.columns.keys():
+        return
+    label = read_gold({"gold": rows.columns["gold"]}, rows.roles, problems, _REMEDY)
+    differs = _sides(votes) != _sides(label)
+    problems.add(
+        differs & to_mask(votes.is_valid()) & to_mask(label.is_valid()),
+        Reason.GOLD,
+        "the label and the votes name different sides",
+        lambda row: f"{rows.columns['gold'][row]}, {_shown(votes[row].as_py())}",
+        "correct these rows, or read one of the two: --gold-map votes_a=, or --gold-map gold=",
+    )
+
+
+def _shown(votes: Mapping[str, float]) -> str:
+    return " ".join(f"{side}={count:g}" for side, count in votes.items())
+
+
+def _sides(gold: pa.StructArray) -> Int64:
+    """Return what each row's gold is for: 1 a, 2 b, 4 a tie, also where two share the lead."""
+    votes = np.nan_to_num(votes_of(gold))
+    leaders = (votes == votes.max(axis=1, keepdims=True, initial=0)) @ np.array([1, 2, 4])
+    return np.where(np.isin(leaders, (1, 2)), leaders, 4)
 
 
 def _repeated(values: pa.Array | pa.ChunkedArray) -> pa.Array:

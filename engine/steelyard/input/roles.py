@@ -188,6 +188,13 @@ def _no_column(
     near = [folded[name] for name in get_close_matches(role, folded, n=1, cutoff=0.5)]
     example = printable(near[0]) if near else "COLUMN"
     looked = _join(roles.names[role], "or")
+    given = {column: other for other, column in column_map.items() if other != role}
+    if taken := next((name for name in roles.names[role] if name in columns and name in given), ""):
+        return (
+            f"no column is left for {_join(missing, 'and')}: {roles.option}"
+            f" {given[taken]}={taken} takes {taken}",
+            f"name another column for one of the two: {roles.option} {role}={example}",
+        )
     return (
         f"no column for {_join(missing, 'and')}{emptied}; looked for {looked}",
         f"name it: {roles.option} {role}={example}; {list_columns(columns)}",

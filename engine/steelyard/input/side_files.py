@@ -1,19 +1,15 @@
-"""Files besides the shards: responses, instructions, and Parquet tables of any tool."""
+"""Files besides the shards: responses and instructions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
 from functools import reduce
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
-from steelyard.errors import InputRefused, escape
-from steelyard.input.discover import discover
+from steelyard.errors import InputRefused
 from steelyard.input.problems import RowProblems, printable
 from steelyard.input.roles import RESPONSES
 from steelyard.input.rows import Limits, find_invalid_utf8, without
@@ -22,25 +18,6 @@ from steelyard.input.stream import read
 from steelyard.statistics.clusters import instruction_ids
 
 _TEXTS = ("instruction", "system", "model", "response")
-
-
-def open_dataset(path: Path, error: type[InputRefused] = InputRefused) -> ds.Dataset:
-    """Open a Parquet table: a file, a folder or a pattern.
-
-    Raises:
-        InputRefused: there is no such file.
-        error: a file is not Parquet, or has no columns.
-    """
-    files = [source.path for source in discover([path])]
-    for file in files:  # each alone: an error of all together does not say which it is
-        try:
-            wrong = "" if pq.read_schema(file).names else "this Parquet file has no columns"
-        except (pa.ArrowException, OSError) as fault:
-            wrong = f"this is not a Parquet file that can be read: {escape(fault, 200)}"
-        if wrong:
-            remedy = "give Parquet with columns, or take the file out of the folder"
-            raise error(wrong, place=file, remedy=remedy)
-    return ds.dataset(files, format="parquet")
 
 
 def stream_responses(shards: ShardSet) -> Iterator[pa.Table]:

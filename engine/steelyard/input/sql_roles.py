@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from steelyard.errors import UsageError
-from steelyard.input.problems import list_columns, printable, raised_as
+from steelyard.errors import InputRefused
+from steelyard.input.problems import list_columns, printable
 from steelyard.input.roles import COMPARISONS, check_map, resolve
 
 # What `preference` is made of where no column holds it, in the order in which they are tried.
@@ -32,7 +32,8 @@ def resolve_sql(
         want: the same, but they may be missing.
 
     Raises:
-        UsageError: an unknown role, or no column for one that is needed.
+        UsageError: an unknown role.
+        InputRefused: no column for a role that is needed.
     """
     check_map(column_map, COMPARISONS)
     mapped = next((parts for parts in SOURCES if set(parts) <= column_map.keys()), None)
@@ -54,8 +55,7 @@ def resolve_sql(
         for role, name in given.items()
         if role not in sql
     }
-    with raised_as(UsageError):
-        resolved = resolve(place, columns, named, replace(COMPARISONS, names=names))
+    resolved = resolve(place, columns, named, replace(COMPARISONS, names=names))
     sql = {role: columns[name] for role, name in resolved.items()} | sql
     chosen: dict[str, str] = {}
     for role, alternatives in asked.items():
@@ -70,13 +70,13 @@ def _is_expression(text: str) -> bool:
     return text.startswith("(") and text.endswith(")")
 
 
-def _missing(place: str, role: str, columns: Mapping[str, str]) -> UsageError:
+def _missing(place: str, role: str, columns: Mapping[str, str]) -> InputRefused:
     if role not in COMPARISONS.names:
         cause = f"there is no column {printable(role)}"
-        return UsageError(cause, place=place, remedy=list_columns(columns))
+        return InputRefused(cause, place=place, remedy=list_columns(columns))
     parts = [part for parts in SOURCES for part in parts] if role == "preference" else [role]
     looked = [name for part in parts for name in COMPARISONS.names[part]]
-    return UsageError(
+    return InputRefused(
         f"no column for {role}; looked for {', '.join(looked)}",
         place=place,
         remedy=f"name it: --map {role}=COLUMN; {list_columns(columns)}",

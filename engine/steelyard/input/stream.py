@@ -8,25 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from steelyard.core.background import Prefetch
-from steelyard.errors import InputRefused, SteelyardError, escape
-from steelyard.input.filesystem import disk_fault, open_file, protocol, remote_fault
-from steelyard.input.footer import DECODE_ERRORS, INT96_UNIT, Footer, read_footer
+from steelyard.errors import InputRefused
+from steelyard.input.filesystem import open_file, protocol
+from steelyard.input.footer import Footer, decode_fault, read_footer
 from steelyard.input.images import ImageReader, Keep
 from steelyard.input.metadata import fit
 from steelyard.input.problems import printable
 from steelyard.input.roles import CONVERSATIONS
+from steelyard.input.row_groups import Pace, read_group
 from steelyard.input.rows import Limits, RawBatch, check
 from steelyard.input.shardset import Shard, ShardSet
 from steelyard.input.types import absent, cast, role_type
 
 _FIRST_ROWS = 64
 _FIRST_PICTURED = 4  # rows with images may hold 128 MiB each
-_GROWTH = 4
-_BUFFER = 1 << 18  # bytes read ahead of each column
 _AHEAD = 2  # batches decoded during the work on those before; decoding takes a third of planning
 _EFFECT = "the pass over the inputs stopped there; nothing was scored"
 _SEVERAL_TYPES = ("gold", "images", "criteria", *CONVERSATIONS)
@@ -34,7 +32,8 @@ _SEVERAL_TYPES = ("gold", "images", "criteria", *CONVERSATIONS)
 
 def read(shards: ShardSet, limits: Limits, start: tuple[int, int] = (0, 0)) -> Generator[RawBatch]:
     """Read the rows of all shards, unchecked, decoded in a thread; arguments as for `stream`."""
-    pace = _Pace(limits, _FIRST_PICTURED if "images" in shards.roles else _FIRST_ROWS)
+    first = _FIRST_PICTURED if "images" in shards.roles else _FIRST_ROWS
+    pace = Pace(first, limits.batch_rows, limits.batch_bytes)
     rows = _read_all(shards, pace, start)
     # Arrow decodes without Python's lock.
     with closing(Prefetch(rows, ahead=_AHEAD, name="shard-reader")) as batches:
@@ -76,53 +75,31 @@ def stream(
             yield check(batch, shards.roles, shards.schema, limits, shards.required, images=images)
 
 
-class _Pace:
-    """How many rows to ask for next, from what the rows before have taken."""
-
-    def __init__(self, limits: Limits, first: int) -> None:
-        self.limits = limits
-        self.rows = min(first, limits.batch_rows)
-
-    def seen(self, batch: RawBatch) -> None:
-        """Adapt to what this batch has taken."""
-        size = sum(x.nbytes for x in (*batch.columns.values(), *batch.metadata.values()))
-        fitting = self.limits.batch_bytes * len(batch) // max(size, 1)
-        self.rows = max(1, min(fitting, self.rows * _GROWTH, self.limits.batch_rows))
-
-
-def _read_all(shards: ShardSet, pace: _Pace, start: tuple[int, int]) -> Generator[RawBatch]:
+def _read_all(shards: ShardSet, pace: Pace, start: tuple[int, int]) -> Generator[RawBatch]:
     for number, shard in enumerate(shards.shards[start[0] :]):
         yield from _read(shard, shards, pace, 0 if number else start[1])
 
 
-def _read(shard: Shard, shards: ShardSet, pace: _Pace, start: int) -> Iterator[RawBatch]:
+def _read(shard: Shard, shards: ShardSet, pace: Pace, start: int) -> Iterator[RawBatch]:
     footer = _same_footer(shard)
-    columns = _columns(shards, footer)
+    columns = {*shards.roles.values(), *shards.metadata.names}
     group = 0
     try:
         with open_file(shard.source.path) as file:
-            reader = pq.ParquetFile(
-                file,
-                metadata=footer.metadata,
-                pre_buffer=False,  # it would load whole row groups
-                buffer_size=_BUFFER,
-                coerce_int96_timestamp_unit=INT96_UNIT,
-                page_checksum_verification=True,
-            )
             first = 0
             for group, facts in enumerate(footer.groups):
                 if first + facts.rows <= start:
                     first += facts.rows
                     continue
-                for batch in _read_group(reader, group, facts.rows, pace, columns):
-                    raw = _raw(shard, shards, first, batch)
+                for batch in read_group(file, footer, group, columns, pace):
+                    raw = _raw(shard, shards, footer, first, batch)
                     first += len(raw)
-                    pace.seen(raw)
-                    # pyarrow looks at it before each batch: the one way to size them singly.
-                    reader.reader.set_batch_size(pace.rows)
+                    arrays = (*raw.columns.values(), *raw.metadata.values())
+                    pace.seen(len(raw), sum(array.nbytes for array in arrays))
                     yield raw
     except Exception as error:  # drivers raise what their client libraries raise
-        raise _fault(shard, group, error) from error
+        place = f"{printable(shard.name)}, row group {group}"
+        raise decode_fault(place, error, effect=_EFFECT) from error
 
 
 def _same_footer(shard: Shard) -> Footer:
@@ -137,33 +114,19 @@ def _same_footer(shard: Shard) -> Footer:
     return footer
 
 
-def _columns(shards: ShardSet, footer: Footer) -> list[str] | None:
-    """Return the file's columns that are wanted, or None for all of them."""
-    wanted = {*shards.roles.values(), *shards.metadata.names}
-    named = [name for name in footer.schema.names if name in wanted]
-    return None if len(named) == len(footer.schema.names) else named
-
-
-def _read_group(
-    reader: pq.ParquetFile, group: int, rows: int, pace: _Pace, columns: list[str] | None
-) -> Iterator[pa.RecordBatch]:
-    seen = 0
-    for batch in reader.iter_batches(pace.rows, row_groups=[group], columns=columns):
-        seen += len(batch)
-        yield batch
-    if seen != rows:
-        raise ValueError(f"it holds {seen:,} of the {rows:,} rows that the footer promises")
-
-
-def _raw(shard: Shard, shards: ShardSet, first: int, batch: pa.RecordBatch) -> RawBatch:
+def _raw(
+    shard: Shard, shards: ShardSet, footer: Footer, first: int, batch: pa.RecordBatch
+) -> RawBatch:
     """Return the batch's columns by role, in the types settled when the shards were opened."""
     rows = len(batch)
     values = {name: batch.column(i) for i, name in enumerate(batch.schema.names)}
+    types = {field.name: field.type for field in footer.schema}  # some are dictionaries in `batch`
     for name, value in shard.partitions:
         values[name] = pa.repeat(pa.scalar(value, pa.string()), rows)
+        types[name] = pa.string()
     columns = {}
     for role, name in shards.roles.items():
-        kind = role_type(role, values[name].type)
+        kind = role_type(role, types[name])
         if not pt.is_null(kind):
             columns[role] = cast(values[name], kind)
         elif role not in _SEVERAL_TYPES:  # these are left out
@@ -176,18 +139,3 @@ def _raw(shard: Shard, shards: ShardSet, first: int, batch: pa.RecordBatch) -> R
     path = shard.source.path
     folder = None if protocol(path) else str(Path(path).parent)
     return RawBatch(shard.name, np.arange(first, first + rows), columns, metadata, folder, unfit)
-
-
-def _fault(shard: Shard, group: int, error: Exception) -> SteelyardError:
-    place = f"{printable(shard.name)}, row group {group}"
-    if fault := disk_fault(place, error):
-        return fault
-    if not isinstance(error, DECODE_ERRORS):
-        return remote_fault(place, error)
-    first = str(error).partition("\n")[0] or type(error).__name__
-    return InputRefused(
-        f"the data cannot be read: {escape(first, 200)}",
-        place=place,
-        effect=_EFFECT,
-        remedy="write the file again, or leave it out",
-    )

@@ -16,6 +16,9 @@ from typing import Any
 _DEEPEST = 24
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
 _INTEGERS = (4, 5, 6)
+_DATA_PAGES = (0, 3)
+_LEVELS = {3, 4}  # encodings of repetition and definition levels: RLE, BIT_PACKED
+_CODED = {2, 8}  # PLAIN_DICTIONARY, RLE_DICTIONARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Chunk:
     packed: int  # bytes
     start: int  # offset of the first page in the file
     external: bool  # in another file
+    coded: bool = False  # all values are in its dictionary: they take more when they are decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,10 @@ def row_groups(footer: bytes) -> tuple[int, tuple[RowGroup, ...]]:
 def _chunk(column: dict[int, Any]) -> Chunk:
     facts = column[3]
     start = min(facts[9], facts.get(11) or facts[9])  # a dictionary comes before the data
-    return Chunk(facts[5], facts[6], facts[7], start, 1 in column)
+    # Encodings of the data pages (of either version), or of all pages if the writer says no more.
+    pages = [page[2] for page in facts.get(13, ()) if page[1] in _DATA_PAGES]
+    encodings = set(pages or facts[2]) - _LEVELS
+    return Chunk(facts[5], facts[6], facts[7], start, 1 in column, encodings <= _CODED)
 
 
 class _Reader(BytesIO):

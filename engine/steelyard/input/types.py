@@ -87,19 +87,24 @@ def _fields_of(kind: pa.DataType) -> dict[str, pa.DataType]:
     return {field.name: field.type for field in kind} if pt.is_struct(kind) else {}
 
 
+# Fields of messages that call tools, which no prompt shows: a turn that has one is refused.
+TOOL_FIELDS = ("tool_calls", "function_call", "tool_call_id")
+
+
 def _turns_type(kind: pa.DataType) -> pa.DataType:
     if is_list(kind):
         item = kind.value_type
         if pt.is_null(item):
             return pa.null()
         if is_text(item):
-            return pa.list_(pa.string())
+            raise UnsupportedError(
+                "does not say who speaks: make each text a struct with the texts role and content"
+            )
         fields = _fields_of(item)
         if all(name in fields and is_text(fields[name]) for name in ("role", "content")):
-            return TURNS
-    raise UnsupportedError(
-        "has to be a list of texts or of structs with the texts role and content"
-    )
+            tools = [(name, fields[name]) for name in TOOL_FIELDS if name in fields]
+            return pa.list_(pa.struct([*TURNS.value_type, *tools]))
+    raise UnsupportedError("has to be a list of structs with the texts role and content")
 
 
 def _criteria_type(kind: pa.DataType) -> pa.DataType:
@@ -238,21 +243,22 @@ def cast(values: pa.Array, kind: pa.DataType, *, exact: bool = False) -> pa.Arra
         return _uuid_text(values)
     if isinstance(values.type, pa.BaseExtensionType):
         return cast(values.storage, kind, exact=exact)
-    if _has_views(values.type):
+    if has_views(values.type):
         values = _as_lists(values)
     options = pc.CastOptions(kind, allow_time_truncate=True, allow_float_truncate=not exact)
     return values.cast(options=options)
 
 
-def _has_views(kind: pa.DataType) -> bool:
+def has_views(kind: pa.DataType) -> bool:
+    """Return whether a type has lists in the view layout, at any depth."""
     inner = [kind.field(i).type for i in range(kind.num_fields)]
-    return bool(pt.is_list_view(kind) or pt.is_large_list_view(kind)) or any(map(_has_views, inner))
+    return bool(pt.is_list_view(kind) or pt.is_large_list_view(kind)) or any(map(has_views, inner))
 
 
 def _as_lists(values: pa.Array) -> pa.Array:
     """Return values with lists in place of list views, which pyarrow 26 casts to other lists."""
     kind = values.type
-    if not _has_views(kind):
+    if not has_views(kind):
         return values
     null = values.is_null()
     if pt.is_struct(kind):

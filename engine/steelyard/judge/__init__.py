@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from steelyard.errors import JudgeUnavailable, UsageError, escape
 from steelyard.judge.base import INSTALL, Judge, JudgeSpec
-from steelyard.judge.vllm.overrides import parse_overrides
 
 
 def open_judge(spec: JudgeSpec) -> Judge:
@@ -35,7 +34,6 @@ def open_one(spec: JudgeSpec) -> Judge:
                 remedy="leave --engine out, or choose a real judge",
             )
         return ScriptedJudge(options)
-    parse_overrides(spec.engine)  # before a model is looked for: they may come from anywhere
     try:
         from steelyard.judge.vllm.judge import VllmJudge
 

@@ -24,7 +24,7 @@ from steelyard.core.config import parse_pairs
 from steelyard.core.judges import Answer, JudgeCard, LabelVariant
 from steelyard.core.schemas import STATUS_ERROR, STATUS_OK, STATUS_UNPARSABLE, Float64
 from steelyard.core.work import EngineReport
-from steelyard.errors import EngineFailed, UsageError, escape
+from steelyard.errors import EngineFailed, UsageError, check_keys, escape
 from steelyard.judge.base import Encoder, EngineClock, Judge
 from steelyard.judge.readout import NO_ANSWER, TextReader, merge_variants
 from steelyard.protocols.protocol import Message
@@ -203,13 +203,16 @@ def _logprobs(units: Float64, variants: int) -> Float64:
 
 def _parse_script(text: str) -> _Script:
     given = parse_pairs("scripted: ...", tuple(filter(None, text.split(","))))
-    try:
-        return msgspec.convert(given, _Script, strict=False)
-    except msgspec.ValidationError as error:
-        raise UsageError(
-            f"the scripted judge does not take {escape(text)!r}: {escape(error)}",
-            remedy="seed: a whole number from 0; rate: from 0; fail and nan: 0 to 1",
-        ) from None
+    check_keys(given, _Script.__struct_fields__, "the scripted judge")
+    for name, value in given.items():
+        try:
+            msgspec.convert({name: value}, _Script, strict=False)
+        except msgspec.ValidationError:
+            raise UsageError(
+                f"the scripted judge does not take {name}={escape(value)}",
+                remedy="seed: a whole number from 0; rate: from 0; fail and nan: 0 to 1",
+            ) from None
+    return msgspec.convert(given, _Script, strict=False)
 
 
 def _write(reads: ReadBatch, units: Float64, answer: Answer, encoder: Encoder) -> ReadBatch:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from steelyard.core.config import LARGEST
+from steelyard.core.config import LARGEST, describe_unreadable
 from steelyard.core.files import read_file
 from steelyard.errors import UsageError, check_keys, escape
 from steelyard.protocols.axes import HEAVIEST, Criterion
@@ -164,11 +164,9 @@ def load_examples(path: Path, labels: tuple[str, ...]) -> tuple[Example, ...]:
 def _read_table(path: Path, *known: str) -> dict[str, Any]:
     try:
         values = _parse(path, read_file(path, LARGEST).decode("utf-8-sig"))
-    except OSError as error:
-        cause = error.strerror or str(error)
-        raise _wrong(path, f"it cannot be read: {cause}", "check the path") from None
-    except (ValueError, RecursionError) as error:
-        raise _wrong(path, f"it cannot be read: {escape(error, 200)}", "correct it") from None
+    except (OSError, ValueError, RecursionError) as error:
+        remedy = "check the path" if isinstance(error, OSError) else "correct it"
+        raise _wrong(path, f"it cannot be read: {describe_unreadable(error)}", remedy) from None
     if not isinstance(values, Mapping):
         raise _wrong(path, "it does not hold a table", "see docs/protocols.md for an example")
     check_keys(values, known, str(path))

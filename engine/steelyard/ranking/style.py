@@ -16,6 +16,7 @@ from steelyard.errors import InputRefused
 from steelyard.input import stream
 from steelyard.store.run_input import reopen_input
 from steelyard.store.run_record import RunRecord
+from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
 
 FEATURES = ("length", "lists", "headings", "bold", "code")
@@ -69,7 +70,7 @@ def read_with_style(
         InputRefused: values cannot be used, or the run's shards have changed.
     """
     want = tuple(name for name in want if name not in {"length_a", "length_b"})
-    if not (path / "run.json").exists():
+    if not RunDir(path).is_begun:
         return read_comparisons(path, columns, (*need, *TEXTS), want, counted)
     run = RunSnapshot.take(path)
     read = read_comparisons(run, columns, (*need, *ROW_KEY), want)

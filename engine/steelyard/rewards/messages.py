@@ -47,8 +47,8 @@ def dialogue(prompt: Text, number: int) -> Dialogue:
     """Split the prompt of the completion with this index into what a judge is shown.
 
     Raises:
-        RewardRefused: it is neither a text nor a conversation of system, user and assistant that
-            ends with the user's message.
+        RewardRefused: it is neither a text nor a conversation of system, user and assistant, who
+            alternate, that ends with the user's message; or it calls a tool.
     """
     if isinstance(prompt, str):
         return Dialogue(prompt)
@@ -68,6 +68,18 @@ def dialogue(prompt: Text, number: int) -> Dialogue:
             "it does not end with a message of the user",
             place=place,
             remedy="end it with the instruction that the completion answers",
+        )
+    if roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:
+        raise RewardRefused(
+            f"its messages do not alternate: {escape(' '.join(roles))}",
+            place=place,
+            remedy="let user and assistant alternate, and the user begin",
+        )
+    if any(message.get("tool_calls") for message in prompt):
+        raise RewardRefused(
+            "it calls a tool, which no judge is shown",
+            place=place,
+            remedy="leave out such prompts",
         )
     return Dialogue(messages[-1][1], system, tuple(messages[:-1]))
 

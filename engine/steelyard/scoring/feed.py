@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 
 import numpy as np
 
 from steelyard.core.background import NotReady, Prefetch
 from steelyard.core.batches import PromptBatch, ReadBatch
 from steelyard.core.schemas import STATUS_OVERLONG
-from steelyard.errors import EnvironmentFault
 from steelyard.judge.base import NOTHING_READY, Judge
 from steelyard.judge.isolation import BATCH_PROMPTS, PoisonIsolation, failed_reads
 from steelyard.plan.dedupe import unique_prompts
@@ -33,11 +31,10 @@ def feed(
     `done` returns the keys of a bucket that are read already.
     """
     for bucket, prompts in enumerate(manifest.unique):
-        with _disk_faults():
-            read = done(bucket)
-            if len(read) >= prompts:
-                continue
-            texts = bucket_texts.texts(bucket)
+        read = done(bucket)
+        if len(read) >= prompts:
+            continue
+        texts = bucket_texts.texts(bucket)
         unique = unique_prompts(texts["keys"].combine_chunks())
         unread = np.asarray(
             [index for index, key in enumerate(unique.keys) if key not in read], dtype=np.int64
@@ -45,21 +42,6 @@ def feed(
         prepared = maker.prepare(bucket, texts, unique, unread)
         if prepared is not None:
             yield prepared
-
-
-@contextmanager
-def _disk_faults() -> Iterator[None]:
-    """Turn the operating system's refusals to read a run into an error that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise EnvironmentFault(
-            f"the run cannot be read: {error.strerror or error}",
-            place=None if error.filename is None else str(error.filename),
-            effect="all parts committed before are valid",
-            remedy="check the disk and the limit of open files (`ulimit -n`), then run `steelyard"
-            " resume` on the run directory",
-        ) from error
 
 
 def batches(bucket: PreparedBucket) -> Iterator[PromptBatch]:

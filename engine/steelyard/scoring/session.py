@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Generator, Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 
 from steelyard.core import user_cache
@@ -178,12 +178,12 @@ class JudgeSession:
         ctx, tally = self.ctx, Tally()
         buckets = self._open_buckets(texts, tally)
         rows, seconds = ctx.config.part_rows, ctx.config.part_seconds
-        with (
-            closing(parts.PartWriter(ctx.run, rows=rows, seconds=seconds)) as writer,
-            # One bucket is prepared while another is being read. Nothing may fail between here and
-            # `try`: its thread waits for `ready`.
-            closing(Prefetch(buckets, ahead=1, name="prompt-maker")) as ahead,
-        ):
+        with ExitStack() as stack:
+            # One bucket is prepared while another is being read.
+            ahead = stack.enter_context(closing(Prefetch(buckets, ahead=1, name="prompt-maker")))
+            stack.callback(self.ready.set)  # let no thread wait for an engine that did not load
+            part_writer = parts.PartWriter(ctx.run, rows=rows, seconds=seconds)
+            writer = stack.enter_context(closing(part_writer))
             try:
                 self.start()
                 prompts = prompt_batches(ahead, ctx.stop)
@@ -195,8 +195,6 @@ class JudgeSession:
             except (EngineFailed, JudgeUnavailable):
                 if not ctx.stop.is_set():  # else what was in flight is read when it is resumed
                     raise
-            finally:
-                self.ready.set()  # let no thread wait for an engine that did not load
 
     def _open_buckets(self, texts: BucketTexts, tally: Tally) -> Generator[PreparedBucket]:
         """Prepare buckets, and announce each to the tally before its first prompt is read."""

@@ -6,7 +6,6 @@ disk. What is inside a run directory is written by `folder.Folder`.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -15,15 +14,13 @@ from pathlib import Path
 
 import xxhash
 
-from steelyard.errors import DiskFull, EnvironmentFault, UsageError, escape
+from steelyard.errors import UsageError, machine_fault
 from steelyard.store.disk import DISK, sync_folder
 
 TEMPORARY = ".tmp"
 PARQUET = {"compression": "zstd", "compression_level": 1, "write_page_checksum": True}
 # Files of texts and digests, read once: a dictionary of them saves nothing and takes time.
 SCRATCH = {**PARQUET, "use_dictionary": False, "write_statistics": False}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_CHECK = "check the path, its permissions and the disk"
 
 
 @contextmanager
@@ -41,12 +38,13 @@ def writing(
 
     Raises:
         DiskFull: no room, or over a quota or size limit.
-        EnvironmentFault: read-only, no permission, an input/output error.
+        EnvironmentFault: read-only, no permission, an input/output error, no memory.
     """
     try:
         yield
-    except OSError as error:
-        raise _fault("write", error, path, effect, again) from error
+    except (OSError, MemoryError) as error:
+        fault = machine_fault(error, str(path), doing="write", effect=effect, again=again)
+        raise fault from error
 
 
 @contextmanager
@@ -58,27 +56,9 @@ def reading(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        raise _fault("read", error, path, "nothing was computed from it", "try again") from error
-
-
-def _fault(verb: str, error: OSError, path: Path, effect: str, again: str) -> EnvironmentFault:
-    words = escape(error.strerror or error, 300)
-    if error.errno in _FULL or "No space left" in words or "File too large" in words:
-        return DiskFull(
-            f"no room left to write: {words}",
-            place=escape(path, 400),
-            effect=effect,
-            remedy=f"free some space, then {again}",
-        )
-    few = error.errno in {errno.EMFILE, errno.ENFILE}
-    fix = "raise the limit of open files (`ulimit -n`)" if few else _CHECK
-    return EnvironmentFault(
-        f"cannot {verb}: {words}",
-        place=escape(path, 400),
-        effect=effect,
-        remedy=f"{fix}, then {again}",
-    )
+    except (OSError, MemoryError) as error:
+        effect = "nothing was computed from it"
+        raise machine_fault(error, str(path), doing="read", effect=effect) from error
 
 
 def check_out(out: Path, begins: bytes, read: Iterable[Path | None] = (), skip: int = 0) -> None:

@@ -26,6 +26,7 @@ from steelyard.store.disk import DISK, Disk, RawFile
 from steelyard.store.durable import PARQUET, TEMPORARY
 from steelyard.store.parquet_file import ParquetFileWriter
 
+_MOST_BYTES = 1 << 29  # of a record or log that is read whole
 _HANDLES = Path("/proc/self/fd")  # paths without any syntax, for libraries that open files
 
 
@@ -83,16 +84,17 @@ class Folder:
         """Return the names of a folder's entries, sorted; with `folders` also those of folders."""
         with self._open_folder(name) as handle:
             entries = sorted(self.disk.names(handle))
-            if folders:
-                return entries
-            return [x for x in entries if not system.is_folder(self.disk.status(x, handle))]
+            status = self.disk.status
+            return [x for x in entries if folders or not system.is_folder(status(x, handle))]
 
     def open(self, name: str) -> io.BufferedReader:
         """Open a file for reading."""
         return io.BufferedReader(RawFile(self.disk, self.open_handle(name, os.O_RDONLY)))
 
     def read(self, name: str) -> bytes:
-        """Return a file's bytes."""
+        """Return a file's bytes; one that no run of ours can have made is refused."""
+        if self.size(name) > _MOST_BYTES:
+            raise _strange(self.path / name, "file of a possible size")
         with self.open(name) as stream:
             return stream.read()
 

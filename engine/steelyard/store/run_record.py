@@ -196,11 +196,18 @@ def read_content(run: RunDir) -> dict[str, Any]:
 
     Raises:
         UsageError: this is not a run directory.
-        IntegrityFault: run.json is damaged.
+        IntegrityFault: run.json is damaged, or missing from a run.
     """
     try:
         content, sealed = unseal(run.files.read(RECORD))
     except (FileNotFoundError, NotADirectoryError):
+        if run.is_begun:
+            raise IntegrityFault(
+                "run.json is missing: this folder is a run that has lost it",
+                place=str(run.root),
+                effect="nothing can be read of it",
+                remedy="bring run.json back, or score into a new run directory",
+            ) from None
         raise UsageError(
             "this is not a run directory (it has no run.json)",
             place=str(run.root),

@@ -72,6 +72,12 @@ class RunDir:
                     remedy="name a new or empty folder with --run",
                 )
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether this is a run, perhaps one that lost its record."""
+        names = (RECORD, f"{PLAN}/plan.json", f"{IMPORTED}/verdicts.parquet")
+        return any(map(self.files.exists, names))
+
     def create(self) -> None:
         """Make the folders of a new run."""
         with writing(self.root):

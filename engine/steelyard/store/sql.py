@@ -1,4 +1,4 @@
-"""The only module that connects to DuckDB: databases, their limits and locks, and their errors.
+"""The only module that connects to DuckDB: databases, their limits and locks.
 
 Every connection is locked before it is handed out: its SQL reaches what was opened for it and no
 other file, extension, setting or Python variable, whatever the text of a statement was made from.
@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
@@ -22,15 +22,17 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from steelyard.errors import SteelyardError, UsageError, escape
+from steelyard.core.arrow import duckdb_type
+from steelyard.errors import UsageError, escape
 from steelyard.store.folder import Folder
+from steelyard.store.sql_faults import interruptible, raising_python_errors
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
+Relation: TypeAlias = duckdb.DuckDBPyRelation
+Type: TypeAlias = duckdb.sqltypes.DuckDBPyType
 DuckDBError = duckdb.Error
-# What a statement of ours fails with where the machine lacks room, memory or permission.
-MACHINE_FAULTS = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException)
-
 MEMORY_LIMIT = 768_000_000  # bytes of scratch databases, which spill to the disk beyond them
+LEAST_MEMORY = 1 << 30  # of queries, which get a quarter of the machine's
 HANDED_OFF = "verdicts"  # the catalog of a database file
 # The oldest DuckDB that has to read the hand-off file.
 STORAGE_VERSION = "v1.5.0"
@@ -98,13 +100,17 @@ def open_scratch(
     }
     folder.remove_tree(spill)
     try:
-        with _open(settings, None if file is None else folder.new_path(file)) as connection:
+        with (
+            raising_python_errors(),
+            _open(settings, None if file is None else folder.new_path(file)) as connection,
+        ):
             if reads:
                 connection.execute(f"SET allowed_paths = {sql_list(reads)}")
             if result is not None:
                 storage = f"(STORAGE_VERSION {sql_text(STORAGE_VERSION)})"
                 connection.execute(f"ATTACH {sql_text(result)} AS result {storage}")
-            yield _locked(connection)
+            with interruptible(_locked(connection)):
+                yield connection
     finally:
         with suppress(OSError):
             folder.remove_tree(spill)
@@ -126,7 +132,8 @@ def _query_limits() -> dict[str, Any]:
     folder = _spill_folder()
     # Each database needs its own folder, which DuckDB makes when it needs it, and removes.
     spill = "" if folder is None else str(folder / str(next(_numbers)))
-    return {"temp_directory": spill}
+    memory = max(LEAST_MEMORY, machine_memory() // 4)
+    return {"temp_directory": spill, "memory_limit": f"{memory >> 20}MiB"}
 
 
 @cache
@@ -153,6 +160,25 @@ def folder_for_files(folder: Folder) -> Iterator[Folder]:
         yield Folder(Path(elsewhere))
 
 
+def machine_memory() -> int:
+    """Return the bytes of memory that this process may use: of the machine, or of its container."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # not in a container, or `max`
+        return total
+
+
+def readable(dataset: ds.FileSystemDataset) -> ds.Dataset:
+    """Return a dataset with types that DuckDB takes from Arrow."""
+    schema = pa.schema([field.with_type(duckdb_type(field.type)) for field in dataset.schema])
+    if schema.equals(dataset.schema):
+        return dataset
+    return ds.dataset(
+        dataset.files, format=dataset.format, filesystem=dataset.filesystem, schema=schema
+    )
+
+
 def register_parquet(
     connection: Connection, name: str, files: Sequence[str], schema: pa.Schema
 ) -> None:
@@ -160,7 +186,9 @@ def register_parquet(
 
     Without files, it is an empty table of the schema.
     """
-    source = ds.dataset(list(files), format="parquet") if files else schema.empty_table()
+    source = schema.empty_table()
+    if files:
+        source = readable(ds.dataset(list(files), format="parquet"))
     connection.register(name, source)
 
 
@@ -193,6 +221,30 @@ def check_reading(connection: Connection, query: str) -> None:
         )
 
 
+def describe_text(connection: Connection, table: str, columns: Mapping[str, str]) -> str:
+    """Describe the first column of a table that does not hold numbers; empty if all of them do.
+
+    Args:
+        connection: where the table is.
+        table: its name.
+        columns: what a column is for -> its SQL.
+    """
+    for name, sql in columns.items():
+        with suppress(duckdb.Error):
+            (kind,) = connection.sql(f"SELECT {sql} FROM {table} LIMIT 0").types  # noqa: S608
+            wrong = "" if kind.id == "blob" else f"AND TRY_CAST({sql} AS DOUBLE) IS NULL"
+            rows = connection.execute(
+                f"SELECT {sql} FROM {table} WHERE {sql} IS NOT NULL {wrong} LIMIT 1"  # noqa: S608
+            ).fetchall()
+            if rows:
+                column = sql.strip('"').replace('""', '"')
+                return (
+                    f"column {escape(column)} ({kind}) for {name} does not hold numbers:"
+                    f" {escape(repr(rows[0][0]))}"
+                )
+    return ""
+
+
 def one_row(connection: Connection, query: str) -> tuple[Any, ...]:
     """Return the only row of a query of ours."""
     (row,) = connection.execute(query).fetchall()
@@ -213,43 +265,3 @@ def utf8_text(text: str) -> str:
 def sql_list(values: Iterable[object]) -> str:
     """Return a SQL list of string literals."""
     return "[" + ", ".join(map(sql_text, values)) + "]"
-
-
-def is_corrupt(error: Exception) -> bool:
-    """Return whether DuckDB has found a database file damaged, by the checksum of a block."""
-    return isinstance(error, duckdb.Error) and "Corrupt database file" in str(error)
-
-
-def is_foreign(error: duckdb.Error) -> bool:
-    """Return whether a statement of ours fails because a database is not what we wrote."""
-    elsewhere = (*MACHINE_FAULTS, duckdb.InterruptException)
-    return is_corrupt(error) or not isinstance(error, elsewhere)
-
-
-@contextmanager
-def refusing(
-    refusal: Callable[[str], SteelyardError],
-    errors: tuple[type[Exception], ...] = (duckdb.Error, pa.ArrowException),
-) -> Iterator[None]:
-    """Raise an error of ours where DuckDB refuses a statement.
-
-    Args:
-        refusal: makes our error from DuckDB's words, on one line.
-        errors: which of DuckDB's errors are meant; Arrow's are those of its readers.
-    """
-    try:
-        yield
-    except errors as error:
-        if is_corrupt(error):
-            raise
-        words = str(error).split("\n\n", maxsplit=1)[0].split()
-        raise refusal(escape(" ".join(words), 300)) from None
-
-
-@contextmanager
-def raising_os_errors() -> Iterator[None]:
-    """Raise DuckDB's errors of input and output as OSError, which `durable.writing` explains."""
-    try:
-        yield
-    except duckdb.IOException as error:
-        raise OSError(str(error)) from error

@@ -149,7 +149,7 @@ def library_errors(place: Path) -> Iterator[None]:
     """Turn whatever the libraries of tokenizers raise into an error with a remedy.
 
     Raises:
-        JudgeUnavailable: the tokenizer in this file or folder cannot be loaded.
+        JudgeUnavailable: the tokenizer in this file or folder cannot be used.
     """
     try:
         yield
@@ -157,9 +157,8 @@ def library_errors(place: Path) -> Iterator[None]:
         raise
     except BaseException as error:  # tokenizers raises bare Exception; a panic in Rust is not even
         raise JudgeUnavailable(
-            f"the tokenizer cannot be loaded: {escape(error, 200) or type(error).__name__}",
+            f"the tokenizer cannot be used: {escape(error, 200) or type(error).__name__}",
             place=str(place),
-            effect="nothing was read",
             remedy="fetch the model's files again, or choose another judge; a tokenizer that needs"
             " its own Python code is refused",
         ) from error

@@ -11,7 +11,7 @@ import copy
 import json
 import os
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,8 @@ class HFEncoder(Encoder):
         spec = _read_spec(folder)
         self._chat = ChatFormat(folder)
         self._place = str(folder)
-        with library_errors(folder / _FILE):
+        self._checked = partial(library_errors, folder / _FILE)
+        with self._checked():
             self._build(spec)
 
     def _build(self, spec: JSON) -> None:
@@ -68,6 +69,10 @@ class HFEncoder(Encoder):
 
     @override
     def encode_template(self, text: str, *, first: bool) -> list[int]:
+        with self._checked():  # a tokenizer may refuse characters that it does not know
+            return self._encode_template(text, first=first)
+
+    def _encode_template(self, text: str, *, first: bool) -> list[int]:
         if first or not self._marks_beginning:
             return _ids(self._whole, text)
         # Only the part before the first control token continues the text before the segment.
@@ -100,7 +105,8 @@ class HFEncoder(Encoder):
 
     def _slow(self, texts: list[str]) -> TokenRows:
         """Encode by the judge's own tokenizer, on all processors."""
-        encodings = self._data.encode_batch_fast(texts, add_special_tokens=False)
+        with self._checked():
+            encodings = self._data.encode_batch_fast(texts, add_special_tokens=False)
         return TokenRows.of([encoding.ids for encoding in encodings])
 
     @cached_property
@@ -122,7 +128,8 @@ class HFEncoder(Encoder):
 
     @override
     def decode(self, ids: Sequence[int]) -> str:
-        text: str = self._whole.decode(list(ids), skip_special_tokens=True)
+        with self._checked():
+            text: str = self._whole.decode(list(ids), skip_special_tokens=True)
         return text
 
     @override
@@ -131,6 +138,10 @@ class HFEncoder(Encoder):
 
     @override
     def label_variants(self, label: str) -> tuple[LabelVariant, ...]:
+        with self._checked():
+            return self._label_variants(label)
+
+    def _label_variants(self, label: str) -> tuple[LabelVariant, ...]:
         ids = self._single_tokens.get(label, [])
         if not ids:
             pieces = [self._whole.decode([id_]) for id_ in _ids(self._data, label)]

@@ -8,6 +8,7 @@ import gc
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +54,21 @@ class VllmJudge(Judge):
 
     Raises:
         JudgeUnavailable: a file is missing or damaged.
-        UsageError: the device does not have the user's dtype.
+        UsageError: an engine setting may not be overridden, or the device does not have the dtype.
     """
 
     def __init__(self, spec: JudgeSpec) -> None:
         refuse_rerun()
         self._spec = spec
+        self._overrides = parse_overrides(spec.engine)  # first: they may come from anywhere
         self._files = files = resolve_model(spec.model, spec.revision, remote=spec.remote)
         self._device = choose.installed_device()
-        self._dtype = choose.choose_dtype(files, self._device, spec.engine.get("dtype", "auto"))
+        self._dtype = choose.choose_dtype(files, self._device, self._overrides.get("dtype", "auto"))
         self.encoder = HFEncoder(files.folder)
         self.images = files.images
         self.clock = EngineClock()
-        limit = choose.context_limit(spec.engine)
-        self.context_length = min(files.context_length, limit or files.context_length)
+        limit = self._overrides.get("max_model_len") or files.context_length
+        self.context_length = min(files.context_length, limit)
         self.card = JudgeCard(
             name=spec.name,
             model=spec.model,
@@ -121,16 +123,20 @@ class VllmJudge(Judge):
 
     def _build(self, workload: Workload) -> dict[str, Any]:
         """Build the engine, and return its arguments."""
-        self._watch = watch = EngineWatch(self.card.name, self.owner)
         self._log = log = OutputLog()
+        owner = dataclasses.replace(self.owner, warn=partial(log.show, self.owner.warn))
+        self._watch = watch = EngineWatch(self.card.name, owner)
         with engine_surroundings(log, spawn=self._device == "gpu") as spawned:
             self._spawned = spawned
             try:
                 with watch.loading(separate=spawned):
                     self._vllm = _import_vllm(self._device)
                     from vllm.engine.arg_utils import EngineArgs
+                    from vllm.v1.engine import utils
                     from vllm.v1.engine.llm_engine import LLMEngine
 
+                    # Ctrl-C is noticed between two looks at the new process, 10 s apart.
+                    utils.STARTUP_POLL_PERIOD_MS = 500
                     arguments = self._arguments(workload)
                     settle_llvmlite()
                     self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
@@ -147,7 +153,7 @@ class VllmJudge(Judge):
     @override
     def likely_cache(self, workload: Workload) -> CacheShape | None:
         """Predict the engine's prefix cache; on a GPU the size of the pool is a guess."""
-        chosen = self._chosen(workload) | parse_overrides(self._spec.engine)
+        chosen = self._chosen(workload) | self._overrides
         choose.check_cache(chosen, self._device)
         return choose.likely_cache(self._files, self._dtype, chosen, self._device)
 
@@ -159,7 +165,7 @@ class VllmJudge(Judge):
         from vllm.engine.arg_utils import EngineArgs
 
         known = {field.name for field in dataclasses.fields(EngineArgs)}
-        require_known(self._spec.engine, known)
+        require_known(self._overrides, known)
         chosen = self._chosen(workload)
         if os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
             chosen.pop("kv_cache_memory_bytes", None)
@@ -175,7 +181,7 @@ class VllmJudge(Judge):
             fixed |= {"limit_mm_per_prompt": limits, "skip_tokenizer_init": not workload.images}
         if self._spawned:
             fixed["worker_extension_cls"] = "steelyard.judge.vllm.worker.OwnedWorker"
-        arguments = chosen | parse_overrides(self._spec.engine) | fixed
+        arguments = chosen | self._overrides | fixed
         choose.check_cache(arguments, self._device)
         return arguments
 

@@ -63,7 +63,7 @@ def parse_overrides(engine: Mapping[str, Scalar]) -> dict[str, Any]:
     return {name: _parse(name, value) for name, value in engine.items()}
 
 
-def require_known(engine: Mapping[str, Scalar], known: Collection[str]) -> None:
+def require_known(engine: Collection[str], known: Collection[str]) -> None:
     """Refuse settings that the installed vLLM does not have.
 
     Raises:

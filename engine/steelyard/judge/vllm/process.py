@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 
 OWNER_VARIABLE = "STEELYARD_OWNER_PID"
@@ -133,6 +133,8 @@ class OutputLog:
         # Children append, whatever the position of this process in the file.
         flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
         fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_APPEND)
+        self._stderr: int | None = None  # where descriptor 2 leads outside of `capturing`
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def capturing(self, *, stderr: bool) -> Iterator[None]:
@@ -146,13 +148,30 @@ class OutputLog:
             if stderr:
                 os.dup2(self._file.fileno(), 2)
             os.dup2(2, 1)
+            self._stderr = saved[1]
             yield
         finally:
-            _flush()
-            os.dup2(saved[0], 1)
-            os.dup2(saved[1], 2)
-            os.close(saved[0])
-            os.close(saved[1])
+            with self._lock:
+                self._stderr = None
+                _flush()
+                os.dup2(saved[0], 1)
+                os.dup2(saved[1], 2)
+                os.close(saved[0])
+                os.close(saved[1])
+
+    def show(self, warn: Callable[[str], None], text: str) -> None:
+        """Warn the user, on stderr, also while it is captured; from any thread."""
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            if self._stderr is None:
+                warn(text)
+                return
+            captured = os.dup(2)
+            os.dup2(self._stderr, 2)
+            try:
+                warn(text)
+            finally:
+                os.dup2(captured, 2)
+                os.close(captured)
 
     def cause(self) -> str | None:
         """Return the last exception in the log, as `Kind: message`, or None."""

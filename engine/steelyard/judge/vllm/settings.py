@@ -13,7 +13,6 @@ from steelyard.core.config import Scalar
 from steelyard.core.work import CacheShape
 from steelyard.errors import UsageError
 from steelyard.judge.model.files import ModelFiles
-from steelyard.judge.vllm.overrides import parse_overrides
 
 Device = Literal["cpu", "gpu"]
 ASSUMED_POOL_TOKENS = 60_000
@@ -94,16 +93,6 @@ def free_memory() -> int:
 def fingerprinted(engine: Mapping[str, Scalar]) -> dict[str, str]:
     """Return the overrides that enter the judge's fingerprint, as text."""
     return {key: str(value) for key, value in sorted(engine.items()) if key not in _NEUTRAL}
-
-
-def context_limit(engine: Mapping[str, Scalar]) -> int:
-    """Return the user's limit on the context, in tokens; 0: no limit.
-
-    Raises:
-        UsageError: it is not a whole number of tokens.
-    """
-    name = "max_model_len"
-    return int(parse_overrides({name: engine.get(name, 0)})[name])
 
 
 def choose_settings(

@@ -13,11 +13,12 @@ import xxhash
 
 from steelyard.calibrators.calibrator import COLUMNS, Calibrator, calibrated_sql
 from steelyard.errors import CalibratorRefused, InputRefused, IntegrityFault, UsageError
-from steelyard.input.side_files import open_dataset
 from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
+from steelyard.input.tables import open_table
 from steelyard.store.durable import PARQUET, TEMPORARY, publish, write_text, writing
 from steelyard.store.rundir import CALIBRATION, RunDir
-from steelyard.store.sql import open_memory, refusing
+from steelyard.store.sql import open_memory
+from steelyard.store.sql_faults import raising_python_errors, refusing
 
 BATCH = 1 << 18
 VALUE = "value_read"  # what is calibrated
@@ -120,10 +121,14 @@ def calibrate_file(
     """
     temporary = out.with_name(f"{out.name}.{os.getpid()}{TEMPORARY}")  # two may write at once
     try:
-        with refusing(partial(_refused, path)), open_memory() as connection:
-            source = open_dataset(path)
-            connection.register("source_rows", source)
-            reader = connection.sql(_query(str(path), source.schema.names, columns, calibrator))
+        with (
+            raising_python_errors(),
+            refusing(partial(_refused, path)),
+            open_memory() as connection,
+        ):
+            source = open_table(path)
+            connection.register("source_rows", source.data)
+            reader = connection.sql(_query(str(path), source.names, columns, calibrator))
             with writing(out, "nothing was written", "try again"):
                 rows = _write(reader.to_arrow_reader(BATCH), temporary)
                 publish(temporary, out)

@@ -10,14 +10,15 @@ import io
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import fields
+from typing import Any
 
 import pyarrow as pa
 
 from steelyard.core.schemas import PAIRS, READS, REJECTS
 from steelyard.core.work import Work
-from steelyard.errors import IntegrityFault, UsageError
+from steelyard.errors import EnvironmentFault, IntegrityFault, UsageError, machine_fault
 from steelyard.store.durable import reading
 from steelyard.store.folder import Folder
 from steelyard.store.plan.files import Manifest, plan_files
@@ -29,17 +30,24 @@ from steelyard.store.sql import (
     MEMORY_LIMIT,
     Connection,
     DuckDBError,
+    Relation,
     check_reading,
-    is_foreign,
     open_file,
     open_memory,
     open_scratch,
-    refusing,
     register_parquet,
     utf8_text,
     view_parquet,
 )
+from steelyard.store.sql_faults import (
+    interruptible,
+    is_foreign,
+    limited,
+    raising_python_errors,
+    refusing,
+)
 from steelyard.store.verdicts.imported import define_tables
+from steelyard.store.verdicts.json_rows import json_rows
 from steelyard.store.verdicts.statistics_views import create_statistics
 from steelyard.store.verdicts.views import (
     REJECTS_SQL,
@@ -62,36 +70,68 @@ def open_sql(snapshot: RunSnapshot) -> Iterator[Connection]:
         IntegrityFault: the database, or a part that a view would read, is damaged.
         EnvironmentFault: a file cannot be read.
     """
-    with reading(snapshot.run.root):
+    with raising_python_errors(), reading(snapshot.run.root):
         handed_off = open_handoff(snapshot)
         connection = handed_off or _open_views(snapshot)
+    with raising_python_errors(), closing(connection), interruptible(connection):
+        try:
+            yield connection
+        except DuckDBError as error:
+            if handed_off is not None and is_foreign(error):
+                raise _corrupt(snapshot) from None
+            raise
+
+
+@contextmanager
+def _answer(
+    snapshot: RunSnapshot, sql: str, seconds: float | None
+) -> Iterator[tuple[Connection, Relation | None]]:
+    """Give the relation of a user's query; None for a statement that has none."""
     try:
-        yield connection
-    except DuckDBError as error:
-        if handed_off is not None and is_foreign(error):
-            raise _corrupt(snapshot) from None
-        raise
-    finally:
-        connection.close()
+        with open_sql(snapshot) as connection, limited(connection, seconds), refusing(_refused):
+            check_reading(connection, sql)
+            yield connection, connection.sql(sql)
+    except MemoryError as error:
+        raise EnvironmentFault(
+            f"the query needs too much memory: {error}",
+            effect="nothing of it is shown",
+            remedy="select fewer columns or rows, or aggregate them; a query gets a quarter of the"
+            " machine's memory",
+        ) from None
+    except OSError as error:
+        raise machine_fault(error, str(snapshot.run.root), doing="query") from error
 
 
-def query(snapshot: RunSnapshot, sql: str) -> pa.Table:
+def query(snapshot: RunSnapshot, sql: str, seconds: float | None = None) -> pa.Table:
     """Return the rows of a query.
 
     Raises:
         UsageError: DuckDB refuses it; its words are in the message.
+        EnvironmentFault: it takes more than `seconds`, or more memory than queries get.
     """
-    with open_sql(snapshot) as connection, refusing(_refused):
-        check_reading(connection, sql)
-        relation = connection.sql(sql)
+    with _answer(snapshot, sql, seconds) as (_, relation):
         return pa.table({}) if relation is None else relation.to_arrow_table()
 
 
-def show(snapshot: RunSnapshot, sql: str, max_rows: int) -> str:
-    """Return the first `max_rows` rows of a query, drawn as a table."""
-    with open_sql(snapshot) as connection, refusing(_refused):
-        check_reading(connection, sql)
-        relation = connection.sql(sql)
+def rows(snapshot: RunSnapshot, sql: str, seconds: float | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a query as JSON values (`json_rows`).
+
+    Raises:
+        UsageError: as `query`.
+        EnvironmentFault: as `query`.
+    """
+    with _answer(snapshot, sql, seconds) as (connection, relation):
+        yield from () if relation is None else json_rows(connection, relation)
+
+
+def show(snapshot: RunSnapshot, sql: str, max_rows: int, seconds: float | None = None) -> str:
+    """Return the first `max_rows` rows of a query, drawn as a table.
+
+    Raises:
+        UsageError: as `query`.
+        EnvironmentFault: as `query`.
+    """
+    with _answer(snapshot, sql, seconds) as (_, relation):
         if relation is None:
             return ""
         if relation.columns == ["explain_key", "explain_value"]:

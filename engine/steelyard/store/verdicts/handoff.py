@@ -29,7 +29,6 @@ from steelyard.store.sql import (
     one_row,
     open_file,
     open_scratch,
-    raising_os_errors,
     sql_text,
 )
 from steelyard.store.verdicts.database import (
@@ -107,7 +106,7 @@ def _replacing(folder: Folder, name: str) -> Iterator[_NewFile]:
     mine = f"{name}.{platform.node()}-"
     new = _NewFile(folder, f"{mine}{os.getpid()}{TEMPORARY}")
     try:
-        with writing(folder.path / name), raising_os_errors():
+        with writing(folder.path / name):
             _remove_leftovers(folder, mine)
             with folder_for_files(folder) as place:
                 written = _NewFile(place, new.name)

@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from steelyard.core.schemas import READS, REJECTS
 from steelyard.errors import IntegrityFault, SteelyardError
@@ -18,7 +17,7 @@ from steelyard.store.durable import PARQUET, TEMPORARY, writing
 from steelyard.store.run_record import ImportRecord
 from steelyard.store.rundir import IMPORTED, RunDir
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.sql import Connection, sql_text
+from steelyard.store.sql import Connection, register_parquet, sql_text
 from steelyard.store.verdicts.views import with_calibration
 
 NEW = f"{IMPORTED}{TEMPORARY}"
@@ -112,7 +111,7 @@ def define_tables(
         source = f"read_parquet({sql_text(path)})"
         if kind == "VIEW":
             source = f"{name}_raw"
-            connection.register(source, ds.dataset(path, format="parquet"))
+            register_parquet(connection, source, [path], READS)
         query = f"SELECT * FROM {source}"  # noqa: S608 - our own names
         if name == "verdicts":
             query = with_calibration(query, snapshot.calibrator)

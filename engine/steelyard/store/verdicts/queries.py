@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
 from steelyard.core.schemas import READS
+from steelyard.store.durable import writing
 from steelyard.store.plan.files import load_manifest
 from steelyard.store.reads import journal
 from steelyard.store.rundir import RunDir
-from steelyard.store.sql import one_row, sql_text
+from steelyard.store.sql import Connection, one_row, sql_text
 from steelyard.store.verdicts.database import workspace
 
 # One row per prompt of a pair, and how many prompts of the plan have each key.
@@ -22,8 +24,19 @@ WITH uses AS (SELECT key, bucket, count(*) AS n FROM ({ASKED}) GROUP BY key, buc
 """  # noqa: S608 - our own text
 
 
+@contextmanager
+def _workspace(
+    run: RunDir, committed: Sequence[journal.Part], **more: Sequence[str]
+) -> Iterator[Connection]:
+    with (
+        writing(run.root),
+        workspace(run, load_manifest(run), committed, more=more) as connection,
+    ):
+        yield connection
+
+
 def _count(run: RunDir, query: str, committed: Sequence[journal.Part] = ()) -> int:
-    with workspace(run, load_manifest(run), committed) as connection:
+    with _workspace(run, committed) as connection:
         (count,) = one_row(connection, query)
     return int(count)
 
@@ -75,8 +88,7 @@ def duplicate_tokens(run: RunDir, committed: Sequence[journal.Part], name: str) 
         None when the part does not fit: a key twice, one that the plan does not ask for, or one
         that a committed part has.
     """
-    candidate = {"candidate": [run.files.library_path(name)]}
-    with workspace(run, load_manifest(run), committed, more=candidate) as connection:
+    with _workspace(run, committed, candidate=[run.files.library_path(name)]) as connection:
         rows, keys, planned, taken, tokens = one_row(
             connection,
             f"""{USES}
@@ -106,8 +118,7 @@ def reusable_reads(
     """
     columns = [name for name in READS.names if name not in {"bucket", "reused_from"}]
     chosen = ", ".join(f"r.{name}" for name in columns)
-    committed, more = journal.load(run).parts, {"theirs": theirs}
-    with workspace(run, load_manifest(run), committed, more=more) as connection:
+    with _workspace(run, journal.load(run).parts, theirs=theirs) as connection:
         reader = connection.sql(
             f"""{USES}
             SELECT {chosen}, uses.bucket,
