@@ -141,13 +141,13 @@ class FaultyDisk(Disk):
             if event.action == "kill":
                 self.freeze()
                 raise Killed
-            if event.action == "full":
-                self._full = True
-            elif event.action != "short":
+            if event.action not in {"full", "short"}:
                 self._visit(event.action)
         if self._full and kind in CREATING:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         result = act(event)
+        if event is not None and event.action == "full":
+            self._full = True  # what was written just now is a part of it
         if event is not None and event.late:
             if event.action == "kill":
                 self.freeze()
@@ -219,7 +219,7 @@ class FaultyDisk(Disk):
 
         def act(event: Event | None) -> int:
             view = memoryview(data).cast("B")
-            partly = event is not None and (event.action == "short" or event.late)
+            partly = event is not None and (event.action in {"short", "full"} or event.late)
             return write(handle, view[: max(1, len(view) // 3)] if partly else view)
 
         return self._call("write", self._names[handle], act)

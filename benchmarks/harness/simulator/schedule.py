@@ -213,13 +213,15 @@ def _event(draw: random.Random, census: Census, action: str) -> Event:
     """Choose a call: any call as likely as another, or any kind of call, or one of a commit."""
     kinds = {"short": {"write"}, "full": {"write", "create"}, "error": set(ERRORS)}
     keys = sorted(key for key in census if key[1] in kinds.get(action, {key[1]}))
-    how = draw.choice(("any call", "any kind of call", "a commit"))
+    how = draw.choices(("any call", "any kind of call", "a commit"), (30, 20, 50))[0]
     if how == "a commit":
-        keys = [key for key in keys if key[1] in COMMITTING and key[2] in COMMITS]
+        commits = [key for key in keys if key[1] in COMMITTING and key[2] in COMMITS]
+        place = draw.choice(sorted({place for _, _, place in commits}))
+        keys = [key for key in commits if key[2] == place]
     weights = [census[key] for key in keys] if how == "any call" else None
     role, kind, place = draw.choices(keys, weights)[0]
     nth = draw.randint(1, census[role, kind, place])
-    late = draw.random() < 0.4 and kind in LATE and action in {"error", "kill"}
+    late = draw.random() < 0.5 and kind in LATE and action in {"error", "kill"}
     error = draw.choice(ERRORS[kind]) if action == "error" else 0
     return Event(role, kind, place, nth, action, error, late)
 
