@@ -76,3 +76,16 @@ except SystemExit:
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_while_the_program_is_imported_is_no_traceback():
+    program = (
+        "import sys; from steelyard.__main__ import main\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'steelyard.cli': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt()); main()"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")

@@ -8,7 +8,17 @@ import sys
 if __name__ == "__main__" and not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()]):  # noqa: PTH109
     del sys.path[0]
 
-from steelyard.cli import main
+
+def main() -> None:
+    """Run the command line; Ctrl-C ends it as everywhere while it is still being imported."""
+    try:
+        from steelyard.cli import main as command_line
+
+        command_line()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

@@ -13,7 +13,7 @@ import pytest
 import steelyard
 from steelyard.calibrators.calibrator import Calibrator
 from steelyard.calibrators.features import Features
-from steelyard.errors import CalibratorRefused, GoldRefused, RunLocked, UsageError
+from steelyard.errors import CalibratorRefused, GoldRefused, IntegrityFault, RunLocked, UsageError
 from steelyard.evaluation.apply import apply_calibrator
 from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
 from steelyard.evaluation.fit import FitOptions, fit_calibrator
@@ -197,7 +197,7 @@ def test_a_run_that_is_written_is_not_calibrated(place, run, gold):
 def test_a_damaged_calibration_is_named(tmp_path):
     run = score(tmp_path, rows=20)
     (run.root / "calibration.json").write_text("{}")
-    with pytest.raises(CalibratorRefused, match="not a calibrator"):
+    with pytest.raises(IntegrityFault, match="not a calibrator"):
         columns(run)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steelyard.cli.ranking_text import format_bias
-from steelyard.errors import UsageError
+from steelyard.errors import InputRefused, UsageError
 from steelyard.ranking import bias as measures
 from steelyard.ranking.bias_report import bias
 from steelyard.ranking.contextual import fit_contextual
@@ -131,7 +131,7 @@ def test_by_a_column(tmp_path):
     text = format_bias(found)
     assert "decisions for the response shown first" in text
     assert "warning" not in text
-    with pytest.raises(UsageError, match="no column nothing"):
+    with pytest.raises(InputRefused, match="no column nothing"):
         report(tmp_path, table, "nothing")
     with pytest.raises(UsageError, match="has 400 values"):
         report(tmp_path, table.append_column("id", pa.array(range(400))), "id")

@@ -83,10 +83,8 @@ def export_dataset(
         available = selection.load_verdicts(snapshot, options.where)
         options = _resolve(options, available)
         _warn_about_run(snapshot, available, selection, reporter)
-        held_out = None
-        if evaluations is not None:
-            held_out = HeldOutText(read_instructions(evaluations), options.ngram or NGRAM)
-        texts.scan(selection, TextObserver(options, held_out), partial(reporter.step, "texts"))
+        observer = TextObserver(options, _held_out(evaluations, options))
+        texts.scan(selection, observer, partial(reporter.step, "texts"))
         reporter.done()
         counts = selection.decide(
             options, calibrated=available.calibrated, in_shards=texts.in_shards
@@ -121,6 +119,13 @@ def _texts(
         remote=remote,
     )
     return ShardSource(shards, limits, options)
+
+
+def _held_out(evaluations: ShardSet | None, options: ExportOptions) -> HeldOutText | None:
+    """Read the instructions that no row may contain; None: there are no evaluations."""
+    if evaluations is None:
+        return None
+    return HeldOutText(read_instructions(evaluations), options.ngram or NGRAM)
 
 
 def _evaluations(options: ExportOptions) -> ShardSet | None:
