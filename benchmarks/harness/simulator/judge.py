@@ -118,7 +118,7 @@ class SimulatedJudge(Judge):
             yield self._answer(batch, prompts)
 
     def _hang(self, limits: Limits) -> None:
-        """Be silent, by a clock of its own, until it is given up."""
+        """Be silent, by a separate clock, until it is given up."""
         patience = Patience("simulated", _Vitals(self._script.computes), limits)
         for _ in range(LONGEST_HANG):
             patience.wait(1.0, self.owner)

@@ -92,7 +92,7 @@ class Workers:
             self._begin(seeds)
             words = f"it hangs, or its process died ({process.exitcode}); stderr has the stacks"
             return Result(seed, violation=words)
-        if result.violation:  # what it left behind may disturb the next
+        if result.violation:  # what it left may disturb the next
             self._processes.pop(worker).kill()
             self._doing.pop(worker)
             self._begin(seeds)
