@@ -88,8 +88,9 @@ def mutants_of(module: str, source: str) -> list[Mutant]:
             after = ast.unparse(changed if shown is slot.node else shown)
             slot.put(slot.node)
             shown_change = (before, after)
-            if isinstance(changed, ast.Constant) and _is_sql(changed.value):
-                shown_change = _around_difference(slot.node.value, changed.value)
+            texts = slot.node, changed
+            if all(isinstance(x, ast.Constant) and _is_sql(x.value) for x in texts):
+                shown_change = _around_difference(*(text.value for text in texts))
             if text not in seen:
                 seen.add(text)
                 line = getattr(slot.node, "lineno", slot.statement.lineno)

@@ -167,6 +167,14 @@ def test_tests_that_fail_without_a_change_are_left_out(checked):
     )
 
 
+def test_a_choice_between_texts_may_become_either(monkeypatch):
+    monkeypatch.syspath_prepend(CHECK.parent)
+    from changes import mutants_of
+
+    changes = [m.change for m in mutants_of("shop", "x = name or 'text of a query'")]
+    assert any(change.endswith("-> 'text of a query'") for change in changes)
+
+
 def test_an_equivalent_that_is_gone_is_refused(project):
     entry = 'in = "unused"\nwhy = ""\nchanges = ["1 -> 2"]\n'
     done, _, _ = check(project, equivalent=f'[["engine/steelyard/planted/shop.py"]]\n{entry}')

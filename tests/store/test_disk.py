@@ -6,6 +6,8 @@ import io
 import os
 import subprocess
 import sys
+import time
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -135,11 +137,28 @@ def test_what_is_written_and_read_through_a_raw_file(tmp_path):
         assert stream.read(3) == b"012"
         assert stream.seek(-2, os.SEEK_END) == 8
         assert stream.read() == b"89"
+        assert stream.raw.seek(3) == 3
         assert stream.seek(1) == 1
         assert stream.tell() == 1
         assert stream.read(100) == b"123456789"
     assert disk.of("close") == [("close", "a")] * 2
     disk.close(top)
+
+
+def test_the_clocks_are_the_systems():
+    before = time.monotonic(), time.time_ns()
+    seconds, nanoseconds = DISK.seconds(), DISK.now_ns()
+    assert before[0] <= seconds <= time.monotonic()
+    assert before[1] <= nanoseconds <= time.time_ns()
+    assert datetime.fromisoformat(system.now()).utcoffset() == timedelta(0)
+    assert len(system.now()) == len("2026-01-01T00:00:00+00:00")
+
+
+def test_everything_is_forced_by_the_systems_own_call(monkeypatch):
+    calls = []
+    monkeypatch.setattr(system.os, "sync", lambda: calls.append("sync"))
+    DISK.sync_everything()
+    assert calls == ["sync"]
 
 
 def test_who_is_alive():

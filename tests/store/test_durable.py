@@ -2,13 +2,25 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from steelyard.errors import DiskFull, EnvironmentFault, UsageError
 from steelyard.store import durable
-from steelyard.store.durable import check_out, publish, reading, sync, write_text, writing
+from steelyard.store.durable import (
+    PARQUET,
+    SCRATCH,
+    check_out,
+    file_digest,
+    publish,
+    reading,
+    sync,
+    write_text,
+    writing,
+)
 
 
 @pytest.fixture
@@ -52,6 +64,7 @@ def test_other_refusals_are_faults_of_the_machine(tmp_path, number):
         raise OSError(number, os.strerror(number))
     assert not isinstance(raised.value, DiskFull)
     assert ("ulimit -n" in raised.value.remedy) == (number == errno.EMFILE)
+    assert raised.value.cause.startswith("cannot write: ")
     assert (raised.value.effect, raised.value.place) == ("kept", str(tmp_path / "a"))
     assert os.strerror(number) in raised.value.cause
     assert raised.value.remedy.endswith("then try again")
@@ -81,6 +94,32 @@ def test_a_text_is_written_in_the_same_order(tmp_path, calls):
     assert calls == [("sync", "a.tmp"), ("rename", "a.tmp", "a"), ("sync", tmp_path.name)]
     assert (tmp_path / "a").read_bytes() == b"K\xc3\xb6ln"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_text_is_utf8_whatever_the_locale(tmp_path):
+    code = "import sys, pathlib; from steelyard.store.durable import write_text;"
+    code += "write_text(pathlib.Path(sys.argv[1]), 'K\\xf6ln')"
+    options = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", code, tmp_path / "a"]
+    subprocess.run(command, check=True, env={**os.environ, **options})
+    assert (tmp_path / "a").read_bytes() == b"K\xc3\xb6ln"
+
+
+def test_forcing_leaves_nothing_open(tmp_path):
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(9):
+        sync(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_the_digest_is_that_of_the_algorithm(tmp_path):
+    (tmp_path / "empty").touch()
+    assert file_digest(tmp_path / "empty") == "99aa06d3014798d86001c324468d497f"  # published
+
+
+def test_pages_of_parquet_files_carry_checksums():
+    assert PARQUET["write_page_checksum"]
+    assert SCRATCH["write_page_checksum"]
 
 
 def test_a_text_that_cannot_be_written_is_an_error(tmp_path):
@@ -126,5 +165,8 @@ def test_a_result_replaces_only_results_of_its_kind(tmp_path):
             check_out(path, b"KIND", skip=2)
         assert raised.value.place == str(path)
     (tmp_path / "to-ours").symlink_to(ours)
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"KIND")
+    check_out(plain, b"KIND")
     with pytest.raises(UsageError, match="one of the inputs"):
         check_out(ours, b"KIND", [None, tmp_path / "to-ours"], skip=2)

@@ -11,6 +11,7 @@ import pytest
 import xxhash
 
 from steelyard.errors import IntegrityFault
+from steelyard.store import folder as folders
 from steelyard.store.folder import Folder
 from support.recording_disk import RecordingDisk
 
@@ -158,6 +159,16 @@ class TestMaking:
         folder.inside("in").make()
         assert (folder.path / "in" / "er").is_dir()
 
+    def test_a_folder_above_that_one_may_not_open_is_left_alone(self, folder, disk):
+        disk.fail("open_folder", "..", errno.EACCES)
+        folder.make()
+        disk.fail("open_folder", "..", errno.EMFILE)
+        with pytest.raises(OSError, match="Too many open files"):
+            folder.make()
+        disk.fail("open_folder", "..", errno.EACCES)
+        with pytest.raises(PermissionError):
+            Folder(folder.path.parent / "new", disk).make()
+
     def test_what_cannot_be_forced_is_an_error(self, folder, disk):
         disk.fail("sync", "..", errno.EIO)
         with pytest.raises(OSError, match="Input/output"):
@@ -256,6 +267,14 @@ def outside(tmp_path):
     return path
 
 
+def test_a_link_deep_inside_is_named(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c").symlink_to(tmp_path)
+    with pytest.raises(IntegrityFault) as raised:
+        Folder(tmp_path).read("a/b/c/d/e")
+    assert raised.value.place == str(tmp_path / "a" / "b" / "c")
+
+
 class TestStrangeEntries:
     """What lies in a folder in place of a file is neither read nor written, and nobody waits."""
 
@@ -265,8 +284,10 @@ class TestStrangeEntries:
         for read in (folder.open, folder.read, folder.digest, folder.library_path, folder.sync):
             if (read, make) == (folder.sync, make_folder):
                 continue
-            with pytest.raises(IntegrityFault, match="this is not a file"):
+            with pytest.raises(IntegrityFault, match="this is not a file") as raised:
                 read("a")
+            assert raised.value.place == str(folder.path / "a")
+            assert raised.value.effect == "nothing was read from it or written to it"
         assert outside.read_bytes() == b"not ours"
 
     @pytest.mark.parametrize("make", [*STRANGE, make_hard_link])
@@ -327,8 +348,9 @@ class TestStrangeEntries:
         (tmp_path / "outside" / "a").write_bytes(b"not ours")
         (folder.path / "mine").write_bytes(b"mine")
         (folder.path / "in").symlink_to(tmp_path / "outside")
-        with pytest.raises(IntegrityFault, match="this is not a folder"):
+        with pytest.raises(IntegrityFault, match="this is not a folder") as raised:
             act(folder)
+        assert raised.value.place == str(folder.path / "in")
         assert content(tmp_path / "outside") == ["a"]
         assert (tmp_path / "outside" / "a").read_bytes() == b"not ours"
         assert (folder.path / "mine").exists()
@@ -352,12 +374,15 @@ class TestLooking:
         folder.write("in/b", b"123")
         folder.write("in/c", b"1234")
         folder.inside("in/deeper").make()
+        folder.write("in/deeper/d", b"123456")
         assert folder.exists()
+        assert folder.inside("in").exists()
+        assert not folder.inside("x").exists()
         assert folder.exists("in/b")
         assert not folder.exists("in/x")
         assert not folder.exists("x/y")
         assert folder.size("a") == 5
-        assert folder.size("in") == 7
+        assert folder.size("in") == 7  # without what is deeper
         assert folder.size("x") == folder.size("x/y") == 0
         assert folder.names() == ["a", "in"]
         assert folder.names("in") == ["b", "c", "deeper"]
@@ -382,6 +407,22 @@ class TestLooking:
     def test_what_is_not_there_need_not_be_removed(self, folder):
         folder.remove("a")
         folder.remove_tree("a")
+
+    def test_a_file_larger_than_any_of_ours_is_not_read(self, folder):
+        with (folder.path / "a").open("wb") as file:
+            file.truncate(1 << 29)
+        assert len(folder.read("a")) == 1 << 29
+        os.truncate(folder.path / "a", (1 << 29) + 1)
+        with pytest.raises(IntegrityFault, match="not a file of a possible size"):
+            folder.read("a")
+
+    def test_what_is_forced_is_closed(self, folder, disk):
+        folder.write("a", b"text")
+        for name in ("a", ""):
+            folder.sync(name)
+        assert disk.handles == {}
+        with pytest.raises(FileNotFoundError):
+            folder.sync("b")
 
     def test_other_errors_are_not_absence(self, folder, disk):
         folder.write("a", b"text")
@@ -427,6 +468,11 @@ class TestPathsForLibraries:
         assert disk.handles == {}
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(handle)
+
+    def test_without_proc_they_are_those_of_the_file_system(self, folder, monkeypatch):
+        monkeypatch.setattr(folders, "_HANDLES", folder.path / "nowhere")
+        folder.inside("in").make()
+        assert folder.new_path("in/a") == str(folder.path / "in" / "a")
 
     def test_a_file_that_is_not_there_has_none(self, folder):
         with pytest.raises(FileNotFoundError):

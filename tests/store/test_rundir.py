@@ -1,6 +1,7 @@
 """The run directory: one writer, whatever locks there are, and logs that survive their damage."""
 
 import errno
+import fcntl
 import json
 import os
 import platform
@@ -141,6 +142,31 @@ class TestLock:
         assert not run.locked()
         assert not RunDir(run.root / "nowhere").locked()
 
+    def test_a_writer_that_names_nobody_is_unknown(self, run):
+        with (run.root / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with pytest.raises(RunLocked, match=r"already \(unknown\)"), run.lock():
+                raise AssertionError
+            file.write("x" * 200)
+            file.flush()
+            with pytest.raises(RunLocked) as raised, run.lock():
+                raise AssertionError
+            assert f"({'x' * 80})" in raised.value.cause
+
+    def test_two_runs_have_two_locks(self, run, tmp_path):
+        other = RunDir(tmp_path / "other")
+        with run.lock():
+            assert not other.locked()
+            with other.lock():
+                assert other.locked()
+
+    def test_a_lock_whose_owner_cannot_be_read_is_held_by_nobody_known(self, run):
+        with (run.root / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            run.files.disk.fail("read", "lock", errno.EIO)
+            with pytest.raises(RunLocked, match=r"already \(unknown\)"), run.lock():
+                raise AssertionError
+
 
 class TestWithoutLocks:
     """The lock file names its owner, and that must do."""
@@ -209,6 +235,11 @@ class TestLogs:
         assert run.read_log("log") == ([{"a": 1, "text": "Köln \udce4"}, {"b": [1.5, None]}], 0)
         assert run.read_log("nothing") == ([], 0)
 
+    def test_they_are_written_and_not_forced(self, run):
+        run.files.disk.every.clear()
+        run.log("log", a=1)
+        assert run.files.disk.calls == [("write", "log")]
+
     def test_lines_that_are_damaged_or_torn_are_counted(self, run):
         for number in range(4):
             run.log("log", n=number)
@@ -244,6 +275,25 @@ class TestLogs:
         with pytest.raises(IntegrityFault):
             run.read_log("log")
         assert (tmp_path / "outside").read_text() == "not ours\n"
+
+
+def test_the_names_of_its_entries(tmp_path):
+    run = RunDir(tmp_path)
+    names = {
+        "record_file": "run.json", "plan": "plan", "images": "images", "imported": "imported",
+        "database": "verdicts.duckdb", "calibration": "calibration.json",
+    }  # fmt: skip
+    assert {name: getattr(run, name) for name in names} == {
+        name: tmp_path / entry for name, entry in names.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["run.json", "plan/plan.json", "imported/verdicts.parquet"])
+def test_a_run_is_begun_with_any_of_its_marks(tmp_path, name):
+    assert not RunDir(tmp_path).is_begun
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    assert RunDir(tmp_path).is_begun
 
 
 class TestCheck:

@@ -156,7 +156,7 @@ class Folder:
 
     def sync(self, name: str = "") -> None:
         """Force a file, or a folder's entries, to the disk."""
-        if self.exists(name) and not system.is_folder(self._status(name)):
+        if not system.is_folder(self._status(name)):
             handle = self.open_handle(name, os.O_RDONLY)
             try:
                 self.disk.sync(handle)
@@ -232,7 +232,7 @@ class Folder:
         handle = self.disk.open_folder(str(self._root))
         try:
             for number, folder in enumerate(folders):
-                inner = self._open_in(folder, handle, "/".join(folders[: number + 1]))
+                inner = self._open_in(folder, handle, self._root.joinpath(*folders[: number + 1]))
                 self.disk.close(handle)
                 handle = inner
             yield handle, last
@@ -252,14 +252,14 @@ class Folder:
         if not (name or self._inside):
             return self.disk.open_folder(str(self._root))
         with self._holder(name) as (folder, last):
-            return self._open_in(last, folder, name)
+            return self._open_in(last, folder, self.path / name)
 
-    def _open_in(self, name: str, folder: int, shown: str) -> int:
+    def _open_in(self, name: str, folder: int, path: Path) -> int:
         try:
             return self.disk.open_folder(name, folder)
         except OSError as error:
             if error.errno in {errno.ELOOP, errno.ENOTDIR}:
-                raise _strange(self._root / shown, "folder") from None
+                raise _strange(path, "folder") from None
             raise
 
     def open_handle(self, name: str, flags: int) -> int:
