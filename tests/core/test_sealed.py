@@ -80,14 +80,23 @@ def test_what_is_no_object_is_refused(other):
         unseal(other)
 
 
-def test_names_that_are_not_utf8_come_back():
+@pytest.mark.parametrize("indent", [None, 1])
+def test_names_that_are_not_utf8_come_back(indent):
     content = {"path": "caf\udce9/\udcff", "name": "Köln"}
-    raw = seal(content)
+    raw = seal(content, indent)
     raw.decode("ascii")
     assert unseal(raw) == (content, True)
+    assert (raw.count(b"\n") == 1) == (indent is None)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_json_does_not_have_are_not_written(value):
+@pytest.mark.parametrize("name", ["a", "\udce9"])
+def test_numbers_that_json_does_not_have_are_not_written(value, name):
     with pytest.raises(ValueError, match="JSON"):
-        seal({"a": value})
+        seal({name: value})
+
+
+@pytest.mark.parametrize("word", [b"NaN", b"Infinity", b"-Infinity"])
+def test_numbers_that_json_does_not_have_are_not_read(word):
+    with pytest.raises(ValueError, match="is not a number of JSON"):
+        unseal(b'{"a": ' + word + b"}")

@@ -169,6 +169,9 @@ class TestWhatIsLost:
         assert journal.part_files(run) == PARTS
         assert load(run).lost is None
 
+    def test_a_run_without_parts_has_none(self, tmp_path):
+        assert journal.part_files(RunDir(tmp_path)) == []
+
     def test_the_whole_journal(self, run):
         (run.root / "journal.jsonl").unlink()
         log = load(run)

@@ -1,6 +1,7 @@
 """Parts: what is written of reads, when a part is closed, and what an error leaves."""
 
 import errno
+import threading
 import time
 from datetime import UTC, datetime
 
@@ -88,15 +89,20 @@ class TestTable:
 
 
 class Clock(RecordingDisk):
-    """A disk whose clock stands still until it is moved."""
+    """A disk whose clock stands still until it is moved, or until a batch has come."""
 
-    time = 100.0
+    time, step = 1_700_000_000.0, 0.0
+    held = None  # until when nobody sees the clock
 
     def seconds(self):
+        if self.held is not None:
+            self.held.wait()
         return self.time
 
     def now_ns(self):
-        return int(self.time * 1e9)
+        now = int(self.time * 1e9)
+        self.time += self.step
+        return now
 
 
 @pytest.fixture
@@ -149,29 +155,35 @@ class TestWriter:
 
     def test_under_steady_reads_a_part_is_closed_when_its_oldest_read_is_old(self, run):
         """No pause comes in which the thread would look by itself."""
-        writer = PartWriter(run, rows=1000, seconds=60.0)
         disk = run.files.disk
-        for number in range(6):
-            disk.time += 25  # 125, 150, 175, 200: 75 seconds after the first
-            handled = writer._waiting_rows
+        disk.step, disk.held = 25.0, threading.Event()
+        writer = PartWriter(run, rows=1000, seconds=60.0)
+        for number in range(8):  # each 25 seconds after the one before
             writer.add(batch([number]), NO_GAIN)
-            assert eventually(lambda before=handled: writer._waiting_rows != before or sizes(run))
-            assert eventually(lambda closed=number >= 3: len(sizes(run)) == closed)
+        disk.held.set()
         writer.close()
-        assert sizes(run) == [4, 2]
+        assert sizes(run) == [3, 3, 2]
+
+    def test_each_part_counts_its_own_rows(self, run):
+        writer = PartWriter(run, rows=3, seconds=1e6)
+        for number in range(7):
+            writer.add(batch([number]), NO_GAIN)
+        writer.close()
+        assert sizes(run) == [3, 3, 1]
 
     def test_times_are_those_of_the_batches(self, run):
         disk = run.files.disk
         writer = PartWriter(run, rows=100, seconds=1e6)
-        for seconds in (101.0, 102.5):
+        times = [1_700_000_101.0, 1_700_000_102.5]
+        for seconds in times:
             disk.time = seconds
             before = writer._waiting_rows
             writer.add(batch([int(seconds)]), NO_GAIN)
             assert eventually(lambda rows=before: writer._waiting_rows > rows)
         writer.close()
         (part,) = journal.load(run).parts
-        times = pq.read_table(run.root / part.name)["read_at"].to_pylist()
-        assert [moment.timestamp() for moment in times] == [101.0, 102.5]
+        written = pq.read_table(run.root / part.name)["read_at"].to_pylist()
+        assert [moment.timestamp() for moment in written] == times
 
     def test_a_part_is_closed_after_a_pause(self, run, monkeypatch):
         writer = PartWriter(run, rows=1000, seconds=0.05)

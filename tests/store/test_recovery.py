@@ -1,6 +1,7 @@
 """The writer's first act: journal and parts agree again, and nothing doubtful is taken."""
 
 import errno
+import json
 import os
 import shutil
 
@@ -18,7 +19,7 @@ from steelyard.store.reads import journal
 from steelyard.store.reads.recovery import recover
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts.queries import recount_pairs
-from support.helpers import write_pairs
+from support.helpers import pairs_table
 from support.recording_disk import RecordingDisk
 
 QUIET = Reporter(quiet=True)
@@ -30,9 +31,10 @@ def part(number):
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory):
-    """A complete run of 24 pairs, 48 reads in three parts."""
+    """A complete run of 24 pairs and copies of four, 48 reads in three parts."""
     place = tmp_path_factory.mktemp("recovery")
-    shard = write_pairs(place / "pairs.parquet", 24, width=16)
+    shard, pairs = place / "pairs.parquet", pairs_table(24, width=16).sort_by("instruction")
+    pq.write_table(pa.concat_tables([pairs.slice(0, 4), pairs]), shard)
     options = {"inputs": [str(shard)], "judge": "scripted", "part_rows": 12, "bucket_bytes": 400}
     score(RunConfig.from_mapping(options, "test"), place / "run", QUIET)
     sizes = [entry.rows for entry in journal.read_journal(place / "run")]
@@ -106,8 +108,9 @@ def test_parts_without_a_line_are_adopted(run):
         adopted = after[entry.name]
         assert (adopted.digest, adopted.rows) == (entry.digest, entry.rows)
         assert (adopted.buckets, adopted.counts) == (entry.buckets, entry.counts)
+    assert sum(entry.counts["duplicate_tokens"] for entry in after.values()) > 0
     recount_pairs(run)
-    assert sum(entry.pairs for entry in journal.load(run).parts) == 24
+    assert sum(entry.pairs for entry in journal.load(run).parts) == 28
     assert recover(run) == []
 
 
@@ -117,6 +120,21 @@ def test_a_torn_line_goes(run, torn):
     put(run, *good, torn)
     assert recover(run) == []
     assert lines(run) == good
+
+
+def test_a_damaged_line_goes_and_its_part_is_adopted(run):
+    good = lines(run)
+    put(run, good[0].replace(b'"rows":', b'"rows":1'), *good[1:])
+    assert recover(run) == [f"{part(1)} was not in the journal: checked and added"]
+    assert not journal.load(run).damaged
+    assert sorted(names(run)) == sorted(json.loads(line)["part"]["name"] for line in good)
+
+
+def test_a_run_that_lost_its_journal_and_its_parts_has_a_journal_again(run):
+    (run.root / "journal.jsonl").unlink()
+    shutil.rmtree(run.root / "reads")
+    assert recover(run) == []
+    assert journal.load(run) == journal.Journal()
 
 
 def test_a_journal_that_is_gone_is_made_again(run):
@@ -176,6 +194,7 @@ STRANGE_TABLES = {
     "another schema": lambda table: table.rename_columns(["key", *table.column_names[1:]]),
     "a column less": lambda table: table.drop_columns(["reused_from"]),
     "another type": lambda table: table.set_column(1, "bucket", table["bucket"].cast(pa.int64())),
+    "no rows": lambda table: table.slice(0, 0),
     "a key twice": lambda table: pa.concat_tables([table, table.slice(0, 1)]),
     "a key that nobody asks for": lambda table: table.set_column(
         0, table.schema.field(0), pa.array([bytes(16)] * len(table), pa.binary(16))
@@ -202,12 +221,35 @@ def test_reads_that_a_committed_part_has_are_not_adopted_again(run):
     assert part(9) not in names(run)
 
 
-@pytest.mark.parametrize("position", [60, -1])
-def test_a_damaged_part_without_a_line_is_not_adopted(run, position):
-    flip(run.root / part(1), position)
+def unnoticed(path):
+    """A position at which a flip changes a column, and only the checksum of its page notices."""
+    whole, good = path.read_bytes(), pq.read_table(path)
+    for position in range(len(whole)):
+        raw = bytearray(whole)
+        raw[position] ^= 1
+        try:
+            table = pq.read_table(pa.BufferReader(bytes(raw)), use_threads=False)
+        except (pa.ArrowException, OSError, ValueError):
+            continue
+        if table.schema.equals(good.schema) and not table.equals(good):
+            return position
+    raise AssertionError
+
+
+@pytest.mark.parametrize("find", [unnoticed, lambda _: 60, lambda _: -1])
+def test_a_damaged_part_without_a_line_is_not_adopted(run, find):
+    path = run.root / part(1)
+    flip(path, find(path))
     put(run, *lines(run)[1:])
-    recover(run)
+    assert recover(run) == [f"{part(1)} is damaged: set aside, its prompts are read again"]
     assert part(1) not in names(run)
+
+
+def test_a_name_of_a_column_that_is_not_utf8_is_damage(run):
+    path = run.root / part(1)
+    path.write_bytes(path.read_bytes().replace(b"prompt_key", b"prompt_\xf0ey"))
+    put(run, *lines(run)[1:])
+    assert recover(run) == [f"{part(1)} is damaged: set aside, its prompts are read again"]
 
 
 def test_files_with_other_names_are_set_aside(run, tmp_path):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steelyard.core.schemas import READS
 from steelyard.core.work import BatchProgress
 from steelyard.errors import IntegrityFault
+from steelyard.input.footer import DECODE_ERRORS
 from steelyard.store.durable import TEMPORARY, writing
 from steelyard.store.reads.journal import PART_NAME, load, rewrite
 from steelyard.store.reads.parts import journal_part
@@ -96,13 +96,11 @@ def _adopt(run: RunDir, name: str) -> bool:
     try:
         with run.files.open(name) as file:
             table = pq.read_table(file, page_checksum_verification=True, use_threads=False)
-    except (pa.ArrowException, IntegrityFault):
-        return False
-    except OSError as error:
-        if error.errno is not None:  # the machine's, and not Arrow's word for a damaged file
+    except (*DECODE_ERRORS, IntegrityFault) as error:
+        if getattr(error, "errno", None) is not None:  # the machine's, not Arrow's for damage
             raise
         return False
-    if not table.schema.equals(READS):
+    if not table.schema.equals(READS) or not len(table):
         return False
     tokens = queries.duplicate_tokens(run, load(run).parts, name)
     if tokens is None:
