@@ -232,9 +232,10 @@ def unnoticed(path):
         except (pa.ArrowException, OSError, ValueError):
             continue
         columns = ("prompt_key", "bucket", "prompt_tokens")
-        if table.schema.equals(good.schema) and not table.equals(good):
-            if all(table[name].equals(good[name]) for name in columns):
-                return position
+        if not table.schema.equals(good.schema) or table.equals(good):
+            continue
+        if all(table[name].equals(good[name]) for name in columns):
+            return position
     raise AssertionError
 
 
