@@ -28,6 +28,7 @@ NAMES = (
     "ratings",
     "calibration",
     "trust",
+    "validity",
     "export",
     "gpu",
 )
