@@ -19,7 +19,7 @@ SOURCES = {"steelyard": ROOT / "engine", "steelyard_kernels": ROOT / "kernels"}
 ORDER = (
     *("steelyard_kernels", "_version", "errors", "core", "statistics", "protocols", "calibrators"),
     *("input", "plan", "store", "judge", "prompts", "comparisons", "scoring", "evaluation"),
-    *("ranking", "export", "rewards", "api", "cli", "__main__"),
+    *("ranking", "export", "rewards", "report", "api", "cli", "__main__"),
 )
 # The package `steelyard` itself hands out what its API has.
 DOOR_MAY_IMPORT = {"_version", "api"}
@@ -29,6 +29,7 @@ ONLY_IN = {
     "vllm": "steelyard.judge.vllm",
     "click": "steelyard.cli",
     "matplotlib": "steelyard.cli.plots",
+    "vl_convert": "steelyard.report.page",
 }
 # The only module that opens a DuckDB connection.
 DUCKDB_CONNECT_IN = {"steelyard.store.sql"}

@@ -49,7 +49,10 @@ def pair_texts(
 
 
 def _read_near(
-    shards: ShardSet, limits: Limits, wanted: list[tuple[int, int]], texts: dict[Place, dict[str, Any]]
+    shards: ShardSet,
+    limits: Limits,
+    wanted: list[tuple[int, int]],
+    texts: dict[Place, dict[str, Any]],
 ) -> int:
     """Read from the first wanted row on, while the next one is near; return how many were seen."""
     number, seen = wanted[0][0], 0

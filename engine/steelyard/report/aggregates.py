@@ -17,9 +17,10 @@ SELECT count(*) AS pairs, count(*) FILTER (status = 'ok') AS ok,
   count(*) FILTER ({PREFERENCE} = 0.5) AS even, count(*) FILTER (winner = 'tie') AS ties,
   avg(consistent::DOUBLE) AS consistency, avg(symmetry_deviation) AS towards_first,
   count(DISTINCT instruction_id) AS instructions,
-  count(*) FILTER (calibrated_preference IS NOT NULL) AS calibrated, count(*) FILTER (trusted) AS trusted,
+  count(*) FILTER (calibrated_preference IS NOT NULL) AS calibrated,
+  count(*) FILTER (trusted) AS trusted,
   count(*) FILTER (gold IS NOT NULL) AS gold
-FROM verdicts"""
+FROM verdicts"""  # noqa: S608 - constants
 _STATUSES = """
 SELECT status, count(*) AS pairs, any_value(error) AS example
 FROM verdicts WHERE status <> 'ok' GROUP BY status ORDER BY pairs DESC, status"""
@@ -31,7 +32,7 @@ SELECT kind, least(floor(value * {BINS})::INTEGER, {BINS - 1}) AS bin, count(*) 
 FROM (
   SELECT 'raw' AS kind, raw_preference AS value FROM verdicts
   UNION ALL SELECT 'calibrated', calibrated_preference FROM verdicts
-) WHERE value IS NOT NULL GROUP BY ALL ORDER BY kind DESC, bin"""
+) WHERE value IS NOT NULL GROUP BY ALL ORDER BY kind DESC, bin"""  # noqa: S608 - constants
 _SCORES = f"""
 WITH s AS (
   SELECT score_a AS score FROM verdicts WHERE score_a IS NOT NULL
@@ -41,7 +42,7 @@ SELECT low + (high - low) * bin / {BINS} AS start, low + (high - low) * (bin + 1
   count(*) AS responses
 FROM (SELECT *, least(floor((score - low) / (high - low) * {BINS})::INTEGER, {BINS - 1}) AS bin
   FROM s, r WHERE high > low)
-GROUP BY ALL ORDER BY start"""
+GROUP BY ALL ORDER BY start"""  # noqa: S608 - constants
 _LENGTHS = """
 SELECT longer_by, sum(pairs)::BIGINT AS pairs,
   sum(pairs * prefers_longer) / sum(pairs) AS prefers_longer
@@ -54,7 +55,7 @@ WITH r AS (
 width AS (SELECT first, greatest(1, ceil((last - first) / {MOST_POINTS})) AS step FROM span)
 SELECT first + step * floor((second - first) / step) AS start, any_value(step) AS seconds,
   count(*) AS prompts, sum(prompt_tokens)::BIGINT AS tokens
-FROM r, width GROUP BY start ORDER BY start"""
+FROM r, width GROUP BY start ORDER BY start"""  # noqa: S608 - constants
 _REJECTS = """
 SELECT reason, count(*) AS rows, any_value(detail) AS example
 FROM rejects GROUP BY reason ORDER BY rows DESC, reason"""

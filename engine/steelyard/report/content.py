@@ -49,7 +49,9 @@ def gather(root: Path, options: ReportOptions) -> dict[str, Any]:
     snapshot = RunSnapshot.take(root)
     status = run_status(root)
     with open_sql(snapshot) as connection:
-        verdicts = aggregates.summarise(connection, scored=isinstance(snapshot.record, ScoredRecord))
+        verdicts = aggregates.summarise(
+            connection, scored=isinstance(snapshot.record, ScoredRecord)
+        )
         samples = read_samples(connection, snapshot.record, options.samples)
     left_out: dict[str, str] = {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
+from importlib.util import find_spec
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -16,11 +17,7 @@ ASSETS = files("steelyard.report") / "assets"
 
 
 def render(content: dict[str, Any]) -> str:
-    """Return the page of what `gather` returned.
-
-    Raises:
-        EnvironmentFault: the library that draws is not installed.
-    """
+    """Return the page of what `gather` returned; needs `require_drawing`."""
     environment = Environment(
         loader=FunctionLoader(lambda name: (ASSETS / name).read_text("utf-8")),
         autoescape=True,
@@ -40,17 +37,21 @@ def render(content: dict[str, Any]) -> str:
     )
 
 
-def _vega() -> str:
-    """Return Vega and Vega-Lite as a script, which defines `vegaEmbed`."""
-    try:
-        import vl_convert
-    except ImportError:
+def require_drawing() -> None:
+    """Raise EnvironmentFault if the library that draws is not installed."""
+    if find_spec("vl_convert") is None:
         raise EnvironmentFault(
             "reports need vl-convert-python, which is not installed",
             effect="no report was written",
-            remedy="pip install vl-convert-python",
-        ) from None
-    bundle: str = vl_convert.javascript_bundle()
+            remedy="pip install 'steelyard[report]'",
+        )
+
+
+def _vega() -> str:
+    """Return Vega and Vega-Lite as a script, which defines `vegaEmbed`."""
+    import vl_convert
+
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return bundle.replace("</script", "<\\/script")
 
 
