@@ -30,6 +30,8 @@ ONLY_IN = {
     "click": "steelyard.cli",
     "matplotlib": "steelyard.cli.plots",
     "vl_convert": "steelyard.report.page",
+    "starlette": "steelyard.report.server",
+    "uvicorn": "steelyard.report.server",
 }
 # The only module that opens a DuckDB connection.
 DUCKDB_CONNECT_IN = {"steelyard.store.sql"}

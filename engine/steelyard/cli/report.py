@@ -1,4 +1,4 @@
-"""The command `report`: a run as one page."""
+"""The commands `report` and `serve`: a run as a page, in a file or in a browser."""
 
 from __future__ import annotations
 
@@ -43,3 +43,31 @@ def report(run: Path, out: Path, gold: Path | None, show: bool, **options: Any) 
     emit(content, lambda _: f"wrote {out}")
     if show and not wants_json():
         webbrowser.open(out.resolve().as_uri())
+
+
+@click.command()
+@run_argument
+@click.option("--port", default=0, help="Port to listen on.  [default: one that is free]")
+@click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
+@remote_option
+def serve(run: Path, port: int, show: bool, remote: bool) -> None:
+    """Show RUN as a page on this machine, also while it is being written.
+
+    The page has progress, filters over all pairs, their texts, and SQL. It changes nothing. Only
+    the printed address opens it, and only from this machine. Ctrl-C ends it.
+    """
+    from steelyard.report import server
+    from steelyard.report.page import require_drawing
+    from steelyard.store.run_record import read_record
+    from steelyard.store.rundir import RunDir
+
+    server.require_server()
+    require_drawing()
+    read_record(RunDir(run))
+    listener, token = server.listen(port), server.new_token()
+    address = f"http://{server.HOST}:{listener.getsockname()[1]}/?token={token}"
+    click.echo(address)
+    click.echo("Ctrl-C ends it", err=True)
+    if show:
+        webbrowser.open(address)
+    server.serve(run, listener, token, remote=remote)

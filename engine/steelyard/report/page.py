@@ -19,7 +19,7 @@ ASSETS = files("steelyard.report") / "assets"
 def render(content: dict[str, Any]) -> str:
     """Return the page of what `gather` returned; needs `require_drawing`."""
     environment = Environment(
-        loader=FunctionLoader(lambda name: (ASSETS / name).read_text("utf-8")),
+        loader=FunctionLoader(read_asset),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -31,9 +31,9 @@ def render(content: dict[str, Any]) -> str:
         **content,
         drawn={name: chart["description"] for name, chart in drawn.items()},
         charts=_script_json(drawn),
-        style=Markup((ASSETS / "report.css").read_text("utf-8")),  # noqa: S704 - our own file
-        script=Markup((ASSETS / "report.js").read_text("utf-8")),  # noqa: S704 - our own file
-        vega=Markup(_vega()),  # noqa: S704 - a library
+        style=Markup(read_asset("report.css")),  # noqa: S704 - our own file
+        script=Markup(read_asset("report.js")),  # noqa: S704 - our own file
+        vega=Markup(vega()),  # noqa: S704 - a library
     )
 
 
@@ -47,7 +47,12 @@ def require_drawing() -> None:
         )
 
 
-def _vega() -> str:
+def read_asset(name: str) -> str:
+    """Return a file of the pages."""
+    return (ASSETS / name).read_text("utf-8")
+
+
+def vega() -> str:
     """Return Vega and Vega-Lite as a script, which defines `vegaEmbed`."""
     import vl_convert
 

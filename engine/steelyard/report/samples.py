@@ -12,21 +12,21 @@ from steelyard.store.run_record import RunRecord, ScoredRecord
 from steelyard.store.sql import Connection
 
 LONGEST = 6_000  # characters of a text that are shown
-_CONFIDENCE = f"abs({PREFERENCE} - 0.5)"
-_GOLD_SIDE = "CASE WHEN gold.a > gold.b THEN 'a' WHEN gold.b > gold.a THEN 'b' END"
-_SIDE = f"CASE WHEN {PREFERENCE} > 0.5 THEN 'a' WHEN {PREFERENCE} < 0.5 THEN 'b' END"
+CONFIDENCE = f"abs({PREFERENCE} - 0.5)"
+GOLD_SIDE = "CASE WHEN gold.a > gold.b THEN 'a' WHEN gold.b > gold.a THEN 'b' END"
+SIDE = f"CASE WHEN {PREFERENCE} > 0.5 THEN 'a' WHEN {PREFERENCE} < 0.5 THEN 'b' END"
 # Ties of an order are broken by a hash, so that they are not all from the start of the input.
 KINDS: dict[str, tuple[str, str]] = {  # -> (which pairs, in which order)
-    "most certain": ("status = 'ok'", f"{_CONFIDENCE} DESC"),
-    "least certain": ("status = 'ok'", _CONFIDENCE),
+    "most certain": ("status = 'ok'", f"{CONFIDENCE} DESC"),
+    "least certain": ("status = 'ok'", CONFIDENCE),
     "order flipped": ("status = 'ok' AND NOT consistent", "abs(symmetry_deviation) DESC"),
-    "against gold": (f"status = 'ok' AND {_GOLD_SIDE} <> {_SIDE}", f"{_CONFIDENCE} DESC"),
+    "against gold": (f"status = 'ok' AND {GOLD_SIDE} <> {SIDE}", f"{CONFIDENCE} DESC"),
     "not judged": ("status <> 'ok'", "status"),
     "any": ("status = 'ok'", 'hash(shard, "row")'),
 }
-_COLUMNS = f"""pair_id, shard, "row", model_a, model_b, status, error, {PREFERENCE} AS preference,
+COLUMNS = f"""pair_id, shard, "row", model_a, model_b, status, error, {PREFERENCE} AS preference,
   raw_preference, calibrated_preference, preference_ab, preference_ba, score_a, score_b, winner,
-  consistent, trusted, flags, {_GOLD_SIDE} AS gold_side, gold"""
+  consistent, trusted, flags, {GOLD_SIDE} AS gold_side, gold"""
 _WRITTEN = """
 SELECT shard, "row", judge, protocol, criterion, shown, output, status, error
 FROM answers WHERE output IS NOT NULL AND (shard, "row") IN (SELECT unnest(?), unnest(?))
@@ -66,17 +66,17 @@ def read_samples(connection: Connection, record: RunRecord, number: int) -> Samp
     pairs = {}
     for kind, (which, order) in KINDS.items():
         sql = (
-            f"SELECT {_COLUMNS} FROM verdicts WHERE {which}"  # noqa: S608 - constants
+            f"SELECT {COLUMNS} FROM verdicts WHERE {which}"  # noqa: S608 - constants
             f' ORDER BY {order}, hash(shard, "row"), shard, "row" LIMIT {int(number)}'
         )
         pairs[kind] = connection.sql(sql).to_arrow_table().to_pylist()
     shown = [pair for each in pairs.values() for pair in each]
     if isinstance(record, ScoredRecord) and shown:
-        _add_written(connection, shown)
+        add_written(connection, shown)
     return Samples({kind: each for kind, each in pairs.items() if each})
 
 
-def _add_written(connection: Connection, pairs: Iterable[dict[str, Any]]) -> None:
+def add_written(connection: Connection, pairs: Iterable[dict[str, Any]]) -> None:
     """Add what the judge wrote, where the protocol asks for text."""
     places = sorted({(pair["shard"], pair["row"]) for pair in pairs})
     columns = [list(column) for column in zip(*places, strict=True)]
