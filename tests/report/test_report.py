@@ -68,7 +68,9 @@ def test_numbers_by_hand(run):
     assert (verdicts["even"], verdicts["instructions"], verdicts["gold"]) == (1, 2, 8)
     bins = {row["bin"]: row["pairs"] for row in verdicts["histogram"]}
     assert bins == {0: 2, 10: 2, 12: 1, 19: 3}  # [0, 0.05), [0.5, 0.55), [0.6, 0.65), [0.95, 1]
-    samples = {kind: [pair["pair_id"] for pair in pairs] for kind, pairs in content["samples"].items()}
+    samples = {
+        kind: [pair["pair_id"] for pair in pairs] for kind, pairs in content["samples"].items()
+    }
     assert set(samples["most certain"][:2]) == {"a", "g"}
     assert samples["most certain"][2:5] == ["h", "b", "f"]
     assert samples["least certain"][:3] == ["c", "d", "e"]

@@ -70,9 +70,11 @@ class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 def matching(connection: Connection, wanted: Filter) -> dict[str, Any]:
     """Return how many pairs match, their preferences in bins, and one page of them."""
     condition, values = wanted.condition()
+    # least() passes over NULL: pairs without a preference would be in the last bin.
     counted = connection.execute(
-        f"SELECT least(floor({PREFERENCE} * {BINS})::INTEGER, {BINS - 1}) AS bin, count(*) AS pairs"  # noqa: S608 - constants and parameters
-        f" FROM verdicts WHERE {condition} GROUP BY bin ORDER BY bin",
+        f"SELECT CASE WHEN p IS NOT NULL THEN least(floor(p * {BINS})::INTEGER, {BINS - 1}) END"  # noqa: S608 - constants and parameters
+        f" AS bin, count(*) FROM (SELECT {PREFERENCE} AS p FROM verdicts WHERE {condition})"
+        " GROUP BY bin ORDER BY bin",
         values,
     ).fetchall()
     rows = connection.execute(

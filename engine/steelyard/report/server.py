@@ -55,6 +55,7 @@ def listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        listener.listen(64)  # so that the printed address can be opened at once
     except OSError as error:
         listener.close()
         raise UsageError(
