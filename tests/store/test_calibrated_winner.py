@@ -161,8 +161,10 @@ def test_a_second_calibrator_replaces_the_first(run, tmp_path):
 
 def test_a_pair_that_cannot_be_calibrated_has_no_winner(tmp_path):
     """Its raw winner would be of another scale."""
-    table = pa.table({"model_a": ["x"] * 2, "model_b": ["y"] * 2, "preference": [0.9, 0.2],
-                      "length_a": pa.array([10, None], pa.int64()), "length_b": [20, 20]})  # fmt: skip
+    table = pa.table({
+        "model_a": ["x"] * 2, "model_b": ["y"] * 2, "preference": [0.9, 0.2],
+        "length_a": pa.array([10, None], pa.int64()), "length_b": [20, 20],
+    })  # fmt: skip
     pq.write_table(table, tmp_path / "t.parquet")
     done = command("import", tmp_path / "t.parquet", "--run", tmp_path / "run")
     assert done.returncode == 0, done.stderr
