@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import subprocess
 import time
@@ -124,15 +123,16 @@ def test_wrong_filters_are_refused(address, values):
 
 @pytest.mark.parametrize(
     "query",
-    ["SELECT%20*%20FROM%20'/etc/passwd'", "COPY%20verdicts%20TO%20'/tmp/x'", "CREATE%20TABLE%20x(i%20INT)",
+    ["SELECT%20*%20FROM%20'/etc/passwd'", "COPY%20verdicts%20TO%20'/tmp/x'", 
+     "CREATE%20TABLE%20x(i%20INT)",
      "SELECT%201;%20SELECT%202", "nonsense"],
 )  # fmt: skip
 def test_sql_reaches_the_run_alone(address, run, query):
-    before = sorted(os.listdir(run))
+    before = sorted(path.name for path in run.iterdir())
     status, text = get(address, "/api/sql", query=query)
     assert status == 400 or json.loads(text)["rows"] == [{"2": 2}]
     assert "root:" not in text
-    assert sorted(os.listdir(run)) == before
+    assert sorted(path.name for path in run.iterdir()) == before
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

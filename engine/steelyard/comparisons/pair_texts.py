@@ -64,8 +64,8 @@ def _read_near(
             held = to_ints(rows["row"])
             end = max(int(part["row"][-1].as_py()) for part in (rows, rejects) if len(part))
             here = [row for row in mine[seen:] if row <= end]
-            found = np.flatnonzero(np.isin(held, here))
-            for values in rows.select(["shard", "row", *ROLES]).take(pa.array(found)).to_pylist():
+            index = np.flatnonzero(np.isin(held, here))
+            for values in rows.select(["shard", "row", *ROLES]).take(pa.array(index)).to_pylist():
                 texts[values.pop("shard"), values.pop("row")] = values
             seen += len(here)
             if seen == len(mine) or mine[seen] > end + NEAR:

@@ -10,7 +10,7 @@ from typing import Any
 MOST_COMPETITORS = 60  # in the drawing of ratings
 MOST_IN_MATRIX = 30
 BAND_NAMES = {31: "31-100", 101: "101-300", 301: "301-1,000", 1001: "over 1,000"}
-BLUE, ORANGE = "#4c8dd6", "#e08a3c"  # for either side; told apart by colour-blind readers, too
+BLUE, ORANGE = "#4c8dd6", "#e08a3c"  # which colour-blind readers can distinguish
 _CURRENT = "currentColor"
 CONFIG = {
     "background": None,

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from steelyard._version import __version__
+from steelyard.core.version import __version__
 from steelyard.errors import SteelyardError
 from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
 from steelyard.evaluation.judged_pairs import Source

@@ -77,7 +77,7 @@ class LiveRun:
         try:
             place = given["shard"], int(given["row"])
         except (KeyError, ValueError):
-            raise UsageError("this is no pair", remedy="name one by shard and row") from None
+            raise UsageError("no pair is named", remedy="give its shard and row") from None
         pair: dict[str, Any] = {"shard": place[0], "row": place[1]}
         with self._current() as (snapshot, connection), limited(connection, SECONDS):
             if isinstance(snapshot.record, ScoredRecord):

@@ -61,7 +61,7 @@ def vega() -> str:
 
 
 def _script_json(value: object) -> Markup:
-    """Return JSON that may stand in a script element, whatever texts are in it."""
+    """Return JSON that cannot end a script element, whatever texts are in it."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=True)
     return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - no markup is left in it
 
