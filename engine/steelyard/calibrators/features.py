@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,13 +40,15 @@ class Features:
     """Raw reads of n pairs; columns of length n, no NaN.
 
     `score` is the logit of "response_a is better", both orders combined. Where a source gives
-    preferences, it is their logit; a reward model gives its score difference itself.
+    preferences, it is their logit; a reward model gives its score difference itself, whose scale
+    means nothing before a calibrator is fitted.
     """
 
     score: Float64
     score_ab: Float64 | None = None  # logits as read in each order
     score_ba: Float64 | None = None
     longer: Float64 | None = None  # characters of response_a less those of response_b
+    has_scale: bool = True  # whether sigmoid(score) claims to be a probability
 
     def __len__(self) -> int:
         return len(self.score)
@@ -54,7 +56,8 @@ class Features:
     def take(self, rows: Int64 | Bool) -> Features:
         """Return the pairs in these rows."""
         columns = (self.score, self.score_ab, self.score_ba, self.longer)
-        return Features(*(None if column is None else column[rows] for column in columns))  # type: ignore[arg-type]
+        score, ab, ba, longer = (None if x is None else x[rows] for x in columns)
+        return replace(self, score=score, score_ab=ab, score_ba=ba, longer=longer)
 
 
 @dataclass(frozen=True, slots=True)
