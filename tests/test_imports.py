@@ -29,6 +29,7 @@ ONLY_IN = {
     "vllm": "steelyard.judge.vllm",
     "click": "steelyard.cli",
     "matplotlib": "steelyard.cli.plots",
+    "scipy": "steelyard.statistics",
 }
 # The only module that opens a DuckDB connection.
 DUCKDB_CONNECT_IN = {"steelyard.store.sql"}
@@ -42,7 +43,15 @@ PURE = (
     *("ranking.contextual", "ranking.differences", "ranking.length_control"),
     *("ranking.length_slope", "ranking.scores", "ranking.tournament", "ranking.win_rates"),
 )
-PURE_MAY_IMPORT = {"msgspec", "numpy", "pyarrow", "xxhash", "steelyard", "steelyard_kernels"}
+PURE_MAY_IMPORT = {
+    "msgspec",
+    "numpy",
+    "pyarrow",
+    "scipy",
+    "xxhash",
+    "steelyard",
+    "steelyard_kernels",
+}
 PURE_MAY_NOT_IMPORT = {
     "os", "pathlib", "shutil", "tempfile", "subprocess", "socket", "threading", "multiprocessing",
     "pyarrow.parquet", "pyarrow.dataset", "pyarrow.fs",

@@ -16,6 +16,9 @@ from steelyard_kernels.prefix import lexicographic_order, trie_floor
 from support import tiny
 from support.block_cache_twins import NaiveEngine, Scheduled
 
+# `make mutants` runs kernels uncompiled, where NumPy warns that products of hashes wrap.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+
 
 def ragged(rows):
     offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
@@ -125,6 +128,29 @@ def test_twins_fill_the_pool_and_go_in_turn():
     rows = [[1, 2], [1, 2], [1, 2, 3], [5, 6, 7, 8], [1, 2, 9], [1, 2]] * 9
     _, cache = fitting(rows, limits)
     assert oracle(rows, cache) == naive(limits).run(rows)
+
+
+def test_the_next_of_equal_blocks_serves_when_the_oldest_is_gone():
+    """Two blocks hold 1, 2, for a prompt's last token is always computed; the fourth row takes one.
+
+    Of 3 usable blocks of 2 tokens, the first row's is free for longest by then.
+    """
+    rows = [[1, 2], [1, 2], [7, 8], [5, 6], [1, 2, 3]]
+    assert oracle(rows, caches(4, 2, 4, 10, 1)) == [0, 0, 0, 0, 2]
+
+
+def test_a_block_whose_hash_is_0_is_a_block_like_others():
+    """0 marks a block that is not full. Of 3 usable blocks each row takes two, one of them full."""
+    zero = [90692, 1323246813, 40698]
+    cache = caches(4, 3, 4, 10, 1)
+    rows = [[*zero, 5], [*zero, 6], [1, 2, 3, 4], [7, 8, 9, 4], [*zero, 5], [*zero, 5]]
+    assert oracle(rows, cache) == [0, 3, 0, 0, 0, 3]
+
+
+def test_a_block_is_known_by_its_first_token_too():
+    """An even factor would shift it out of the hash, bit by bit."""
+    rows = [[first, *[0] * 99, 5] for first in (1, 2, 1)]
+    assert oracle(rows, caches(5, 100, 101, 200, 2)) == [0, 0, 100]
 
 
 def test_a_prompt_longer_than_the_pool_is_refused():

@@ -98,10 +98,11 @@ def test_common_prefix_in_any_order(rows, draw):
         [[3, i % 1000, 1] for i in range(100_000)],
         [[i] for i in range(5000, 0, -1)],
         [[-1, 2], [-1], [], [0], [-(2**31)]],
+        [[i // 2, -i] for i in range(20)],
     ],
     ids=[
         "none", "one empty", "one", "empties", "prefixes", "peeled", "equal", "group", "reversed",
-        "negative",
+        "negative", "groups",
     ],
 )  # fmt: skip
 def test_extremes(rows):
