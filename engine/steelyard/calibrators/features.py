@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -55,9 +55,11 @@ class Features:
 
     def take(self, rows: Int64 | Bool) -> Features:
         """Return the pairs in these rows."""
-        columns = (self.score, self.score_ab, self.score_ba, self.longer)
-        score, ab, ba, longer = (None if x is None else x[rows] for x in columns)
-        return replace(self, score=score, score_ab=ab, score_ba=ba, longer=longer)
+        ab, ba, longer = (
+            None if column is None else column[rows]
+            for column in (self.score_ab, self.score_ba, self.longer)
+        )
+        return Features(self.score[rows], ab, ba, longer, self.has_scale)
 
 
 @dataclass(frozen=True, slots=True)

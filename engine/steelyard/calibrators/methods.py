@@ -19,8 +19,8 @@ from steelyard.calibrators.piecewise import (
     histogram_bins,
     isotonic_knots,
 )
-from steelyard.statistics.logistic import fit, log_loss, logit, sigmoid
 from steelyard.core.schemas import Float64
+from steelyard.statistics.logistic import fit, log_loss, logit, sigmoid
 from steelyard.statistics.means import mean
 
 Curve: TypeAlias = Linear | PiecewiseLinear | Histogram
