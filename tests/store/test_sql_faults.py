@@ -1,4 +1,4 @@
-"""What ends a statement: each of DuckDB's errors, Ctrl-C and a limit of time, and what it becomes."""
+"""What ends a statement: DuckDB's errors, Ctrl-C and a limit of time; and what each becomes."""
 
 import os
 import signal
@@ -63,7 +63,7 @@ def test_what_a_statement_makes_wrong_stays_duckdbs(error):
     assert faults.is_foreign(error)
     with pytest.raises(type(error)), faults.raising_python_errors():
         raise error
-    with pytest.raises(UsageError, match="[a-z]") as raised, faults.refusing(refused):
+    with pytest.raises(UsageError, match=r"[a-z]") as raised, faults.refusing(refused):
         raise error
     assert raised.value.cause == str(error)
     assert raised.value.__suppress_context__
@@ -115,7 +115,7 @@ def test_words_are_one_line_without_the_statement():
 
 def test_a_query_that_takes_too_long_is_ended():
     connection = Connection()
-    with (
+    with (  # noqa: PT012 - what fails is the block
         pytest.raises(EnvironmentFault, match=r"longer than 0\.01 seconds") as late,
         faults.limited(connection, 0.01),
     ):
@@ -150,7 +150,10 @@ def test_without_a_limit_nothing_waits():
 
 def test_ctrl_c_interrupts_the_statement():
     connection, before = Connection(), set(threading.enumerate())
-    with pytest.raises(KeyboardInterrupt), faults.interruptible(connection):
+    with (  # noqa: PT012 - what fails is the block
+        pytest.raises(KeyboardInterrupt),
+        faults.interruptible(connection),
+    ):
         (watcher,) = set(threading.enumerate()) - before
         assert watcher.daemon
         signal.raise_signal(signal.SIGINT)
