@@ -36,7 +36,7 @@ class Candidate:
 def choose(features: Features, gold: Gold, seed: int) -> list[Candidate]:
     """Return the cross-validated log loss of every method, with the chosen method marked.
 
-    Chosen is `none` if no method that learns beats it, and where a score has a scale of its own.
+    Chosen is `none` if no method that learns beats it, where scores have a scale (`has_scale`).
     Else it is the simplest method that is within one standard error of the best (Breiman et al.
     1984): that of the difference between losses on the same pairs, and no more than that of what
     the best gains over `none`, so that a method is not forgiven more for being erratic. All are
