@@ -115,8 +115,8 @@ def difference(
 
     Both are of the same pairs in the same order and resampled with one seed, so that what they
     have in common cancels. A change of calibration error has no interval: chance can only add to
-    such an error, the more the better a judge is calibrated, and replicates of it do not show how far it is off. The
-    changes of log loss and of the Brier score say whether calibration has helped.
+    such an error, the more the better a judge is calibrated, and replicates do not show how much.
+    The changes of log loss and of the Brier score say whether calibration has helped.
     """
     changes = {}
     for name in names:
