@@ -147,10 +147,12 @@ def test_a_block_whose_hash_is_0_is_a_block_like_others():
     assert oracle(rows, cache) == [0, 3, 0, 0, 0, 3]
 
 
-def test_a_block_is_known_by_its_first_token_too():
-    """An even factor would shift it out of the hash, bit by bit."""
-    rows = [[first, *[0] * 99, 5] for first in (1, 2, 1)]
-    assert oracle(rows, caches(5, 100, 101, 200, 2)) == [0, 0, 100]
+def test_an_engine_schedules_a_step_at_a_time_unless_told_otherwise():
+    cache = new_cache(4, 2, max_model_len=4, max_num_batched_tokens=10, max_num_seqs=3)
+    assert (len(cache.finishing), len(cache.ends)) == (2, 3)
+    for name in ("after", "before", "users", "twin_after", "twin_before", "table", "held"):
+        assert getattr(cache, name).dtype == np.int32
+    assert cache.hashes.dtype == cache.chain.dtype == np.uint64
 
 
 def test_a_prompt_longer_than_the_pool_is_refused():
