@@ -123,7 +123,7 @@ def test_wrong_filters_are_refused(address, values):
 
 @pytest.mark.parametrize(
     "query",
-    ["SELECT%20*%20FROM%20'/etc/passwd'", "COPY%20verdicts%20TO%20'/tmp/x'", 
+    ["SELECT%20*%20FROM%20'/etc/passwd'", "COPY%20verdicts%20TO%20'/tmp/x'",
      "CREATE%20TABLE%20x(i%20INT)",
      "SELECT%201;%20SELECT%202", "nonsense"],
 )  # fmt: skip
