@@ -18,7 +18,7 @@ def format_gold_rates(content: dict[str, Any]) -> str:
     for rate in rates:
         gold = rate["gold"]
         tuned = gold["prediction_powered"]
-        line = [rate["competitor"], _percent(rate["win_rate"]["value"])]
+        line = [rate["competitor"], _percent(gold["judge"] and gold["judge"]["value"])]
         for estimate in (tuned, gold["gold_only"], *[gold["rogan_gladen"]][:hard]):
             line += [_percent(estimate and estimate["value"]), _interval(estimate)]
         rows.append([*line, f"{gold['labels']:,}", _labels(tuned)])
