@@ -130,6 +130,31 @@ def test_twins_fill_the_pool_and_go_in_turn():
     assert oracle(rows, cache) == naive(limits).run(rows)
 
 
+def test_the_next_of_equal_blocks_serves_when_the_oldest_is_gone():
+    """Two blocks hold 1, 2, for a prompt's last token is always computed; the fourth row takes one.
+
+    Of 3 usable blocks of 2 tokens, the first row's is free for longest by then.
+    """
+    rows = [[1, 2], [1, 2], [7, 8], [5, 6], [1, 2, 3]]
+    assert oracle(rows, caches(4, 2, 4, 10, 1)) == [0, 0, 0, 0, 2]
+
+
+def test_a_block_whose_hash_is_0_is_a_block_like_others():
+    """0 marks a block that is not full. Of 3 usable blocks each row takes two, one of them full."""
+    zero = [90692, 1323246813, 40698]
+    cache = caches(4, 3, 4, 10, 1)
+    rows = [[*zero, 5], [*zero, 6], [1, 2, 3, 4], [7, 8, 9, 4], [*zero, 5], [*zero, 5]]
+    assert oracle(rows, cache) == [0, 3, 0, 0, 0, 3]
+
+
+def test_an_engine_schedules_a_step_at_a_time_unless_told_otherwise():
+    cache = new_cache(4, 2, max_model_len=4, max_num_batched_tokens=10, max_num_seqs=3)
+    assert (len(cache.finishing), len(cache.ends)) == (2, 3)
+    for name in ("after", "before", "users", "twin_after", "twin_before", "table", "held"):
+        assert getattr(cache, name).dtype == np.int32
+    assert cache.hashes.dtype == cache.chain.dtype == np.uint64
+
+
 def test_a_prompt_longer_than_the_pool_is_refused():
     with pytest.raises(ValueError, match="does not fit"):
         caches(10, 16, 145, 512, 16)

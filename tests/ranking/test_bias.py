@@ -193,8 +193,7 @@ def test_lengths_that_follow_from_the_competitors_give_no_verbosity(tmp_path, di
     found = report(tmp_path, table)
     assert found["all"]["verbosity"] is None
     assert found["warnings"] == [
-        "verbosity: lengths follow from the competitors: what they are worth cannot be told from"
-        " quality"
+        "verbosity: lengths follow from the competitors, and cannot be separated from their quality"
     ]
 
 

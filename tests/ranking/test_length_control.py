@@ -148,10 +148,10 @@ def test_without_rows_near_equal_length_there_is_no_rate_at_it(tmp_path, differe
 def test_where_length_decides_alone_there_is_no_rate_at_equal_length(sign):
     difference, cluster = np.linspace(-700, 700, 101), np.arange(101)
     y = (sign * difference > 90).astype(float)
-    with pytest.raises(FitFailed, match="equal length cannot be told: it separates wins"):
+    with pytest.raises(FitFailed, match="equal length cannot be determined: it separates wins"):
         length_controlled(y, difference, None, cluster)
     style = {"bold": difference / 700, "lists": np.tile([0.0, 1.0], 51)[:101]}
-    with pytest.raises(FitFailed, match=r"equal style \(bold\) cannot be told"):
+    with pytest.raises(FitFailed, match=r"equal style \(bold\) cannot be determined"):
         style_controlled(y, style, cluster)
     y[:50:5] = 1 - y[:50:5]  # ten exceptions, and there is a rate
     assert 0.05 < length_controlled(y, difference, None, cluster).win_rate < 0.95
@@ -160,7 +160,7 @@ def test_where_length_decides_alone_there_is_no_rate_at_equal_length(sign):
 def test_a_style_that_is_never_equal_gives_no_rate():
     rng = np.random.default_rng(1)
     style = {"bold": np.ones(80), "lists": rng.uniform(-1, 1, 80)}
-    with pytest.raises(FitFailed, match=r"equal style \(bold\) cannot be told: hardly any"):
+    with pytest.raises(FitFailed, match=r"equal style \(bold\) cannot be determined: hardly any"):
         style_controlled(rng.random(80), style, np.arange(80))
 
 

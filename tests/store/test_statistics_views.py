@@ -16,7 +16,11 @@ from steelyard.statistics.means import decided, mean
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import database
-from steelyard.store.verdicts.statistics_views import STATISTICS, create_statistics
+from steelyard.store.verdicts.statistics_views import (
+    STATISTICS,
+    create_statistics,
+    statistics_sql,
+)
 from support.helpers import pairs_table
 
 NAMES = np.array(["x", "y", "z"])
@@ -50,7 +54,7 @@ def verdicts():
 def views(verdicts):
     with duckdb.connect(":memory:") as connection:
         connection.register("verdicts", verdicts)
-        create_statistics(connection)
+        create_statistics(connection, "raw_preference")
         return {
             name: connection.sql(f"SELECT * FROM {name}").to_arrow_table().to_pylist()
             for name in STATISTICS
@@ -98,7 +102,7 @@ def test_few_instructions_have_no_standard_error(count):
     })  # fmt: skip
     with duckdb.connect(":memory:") as connection:
         connection.register("verdicts", table)
-        query = STATISTICS["leaderboard"]
+        query = statistics_sql("raw_preference")["leaderboard"]
         errors = connection.sql(f"SELECT standard_error FROM ({query})").fetchall()
     assert [one is not None for (one,) in errors] == [count >= 5] * 2
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from steelyard.cli.tables import format_table
+from steelyard.comparisons.read import CALIBRATED
 from steelyard.errors import escape
 from steelyard.ranking.report import LEVEL
 
@@ -45,7 +46,7 @@ def format_rank(content: dict[str, Any]) -> str:
             line.append(f"{row['best_rank']}-{row['worst_rank']}" if known else "")
         rows.append([*line, row["average_win_rate"], f"{row['comparisons']:,}"])
     head = ["competitor", "rank", "rating", *["interval"][:spans], *["ranks"][:rated]]
-    parts = [format_table(rows, [*head, "win rate", "comparisons"])]
+    parts = [_format_preference(content), format_table(rows, [*head, "win rate", "comparisons"])]
     if content.get("differences"):
         parts.append(_format_differences(content["differences"]))
     return "\n\n".join([*parts, _format_source(content)])
@@ -66,14 +67,15 @@ def format_winrate(content: dict[str, Any]) -> str:
         rows.append([*line, f"{raw['rows']:,}"])
     head = ["competitor", "win rate %", "se", f"{LEVEL:.0%}", "discrete"]
     head += [cell for kind in controls for cell in (titles[kind], "se", f"{LEVEL:.0%}")]
-    title = f"against {escape(content['baseline'])}"
+    title = f"{_format_preference(content)}\nagainst {escape(content['baseline'])}"
     return "\n\n".join([title, format_table(rows, [*head, "rows"]), _format_source(content)])
 
 
 def format_bias(content: dict[str, Any]) -> str:
     """Return all biases as text, with a column for each group of comparisons."""
     groups = {"all": content["all"], **content.get("by", {})}
-    parts = [_format_section(title, labels, groups) for title, labels in BIASES.items()]
+    parts = [_format_preference(content)]
+    parts += [_format_section(title, labels, groups) for title, labels in BIASES.items()]
     rows = [
         [name if len(groups) > 1 else "", family["family"], _format_interval(family["preference"]),
          _format_interval(family["own_judges"]), _format_interval(family["gold"]),
@@ -133,6 +135,13 @@ def _span(estimate: dict[str, Any]) -> str:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.2f}"
+
+
+def _format_preference(content: dict[str, Any]) -> str:
+    """Return the first line of a report: which preferences it is of."""
+    read = content["preference"]
+    other = " (others: --map preference=COLUMN)" if read == CALIBRATED[0] else ""
+    return f"preferences: {escape(read)}{other}"
 
 
 def _format_source(content: dict[str, Any]) -> str:

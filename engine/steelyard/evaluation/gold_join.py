@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steelyard.calibrators.features import Features, Gold
+from steelyard.comparisons.read import CALIBRATED
 from steelyard.core.arrow import to_floats, to_ints, to_mask, votes_of
 from steelyard.core.schemas import Bool, Float64, Int64
 from steelyard.errors import GoldRefused, UsageError, escape
 from steelyard.evaluation.judged_pairs import (
-    CALIBRATED,
     MASSES,
     ORDERS,
     JudgedPairs,

@@ -93,6 +93,7 @@ def export_dataset(
             "steelyard": __version__,
             "options": options.to_json(),
             **_origin(snapshot),
+            "preference": snapshot.preference,
             "responses": _files(texts.files),
             "evaluations": _files(evaluations),
             **asdict(counts),

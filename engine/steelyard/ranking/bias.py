@@ -114,7 +114,7 @@ def verbosity(contest: Tournament, difference: Float64, gold: Float64) -> Verbos
     feature = np.tanh(difference / np.sqrt(np.average(difference**2, weights=weight)))
     if within_competitors(contest, feature) < OWN_LENGTH:
         raise FitFailed(
-            "lengths follow from the competitors: what they are worth cannot be told from quality",
+            "lengths follow from the competitors, and cannot be separated from their quality",
             remedy="take competitors whose lengths vary",
         )
     fitted = fit_contextual(contest, feature[:, None])

@@ -105,7 +105,7 @@ def length_controlled(
 
 
 def check_identified(name: str, preference: Float64, difference: Float64) -> None:
-    """Raise FitFailed if a rate at a difference of 0 cannot be told from these rows.
+    """Raise FitFailed if a rate at a difference of 0 cannot be determined from these rows.
 
     Args:
         name: of what is to be equal, for the message.
@@ -124,7 +124,7 @@ def check_identified(name: str, preference: Float64, difference: Float64) -> Non
             reason = "it separates wins from losses, and where between them is unknown"
     if reason:
         raise FitFailed(
-            f"equal {name} cannot be told: {reason}",
+            f"equal {name} cannot be determined: {reason}",
             remedy="collect comparisons of responses that are about equal in it",
         )
 

@@ -24,7 +24,7 @@ from steelyard.statistics.means import SHARE, Mean, decided, mean
 
 LENGTH, STYLE = "length_controlled", "style_controlled"
 UNLEARNED = (
-    "equal length cannot be told without the difficulty of instructions: learning it takes"
+    "equal length cannot be determined without the difficulty of instructions: learning it takes"
     f" {LEARNABLE} competitors, or give it with --difficulty"
 )
 FEW_CROSS = 0.05  # share of rows not longer, or not shorter: with fewer, equal length is unseen
