@@ -56,6 +56,7 @@ class GoldPairs:
             score_ab=None if ab is None else logit(ab),
             score_ba=None if ba is None else logit(ba),
             longer=None if a is None or b is None else a - b,
+            has_scale=score is None,
         )
 
     @property
