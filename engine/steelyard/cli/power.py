@@ -21,7 +21,7 @@ from steelyard.cli.ranking import label_options, labels_of
 @click.option("--width", default=0.1, help="Width of a win rate's interval, from bound to bound.")
 @click.option("--agreement", default=0.9, help="Agreement to promise of trusted verdicts.")
 @click.option("--power", default=0.8, help="Probability of finding a difference that is there.")
-@click.option("--confidence", default=0.95, help="Of tests, intervals and promises.")
+@click.option("--confidence", default=0.95, help="Confidence of tests, intervals and promises.")
 @label_options
 @click.option("--sd", type=float, help="Without RUN: of a preference.  [default: 0.5, the most]")
 @click.option("--per-instruction", type=int, help="Without RUN: pairs.  [default: 1]")
@@ -38,7 +38,7 @@ def power(
 ) -> None:
     """Say how many pairs and labels a question needs.
 
-    With a run, or a file as for `rank`: the smallest difference that it can tell from chance, its
+    With a run, or a file as for `rank`: the smallest difference that it detects, its
     design effect, and how many more pairs a difference or an interval needs; with --gold also how
     many labels. Without one: the same from assumptions, before anything is judged.
     """

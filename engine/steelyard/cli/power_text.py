@@ -9,7 +9,7 @@ from steelyard.errors import escape
 
 
 def format_power(content: dict[str, Any]) -> str:
-    """Return what a run can tell apart, and what more would."""
+    """Return which differences a run detects, and what more would take."""
     rows = []
     for row in content["competitors"]:
         needs = row["needs"] or {}
@@ -135,11 +135,11 @@ def _format_between(content: dict[str, Any]) -> str:
     between = content["between"]
     if between is None:
         return "no two competitors have five instructions in common"
-    found, needed = between["detectable_difference"], between["difference_instructions"]
+    smallest, needed = between["detectable_difference"], between["difference_instructions"]
     return (
         f"two competitors, paired by instruction ({between['differences']:,} differences): they"
-        f" differ detectably from {_points(found['median'])} points on (the median; at most"
-        f" {_points(found['largest'])}); {_points(content['difference'])} points need"
+        f" differ detectably from {_points(smallest['median'])} points on (the median; at most"
+        f" {_points(smallest['largest'])}); {_points(content['difference'])} points need"
         f" {_count(needed['median'])} instructions (at most {_count(needed['largest'])})"
     )
 

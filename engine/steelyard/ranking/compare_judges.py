@@ -227,10 +227,11 @@ def _competitors(judges: _Judges) -> list[dict[str, Any]]:
     for name in sorted(set(sides[0][apart]) | set(sides[1][apart])):
         first = apart & (sides[0] == name)
         mine: Bool = first | (apart & (sides[1] == name))
-        one, other = (
-            np.where(first, preference, 1 - preference)[mine] for preference in judges.preference
+        own = (
+            np.where(first, judges.preference[0], 1 - judges.preference[0])[mine],
+            np.where(first, judges.preference[1], 1 - judges.preference[1])[mine],
         )
-        row = _difference(name, (one, other), judges.cluster[mine])
+        row = _difference(name, own, judges.cluster[mine])
         rows.append({"competitor": row.pop("measure"), **row})
     tested = [row for row in rows if row["p_value"] is not None]
     adjusted = holm(np.array([row["p_value"] for row in tested]))

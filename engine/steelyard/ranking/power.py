@@ -1,4 +1,4 @@
-"""`steelyard power`: what a run can tell apart, and how many pairs and labels a question needs."""
+"""`steelyard power`: which differences a run detects, and how many pairs and labels a question needs."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def power(
     *,
     labelled: bool = False,
 ) -> dict[str, Any]:
-    """Return what the comparisons of a run or a file can tell apart, as JSON.
+    """Return which differences the comparisons of a run or a file detect, as JSON.
 
     Args:
         path: run or file.
@@ -182,7 +182,6 @@ def _competitor(
 ) -> dict[str, Any]:
     estimate = mean(points, cluster, weight, bounds=SHARE)
     spread = spread_of(points, cluster, weight)
-    found = None if spread is None else _needs(spread, options)
     return {
         "competitor": name,
         "pairs": len(points),
@@ -197,7 +196,7 @@ def _competitor(
         "interval_width": spread.width(estimate.clusters, level=options.confidence)
         if spread
         else None,
-        "needs": found,
+        "needs": _needs(spread, options) if spread else None,
     }
 
 
@@ -218,7 +217,7 @@ def _needs(spread: Spread, options: PowerOptions) -> dict[str, int]:
 def _between(
     contest: Tournament, shares: list[Share], options: PowerOptions
 ) -> dict[str, Any] | None:
-    """Return what differences of two competitors' win rates can be told, paired by instruction."""
+    """Return which differences of two win rates are detected, paired by instruction."""
     groups = min(contest.clusters, MOST_INSTRUCTIONS)
     means = np.full((len(shares), groups), np.nan)
     for k, (_, points, cluster, weight) in enumerate(shares):

@@ -48,7 +48,7 @@ class Spread:
 
 
 def spread_of(values: Float64, cluster: Codes, weight: Float64 | None = None) -> Spread | None:
-    """Measure the spread of n rows; None where there is none, or fewer than MIN_FOR_INTERVAL."""
+    """Measure the spread of n rows; None without any, or with fewer than MIN_FOR_INTERVAL."""
     clustered = mean(values, cluster, weight)
     alone = mean(values, np.arange(len(values)), weight)
     if clustered.clusters < MIN_FOR_INTERVAL or not clustered.standard_error:
