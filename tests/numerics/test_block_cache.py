@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from steelyard_kernels.block_cache import drain, new_cache, simulate
+from steelyard_kernels.block_pool import BUDGET, DONE, FREE, LEFT, RUNNING
 from steelyard_kernels.prefix import lexicographic_order, trie_floor
 from support import tiny
 from support.block_cache_twins import NaiveEngine, Scheduled
@@ -128,6 +129,40 @@ def test_twins_fill_the_pool_and_go_in_turn():
     rows = [[1, 2], [1, 2], [1, 2, 3], [5, 6, 7, 8], [1, 2, 9], [1, 2]] * 9
     _, cache = fitting(rows, limits)
     assert oracle(rows, cache) == naive(limits).run(rows)
+
+
+@pytest.mark.parametrize(
+    ("before", "rows", "running"),
+    [
+        ([], [[1, 2, 3, 4], [5, 6, 7, 8]], 1),  # two blocks of three are in use: no room for two
+        ([], [[1, 2, 3, 4], [5, 6]], 2),
+        ([], [[1, 2, 3, 4], [1, 2, 5, 6]], 2),  # one of its blocks is in use already
+        ([], [[1, 2, 3, 4], [1, 2, 5, 6, 7]], 1),
+        ([[1, 2, 3]], [[5, 6, 7, 8], [1, 2, 3]], 1),  # one of its blocks is there, but free
+        ([], [[1], [2], [3]], 3),
+        ([], [[1], [], [2]], 2),
+        ([], [[1], [2], [3], [4]], 1),  # the first three end first
+    ],
+)
+def test_a_prompt_runs_when_there_is_room_for_all_its_blocks(before, rows, running):
+    cache = caches(4, 2, 6, 20, 4)
+    oracle(before, cache)
+    drain(cache)
+    assert cache.counts[RUNNING] == 0
+    assert cache.counts[FREE] == 3
+    oracle(rows, cache)
+    assert cache.counts[RUNNING] == running
+
+
+def test_a_step_has_so_many_tokens_and_prompts():
+    """Of 4 tokens a step, the second prompt gets one, and the third waits for its end."""
+    cache = caches(20, 2, 6, 4, 2)
+    oracle([[1, 2, 3], [4, 5, 6]], cache)
+    assert cache.counts[[RUNNING, BUDGET, LEFT, DONE]].tolist() == [2, 0, 2, 1]
+    oracle([[7]], cache)  # the first is done, the second takes two of the next step's
+    assert cache.counts[[RUNNING, BUDGET, LEFT, DONE]].tolist() == [2, 1, 0, 1]
+    oracle([[8]], cache)  # two run already: both end
+    assert cache.counts[[RUNNING, BUDGET]].tolist() == [1, 3]
 
 
 def test_the_next_of_equal_blocks_serves_when_the_oldest_is_gone():

@@ -334,6 +334,13 @@ def test_of_several_failures_the_last_word_of_the_alphabet_is_shown():
     reads = [read(0, status="overlong", error="x"), read(1, status="error", error="y")]
     found = verdict(spec_of("pairwise"), reads)
     assert (found["status"], found["error"]) == ("overlong", "y")
+    assert found["flags"] == []  # an answer is missing where others are there
+
+
+@pytest.mark.parametrize(("first", "flags"), [(True, ["outside_ab"]), (False, ["outside_ba"])])
+def test_the_order_with_an_answer_outside_of_the_labels_is_named(first, flags):
+    reads = [read(k, [0.5, 0.5], argmax_outside=(k == 0) == first) for k in range(2)]
+    assert verdict(spec_of("pairwise"), reads)["flags"] == flags
 
 
 @pytest.mark.parametrize(("name", "band"), [("pairwise", 0.125), ("pointwise", 0.0)])
