@@ -17,7 +17,7 @@ SAME = 1e-9  # of preferences in SQL and in NumPy
 class FitGold:
     """How many of the pairs the calibrator was fitted to, and what was done about it."""
 
-    in_fit: int | None  # None: it cannot be told
+    in_fit: int | None  # None: nothing says so
     crossfitted: int  # have values by the gold of other instructions
     pairs: int
     folds: int = 0
