@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from steelyard._version import __version__
 from steelyard.cli.about import demo, doctor, version
 from steelyard.cli.common import CONTEXT, Program
 from steelyard.cli.evaluation import calibrate, evaluate
@@ -14,6 +15,7 @@ from steelyard.cli.runs import compact, import_, plan, resume, score, sql, statu
 
 
 @click.group(cls=Program, context_settings=CONTEXT)
+@click.version_option(__version__, message="steelyard %(version)s", help="Print the version.")
 def main() -> None:
     """Compare pairs of responses with a local LLM judge, in bulk.
 
