@@ -102,7 +102,8 @@ def test_a_run_whose_input_changes_while_it_is_planned_can_be_begun_again(
     assert done.returncode == 3, done.stderr
     assert done.stderr.startswith("error[input]: p.parquet")
     assert "next:" in done.stderr
-    assert not [name for name in os.listdir(tmp_path / "run") if "tmp" in name or name == "plan"]
+    names = {entry.name for entry in (tmp_path / "run").iterdir()}
+    assert not [name for name in names if "tmp" in name or name == "plan"]
     path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
     path.write_bytes(whole)
     assert command(*arguments).returncode == 0

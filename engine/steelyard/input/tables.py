@@ -17,7 +17,14 @@ from typing_extensions import override
 from steelyard.errors import InputRefused, SteelyardError
 from steelyard.input.discover import discover
 from steelyard.input.filesystem import open_file
-from steelyard.input.footer import DECODE_ERRORS, INT96_UNIT, Footer, decode_fault, read_footer, require_same
+from steelyard.input.footer import (
+    DECODE_ERRORS,
+    INT96_UNIT,
+    Footer,
+    decode_fault,
+    read_footer,
+    require_same,
+)
 from steelyard.input.metadata import metadata_type
 from steelyard.input.problems import attempt_each, printable, raised_as, refusal
 from steelyard.input.row_groups import Pace, read_group
