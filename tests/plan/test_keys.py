@@ -4,7 +4,7 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steelyard.core.schemas import INTAKE, KEY, KEY_BYTES, KEYS, TURNS
+from steelyard.core.schemas import KEY, KEY_BYTES, KEYS
 from steelyard.plan.dedupe import GroupOrder, SeenTexts, count_unique, unique_prompts
 from steelyard.plan.keys import (
     ABSENT,
@@ -16,29 +16,14 @@ from steelyard.plan.keys import (
 )
 from steelyard.store.plan.splitting import split
 from support.helpers import pairwise_key_spec
+from support.planned_rows import intake
 
 TEXT = st.text(st.characters(exclude_categories=["Z", "C"]), max_size=6)
 FINGERPRINT = bytes(range(16))
 
 
-def batch(rows):
-    """INTAKE of (instruction, a, b, system, last user turn)."""
-    names = ("instruction", "response_a", "response_b", "system")
-    columns = {
-        name: pa.array([row[at] for row in rows], pa.string()) for at, name in enumerate(names)
-    }
-    turns = [row[4] and [{"role": "user", "content": row[4]}] for row in rows]
-    columns |= {
-        "shard": pa.repeat("s", len(rows)),
-        "row": pa.array(range(len(rows))),
-        "turns": pa.array([turn or None for turn in turns], TURNS),
-    }
-    filled = [columns.get(field.name, pa.nulls(len(rows), field.type)) for field in INTAKE]
-    return pa.RecordBatch.from_arrays(filled, schema=INTAKE)
-
-
 def keys(rows, fingerprint=FINGERPRINT):
-    planned = plan_batch(batch(rows), pairwise_key_spec(fingerprint))
+    planned = plan_batch(intake(rows), pairwise_key_spec(fingerprint))
     both = planned.pairs["keys"].to_pylist()
     assert all(len(found) == 2 for found in both)
     return [*map(list, zip(*both, strict=True)), planned.pairs["pair_id"].to_pylist()]
@@ -85,7 +70,7 @@ def test_keys_depend_on_the_judge_and_pair_ids_do_not():
 
 def test_planned_texts_are_those_whose_digests_are_given():
     rows = [(f" q{i % 5} ", f"a{i}", "", "s" if i % 2 else "  ", None) for i in range(20)]
-    planned = plan_batch(batch(rows), pairwise_key_spec(FINGERPRINT))
+    planned = plan_batch(intake(rows), pairwise_key_spec(FINGERPRINT))
     assert set(planned.digests) == {"instruction", "response_a", "response_b", "system"}
     for name, words in planned.digests.items():
         assert words.tobytes() == b"".join(digests(planned.texts[name]))

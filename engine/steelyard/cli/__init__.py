@@ -11,6 +11,7 @@ from steelyard.cli.evaluation import calibrate, evaluate
 from steelyard.cli.export import export
 from steelyard.cli.judging import judge, protocol
 from steelyard.cli.ranking import bias, rank, winrate
+from steelyard.cli.report import report, serve
 from steelyard.cli.runs import compact, import_, plan, resume, score, sql, status
 
 
@@ -28,7 +29,7 @@ def main() -> None:
 
 COMMANDS = (
     demo, doctor, plan, score, resume, status, import_, sql, compact,
-    rank, winrate, bias, calibrate, evaluate, export,
+    rank, winrate, bias, calibrate, evaluate, report, serve, export,
     protocol, judge, version,
 )  # fmt: skip
 for command in COMMANDS:

@@ -127,10 +127,11 @@ def export(
 
 
 def format_export(content: dict[str, Any]) -> str:
-    """Return what became of the verdicts, and how many rows each split has."""
+    """Return what was read, what became of the verdicts, and how many rows each split has."""
     from steelyard.export.card import count_verdicts
 
-    lines = [f"{count:>12}  {what}" for what, count in count_verdicts(content)]
+    lines = [f"preferences: {content['preference']}"]
+    lines += [f"{count:>12}  {what}" for what, count in count_verdicts(content)]
     for split, rows in content["rows"].items():
         instructions = content["instructions"][split]
         lines.append(f"{rows:>12,}  rows of {instructions:,} instructions in the split {split}")

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steelyard.calibrators.features import Features, Gold
+from steelyard.comparisons.read import CALIBRATED
 from steelyard.core.arrow import to_floats, to_ints, to_mask, votes_of
 from steelyard.core.schemas import Bool, Float64, Int64
 from steelyard.errors import GoldRefused, UsageError, escape
 from steelyard.evaluation.judged_pairs import (
-    CALIBRATED,
     MASSES,
     ORDERS,
     JudgedPairs,
@@ -56,6 +56,7 @@ class GoldPairs:
             score_ab=None if ab is None else logit(ab),
             score_ba=None if ba is None else logit(ba),
             longer=None if a is None or b is None else a - b,
+            has_scale=score is None,
         )
 
     @property

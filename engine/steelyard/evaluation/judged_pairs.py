@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steelyard.comparisons.read import describe, read_comparisons
+from steelyard.comparisons.read import CALIBRATED, describe, read_comparisons
 from steelyard.core.arrow import to_floats
 from steelyard.core.schemas import Float64, Int64
 from steelyard.errors import CalibratorRefused, InputRefused, escape
@@ -28,7 +28,6 @@ from steelyard.store.snapshot import RunSnapshot
 ORDERS = ("preference_ab", "preference_ba")
 MASSES = ("label_mass_ab", "label_mass_ba")
 WANTED = ("pair_id", "instruction", "tie", *LENGTHS, *ORDERS, *MASSES)
-CALIBRATED = ("calibrated_preference", "calibrated_tie")
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def read_pairs(source: Source, want: tuple[str, ...] = ()) -> JudgedPairs:
     """
     need = ["preference", *(["score"] if "score" in source.columns else [])]
     want = (*WANTED, *CALIBRATED, *want)
-    read = read_comparisons(source.run or source.path, source.columns, need, want)
+    read = read_comparisons(source.run or source.path, source.columns, need, want, raw=True)
     notes = [f"left out: {describe(read.left_out)}"] if read.left_out else []
     table = read.table
     if "score" in table.column_names and source.run is None:
@@ -159,7 +158,7 @@ def content_free(source: Source, path: Path) -> float:
             place=str(path),
             remedy="judge them with the same judge, protocol and options",
         )
-    pairs = read_comparisons(bare.run or path, bare.columns, ["preference"])
+    pairs = read_comparisons(bare.run or path, bare.columns, ["preference"], raw=True)
     return float(pairs.table["preference"].to_numpy().mean())
 
 

@@ -12,7 +12,6 @@ from functools import partial
 from io import BufferedWriter
 from pathlib import Path
 
-from steelyard.calibrators.calibrator import calibrated_sql
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.store.disk import is_alive
 from steelyard.store.durable import TEMPORARY, check_out, writing
@@ -42,7 +41,14 @@ from steelyard.store.verdicts.database import (
 )
 from steelyard.store.verdicts.imported import define_tables, imported_files
 from steelyard.store.verdicts.portions import memory_for, portions
-from steelyard.store.verdicts.views import REJECTS_SQL, VerdictSpec, answers_sql, verdict_sql
+from steelyard.store.verdicts.statistics_views import create_statistics
+from steelyard.store.verdicts.views import (
+    REJECTS_SQL,
+    VerdictSpec,
+    answers_sql,
+    calibrated_columns,
+    verdict_sql,
+)
 
 DUCKDB_MAGIC, DUCKDB_MAGIC_OFFSET = b"DUCK", 8  # in its files
 
@@ -183,8 +189,8 @@ def ensure_current(run: RunDir) -> None:
 def recalibrate(run: RunDir) -> None:
     """Bring the hand-off file up to date after a calibrator was applied to the run.
 
-    Where it holds all parts, only the calibrated columns change, in a copy that replaces it: no
-    join is made again. Otherwise it is compacted.
+    Where it holds all parts, only what the calibrator decides changes, in a copy that replaces it:
+    no join is made again. Otherwise it is compacted.
 
     Raises:
         IntegrityFault: a file is damaged, or the books do not balance.
@@ -195,8 +201,8 @@ def recalibrate(run: RunDir) -> None:
         path = run.files.library_path(DATABASE)
         with suppress(DuckDBError), open_file(path) as connection:
             present = built_from(connection)
-    same_parts = present.get("journal") == wanted["journal"] and len(present) == len(wanted)
-    if snapshot.calibrator is None or not same_parts:
+    kept = {**present, "calibration": snapshot.calibration} == wanted
+    if snapshot.calibrator is None or not kept:
         compact(snapshot)
         return
     with _replacing(run.files, DATABASE) as new:
@@ -208,11 +214,20 @@ def recalibrate(run: RunDir) -> None:
             open_scratch(*new.spill, result=new.path, memory=memory) as connection,
             _in_result(connection),
         ):
-            for name, sql in calibrated_sql(snapshot.calibrator):  # later ones read earlier ones
+            for name, sql in calibrated_columns(snapshot.calibrator, _band(snapshot)):
                 connection.execute(f"UPDATE verdicts SET {name} = {sql}")  # noqa: S608
+            create_statistics(connection, snapshot.preference)
             connection.execute(
                 f"UPDATE run SET value = {digest} WHERE key = 'calibration'"  # noqa: S608
             )
+
+
+def _band(snapshot: RunSnapshot) -> float:
+    """Return the tie band of calibrated preferences."""
+    record = snapshot.record
+    if not isinstance(record, ScoredRecord):
+        return 0.0
+    return verdict_spec(snapshot, record).preference_band
 
 
 def _write_database(

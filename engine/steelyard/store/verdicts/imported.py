@@ -118,5 +118,5 @@ def define_tables(
             register_parquet(connection, source, [path], READS)
         query = f"SELECT * FROM {source}"  # noqa: S608 - our own names
         if name == "verdicts":
-            query = with_calibration(query, snapshot.calibrator)
+            query = with_calibration(query, snapshot.calibrator, 0.0)
         connection.execute(f"CREATE {kind} {name} AS {query}")
