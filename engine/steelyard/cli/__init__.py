@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from steelyard._version import __version__
 from steelyard.cli.about import demo, doctor, version
 from steelyard.cli.common import CONTEXT, Program
 from steelyard.cli.evaluation import calibrate, evaluate
@@ -13,6 +12,7 @@ from steelyard.cli.judging import judge, protocol
 from steelyard.cli.ranking import bias, rank, winrate
 from steelyard.cli.report import report, serve
 from steelyard.cli.runs import compact, import_, plan, resume, score, sql, status
+from steelyard.core.version import __version__
 
 
 @click.group(cls=Program, context_settings=CONTEXT)
