@@ -87,7 +87,7 @@ def new_cache(
         twin_before=ring.copy(),
         table=np.zeros(1 << (2 * blocks).bit_length(), np.int32),
         held=np.empty(max_num_seqs * longest, np.int32),
-        ends=np.zeros(max_num_seqs + 1, np.int64),
+        ends=np.zeros(max_num_seqs, np.int64),
         finishing=np.zeros(steps_in_flight + 1, np.int64),
         chain=np.empty(longest, np.uint64),
         counts=counts,

@@ -67,7 +67,8 @@ def test_what_is_known_of_a_candidate():
         "n": 0, "instruction": 7, "cluster_leader": 7, "split_hash": 0.5, "response_a": 1,
         "response_b": 2, "ref_a": 0, "ref_b": 1, "length_a": 10, "length_b": 20, "pair_id": "p",
         "model_a": "m", "model_b": "n", "consistent": True, "label_mass": 0.9, "tied": False,
-        "preference": 0.7, "raw": 0.7, "gold": pytest.approx((3 + 2 / 2) / 6), "reason": None,
+        "preference": 0.7, "raw": 0.7, "gap": 0.1, "gold": pytest.approx((3 + 2 / 2) / 6),
+        "reason": None,
     }  # fmt: skip
     (row,) = candidates([VERDICT | {"winner": "tie"}], [TEXTS], "calibrated_preference").values()
     assert (row["tied"], row["preference"], row["raw"]) == (True, 0.6, 0.7)

@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from steelyard_kernels.block_cache import drain, new_cache, simulate
+from steelyard_kernels.block_pool import BUDGET, DONE, FREE, LEFT, RUNNING
 from steelyard_kernels.prefix import lexicographic_order, trie_floor
 from support import tiny
 from support.block_cache_twins import NaiveEngine, Scheduled
@@ -130,6 +131,40 @@ def test_twins_fill_the_pool_and_go_in_turn():
     assert oracle(rows, cache) == naive(limits).run(rows)
 
 
+@pytest.mark.parametrize(
+    ("before", "rows", "running"),
+    [
+        ([], [[1, 2, 3, 4], [5, 6, 7, 8]], 1),  # two blocks of three are in use: no room for two
+        ([], [[1, 2, 3, 4], [5, 6]], 2),
+        ([], [[1, 2, 3, 4], [1, 2, 5, 6]], 2),  # one of its blocks is in use already
+        ([], [[1, 2, 3, 4], [1, 2, 5, 6, 7]], 1),
+        ([[1, 2, 3]], [[5, 6, 7, 8], [1, 2, 3]], 1),  # one of its blocks is there, but free
+        ([], [[1], [2], [3]], 3),
+        ([], [[1], [], [2]], 2),
+        ([], [[1], [2], [3], [4]], 1),  # the first three end first
+    ],
+)
+def test_a_prompt_runs_when_there_is_room_for_all_its_blocks(before, rows, running):
+    cache = caches(4, 2, 6, 20, 4)
+    oracle(before, cache)
+    drain(cache)
+    assert cache.counts[RUNNING] == 0
+    assert cache.counts[FREE] == 3
+    oracle(rows, cache)
+    assert cache.counts[RUNNING] == running
+
+
+def test_a_step_has_so_many_tokens_and_prompts():
+    """Of 4 tokens a step, the second prompt gets one, and the third waits for its end."""
+    cache = caches(20, 2, 6, 4, 2)
+    oracle([[1, 2, 3], [4, 5, 6]], cache)
+    assert cache.counts[[RUNNING, BUDGET, LEFT, DONE]].tolist() == [2, 0, 2, 1]
+    oracle([[7]], cache)  # the first is done, the second takes two of the next step's
+    assert cache.counts[[RUNNING, BUDGET, LEFT, DONE]].tolist() == [2, 1, 0, 1]
+    oracle([[8]], cache)  # two run already: both end
+    assert cache.counts[[RUNNING, BUDGET]].tolist() == [1, 3]
+
+
 def test_the_next_of_equal_blocks_serves_when_the_oldest_is_gone():
     """Two blocks hold 1, 2, for a prompt's last token is always computed; the fourth row takes one.
 
@@ -147,10 +182,12 @@ def test_a_block_whose_hash_is_0_is_a_block_like_others():
     assert oracle(rows, cache) == [0, 3, 0, 0, 0, 3]
 
 
-def test_a_block_is_known_by_its_first_token_too():
-    """An even factor would shift it out of the hash, bit by bit."""
-    rows = [[first, *[0] * 99, 5] for first in (1, 2, 1)]
-    assert oracle(rows, caches(5, 100, 101, 200, 2)) == [0, 0, 100]
+def test_an_engine_schedules_a_step_at_a_time_unless_told_otherwise():
+    cache = new_cache(4, 2, max_model_len=4, max_num_batched_tokens=10, max_num_seqs=3)
+    assert (len(cache.finishing), len(cache.ends)) == (2, 3)
+    for name in ("after", "before", "users", "twin_after", "twin_before", "table", "held"):
+        assert getattr(cache, name).dtype == np.int32
+    assert cache.hashes.dtype == cache.chain.dtype == np.uint64
 
 
 def test_a_prompt_longer_than_the_pool_is_refused():

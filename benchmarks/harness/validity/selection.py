@@ -26,7 +26,7 @@ JUDGES = {
 
 
 def simulate(draws: int) -> Iterator[Claim]:
-    """Count the draws in which the mean probability of selected pairs is not how often they are right."""
+    """Count the draws in which selected pairs are not right as often as their probabilities say."""
     for name, (met, noise, by_order, calibrated) in JUDGES.items():
         off = np.zeros(2)
         for seed in range(draws):

@@ -94,6 +94,7 @@ def format_report(report: Report) -> str:
     blocks = [
         f"{whole.raw.pairs:,} pairs of {whole.raw.instructions:,} instructions; tie band"
         f" {report.options.tie_band:g}; {_intervals(report)}",
+        *_headline(whole),
         _metrics(whole),
     ]
     for name, evaluation in _evaluations(whole):
@@ -104,6 +105,17 @@ def format_report(report: Report) -> str:
     if report.annotators:
         blocks.append(_annotators(report))
     return "\n\n".join(blocks)
+
+
+def _headline(whole: Assessment) -> list[str]:
+    """Return what calibration has changed, by the two scores whose changes have intervals."""
+    words = {"log_loss": "log loss", "brier": "Brier score"}
+    parts = [
+        f"{words[name]} {_estimate(change)}"
+        for name in words
+        if (change := whole.change.get(name)) is not None
+    ]
+    return [f"calibration changes {' and '.join(parts)}; less is better"] if parts else []
 
 
 def _intervals(report: Report) -> str:

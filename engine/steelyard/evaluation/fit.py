@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,17 @@ from steelyard.calibrators.abstention import (
     thresholds_of,
 )
 from steelyard.calibrators.calibrator import Calibrator
-from steelyard.calibrators.cross_validation import choose, grouped_folds
+from steelyard.calibrators.cross_validation import choose, fit_drawn, grouped_folds
 from steelyard.calibrators.features import Features, Gold
 from steelyard.calibrators.linear import Linear
-from steelyard.calibrators.methods import CHOICES, FLATTEST, METHODS, Curve, available, contextual
+from steelyard.calibrators.methods import (
+    CHOICES,
+    METHODS,
+    Curve,
+    available,
+    contextual,
+    direction,
+)
 from steelyard.calibrators.ties import fit_tie
 from steelyard.core.schemas import Bool
 from steelyard.errors import CalibratorRefused, UsageError, escape
@@ -38,6 +46,7 @@ from steelyard.statistics.clusters import MIN_FOR_INTERVAL, cluster_warning
 from steelyard.statistics.drift import Reference
 
 FEWEST_PAIRS = 10
+LEAST_RANGE = 0.01  # of calibrated preferences; below it they are a constant
 HEAVIEST = 0.5  # share of all votes that one pair may have without a note
 COLUMNS = {"score_ab": "preference_ab", "score_ba": "preference_ba", "longer": "both lengths"}
 
@@ -99,8 +108,7 @@ def fit_calibrator(
         curve = msgspec.structs.replace(curve, intervals={})
     if options.agreement is not None and (warning := cluster_warning(fitted_on)):
         notes.append(f"the half of gold that the curve is fitted on: {warning}")
-    if isinstance(curve, Linear) and curve.coefficients.get("logit", 1.0) <= FLATTEST:
-        notes.append("the judge's preferences do not predict gold, or predict its opposite")
+    notes += _direction_notes(curve, mine, theirs)
     tie = fit_tie(curve.preference(mine), theirs.votes)
     threshold, risks = _threshold(curve, features, all_gold, ~half, options)
     if threshold is not None and threshold.threshold is None:
@@ -164,7 +172,30 @@ def _curve(
     chosen = (candidate.method for candidate in candidates if candidate.chosen)
     method = next(chosen, options.method)
     table = [asdict(candidate) for candidate in candidates]
-    return method, METHODS[method].fit(features, gold), table
+    fit = partial(fit_drawn, method) if candidates else METHODS[method].fit
+    return method, fit(features, gold), table
+
+
+def _direction_notes(curve: Curve, features: Features, gold: Gold) -> list[str]:
+    """Tell of a judge that is reversed or knows nothing, and of a curve that is a constant."""
+    line = direction(features, gold)
+    slope, (_, high) = line.coefficients["logit"], line.intervals["logit"]
+    notes = []
+    if slope < 0:
+        sure = len(np.unique(gold.groups)) >= MIN_FOR_INTERVAL and high < 0
+        notes.append(
+            "the judge is the wrong way round: the more it prefers a response, the fewer people do;"
+            " see whether A and B are swapped in gold or in the judge's labels"
+            if sure
+            else "the judge's preferences do not predict gold, or predict its opposite"
+        )
+    made = curve.preference(features)
+    if np.ptp(made) < LEAST_RANGE:
+        notes.append(
+            f"the calibrator is a constant: it makes {made.mean():.2f} of every preference, since"
+            " what the judge says does not rise with what people say"
+        )
+    return notes
 
 
 def _threshold(

@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steelyard._version import __version__
 from steelyard.core.arrow import repeat_text
 from steelyard.core.progress import Reporter
+from steelyard.core.version import __version__
 from steelyard.errors import InputRefused, UsageError
 from steelyard.export.card import format_card
 from steelyard.export.formats import Texts, make_rows, schema
