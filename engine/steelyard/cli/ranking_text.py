@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from steelyard.cli.gold_text import format_gold_rates, format_gold_ratings
 from steelyard.cli.tables import format_table
 from steelyard.comparisons.read import CALIBRATED
 from steelyard.errors import escape
@@ -49,6 +50,8 @@ def format_rank(content: dict[str, Any]) -> str:
     parts = [_format_preference(content), format_table(rows, [*head, "win rate", "comparisons"])]
     if content.get("differences"):
         parts.append(_format_differences(content["differences"]))
+    if gold := format_gold_ratings(content):
+        parts.append(gold)
     return "\n\n".join([*parts, _format_source(content)])
 
 
@@ -60,15 +63,16 @@ def format_winrate(content: dict[str, Any]) -> str:
     for rate in rates:
         raw = rate["win_rate"]
         line = [rate["competitor"], _percent(raw["value"]), _percent(raw["standard_error"])]
-        line.append(_percent(rate["discrete_win_rate"]))
+        line += [_span(raw), _percent(rate["discrete_win_rate"])]
         for kind in controls:
-            held = rate[kind] or {"win_rate": None, "standard_error": None}
-            line += [_percent(held["win_rate"]), _percent(held["standard_error"])]
+            held = rate[kind] or dict.fromkeys(("win_rate", "standard_error", "lower", "upper"))
+            line += [_percent(held["win_rate"]), _percent(held["standard_error"]), _span(held)]
         rows.append([*line, f"{raw['rows']:,}"])
-    head = ["competitor", "win rate %", "se", "discrete"]
-    head += [cell for kind in controls for cell in (titles[kind], "se")]
+    head = ["competitor", "win rate %", "se", f"{LEVEL:.0%}", "discrete"]
+    head += [cell for kind in controls for cell in (titles[kind], "se", f"{LEVEL:.0%}")]
     title = f"{_format_preference(content)}\nagainst {escape(content['baseline'])}"
-    return "\n\n".join([title, format_table(rows, [*head, "rows"]), _format_source(content)])
+    parts = [title, format_table(rows, [*head, "rows"]), format_gold_rates(content)]
+    return "\n\n".join([part for part in parts if part] + [_format_source(content)])
 
 
 def format_bias(content: dict[str, Any]) -> str:
@@ -79,7 +83,7 @@ def format_bias(content: dict[str, Any]) -> str:
     rows = [
         [name if len(groups) > 1 else "", family["family"], _format_interval(family["preference"]),
          _format_interval(family["own_judges"]), _format_interval(family["gold"]),
-         family["self_preference"]]
+         _format_interval(family["self_preference_estimate"])]
         for name, sections in groups.items()
         for family in sections["families"] or ()
     ]  # fmt: skip
@@ -105,11 +109,18 @@ def _format_section(title: str, labels: Mapping[str, str], groups: Mapping[str, 
     present = {name: sections[title] for name, sections in groups.items() if sections[title]}
     rows = []
     for key, label in labels.items():
-        cells = [section[key] for section in present.values()]
+        cells = [_format_cell(section, key) for section in present.values()]
         if any(cell is not None for cell in cells):
-            texts = [_format_interval(cell) if isinstance(cell, dict) else cell for cell in cells]
-            rows.append([label, *texts])
+            rows.append([label, *cells])
     return format_table(rows, [title.replace("_", " "), *present]) if present else ""
+
+
+def _format_cell(section: dict[str, Any], key: str) -> str | None:
+    value = section[key]
+    if isinstance(value, float):
+        lower, upper = section[f"{key}_interval"] or (None, None)
+        value = {"value": value, "lower": lower, "upper": upper}
+    return None if value is None else _format_interval(value)
 
 
 def _format_interval(estimate: dict[str, Any] | None) -> str:
@@ -118,6 +129,12 @@ def _format_interval(estimate: dict[str, Any] | None) -> str:
     if estimate["lower"] is None:
         return f"{estimate['value']:.3f}"
     return f"{estimate['value']:.3f} [{estimate['lower']:.3f}, {estimate['upper']:.3f}]"
+
+
+def _span(estimate: dict[str, Any]) -> str:
+    if estimate["lower"] is None:
+        return ""
+    return f"[{_percent(estimate['lower'])}, {_percent(estimate['upper'])}]"
 
 
 def _percent(share: float | None) -> str:
@@ -135,5 +152,6 @@ def _format_source(content: dict[str, Any]) -> str:
     """Return the lines under a report: what it rests on, and warnings."""
     lines = [f"{content['rows']:,} comparisons, intervals over {content['clusters_by']}"]
     lines += [f"left out: {count:,} rows: {why}" for why, count in content["left_out"].items()]
+    lines += [f"note: {text}" for text in content.get("notes", ())]
     lines += [f"warning: {text}" for text in content.get("warnings", ())]
     return "\n".join(lines)
