@@ -25,8 +25,8 @@ BEGINS = b"<!doctype html>"
 def report(run: Path, out: Path, gold: Path | None, show: bool, **options: Any) -> None:
     """Write an HTML page about a run.
 
-    It shows results with their uncertainty, biases, and pairs to read, and is one file that can be sent to others. With --json, its content is printed, and
-    no page is written.
+    It shows results with their uncertainty, biases, and pairs to read, and is one file that can be
+    sent to others. With --json, its content is printed, and no page is written.
     """
     from steelyard.cli.common import wants_json
     from steelyard.report.content import ReportOptions, gather
