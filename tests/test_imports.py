@@ -17,18 +17,21 @@ SOURCES = {"steelyard": ROOT / "engine", "steelyard_kernels": ROOT / "kernels"}
 
 # A package imports packages to its left only.
 ORDER = (
-    *("steelyard_kernels", "_version", "errors", "core", "statistics", "protocols", "calibrators"),
+    *("steelyard_kernels", "errors", "core", "statistics", "protocols", "calibrators"),
     *("input", "plan", "store", "judge", "prompts", "comparisons", "scoring", "evaluation"),
-    *("ranking", "export", "rewards", "api", "cli", "__main__"),
+    *("ranking", "export", "rewards", "report", "api", "cli", "__main__"),
 )
 # The package `steelyard` itself hands out what its API has.
-DOOR_MAY_IMPORT = {"_version", "api"}
+DOOR_MAY_IMPORT = {"core", "api"}
 
 # Libraries that only these modules may import, as prefixes.
 ONLY_IN = {
     "vllm": "steelyard.judge.vllm",
     "click": "steelyard.cli",
     "matplotlib": "steelyard.cli.plots",
+    "vl_convert": "steelyard.report.page",
+    "starlette": "steelyard.report.server",
+    "uvicorn": "steelyard.report.server",
     "scipy": "steelyard.statistics",
 }
 # The only module that opens a DuckDB connection.
@@ -41,7 +44,8 @@ PURE = (
     *("prompts.forms", "prompts.text_codes", "export.filters", "export.formats", "export.overlap"),
     *("export.pairing", "ranking.bias", "ranking.bradley_terry", "ranking.connectivity"),
     *("ranking.contextual", "ranking.differences", "ranking.length_control"),
-    *("ranking.length_slope", "ranking.scores", "ranking.tournament", "ranking.win_rates"),
+    *("ranking.length_slope", "ranking.scores", "ranking.tournament", "ranking.tuned_ratings"),
+    "ranking.win_rates",
 )
 PURE_MAY_IMPORT = {
     "msgspec",
@@ -250,7 +254,7 @@ def test_the_rule_on_connections_catches(source):
         ("steelyard.plan.keys", "import numpy as np\nfrom steelyard_kernels import prefix"),
         ("steelyard.store.reads", "from .journal import Journal"),
         ("steelyard.judge.vllm.judge", "import vllm\nfrom steelyard.judge.base import Judge"),
-        ("steelyard.cli", "import click\nfrom steelyard._version import __version__"),
+        ("steelyard.cli", "import click\nfrom steelyard.core.version import __version__"),
         ("steelyard.errors", "from __future__ import annotations"),
     ],
 )

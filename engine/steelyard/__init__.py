@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from steelyard._version import __version__
+from steelyard.core.version import __version__
 
 if TYPE_CHECKING:
     from steelyard.api import ExportOptions, Run, RunConfig, open_run, score

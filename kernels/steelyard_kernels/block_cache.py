@@ -87,7 +87,7 @@ def new_cache(
         twin_before=ring.copy(),
         table=np.zeros(1 << (2 * blocks).bit_length(), np.int32),
         held=np.empty(max_num_seqs * longest, np.int32),
-        ends=np.zeros(max_num_seqs + 1, np.int64),
+        ends=np.zeros(max_num_seqs, np.int64),
         finishing=np.zeros(steps_in_flight + 1, np.int64),
         chain=np.empty(longest, np.uint64),
         counts=counts,
@@ -150,7 +150,6 @@ def _drain(cache: BlockCache) -> None:
     while cache.counts[RUNNING] > 0:
         _next_step(cache)
     cache.counts[IN_FLIGHT] = 0
-    cache.counts[BUDGET] = cache.step_tokens
 
 
 @kernel
@@ -166,7 +165,7 @@ def _hash(prompt: Int32, block_size: int, chain: UInt64) -> None:
 @kernel
 def _admissible_hits(cache: BlockCache, length: int) -> int:
     """Return how many of the prompt's blocks are cached, or -1 if this step cannot take it."""
-    if cache.counts[BUDGET] == 0 or cache.counts[RUNNING] == cache.step_prompts:
+    if cache.counts[RUNNING] == cache.step_prompts:
         return -1
     hits = 0
     needed = -(-length // cache.block_size)

@@ -41,7 +41,7 @@ class BlockCache(NamedTuple):
     twin_before: Int32  # [blocks]
     table: Int32  # [power of two] open addressing: the oldest block of each hash
     held: Int32  # blocks of running prompts, one prompt after the other
-    ends: Int64  # [step_prompts + 1] where each running prompt's blocks end in `held`
+    ends: Int64  # [step_prompts] where each running prompt's blocks end in `held`
     finishing: Int64  # [steps in flight + 1] prompts that end with each step
     chain: UInt64  # hashes of the full blocks of the prompt admitted last
     counts: Int64  # [6], by FREE to IN_FLIGHT

@@ -19,7 +19,6 @@ Float64 = NDArray[np.float64]
 
 _ROUNDS = 100
 _CLOSE = 1e-11  # of the last step: in log-strength, and Newton's error is about its square
-_HALVINGS = 40
 _LONGEST = 4.0  # step of a round, in log-strength
 _SHORT = 0.25  # below it curvature changes little, and a full step never fails to rise
 
@@ -62,30 +61,32 @@ def newton(problem: Likelihood, estimate: Float64, information: Float64) -> bool
     """Climb from `estimate` by Newton's method, in place; return whether it converged."""
     size = len(estimate)
     free = size if problem.model in (DAVIDSON, RAO_KUPPER) else size - 1
-    work, step, trial = np.empty((size, size)), np.empty(size), np.empty(size)
+    work, step = np.empty((size, size)), np.empty(size)
     value = _derive(problem, estimate, step, information)
     for _ in range(_ROUNDS):
         work[:] = information
-        _pin(work, problem.prior, free)
+        _pin(work, problem.prior)
         cholesky_solve(work, step, free)
-        largest = np.abs(step[:free]).max()
-        if largest < _CLOSE:
+        if np.abs(step[:free]).max() < _CLOSE:
             return True
-        scale = min(1.0, _LONGEST / largest)
-        if problem.model == RAO_KUPPER and step[size - 1] < 0:  # its parameter stays above 0
-            scale = min(scale, 0.9 * estimate[size - 1] / -step[size - 1])
-        for _half in range(_HALVINGS):
-            trial[:] = estimate
-            trial[:free] += scale * step[:free]
-            if scale * largest < _SHORT:
-                break
-            risen = _value(problem, trial)
-            if risen >= value - 1e-12 * abs(value):
-                break
-            scale /= 2
-        estimate[:] = trial
+        climb(problem, value, step[:free], estimate)
         value = _derive(problem, estimate, step, information)
     return False
+
+
+@kernel
+def climb(problem: Likelihood, value: float, step: Float64, estimate: Float64) -> None:
+    """Move `estimate`, where the likelihood is `value`, by a step or as far as it does not fall."""
+    largest, last, free = np.abs(step).max(), len(estimate) - 1, len(step)
+    scale = min(1.0, _LONGEST / largest)
+    if problem.model == RAO_KUPPER and step[last] < 0:  # its parameter stays above 0
+        scale = min(scale, 0.9 * estimate[last] / -step[last])
+    trial = estimate.copy()
+    trial[:free] += scale * step
+    while scale * largest >= _SHORT and _value(problem, trial) < value - 1e-12 * abs(value):
+        scale /= 2
+        trial[:free] = estimate[:free] + scale * step
+    estimate[:] = trial
 
 
 @kernel
@@ -139,7 +140,7 @@ def _derive(problem: Likelihood, point: Float64, gradient: Float64, information:
 
 
 @kernel
-def _pin(information: Float64, prior: Float64, free: int) -> None:
+def _pin(information: Float64, prior: Float64) -> None:
     """Fix the sum of strengths if there is no prior: adding a number to all changes nothing."""
     if prior.sum() == 0:
         size = len(prior)
@@ -149,8 +150,6 @@ def _pin(information: Float64, prior: Float64, free: int) -> None:
         for i in range(size):
             for j in range(size):
                 information[i, j] += level / size
-    for i in range(free, len(information)):
-        information[i, i] = 1.0
 
 
 @kernel

@@ -42,7 +42,7 @@ def lexicographic_order(tokens: Int32, offsets: Int64) -> tuple[Int64, Int32]:
     order, shared = np.arange(rows, dtype=np.int64), np.zeros(rows, dtype=np.int32)
     if rows > 1:
         work = _Work(
-            groups=np.empty((rows // 2 + 1, 3), np.int64),
+            groups=np.empty((rows // 2, 3), np.int64),
             keys=np.empty(rows, np.int64),
             spare=np.empty((2, rows), np.int64),
             ends=np.empty(257, np.int64),
@@ -83,7 +83,7 @@ def trie_floor(offsets: Int64, shared: Int32) -> int:
 class _Work(NamedTuple):
     """Scratch memory of `_sort`, made outside of it because allocating doubles its machine code."""
 
-    groups: Int64  # [rows // 2 + 1, 3] of waiting groups: begin, end, depth; they never overlap
+    groups: Int64  # [rows // 2, 3] of waiting groups: begin, end, depth; they never overlap
     keys: Int64  # [rows] tokens by which a group is sorted
     spare: Int64  # [2, rows] keys and rows on their way
     ends: Int64  # [257] where each digit's keys end

@@ -1,14 +1,16 @@
 """Folds by hand, and the choice of a method by losses that are worked out again."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from steelyard.calibrators import cross_validation
-from steelyard.calibrators.cross_validation import choose, grouped_folds
+from steelyard.calibrators.cross_validation import choose, fit_drawn, grouped_folds
 from steelyard.calibrators.features import Features, Gold
 from steelyard.calibrators.methods import METHODS
+from steelyard.statistics.logistic import sigmoid
 
 
 def groups_of(*sizes):
@@ -70,7 +72,11 @@ def problem(instructions=40, pairs=3, seed=0, slope=0.6, votes=(1, 1)):
 
 
 def naive(features, gold, seed):
-    """The held-out loss of each method and its distance to the best, over five folds."""
+    """The held-out loss of each method and its distance to the best, over five folds.
+
+    To the pairs of each fit, ten more are added, in equal parts on each of them, that say what
+    the judge says.
+    """
     folds = grouped_folds(gold.groups, 5, seed)
     names = ["none", "batch", "temperature", "platt", "beta", "histogram", "isotonic"]
     losses = {}
@@ -79,7 +85,10 @@ def naive(features, gold, seed):
         for fold in range(5):
             held_out = np.flatnonzero(folds == fold)
             rest = np.flatnonzero(folds != fold)
-            curve = METHODS[name].fit(features.take(rest), gold.take(rest))
+            extra = 10 * gold.weights[rest].mean() / len(rest)
+            said = 1 / (1 + np.exp(-features.score[rest]))
+            votes = gold.votes[rest] + extra * np.stack([said, 1 - said, 0 * said], axis=1)
+            curve = METHODS[name].fit(features.take(rest), Gold(votes, gold.groups[rest]))
             p = curve.preference(features.take(held_out))
             y = gold.preference[held_out]
             loss[held_out] = -y * np.log(p) - (1 - y) * np.log1p(-p)
@@ -95,8 +104,9 @@ def naive(features, gold, seed):
         clusters = len(sums)
         error = math.sqrt(clusters / (clusters - 1) * (sums**2).sum())
         rows[name] = (means[name], behind, error)
-    chosen = next(name for name in names[2:] if rows[name][1] <= rows[name][2])
-    return rows, chosen
+    allowed = {name: min(rows[name][2], rows["none"][2]) for name in names[2:]}
+    chosen = next(name for name in names[2:] if rows[name][1] <= allowed[name])
+    return rows, "none" if means["none"] <= means[best] else chosen
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -125,18 +135,70 @@ def test_the_simplest_within_a_standard_error_is_chosen_and_not_the_best():
     assert chosen.count("temperature") > best.count("temperature") > 0
 
 
+def made_up(monkeypatch, features, gold, **losses):
+    """The choice among methods with these losses; `platt` and all others lose 0.5 per pair."""
+    n = len(gold)
+    monkeypatch.setattr(
+        cross_validation, "_held_out", lambda name, *_: losses.get(name, np.full(n, 0.5))
+    )
+    rows = choose(features, gold, 0)
+    (chosen,) = (row.method for row in rows if row.chosen)
+    return chosen, {row.method: row for row in rows}
+
+
 @pytest.mark.parametrize("spread", [0.0, 1.0])
 def test_of_equal_losses_the_simplest_method_is_chosen(monkeypatch, spread):
     """By losses made up: temperature is behind by 0.1, give or take 0.1 x spread / sqrt(29)."""
     features, gold = problem(instructions=30, pairs=1)
     sign = np.where(np.arange(30) % 2, 1.0, -1.0)
-    made_up = {"temperature": 0.6 + spread * sign, "platt": np.full(30, 0.5)}
-    monkeypatch.setattr(
-        cross_validation, "_held_out", lambda name, *_: made_up.get(name, np.full(30, 0.5))
+    chosen, _ = made_up(
+        monkeypatch, features, gold, none=0.9 + 2 * sign, temperature=0.6 + spread * sign
     )
-    (chosen,) = (row.method for row in choose(features, gold, 0) if row.chosen)
     # Its standard error is 0 without a spread, and 1 / sqrt(29) = 0.186 with one.
     assert chosen == ("temperature" if spread else "platt")
+
+
+def test_an_erratic_method_is_not_forgiven_more(monkeypatch):
+    """Temperature is behind by 0.3 with a standard error of 2 / sqrt(29) = 0.37.
+
+    `none` is behind by 0.4 with one of 1 / sqrt(29) = 0.19: more is forgiven to no method.
+    """
+    features, gold = problem(instructions=30, pairs=1)
+    sign = np.where(np.arange(30) % 2, 1.0, -1.0)
+    chosen, rows = made_up(monkeypatch, features, gold, none=0.9 + sign, temperature=0.8 + 2 * sign)
+    assert rows["temperature"].standard_error == pytest.approx(2 / math.sqrt(29))
+    assert chosen == "platt"
+
+
+@pytest.mark.parametrize("loss", [0.5, 0.4])
+def test_none_is_chosen_if_nothing_beats_it(monkeypatch, loss):
+    features, gold = problem(instructions=30, pairs=1)
+    losses = {"none": np.full(30, loss)}
+    assert made_up(monkeypatch, features, gold, **losses)[0] == "none"
+    differences = replace(features, has_scale=False)  # of a reward model: no probabilities yet
+    assert made_up(monkeypatch, differences, gold, **losses)[0] == "temperature"
+
+
+def test_a_judge_without_fault_keeps_its_preferences():
+    """60 pairs of a calibrated judge: what `auto` fits moves a preference by 0.05 at most."""
+    for seed in range(5):
+        features, gold = problem(instructions=60, pairs=1, seed=seed, slope=1.0)
+        score = np.linspace(-3, 3, 7)
+        curve = fit_drawn("temperature", features, gold)
+        plain = METHODS["temperature"].fit(features, gold)
+        assert curve.intervals == plain.intervals
+        moved, before = (np.abs(made.coefficients["logit"] - 1) for made in (curve, plain))
+        assert moved < before
+        assert np.abs(curve.preference(Features(score)) - sigmoid(score)).max() < 0.1
+
+
+def test_score_differences_are_not_drawn_to_a_scale_that_they_do_not_have():
+    features, gold = problem(instructions=60, pairs=1)
+    differences = replace(features, score=features.score / 400, has_scale=False)
+    curve = fit_drawn("platt", differences, gold)
+    assert curve.coefficients["logit"] == pytest.approx(
+        400 * METHODS["platt"].fit(features, gold).coefficients["logit"], rel=1e-3
+    )
 
 
 def test_one_instruction_has_no_standard_error():

@@ -74,7 +74,7 @@ def test_two_rows_of_one_vote_are_one_row_of_two(name):
 
 @given(
     st.lists(st.floats(0.001, 0.999), min_size=2, max_size=60),
-    st.floats(0.05, 20),
+    st.floats(0.2, 20),
     st.floats(0, 0.4),
     st.integers(0, 2**32 - 1),
 )
@@ -286,3 +286,67 @@ def test_folds_keep_instructions_together_and_are_near_in_size(groups, seed):
 
 def test_log_loss_of_soft_targets():
     assert log_loss(np.array([0.5]), np.array([0.3]))[0] == pytest.approx(math.log(2))
+
+
+# --- bounds and scales
+
+
+def noise(seed, pairs=60):
+    """Scores that say nothing about gold, and less where a is right than a coin would."""
+    draw = np.random.default_rng(seed)
+    score = draw.normal(0, 2, pairs)
+    a = draw.random(pairs) < sigmoid(-0.15 * score)
+    return Features(score), Gold(np.stack([a, ~a, 0 * a], 1).astype(float), np.arange(pairs))
+
+
+def likelihood(curve, features, gold):
+    return -float(log_loss(curve.preference(features), gold.preference).sum())
+
+
+def test_slopes_of_beta_are_never_negative_and_the_best_that_are_allowed():
+    """Against all of a fine grid: no pair of slopes that is allowed is more likely."""
+    negative = 0
+    for seed in range(40):
+        features, gold = noise(seed)
+        curve = fitted("beta", features, gold)
+        slopes = [curve.coefficients.get(name, 0.0) for name in ("log_a", "log_b")]
+        assert min(slopes) >= 0
+        negative += len(curve.coefficients) < 3
+        best = likelihood(curve, features, gold)
+        for a in np.linspace(0, 1, 6):
+            for b in np.linspace(0, 1, 6):
+                for c in np.linspace(-1.5, 1.5, 7):
+                    other = Linear({"log_a": a, "log_b": b, "intercept": c})
+                    assert likelihood(other, features, gold) <= best + 0.02
+    assert negative >= 10
+
+
+def test_the_interval_of_a_temperature_is_where_its_slope_may_be():
+    features, gold = noise(0, pairs=2000)
+    curve = fitted("temperature", features, gold)
+    low, high = curve.intervals["logit"]
+    assert 0 < low <= curve.coefficients["logit"] <= high
+
+
+@pytest.mark.parametrize("name", ["temperature", "platt", "length"])
+@pytest.mark.parametrize("scale", [1 / 400, 1e-5])
+def test_a_fit_does_not_depend_on_the_scale_of_scores(name, scale):
+    """A reward model's differences may have a standard deviation of 0.005."""
+    draw = np.random.default_rng(3)
+    score, longer = draw.normal(0, 2, 200), draw.normal(0, 300, 200)
+    a = draw.random(200) < sigmoid(score)
+    gold = Gold(np.stack([a, ~a, 0 * a], 1).astype(float), np.arange(200))
+    curve = fitted(name, Features(score, longer=longer), gold)
+    small = fitted(name, Features(scale * score, longer=longer), gold)
+    assert small.coefficients["logit"] * scale == pytest.approx(
+        curve.coefficients["logit"], rel=2e-3
+    )
+    ends = np.array(small.intervals["logit"]) * scale
+    assert ends == pytest.approx(np.array(curve.intervals["logit"]), rel=5e-3)
+
+
+def test_isotonic_curves_do_not_depend_on_the_scale_of_scores():
+    small = Features(FEATURES.score * 1e-9)
+    assert fitted("isotonic", small).preference(small) == pytest.approx(
+        fitted("isotonic").preference(FEATURES), abs=1e-9
+    )

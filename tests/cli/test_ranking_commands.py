@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import steelyard
 from steelyard.cli import main
 from steelyard.ranking.style import FEATURES
+from steelyard.ranking.win_rates import UNLEARNED
 from support import rating_twins as twins
 from support.helpers import pairs_table
 
@@ -135,8 +136,11 @@ def test_style_of_a_run_is_that_of_its_texts(run, tmp_path):
     for one, other in zip(
         sorted(found["win_rates"], key=key), sorted(again["win_rates"], key=key), strict=True
     ):
-        for kind in ("length_controlled", "style_controlled"):
-            assert one[kind]["win_rate"] == pytest.approx(other[kind]["win_rate"], abs=1e-9)
+        assert one["mean_length_difference"] == other["mean_length_difference"]
+        # two competitors: the difficulty of instructions cannot be learned
+        assert one["not_controlled"] == other["not_controlled"] == {"length_controlled": UNLEARNED}
+        held, again = one["style_controlled"], other["style_controlled"]
+        assert held["win_rate"] == pytest.approx(again["win_rate"], abs=1e-9)
     assert set(found["win_rates"][0]["style_controlled"]["coefficients"]) <= {
         *FEATURES,
         "intercept",

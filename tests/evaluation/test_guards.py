@@ -79,6 +79,44 @@ def test_few_instructions_leave_coefficients_without_intervals(tmp_path):
     assert any("the half of gold" in note and "only 20 clusters" in note for note in fitted.notes)
 
 
+@pytest.mark.parametrize("method", ["auto", "none", "temperature", "platt", "beta", "histogram",
+                                    "isotonic", "batch"])  # fmt: skip
+def test_a_judge_that_is_the_wrong_way_round_is_told_as_such(tmp_path, method):
+    draw = np.random.default_rng(1)
+    source, gold = tables(tmp_path)
+    p = pq.read_table(source.path)["preference"].to_numpy()
+    wrong = np.where(draw.random(200) < p, "B", "A").tolist()
+    source, gold = tables(tmp_path, gold=wrong)
+    notes = fit_calibrator(source, gold, FitOptions(method=method)).notes
+    assert any("the wrong way round" in note for note in notes)
+    constant = method in {"temperature", "beta", "isotonic"}
+    assert any("is a constant: it makes 0." in note for note in notes) is constant or (
+        method == "auto"
+    )
+    source, gold = tables(tmp_path)
+    notes = fit_calibrator(source, gold, FitOptions(method=method)).notes
+    assert not any("wrong way" in note or "constant" in note for note in notes)
+
+
+def test_a_histogram_of_equal_preferences_is_told_to_be_a_constant(tmp_path):
+    source, gold = tables(tmp_path, preference=np.full(200, 0.7))
+    for method in ("histogram", "isotonic"):
+        notes = fit_calibrator(source, gold, FitOptions(method=method)).notes
+        assert any("is a constant" in note for note in notes)
+
+
+def test_changes_of_calibration_errors_have_no_interval(tmp_path):
+    source, gold = tables(tmp_path, calibrated_preference=np.linspace(0.1, 0.9, 200))
+    change = evaluate_source(source, gold, EvaluateOptions(replicates=50)).whole.change
+    for name in ("ece", "ece_confidence", "ece_debiased"):
+        assert (change[name].low, change[name].high) == (None, None)
+    for name in ("log_loss", "brier", "vote_log_loss", "mse"):
+        assert change[name].low < change[name].value < change[name].high
+    text = command("evaluate", source.path, "--gold", gold, "--replicates", 50).stdout
+    assert text.split("\n\n")[1].startswith("calibration changes log loss 0.")
+    assert " and Brier score 0." in text.split("\n\n")[1]
+
+
 def test_force_leaves_a_trace(tmp_path):
     source, gold = tables(tmp_path)
     fit = ("calibrate", "fit", "--from", source.path, "--gold", gold, "--method", "platt")

@@ -97,11 +97,14 @@ def test_common_prefix_in_any_order(rows, draw):
         [[1, 2, 3]] * 100_000,
         [[3, i % 1000, 1] for i in range(100_000)],
         [[i] for i in range(5000, 0, -1)],
-        [[-1, 2], [-1], [], [0], [-(2**31)]],
+        [[-1, 2], [-1], [-(2**31)], [], [0]],
+        [[i // 2, -i] for i in range(20)],
+        [[5, 5, 5, 5, 1], [5, 5, 5, 5, 2], [6]],
+        [[7] * 20, [7] + [8] * 19],
     ],
     ids=[
         "none", "one empty", "one", "empties", "prefixes", "peeled", "equal", "group", "reversed",
-        "negative",
+        "negative", "groups", "group and one", "runs",
     ],
 )  # fmt: skip
 def test_extremes(rows):

@@ -241,6 +241,10 @@ def test_a_slot_that_is_shown_twice_is_refused(tmp_path):
         ({"protocol": ("few-shot",)}, "needs worked examples"),
         ({"samples": 2}, "cannot differ"),
         ({"protocol": ("pairwise-tie",), "tie_band": 0.1}, "has no effect on pairwise-tie"),
+        ({"tie_band": 0.5}, "a tie of every pair under pairwise"),  # a distance from 0.5
+        ({"protocol": ("two-scores",), "tie_band": 9.0}, "every pair under two-scores"),  # 1 to 10
+        ({"protocol": ("pointwise",), "tie_band": 4.0}, "every pair under pointwise"),  # 1 to 5
+        ({"protocol": ("rubric",), "tie_band": 1.0}, "every pair under rubric"),  # shares
         ({"protocol": ("nobody",)}, "no protocol"),
         ({"protocol": ("rubric",), "criteria": "nowhere.toml"}, "cannot be read"),
     ],
@@ -248,6 +252,19 @@ def test_a_slot_that_is_shown_twice_is_refused(tmp_path):
 def test_what_cannot_be_asked(options, cause):
     with pytest.raises(UsageError, match=cause):
         resolve_spec(RunConfig(**options))
+
+
+def test_the_widest_tie_bands_that_leave_a_winner():
+    for name, band in (("pairwise", 0.49), ("two-scores", 8.9), ("pointwise", 3.9)):
+        spec, _ = resolve_spec(RunConfig(protocol=(name,), tie_band=band))
+        assert spec.protocol.tie_band == band
+
+
+def test_a_protocol_file_whose_tie_band_leaves_no_winner_is_refused(tmp_path):
+    (tmp_path / "p.toml").write_text(f'labels = ["A", "B"]\ntie_band = 0.5\nuser = """{PAIR}"""')
+    done = command("protocol", "check", tmp_path / "p.toml", "--judge", "scripted")
+    assert done.returncode == 2
+    assert "a tie of every pair" in done.stdout + done.stderr
 
 
 def test_the_commands_that_show_protocols():

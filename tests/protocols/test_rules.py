@@ -307,3 +307,42 @@ def test_every_protocol_has_a_source_and_one_line(name):
     assert protocol.about
     assert protocol.source
     assert protocol.combine in RULES
+
+
+# -- what a verdict says besides its preference ----------------------------------------------------
+
+
+def test_the_lowest_label_mass_of_each_order_counts():
+    """Two samples, in both orders each: 0.9 and 0.6, 0.8 and 0.45, which is low."""
+    masses = (0.9, 0.8, 0.6, 0.45)
+    reads = [read(k, [0.75 * mass, 0.25 * mass]) for k, mass in enumerate(masses)]
+    found = verdict(spec_of("pairwise", samples=2), reads)
+    assert (found["label_mass_ab"], found["label_mass_ba"]) == pytest.approx((0.6, 0.45))
+    assert found["flags"] == ["low_label_mass"]
+    reads[3] = read(3, [0.375, 0.125])  # 0.5 is not low
+    assert verdict(spec_of("pairwise", samples=2), reads)["flags"] == []
+
+
+def test_a_verdict_is_as_late_as_its_last_read():
+    reads = [read(k, [0.5, 0.5], read_at=1000 * (2 - k)) for k in range(2)]
+    found = verdict(spec_of("pairwise"), reads)
+    assert found["read_at"].timestamp() == 2
+
+
+def test_of_several_failures_the_last_word_of_the_alphabet_is_shown():
+    """One of them, always the same: a prompt that is too long before an error of the engine."""
+    reads = [read(0, status="overlong", error="x"), read(1, status="error", error="y")]
+    found = verdict(spec_of("pairwise"), reads)
+    assert (found["status"], found["error"]) == ("overlong", "y")
+    assert found["flags"] == []  # an answer is missing where others are there
+
+
+@pytest.mark.parametrize(("first", "flags"), [(True, ["outside_ab"]), (False, ["outside_ba"])])
+def test_the_order_with_an_answer_outside_of_the_labels_is_named(first, flags):
+    reads = [read(k, [0.5, 0.5], argmax_outside=(k == 0) == first) for k in range(2)]
+    assert verdict(spec_of("pairwise"), reads)["flags"] == flags
+
+
+@pytest.mark.parametrize(("name", "band"), [("pairwise", 0.125), ("pointwise", 0.0)])
+def test_only_a_band_of_preferences_is_one_of_calibrated_preferences(name, band):
+    assert spec_of(name, tie_band=0.125).preference_band == band

@@ -119,8 +119,113 @@ def test_other_judges_show_what_is_self_preference(tmp_path):
     families = report(tmp_path, both)["all"]["families"]
     own = next(one for one in families if one["family"] == "x")
     wanted = own["own_judges"]["value"] - own["other_judges"]["value"]
-    assert own["self_preference"] == pytest.approx(wanted)
+    assert own["self_preference"] == pytest.approx(wanted, abs=0.01)  # opponents nearly match
+    known = own["self_preference_estimate"]
     assert own["self_preference"] > 0.08
+    assert 0 < known["lower"] < own["self_preference"] == known["value"] < known["upper"]
+
+
+def test_self_preference_is_of_the_same_opponents(tmp_path):
+    """The family's judge met only the strong opponent often, the other judge only the weak."""
+    rows = []
+    for judge, opponent, count in (
+        ("x-judge", "strong", 90), ("x-judge", "weak", 10),
+        ("w-9", "strong", 10), ("w-9", "weak", 90),
+    ):  # fmt: skip
+        for k in range(count):
+            wins = 0.2 if opponent == "strong" else 0.9
+            rows.append({"model_a": "x-1", "model_b": opponent, "judge": judge,
+                         "preference": wins + (0.05 if k % 2 else -0.05)})  # fmt: skip
+    (own,) = (
+        one for one in report(tmp_path, pa.Table.from_pylist(rows))["all"]["families"]
+        if one["family"] == "x"
+    )  # fmt: skip
+    assert own["own_judges"]["value"] == pytest.approx(0.9 * 0.2 + 0.1 * 0.9)
+    assert own["other_judges"]["value"] == pytest.approx(0.1 * 0.2 + 0.9 * 0.9)
+    assert own["self_preference"] == pytest.approx(0, abs=1e-12)  # it was -0.56
+    known = own["self_preference_estimate"]
+    assert known["lower"] < 0 < known["upper"]
+    # by hand: in each of two cells, of equal weight, two means of 90 and of 10 rows of 0.05 spread
+    variance = 0.05**2 * (1 / 89 + 1 / 9) / 2
+    assert known["standard_error"] == pytest.approx(math.sqrt(variance * 200 / 199))
+    assert f"0.000 [{known['lower']:.3f}" in format_bias(
+        report(tmp_path, pa.Table.from_pylist(rows))
+    )
+
+
+def test_without_common_opponents_self_preference_cannot_be_told(tmp_path):
+    table = pa.table({
+        "model_a": ["x-1"] * 8, "model_b": ["u"] * 4 + ["v"] * 4, "preference": [0.6] * 8,
+        "judge": ["x-judge"] * 4 + ["w-9"] * 4,
+    })  # fmt: skip
+    found = report(tmp_path, table)
+    own = next(one for one in found["all"]["families"] if one["family"] == "x")
+    assert own["own_judges"]["value"] == own["other_judges"]["value"] == pytest.approx(0.6)
+    assert own["self_preference"] is None
+    assert own["self_preference_estimate"] is None
+
+
+def test_names_and_sides_do_not_change_verbosity(tmp_path):
+    """The differences of lengths have a mean, whose sign depends on who comes first."""
+    table = planted(np.random.default_rng(7), 400, length=0.7)
+    renamed = {"x-1": "c-1", "y-1": "b-1", "z-1": "a-1"}
+    other = table
+    for name in ("model_a", "model_b"):
+        place = other.schema.get_field_index(name)
+        new = [renamed[value] for value in other[name].to_pylist()]
+        other = other.set_column(place, name, pa.array(new))
+    one, two = (report(tmp_path, t)["all"]["verbosity"] for t in (table, other))
+    for key in ("coefficient", "standard_error", "longer_at_equal_strength"):
+        assert two[key] == pytest.approx(one[key], abs=1e-9)
+    assert one["coefficient_interval"][0] < 0.7 < one["coefficient_interval"][1]
+    low, high = one["longer_at_equal_strength_interval"]
+    assert 0.5 < low < one["longer_at_equal_strength"] < high < 1
+
+
+@pytest.mark.parametrize("differences", [[100, 100], [-80, 80]])
+def test_lengths_that_follow_from_the_competitors_give_no_verbosity(tmp_path, differences):
+    """Equal differences leaked a warning, and gave a coefficient that only a prior decided."""
+    rng = np.random.default_rng(0)
+    table = pa.table({
+        "model_a": ["x", "y"] * 40, "model_b": ["y", "z"] * 40, "preference": rng.random(80),
+        "length_a": np.tile(1000 + np.array(differences), 40), "length_b": [1000] * 80,
+    })  # fmt: skip
+    found = report(tmp_path, table)
+    assert found["all"]["verbosity"] is None
+    assert found["warnings"] == [
+        "verbosity: lengths follow from the competitors, and cannot be separated from their quality"
+    ]
+
+
+def test_a_weight_of_two_is_the_row_twice(tmp_path):
+    table = planted(np.random.default_rng(9), 200, length=0.5, place=0.3, own=0.4)
+    weight = np.tile([1.0, 2.0, 1.0, 3.0], 50)
+    once = report(tmp_path, table.append_column("weight", pa.array(weight)))["all"]
+    rows = np.repeat(np.arange(200), weight.astype(int))
+    again = report(tmp_path, table.take(pa.array(rows)))["all"]
+
+    def values(section):
+        if isinstance(section, list):
+            return [values(item) for item in section]
+        if not isinstance(section, dict):
+            return section
+        return {key: values(item) for key, item in section.items() if key != "rows"}
+
+    def flat(item):
+        children = item.values() if isinstance(item, dict) else item
+        return [
+            x
+            for child in children
+            for x in (flat(child) if isinstance(child, dict | list | tuple) else [child])
+        ]
+
+    left, right = flat(values(once)), flat(values(again))
+    assert [x for x in left if not isinstance(x, float)] == [
+        x for x in right if not isinstance(x, float)
+    ]
+    assert [x for x in left if isinstance(x, float)] == pytest.approx(
+        [x for x in right if isinstance(x, float)], abs=1e-7
+    )
 
 
 def test_by_a_column(tmp_path):
@@ -178,9 +283,7 @@ def test_few_instructions_are_told_by_group(tmp_path):
         assert (group["position"]["lean"]["lower"] is not None) == sure
         assert (group["verbosity"]["standard_error"] is not None) == sure
     assert note in format_bias(found)
-    assert report(tmp_path, table.slice(0, 80))["warnings"] == [
-        "only 20 clusters: the intervals are too narrow"
-    ]
+    assert report(tmp_path, table.slice(0, 80))["warnings"] == []
 
 
 def test_without_all_lengths_verbosity_is_left_out(tmp_path):

@@ -8,11 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from steelyard.errors import UsageError
-from steelyard.ranking.length_control import learned_difficulty, length_controlled
+from steelyard.ranking.length_control import (
+    learned_difficulty,
+    length_controlled,
+    style_controlled,
+)
 from steelyard.ranking.length_slope import RIDGE, length_feature, length_slope
 from steelyard.ranking.win_rates import BaselineComparisons, win_rates
 from steelyard.ranking.winrate import winrate
-from steelyard.statistics.logistic import fit, sigmoid
+from steelyard.statistics.logistic import FitFailed, fit, sigmoid
 from support.helpers import data_file
 
 
@@ -78,59 +82,105 @@ def judged_alike(rng, slope, shift, spread, count=200, size=4):
     odds = quality[code] + hard[cluster]
     y = (rng.random(len(code)) < sigmoid(odds + slope * length)).astype(float)
     rows = BaselineComparisons(
-        tuple(map(str, range(size))), code, y, cluster, np.ones(len(y)), difference, None, None, {}
+        tuple(map(str, range(size))), code, y, cluster, np.ones(len(y)), difference, None, {}
     )
     return sigmoid(quality[:, None] + hard).mean(axis=1), rows
 
 
+@pytest.mark.parametrize("slope", [-1.0, 0.0, 1.25, 2.0])
+def test_intervals_at_equal_length_hold_the_truth(slope):
+    """Also of a judge that does not care for length, or prefers the shorter."""
+    rng = np.random.default_rng(5)
+    inside = []
+    for _ in range(60):
+        truth, rows = judged_alike(rng, slope, 300, 400)
+        for one in win_rates(rows):
+            lower, upper = one.length_controlled.interval()
+            inside.append(lower <= truth[int(one.competitor)] <= upper)
+            assert not one.one_sided
+    assert np.mean(inside) >= 0.93
+
+
+def test_an_interval_is_of_the_instructions_in_general_not_of_those_asked():
+    """Known coefficients: what is left is that other instructions would be harder or easier."""
+    rng = np.random.default_rng(0)
+    difficulty, difference = rng.normal(size=400), rng.normal(0, 300, 400)
+    y = sigmoid(difficulty)  # no noise: the coefficients are found without an error
+    found = length_controlled(y, difference, difficulty, np.arange(400))
+    assert found.win_rate == pytest.approx(y.mean(), abs=1e-3)
+    assert found.standard_error == pytest.approx(y.std(ddof=1) / 20, rel=0.02)
+
+
+def alone_and_known(difference, preference):
+    """A competitor x with given difficulties, as a table and a file of difficulties."""
+    count = len(difference)
+    table = pa.table({
+        "model_a": ["x"] * count, "model_b": ["base"] * count, "preference": preference,
+        "instruction_id": np.arange(count), "length_a": 1000 + difference,
+        "length_b": np.full(count, 1000),
+    })  # fmt: skip
+    hard = pa.table({"instruction_id": np.arange(count), "difficulty": np.zeros(count)})
+    return table, hard
+
+
 @pytest.mark.parametrize(
-    ("slope", "shift", "spread", "crosses"),
+    ("difference", "reason"),
     [
-        (0.0, 600, 170, False),
-        (1.25, 600, 170, False),
-        (2.0, 600, 170, False),
-        (0.0, 300, 400, True),
-        (-1.0, 300, 400, True),
+        (lambda rng: rng.integers(300, 900, 200), "hardly any rows are near it"),
+        (lambda rng: np.full(200, 60), "hardly any rows are near it"),
+        (lambda rng: rng.choice([-1, 1], 200) * rng.integers(550, 650, 200), "hardly any rows"),
+        (lambda rng: rng.integers(-900, 900, 200), None),
+        (lambda rng: np.zeros(200, np.int64), None),
     ],
 )
-def test_intervals_at_equal_length_hold_the_truth(slope, shift, spread, crosses):
-    """Also of a judge that does not care for length, and where equal length was never seen."""
-    rng = np.random.default_rng(5)
-    inside, errors = [], []
-    for _ in range(100):
-        truth, rows = judged_alike(rng, slope, shift, spread)
-        for one in win_rates(rows):
-            held = one.length_controlled
-            lower, upper = held.interval()
-            inside.append(lower <= truth[int(one.competitor)] <= upper)
-            errors.append(held.standard_error)
-            assert one.one_sided != crosses
-    assert np.mean(inside) >= 0.93
-    assert (np.mean(errors) < 0.06) == crosses  # an extrapolation is less sure
-
-
-def test_no_length_bias_is_invented(tmp_path):
-    """Equal competitors, a judge indifferent to length, each 600 characters off: 50, not 78."""
+def test_without_rows_near_equal_length_there_is_no_rate_at_it(tmp_path, difference, reason):
     rng = np.random.default_rng(0)
-    parts = []
-    for at in range(6):
-        base = rng.integers(800, 2500, 800)
-        own = np.maximum(1, base + (600 if at > 2 else -600) + rng.integers(-300, 300, 800))
-        parts.append(pa.table({
-            "model_a": [f"m{at}"] * 800, "model_b": ["base"] * 800, "length_a": own,
-            "length_b": base, "preference": rng.beta(2, 2, 800), "instruction_id": np.arange(800),
-        }))  # fmt: skip
-    pq.write_table(pa.concat_tables(parts), tmp_path / "t.parquet")
-    found = winrate(tmp_path / "t.parquet", {}, "base")
-    for one in found["win_rates"]:
-        held = one["length_controlled"]
-        assert abs(held["win_rate"] - 0.5) < 0.05
-        assert held["lower"] < 0.3 < 0.7 < held["upper"]
-        assert held["standard_error"] > 0.1
-        assert one["win_rate"]["standard_error"] < 0.01
-    (warning,) = found["warnings"]
-    assert "and 1 more: almost always longer or almost always shorter than base" in warning
-    assert "an extrapolation" in warning
+    table, hard = alone_and_known(difference(rng), rng.random(200))
+    pq.write_table(table, tmp_path / "t.parquet")
+    pq.write_table(hard, tmp_path / "d.parquet")
+    found = winrate(tmp_path / "t.parquet", {}, "base", difficulty=tmp_path / "d.parquet")
+    (one,) = found["win_rates"]
+    assert (one["length_controlled"] is None) == (reason is not None)
+    assert (reason or "") in one["not_controlled"].get("length_controlled", "")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_where_length_decides_alone_there_is_no_rate_at_equal_length(sign):
+    difference, cluster = np.linspace(-700, 700, 101), np.arange(101)
+    y = (sign * difference > 90).astype(float)
+    with pytest.raises(FitFailed, match="equal length cannot be determined: it separates wins"):
+        length_controlled(y, difference, None, cluster)
+    style = {"bold": difference / 700, "lists": np.tile([0.0, 1.0], 51)[:101]}
+    with pytest.raises(FitFailed, match=r"equal style \(bold\) cannot be determined"):
+        style_controlled(y, style, cluster)
+    y[:50:5] = 1 - y[:50:5]  # ten exceptions, and there is a rate
+    assert 0.05 < length_controlled(y, difference, None, cluster).win_rate < 0.95
+
+
+def test_a_style_that_is_never_equal_gives_no_rate():
+    rng = np.random.default_rng(1)
+    style = {"bold": np.ones(80), "lists": rng.uniform(-1, 1, 80)}
+    with pytest.raises(FitFailed, match=r"equal style \(bold\) cannot be determined: hardly any"):
+        style_controlled(rng.random(80), style, np.arange(80))
+
+
+def test_a_difference_in_scale_is_no_difference_in_quality():
+    """A judge with a slope of 3; one competitor is as good, and always a little longer.
+
+    Its own scale made 60 characters as much as others' 600: 4% at equal length, error 0.6%.
+    """
+    rng, count = np.random.default_rng(0), 500
+    code, cluster = np.repeat(np.arange(4), count), np.tile(np.arange(count), 4)
+    difference = rng.normal(0, 600, 4 * count)
+    difference[code == 0] = rng.normal(60, 12, count)
+    y = (rng.random(4 * count) < sigmoid(3 * np.tanh(difference / 600))).astype(float)
+    rows = BaselineComparisons(
+        tuple("abcd"), code, y, cluster, np.ones(4 * count), difference, None, {}
+    )
+    by_name = {one.competitor: one for one in win_rates(rows)}
+    assert by_name["a"].length_controlled is None
+    assert "hardly any rows are near it" in by_name["a"].problems["length_controlled"]
+    assert all(abs(by_name[name].length_controlled.win_rate - 0.5) < 0.1 for name in "bcd")
 
 
 def test_difficulty_is_learned_from_the_others():

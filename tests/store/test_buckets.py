@@ -68,6 +68,15 @@ def test_an_instruction_with_more_than_three_buckets_is_not_left_in_the_shards()
         ShardBuckets(SIZE).add(rows_of("qqqqqqq"))
 
 
+def test_the_weight_of_an_instruction_begins_at_0():
+    """30 bytes are three buckets, and 31 are more; 30 of another instruction came before."""
+    store = ShardBuckets(SIZE)
+    store.add(rows_of("qqqqqqrrrrrr"))
+    store.add(rows_of("ssssss"))
+    with pytest.raises(NotGrouped):
+        store.add(planned([("t", "A1", "A2")] * 5 + [("t", "A1", "A23")]))
+
+
 def test_an_instruction_that_comes_again_is_not_grouped():
     store = ShardBuckets(SIZE)
     store.add(rows_of("qr"))
@@ -162,6 +171,11 @@ def test_a_bucket_of_more_than_three_times_its_size_is_split(tmp_path, rows, spl
     assert store.unique[2:] == [2 * numbers.count(k) for k in range(2, len(store.unique))]
 
 
+def test_abandoned_buckets_have_no_thread(tmp_path):
+    CopiedBuckets(Folder(tmp_path), 1, SIZE).abandon()
+    assert not [t for t in threading.enumerate() if t.name == "bucket-writer"]
+
+
 def test_pieces_of_several_buckets_are_numbered_one_after_the_other(tmp_path):
     """Of two instructions in two buckets, each has the same pair seven times: one piece."""
     first = next(q for q in "abcdefgh" if bucket_of(q, 2) == 0)
@@ -198,11 +212,12 @@ def test_rows_of_a_bucket_keep_their_order(tmp_path):
     count = 1000
     digest = pa.array([bytes(16)] * count, pa.binary(16))
     texts = pa.array([f"{k}" for k in range(count)])
-    files = scatter.BucketFiles(Folder(tmp_path), 3)
+    files = scatter.BucketFiles(Folder(tmp_path), 4)
     files.texts.add(
         pa.record_batch([digest, texts], schema=BUCKET_TEXTS), np.arange(count, dtype=np.int32) % 3
     )
     files.close()
+    assert not (tmp_path / scatter.texts_name(3)).exists()  # it has no rows
     for bucket in range(3):
         batches = list(scatter.batches(Folder(tmp_path), scatter.texts_name(bucket)))
         found = [text for rows in batches for text in rows["text"].to_pylist()]

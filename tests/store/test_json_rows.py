@@ -76,6 +76,11 @@ def test_times_with_a_zone_say_which():
     assert row["t"][-6] in "+-"
 
 
+def test_a_time_before_our_era_is_duckdbs_text():
+    (row,) = rows("SELECT '0044-03-15 (BC) 12:00:00+00'::TIMESTAMPTZ AS t")
+    assert row["t"][:15] in {"0044-03-15 (BC)", "0044-03-14 (BC)", "0044-03-16 (BC)"}
+
+
 def test_a_repeated_name_gets_a_number():
     assert rows("SELECT 1 AS x, DATE '2020-01-01' AS x, 3 AS X") == [
         {"x": 1, "x_2": "2020-01-01", "X": 3}

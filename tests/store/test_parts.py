@@ -22,13 +22,14 @@ from steelyard.errors import DiskFull
 from steelyard.store.reads import journal
 from steelyard.store.reads.parts import (
     PartWriter,
+    commit_part,
     count_reads,
     done_keys,
     next_number,
     reads_table,
 )
 from support.recording_disk import RecordingDisk
-from support.some_reads import batch, key, run_with_parts
+from support.some_reads import batch, key, run_with_parts, table
 
 NO_GAIN = BatchProgress()
 
@@ -223,6 +224,17 @@ class TestWriter:
             writer.close()
         assert sizes(run) == []
         assert journal.part_files(run) == ["reads/part-00000001.parquet"]  # without a line
+
+
+def test_a_line_of_the_journal_says_what_a_part_took(tmp_path):
+    run = run_with_parts(tmp_path / "run", [])
+    work = {7: Work(prompts=2, unique_tokens=20), 3: Work(prompts=1, engine_seconds=1.5)}
+    commit_part(run, table([1, 2]), 1, BatchProgress(pairs=4, duplicate_tokens=3, work=work))
+    (part,) = journal.load(run).parts
+    assert (part.rows, part.pairs, part.counts["duplicate_tokens"]) == (2, 4, 3)
+    assert list(part.work) == ["3", "7"]
+    assert (part.work["3"]["prompts"], part.work["3"]["engine_seconds"]) == (1, 1.5)
+    assert (part.work["7"]["prompts"], part.work["7"]["unique_tokens"]) == (2, 20)
 
 
 def test_keys_that_are_read_are_found_by_their_bucket(tmp_path):

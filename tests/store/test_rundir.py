@@ -277,6 +277,12 @@ class TestLogs:
         assert (tmp_path / "outside").read_text() == "not ours\n"
 
 
+def test_a_new_run_has_a_folder_for_its_parts(tmp_path):
+    RunDir(tmp_path / "new").create()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["reads"]
+    RunDir(tmp_path / "new").create()  # and again
+
+
 def test_the_names_of_its_entries(tmp_path):
     run = RunDir(tmp_path)
     names = {

@@ -16,7 +16,12 @@ from steelyard.statistics.means import decided, mean
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import database
-from steelyard.store.verdicts.statistics_views import STATISTICS, create_statistics
+from steelyard.store.verdicts.statistics_views import (
+    STATISTICS,
+    create_statistics,
+    statistics_sql,
+)
+from steelyard.store.verdicts.views import REJECTS_SQL
 from support.helpers import pairs_table
 
 NAMES = np.array(["x", "y", "z"])
@@ -50,7 +55,7 @@ def verdicts():
 def views(verdicts):
     with duckdb.connect(":memory:") as connection:
         connection.register("verdicts", verdicts)
-        create_statistics(connection)
+        create_statistics(connection, "raw_preference")
         return {
             name: connection.sql(f"SELECT * FROM {name}").to_arrow_table().to_pylist()
             for name in STATISTICS
@@ -98,9 +103,84 @@ def test_few_instructions_have_no_standard_error(count):
     })  # fmt: skip
     with duckdb.connect(":memory:") as connection:
         connection.register("verdicts", table)
-        query = STATISTICS["leaderboard"]
+        query = statistics_sql("raw_preference")["leaderboard"]
         errors = connection.sql(f"SELECT standard_error FROM ({query})").fetchall()
     assert [one is not None for (one,) in errors] == [count >= 5] * 2
+
+
+def by_hand(view, **columns):
+    """The rows of a view over verdicts of these columns; others are the same in all rows."""
+    count = len(next(iter(columns.values())))
+    usual = {"judge": "j", "protocol": "p", "model_a": "x", "model_b": "y", "instruction_id": 1}
+    usual |= {"pair_id": "q", "raw_preference": 0.5, "length_a": 0, "length_b": 0}
+    table = {name: [value] * count for name, value in usual.items()} | columns
+    kinds = {"raw_preference": pa.float64(), "preference_ab": pa.float64()}
+    kinds |= {"preference_ba": pa.float64(), "instruction_id": pa.uint64()}
+    arrays = {name: pa.array(values, kinds.get(name)) for name, values in table.items()}
+    with duckdb.connect(":memory:") as connection:
+        connection.register("verdicts", pa.table(arrays))
+        return connection.sql(statistics_sql("raw_preference")[view]).fetchall()
+
+
+TOURNAMENT = {
+    "model_a": ["x", "x", "y", "y", "x", "x"],
+    "model_b": ["y", "y", "x", "z", "x", "y"],
+    "raw_preference": [0.75, 0.75, 0.5, 0.25, 0.9, None],  # the last two do not count
+    "instruction_id": [1, 1, 2, 3, 4, 5],
+}
+
+
+def test_the_leaderboard_by_hand():
+    """x has 3/4 twice and a half; y has 1/4 three times and a half; z has 3/4."""
+    assert by_hand("leaderboard", **TOURNAMENT) == [
+        (1, "z", 0.75, 0.75, None, 1.0, 1, 1, 1),
+        (2, "x", pytest.approx(2 / 3), pytest.approx(2 / 3), None, pytest.approx(5 / 6), 3, 2, 1),
+        # against x a third, against z a quarter
+        (3, "y", pytest.approx(7 / 24), 0.3125, None, 0.125, 4, 3, 2),
+    ]
+
+
+def test_the_win_matrix_by_hand():
+    assert by_hand("win_matrix", **TOURNAMENT) == [
+        ("x", "y", 3, pytest.approx(2 / 3)),
+        ("y", "x", 3, pytest.approx(1 / 3)),
+        ("y", "z", 1, 0.25),
+        ("z", "y", 1, 0.75),
+    ]
+
+
+def test_the_standard_error_by_hand():
+    """Sums of residuals per instruction: 0.5, -0.5, 0.5, -0.5 and 0, from two rows.
+
+    The root of 5/4 times the sum of their squares, per comparison.
+    """
+    rows = by_hand(
+        "leaderboard",
+        raw_preference=[1.0, 0.0, 1.0, 0.0, 0.75, 0.25],
+        instruction_id=[1, 2, 3, 4, 5, 5],
+    )
+    assert [row[4] for row in rows] == pytest.approx([np.sqrt(5 / 4) / 6] * 2)
+
+
+def test_position_bias_by_hand():
+    """First always, second always, never one of them; and a pair that was read once."""
+    rows = by_hand(
+        "position_bias",
+        preference_ab=[0.75, 0.25, 0.5, 0.75],
+        preference_ba=[0.375, 0.75, 0.5, None],
+    )
+    (row,) = rows
+    assert row == ("j", "p", 3, 0.5, pytest.approx(-0.125 / 3), pytest.approx(0.875 / 3), 2 / 3)
+
+
+def test_length_bias_by_hand():
+    rows = by_hand(
+        "length_bias",
+        length_a=[30, 31, 0, 101, 300, 301, 0, 1001],
+        length_b=[0, 0, 100, 0, 0, 0, 1000, 0],
+        raw_preference=[0.1, 0.75, 0.75, 0.25, 0.5, 0.25, 0.25, None],
+    )
+    assert rows == [("j", "p", 31, 2, 0.5), ("j", "p", 101, 2, 0.375), ("j", "p", 301, 2, 0.5)]
 
 
 def test_the_win_matrix_mirrors(views):
@@ -130,6 +210,18 @@ def test_position_and_length_are_those_of_the_stages(verdicts, views):
         assert row["pairs"] == mine.sum()
         assert row["prefers_longer"] == pytest.approx(longer[mine].mean(), abs=1e-12)
     assert len(views["length_bias"]) == 8
+
+
+def test_rejects_are_all_that_were_refused_and_what_was_too_long():
+    columns = ("shard", "row", "pair_id")
+    place = dict(zip(columns, ("s", 0, "p"), strict=True))
+    raw = [place | {"reason": "null", "detail": "x"}] * 2
+    verdicts = [place | {"status": name, "error": "long"} for name in ("overlong", "error", "ok")]
+    with duckdb.connect(":memory:") as connection:
+        connection.register("rejects_raw", pa.Table.from_pylist(raw))
+        connection.register("verdicts", pa.Table.from_pylist(verdicts))
+        rows = connection.sql(REJECTS_SQL).fetchall()
+    assert rows == [("s", 0, "p", "null", "x")] * 2 + [("s", 0, "p", "overlong", "long")]
 
 
 def test_live_and_compacted_give_the_same(tmp_path):

@@ -40,21 +40,26 @@ class Features:
     """Raw reads of n pairs; columns of length n, no NaN.
 
     `score` is the logit of "response_a is better", both orders combined. Where a source gives
-    preferences, it is their logit; a reward model gives its score difference itself.
+    preferences, it is their logit; a reward model gives its score difference itself, whose scale
+    means nothing before a calibrator is fitted.
     """
 
     score: Float64
     score_ab: Float64 | None = None  # logits as read in each order
     score_ba: Float64 | None = None
     longer: Float64 | None = None  # characters of response_a less those of response_b
+    has_scale: bool = True  # whether sigmoid(score) claims to be a probability
 
     def __len__(self) -> int:
         return len(self.score)
 
     def take(self, rows: Int64 | Bool) -> Features:
         """Return the pairs in these rows."""
-        columns = (self.score, self.score_ab, self.score_ba, self.longer)
-        return Features(*(None if column is None else column[rows] for column in columns))  # type: ignore[arg-type]
+        ab, ba, longer = (
+            None if column is None else column[rows]
+            for column in (self.score_ab, self.score_ba, self.longer)
+        )
+        return Features(self.score[rows], ab, ba, longer, self.has_scale)
 
 
 @dataclass(frozen=True, slots=True)

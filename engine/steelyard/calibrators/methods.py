@@ -19,15 +19,20 @@ from steelyard.calibrators.piecewise import (
     histogram_bins,
     isotonic_knots,
 )
-from steelyard.statistics.logistic import fit, logit, sigmoid
+from steelyard.core.schemas import Float64
+from steelyard.statistics.logistic import fit, log_loss, logit, sigmoid
 from steelyard.statistics.means import mean
 
 Curve: TypeAlias = Linear | PiecewiseLinear | Histogram
 
-# A prior so weak (standard deviation 31) that it shows only where gold leaves a coefficient open:
-# without it, gold that the judge always gets right would ask for an infinite slope.
+# A prior so weak (standard deviation 31, more for scores that differ by less than 1) that it shows
+# only where gold leaves a coefficient open: without it, gold that the judge always gets right would
+# ask for an infinite slope.
 RIDGE = 1e-3
-FLATTEST, STEEPEST = 1e-3, 1e3  # slopes of a temperature: it never reverses a preference
+# Slopes of a temperature, for scores that differ by 1 or more: it never reverses a preference.
+FLATTEST, STEEPEST = 1e-3, 1e3
+SAME = 1e-9  # scores that differ by less, as a share of them, differ by rounding
+SLOPES = {"logit", "log_a", "log_b"}  # 1 where nothing is to be calibrated
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +47,18 @@ class Method:
 def _regressed(features: Features, gold: Gold, names: tuple[str, ...]) -> Linear:
     constants, intervals = _constants(features, gold, names)
     terms = np.stack([TERMS[name].values(features, constants) for name in names], axis=1)
-    identity = np.array([name in {"logit", "log_a", "log_b"} for name in names], dtype=np.float64)
-    ridge = np.full(len(names), RIDGE)
-    fitted = fit(terms, gold.preference, gold.weights, gold.groups, ridge, prior=identity)
+    slopes = np.array([name in SLOPES for name in names])
+    ridge = RIDGE * np.where(slopes, _unit(features.score), 1.0) ** 2
+    fitted = fit(terms, gold.preference, gold.weights, gold.groups, ridge, prior=slopes * 1.0)
     coefficients = dict(zip(names, fitted.coefficients.tolist(), strict=True))
     intervals |= zip(names, map(tuple, fitted.intervals().tolist()), strict=True)
     return Linear(coefficients, intervals, constants)
+
+
+def _unit(score: Float64) -> float:
+    """Return the standard deviation of scores that differ by less than 1, else 1."""
+    spread = float(score.std())
+    return min(spread, 1.0) if spread > SAME * np.abs(score).max() else 1.0
 
 
 def _constants(
@@ -82,21 +93,45 @@ def contextual(preference: float) -> Linear:
     return Linear({"logit": 1.0, "intercept": -float(logit(np.array(preference)))})
 
 
+def direction(features: Features, gold: Gold) -> Linear:
+    """Return a straight line in logits, whose slope is negative for a judge that is reversed."""
+    return _regressed(features, gold, ("logit", "intercept"))
+
+
 def _temperature(features: Features, gold: Gold) -> Linear:
     curve = _regressed(features, gold, ("logit",))
-    slope = min(max(curve.coefficients["logit"], FLATTEST), STEEPEST)
-    return Linear({"logit": slope}, curve.intervals)
+    low, high = (bound / _unit(features.score) for bound in (FLATTEST, STEEPEST))
+
+    def clamped(slope: float) -> float:
+        return min(max(slope, low), high)
+
+    slope = clamped(curve.coefficients["logit"])
+    ends = curve.intervals["logit"]
+    return Linear({"logit": slope}, {"logit": (clamped(ends[0]), clamped(ends[1]))})
 
 
 def _beta(features: Features, gold: Gold) -> Linear:
-    """Fit beta calibration; leave a negative slope out (Kull, Silva Filho and Flach 2017)."""
-    names: tuple[str, ...] = ("log_a", "log_b", "intercept")
-    curve = _regressed(features, gold, names)
-    for name in ("log_a", "log_b"):
-        if curve.coefficients[name] < 0:
-            names = tuple(kept for kept in names if kept != name)
-            curve = _regressed(features, gold, names)
-    return curve
+    """Fit beta calibration with slopes that are not negative (Kull, Silva Filho and Flach 2017).
+
+    The likelihood is concave: where its maximum has a negative slope, a slope is 0 at the best
+    point that is allowed, and the other is fitted again.
+    """
+    whole = _regressed(features, gold, ("log_a", "log_b", "intercept"))
+    if _rises(whole):
+        return whole
+    parts = [_regressed(features, gold, (slope, "intercept")) for slope in ("log_a", "log_b")]
+    rising = [part for part in parts if _rises(part)]
+    if not rising:
+        return _regressed(features, gold, ("intercept",))
+
+    def loss(curve: Linear) -> float:
+        return float(gold.weights @ log_loss(curve.preference(features), gold.preference))
+
+    return min(rising, key=loss)
+
+
+def _rises(curve: Linear) -> bool:
+    return all(curve.coefficients.get(name, 0.0) >= 0 for name in ("log_a", "log_b"))
 
 
 def _linear(*names: str) -> Method:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from steelyard._version import __version__
 from steelyard.cli.common import (
     emit,
     json_option,
@@ -16,6 +15,7 @@ from steelyard.cli.common import (
     stop_on_signal,
     wants_json,
 )
+from steelyard.core.version import __version__
 from steelyard.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED
 
 

@@ -92,8 +92,10 @@ def format_report(report: Report) -> str:
     """Return all metrics, reliability diagrams, and results by part and by annotator."""
     whole = report.whole
     blocks = [
+        *([report.fit_gold.words] if report.fit_gold and report.fit_gold.words else []),
         f"{whole.raw.pairs:,} pairs of {whole.raw.instructions:,} instructions; tie band"
         f" {report.options.tie_band:g}; {_intervals(report)}",
+        *_headline(whole),
         _metrics(whole),
     ]
     for name, evaluation in _evaluations(whole):
@@ -104,6 +106,17 @@ def format_report(report: Report) -> str:
     if report.annotators:
         blocks.append(_annotators(report))
     return "\n\n".join(blocks)
+
+
+def _headline(whole: Assessment) -> list[str]:
+    """Return what calibration has changed, by the two scores whose changes have intervals."""
+    words = {"log_loss": "log loss", "brier": "Brier score"}
+    parts = [
+        f"{words[name]} {_estimate(change)}"
+        for name in words
+        if (change := whole.change.get(name)) is not None
+    ]
+    return [f"calibration changes {' and '.join(parts)}; less is better"] if parts else []
 
 
 def _intervals(report: Report) -> str:

@@ -127,10 +127,12 @@ def export(
 
 
 def format_export(content: dict[str, Any]) -> str:
-    """Return what became of the verdicts, and how many rows each split has."""
-    from steelyard.export.card import count_verdicts
+    """Return what was read, what became of the verdicts, and how many rows each split has."""
+    from steelyard.export.card import count_verdicts, describe_accuracy
 
-    lines = [f"{count:>12}  {what}" for what, count in count_verdicts(content)]
+    lines = [f"preferences: {content['preference']}"]
+    lines += [f"{name}: {text}" for name, text in describe_accuracy(content)]
+    lines += [f"{count:>12}  {what}" for what, count in count_verdicts(content)]
     for split, rows in content["rows"].items():
         instructions = content["instructions"][split]
         lines.append(f"{rows:>12,}  rows of {instructions:,} instructions in the split {split}")

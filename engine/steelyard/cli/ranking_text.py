@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from steelyard.cli.gold_text import format_gold_rates, format_gold_ratings
 from steelyard.cli.tables import format_table
+from steelyard.comparisons.read import CALIBRATED
 from steelyard.errors import escape
 from steelyard.ranking.report import LEVEL
 
@@ -45,9 +47,11 @@ def format_rank(content: dict[str, Any]) -> str:
             line.append(f"{row['best_rank']}-{row['worst_rank']}" if known else "")
         rows.append([*line, row["average_win_rate"], f"{row['comparisons']:,}"])
     head = ["competitor", "rank", "rating", *["interval"][:spans], *["ranks"][:rated]]
-    parts = [format_table(rows, [*head, "win rate", "comparisons"])]
+    parts = [_format_preference(content), format_table(rows, [*head, "win rate", "comparisons"])]
     if content.get("differences"):
         parts.append(_format_differences(content["differences"]))
+    if gold := format_gold_ratings(content):
+        parts.append(gold)
     return "\n\n".join([*parts, _format_source(content)])
 
 
@@ -59,25 +63,27 @@ def format_winrate(content: dict[str, Any]) -> str:
     for rate in rates:
         raw = rate["win_rate"]
         line = [rate["competitor"], _percent(raw["value"]), _percent(raw["standard_error"])]
-        line.append(_percent(rate["discrete_win_rate"]))
+        line += [_span(raw), _percent(rate["discrete_win_rate"])]
         for kind in controls:
-            held = rate[kind] or {"win_rate": None, "standard_error": None}
-            line += [_percent(held["win_rate"]), _percent(held["standard_error"])]
+            held = rate[kind] or dict.fromkeys(("win_rate", "standard_error", "lower", "upper"))
+            line += [_percent(held["win_rate"]), _percent(held["standard_error"]), _span(held)]
         rows.append([*line, f"{raw['rows']:,}"])
-    head = ["competitor", "win rate %", "se", "discrete"]
-    head += [cell for kind in controls for cell in (titles[kind], "se")]
-    title = f"against {escape(content['baseline'])}"
-    return "\n\n".join([title, format_table(rows, [*head, "rows"]), _format_source(content)])
+    head = ["competitor", "win rate %", "se", f"{LEVEL:.0%}", "discrete"]
+    head += [cell for kind in controls for cell in (titles[kind], "se", f"{LEVEL:.0%}")]
+    title = f"{_format_preference(content)}\nagainst {escape(content['baseline'])}"
+    parts = [title, format_table(rows, [*head, "rows"]), format_gold_rates(content)]
+    return "\n\n".join([part for part in parts if part] + [_format_source(content)])
 
 
 def format_bias(content: dict[str, Any]) -> str:
     """Return all biases as text, with a column for each group of comparisons."""
     groups = {"all": content["all"], **content.get("by", {})}
-    parts = [_format_section(title, labels, groups) for title, labels in BIASES.items()]
+    parts = [_format_preference(content)]
+    parts += [_format_section(title, labels, groups) for title, labels in BIASES.items()]
     rows = [
         [name if len(groups) > 1 else "", family["family"], _format_interval(family["preference"]),
          _format_interval(family["own_judges"]), _format_interval(family["gold"]),
-         family["self_preference"]]
+         _format_interval(family["self_preference_estimate"])]
         for name, sections in groups.items()
         for family in sections["families"] or ()
     ]  # fmt: skip
@@ -103,11 +109,18 @@ def _format_section(title: str, labels: Mapping[str, str], groups: Mapping[str, 
     present = {name: sections[title] for name, sections in groups.items() if sections[title]}
     rows = []
     for key, label in labels.items():
-        cells = [section[key] for section in present.values()]
+        cells = [_format_cell(section, key) for section in present.values()]
         if any(cell is not None for cell in cells):
-            texts = [_format_interval(cell) if isinstance(cell, dict) else cell for cell in cells]
-            rows.append([label, *texts])
+            rows.append([label, *cells])
     return format_table(rows, [title.replace("_", " "), *present]) if present else ""
+
+
+def _format_cell(section: dict[str, Any], key: str) -> str | None:
+    value = section[key]
+    if isinstance(value, float):
+        lower, upper = section[f"{key}_interval"] or (None, None)
+        value = {"value": value, "lower": lower, "upper": upper}
+    return None if value is None else _format_interval(value)
 
 
 def _format_interval(estimate: dict[str, Any] | None) -> str:
@@ -118,13 +131,27 @@ def _format_interval(estimate: dict[str, Any] | None) -> str:
     return f"{estimate['value']:.3f} [{estimate['lower']:.3f}, {estimate['upper']:.3f}]"
 
 
+def _span(estimate: dict[str, Any]) -> str:
+    if estimate["lower"] is None:
+        return ""
+    return f"[{_percent(estimate['lower'])}, {_percent(estimate['upper'])}]"
+
+
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.2f}"
+
+
+def _format_preference(content: dict[str, Any]) -> str:
+    """Return the first line of a report: which preferences it is of."""
+    read = content["preference"]
+    other = " (others: --map preference=COLUMN)" if read == CALIBRATED[0] else ""
+    return f"preferences: {escape(read)}{other}"
 
 
 def _format_source(content: dict[str, Any]) -> str:
     """Return the lines under a report: what it rests on, and warnings."""
     lines = [f"{content['rows']:,} comparisons, intervals over {content['clusters_by']}"]
     lines += [f"left out: {count:,} rows: {why}" for why, count in content["left_out"].items()]
+    lines += [f"note: {text}" for text in content.get("notes", ())]
     lines += [f"warning: {text}" for text in content.get("warnings", ())]
     return "\n".join(lines)

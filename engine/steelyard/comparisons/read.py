@@ -18,6 +18,8 @@ file, a folder or a pattern. The table has one column per role, under the role's
 | gold | votes for a, b and a tie (schemas.GOLD); null where a row has none |
 
 Any other name is a column of the source (or a field of `metadata`), taken as it is.
+
+The preference is the calibrated one where a source has it, unless --map names another.
 """
 
 from __future__ import annotations
@@ -31,17 +33,19 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from steelyard.calibrators.calibrator import COLUMNS
 from steelyard.comparisons.checks import PAIR, check_batch
 from steelyard.comparisons.sources import SOURCE, open_source
 from steelyard.errors import InputRefused, SteelyardError, UsageError
 from steelyard.input.problems import RowProblems
 from steelyard.input.roles import COMPARISONS
-from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
+from steelyard.input.sql_roles import SOURCES, quoted, resolve_sql, typed_sql
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import Connection, describe_text, one_row
 from steelyard.store.sql_faults import refusing
 
 BATCH = 1 << 20  # rows that are checked at a time
+CALIBRATED = COLUMNS[:2]  # preference and tie
 # What DuckDB calls the types that `instruction_ids` takes as numbers; all others become texts.
 COUNTED = {
     "tinyint", "smallint", "integer", "bigint",
@@ -61,6 +65,12 @@ class Comparisons:
     left_out: dict[str, int]  # reason -> rows without a preference, which compare nothing
     columns: dict[str, str]  # role -> the column or expression that was read
 
+    @property
+    def preference(self) -> str:
+        """The column, or the expression, that preferences are of."""
+        parts = next(parts for parts in SOURCES if set(parts) <= self.columns.keys())
+        return " - ".join(self.columns[part].replace('"', "") for part in parts)
+
     def has(self, *roles: str) -> bool:
         """Return whether the source has all these roles."""
         return set(roles) <= set(self.table.column_names)
@@ -72,6 +82,8 @@ def read_comparisons(
     need: Sequence[str],
     want: Sequence[str] = (),
     each: Callable[[pa.RecordBatch], pa.RecordBatch] | None = None,
+    *,
+    raw: bool = False,
 ) -> Comparisons:
     """Read what a statistic needs from a run or a file.
 
@@ -82,6 +94,7 @@ def read_comparisons(
         need: roles, or names of columns, that have to be there.
         want: roles that are taken where the source has them, and any row a value for them.
         each: what is done to every batch when it is checked, such as to make numbers of texts.
+        raw: read raw preferences, even where there are calibrated ones.
 
     Raises:
         UsageError: there is no such source or role, or DuckDB refuses an expression.
@@ -91,9 +104,12 @@ def read_comparisons(
     """
     path = source if isinstance(source, Path) else source.run.root
     with open_source(source) as opened:
-        connection, names, column_map = opened.connection, opened.names, columns or {}
-        roles = opened.resolve(str(path), column_map, need, want)
+        connection, names = opened.connection, opened.names
         left_out, where = _left_out(connection, names)
+        column_map = dict(columns or {})
+        if not raw and "preference" in need:
+            column_map = _calibrated(connection, names, column_map, where)
+        roles = opened.resolve(str(path), column_map, need, want)
         with (
             opened.files.reading() if opened.files else nullcontext(),
             refusing(partial(_unreadable, path, connection, roles)),
@@ -130,6 +146,22 @@ def _unreadable(
 def describe(left_out: Mapping[str, int]) -> str:
     """Return in words what was left out."""
     return ", ".join(f"{count:,} rows: {reason}" for reason, count in left_out.items())
+
+
+def _calibrated(
+    connection: Connection, names: Mapping[str, str], columns: Mapping[str, str], where: str
+) -> dict[str, str]:
+    """Map preference and tie to calibrated columns that have values; both, or neither of them."""
+    given = {part for parts in SOURCES for part in parts} & columns.keys()
+    present = [name for name in CALIBRATED if name in names]
+    if (given and columns.get("preference") != CALIBRATED[0]) or CALIBRATED[0] not in present:
+        return dict(columns)
+    _, counts = _count_values(connection, [names[name] for name in present], where)
+    filled = [name for name in present if counts[names[name]]]
+    if CALIBRATED[0] not in filled:
+        return dict(columns)
+    tie = CALIBRATED[1] if CALIBRATED[1] in filled else ""
+    return {"preference": CALIBRATED[0], "tie": tie, **columns}
 
 
 def _clusters(

@@ -84,4 +84,12 @@ def _adjusted(protocol: Protocol, config: RunConfig) -> Protocol:
             f"`tie_band` has no effect on {protocol.name}, whose judge has a label for a tie",
             remedy="leave it out, or choose a protocol without that label",
         )
-    return protocol if config.tie_band is None else replace(protocol, tie_band=config.tie_band)
+    if config.tie_band is None:
+        return protocol
+    if config.tie_band >= protocol.widest_tie:
+        raise UsageError(
+            f"`tie_band` is {config.tie_band:g}, which makes a tie of every pair under"
+            f" {protocol.name}",
+            remedy=f"give a number from 0, below {protocol.widest_tie:g}",
+        )
+    return replace(protocol, tie_band=config.tie_band)

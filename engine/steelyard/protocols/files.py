@@ -79,6 +79,12 @@ def _check(protocol: Protocol, path: Path) -> None:
         raise _wrong(path, "`range` is not a range", "give the lowest and the highest score")
     if protocol.tie_band and protocol.has_tie_label:
         raise _wrong(path, "`tie_band` has no effect next to a label for a tie", "leave it out")
+    if protocol.tie_band and protocol.tie_band >= protocol.widest_tie:
+        raise _wrong(
+            path,
+            f"`tie_band` is {protocol.tie_band:g}, which makes a tie of every pair",
+            f"give a number from 0, below {protocol.widest_tie:g}",
+        )
     if not all(label.strip() for label in protocol.labels):
         raise _wrong(path, "a label is empty", "give each answer a label")
     if any(SLOT.search(text) for text in (protocol.system, protocol.user, protocol.prefix)):

@@ -154,6 +154,22 @@ class Protocol:
         return self.combine == "tie"
 
     @property
+    def widest_tie(self) -> float:
+        """The least tie band that would make a tie of every pair.
+
+        One half where the band is a distance of the preference from 0.5; the width of the scale
+        where it is a difference of scores.
+        """
+        match self.combine:
+            case "scores":
+                return self.range[1] - self.range[0]
+            case "scale":
+                return max(self.scale) - min(self.scale)
+            case "rubric":
+                return 1.0
+        return 0.5
+
+    @property
     def has_examples(self) -> bool:
         """Whether it shows worked examples."""
         return "examples" in self.names

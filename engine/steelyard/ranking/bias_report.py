@@ -17,9 +17,9 @@ from steelyard.errors import UsageError, escape
 from steelyard.evaluation.judged_pairs import MASSES, ORDERS
 from steelyard.input.roles import LENGTHS, MODELS
 from steelyard.ranking import bias as measures
-from steelyard.ranking.report import estimate_json, source, standard_error_or_none
+from steelyard.ranking.report import estimate_json, source
 from steelyard.ranking.tournament import clusters_of, tournament
-from steelyard.statistics.clusters import cluster_warning
+from steelyard.statistics.clusters import MIN_FOR_INTERVAL, cluster_warning
 from steelyard.statistics.logistic import FitFailed
 from steelyard.statistics.means import Mean
 
@@ -48,7 +48,8 @@ def bias(path: Path, columns: Mapping[str, str], by: str | None = None) -> dict[
     """
     read = read_comparisons(path, columns, ("preference", *([by] if by else ())), WANT)
     content = {**source(path, read), "missing": _missing(read), "warnings": []}
-    content["all"] = _sections(read.table, content["warnings"])
+    content["notes"] = []
+    content["all"] = _sections(read.table, content)
     if by:
         values = pc.unique(read.table[by])
         if len(values) > MOST_GROUPS:
@@ -61,7 +62,7 @@ def bias(path: Path, columns: Mapping[str, str], by: str | None = None) -> dict[
         for value in values:
             same = pc.equal(read.table[by], value) if value.is_valid else pc.is_null(read.table[by])
             part = read.table.filter(same.fill_null(False))
-            content["by"][str(value.as_py())] = _sections(part, content["warnings"], str(value))
+            content["by"][str(value.as_py())] = _sections(part, content, str(value))
     return content
 
 
@@ -78,30 +79,46 @@ def _missing(read: Comparisons) -> dict[str, str]:
     return {what: " and ".join(names) for what, names in lacking.items() if names}
 
 
-def _sections(table: pa.Table, warnings: list[str], name: str = "") -> dict[str, Any]:
+def _sections(table: pa.Table, content: dict[str, Any], name: str = "") -> dict[str, Any]:
     title = f"{escape(name)}: " if name else ""
     cluster = clusters_of(table)
-    if note := cluster_warning(len(np.unique(cluster))):
-        warnings.append(title + note)
-    sections: dict[str, Any] = {"rows": len(table)}
+    if (clusters := len(np.unique(cluster))) < MIN_FOR_INTERVAL:
+        content["warnings"].append(f"{title}{cluster_warning(clusters)}")
+    weight = to_floats(table["weight"]) if "weight" in table.column_names else np.ones(len(table))
+    measured: dict[str, object] = {}
     both_orders: tuple[tuple[str, tuple[str, str], Callable[..., object]], ...] = (
         ("position", ORDERS, measures.position),
         ("label_mass", MASSES, measures.label_mass),
     )
     for section, columns, measure in both_orders:
-        sections[section] = None
+        measured[section] = None
         if set(columns) <= set(table.column_names):
             known = table.select(columns).drop_null()
             both = to_mask(pc.and_(*(table[column].is_valid() for column in columns)))
             if len(known):
                 orders = (to_floats(known[column]) for column in columns)
-                sections[section] = _as_json(measure(*orders, cluster[both]))
-    return sections | _between_competitors(table, warnings, title)
+                measured[section] = measure(*orders, cluster[both], weight[both])
+    measured |= _between_competitors(table, content["warnings"], title)
+    content["notes"] += [title + line for line in _notes(measured)]
+    return {"rows": len(table), **{name: _as_json(value) for name, value in measured.items()}}
 
 
-def _between_competitors(table: pa.Table, warnings: list[str], title: str) -> dict[str, Any]:
+def _notes(measured: Mapping[str, object]) -> list[str]:
+    """Return the notes on estimates, each with what it applies to."""
+    notes: dict[str, list[str]] = {}
+    for section, record in measured.items():
+        for item in record if isinstance(record, list) else [record]:
+            where = getattr(item, "family", section).replace("_", " ")
+            for name, value in _values(item).items():
+                note = value.note() if isinstance(value, Mean) else None
+                if isinstance(value, Mean) and value.clusters >= MIN_FOR_INTERVAL and note:
+                    notes.setdefault(note, []).append(f"{where}, {name.replace('_', ' ')}")
+    return [f"{'; '.join(names)}: {note}" for note, names in notes.items()]
+
+
+def _between_competitors(table: pa.Table, warnings: list[str], title: str) -> dict[str, object]:
     names = set(table.column_names)
-    out: dict[str, Any] = {"verbosity": None, "families": None}
+    out: dict[str, object] = {"verbosity": None, "families": None}
     if not set(MODELS) <= names:
         return out
     other = pc.not_equal(*(pc.cast(table[name], pa.string()) for name in MODELS))
@@ -122,23 +139,25 @@ def _between_competitors(table: pa.Table, warnings: list[str], title: str) -> di
             if absent := int(np.isnan(difference).sum()):
                 warnings.append(f"{title}{absent:,} rows lack a length: verbosity is left out")
             else:
-                out["verbosity"] = _as_json(measures.verbosity(contest, difference, gold))
+                out["verbosity"] = measures.verbosity(contest, difference, gold)
         except FitFailed as error:
             warnings.append(f"{title}verbosity: {error.cause}")
-        if section := out["verbosity"]:
-            known = standard_error_or_none(section["standard_error"], contest.clusters)
-            section["standard_error"] = known
     judges, judge = [""], np.zeros(len(table), np.int32)
     if "judge" in names:
         coded = table["judge"].cast(pa.string()).fill_null("").combine_chunks().dictionary_encode()
         judges, judge = coded.dictionary.to_pylist(), np.asarray(coded.indices)
-    measured = measures.families(contest, judges, judge, gold)
-    out["families"] = [_as_json(family) for family in measured]
+    out["families"] = measures.families(contest, judges, judge, gold)
     return out
 
 
-def _as_json(record: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any record of measures
+def _values(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any record of measures
+    return {field.name: getattr(record, field.name) for field in fields(record)} if record else {}
+
+
+def _as_json(record: object) -> Any:  # noqa: ANN401 - a record of measures, or a list of them
+    if isinstance(record, list):
+        return [_as_json(item) for item in record]
     if record is None:
         return None
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    values = _values(record)
     return {k: estimate_json(v) if isinstance(v, Mean) else v for k, v in values.items()}

@@ -34,7 +34,7 @@ def fit_contextual(contest: Tournament, features: Float64) -> Contextual:
         FitFailed: there is no finite maximum.
     """
     size, extra = contest.size, features.shape[1]
-    weight = contest.rows.weight if len(contest.rows.weight) else np.ones(len(contest))
+    weight = contest.weights()
     i, j = contest.rows.pair // size, contest.rows.pair % size
     rows = _Rows(contest, features, weight, i, j)
     fitted = maximise(rows, np.zeros(size + extra))
@@ -43,6 +43,22 @@ def fit_contextual(contest: Tournament, features: Float64) -> Contextual:
     influence = cluster_sums(moved * rows.residual(fitted)[:, None], contest.cluster)
     errors = np.sqrt(np.diag(clustered_covariance(influence)))
     return Contextual(fitted[:size] - fitted[:size].mean(), fitted[size:], errors)
+
+
+def within_competitors(contest: Tournament, feature: Float64) -> float:
+    """Return the share of a feature [n], in [0, 1], that no value per competitor explains.
+
+    Where it is 0 the feature is a difference of competitors' own values, as strengths are.
+    """
+    size, weight = contest.size, contest.weights()
+    i, j = contest.rows.pair // size, contest.rows.pair % size
+    pairs = np.bincount(contest.rows.pair, weight, size * size).reshape(size, size)
+    pairs = pairs + pairs.T
+    weighted = weight * feature
+    along = np.bincount(i, weighted, size) - np.bincount(j, weighted, size)
+    own = np.linalg.lstsq(np.diag(pairs.sum(axis=0)) - pairs, along, rcond=None)[0]
+    total = float(weighted @ feature)
+    return float(weight @ (feature - own[i] + own[j]) ** 2) / total if total > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ def source(path: Path, read: Comparisons) -> dict[str, Any]:
     """Return where the comparisons came from, and what was left out."""
     return {
         "source": str(path),
+        "preference": read.preference,
         "rows": len(read.table),
         "left_out": read.left_out,
         "clusters_by": read.columns.get("instruction", "row").replace('"', ""),

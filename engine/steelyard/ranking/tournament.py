@@ -38,6 +38,10 @@ class Tournament:
         """K."""
         return len(self.competitors)
 
+    def weights(self) -> Float64:
+        """Return the rows' weights [n], 1 where there are none."""
+        return self.rows.weight if len(self.rows.weight) else np.ones(len(self))
+
     def sums(self) -> Float64:
         """Return [K * K, 3]: weight, score of i and ties of each pair (`comparisons.pair_sums`)."""
         return pair_sums(self.rows, self.size)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -19,8 +20,13 @@ from steelyard.ranking.length_control import (
 from steelyard.ranking.length_slope import Slope, length_feature, length_slope
 from steelyard.statistics.clusters import Codes
 from steelyard.statistics.logistic import FitFailed
-from steelyard.statistics.means import Mean, decided, mean
+from steelyard.statistics.means import SHARE, Mean, decided, mean
 
+LENGTH, STYLE = "length_controlled", "style_controlled"
+UNLEARNED = (
+    "equal length cannot be determined without the difficulty of instructions: learning it takes"
+    f" {LEARNABLE} competitors, or give it with --difficulty"
+)
 FEW_CROSS = 0.05  # share of rows not longer, or not shorter: with fewer, equal length is unseen
 
 
@@ -35,7 +41,6 @@ class BaselineComparisons:
     weight: Float64
     length: Float64 | None  # characters, the competitor's less the baseline's
     difficulty: Float64 | None
-    baseline_length: Float64 | None  # characters, where `length` is known
     style: Mapping[str, Float64]  # feature -> (a - b) / (a + b)
 
 
@@ -50,55 +55,41 @@ class WinRate:
     one_sided: bool  # whether it is (nearly) always longer, or always shorter (FEW_CROSS)
     length_controlled: Controlled | None
     style_controlled: Controlled | None
-    problem: str | None  # why a controlled rate is missing though its columns are there
+    problems: dict[
+        str, str
+    ]  # LENGTH or STYLE -> why a rate is missing though its columns are there
 
 
 def win_rates(rows: BaselineComparisons) -> list[WinRate]:
     """Compute win rates of all competitors, best first (by length-controlled rate if there is one).
 
     Without a given difficulty, that of an instruction is learned from the other competitors'
-    preferences on it; if these are too few, the baseline's length is used instead. A regression
-    without a maximum, as if one side always wins, leaves out that competitor's controlled rate and
-    gives the reason.
+    preferences on it. A controlled rate is left out, with the reason, where the comparisons do not
+    determine it: where difficulties are unknown, hardly any row has equal length (or style), or
+    length alone decides.
     """
     difficulty, slope = rows.difficulty, None
+    rows = replace(rows, cluster=np.unique(rows.cluster, return_inverse=True)[1])
     if (length := rows.length) is not None and len(rows.code):
-        _, codes = np.unique(rows.cluster, return_inverse=True)
-        rows = replace(rows, cluster=codes)
         if difficulty is None:
             difficulty = learned_difficulty(rows.preference, rows.code, rows.cluster)
-        if difficulty is None:
-            difficulty = _baseline_length_proxy(rows)
-        slope = _slope(rows, length, difficulty)
+        if difficulty is not None:
+            slope = _slope(rows, length, difficulty)
     rates = [_win_rate(rows, difficulty, slope, code) for code in range(len(rows.competitor))]
     return sorted(rates, key=sort_key)
 
 
-def _baseline_length_proxy(rows: BaselineComparisons) -> Float64 | None:
-    """Return the baseline's length, standardised: hard instructions ask for longer answers.
-
-    Without it the instruction's influence would count as that of length: a short answer of the
-    baseline makes every competitor longer.
-    """
-    length = rows.baseline_length
-    if length is None or not length.std() > 0:
-        return None
-    return np.asarray((length - length.mean()) / length.std())
-
-
-def _slope(rows: BaselineComparisons, difference: Float64, difficulty: Float64 | None) -> Slope:
+def _slope(rows: BaselineComparisons, difference: Float64, difficulty: Float64) -> Slope:
     """Fit what length is worth to the judge to all competitors' rows."""
     length = np.zeros(len(difference))
     for code in range(len(rows.competitor)):
         mine = rows.code == code
         length[mine] = length_feature(difference[mine])
-    own = [np.ones(len(length))]
-    if difficulty is not None:
-        own.append(difficulty)
-        if rows.difficulty is None and len(rows.competitor) >= LEARNABLE:
-            # All competitors are longer than a short answer of the baseline and win more: a learned
-            # difficulty also reflects their length, and would absorb the slope.
-            own.append(others_mean(length, rows.code, rows.cluster))
+    own = [np.ones(len(length)), difficulty]
+    if rows.difficulty is None:
+        # All competitors are longer than a short answer of the baseline and win more: a learned
+        # difficulty also reflects their length, and would absorb the slope.
+        own.append(others_mean(length, rows.code, rows.cluster))
     return length_slope(
         rows.preference, length, np.stack(own, axis=1), rows.code,
         cluster=rows.cluster, weight=rows.weight,
@@ -116,25 +107,33 @@ def _win_rate(
     mine = rows.code == code
     y, cluster, weight = rows.preference[mine], rows.cluster[mine], rows.weight[mine]
     difference = None if rows.length is None else rows.length[mine]
-    by_length = by_style = problem = None
-    try:
-        if difference is not None and len(y) > 1:
-            hard = None if difficulty is None else difficulty[mine]
-            by_length = length_controlled(y, difference, hard, cluster, weight, slope=slope)
-        if rows.style and len(y) > 1:
-            style = {key: values[mine] for key, values in rows.style.items()}
-            by_style = style_controlled(y, style, cluster, weight)
-    except FitFailed as error:
-        problem = error.cause
+    hard = None if difficulty is None else difficulty[mine]
+    controls: dict[str, Callable[[], Controlled]] = {}
+    controlled: dict[str, Controlled] = {}
+    problems: dict[str, str] = {}
+    if difference is not None and hard is None and difference.any():
+        problems[LENGTH] = UNLEARNED
+    elif difference is not None:
+        controls[LENGTH] = partial(
+            length_controlled, y, difference, hard, cluster, weight, slope=slope
+        )
+    if rows.style:
+        style = {key: values[mine] for key, values in rows.style.items()}
+        controls[STYLE] = partial(style_controlled, y, style, cluster, weight)
+    for kind, fitted in controls.items():
+        try:
+            controlled[kind] = fitted()
+        except FitFailed as error:
+            problems[kind] = error.cause
     return WinRate(
         competitor=rows.competitor[code],
-        win_rate=mean(y, cluster, weight),
+        win_rate=mean(y, cluster, weight, bounds=SHARE),
         discrete=float((weight * decided(y)).sum() / weight.sum()),
         difference=None if difference is None else float(difference.mean()),
-        one_sided=by_length is not None and difference is not None and _one_sided(difference),
-        length_controlled=by_length,
-        style_controlled=by_style,
-        problem=problem,
+        one_sided=LENGTH in controlled and difference is not None and _one_sided(difference),
+        length_controlled=controlled.get(LENGTH),
+        style_controlled=controlled.get(STYLE),
+        problems=problems,
     )
 
 

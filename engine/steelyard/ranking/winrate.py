@@ -16,7 +16,7 @@ from steelyard.core.arrow import to_floats, to_mask
 from steelyard.core.schemas import Bool, Float64, Int64, UInt64
 from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.input.roles import LENGTHS, MODELS
-from steelyard.ranking.length_control import LEARNABLE, Controlled, relative_difference
+from steelyard.ranking.length_control import Controlled, relative_difference
 from steelyard.ranking.report import (
     LEVEL,
     estimate_json,
@@ -27,10 +27,9 @@ from steelyard.ranking.report import (
 from steelyard.ranking.style import FEATURES, read_with_style
 from steelyard.ranking.tournament import clusters_of, similar_names
 from steelyard.ranking.win_rates import BaselineComparisons, WinRate, sort_key, win_rates
-from steelyard.statistics.clusters import MIN_FOR_INTERVAL, cluster_warning
+from steelyard.statistics.clusters import MIN_FOR_INTERVAL
 
 WANT = ("instruction", "weight", *LENGTHS)
-NO_SPREAD = 1e-9  # of a standard error: what rounding leaves of 0
 DIFFICULTIES = (
     "give Parquet with the columns instruction_id (or instruction, or prompt) and difficulty, in"
     " log-odds; --map names columns of SOURCE, not of this file"
@@ -77,7 +76,7 @@ def winrate(
         "baseline": baseline,
         "difficulty": used,
         "win_rates": [_as_json(rate) for rate in sorted(rates, key=sort_key)],
-        "warnings": [*unknown, *_warnings(rates, baseline, int(own.sum()), used)],
+        "warnings": [*unknown, *_warnings(rates, baseline, int(own.sum()))],
     }
 
 
@@ -95,27 +94,18 @@ def _without_lengths(table: pa.Table) -> tuple[pa.Table, list[str]]:
 def _learned(rates: list[WinRate], baseline: str) -> str | None:
     """Return where difficulties came from; None if no rate rests on them."""
     others = [rate for rate in rates if rate.competitor != baseline]
-    if not any(rate.length_controlled for rate in others):
-        return None
-    return "learned" if len(others) >= LEARNABLE else "none"
+    return "learned" if any(rate.length_controlled for rate in others) else None
 
 
-def _warnings(rates: list[WinRate], baseline: str, alone: int, difficulty: str | None) -> list[str]:
+def _warnings(rates: list[WinRate], baseline: str, alone: int) -> list[str]:
     name = escape(baseline)
-    lines = [f"{escape(rate.competitor)}: {rate.problem}" for rate in rates if rate.problem]
-    if alone:
-        lines.append(f"{alone:,} rows compare {name} with itself: they affect no other competitor")
-    if difficulty == "none":
-        lines.append(
-            "the difficulty of instructions is unknown, and the baseline's length is used instead:"
-            f" learning it takes {LEARNABLE} competitors, or give it with --difficulty"
-        )
     notes: dict[str, list[str]] = {}
     for rate in rates:
-        if note := cluster_warning(rate.win_rate.clusters):
-            notes.setdefault(note, []).append(rate.competitor)
-        elif (rate.win_rate.standard_error or 0) < NO_SPREAD and rate.competitor != baseline:
-            note = "all preferences are equal: a standard error of 0 does not show the uncertainty"
+        if rate.competitor == baseline:
+            continue
+        for problem in rate.problems.values():
+            notes.setdefault(problem, []).append(rate.competitor)
+        if note := rate.win_rate.note():
             notes.setdefault(note, []).append(rate.competitor)
         if rate.one_sided:
             note = (
@@ -123,7 +113,10 @@ def _warnings(rates: list[WinRate], baseline: str, alone: int, difficulty: str |
                 " length is an extrapolation"
             )
             notes.setdefault(note, []).append(rate.competitor)
-    return lines + [f"{format_names(names)}: {note}" for note, names in notes.items()]
+    lines = [f"{format_names(names)}: {note}" for note, names in notes.items()]
+    if alone:
+        lines.append(f"{alone:,} rows compare {name} with itself: they affect no other competitor")
+    return lines
 
 
 def _against(table: pa.Table, baseline: str) -> tuple[pa.Table, Bool]:
@@ -216,10 +209,10 @@ def _rows(
     coded = pc.if_else(turned, second, first).dictionary_encode()
     back, preference = to_mask(turned), to_floats(table["preference"])
     sign = np.where(back, -1.0, 1.0)
-    length = baseline_length = None
+    length = None
     if set(LENGTHS) <= names:
         a, b = (to_floats(table[name]) for name in LENGTHS)
-        length, baseline_length = sign * (a - b), np.where(back, a, b)
+        length = sign * (a - b)
     style = {}
     if {f"{feature}_{side}" for feature in FEATURES for side in "ab"} <= names:
         for feature in FEATURES:
@@ -233,7 +226,6 @@ def _rows(
         weight=to_floats(table["weight"]) if "weight" in names else np.ones(len(table)),
         length=length,
         difficulty=None if difficulty is None else difficulty[mask],
-        baseline_length=baseline_length,
         style=style,
     )
 
@@ -246,6 +238,7 @@ def _as_json(rate: WinRate) -> dict[str, Any]:
         "mean_length_difference": rate.difference,
         "length_controlled": _controlled(rate.length_controlled, rate.win_rate.clusters),
         "style_controlled": _controlled(rate.style_controlled, rate.win_rate.clusters),
+        "not_controlled": rate.problems,
     }
 
 

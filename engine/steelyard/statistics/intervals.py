@@ -13,6 +13,10 @@ import numpy as np
 from steelyard.core.schemas import Float64
 
 NO_SPREAD = 1e-9  # of a standard error: what rounding leaves of 0
+RESTS_ON_COUNT = (  # the note of every report
+    "the values are equal, or nearly all are at one end: the interval rests on the number of"
+    " clusters, as their spread says nothing"
+)
 
 
 @overload
@@ -60,6 +64,15 @@ def t_p_value(statistic: float | Float64, df: float | Float64) -> float | Float6
     return float(p_value) if np.isscalar(statistic) else p_value
 
 
+def rests_on_count(rate: float, standard_error: float, clusters: float) -> bool:
+    """Return whether the spread of clusters says nothing about the uncertainty of a rate.
+
+    That is where less than one cluster's worth of preference is for the rarer side, so that the
+    spread of the others cannot show how rare it is, and where there is no spread at all.
+    """
+    return min(rate, 1 - rate) * clusters < 1 or standard_error <= NO_SPREAD
+
+
 def rate_interval(
     rate: float, standard_error: float, clusters: float, level: float = 0.95
 ) -> tuple[float, float]:
@@ -67,10 +80,9 @@ def rate_interval(
 
     The rate counts as one of p (1 - p) / standard_error**2 independent decisions (Wilson, Journal
     of the American Statistical Association 22, 1927; Korn and Graubard, "Analysis of Health
-    Surveys", 1999, 3.2), and Student's t takes the place of the normal quantile. Where less than
-    one cluster's worth of preference is for the rarer side, the spread of the others cannot show
-    how rare that is, and without any spread nothing can be learned from it: the effective number
-    is then at most that of clusters. So 40 of 40 are [0.91, 1].
+    Surveys", 1999, 3.2), and Student's t takes the place of the normal quantile. Where the spread
+    says nothing (`rests_on_count`), there are no more decisions than clusters: 40 of 40 are
+    [0.91, 1].
 
     Args:
         rate: a mean of values in [0, 1].
@@ -82,11 +94,10 @@ def rate_interval(
         Lower and upper bound, in [0, 1] and never equal.
     """
     p = min(max(rate, 0.0), 1.0)
-    effective = clusters
-    if standard_error > NO_SPREAD:
-        decisions = p * (1 - p) / standard_error**2
-        effective = decisions if min(p, 1 - p) * clusters >= 1 else min(decisions, clusters)
-    share = effective / t_quantile(level, clusters - 1) ** 2
+    decisions = p * (1 - p) / standard_error**2 if standard_error > NO_SPREAD else clusters
+    if rests_on_count(p, standard_error, clusters):
+        decisions = min(decisions, clusters)
+    share = decisions / t_quantile(level, clusters - 1) ** 2
     half = math.sqrt(p * (1 - p) * share + 0.25) / (share + 1)
     centre = (p * share + 0.5) / (share + 1)
     return max(centre - half, 0.0), min(centre + half, 1.0)

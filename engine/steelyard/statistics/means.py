@@ -7,14 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steelyard.core.schemas import Float64
+from steelyard.core.schemas import Bool, Float64
 from steelyard.statistics.clusters import (
     MIN_FOR_INTERVAL,
     Codes,
     cluster_sums,
+    cluster_warning,
     clustered_covariance,
 )
-from steelyard.statistics.intervals import rate_interval, t_quantile
+from steelyard.statistics.intervals import (
+    RESTS_ON_COUNT,
+    rate_interval,
+    rests_on_count,
+    t_quantile,
+)
 
 SHARE = (0.0, 1.0)  # bounds of what a rate is the mean of
 
@@ -43,8 +49,22 @@ class Mean:
             margin = t_quantile(level, clusters - 1) * error
             return self.value - margin, self.value + margin
         least, span = self.bounds[0], self.bounds[1] - self.bounds[0]
-        ends = rate_interval((self.value - least) / span, error / span, clusters, level)
-        return least + span * ends[0], least + span * ends[1]
+        lower, upper = rate_interval(*self._as_rate(error), clusters, level)
+        return least + span * lower, least + span * upper
+
+    def note(self) -> str | None:
+        """Return what a reader has to know about the uncertainty; None where it is as usual."""
+        if self.standard_error is None or self.clusters < MIN_FOR_INTERVAL:
+            return cluster_warning(self.clusters)
+        alike = rests_on_count(*self._as_rate(self.standard_error), self.effective_clusters)
+        return RESTS_ON_COUNT if alike else None
+
+    def _as_rate(self, error: float) -> tuple[float, float]:
+        """Return value and standard error on the scale from 0 to 1; without bounds, amid it."""
+        if self.bounds is None:
+            return 0.5, error
+        span = self.bounds[1] - self.bounds[0]
+        return (self.value - self.bounds[0]) / span, error / span
 
 
 def mean(
@@ -76,6 +96,60 @@ def mean(
     variance = float(clustered_covariance(influence)[0, 0])
     error = math.sqrt(variance) if groups > 1 else None
     return Mean(value, error, len(values), groups, float(1 / (share**2).sum()), bounds)
+
+
+def matched_difference(
+    values: Float64,
+    side: Bool,
+    stratum: Codes,
+    cluster: Codes,
+    weight: Float64,
+    *,
+    bounds: tuple[float, float],
+) -> Mean | None:
+    """Return the mean over rows of a side less that over the others, within the same strata.
+
+    Strata count by the harmonic mean of both sides' weights (Mantel and Haenszel, Journal of the
+    National Cancer Institute 22, 1959). Those with fewer than two rows on a side are left out, as
+    their spread is unknown; None if that leaves none.
+
+    Args:
+        values: [n].
+        side: [n].
+        stratum: [n], whole numbers.
+        cluster: [n], whole numbers.
+        weight: [n], positive.
+        bounds: least and greatest possible difference.
+    """
+    _, code = np.unique(stratum, return_inverse=True)
+    cell = 2 * code + side
+    count = np.bincount(cell, minlength=2 * int(code.max()) + 2).reshape(-1, 2)
+    kept = (count.min(axis=1) > 1)[code]
+    if not kept.any():
+        return None
+    values, side, cell, w = values[kept], side[kept], cell[kept], weight[kept]
+    sums, heavy = (np.bincount(cell, x, count.size).reshape(-1, 2) for x in (w * values, w))
+    both = count.min(axis=1) > 1
+    average = sums / np.where(heavy > 0, heavy, 1)
+    share = np.where(both, heavy.prod(axis=1) / np.where(both, heavy.sum(axis=1), 1), 0)
+    share /= share.sum()
+    own = w / heavy.ravel()[cell]  # of the row in its cell, whose mean it has drawn to itself
+    residual = (values - average.ravel()[cell]) / np.sqrt(1 - own)
+    moved = np.where(side, 1.0, -1.0) * share[cell // 2] * own
+    influence, of_cluster = np.split(
+        cluster_sums(np.stack([moved * residual, np.abs(moved) / 2], axis=1), cluster[kept]),
+        2,
+        axis=1,
+    )
+    groups = len(influence)
+    return Mean(
+        value=float(share @ (average[:, 1] - average[:, 0])),
+        standard_error=math.sqrt(clustered_covariance(influence)[0, 0]) if groups > 1 else None,
+        rows=len(values),
+        clusters=groups,
+        effective_clusters=float(1 / (of_cluster**2).sum()),
+        bounds=bounds,
+    )
 
 
 def decided(preference: Float64) -> Float64:

@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from steelyard._version import __version__
 from steelyard.core.config import RunConfig
 from steelyard.core.judges import JudgeCard
 from steelyard.core.sealed import seal, unseal
+from steelyard.core.version import __version__
 from steelyard.errors import IntegrityFault, UsageError, escape
 from steelyard.input import ShardSet
 from steelyard.plan.spec import JudgeForms, JudgingSpec

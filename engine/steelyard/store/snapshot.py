@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from steelyard.calibrators.calibrator import Calibrator
+from steelyard.calibrators.calibrator import COLUMNS, PREFERENCE, Calibrator
 from steelyard.store.disk import DISK, Disk
 from steelyard.store.durable import reading
 from steelyard.store.plan.files import Manifest, read_manifest
@@ -13,6 +13,7 @@ from steelyard.store.reads import journal
 from steelyard.store.run_record import RunRecord, read_record
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts.calibration import read_calibration
+from steelyard.store.verdicts.views import DEFINITION
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,18 @@ class RunSnapshot:
             return cls(run, record, log, read_manifest(run), *read_calibration(run))
 
     @property
+    def preference(self) -> str:
+        """The column of verdicts that winners and statistics are of: calibrated if there is one."""
+        return PREFERENCE if self.calibrator is None else COLUMNS[0]
+
+    @property
     def state(self) -> dict[str, str]:
-        """What a hand-off file of this state is built from: committed parts and the calibrator."""
-        return {"journal": self.journal.state, "calibration": self.calibration}
+        """What a hand-off file of this state is built from: committed parts and the calibrator.
+
+        Also the definition of a verdict, which earlier versions did not name.
+        """
+        return {
+            "journal": self.journal.state,
+            "calibration": self.calibration,
+            "definition": DEFINITION,
+        }

@@ -114,14 +114,17 @@ def difference(
     """Return metrics after less those before.
 
     Both are of the same pairs in the same order and resampled with one seed, so that what they
-    have in common cancels.
+    have in common cancels. A change of calibration error has no interval: chance can only add to
+    such an error, the more the better a judge is calibrated, and replicates do not show how much.
+    The changes of log loss and of the Brier score say whether calibration has helped.
     """
     changes = {}
     for name in names:
         metric = METRICS[name]
         value = float(metric(after.total) - metric(before.total))
         if np.isfinite(value):
-            low, high = interval(metric(after.replicates) - metric(before.replicates))
+            drawn = metric(after.replicates) - metric(before.replicates)
+            low, high = (None, None) if name in ECE_BINS else interval(drawn)
             changes[name] = Estimate(name, value, low, high)
     return changes
 

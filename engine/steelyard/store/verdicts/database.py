@@ -206,7 +206,10 @@ def open_handoff(snapshot: RunSnapshot) -> Connection | None:
         connection = open_file(files.library_path(DATABASE))
     except DuckDBError:
         return None
-    if built_from(connection) == snapshot.state:
+    built, state = built_from(connection), snapshot.state
+    if snapshot.calibrator is None:  # without one, winners were always of raw preferences
+        built = {"definition": state["definition"], **built}
+    if built == state:
         return connection
     connection.close()
     return None
@@ -216,7 +219,7 @@ def built_from(connection: Connection) -> dict[str, str]:
     """Return the state that a hand-off file was built from; empty if it does not say."""
     try:
         rows = connection.execute(
-            "SELECT key, value FROM run WHERE key IN ('journal', 'calibration')"
+            "SELECT key, value FROM run WHERE key IN ('journal', 'calibration', 'definition')"
         ).fetchall()
     except DuckDBError:
         return {}
@@ -274,7 +277,7 @@ def add_run_tables(connection: Connection, snapshot: RunSnapshot) -> None:
     `run` holds run.json as text by key, and the state that everything was built from; `work` what
     the reads of each bucket took (core.work.Work).
     """
-    create_statistics(connection)
+    create_statistics(connection, snapshot.preference)
     rows = [
         (utf8_text(key), utf8_text(value) if isinstance(value, str) else json.dumps(value))
         for key, value in read_content(snapshot.run).items()

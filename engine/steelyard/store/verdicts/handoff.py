@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from io import BufferedWriter
 from pathlib import Path
 
-from steelyard.calibrators.calibrator import calibrated_sql
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.store.disk import is_alive
 from steelyard.store.durable import TEMPORARY, check_out, writing
@@ -23,9 +22,11 @@ from steelyard.store.run_record import ImportRecord, ScoredRecord
 from steelyard.store.rundir import DATABASE, RECORD, RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import (
+    MEMORY_LIMIT,
     Connection,
     DuckDBError,
     folder_for_files,
+    machine_memory,
     one_row,
     open_file,
     open_scratch,
@@ -40,7 +41,14 @@ from steelyard.store.verdicts.database import (
 )
 from steelyard.store.verdicts.imported import define_tables, imported_files
 from steelyard.store.verdicts.portions import memory_for, portions
-from steelyard.store.verdicts.views import REJECTS_SQL, VerdictSpec, answers_sql, verdict_sql
+from steelyard.store.verdicts.statistics_views import create_statistics
+from steelyard.store.verdicts.views import (
+    REJECTS_SQL,
+    VerdictSpec,
+    answers_sql,
+    calibrated_columns,
+    verdict_sql,
+)
 
 DUCKDB_MAGIC, DUCKDB_MAGIC_OFFSET = b"DUCK", 8  # in its files
 
@@ -69,7 +77,7 @@ def compact(snapshot: RunSnapshot, out: Path | None = None) -> dict[str, int]:
         out = None
     if out is None:
         with _replacing(snapshot.run.files, DATABASE) as temporary:
-            return write(temporary)
+            return _with_enough_memory(write, temporary)
     if (out.parent / RECORD).exists():
         raise UsageError(
             "that is inside a run directory",
@@ -79,7 +87,7 @@ def compact(snapshot: RunSnapshot, out: Path | None = None) -> dict[str, int]:
         )
     check_out(out, DUCKDB_MAGIC, skip=DUCKDB_MAGIC_OFFSET)
     with _replacing(Folder(out.parent), out.name) as temporary:
-        return write(temporary)
+        return _with_enough_memory(write, temporary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +107,45 @@ class _NewFile:
         """The folder for what does not fit into the memory, and its name."""
         return self.folder, f"{self.name}.spill"
 
+    def remove(self) -> None:
+        """Remove it, and its log."""
+        for entry in (self.name, f"{self.name}.wal"):
+            self.folder.remove(entry)
+
+
+def _with_enough_memory(
+    write: Callable[[_NewFile, int], dict[str, int]], new: _NewFile
+) -> dict[str, int]:
+    """Write a database, with twice the memory while it is not enough: the reads are paid.
+
+    Args:
+        write: takes the file and a factor of the memory that should do.
+        new: the file.
+
+    Raises:
+        MemoryError: half of the machine's memory is not enough.
+    """
+    factor = 1
+    while True:
+        try:
+            return write(new, factor)
+        except MemoryError:
+            factor *= 2
+            if factor * MEMORY_LIMIT > machine_memory() // 2:
+                raise
+            new.remove()
+
 
 @contextmanager
 def _replacing(folder: Folder, name: str) -> Iterator[_NewFile]:
     """Yield a new database, which replaces the one of this name once it is whole."""
     mine = f"{name}.{platform.node()}-"
     new = _NewFile(folder, f"{mine}{os.getpid()}{TEMPORARY}")
+    again = "run the command again"
+    if name == DATABASE:
+        again = f"`steelyard compact {folder.path}` writes it again"
     try:
-        with writing(folder.path / name):
+        with writing(folder.path / name, "the run is intact; this file was not written", again):
             _remove_leftovers(folder, mine)
             with folder_for_files(folder) as place:
                 written = _NewFile(place, new.name)
@@ -118,8 +157,7 @@ def _replacing(folder: Folder, name: str) -> Iterator[_NewFile]:
             folder.publish(new.name, name)
     finally:
         with suppress(OSError):
-            for entry in (new.name, f"{new.name}.wal"):
-                folder.remove(entry)
+            new.remove()
 
 
 def _copy(old: _NewFile, new: _NewFile) -> None:
@@ -151,8 +189,8 @@ def ensure_current(run: RunDir) -> None:
 def recalibrate(run: RunDir) -> None:
     """Bring the hand-off file up to date after a calibrator was applied to the run.
 
-    Where it holds all parts, only the calibrated columns change, in a copy that replaces it: no
-    join is made again. Otherwise it is compacted.
+    Where it holds all parts, only what the calibrator decides changes, in a copy that replaces it:
+    no join is made again. Otherwise it is compacted.
 
     Raises:
         IntegrityFault: a file is damaged, or the books do not balance.
@@ -163,8 +201,8 @@ def recalibrate(run: RunDir) -> None:
         path = run.files.library_path(DATABASE)
         with suppress(DuckDBError), open_file(path) as connection:
             present = built_from(connection)
-    same_parts = present.get("journal") == wanted["journal"] and len(present) == len(wanted)
-    if snapshot.calibrator is None or not same_parts:
+    kept = {**present, "calibration": snapshot.calibration} == wanted
+    if snapshot.calibrator is None or not kept:
         compact(snapshot)
         return
     with _replacing(run.files, DATABASE) as new:
@@ -176,20 +214,29 @@ def recalibrate(run: RunDir) -> None:
             open_scratch(*new.spill, result=new.path, memory=memory) as connection,
             _in_result(connection),
         ):
-            for name, sql in calibrated_sql(snapshot.calibrator):  # later ones read earlier ones
+            for name, sql in calibrated_columns(snapshot.calibrator, _band(snapshot)):
                 connection.execute(f"UPDATE verdicts SET {name} = {sql}")  # noqa: S608
+            create_statistics(connection, snapshot.preference)
             connection.execute(
                 f"UPDATE run SET value = {digest} WHERE key = 'calibration'"  # noqa: S608
             )
 
 
+def _band(snapshot: RunSnapshot) -> float:
+    """Return the tie band of calibrated preferences."""
+    record = snapshot.record
+    if not isinstance(record, ScoredRecord):
+        return 0.0
+    return verdict_spec(snapshot, record).preference_band
+
+
 def _write_database(
-    snapshot: RunSnapshot, record: ScoredRecord, manifest: Manifest, new: _NewFile
+    snapshot: RunSnapshot, record: ScoredRecord, manifest: Manifest, new: _NewFile, factor: int
 ) -> dict[str, int]:
     run, parts = snapshot.run, snapshot.journal.parts
     journal.require_sound(run, snapshot.journal)
     spec, groups = verdict_spec(snapshot, record), pair_groups(run, manifest)
-    memory = memory_for(groups)
+    memory = factor * memory_for(groups)
     with (
         workspace(run, manifest, parts, new.spill, result=new.path, memory=memory) as connection,
         _in_result(connection),
@@ -217,10 +264,14 @@ def _make_verdicts(
         start = "INSERT INTO verdicts "
 
 
-def _write_imported(snapshot: RunSnapshot, imported: ImportRecord, new: _NewFile) -> dict[str, int]:
+def _write_imported(
+    snapshot: RunSnapshot, imported: ImportRecord, new: _NewFile, factor: int
+) -> dict[str, int]:
     files = [snapshot.run.files.library_path(name) for name in imported_files().values()]
     with (
-        open_scratch(*new.spill, reads=files, result=new.path) as connection,
+        open_scratch(
+            *new.spill, reads=files, result=new.path, memory=factor * MEMORY_LIMIT
+        ) as connection,
         _in_result(connection),
     ):
         define_tables(connection, snapshot, imported, "TABLE")

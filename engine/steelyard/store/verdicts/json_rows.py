@@ -23,7 +23,7 @@ _AS_THEY_ARE = {
     *(f"u{name}" for name in _INTEGERS),
 }
 _TIME = re.compile(
-    r"(?:(?P<day>\S+) )?(?P<time>\d\d:\d\d:\d\d)(?P<fraction>\.\d+)?(?P<zone>[+-][\d:]+)?( \(BC\))?"
+    r"(?:(?P<day>\S+) )?(?P<time>\d\d:\d\d:\d\d)(?P<fraction>\.\d+)?(?P<zone>[+-][\d:]+)?"
 )
 Children: TypeAlias = list[tuple[str, Type]]  # of a type, by name
 # A value in SQL, and what is done to it in Python; None: nothing.
@@ -140,7 +140,7 @@ def _iso(text: str) -> str:
     if parts is None:
         return text
     day = f"{parts['day']}T" if parts["day"] else ""
-    fraction = (parts["fraction"] or "").ljust(7, "0") if parts["fraction"] else ""
+    fraction = parts["fraction"].ljust(7, "0") if parts["fraction"] else ""
     zone = parts["zone"] or ""
     zone += ":00" if len(zone) == len("+00") else ""
-    return f"{day}{parts['time']}{fraction}{zone}{parts[5] or ''}"
+    return f"{day}{parts['time']}{fraction}{zone}"

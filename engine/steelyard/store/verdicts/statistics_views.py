@@ -1,6 +1,7 @@
 """Views over `verdicts`: leaderboard, win_matrix, position_bias and length_bias.
 
-They hold what SQL can compute alone; `steelyard rank`, `winrate` and `bias` compute the rest.
+They hold what SQL can compute alone; `steelyard rank`, `winrate` and `bias` compute the rest. All
+but position_bias, which compares single reads, are of the calibrated preference if there is one.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ LONGER_BY = (31, 101, 301, 1001)  # characters: where the bands of `length_bias`
 CLUSTER = "coalesce(instruction_id, hash(pair_id))"
 _SIDES = f"""
 sides AS (
-  SELECT model_a AS competitor, model_b AS opponent, raw_preference AS win,
+  SELECT model_a AS competitor, model_b AS opponent, @preference@ AS win,
     {CLUSTER} AS instruction
-  FROM verdicts WHERE raw_preference IS NOT NULL AND model_a <> model_b
+  FROM verdicts WHERE @preference@ IS NOT NULL AND model_a <> model_b
   UNION ALL
-  SELECT model_b, model_a, 1 - raw_preference, {CLUSTER}
-  FROM verdicts WHERE raw_preference IS NOT NULL AND model_a <> model_b
+  SELECT model_b, model_a, 1 - @preference@, {CLUSTER}
+  FROM verdicts WHERE @preference@ IS NOT NULL AND model_a <> model_b
 )"""  # noqa: S608 - our own text
 # Standard errors are those of `statistics.means`, null for fewer than 5 instructions.
 _LEADERBOARD = f"""
@@ -65,12 +66,12 @@ _BANDS = " ".join(
 )
 _LENGTH_BIAS = f"""
 SELECT judge, protocol, CASE {_BANDS} END AS longer_by, count(*) AS pairs,
-  avg(CASE WHEN length_a > length_b THEN raw_preference ELSE 1 - raw_preference END)
+  avg(CASE WHEN length_a > length_b THEN @preference@ ELSE 1 - @preference@ END)
     AS prefers_longer
 FROM verdicts
-WHERE raw_preference IS NOT NULL AND abs(length_a - length_b) >= {LONGER_BY[0]}
+WHERE @preference@ IS NOT NULL AND abs(length_a - length_b) >= {LONGER_BY[0]}
 GROUP BY ALL ORDER BY judge, protocol, longer_by"""  # noqa: S608 - our own text
-STATISTICS = {
+_VIEWS = {
     "leaderboard": _LEADERBOARD,
     "win_matrix": _WIN_MATRIX,
     "position_bias": _POSITION_BIAS,
@@ -78,7 +79,15 @@ STATISTICS = {
 }
 
 
-def create_statistics(connection: Connection) -> None:
-    """Create the views on a connection that has `verdicts`."""
-    for name, query in STATISTICS.items():
-        connection.execute(f"CREATE VIEW {name} AS {query}")
+STATISTICS = tuple(_VIEWS)
+
+
+def statistics_sql(preference: str) -> dict[str, str]:
+    """Return the query of each view; `preference` is the column of verdicts that they read."""
+    return {name: query.replace("@preference@", preference) for name, query in _VIEWS.items()}
+
+
+def create_statistics(connection: Connection, preference: str) -> None:
+    """Create the views, or replace them, on a connection that has `verdicts`."""
+    for name, query in statistics_sql(preference).items():
+        connection.execute(f"CREATE OR REPLACE VIEW {name} AS {query}")

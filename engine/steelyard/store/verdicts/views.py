@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from steelyard.calibrators.calibrator import Calibrator, calibrated_sql
+from steelyard.calibrators.calibrator import COLUMNS, Calibrator, calibrated_sql
 from steelyard.calibrators.features import number_sql
 from steelyard.plan.spec import JudgingSpec
 from steelyard.protocols.axes import PromptAxes
-from steelyard.protocols.rules import COLUMNS, RULES, Rule, winner
+from steelyard.protocols.rules import COLUMNS as VALUES
+from steelyard.protocols.rules import RULES, Rule, winner
 from steelyard.store.sql import sql_list, sql_text
 
 LOW_LABEL_MASS = 0.5
@@ -39,7 +40,14 @@ class VerdictSpec:
         """How a pair's reads are combined."""
         return RULES[self.judging.protocol.combine]
 
+    @property
+    def preference_band(self) -> float:
+        """Tie band of calibrated preferences; 0 where the protocol's is a difference of scores."""
+        return self.judging.protocol.tie_band if self.rule.band == "preference" else 0.0
 
+
+# Of `verdict_sql`, stored in a hand-off file: one with another definition is not read.
+DEFINITION = "2"
 # The calibrated columns of a run to which no calibrator was applied.
 UNCALIBRATED = """NULL::DOUBLE AS calibrated_preference, NULL::DOUBLE AS calibrated_tie,
   NULL::BOOLEAN AS trusted"""
@@ -55,7 +63,7 @@ def verdict_sql(spec: VerdictSpec, pairs: str = "pairs_raw", reads: str = "reads
     combined = ",\n    ".join(f"{sql} AS {name}" for name, sql in values.items())
     numbers = ",\n  ".join(
         f"CASE WHEN c.good THEN c.{name} END AS {name}" if name in values else f"{NO} AS {name}"
-        for name in COLUMNS
+        for name in VALUES
     )
     query = f"""
 WITH asked AS (
@@ -86,15 +94,33 @@ SELECT p.pair_id, p.shard, p."row", p.instruction_id, p.category, p.model_a, p.m
   c.read_at, p.criteria, p.keys
 FROM {pairs} p JOIN combined c ON p.pair = c.pair
 WHERE c.asked = len(p.keys)"""  # noqa: S608 - our own text
-    return with_calibration(query, spec.calibrator)
+    return with_calibration(query, spec.calibrator, spec.preference_band)
 
 
-def with_calibration(verdicts: str, calibrator: Calibrator | None) -> str:
-    """Add the calibrated columns to a query for raw verdicts."""
-    added = UNCALIBRATED
-    if calibrator is not None:
-        added = ",\n  ".join(f"{sql} AS {name}" for name, sql in calibrated_sql(calibrator))
-    return f"SELECT v.*,\n  {added}\nFROM ({verdicts}) v"
+def with_calibration(verdicts: str, calibrator: Calibrator | None, band: float) -> str:
+    """Add calibrated columns to a query for raw verdicts, whose winner becomes `raw_winner`."""
+    if calibrator is None:
+        return f"SELECT v.*,\n  {UNCALIBRATED}, v.winner AS raw_winner\nFROM ({verdicts}) v"
+    *added, (_, winner_sql) = calibrated_columns(calibrator, band)
+    columns = ",\n  ".join(f"{sql} AS {name}" for name, sql in added)
+    return f"""SELECT v.* REPLACE ({winner_sql} AS winner), v.winner AS raw_winner
+FROM (SELECT v.*,
+  {columns}
+FROM ({verdicts}) v) v"""  # noqa: S608 - our own text
+
+
+def calibrated_columns(calibrator: Calibrator, band: float) -> list[tuple[str, str]]:
+    """Return the columns that a calibrator decides as (name, SQL); later ones read earlier ones.
+
+    The winner of a trusted verdict is the side that the promise of agreement is about. Of others
+    it may be a tie: by the probability of a tie where gold had ties, else where the calibrated
+    preference is within `band` of one half.
+    """
+    preference, tie, trusted = COLUMNS
+    side = f"CASE WHEN {preference} > 0.5 THEN 'a' ELSE 'b' END"
+    free = winner(preference, tie, None, band)
+    won = f"CASE WHEN {trusted} AND {preference} <> 0.5 THEN {side} ELSE {free} END"
+    return [*calibrated_sql(calibrator), ("winner", won)]
 
 
 def answers_sql(spec: VerdictSpec) -> str:

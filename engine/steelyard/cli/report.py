@@ -1,0 +1,73 @@
+"""The commands `report` and `serve`: a run as a page, in a file or in a browser."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+import click
+
+from steelyard.cli.common import PATH, emit, json_option, remote_option, run_argument
+from steelyard.cli.evaluation import gold_options
+
+BEGINS = b"<!doctype html>"
+
+
+@click.command()
+@run_argument
+@click.option("--out", type=PATH, default=Path("report.html"), help="File to write the page to.")
+@gold_options
+@click.option("--samples", default=20, help="Pairs to show of each kind.")
+@click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
+@remote_option
+@json_option
+def report(run: Path, out: Path, gold: Path | None, show: bool, **options: Any) -> None:
+    """Write a page about RUN: results, their uncertainty, biases, and pairs to read.
+
+    The page is one HTML file that can be sent to others. With --json, its content is printed, and
+    no page is written.
+    """
+    from steelyard.cli.common import wants_json
+    from steelyard.report.content import ReportOptions, gather
+    from steelyard.report.page import render, require_drawing
+    from steelyard.store.durable import check_out, write_text
+
+    if not wants_json():
+        require_drawing()
+        check_out(out, BEGINS, read=(gold,))
+    columns = options.pop("gold_map")
+    content = gather(run, ReportOptions(gold=gold, gold_columns=columns, **options))
+    if not wants_json():
+        write_text(out, render(content))
+    emit(content, lambda _: f"wrote {out}")
+    if show and not wants_json():
+        webbrowser.open(out.resolve().as_uri())
+
+
+@click.command()
+@run_argument
+@click.option("--port", default=0, help="Port to listen on.  [default: one that is free]")
+@click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
+@remote_option
+def serve(run: Path, port: int, show: bool, remote: bool) -> None:
+    """Show RUN as a page on this machine, also while it is being written.
+
+    The page has progress, filters over all pairs, their texts, and SQL. It changes nothing. Only
+    the printed address opens it, and only from this machine. Ctrl-C ends it.
+    """
+    from steelyard.report import server
+    from steelyard.report.page import require_drawing
+    from steelyard.store.run_record import read_record
+    from steelyard.store.rundir import RunDir
+
+    server.require_server()
+    require_drawing()
+    read_record(RunDir(run))
+    listener, token = server.listen(port), server.new_token()
+    address = f"http://{server.HOST}:{listener.getsockname()[1]}/?token={token}"
+    click.echo(address)
+    click.echo("Ctrl-C ends it", err=True)
+    if show:
+        webbrowser.open(address)
+    server.serve(run, listener, token, remote=remote)

@@ -1,0 +1,128 @@
+"""The pairs that a reader should see: certain, uncertain, flipped, against gold, and any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from steelyard.comparisons.pair_texts import ROLES, Place, pair_texts
+from steelyard.errors import UsageError, escape
+from steelyard.report.aggregates import PREFERENCE
+from steelyard.store.run_record import RunRecord, ScoredRecord
+from steelyard.store.sql import Connection
+
+LONGEST = 6_000  # characters of a text that are shown
+CONFIDENCE = f"abs({PREFERENCE} - 0.5)"
+GOLD_SIDE = "CASE WHEN gold.a > gold.b THEN 'a' WHEN gold.b > gold.a THEN 'b' END"
+SIDE = f"CASE WHEN {PREFERENCE} > 0.5 THEN 'a' WHEN {PREFERENCE} < 0.5 THEN 'b' END"
+# Ties of an order are broken by a hash, so that they are not all from the start of the input.
+KINDS: dict[str, tuple[str, str]] = {  # -> (which pairs, in which order)
+    "most certain": ("status = 'ok'", f"{CONFIDENCE} DESC"),
+    "least certain": ("status = 'ok'", CONFIDENCE),
+    "order flipped": ("status = 'ok' AND NOT consistent", "abs(symmetry_deviation) DESC"),
+    "against gold": (f"status = 'ok' AND {GOLD_SIDE} <> {SIDE}", f"{CONFIDENCE} DESC"),
+    "not judged": ("status <> 'ok'", "status"),
+    "any": ("status = 'ok'", 'hash(shard, "row")'),
+}
+COLUMNS = f"""pair_id, shard, "row", model_a, model_b, status, error, {PREFERENCE} AS preference,
+  raw_preference, calibrated_preference, preference_ab, preference_ba, score_a, score_b, winner,
+  consistent, trusted, flags, {GOLD_SIDE} AS gold_side, gold"""
+_WRITTEN = """
+SELECT shard, "row", judge, protocol, criterion, shown, output, status, error
+FROM answers WHERE output IS NOT NULL AND (shard, "row") IN (SELECT unnest(?), unnest(?))
+ORDER BY ALL"""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Pairs of each kind that a run has, and what the judge wrote about them."""
+
+    pairs: dict[str, list[dict[str, Any]]]  # by kind
+
+    def with_texts(self, record: RunRecord, *, remote: bool) -> dict[str, Any]:
+        """Return the pairs with their texts, cut to LONGEST characters.
+
+        Raises:
+            UsageError: the run has no texts, or they may not be fetched.
+            InputRefused: the shards are missing or have changed.
+        """
+        texts = pair_texts(record, self._places(), remote=remote)
+        for pairs in self.pairs.values():
+            for pair in pairs:
+                held = texts.get((pair["shard"], pair["row"]), {})
+                pair["texts"] = {role: _cut(held[role]) for role in ROLES if held.get(role)}
+        return self.to_json()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the pairs by kind."""
+        return dict(self.pairs)
+
+    def _places(self) -> set[Place]:
+        return {(pair["shard"], pair["row"]) for pairs in self.pairs.values() for pair in pairs}
+
+
+def read_samples(connection: Connection, record: RunRecord, numbers: Mapping[str, int]) -> Samples:
+    """Choose up to that many pairs of each kind; kinds without any are left out."""
+    pairs = {}
+    for kind, number in numbers.items():
+        which, order = KINDS[kind]
+        sql = (
+            f"SELECT {COLUMNS} FROM verdicts WHERE {which}"  # noqa: S608 - constants
+            f' ORDER BY {order}, hash(shard, "row"), shard, "row" LIMIT {int(number)}'
+        )
+        pairs[kind] = connection.sql(sql).to_arrow_table().to_pylist()
+    return _samples(connection, record, pairs)
+
+
+def read_named(connection: Connection, record: RunRecord, pair_ids: Sequence[str]) -> Samples:
+    """Return the pairs of these ids, in their order, as one kind.
+
+    Raises:
+        UsageError: there is no pair of an id.
+    """
+    sql = (
+        f"SELECT {COLUMNS} FROM verdicts WHERE list_contains(?, pair_id)"  # noqa: S608 - constants
+        ' ORDER BY list_position(?, pair_id), shard, "row"'
+    )
+    ids = list(pair_ids)
+    pairs = connection.sql(sql, params=[ids, ids]).to_arrow_table().to_pylist()
+    if missing := set(ids) - {pair["pair_id"] for pair in pairs}:
+        raise UsageError(
+            f"no pair has the id {escape(min(missing))}",
+            remedy='`steelyard sql RUN "SELECT pair_id FROM verdicts"` lists them; a pair whose'
+            " prompts are not all read yet has no verdict",
+        )
+    return _samples(connection, record, {"named": pairs})
+
+
+def _samples(
+    connection: Connection, record: RunRecord, pairs: dict[str, list[dict[str, Any]]]
+) -> Samples:
+    shown = [pair for each in pairs.values() for pair in each]
+    if isinstance(record, ScoredRecord) and shown:
+        add_written(connection, shown)
+    return Samples({kind: each for kind, each in pairs.items() if each})
+
+
+def add_written(connection: Connection, pairs: Iterable[dict[str, Any]]) -> None:
+    """Add what the judge wrote, where the protocol asks for text."""
+    places = sorted({(pair["shard"], pair["row"]) for pair in pairs})
+    columns = [list(column) for column in zip(*places, strict=True)]
+    by_place: dict[Place, list[dict[str, Any]]] = {}
+    for answer in connection.sql(_WRITTEN, params=columns).to_arrow_table().to_pylist():
+        place = answer.pop("shard"), answer.pop("row")
+        by_place.setdefault(place, []).append({**answer, "output": _cut(answer["output"])})
+    for pair in pairs:
+        pair["written"] = by_place.get((pair["shard"], pair["row"]), [])
+
+
+def _cut(value: Any) -> Any:  # noqa: ANN401 - a text, or turns and criteria with texts in them
+    if isinstance(value, str):
+        more = len(value) - LONGEST
+        return f"{value[:LONGEST]}\n[{more:,} more characters]" if more > 0 else value
+    if isinstance(value, list):
+        return [_cut(entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: _cut(entry) for key, entry in value.items()}
+    return value
