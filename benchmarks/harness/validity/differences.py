@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 Draw = Callable[..., tuple[Float64, Tournament]]
 
 SIZES = ((50, 8), (200, 10), (50, 40), (200, 60))  # competitors, and games of each
-SHARED = ((8, 10), (20, 30))  # competitors that answer each of so many instructions
+SHARED = ((8, 10), (20, 30))  # competitors, and instructions that all of them answer
 LEVEL = 0.95
 
 
@@ -85,7 +85,7 @@ def _plain(contest: Tournament, ratings: Ratings) -> tuple[NDArray[np.bool_], Fl
 def _games(
     rng: np.random.Generator, competitors: int, games: int, spread: float
 ) -> tuple[Float64, Tournament]:
-    """Draw rounds in which everyone meets someone; each game is an instruction of its own."""
+    """Draw rounds in which everyone meets someone; each game is a separate instruction."""
     truth = rng.normal(0, spread, competitors)
     rounds = np.stack([rng.permutation(competitors) for _ in range(games)])
     i, j = rounds[:, 0::2].ravel(), rounds[:, 1::2].ravel()
