@@ -53,8 +53,9 @@ def report(run: Path, out: Path, gold: Path | None, show: bool, **options: Any) 
 def serve(run: Path, port: int, show: bool, remote: bool) -> None:
     """Show a run in a browser, on this machine.
 
-    The run may still be being written. The page has progress, filters over all pairs, their texts, and SQL. It changes nothing. Only
-    the printed address opens it, and only from this machine. Ctrl-C ends it.
+    The page has progress, also of a run that is being written, filters over all pairs, their texts,
+    and SQL. It changes nothing. Only the printed address opens it, and only from this machine.
+    Ctrl-C ends it.
     """
     from steelyard.report import server
     from steelyard.report.page import require_drawing
