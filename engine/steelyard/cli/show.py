@@ -45,7 +45,8 @@ kind_options = grouped(
 def show(run: Path, pair_ids: tuple[str, ...], remote: bool, **numbers: int | None) -> None:
     """Show pairs of a run with their texts.
 
-    Prints the texts, both orders' probabilities, and what the judge wrote. Name pairs, or kinds of pairs; the default is the 3 least certain ones.
+    Prints the texts, both orders' probabilities, and what the judge wrote. Name pairs, or kinds of
+    pairs; the default is the 3 least certain ones.
     """
     from steelyard.errors import SteelyardError
     from steelyard.report.samples import read_named, read_samples
