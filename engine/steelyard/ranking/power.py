@@ -1,4 +1,4 @@
-"""`steelyard power`: which differences a run detects, and how many pairs and labels a question needs."""
+"""`steelyard power`: which differences a run detects, how many pairs and labels others need."""
 
 from __future__ import annotations
 
