@@ -20,11 +20,14 @@ from steelyard.ranking.bradley_terry import CENTRE, POINTS
 from steelyard.ranking.tournament import Tournament
 from steelyard.statistics.intervals import t_quantile
 from steelyard.statistics.logistic import sigmoid
-from steelyard.statistics.prediction_powered import FEWEST, FITTED, IMAGINARY
+from steelyard.statistics.prediction_powered import FEWEST, FITTED
 from steelyard_kernels import links
 from steelyard_kernels.bradley_terry import solve
 from steelyard_kernels.comparisons import Pairs
 
+# Squares of two labels half a point off, the least spread of a competitor's labels: a judge that
+# was never wrong on a few is not therefore always right.
+IMAGINARY = 0.5
 FARTHEST = 10.0  # log-strength: past it a competitor's is on its way to infinity
 CELLS = 1 << 22  # of cluster sums in memory at a time
 
@@ -195,10 +198,7 @@ def _gold_counts(rows: _Comparisons) -> tuple[Int64, Int64]:
 
 
 def _least_variance(rows: _Comparisons, clusters: Int64) -> Float64:
-    """Return the variance [K] of gradients that IMAGINARY labels alone would have.
-
-    A judge that was never wrong in a competitor's few labels is not therefore always right.
-    """
+    """Return the variance [K] of gradients that IMAGINARY labels alone would have."""
     share = np.where(rows.has_gold, rows.share, 0.0)
     held = np.bincount(rows.first, share, rows.size) + np.bincount(rows.second, share, rows.size)
     return np.asarray(IMAGINARY * (held / np.maximum(clusters, 1)) ** 2)
