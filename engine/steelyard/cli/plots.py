@@ -138,7 +138,12 @@ def _win_matrix_figure(content: dict[str, Any]) -> Any:
     axes.set_xlabel("against competitor, the best first")
     axes.set_ylabel("competitor, the best first")
     axes.set_title(f"Win rates{_best(content)}", fontsize="medium")
-    empty = {"facecolor": "0.85", "edgecolor": "0.5", "hatch": "////", "linewidth": 0}
+    empty: dict[str, Any] = {
+        "facecolor": "0.85",
+        "edgecolor": "0.5",
+        "hatch": "////",
+        "linewidth": 0,
+    }
     axes.patch.set(**empty)  # it shows where the image has nothing
     for i in ticks:
         axes.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, facecolor="0.65"))
