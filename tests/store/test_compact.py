@@ -321,6 +321,51 @@ def test_a_run_answers_live_and_handed_off(run, live):
     assert "explain_key" not in plan
 
 
+def test_a_current_file_answers_without_the_parts(run):
+    handoff.ensure_current(run)
+    snapshot = take(run)
+    for part in snapshot.journal.parts:
+        (run.root / part.name).unlink()
+    assert database.query(snapshot, "FROM verdicts").num_rows == 3
+    run.database.unlink()
+    with pytest.raises(IntegrityFault):
+        database.query(snapshot, "FROM verdicts")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (duckdb.CatalogException("no such table"), IntegrityFault),
+        (duckdb.IOException("Corrupt database file: a block"), IntegrityFault),
+        (duckdb.IOException("Could not read"), OSError),
+        (duckdb.InterruptException("INTERRUPT Error"), KeyboardInterrupt),
+        (KeyError("ours"), KeyError),
+    ],
+)
+def test_a_statement_of_ours_that_fails_on_a_file_shows_that_it_is_not_ours(run, error, kind):
+    handoff.ensure_current(run)
+    with pytest.raises(kind) as raised, database.open_sql(take(run)):
+        raise error
+    if kind is IntegrityFault:
+        assert raised.value.place == str(run.database)
+        assert raised.value.remedy == f"`steelyard compact {run.root}` writes it again"
+    run.database.unlink()
+    if isinstance(error, duckdb.CatalogException):
+        kind = type(error)  # views are ours
+    elif isinstance(error, duckdb.IOException):
+        kind = OSError
+    with pytest.raises(kind), database.open_sql(take(run)):
+        raise error
+
+
+def test_a_drawn_table_fits_into_the_terminal(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    query = "SELECT repeat('x', 100) AS a, repeat('y', 100) AS b FROM range(30)"
+    drawn = database.show(take(run), query, 4)
+    assert 140 < max(map(len, drawn.splitlines())) <= 160
+    assert sum("yyy" in line for line in drawn.splitlines()) == 4
+
+
 def test_a_query_that_duckdb_refuses_names_the_tables(run):
     with pytest.raises(UsageError, match=r"DuckDB refuses the query: .*nothing") as refused:
         database.query(take(run), "FROM nothing")
