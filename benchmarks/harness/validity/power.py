@@ -12,9 +12,10 @@ from statistics import NormalDist
 import numpy as np
 
 from harness.validity.claim import Claim
-from steelyard.statistics.paired import holm, paired_test
+from steelyard.statistics.paired import paired_test
 from steelyard.statistics.power import Spread, assumed_spread, labels_for_width, spread_of
 from steelyard.statistics.prediction_powered import prediction_powered_mean
+from steelyard.statistics.small_clusters import holm
 
 POWER, LEVEL = 0.8, 0.05
 DEVIATION = 0.5

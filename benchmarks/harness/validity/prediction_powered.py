@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from harness.validity.claim import Claim
 from steelyard.ranking.bradley_terry import POINTS, rate
+from steelyard.ranking.differences import compare
 from steelyard.ranking.tournament import Tournament
 from steelyard.ranking.tuned_ratings import tuned_ratings
 from steelyard.statistics.means import SHARE, mean
@@ -34,6 +35,7 @@ def simulate(draws: int) -> Iterator[Claim]:
     yield from by_instruction(draws, rng)
     yield from chosen_gold(draws, rng)
     yield from ratings(draws, rng)
+    yield favourites(draws, rng)
 
 
 def inside(bounds: tuple[float, float], truth: float) -> bool:
@@ -171,6 +173,36 @@ def chosen_gold(draws: int, rng: np.random.Generator) -> Iterator[Claim]:
     yield coverage("Rogan-Gladen: 200 labels with too many wins, 1,000 verdicts", hits, draws)
 
 
+def favourites(draws: int, rng: np.random.Generator) -> Claim:
+    """Draw ten equal competitors, of which a judge likes some better than others."""
+    size, wrong = 10, []
+    for _ in range(draws):
+        first = rng.integers(0, size - 1, 5000)
+        second = first + 1 + (rng.random(5000) * (size - 1 - first)).astype(int)
+        y = rng.random(5000) < 0.5
+        said = np.where(rng.random(5000) < 0.75, y, ~y)
+        logit = np.where(said, 1.0, -1.0) + 0.1 * (second - first)
+        contest = contest_of(first, second, 1 / (1 + np.exp(-logit)), size)
+        known = np.where(rng.random(5000) < 0.1, y, np.nan)
+        tuned = tuned_ratings(contest, known)
+        assert tuned is not None
+        names = contest.competitors
+        wrong.append([bool(compare(x).better.any()) for x in (rate(contest), tuned.ratings(names))])
+    before, after = np.mean(wrong, axis=0)
+    name = "ten equal competitors, a judge with favourites: a tenth of 5,000 labelled"
+    return Claim(name, "family-wise error", float(before), float(after), 0, 0.05, draws)
+
+
+def contest_of(
+    first: np.ndarray, second: np.ndarray, preference: np.ndarray, size: int
+) -> Tournament:
+    count = len(first)
+    cluster = (np.arange(count) // 2).astype(np.int32)
+    rows = rows_of(first * size + second, preference)
+    names = tuple(f"m{k}" for k in range(size))
+    return Tournament(names, rows, np.zeros(count, bool), cluster, int(cluster.max()) + 1, 0)
+
+
 def ratings(draws: int, rng: np.random.Generator) -> Iterator[Claim]:
     """Draw eight competitors, a judge that favours four of them, and labels for a tenth."""
     size, hits, ratios = 8, [], []
@@ -183,10 +215,7 @@ def ratings(draws: int, rng: np.random.Generator) -> Iterator[Claim]:
         said = np.where(rng.random(6000) < 0.8, y, ~y)
         lean = 0.5 * ((first < 4) & (second >= 4))
         f = 1 / (1 + np.exp(-(np.where(said, 1.2, -1.2) + lean + rng.standard_normal(6000) * 0.4)))
-        contest = Tournament(
-            tuple("abcdefgh"), rows_of(first * size + second, f), np.zeros(6000, bool),
-            (np.arange(6000) // 2).astype(np.int32), 3000, 0,
-        )  # fmt: skip
+        contest = contest_of(first, second, f, size)
         known = np.where(rng.random(6000) < 0.1, y, np.nan)
         tuned, alone = tuned_ratings(contest, known), tuned_ratings(contest, known, weight=0.0)
         naive = rate(contest)
