@@ -176,11 +176,10 @@ def test_the_next_of_equal_blocks_serves_when_the_oldest_is_gone():
 
 
 def test_a_block_whose_hash_is_0_is_a_block_like_others():
-    """0 marks a block that is not full. Of 3 usable blocks each row takes two, one of them full."""
-    zero = [90692, 1323246813, 40698]
-    cache = caches(4, 3, 4, 10, 1)
-    rows = [[*zero, 5], [*zero, 6], [1, 2, 3, 4], [7, 8, 9, 4], [*zero, 5], [*zero, 5]]
-    assert oracle(rows, cache) == [0, 3, 0, 0, 0, 3]
+    """0 marks a block that is not full, which would be taken first, before blocks 2 and 3."""
+    zero = [20358, 1427260517, 61396]
+    rows = [[*zero, 5], [1, 2, 3, 4], [*zero, 6]]
+    assert oracle(rows, caches(4, 3, 4, 10, 1)) == [0, 0, 3]
 
 
 def test_an_engine_schedules_a_step_at_a_time_unless_told_otherwise():
