@@ -1,6 +1,6 @@
 """Members of an ensemble weighted by gold: stacked logistic regression (Wolpert 1992).
 
-A member is a judge with a variant of the prompt. Each of its orders has a slope of its own, and so
+A member is a judge with a variant of the prompt. Each of its orders has a separate slope, and so
 has the share of its samples. Members err together, so that their slopes are fitted together; how
 far these may move from a plain sum is decided on held-out instructions.
 """
