@@ -138,14 +138,14 @@ def _with_members(table: pa.Table) -> pa.Table:
 
 def members_of(table: pa.Table) -> dict[Member, Float64] | None:
     """Return the values of an ensemble's members; None without any, or if a pair lacks one."""
-    found = {}
+    members = {}
     for name in table.column_names:
         if match := MEMBER_COLUMN.fullmatch(name):
             values = complete_column(table, name)
             if values is None:
                 return None
-            found[Member(int(match["number"]), cast("MemberValue", match["value"]))] = values
-    return found or None
+            members[Member(int(match["number"]), cast("MemberValue", match["value"]))] = values
+    return members or None
 
 
 def member_names(source: Source) -> list[str]:
