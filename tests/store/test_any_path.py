@@ -1,4 +1,7 @@
-"""A path is data and never syntax: a run directory may have any name that a file system allows."""
+"""A path is data and never syntax: a run directory may have any name that a file system allows.
+
+Kind of fault: a path is data, never syntax.
+"""
 
 import os
 
