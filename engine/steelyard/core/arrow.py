@@ -56,7 +56,7 @@ def is_wide_decimal(kind: pa.DataType) -> bool:
     """Return whether a type is, or holds, a decimal with more digits than DuckDB has."""
     if pt.is_nested(kind):
         return any(is_wide_decimal(kind.field(i).type) for i in range(kind.num_fields))
-    return pt.is_decimal256(kind) and kind.precision > _DIGITS
+    return bool(pt.is_decimal256(kind) and kind.precision > _DIGITS)
 
 
 def duckdb_type(kind: pa.DataType) -> pa.DataType:
