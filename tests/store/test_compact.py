@@ -178,6 +178,26 @@ def test_a_file_that_cannot_be_completed_leaves_the_old_one(run, kind):
     assert not [name for name in entries(run.root) if MINE in name]
 
 
+def test_a_file_elsewhere_leaves_the_run_alone(run, tmp_path):
+    run.files.disk.every.clear()
+    handoff.compact(take(run), tmp_path / "copy.duckdb")
+    assert not run.files.disk.calls
+    assert not [call for call in run.files.disk.every if call[1].startswith("duckdb.tmp")]
+
+
+def test_compaction_gets_the_memory_that_its_rows_need(run, monkeypatch):
+    given, original = [], database.open_scratch
+
+    def open_scratch(folder, spill, **options):
+        given.append((spill, options["memory"]))
+        return original(folder, spill, **options)
+
+    monkeypatch.setattr(database, "open_scratch", open_scratch)
+    monkeypatch.setattr(handoff, "memory_for", lambda groups: 800_000_000 + len(groups))
+    handoff.compact(take(run))
+    assert given == [(f"{MINE}{os.getpid()}.tmp.spill", 800_000_001)]
+
+
 # -- memory ----------------------------------------------------------------------------------------
 
 
