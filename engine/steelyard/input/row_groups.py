@@ -99,7 +99,7 @@ def read_group(
         raise InputRefused(
             f"row {row} has more than 2 GiB in a nested column, which Arrow cannot read",
             place=printable(footer.source.name),
-            effect="the rows before it can be read, and none behind it",
+            effect="the rows before it can be read, and none after it",
             remedy="write the file again without that row",
         ) from error
     if seen != group.rows:
