@@ -43,7 +43,7 @@ def format_gold_ratings(content: dict[str, Any]) -> str:
         rate, tuned = gold["judge"], gold["prediction_powered"]
         line += [_percent(rate and rate["value"]), _percent(tuned and tuned["value"])]
         rows.append([*line, _interval(tuned), f"{gold['labels']:,}", _labels(gold["rating"])])
-    head = ["competitor", "judge", "corrected", "interval", "gold alone", "interval"]
+    head = ["competitor", "judge", "corrected", "interval", "ranks", "gold alone", "interval"]
     table = format_table(rows, [*head, "won % (judge)", "corrected", "interval", "labels", "worth"])
     return f"{_title(content)}\n{table}\n{LEGEND}"
 
