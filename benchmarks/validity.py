@@ -17,13 +17,22 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from harness.common import parser, report
-from harness.validity import differences, promises, selection, trusted_side
+from harness.validity import (
+    differences,
+    power,
+    prediction_powered,
+    promises,
+    selection,
+    trusted_side,
+)
 from harness.validity.claim import Claim
 
 Simulation = Callable[[int], Iterable[Claim]]  # from a number of draws
 
 SIMULATIONS: dict[str, Simulation] = {
     "differences": differences.simulate,
+    "power": power.simulate,
+    "prediction_powered": prediction_powered.simulate,
     "promises": promises.simulate,
     "selection": selection.simulate,
     "trusted_side": trusted_side.simulate,

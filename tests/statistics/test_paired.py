@@ -1,4 +1,4 @@
-"""Paired tests by hand and beside SciPy's, and Holm's procedure."""
+"""Paired tests by hand and beside SciPy's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from steelyard.statistics.means import SHARE
-from steelyard.statistics.paired import detectable, holm, paired_test
+from steelyard.statistics.paired import detectable, paired_test
 
 
 def test_one_row_per_cluster_is_the_textbook_test():
@@ -62,10 +62,3 @@ def test_detectable_is_what_is_detected():
     assert size == pytest.approx(stats.t.ppf(0.975, 20) + stats.t.ppf(0.9, 20))
     bound = stats.t.ppf(0.975, 20)
     assert stats.nct.sf(bound, 20, size) == pytest.approx(0.9, abs=0.01)
-
-
-def test_holm_by_hand():
-    """0.01 * 4, 0.02 * 3, then 0.03 * 2 is 0.06 again, and 0.5."""
-    adjusted = holm(np.array([0.03, 0.01, 0.5, 0.02]))
-    assert adjusted == pytest.approx([0.06, 0.04, 0.5, 0.06])
-    assert len(holm(np.zeros(0))) == 0

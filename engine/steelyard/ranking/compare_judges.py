@@ -28,7 +28,8 @@ from steelyard.input.roles import MODELS
 from steelyard.statistics.clusters import cluster_warning
 from steelyard.statistics.logistic import log_loss
 from steelyard.statistics.means import SHARE, decided, mean
-from steelyard.statistics.paired import holm, paired_test
+from steelyard.statistics.paired import paired_test
+from steelyard.statistics.small_clusters import holm
 
 SHARES = np.array([1.0, 0.0, 0.5])  # of a vote for a, b and a tie
 

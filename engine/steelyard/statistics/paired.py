@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from steelyard.core.schemas import Float64
 from steelyard.statistics.clusters import Codes
 from steelyard.statistics.intervals import NO_SPREAD, t_p_value, t_quantile
@@ -81,12 +79,3 @@ def detectable(standard_error: float, df: float, *, level: float, power: float) 
     the test, `power` from 0.5 to 1, and `df` the test's degrees of freedom.
     """
     return standard_error * (t_quantile(level, df) + t_quantile(2 * power - 1, df))
-
-
-def holm(p_values: Float64) -> Float64:
-    """Adjust [m] p-values for their number by Holm's procedure (1979), and keep their order."""
-    order = np.argsort(p_values)
-    steps = np.arange(len(p_values), 0, -1)
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(steps * p_values[order]))
-    return adjusted
