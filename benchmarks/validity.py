@@ -23,6 +23,7 @@ from harness.validity import (
     prediction_powered,
     promises,
     selection,
+    stacking,
     trusted_side,
 )
 from harness.validity.claim import Claim
@@ -35,6 +36,7 @@ SIMULATIONS: dict[str, Simulation] = {
     "prediction_powered": prediction_powered.simulate,
     "promises": promises.simulate,
     "selection": selection.simulate,
+    "stacking": stacking.simulate,
     "trusted_side": trusted_side.simulate,
 }
 DRAWS, SMOKE_DRAWS = 500, 10

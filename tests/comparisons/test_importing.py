@@ -204,8 +204,8 @@ def test_the_run_can_be_looked_at(run):
 def test_columns_are_those_of_a_run(run):
     described = rows(run, "DESCRIBE verdicts")
     assert [row["column_name"] for row in described] == [
-        *VERDICTS.names, "metadata", "read_at", "criteria", "keys",
-        "calibrated_preference", "calibrated_tie", "trusted",
+        *VERDICTS.names, "metadata", "read_at", "criteria", "keys", "members",
+        "calibrated_preference", "calibrated_tie", "trusted", "raw_winner",
     ]  # fmt: skip
 
 

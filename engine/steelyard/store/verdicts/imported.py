@@ -18,7 +18,7 @@ from steelyard.store.run_record import ImportRecord
 from steelyard.store.rundir import IMPORTED, RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import Connection, register_parquet, sql_text
-from steelyard.store.verdicts.views import with_calibration
+from steelyard.store.verdicts.views import NO_MEMBERS, with_calibration
 
 NEW = f"{IMPORTED}{TEMPORARY}"
 _TABLES = ("verdicts", "rejects")
@@ -118,5 +118,6 @@ def define_tables(
             register_parquet(connection, source, [path], READS)
         query = f"SELECT * FROM {source}"  # noqa: S608 - our own names
         if name == "verdicts":
+            query = f"SELECT *, {NO_MEMBERS} AS members FROM {source}"  # noqa: S608 - our own names
             query = with_calibration(query, snapshot.calibrator, 0.0)
         connection.execute(f"CREATE {kind} {name} AS {query}")
