@@ -57,8 +57,8 @@ class Ratings:
     standard_error: Float64  # [K]
     spread: Spread
     ties: float | None  # Davidson's nu or Rao and Kupper's theta
-    estimate: Estimate
     warnings: tuple[str, ...]
+    estimate: Estimate | None = None  # of the likelihood, where a single one was fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def rate(
             wide = t_quantile(level, degrees) * error
         lower, upper = rating - wide, rating + wide
     ties = None if model == "bradley-terry" else math.exp(fitted.estimate[-1])
-    return Ratings(contest.competitors, rating, lower, upper, error, spread, ties, estimate, more)
+    return Ratings(contest.competitors, rating, lower, upper, error, spread, ties, more, estimate)
 
 
 def _estimate(contest: Tournament, model: str) -> tuple[Estimate, tuple[str, ...]]:

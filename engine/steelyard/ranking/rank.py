@@ -13,7 +13,7 @@ from steelyard.comparisons.read import read_comparisons
 from steelyard.core.schemas import Bool, Float64
 from steelyard.errors import UsageError, escape
 from steelyard.ranking import scores
-from steelyard.ranking.bradley_terry import INTERVALS, MODELS, Ratings, rate
+from steelyard.ranking.bradley_terry import INTERVALS, MODELS, Estimate, Ratings, rate
 from steelyard.ranking.connectivity import (
     APART,
     cluster_counts,
@@ -139,7 +139,8 @@ def _rated(
     if ratings.ties is not None:
         content["tie_parameter"] = ratings.ties
     clustered = intervals != "rows"
-    content["sensitivity"] = _sensitivity_json(contest, ratings)
+    if ratings.estimate:
+        content["sensitivity"] = _sensitivity_json(contest, ratings.estimate)
     known, bounded, enough = _identified(contest, ratings, options.anchor, clustered=clustered)
     content["warnings"] += _cluster_warnings(contest, ratings, intervals)
     if equal := _without_spread(ratings, bounded, options.anchor):
@@ -176,7 +177,7 @@ def _rated(
     ]
 
 
-def _sensitivity_json(contest: Tournament, ratings: Ratings) -> dict[str, Any]:
+def _sensitivity_json(contest: Tournament, estimate: Estimate) -> dict[str, Any]:
     """Return how few verdicts and instructions decide who is first; None where no set does."""
     return {
         units: removal
@@ -186,7 +187,7 @@ def _sensitivity_json(contest: Tournament, ratings: Ratings) -> dict[str, Any]:
             "first": contest.competitors[removal.first],
             "at_least": removal.at_least,
         }
-        for units, removal in sensitivity(contest, ratings.estimate).items()
+        for units, removal in sensitivity(contest, estimate).items()
     }
 
 
