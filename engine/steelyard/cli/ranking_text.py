@@ -110,21 +110,21 @@ def _format_differences(differences: list[dict[str, Any]]) -> str:
 def _format_sensitivity(content: dict[str, Any]) -> str:
     """Return in a sentence how few verdicts the first place hangs on."""
     words = {"instructions": "pairs"} if content["clusters_by"] == "pair_id" else {}
-    found = {
+    removals = {
         words.get(units, units): removal
         for units, removal in content["sensitivity"].items()
         if removal
     }
-    if not found:
+    if not removals:
         return "first place: no set of verdicts was found that decides it"
     ways = [
         f"without {removal['removed']:,} of {removal['of']:,} {units}"
         f" ({removal['removed'] / removal['of']:.2%}) {escape(removal['first'])} is first"
-        for units, removal in found.items()
+        for units, removal in removals.items()
     ]
     least = [
         f"{removal['at_least']:,} {units}"
-        for units, removal in found.items()
+        for units, removal in removals.items()
         if (removal["at_least"] or 1) > 1
     ]
     bound = f"; no fewer than {' or '.join(least)} can do that" if least else ""

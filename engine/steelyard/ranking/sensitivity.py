@@ -105,16 +105,16 @@ def sensitivity(contest: Tournament, estimate: Estimate) -> dict[str, Removal | 
         influence = _influences(problems["verdicts"], fit, inverse[top] - inverse[other], other)
         for name, problem in problems.items():
             best[name] = _improve(problem, influence, best[name])
-    found: dict[str, Removal | None] = {}
+    removals: dict[str, Removal | None] = {}
     for name, problem in problems.items():
         smallest = _refine(problem, best[name])
-        found[name] = smallest and Removal(
+        removals[name] = smallest and Removal(
             removed=smallest.size,
             of=len(contest) if problem.groups is None else contest.clusters,
             first=int(smallest.fit.estimate[:size].argmax()),
             at_least=_at_least(problem, inverse, lead / np.sqrt(np.maximum(apart, 1e-300))),
         )
-    return {"verdicts": found["verdicts"], "instructions": found.get("instructions")}
+    return {"verdicts": removals["verdicts"], "instructions": removals.get("instructions")}
 
 
 def _refine(problem: _Problem, best: _Set | None) -> _Set | None:
