@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from steelyard.cli.tables import format_table
@@ -70,8 +71,8 @@ def _title(content: dict[str, Any]) -> str:
 
 
 def _labels(tuned: dict[str, Any] | None) -> str:
-    labels = tuned and tuned.get("effective_labels")
-    return "" if labels is None else f"{labels:,.0f}"
+    labels: float | None = tuned.get("effective_labels") if tuned else None
+    return "" if labels is None or math.isinf(labels) else f"{labels:,.0f}"
 
 
 def _percent(share: float | None) -> str:
