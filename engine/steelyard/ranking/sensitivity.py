@@ -2,8 +2,8 @@
 
 What a verdict adds to the lead of the first over a challenger is known to first order (Broderick,
 Giordano and Meager, arXiv 2011.14999; Huang et al., arXiv 2508.11847, for leaderboards). Those that
-add most are left out, and the ratings are fitted again: the smallest set found is proof that so few
-are enough. How few can never be enough follows from the likelihood's curvature.
+add most are left out, and the ratings are fitted again: the smallest set found is proof that this
+many are enough. How few can never be enough follows from the likelihood's curvature.
 """
 
 from __future__ import annotations
@@ -274,7 +274,7 @@ def _lead(problem: _Problem, fit: Fit) -> float:
     return float(strength[problem.top] - np.delete(strength, problem.top).max())
 
 
-def _at_least(problem: _Problem, inverse: Float64, behind: Float64) -> int | None:
+def _at_least(problem: _Problem, inverse: Float64, deficit: Float64) -> int | None:
     """Return how many units at least have to go, whichever they are, for another to be first.
 
     Let D be any set, x the shift of strengths without it, H the information, R_r = a_r' H^-1 a_r
@@ -285,21 +285,21 @@ def _at_least(problem: _Problem, inverse: Float64, behind: Float64) -> int | Non
 
         sum over D of c_r sqrt(R_r) >= (1 - exp(-rho)) / rho * sqrt(x'Hx).
 
-    If a challenger who was behind by d, with variance R of the difference, no longer is, then
+    If a challenger with the deficit d, and variance R of the difference, has made it up, then
     sqrt(x'Hx) is at least d / sqrt(R), and at least rho / sqrt(max R_r). The right side is smallest
     where both are equal.
 
     Args:
         problem: of the model bradley-terry and without a prior; otherwise nothing is known.
         inverse: float64 [K + 1, K + 1], H^-1.
-        behind: float64 [K], d / sqrt(R) of each challenger.
+        deficit: float64 [K], d / sqrt(R) of each challenger.
     """
     estimate, contest = problem.estimate, problem.contest
     if estimate.kind != links.BRADLEY_TERRY or estimate.prior.any():
         return None
     first, second, _ = problem.pairs
     known = np.sqrt(np.diag(inverse)[first] + np.diag(inverse)[second] - 2 * inverse[first, second])
-    closest = np.delete(behind, problem.top).min()
+    closest = np.delete(deficit, problem.top).min()
     needed = -np.expm1(-closest * known.max()) / known.max()
     root, rows = np.zeros(contest.size**2), contest.rows
     root[problem.present] = known
