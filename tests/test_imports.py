@@ -44,7 +44,8 @@ PURE = (
     *("prompts.forms", "prompts.text_codes", "export.filters", "export.formats", "export.overlap"),
     *("export.pairing", "ranking.bias", "ranking.bradley_terry", "ranking.connectivity"),
     *("ranking.contextual", "ranking.differences", "ranking.length_control"),
-    *("ranking.length_slope", "ranking.scores", "ranking.tournament", "ranking.win_rates"),
+    *("ranking.length_slope", "ranking.scores", "ranking.tournament", "ranking.tuned_ratings"),
+    "ranking.win_rates",
 )
 PURE_MAY_IMPORT = {
     "msgspec",

@@ -226,7 +226,7 @@ def machine_fault(
         return DiskFull(cause, place=place, effect=effect, remedy=remedy)
     if isinstance(error, MemoryError) or number == errno.ENOMEM:
         fix = "end other programs, or use a machine with more memory"
-    elif number in {errno.EMFILE, errno.ENFILE}:
+    elif number in {errno.EMFILE, errno.ENFILE} or "Too many open files" in words:
         fix = "raise the limit of open files (`ulimit -n`)"
     else:
         fix = "check the path, its permissions and the disk"

@@ -31,9 +31,15 @@ def run(tmp_path_factory):
     return place / "run"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["version"], ["score", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["version"], ["--version"], ["score", "--help"]])
 def test_help_pays_for_nothing(arguments):
     assert not imported(*arguments) & HEAVY
+
+
+def test_the_option_prints_what_the_command_prints():
+    option, version = program("--version"), program("version")
+    assert (option.returncode, option.stdout) == (0, version.stdout)
+    assert option.stdout.startswith("steelyard ")
 
 
 def test_summaries_of_commands_are_not_cut():

@@ -229,6 +229,19 @@ def test_nothing_is_scored_into_it(run, tmp_path):
     assert rows(run, "SELECT count(*) AS n FROM verdicts") == [{"n": 3}]
 
 
+def test_large_rows_are_written_a_few_at_a_time(tmp_path):
+    """Kind 10: a row group is bounded by bytes, for who reads it holds it whole."""
+    count, size = 1600, 40_000
+    pages = [f"{i:08}" * (size // 8) for i in range(count)]
+    imported(tmp_path, table([0.25] * count, page=pages))
+    written = pq.read_metadata(tmp_path / "t" / "imported" / "verdicts.parquet")
+    groups = [written.row_group(i) for i in range(written.num_row_groups)]
+    assert written.num_rows == count
+    # Up to 16 MiB wait, and a batch of up to 16 MiB comes on top.
+    assert max(group.total_byte_size for group in groups) <= 33 << 20
+    assert len(groups) >= 2
+
+
 def test_a_run_is_never_imported_over(tmp_path):
     imported(tmp_path, table([0.5]))
     with pytest.raises(UsageError, match="there is a run already"):

@@ -12,9 +12,12 @@ from steelyard.cli.judging import judge, protocol
 from steelyard.cli.ranking import bias, rank, winrate
 from steelyard.cli.report import report, serve
 from steelyard.cli.runs import compact, import_, plan, resume, score, sql, status
+from steelyard.cli.show import show
+from steelyard.core.version import __version__
 
 
 @click.group(cls=Program, context_settings=CONTEXT)
+@click.version_option(__version__, message="steelyard %(version)s", help="Print the version.")
 def main() -> None:
     """Compare pairs of responses with a local LLM judge, in bulk.
 
@@ -26,7 +29,7 @@ def main() -> None:
 
 
 COMMANDS = (
-    demo, doctor, plan, score, resume, status, import_, sql, compact,
+    demo, doctor, plan, score, resume, status, import_, sql, show, compact,
     rank, winrate, bias, calibrate, evaluate, report, serve, export,
     protocol, judge, version,
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,45 @@ from steelyard.cli.common import (
     PATH,
     comparison_map_option,
     emit,
+    grouped,
     json_option,
+    map_option,
     remote_option,
 )
 
 source_argument = click.argument("source", type=PATH, metavar="RUN|FILE")
+OWN = Path("-")  # gold of the source itself
+label_options = grouped(
+    click.option(
+        "--gold",
+        type=PATH,
+        is_flag=False,
+        flag_value=str(OWN),
+        metavar="[FILE]",
+        help="Count the judge's error, by gold for a random sample of the pairs: Parquet with"
+        " pair_id and gold, or the source's own gold if no file follows.",
+    ),
+    map_option(
+        "Column of the gold file to read a role from: pair_id, gold, votes_a, annotator, ..."
+        " Repeatable.",
+        "--gold-map",
+        "gold_map",
+    ),
+)
+
+
+def correct(
+    add_gold: Callable[..., Any],
+    content: dict[str, Any],
+    columns: dict[str, str],
+    gold: Path | None,
+    gold_map: dict[str, str],
+) -> None:
+    """Add what gold says to a report, if there is gold."""
+    if gold:
+        add_gold(content, columns, None if gold == OWN else gold, gold_map)
+    elif gold_map:
+        raise click.UsageError("--gold-map names columns of a gold file: give it with --gold FILE")
 
 
 @click.command()
@@ -45,11 +80,19 @@ source_argument = click.argument("source", type=PATH, metavar="RUN|FILE")
     " rows.  [default: 100]",
 )
 @click.option("--seed", type=int, help="Seed of bootstrap and shuffles.  [default: 0]")
+@label_options
 @click.option(
     "--plot", type=PATH, help="Folder for plots of ratings and win rates (needs the extra `plot`)."
 )
 @json_option
-def rank(source: Path, column_map: dict[str, str], plot: Path | None, **options: Any) -> None:
+def rank(
+    source: Path,
+    column_map: dict[str, str],
+    plot: Path | None,
+    gold: Path | None,
+    gold_map: dict[str, str],
+    **options: Any,
+) -> None:
     """Rank competitors, with intervals and possible ranks.
 
     The source is a run, its verdicts.duckdb, or Parquet with model_a, model_b, and a preference,
@@ -57,12 +100,14 @@ def rank(source: Path, column_map: dict[str, str], plot: Path | None, **options:
     """
     from steelyard.cli.plots import check_folder, plot_rank
     from steelyard.cli.ranking_text import format_rank
+    from steelyard.ranking.gold_rank import add_gold
     from steelyard.ranking.rank import RankOptions
     from steelyard.ranking.rank import rank as rank_source
 
     if plot:
         check_folder(plot)
     content = rank_source(source, column_map, RankOptions(**options))
+    correct(add_gold, content, column_map, gold, gold_map)
     if plot:
         plot_rank(content, plot)
     emit(content, format_rank)
@@ -82,20 +127,31 @@ def rank(source: Path, column_map: dict[str, str], plot: Path | None, **options:
 @click.option(
     "--style", is_flag=True, help="Add win rates at equal style; reads the response texts."
 )
+@label_options
 @remote_option
 @json_option
-def winrate(source: Path, column_map: dict[str, str], **options: Any) -> None:
+def winrate(
+    source: Path,
+    column_map: dict[str, str],
+    gold: Path | None,
+    gold_map: dict[str, str],
+    **options: Any,
+) -> None:
     """Compute win rates against a baseline.
 
-    Win rates are raw, at equal length, and with --style also at equal style.
+    Win rates are raw, at equal length, with --style also at equal style, and with --gold also
+    corrected for the judge's error.
 
     The source is a run or a file, as for `rank`. Equal length needs length_a and length_b. --style
     reads the shards of a run, or response_a and response_b of a file.
     """
     from steelyard.cli.ranking_text import format_winrate
+    from steelyard.ranking.gold_win_rates import add_gold
     from steelyard.ranking.winrate import winrate as winrate_source
 
-    emit(winrate_source(source, column_map, **options), format_winrate)
+    content = winrate_source(source, column_map, **options)
+    correct(add_gold, content, column_map, gold, gold_map)
+    emit(content, format_winrate)
 
 
 @click.command()

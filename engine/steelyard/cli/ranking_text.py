@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from steelyard.cli.gold_text import format_gold_rates, format_gold_ratings
 from steelyard.cli.tables import format_table
 from steelyard.comparisons.read import CALIBRATED
 from steelyard.errors import escape
@@ -49,6 +50,8 @@ def format_rank(content: dict[str, Any]) -> str:
     parts = [_format_preference(content), format_table(rows, [*head, "win rate", "comparisons"])]
     if content.get("differences"):
         parts.append(_format_differences(content["differences"]))
+    if gold := format_gold_ratings(content):
+        parts.append(gold)
     return "\n\n".join([*parts, _format_source(content)])
 
 
@@ -68,7 +71,8 @@ def format_winrate(content: dict[str, Any]) -> str:
     head = ["competitor", "win rate %", "se", f"{LEVEL:.0%}", "discrete"]
     head += [cell for kind in controls for cell in (titles[kind], "se", f"{LEVEL:.0%}")]
     title = f"{_format_preference(content)}\nagainst {escape(content['baseline'])}"
-    return "\n\n".join([title, format_table(rows, [*head, "rows"]), _format_source(content)])
+    parts = [title, format_table(rows, [*head, "rows"]), format_gold_rates(content)]
+    return "\n\n".join([part for part in parts if part] + [_format_source(content)])
 
 
 def format_bias(content: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -120,13 +120,24 @@ def match_gold(
         GoldRefused: there is no gold, it cannot be used, or it belongs to other pairs.
         UsageError: there is no column `by`.
     """
-    columns = (by,) if by else ()
+    return judged_and_gold(source, gold, gold_columns, by)[1]
+
+
+def judged_and_gold(
+    source: Source,
+    gold: Path | None,
+    gold_columns: Mapping[str, str] | None = None,
+    by: str | None = None,
+    want: Sequence[str] = (),
+) -> tuple[JudgedPairs, GoldPairs]:
+    """Return all judged pairs, with the wanted columns, and those that have gold (`match_gold`)."""
+    columns = (*want, by) if by else tuple(want)
     if gold is None:
         pairs = read_pairs(source, (*columns, "gold"))
         matched = _from_source(pairs, source)
     else:
-        file = read_gold_file(gold, gold_columns, columns)
-        pairs = read_pairs(source, (*columns, *file.models))
+        file = read_gold_file(gold, gold_columns, (by,) if by else ())
+        pairs = read_pairs(source, tuple(dict.fromkeys([*columns, *file.models])))
         matched = _from_file(pairs, file, gold, by)
     require_single(source, pairs.table)
     column = matched.by
@@ -138,7 +149,7 @@ def match_gold(
             place=str(source.path),
             remedy="name a column of the input, of the table, or of the gold file",
         )
-    return replace(matched, by=column)
+    return pairs, replace(matched, by=column)
 
 
 def _from_source(pairs: JudgedPairs, source: Source) -> GoldPairs:

@@ -56,6 +56,28 @@ def read_footer(source: Source) -> Footer:
     return footer
 
 
+def require_same(source: Source, digest: bytes, effect: str | None = None) -> Footer:
+    """Return a file's footer, which must have the digest that it had when the file was checked.
+
+    Raises:
+        InputRefused: it has another one, or the file is gone, cut or no longer Parquet.
+        EnvironmentFault: the disk or the network fails.
+    """
+    try:
+        footer = read_footer(source)
+    except InputRefused as refused:
+        refused.effect = effect or refused.effect
+        raise
+    if footer.digest != digest:
+        raise InputRefused(
+            "the file changed after the inputs were checked",
+            place=printable(source.name),
+            effect=effect,
+            remedy="start again, and leave the inputs alone while they are read",
+        )
+    return footer
+
+
 def _tail(source: Source, file: pa.NativeFile) -> tuple[int, bytes]:
     size = file.size()
     if size == 0:

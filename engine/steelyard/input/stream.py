@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from steelyard.core.background import Prefetch
-from steelyard.errors import InputRefused
 from steelyard.input.filesystem import open_file, protocol
-from steelyard.input.footer import Footer, decode_fault, read_footer
+from steelyard.input.footer import Footer, decode_fault, require_same
 from steelyard.input.images import ImageReader, Keep
 from steelyard.input.metadata import fit
 from steelyard.input.problems import printable
@@ -64,8 +63,9 @@ def stream(
         in exactly one of them, once.
 
     Raises:
-        InputRefused: a shard changed since it was opened, cannot be decoded or holds fewer rows
-            than its footer says; or a row is bad and `limits.on_bad_row` is "fail".
+        InputRefused: a shard changed since it was opened, also while it is read, cannot be decoded
+            or holds fewer rows than its footer says; or a row is bad and `limits.on_bad_row` is
+            "fail".
         EnvironmentFault: the disk or the network failed.
     """
     limits = limits or Limits()
@@ -98,20 +98,15 @@ def _read(shard: Shard, shards: ShardSet, pace: Pace, start: int) -> Iterator[Ra
                     pace.seen(len(raw), sum(array.nbytes for array in arrays))
                     yield raw
     except Exception as error:  # drivers raise what their client libraries raise
+        _same_footer(shard)  # one that shrank or was replaced is not damaged
         place = f"{printable(shard.name)}, row group {group}"
         raise decode_fault(place, error, effect=_EFFECT) from error
+    _same_footer(shard)
 
 
 def _same_footer(shard: Shard) -> Footer:
-    footer = read_footer(shard.source)
-    if footer.digest != shard.digest:
-        raise InputRefused(
-            "the file changed after the inputs were checked",
-            place=printable(shard.name),
-            effect=_EFFECT,
-            remedy="start again, and leave the inputs alone while they are read",
-        )
-    return footer
+    """Return the shard's footer, which must be what it was when the inputs were checked."""
+    return require_same(shard.source, shard.digest, _EFFECT)
 
 
 def _raw(

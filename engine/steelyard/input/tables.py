@@ -17,7 +17,14 @@ from typing_extensions import override
 from steelyard.errors import InputRefused, SteelyardError
 from steelyard.input.discover import discover
 from steelyard.input.filesystem import open_file
-from steelyard.input.footer import DECODE_ERRORS, INT96_UNIT, Footer, decode_fault, read_footer
+from steelyard.input.footer import (
+    DECODE_ERRORS,
+    INT96_UNIT,
+    Footer,
+    decode_fault,
+    read_footer,
+    require_same,
+)
 from steelyard.input.metadata import metadata_type
 from steelyard.input.problems import attempt_each, printable, raised_as, refusal
 from steelyard.input.row_groups import Pace, read_group
@@ -108,7 +115,7 @@ class ParquetTable:
 
     @contextmanager
     def reading(self, error: type[InputRefused] = InputRefused) -> Iterator[None]:
-        """Raise what is wrong with a file where reading the table fails in the block.
+        """Raise what is wrong with a file where reading the table fails in the block, or changes.
 
         Raises:
             error: a file is damaged, or has changed.
@@ -124,11 +131,15 @@ class ParquetTable:
             with raised_as(error):
                 self._check()
             raise
+        with raised_as(error):
+            for footer in self.footers:
+                require_same(footer.source, footer.digest)
 
     def _check(self) -> None:
         """Decode all files, one by one."""
-        for source in (footer.source for footer in self.footers):
-            footer, group = read_footer(source), 0
+        for opened in self.footers:
+            source = opened.source
+            footer, group = require_same(source, opened.digest), 0
             try:
                 with open_file(source.path) as file:
                     for group in range(len(footer.groups)):

@@ -17,7 +17,7 @@ from steelyard.evaluation.judged_pairs import Source
 from steelyard.ranking.bias_report import bias
 from steelyard.ranking.rank import RankOptions, rank
 from steelyard.report import aggregates
-from steelyard.report.samples import read_samples
+from steelyard.report.samples import KINDS, read_samples
 from steelyard.scoring.status import run_status
 from steelyard.store.run_record import RunRecord, ScoredRecord
 from steelyard.store.snapshot import RunSnapshot
@@ -52,7 +52,7 @@ def gather(root: Path, options: ReportOptions) -> dict[str, Any]:
         verdicts = aggregates.summarise(
             connection, scored=isinstance(snapshot.record, ScoredRecord)
         )
-        samples = read_samples(connection, snapshot.record, options.samples)
+        samples = read_samples(connection, snapshot.record, dict.fromkeys(KINDS, options.samples))
     left_out: dict[str, str] = {}
 
     def section(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:

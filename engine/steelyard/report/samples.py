@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from steelyard.comparisons.pair_texts import ROLES, Place, pair_texts
+from steelyard.errors import UsageError, escape
 from steelyard.report.aggregates import PREFERENCE
 from steelyard.store.run_record import RunRecord, ScoredRecord
 from steelyard.store.sql import Connection
@@ -61,15 +62,43 @@ class Samples:
         return {(pair["shard"], pair["row"]) for pairs in self.pairs.values() for pair in pairs}
 
 
-def read_samples(connection: Connection, record: RunRecord, number: int) -> Samples:
-    """Choose up to that many pairs of each kind."""
+def read_samples(connection: Connection, record: RunRecord, numbers: Mapping[str, int]) -> Samples:
+    """Choose up to that many pairs of each kind; kinds without any are left out."""
     pairs = {}
-    for kind, (which, order) in KINDS.items():
+    for kind, number in numbers.items():
+        which, order = KINDS[kind]
         sql = (
             f"SELECT {COLUMNS} FROM verdicts WHERE {which}"  # noqa: S608 - constants
             f' ORDER BY {order}, hash(shard, "row"), shard, "row" LIMIT {int(number)}'
         )
         pairs[kind] = connection.sql(sql).to_arrow_table().to_pylist()
+    return _samples(connection, record, pairs)
+
+
+def read_named(connection: Connection, record: RunRecord, pair_ids: Sequence[str]) -> Samples:
+    """Return the pairs of these ids, in their order, as one kind.
+
+    Raises:
+        UsageError: there is no pair of an id.
+    """
+    sql = (
+        f"SELECT {COLUMNS} FROM verdicts WHERE list_contains(?, pair_id)"  # noqa: S608 - constants
+        ' ORDER BY list_position(?, pair_id), shard, "row"'
+    )
+    ids = list(pair_ids)
+    pairs = connection.sql(sql, params=[ids, ids]).to_arrow_table().to_pylist()
+    if missing := set(ids) - {pair["pair_id"] for pair in pairs}:
+        raise UsageError(
+            f"no pair has the id {escape(min(missing))}",
+            remedy='`steelyard sql RUN "SELECT pair_id FROM verdicts"` lists them; a pair whose'
+            " prompts are not all read yet has no verdict",
+        )
+    return _samples(connection, record, {"named": pairs})
+
+
+def _samples(
+    connection: Connection, record: RunRecord, pairs: dict[str, list[dict[str, Any]]]
+) -> Samples:
     shown = [pair for each in pairs.values() for pair in each]
     if isinstance(record, ScoredRecord) and shown:
         add_written(connection, shown)

@@ -11,7 +11,7 @@ from io import BufferedWriter
 
 from steelyard.core.images import IMAGE_BYTES, image_digest
 from steelyard.errors import IntegrityFault
-from steelyard.store.durable import TEMPORARY, writing
+from steelyard.store.durable import TEMPORARY, reading, writing
 from steelyard.store.folder import Folder
 
 
@@ -51,9 +51,10 @@ class ImageStore:
 
         Raises:
             IntegrityFault: they are missing, or not those that were kept.
+            EnvironmentFault: the disk or the operating system does not give them.
         """
         name, raw = _name(digest), b""
-        with suppress(OSError):
+        with reading(self._folder.path / name), suppress(FileNotFoundError):
             if self._folder.size(name) <= IMAGE_BYTES:
                 raw = self._folder.read(name)
         if image_digest(raw) != digest:

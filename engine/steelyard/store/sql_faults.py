@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 import threading
@@ -16,6 +17,8 @@ from steelyard.errors import EnvironmentFault, SteelyardError, escape
 # In the words of a commit that the disk made fail.
 _IO_WORDS = ("Could not", "Cannot", "IO Error", "No space left", "File too large", "Input/output")
 
+# In its words where what does not fit into memory has no room on the disk either.
+_SPILL_LIMIT = "max_temp_directory_size"
 _NO_DATABASE = "not a valid DuckDB database"  # in its words for a file of another kind
 
 
@@ -91,7 +94,7 @@ def refusing(
     try:
         yield
     except (duckdb.Error, pa.ArrowException) as error:
-        if is_machine_fault(error) or isinstance(error, duckdb.InterruptException):
+        if is_machine_fault(error) or is_interrupt(error):
             raise
         raise refusal(one_line(error)) from None
 
@@ -105,10 +108,15 @@ def raising_python_errors() -> Iterator[None]:
     try:
         yield
     except duckdb.OutOfMemoryException as error:
+        if _SPILL_LIMIT in str(error):
+            first = str(error).partition("\n")[0]
+            raise OSError(
+                errno.ENOSPC, f"the disk for temporary files is full ({first})"
+            ) from error
         raise MemoryError(one_line(error)) from error
-    except duckdb.InterruptException:
-        raise KeyboardInterrupt from None
     except duckdb.Error as error:
+        if is_interrupt(error):
+            raise KeyboardInterrupt from None
         if not is_machine_fault(error):
             raise
         raise OSError(one_line(error)) from error
@@ -127,6 +135,14 @@ def is_machine_fault(error: Exception) -> bool:
     return late and any(words in str(error) for words in _IO_WORDS)
 
 
+def is_interrupt(error: Exception) -> bool:
+    """Return whether Ctrl-C ended a statement, or what DuckDB called for it in Python."""
+    words = one_line(error).rstrip(": ")
+    return isinstance(error, duckdb.InterruptException) or (
+        isinstance(error, duckdb.Error) and words.endswith(KeyboardInterrupt.__name__)
+    )
+
+
 def is_corrupt(error: Exception) -> bool:
     """Return whether DuckDB has found a database file damaged, by the checksum of a block."""
     return isinstance(error, duckdb.Error) and "Corrupt database file" in str(error)
@@ -134,8 +150,7 @@ def is_corrupt(error: Exception) -> bool:
 
 def is_foreign(error: duckdb.Error) -> bool:
     """Return whether a statement of ours fails because a database is not what we wrote."""
-    interrupted = isinstance(error, duckdb.InterruptException)
-    return is_corrupt(error) or not (interrupted or is_machine_fault(error))
+    return is_corrupt(error) or not (is_interrupt(error) or is_machine_fault(error))
 
 
 def one_line(error: Exception) -> str:

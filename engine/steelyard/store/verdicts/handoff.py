@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +22,11 @@ from steelyard.store.run_record import ImportRecord, ScoredRecord
 from steelyard.store.rundir import DATABASE, RECORD, RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import (
+    MEMORY_LIMIT,
     Connection,
     DuckDBError,
     folder_for_files,
+    machine_memory,
     one_row,
     open_file,
     open_scratch,
@@ -75,7 +77,7 @@ def compact(snapshot: RunSnapshot, out: Path | None = None) -> dict[str, int]:
         out = None
     if out is None:
         with _replacing(snapshot.run.files, DATABASE) as temporary:
-            return write(temporary)
+            return _with_enough_memory(write, temporary)
     if (out.parent / RECORD).exists():
         raise UsageError(
             "that is inside a run directory",
@@ -85,7 +87,7 @@ def compact(snapshot: RunSnapshot, out: Path | None = None) -> dict[str, int]:
         )
     check_out(out, DUCKDB_MAGIC, skip=DUCKDB_MAGIC_OFFSET)
     with _replacing(Folder(out.parent), out.name) as temporary:
-        return write(temporary)
+        return _with_enough_memory(write, temporary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +107,45 @@ class _NewFile:
         """The folder for what does not fit into the memory, and its name."""
         return self.folder, f"{self.name}.spill"
 
+    def remove(self) -> None:
+        """Remove it, and its log."""
+        for entry in (self.name, f"{self.name}.wal"):
+            self.folder.remove(entry)
+
+
+def _with_enough_memory(
+    write: Callable[[_NewFile, int], dict[str, int]], new: _NewFile
+) -> dict[str, int]:
+    """Write a database, with twice the memory while it is not enough: the reads are paid.
+
+    Args:
+        write: takes the file and a factor of the memory that should do.
+        new: the file.
+
+    Raises:
+        MemoryError: half of the machine's memory is not enough.
+    """
+    factor = 1
+    while True:
+        try:
+            return write(new, factor)
+        except MemoryError:
+            factor *= 2
+            if factor * MEMORY_LIMIT > machine_memory() // 2:
+                raise
+            new.remove()
+
 
 @contextmanager
 def _replacing(folder: Folder, name: str) -> Iterator[_NewFile]:
     """Yield a new database, which replaces the one of this name once it is whole."""
     mine = f"{name}.{platform.node()}-"
     new = _NewFile(folder, f"{mine}{os.getpid()}{TEMPORARY}")
+    again = "run the command again"
+    if name == DATABASE:
+        again = f"`steelyard compact {folder.path}` writes it again"
     try:
-        with writing(folder.path / name):
+        with writing(folder.path / name, "the run is intact; this file was not written", again):
             _remove_leftovers(folder, mine)
             with folder_for_files(folder) as place:
                 written = _NewFile(place, new.name)
@@ -124,8 +157,7 @@ def _replacing(folder: Folder, name: str) -> Iterator[_NewFile]:
             folder.publish(new.name, name)
     finally:
         with suppress(OSError):
-            for entry in (new.name, f"{new.name}.wal"):
-                folder.remove(entry)
+            new.remove()
 
 
 def _copy(old: _NewFile, new: _NewFile) -> None:
@@ -199,12 +231,12 @@ def _band(snapshot: RunSnapshot) -> float:
 
 
 def _write_database(
-    snapshot: RunSnapshot, record: ScoredRecord, manifest: Manifest, new: _NewFile
+    snapshot: RunSnapshot, record: ScoredRecord, manifest: Manifest, new: _NewFile, factor: int
 ) -> dict[str, int]:
     run, parts = snapshot.run, snapshot.journal.parts
     journal.require_sound(run, snapshot.journal)
     spec, groups = verdict_spec(snapshot, record), pair_groups(run, manifest)
-    memory = memory_for(groups)
+    memory = factor * memory_for(groups)
     with (
         workspace(run, manifest, parts, new.spill, result=new.path, memory=memory) as connection,
         _in_result(connection),
@@ -232,10 +264,14 @@ def _make_verdicts(
         start = "INSERT INTO verdicts "
 
 
-def _write_imported(snapshot: RunSnapshot, imported: ImportRecord, new: _NewFile) -> dict[str, int]:
+def _write_imported(
+    snapshot: RunSnapshot, imported: ImportRecord, new: _NewFile, factor: int
+) -> dict[str, int]:
     files = [snapshot.run.files.library_path(name) for name in imported_files().values()]
     with (
-        open_scratch(*new.spill, reads=files, result=new.path) as connection,
+        open_scratch(
+            *new.spill, reads=files, result=new.path, memory=factor * MEMORY_LIMIT
+        ) as connection,
         _in_result(connection),
     ):
         define_tables(connection, snapshot, imported, "TABLE")

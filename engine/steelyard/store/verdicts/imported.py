@@ -22,7 +22,9 @@ from steelyard.store.verdicts.views import with_calibration
 
 NEW = f"{IMPORTED}{TEMPORARY}"
 _TABLES = ("verdicts", "rejects")
+# Of a row group: what waits in memory, and what its readers hold.
 _GROUP_ROWS = 1 << 16
+_GROUP_BYTES = 16 << 20
 
 
 class ImportWriter:
@@ -47,8 +49,10 @@ class ImportWriter:
         self.pairs += len(verdicts)
         self.rejected.update(rejects["reason"].to_pylist())
         for name, rows in zip(_TABLES, (verdicts, rejects), strict=True):
-            self._waiting[name].append(rows)
-            if sum(map(len, self._waiting[name])) >= _GROUP_ROWS:
+            waiting = self._waiting[name]
+            waiting.append(rows)
+            size = sum(batch.nbytes for batch in waiting)
+            if size >= _GROUP_BYTES or sum(map(len, waiting)) >= _GROUP_ROWS:
                 self._flush(name)
 
     def commit(self) -> dict[str, Any]:

@@ -1,0 +1,108 @@
+"""`steelyard rank --gold`: ratings and win rates by people, from a few labels and the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from steelyard.core.schemas import Float64
+from steelyard.errors import UsageError
+from steelyard.ranking.gold_win_rates import TOO_LITTLE, estimates
+from steelyard.ranking.labelled import LabelledComparisons, read_labelled
+from steelyard.ranking.report import LEVEL, format_names
+from steelyard.ranking.tournament import Tournament, tournament
+from steelyard.ranking.tuned_ratings import TunedRatings, tuned_ratings
+from steelyard.statistics.prediction_powered import FEWEST
+
+METHOD = "bradley-terry"
+
+
+def add_gold(
+    content: dict[str, Any],
+    columns: Mapping[str, str],
+    gold: Path | None,
+    gold_columns: Mapping[str, str],
+) -> dict[str, Any]:
+    """Add to the report of `rank` what gold says: `gold`, in total and for each competitor.
+
+    Args:
+        content: the report; its `source`, `method`, `anchor` and `ranking` are read.
+        columns: role -> column of the source.
+        gold: Parquet with gold for some of the pairs; None: the source's own.
+        gold_columns: role -> column of that file.
+
+    Raises:
+        UsageError: the ratings have no likelihood that gold could complete.
+        GoldRefused: there is no gold for these pairs.
+    """
+    if content["method"] != METHOD:
+        raise UsageError(
+            f"--gold corrects the ratings of {METHOD}, not those of {content['method']}",
+            place="--gold",
+            remedy="leave out --method, or --gold; `winrate --gold` corrects win rates",
+        )
+    comparisons = read_labelled(Path(content["source"]), columns, gold, gold_columns)
+    contest = tournament(comparisons.table)
+    label = np.where(contest.swapped, 1 - comparisons.label, comparisons.label)
+    anchor = content["anchor"]
+    tuned, alone = tuned_ratings(contest, label, anchor), tuned_ratings(contest, label, anchor, 0.0)
+    few = []
+    for row in content["ranking"]:
+        position = contest.competitors.index(row["competitor"])
+        row["gold"] = _competitor(comparisons, contest, label, position)
+        row["gold"]["rating"] = _rating(tuned, alone, position)
+        row["gold"]["rating_gold_only"] = _rating(alone, None, position)
+        if row["gold"]["clusters"] < FEWEST:
+            few.append(row["competitor"])
+    content["gold"] = {
+        "file": str(gold) if gold else None,
+        "labels": int(np.isfinite(label).sum()),
+        "weight": tuned.weight if tuned else None,
+    }
+    content["warnings"] += [*comparisons.notes, *_warnings(tuned, few, label)]
+    return content
+
+
+def _competitor(
+    comparisons: LabelledComparisons, contest: Tournament, label: Float64, position: int
+) -> dict[str, Any]:
+    """Return the competitor's share of points over all its comparisons, from its side."""
+    first = contest.rows.pair // contest.size == position
+    mine = first | (contest.rows.pair % contest.size == position)
+    own, judged = (
+        np.where(first, values, 1 - values)[mine] for values in (label, contest.rows.preference)
+    )
+    return estimates(own, judged, comparisons.cluster[mine], comparisons.weight[mine])
+
+
+def _rating(
+    tuned: TunedRatings | None, alone: TunedRatings | None, position: int
+) -> dict[str, Any] | None:
+    if tuned is None or not tuned.known[position]:
+        return None
+    lower, upper = (float(bound[position]) for bound in tuned.interval(LEVEL))
+    error = float(tuned.standard_error[position])
+    rating = {
+        "value": float(tuned.rating[position]),
+        "standard_error": error,
+        "lower": lower,
+        "upper": upper,
+    }
+    if alone is not None and error > 0:
+        gain = (float(alone.standard_error[position]) / error) ** 2
+        rating["effective_labels"] = float(tuned.labels[position]) * gain
+    return rating
+
+
+def _warnings(tuned: TunedRatings | None, few: list[str], label: Float64) -> list[str]:
+    lines = []
+    if few:
+        lines.append(f"{format_names(few)}: {TOO_LITTLE}")
+    if tuned is None and np.isfinite(label).all():
+        lines.append("all comparisons have gold: rank the gold itself, there is nothing to correct")
+    elif tuned is None:
+        lines.append("no corrected ratings: with so little gold no finite ratings agree with it")
+    return lines
