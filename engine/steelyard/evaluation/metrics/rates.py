@@ -135,9 +135,9 @@ def _of_kappa(agreement: float, chance: float, spread: Spread | None) -> Bounds:
     if spread is None:
         return Bounds()
     above = 1 - chance
-    raw = _of_rate(agreement, (spread[0] * above, spread[1]))
-    low, high = ((end - chance) / above for end in (raw.low, raw.high) if end is not None)
-    return Bounds(low, high, raw.rests_on_count)
+    raw = agreement, spread[0] * above, spread[1]
+    low, high = (max((end - chance) / above, -1.0) for end in rate_interval(*raw))
+    return Bounds(low, high, rests_on_count(*raw))
 
 
 def _of_area(area: float, spread: Spread | None, rarer: float) -> Bounds:
