@@ -17,13 +17,26 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from harness.common import parser, report
-from harness.validity import promises, trusted_side
+from harness.validity import (
+    bias,
+    differences,
+    length_control,
+    promises,
+    rates,
+    selection,
+    trusted_side,
+)
 from harness.validity.claim import Claim
 
 Simulation = Callable[[int], Iterable[Claim]]  # from a number of draws
 
 SIMULATIONS: dict[str, Simulation] = {
+    "differences": differences.simulate,
     "promises": promises.simulate,
+    "rates": rates.simulate,
+    "length_control": length_control.simulate,
+    "bias": bias.simulate,
+    "selection": selection.simulate,
     "trusted_side": trusted_side.simulate,
 }
 DRAWS, SMOKE_DRAWS = 500, 10

@@ -212,11 +212,12 @@ def test_rows_of_a_bucket_keep_their_order(tmp_path):
     count = 1000
     digest = pa.array([bytes(16)] * count, pa.binary(16))
     texts = pa.array([f"{k}" for k in range(count)])
-    files = scatter.BucketFiles(Folder(tmp_path), 3)
+    files = scatter.BucketFiles(Folder(tmp_path), 4)
     files.texts.add(
         pa.record_batch([digest, texts], schema=BUCKET_TEXTS), np.arange(count, dtype=np.int32) % 3
     )
     files.close()
+    assert not (tmp_path / scatter.texts_name(3)).exists()  # it has no rows
     for bucket in range(3):
         batches = list(scatter.batches(Folder(tmp_path), scatter.texts_name(bucket)))
         found = [text for rows in batches for text in rows["text"].to_pylist()]

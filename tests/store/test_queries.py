@@ -1,43 +1,18 @@
 """Counts over a run and reads of another run, on plans whose prompts have numbers."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steelyard.core.schemas import KEYS, PAIRS, READS, STATUS_OK
-from steelyard.core.work import BatchProgress
+from steelyard.core.schemas import READS, STATUS_OK
 from steelyard.errors import UsageError
-from steelyard.plan.keys import BucketSize
-from steelyard.store.plan.files import PlanWriter
 from steelyard.store.reads import journal, reuse
-from steelyard.store.reads.parts import commit_part
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import queries
-from support.planned_rows import planned
+from support.small_runs import run_of
 from support.some_reads import key, table
-
-
-def run_of(root, pairs, parts=(), instructions=None, ids=None):
-    """A run whose pairs ask prompts of these numbers, with parts of such numbers."""
-    run = RunDir(root)
-    run.create()
-    journal.create(run)
-    names = instructions or "q" * len(pairs)
-    rows = planned(
-        [(q, f"a{k}", "b") for k, q in enumerate(names)], pair_id=ids or [None] * len(pairs)
-    )
-    column = rows.pairs.schema.get_field_index("keys")
-    keys = pa.array([[key(number) for number in pair] for pair in pairs], KEYS)
-    changed = rows.pairs.set_column(column, PAIRS.field("keys"), keys)
-    plan = PlanWriter(run, None, size=BucketSize(4 if instructions else 1000, 0), buckets=0)
-    plan.add(replace(rows, pairs=changed))
-    plan.commit()
-    for number, numbers in enumerate(parts, 1):
-        commit_part(run, table(numbers), number, BatchProgress(pairs=1))
-    return run
 
 
 @pytest.mark.parametrize(("judge", "left"), [(0, 1), (1, 2)])

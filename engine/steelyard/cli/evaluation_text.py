@@ -92,6 +92,7 @@ def format_report(report: Report) -> str:
     """Return all metrics, reliability diagrams, and results by part and by annotator."""
     whole = report.whole
     blocks = [
+        *([report.fit_gold.words] if report.fit_gold and report.fit_gold.words else []),
         f"{whole.raw.pairs:,} pairs of {whole.raw.instructions:,} instructions; tie band"
         f" {report.options.tie_band:g}; {_intervals(report)}",
         *_headline(whole),

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from steelyard.core.schemas import Bool
 from steelyard.errors import UsageError, escape
+from steelyard.evaluation.crossfit import FitGold, crossfit
 from steelyard.evaluation.gold_join import GoldPairs, match_gold
 from steelyard.evaluation.judged_pairs import (
     MASSES,
@@ -80,10 +81,12 @@ class Report:
     annotators: tuple[Annotator, ...]
     annotator_kappa: float | None  # mean of pairwise kappas
     notes: tuple[str, ...]
+    fit_gold: FitGold | None = None  # None: there are no calibrated values
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         return {
+            "fit_gold": asdict(self.fit_gold) if self.fit_gold else None,
             "by": self.options.by,
             "tie_band": self.options.tie_band,
             "bootstraps": self.options.replicates,
@@ -121,6 +124,7 @@ def evaluate_source(
     if options.seed < 0:
         raise UsageError(f"--seed is {options.seed}", remedy="give 0 or more")
     matched, missing = _comparable(match_gold(source, gold, gold_columns, options.by))
+    matched, fit_gold = crossfit(source, matched)
     raw, calibrated = matched.raw, matched.calibrated
     parts = [
         _assess(value, raw.take(rows), calibrated.take(rows) if calibrated else None, options)
@@ -130,7 +134,7 @@ def evaluate_source(
     whole = _assess(None, raw, calibrated, options)
     ties = _ties(raw, calibrated, options.tie_band)
     notes = (*matched.notes, *missing, *_near_chance(whole), *_rest_on_count(whole), *ties)
-    return Report(options, whole, tuple(parts), annotators, kappa, notes)
+    return Report(options, whole, tuple(parts), annotators, kappa, notes, fit_gold)
 
 
 def _comparable(matched: GoldPairs) -> tuple[GoldPairs, list[str]]:

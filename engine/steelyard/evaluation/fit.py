@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -21,6 +21,7 @@ from steelyard.calibrators.abstention import (
 from steelyard.calibrators.calibrator import Calibrator
 from steelyard.calibrators.cross_validation import choose, fit_drawn, grouped_folds
 from steelyard.calibrators.features import Features, Gold
+from steelyard.calibrators.gold_trace import GoldTrace
 from steelyard.calibrators.linear import Linear
 from steelyard.calibrators.methods import (
     CHOICES,
@@ -48,6 +49,7 @@ from steelyard.statistics.drift import Reference
 FEWEST_PAIRS = 10
 LEAST_RANGE = 0.01  # of calibrated preferences; below it they are a constant
 HEAVIEST = 0.5  # share of all votes that one pair may have without a note
+Fit: TypeAlias = Callable[[Features, Gold], Curve]
 COLUMNS = {"score_ab": "preference_ab", "score_ba": "preference_ba", "longer": "both lengths"}
 
 
@@ -102,7 +104,8 @@ def fit_calibrator(
     if options.agreement is not None:
         half = grouped_folds(all_gold.groups, 2, options.seed) == 0
     mine, theirs = features.take(half), all_gold.take(half)
-    method, curve, table = _curve(source, mine, theirs, options)
+    method, fit, table = _method(source, mine, theirs, options)
+    curve = fit(mine, theirs)
     fitted_on = len(np.unique(theirs.groups))
     if isinstance(curve, Linear) and fitted_on < MIN_FOR_INTERVAL:
         curve = msgspec.structs.replace(curve, intervals={})
@@ -115,7 +118,11 @@ def fit_calibrator(
         notes.append(_no_threshold(threshold, all_gold))
     reference = Reference.of(matched.table["preference"].to_numpy())
     fit_notes = _fit_notes(theirs, options, table)
-    calibrator = Calibrator(method, curve, tie, threshold, reference, binding(source), fit_notes)
+    trace = None
+    if matched.pair_ids is not None and fitted_on > 1:
+        trace = GoldTrace.of(fit, mine, theirs, matched.pair_ids[half], options.seed)
+    bound = binding(source)
+    calibrator = Calibrator(method, curve, tie, threshold, reference, bound, fit_notes, trace)
     return FitResult(calibrator, risks, tuple(notes))
 
 
@@ -163,17 +170,17 @@ def _check_reads(source: Source, features: Features, missing: str, options: FitO
     )
 
 
-def _curve(
+def _method(
     source: Source, features: Features, gold: Gold, options: FitOptions
-) -> tuple[str, Curve, list[dict[str, Any]]]:
+) -> tuple[str, Fit, list[dict[str, Any]]]:
     if options.content_free is not None:
-        return "contextual", contextual(content_free(source, options.content_free)), []
-    candidates = choose(features, gold, options.seed) if options.method == "auto" else []
-    chosen = (candidate.method for candidate in candidates if candidate.chosen)
-    method = next(chosen, options.method)
-    table = [asdict(candidate) for candidate in candidates]
-    fit = partial(fit_drawn, method) if candidates else METHODS[method].fit
-    return method, fit(features, gold), table
+        curve = contextual(content_free(source, options.content_free))
+        return "contextual", lambda _features, _gold: curve, []
+    if options.method != "auto":
+        return options.method, METHODS[options.method].fit, []
+    candidates = choose(features, gold, options.seed)
+    method = next(candidate.method for candidate in candidates if candidate.chosen)
+    return method, partial(fit_drawn, method), [asdict(candidate) for candidate in candidates]
 
 
 def _direction_notes(curve: Curve, features: Features, gold: Gold) -> list[str]:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.types as pt
 
 from steelyard.calibrators.features import Features, Gold
 from steelyard.comparisons.read import CALIBRATED
 from steelyard.core.arrow import to_floats, to_ints, to_mask, votes_of
-from steelyard.core.schemas import Bool, Float64, Int64
+from steelyard.core.schemas import Bool, Float64, Int64, UInt64
 from steelyard.errors import GoldRefused, UsageError, escape
 from steelyard.evaluation.judged_pairs import (
     MASSES,
@@ -22,13 +23,14 @@ from steelyard.evaluation.judged_pairs import (
     Source,
     complete_column,
     optional_column,
+    own_ids,
     read_pairs,
     require_single,
 )
 from steelyard.evaluation.metrics.pairs import CLASSES, TIE, ScoredPairs, gold_classes
 from steelyard.input.gold_file import Annotations, GoldFile, read_gold_file
 from steelyard.input.roles import LENGTHS
-from steelyard.statistics.clusters import cluster_warning
+from steelyard.statistics.clusters import cluster_warning, instruction_ids
 from steelyard.statistics.logistic import logit
 
 READS = ("preference", "score", "tie", *ORDERS, *LENGTHS, *MASSES, *CALIBRATED)
@@ -40,8 +42,10 @@ class GoldPairs:
 
     table: pa.Table  # k rows of what was read, by role (READS)
     rows: Int64  # k, indices into the judged pairs
+    pair_ids: UInt64 | None  # k digests; None: the source has no pair_id
+    instructions: UInt64  # k ids
     votes: Float64  # k x 3
-    groups: Int64  # k
+    groups: Int64  # k, numbers of the instructions
     by: pa.Array | None  # k values of the column to evaluate by
     annotations: Annotations | None  # their pairs are indices into the k, -1: not judged
     notes: tuple[str, ...]
@@ -101,6 +105,8 @@ class GoldPairs:
             self,
             table=self.table.filter(pa.array(kept)),
             rows=self.rows[kept],
+            pair_ids=None if self.pair_ids is None else self.pair_ids[kept],
+            instructions=self.instructions[kept],
             votes=self.votes[kept],
             groups=self.groups[kept],
             by=None if self.by is None else self.by.filter(pa.array(kept)),
@@ -163,7 +169,7 @@ def _from_source(pairs: JudgedPairs, source: Source) -> GoldPairs:
             remedy="give a file with --gold, or score shards that have a gold column",
         )
     votes = votes_of(gold.take(pa.array(rows)))
-    return _matched(pairs, rows, votes, pairs.groups[rows], (), named=pairs.named)
+    return _matched(pairs, rows, votes, pairs.instructions[rows], (), named=pairs.named)
 
 
 def _from_file(pairs: JudgedPairs, gold: GoldFile, path: Path, by: str | None) -> GoldPairs:
@@ -184,18 +190,19 @@ def _from_file(pairs: JudgedPairs, gold: GoldFile, path: Path, by: str | None) -
             remedy="gold and judged pairs need the same pair_ids: --gold-map pair_id=COLUMN",
         )
     _check_models(pairs, gold, path, rows, gold_rows)
-    groups = pairs.groups[rows]
-    if _apart(pairs.groups) and "instruction" in gold.columns:
-        instructions = gold.columns["instruction"].combine_chunks()
-        coded = instructions.dictionary_encode(null_encoding="encode")
-        groups = to_ints(coded.indices)[gold_rows]
+    instructions = pairs.instructions[rows]
+    if _apart(pairs.instructions) and "instruction" in gold.columns:
+        named_by_gold = _ids(gold.columns["instruction"].combine_chunks())
+        known = None if pairs.pair_ids is None else pairs.pair_ids[rows]
+        instructions = own_ids(named_by_gold.take(pa.array(gold_rows)), known)
     notes = []
     if missing := len(gold.pair_ids) - len(np.unique(gold_rows)):
         notes.append(f"{missing:,} of {len(gold.pair_ids):,} pairs in gold were not judged")
     if gold.unlabelled:
         notes.append(f"{gold.unlabelled:,} rows of the gold file have no gold")
     named = pairs.named or "instruction" in gold.columns
-    matched = _matched(pairs, rows, gold.votes[gold_rows], groups, tuple(notes), named=named)
+    votes = gold.votes[gold_rows]
+    matched = _matched(pairs, rows, votes, instructions, tuple(notes), named=named)
     column = gold.columns.get(by) if by else None
     values = None if column is None else column.take(pa.array(gold_rows)).combine_chunks()
     annotations = None
@@ -250,22 +257,41 @@ def _matched(
     pairs: JudgedPairs,
     rows: Int64,
     votes: Float64,
-    groups: Int64,
+    instructions: UInt64,
     notes: tuple[str, ...],
     *,
     named: bool,
 ) -> GoldPairs:
-    if not named and _apart(groups):
+    if not named and _apart(instructions):
         notes = (
             *notes,
             "every pair counts as a separate instruction; if pairs share instructions, name the"
             " column (--map instruction=COLUMN), or intervals are too narrow",
         )
+    groups = np.unique(instructions, return_inverse=True)[1].astype(np.int64)
     notes = (*pairs.notes, *notes, *_gold_notes(votes, groups))
     table = pairs.table.select([name for name in READS if name in pairs.table.column_names])
     if len(rows) < len(table):
         table = table.take(pa.array(rows))
-    return GoldPairs(table, rows, votes, groups, None, None, notes)
+    pair_ids = None if pairs.pair_ids is None else pairs.pair_ids[rows]
+    return GoldPairs(table, rows, pair_ids, instructions, votes, groups, None, None, notes)
+
+
+def _ids(values: pa.Array) -> pa.Array:
+    """Return ids of gold's instructions, whatever type names them; null for a null."""
+    if pt.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    kind = values.type
+    if (
+        pt.is_integer(kind)
+        or pt.is_floating(kind)
+        or pt.is_string(kind)
+        or pt.is_large_string(kind)
+    ):
+        return instruction_ids(values)
+    coded = values.dictionary_encode()
+    texts = [None if value is None else str(value) for value in coded.dictionary.to_pylist()]
+    return instruction_ids(pa.array(texts, pa.string())).take(coded.indices)
 
 
 def _gold_notes(votes: Float64, groups: Int64) -> list[str]:
@@ -285,5 +311,5 @@ def _gold_notes(votes: Float64, groups: Int64) -> list[str]:
     return notes
 
 
-def _apart(groups: Int64) -> bool:
-    return len(np.unique(groups)) == len(groups)
+def _apart(instructions: UInt64) -> bool:
+    return len(np.unique(instructions)) == len(instructions)

@@ -15,15 +15,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steelyard.calibrators.calibrator import Calibrator
 from steelyard.comparisons.read import CALIBRATED, describe, read_comparisons
-from steelyard.core.arrow import to_floats
-from steelyard.core.schemas import Float64, Int64
+from steelyard.core.arrow import to_floats, to_mask
+from steelyard.core.schemas import Float64, Int64, UInt64
 from steelyard.errors import CalibratorRefused, InputRefused, escape
 from steelyard.input.roles import LENGTHS
 from steelyard.input.sql_roles import quoted
+from steelyard.statistics.clusters import instruction_ids
 from steelyard.store.run_record import ScoredRecord
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
+from steelyard.store.verdicts.calibration import calibrator_of_table
 
 ORDERS = ("preference_ab", "preference_ba")
 MASSES = ("label_mass_ab", "label_mass_ba")
@@ -42,18 +45,33 @@ class Source:
         """The run as it is when a command first looks at it; None for a table."""
         return RunSnapshot.take(self.path) if RunDir(self.path).is_begun else None
 
+    @cached_property
+    def calibrator(self) -> Calibrator | None:
+        """What made the calibrated columns; None where there are none or nothing says so.
+
+        Raises:
+            CalibratorRefused: a table's is damaged.
+        """
+        return calibrator_of_table(self.path) if self.run is None else self.run.calibrator
+
 
 @dataclass(frozen=True, slots=True)
 class JudgedPairs:
     """Pairs of a source; all columns have n rows."""
 
     table: pa.Table
-    groups: Int64
+    pair_ids: UInt64 | None  # digests of pair_id; None: there is no such column
+    instructions: UInt64  # ids; a pair that names no instruction is an instruction by itself
     notes: tuple[str, ...]  # for the user: what was left out, what was assumed
     named: bool  # whether a column says which instruction each pair belongs to
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def groups(self) -> Int64:
+        """Numbers of the pairs' instructions, from 0."""
+        return np.unique(self.instructions, return_inverse=True)[1].astype(np.int64)
 
 
 def read_pairs(source: Source, want: tuple[str, ...] = ()) -> JudgedPairs:
@@ -77,10 +95,20 @@ def read_pairs(source: Source, want: tuple[str, ...] = ()) -> JudgedPairs:
     # The substitute if no column names the instruction, under the name that it has here.
     pair_id = read.columns.get("pair_id", quoted("pair_id"))
     named = read.columns.get("instruction", pair_id) != pair_id
-    groups = np.arange(len(table))
+    pair_ids = None
+    if "pair_id" in table.column_names:
+        pair_ids = own_ids(instruction_ids(table["pair_id"].combine_chunks()), None)
+    instructions = pa.nulls(len(table), pa.uint64())
     if "instruction" in table.column_names:
-        groups = np.unique(table["instruction"].to_numpy(), return_inverse=True)[1]
-    return JudgedPairs(table, groups, tuple(notes), named)
+        instructions = table["instruction"].combine_chunks()
+    return JudgedPairs(table, pair_ids, own_ids(instructions, pair_ids), tuple(notes), named)
+
+
+def own_ids(ids: pa.Array, pairs: UInt64 | None) -> UInt64:
+    """Return n ids, and for a null that of the pair, or the number of the row."""
+    known = np.asarray(ids.fill_null(0), np.uint64)
+    other = np.arange(len(ids), dtype=np.uint64) if pairs is None else pairs
+    return np.where(to_mask(ids.is_null()), other, known)
 
 
 def require_single(source: Source, table: pa.Table) -> None:

@@ -22,6 +22,7 @@ from steelyard.store.sql_faults import raising_python_errors, refusing
 
 BATCH = 1 << 18
 VALUE = "value_read"  # what is calibrated
+MADE_BY = b"steelyard_calibrator"  # of a table's metadata
 NO_CALIBRATION = "none"  # in place of the digest of a calibrator
 
 
@@ -98,13 +99,28 @@ def read_calibration(run: RunDir) -> tuple[Calibrator | None, str]:
     return calibrator, xxhash.xxh3_128_hexdigest(content)
 
 
+def calibrator_of_table(path: Path) -> Calibrator | None:
+    """Return the calibrator that a table was written with; None: `calibrate_file` did not write it.
+
+    Raises:
+        CalibratorRefused: it is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        content = (pq.read_schema(path).metadata or {}).get(MADE_BY)
+    except (OSError, pa.ArrowException):
+        return None
+    return None if content is None else Calibrator.from_json(content.decode(), str(path))
+
+
 def calibrate_file(
     path: Path, columns: Mapping[str, str], calibrator: Calibrator, out: Path
 ) -> int:
     """Write a Parquet table with the calibrated columns added; its other columns stay.
 
     A position-aware calibrator reads the roles preference_ab and preference_ba, a length-aware one
-    length_a and length_b.
+    length_a and length_b. The file's metadata has the calibrator.
 
     Args:
         path: Parquet file, folder or pattern.
@@ -130,7 +146,7 @@ def calibrate_file(
             connection.register("source_rows", source.data)
             reader = connection.sql(_query(str(path), source.names, columns, calibrator))
             with writing(out, "nothing was written", "try again"):
-                rows = _write(reader.to_arrow_reader(BATCH), temporary)
+                rows = _write(reader.to_arrow_reader(BATCH), temporary, calibrator)
                 publish(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
@@ -167,9 +183,9 @@ def _query(place: str, names: list[str], columns: Mapping[str, str], calibrator:
     return f"SELECT whole_row.*, {added} FROM ({inner})"  # noqa: S608 - names are checked
 
 
-def _write(reader: pa.RecordBatchReader, path: Path) -> int:
-    rows = 0
-    with pq.ParquetWriter(path, reader.schema, **PARQUET) as writer:
+def _write(reader: pa.RecordBatchReader, path: Path, calibrator: Calibrator) -> int:
+    rows, schema = 0, reader.schema.with_metadata({MADE_BY: calibrator.to_json()})
+    with pq.ParquetWriter(path, schema, **PARQUET) as writer:
         for batch in reader:
             writer.write_batch(batch)
             rows += len(batch)
