@@ -41,7 +41,7 @@ def _verbosity(draws):
         effect = 0.7 * np.tanh(apart / np.sqrt((apart**2).mean()))
         y = (rng.random(COUNT) < sigmoid(strength[a] - strength[b] + effect)).astype(float)
         old, new = [], []
-        for order in (names, names[::-1]):  # the same verdicts, with other names
+        for order in (names, np.roll(names, 1)):  # the same verdicts, with other names
             table = {"model_a": order[a], "model_b": order[b], "preference": y}
             contest = tournament(pa.table(table | {"instruction": np.arange(COUNT) // 4}))
             signed = np.where(contest.swapped, -apart, apart)
@@ -60,7 +60,7 @@ def _verbosity(draws):
 
 
 def _self_preference(draws):
-    """Draw a judge that mostly sees its family against the strong opponent, and one that does not."""
+    """Draw a judge that mostly sees its family against the strong opponent, and another judge."""
     rng, before, after = np.random.default_rng(4), 0, 0
     wins = {"strong": 0.35, "weak": 0.75}
     for _ in range(draws):
