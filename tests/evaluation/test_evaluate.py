@@ -64,7 +64,7 @@ def test_metrics_whose_interval_rests_on_the_number_of_instructions_are_named(tm
     named = note.partition(" (raw)")[0].split(", ")
     assert {"agreement", "decided_agreement", "kappa", "auc"} <= set(named)
     assert "brier" not in named
-    metrics = {row["metric"]: row for row in report.to_json()["metrics"]}
+    metrics = {row["metric"]: row for row in report.to_json()["raw"]["metrics"]}
     assert metrics["agreement"]["rests_on_count"]
     assert metrics["agreement"]["low"] == pytest.approx(400 / (400 + 1.965927**2))
 

@@ -64,7 +64,7 @@ def _hard(rng, rate, clusters):
 
 
 def _unequal(rng, rate, clusters):
-    """Clusters of 1 to 40 hard decisions, each with a rate of its own."""
+    """Clusters of 1 to 40 hard decisions, each with a separate rate."""
     sizes = np.minimum(1 + rng.geometric(0.2, clusters), 40)
     cluster = np.repeat(np.arange(clusters), sizes)
     own = rng.beta(3 * rate, 3 * (1 - rate), clusters)[cluster]
