@@ -21,9 +21,12 @@ from harness.validity import (
     bias,
     differences,
     length_control,
+    power,
+    prediction_powered,
     promises,
     rates,
     selection,
+    stacking,
     trusted_side,
 )
 from harness.validity.claim import Claim
@@ -31,12 +34,15 @@ from harness.validity.claim import Claim
 Simulation = Callable[[int], Iterable[Claim]]  # from a number of draws
 
 SIMULATIONS: dict[str, Simulation] = {
+    "bias": bias.simulate,
     "differences": differences.simulate,
+    "length_control": length_control.simulate,
+    "power": power.simulate,
+    "prediction_powered": prediction_powered.simulate,
     "promises": promises.simulate,
     "rates": rates.simulate,
-    "length_control": length_control.simulate,
-    "bias": bias.simulate,
     "selection": selection.simulate,
+    "stacking": stacking.simulate,
     "trusted_side": trusted_side.simulate,
 }
 DRAWS, SMOKE_DRAWS = 500, 10

@@ -178,6 +178,26 @@ def test_a_file_that_cannot_be_completed_leaves_the_old_one(run, kind):
     assert not [name for name in entries(run.root) if MINE in name]
 
 
+def test_a_file_elsewhere_leaves_the_run_alone(run, tmp_path):
+    run.files.disk.every.clear()
+    handoff.compact(take(run), tmp_path / "copy.duckdb")
+    assert not run.files.disk.calls
+    assert not [call for call in run.files.disk.every if call[1].startswith("duckdb.tmp")]
+
+
+def test_compaction_gets_the_memory_that_its_rows_need(run, monkeypatch):
+    given, original = [], database.open_scratch
+
+    def open_scratch(folder, spill, **options):
+        given.append((spill, options["memory"]))
+        return original(folder, spill, **options)
+
+    monkeypatch.setattr(database, "open_scratch", open_scratch)
+    monkeypatch.setattr(handoff, "memory_for", lambda groups: 800_000_000 + len(groups))
+    handoff.compact(take(run))
+    assert given == [(f"{MINE}{os.getpid()}.tmp.spill", 800_000_001)]
+
+
 # -- memory ----------------------------------------------------------------------------------------
 
 
@@ -319,6 +339,51 @@ def test_a_run_answers_live_and_handed_off(run, live):
     plan = database.show(snapshot, "EXPLAIN SELECT 1", 5)
     assert "PROJECTION" in plan.upper()
     assert "explain_key" not in plan
+
+
+def test_a_current_file_answers_without_the_parts(run):
+    handoff.ensure_current(run)
+    snapshot = take(run)
+    for part in snapshot.journal.parts:
+        (run.root / part.name).unlink()
+    assert database.query(snapshot, "FROM verdicts").num_rows == 3
+    run.database.unlink()
+    with pytest.raises(IntegrityFault):
+        database.query(snapshot, "FROM verdicts")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (duckdb.CatalogException("no such table"), IntegrityFault),
+        (duckdb.IOException("Corrupt database file: a block"), IntegrityFault),
+        (duckdb.IOException("Could not read"), OSError),
+        (duckdb.InterruptException("INTERRUPT Error"), KeyboardInterrupt),
+        (KeyError("ours"), KeyError),
+    ],
+)
+def test_a_statement_of_ours_that_fails_on_a_file_shows_that_it_is_not_ours(run, error, kind):
+    handoff.ensure_current(run)
+    with pytest.raises(kind) as raised, database.open_sql(take(run)):
+        raise error
+    if kind is IntegrityFault:
+        assert raised.value.place == str(run.database)
+        assert raised.value.remedy == f"`steelyard compact {run.root}` writes it again"
+    run.database.unlink()
+    if isinstance(error, duckdb.CatalogException):
+        kind = type(error)  # views are ours
+    elif isinstance(error, duckdb.IOException):
+        kind = OSError
+    with pytest.raises(kind), database.open_sql(take(run)):
+        raise error
+
+
+def test_a_drawn_table_fits_into_the_terminal(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    query = "SELECT repeat('x', 100) AS a, repeat('y', 100) AS b FROM range(30)"
+    drawn = database.show(take(run), query, 4)
+    assert 140 < max(map(len, drawn.splitlines())) <= 160
+    assert sum("yyy" in line for line in drawn.splitlines()) == 4
 
 
 def test_a_query_that_duckdb_refuses_names_the_tables(run):

@@ -99,6 +99,16 @@ def test_row_groups_of_an_import_are_bounded(run, monkeypatch):
     assert pq.read_table(run.imported / "rejects.parquet").num_rows == 0
 
 
+def test_row_groups_of_an_import_are_bounded_by_bytes(run, monkeypatch):
+    monkeypatch.setattr(imported, "_GROUP_BYTES", 2 * verdicts("a").nbytes)
+    writer = ImportWriter(run, SCHEMA)
+    for name in "abc":
+        writer.add(verdicts(name), rejects())
+    writer.commit()
+    file = pq.ParquetFile(run.imported / "verdicts.parquet")
+    assert [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)] == [2, 1]
+
+
 @pytest.mark.parametrize("place", ["imported.tmp", "imported"])
 def test_what_an_import_that_was_cut_short_left_is_gone(run, place):
     (run.root / place).mkdir(parents=True)
@@ -152,9 +162,10 @@ def tables(run, files, kind, calibrator=None):
 
 @pytest.mark.parametrize("kind", ["VIEW", "TABLE"])
 def test_an_import_is_shown_as_the_tables_of_a_run(run, kind):
-    connection = tables(run, written(run)["files"], kind, THIRD)
+    turned = Calibrator("platt", Linear({"logit": -1.0}))  # odds of 3 become a third
+    connection = tables(run, written(run)["files"], kind, turned)
     rows = connection.sql("SELECT pair_id, winner, raw_winner FROM verdicts").fetchall()
-    assert rows == [(name, "tie", "a") for name in "xyz"]  # odds of 3 become even
+    assert rows == [(name, "b", "a") for name in "xyz"]
     assert connection.sql("SELECT count(*) FROM rejects").fetchall() == [(3,)]
     assert connection.sql("SELECT count(*) FROM reads").fetchall() == [(0,)]
     kinds = connection.sql(
@@ -256,6 +267,27 @@ def test_a_table_gets_calibrated_columns(table, tmp_path):
     assert rows['a "b"'].to_pylist() == ["x", "y", "z"]
     assert pq.ParquetFile(out).metadata.row_group(0).column(0).compression == "ZSTD"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "t.parquet"]
+
+
+def test_a_calibrated_table_names_its_calibrator(table, tmp_path):
+    out = tmp_path / "out.parquet"
+    calibration.calibrate_file(table, {}, THIRD, out)
+    assert calibration.calibrator_of_table(out) == THIRD
+    (tmp_path / "text").write_bytes(b"no table")
+    for other in (table, tmp_path, tmp_path / "text", tmp_path / "missing"):
+        assert calibration.calibrator_of_table(other) is None
+
+
+def test_a_table_that_cannot_get_its_name_is_not_left_behind(table, tmp_path, monkeypatch):
+    def publish(temporary, out):
+        assert temporary.exists()
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(calibration, "publish", publish)
+    with pytest.raises(DiskFull) as full:
+        calibration.calibrate_file(table, {}, THIRD, tmp_path / "out.parquet")
+    assert full.value.place == str(tmp_path / "out.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
 
 
 def test_logits_are_calibrated_as_they_are(table, tmp_path):

@@ -1,5 +1,6 @@
 """Counts over a run and reads of another run, on plans whose prompts have numbers."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -25,6 +26,8 @@ def test_unread_prompts_of_each_judge_are_counted_once(tmp_path, judge, left):
 
 def test_pairs_are_complete_when_all_their_prompts_are_read(tmp_path):
     run = run_of(tmp_path, [[1, 2], [2, 3], [4, 1], [5]], [[1, 2], [3, 5]])
+    first, second = journal.load(run).parts
+    journal.rewrite(run, [replace(first, pairs=5), second])
     queries.recount_pairs(run)
     assert [part.pairs for part in journal.load(run).parts] == [2, 1]  # 3 in all
     before = (tmp_path / "journal.jsonl").read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from steelyard.cli.tables import format_table
@@ -38,10 +39,12 @@ def format_gold_ratings(content: dict[str, Any]) -> str:
         line = [row["competitor"], f"{row['rating']:.1f}"]
         for rating in (gold["rating"], gold["rating_gold_only"]):
             line += ["", ""] if rating is None else [f"{rating['value']:.1f}", _range(rating)]
+        ranks = gold["rating"] and gold["rating"].get("best_rank")
+        line.insert(4, f"{ranks}-{gold['rating']['worst_rank']}" if ranks else "")
         rate, tuned = gold["judge"], gold["prediction_powered"]
         line += [_percent(rate and rate["value"]), _percent(tuned and tuned["value"])]
         rows.append([*line, _interval(tuned), f"{gold['labels']:,}", _labels(gold["rating"])])
-    head = ["competitor", "judge", "corrected", "interval", "gold alone", "interval"]
+    head = ["competitor", "judge", "corrected", "interval", "ranks", "gold alone", "interval"]
     table = format_table(rows, [*head, "won % (judge)", "corrected", "interval", "labels", "worth"])
     return f"{_title(content)}\n{table}\n{LEGEND}"
 
@@ -63,12 +66,13 @@ LEGEND = (
 def _title(content: dict[str, Any]) -> str:
     file = content["gold"]["file"]
     by = escape(file) if file else "the source's own gold"
-    return f"by {content['gold']['labels']:,} labels of {by}"
+    judge = escape(content["gold"]["preference"])
+    return f"by {content['gold']['labels']:,} labels of {by}, and the judge's {judge}"
 
 
 def _labels(tuned: dict[str, Any] | None) -> str:
-    labels = tuned and tuned.get("effective_labels")
-    return "" if labels is None else f"{labels:,.0f}"
+    labels: float | None = tuned.get("effective_labels") if tuned else None
+    return "" if labels is None or math.isinf(labels) else f"{labels:,.0f}"
 
 
 def _percent(share: float | None) -> str:

@@ -19,8 +19,9 @@ from steelyard.calibrators.abstention import (
     thresholds_of,
 )
 from steelyard.calibrators.calibrator import Calibrator
-from steelyard.calibrators.cross_validation import choose, fit_drawn, grouped_folds
+from steelyard.calibrators.cross_validation import choose, fit_drawn
 from steelyard.calibrators.features import Features, Gold
+from steelyard.calibrators.folds import grouped_folds
 from steelyard.calibrators.gold_trace import GoldTrace
 from steelyard.calibrators.linear import Linear
 from steelyard.calibrators.methods import (
@@ -31,6 +32,7 @@ from steelyard.calibrators.methods import (
     contextual,
     direction,
 )
+from steelyard.calibrators.stacked import Stacked
 from steelyard.calibrators.ties import fit_tie
 from steelyard.core.schemas import Bool
 from steelyard.errors import CalibratorRefused, UsageError, escape
@@ -41,6 +43,7 @@ from steelyard.evaluation.judged_pairs import (
     binding,
     content_free,
     describe_missing,
+    member_names,
 )
 from steelyard.evaluation.metrics.pairs import named_by_gold
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL, cluster_warning
@@ -50,7 +53,12 @@ FEWEST_PAIRS = 10
 LEAST_RANGE = 0.01  # of calibrated preferences; below it they are a constant
 HEAVIEST = 0.5  # share of all votes that one pair may have without a note
 Fit: TypeAlias = Callable[[Features, Gold], Curve]
-COLUMNS = {"score_ab": "preference_ab", "score_ba": "preference_ba", "longer": "both lengths"}
+COLUMNS = {
+    "score_ab": "preference_ab",
+    "score_ba": "preference_ba",
+    "longer": "both lengths",
+    "members": "several judges, variants or samples",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +126,8 @@ def fit_calibrator(
         notes.append(_no_threshold(threshold, all_gold))
     reference = Reference.of(matched.table["preference"].to_numpy())
     fit_notes = _fit_notes(theirs, options, table)
+    if isinstance(curve, Stacked):
+        fit_notes["members"] = member_names(source)
     trace = None
     if matched.pair_ids is not None and fitted_on > 1:
         trace = GoldTrace.of(fit, mine, theirs, matched.pair_ids[half], options.seed)
