@@ -18,10 +18,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from harness.common import parser, report
 from harness.validity import (
+    bias,
     differences,
+    length_control,
     power,
     prediction_powered,
     promises,
+    rates,
     selection,
     stacking,
     trusted_side,
@@ -31,10 +34,13 @@ from harness.validity.claim import Claim
 Simulation = Callable[[int], Iterable[Claim]]  # from a number of draws
 
 SIMULATIONS: dict[str, Simulation] = {
+    "bias": bias.simulate,
     "differences": differences.simulate,
+    "length_control": length_control.simulate,
     "power": power.simulate,
     "prediction_powered": prediction_powered.simulate,
     "promises": promises.simulate,
+    "rates": rates.simulate,
     "selection": selection.simulate,
     "stacking": stacking.simulate,
     "trusted_side": trusted_side.simulate,

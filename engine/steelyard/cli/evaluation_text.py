@@ -133,11 +133,13 @@ def _headline(whole: Assessment) -> list[str]:
 
 def _intervals(report: Report) -> str:
     replicates = report.options.replicates
-    if replicates < MIN_REPLICATES:
-        return f"no intervals (--replicates {replicates})"
     if report.whole.raw.instructions < MIN_FOR_INTERVAL:
         return f"no intervals: fewer than {MIN_FOR_INTERVAL} instructions"
-    return f"95% intervals from {replicates:,} bootstrap replicates over instructions"
+    drawn = f"from {replicates:,} bootstrap replicates"
+    return (
+        "95% intervals over instructions; those of calibration errors, of parts of the Brier score"
+        f" and of changes {drawn if replicates >= MIN_REPLICATES else 'are left out'}"
+    )
 
 
 def format_reliability(bins: Sequence[Bin], title: str) -> str:
