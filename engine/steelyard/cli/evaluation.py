@@ -108,7 +108,7 @@ def fit(run: Path | None, table: Path | None, gold: Path | None, **options: Any)
         raise click.UsageError("give either RUN or --from FILE")
     source, out, columns = make_source(path, options), options.pop("out"), options.pop("gold_map")
     check_out(out, b"{", read=(table, gold, options["content_free"]))
-    fitted = fit_calibrator(source, gold, FitOptions(**options), columns)
+    fitted = fit_calibrator(source, gold, FitOptions(**options, previous=out), columns)
     save_calibrator(out, fitted.calibrator)
     print_notes(fitted.notes)
     content = {

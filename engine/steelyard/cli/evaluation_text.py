@@ -8,6 +8,7 @@ from pathlib import Path
 from steelyard.calibrators.abstention import TrustThreshold
 from steelyard.calibrators.calibrator import Calibrator
 from steelyard.calibrators.linear import Linear
+from steelyard.calibrators.looks import Looks
 from steelyard.calibrators.piecewise import Histogram
 from steelyard.cli.tables import format_fields, format_table
 from steelyard.evaluation.evaluate import Assessment, Report
@@ -54,6 +55,8 @@ def format_calibrator(calibrator: Calibrator) -> str:
         fields.append(("tie", f"{calibrator.tie:.4f} (Davidson)"))
     if calibrator.selective is not None:
         fields.append(("trusted", _trusted(calibrator.selective)))
+    if calibrator.looks is not None:
+        fields.append(("looks", _looks(calibrator.looks)))
     return format_fields(fields)
 
 
@@ -69,6 +72,15 @@ def _trusted(selective: TrustThreshold) -> str:
     return (
         f"agreement of {selective.agreement:.0%}, guaranteed with {selective.confidence:.0%}"
         f" confidence: {result}"
+    )
+
+
+def _looks(looks: Looks) -> str:
+    new = " + ".join(f"{count:,}" for count in looks.instructions)
+    seeds = ", ".join(map(str, looks.seeds))
+    return (
+        f"{len(looks.seeds)} (seeds {seeds}), at {new} instructions; curve and thresholds no."
+        f" {looks.rule + 1}"
     )
 
 
