@@ -17,12 +17,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from harness.common import parser, report
-from harness.validity import looks, promises, trusted_side
+from harness.validity import calibration, drift, looks, promises, trusted_side
 from harness.validity.claim import Claim
 
 Simulation = Callable[[int], Iterable[Claim]]  # from a number of draws
 
 SIMULATIONS: dict[str, Simulation] = {
+    "calibration": calibration.simulate,
+    "drift": drift.simulate,
     "looks": looks.simulate,
     "promises": promises.simulate,
     "trusted_side": trusted_side.simulate,

@@ -135,6 +135,7 @@ def apply(
 
     The judge is not needed, and raw preferences stay as they are.
     """
+    from steelyard.cli.evaluation_text import format_applied
     from steelyard.evaluation.apply import apply_calibrator
     from steelyard.store.durable import check_out
 
@@ -147,7 +148,7 @@ def apply(
     source = make_source(table or paths[0], options)
     applied = apply_calibrator(source, paths[-1], out, force=force)
     print_notes(applied.notes)
-    emit(applied.to_json(), "{place}: {pairs:,} pairs have calibrated columns".format_map)
+    emit(applied, format_applied, lambda _: applied.to_json())
 
 
 @calibrate.command()

@@ -11,6 +11,7 @@ from steelyard.calibrators.linear import Linear
 from steelyard.calibrators.looks import Looks
 from steelyard.calibrators.piecewise import Histogram
 from steelyard.cli.tables import format_fields, format_table
+from steelyard.evaluation.apply import ApplyResult
 from steelyard.evaluation.evaluate import Assessment, Report
 from steelyard.evaluation.fit import FitResult
 from steelyard.evaluation.metrics.bootstrap import MIN_REPLICATES, Bin, Estimate, Evaluation
@@ -98,6 +99,18 @@ def _curve_fields(calibrator: Calibrator) -> list[tuple[str, str]]:
     if calibrator.method == "temperature":
         fields.append(("temperature", f"{1 / curve.coefficients['logit']:.4f}"))
     return fields
+
+
+def format_applied(applied: ApplyResult) -> str:
+    """Return where calibrated columns are, and what the drift test could have noticed."""
+    lines = [f"{applied.path}: {applied.pairs:,} pairs have calibrated columns"]
+    if applied.drift is not None and not applied.drift.drifted:
+        lines.append(
+            "no drift of raw preferences is noticed; in 4 of 5 cases one would be from a"
+            f" Kolmogorov-Smirnov distance of {applied.drift.smallest:.2f} on. This does not show"
+            " that the calibrator still holds: only labels of these pairs would"
+        )
+    return "\n".join(lines)
 
 
 def format_report(report: Report) -> str:

@@ -103,7 +103,7 @@ def fit_calibrator(
     earlier = find_predecessor(source, matched, options.previous)
     before = earlier.looks if earlier else None
     asked, split = _split(matched, options, earlier)
-    reference = Reference.of(matched.table["preference"].to_numpy())
+    reference = Reference.of(matched.table["preference"].to_numpy(), matched.groups)
     if earlier is not None and split.kept:
         made = replace(earlier, reference=reference)
     else:
