@@ -17,16 +17,30 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from harness.common import parser, report
-from harness.validity import calibration, drift, looks, promises, trusted_side
+from harness.validity import (
+    calibration,
+    differences,
+    drift,
+    looks,
+    power,
+    prediction_powered,
+    promises,
+    selection,
+    trusted_side,
+)
 from harness.validity.claim import Claim
 
 Simulation = Callable[[int], Iterable[Claim]]  # from a number of draws
 
 SIMULATIONS: dict[str, Simulation] = {
     "calibration": calibration.simulate,
+    "differences": differences.simulate,
     "drift": drift.simulate,
     "looks": looks.simulate,
+    "power": power.simulate,
+    "prediction_powered": prediction_powered.simulate,
     "promises": promises.simulate,
+    "selection": selection.simulate,
     "trusted_side": trusted_side.simulate,
 }
 DRAWS, SMOKE_DRAWS = 500, 10

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from support.helpers import ROOT
+from support.helpers import ROOT, data_file
 
 FOLDER = ROOT / "benchmarks"
 EMBEDDED = ("host", "tokens")  # their smoke sizes have its tokenizer
@@ -44,6 +44,8 @@ def as_script(monkeypatch):
 def test_smoke(name, tmp_path, monkeypatch, request):
     if name in EMBEDDED:
         request.getfixturevalue("embedded_judge")
+    if name == "trust":
+        data_file("labelled/judgebench_judges.parquet")
     target = tmp_path / "result.json"
     script = str(FOLDER / f"{name}.py")
     monkeypatch.setattr(sys, "argv", [script, "--smoke", "--json", str(target)])

@@ -20,6 +20,8 @@ EXACT = 1e-12  # verdicts
 CLOSE = 1e-8  # statistics, which have other last digits on other machines
 RECORDED = (*golden.RUNS, CALIBRATED)
 OF_WINNERS = ("leaderboard", "win_matrix", "length_bias")  # views of the preference
+# Of selected pairs, the earlier version gave probabilities that selection had raised.
+SELECTED, SHRUNK = ("reward", "sft"), {"probability", "margin"}
 FINISHED = [name for name in RECORDED if name not in INTERRUPTED]
 
 
@@ -164,7 +166,10 @@ def test_datasets_have_the_old_rows(name, runs, inputs, tmp_path):
     folders = {RUN: runs[CALIBRATED], INPUT: inputs, OUT: tmp_path / "dataset"}
     dataset = golden.export(golden.EXPORTS[name], folders)
     packed = golden.unpack(EXPECTED / "datasets.json.xz", tmp_path)
-    golden.assert_close(dataset, json.loads(packed.read_text("utf-8"))[name], CLOSE)
+    old = json.loads(packed.read_text("utf-8"))[name]
+    if name in SELECTED:
+        dataset, old = (golden.without(values, SHRUNK) for values in (dataset, old))
+    golden.assert_close(dataset, old, CLOSE)
 
 
 @pytest.mark.parametrize("name", golden.RUNS)

@@ -3,7 +3,8 @@
 The smallest sum of (strength[first] - strength[second] - log_odds)^2 over a prompt's comparisons
 (HodgeRank: Jiang, Lim, Yao and Ye, "Statistical ranking and combinatorial Hodge theory", 2011). It
 is exact where comparisons agree with each other, as those with one common opponent do, and any
-two strengths can be compared where a chain of comparisons joins them.
+two strengths can be compared where a chain of comparisons joins them. With a penalty, `ridge` times
+the sum of squared strengths is added: the posterior mean of normal strengths.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ class Comparisons(NamedTuple):
 
 
 def strengths(
-    first: Int64, second: Int64, log_odds: Float64, ends: Int64, responses: int
+    first: Int64,
+    second: Int64,
+    log_odds: Float64,
+    ends: Int64,
+    responses: int,
+    *,
+    ridge: float = 0.0,
 ) -> tuple[Float64, Int64]:
     """Fit the strengths of responses, prompt by prompt.
 
@@ -40,6 +47,7 @@ def strengths(
         log_odds: float64 [m], finite: that `first` is better.
         ends: int64 [prompts + 1]; the comparisons of prompt p are ends[p]:ends[p + 1].
         responses: how many, over all prompts; each has at least one comparison.
+        ridge: penalty on squared strengths, at least 0.
 
     Returns:
         strength: float64 [responses]; the mean over each component is 0.
@@ -50,29 +58,46 @@ def strengths(
     rows = Comparisons(
         column(first, np.int64), column(second, np.int64), column(log_odds, np.float64)
     )
-    _solve_all(rows, column(ends, np.int64), strength, component)
+    _solve_all(rows, column(ends, np.int64), strength, component, float(ridge))
     return strength, component
 
 
+def contrast_variances(
+    first: Int64, second: Int64, ends: Int64, pairs: tuple[Int64, Int64], ridge: float
+) -> Float64:
+    """Return the variance of a difference of strengths in each prompt, over that of a comparison.
+
+    That is, of the posterior of strengths whose own variance is that of a comparison / ridge.
+
+    Args:
+        first: int64 [m], as for `strengths`, like `second` and `ends`.
+        second: int64 [m].
+        ends: int64 [prompts + 1].
+        pairs: two responses of each prompt, int64 [prompts] both.
+        ridge: penalty on squared strengths, above 0.
+    """
+    variance = np.empty(len(ends) - 1)
+    rows = Comparisons(column(first, np.int64), column(second, np.int64), np.empty(0))
+    better, worse = (column(side, np.int64) for side in pairs)
+    _vary_all(rows, column(ends, np.int64), (better, worse), float(ridge), variance)
+    return variance
+
+
 @kernel
-def _solve_all(rows: Comparisons, ends: Int64, strength: Float64, component: Int64) -> None:
+def _solve_all(
+    rows: Comparisons, ends: Int64, strength: Float64, component: Int64, ridge: float
+) -> None:
     first, second = rows.first, rows.second
     local = np.full(len(strength), -1, np.int64)  # index of a response within its prompt
     for prompt in range(len(ends) - 1):
         start, end = ends[prompt], ends[prompt + 1]
-        known = np.empty(2 * (end - start), np.int64)
-        count = 0
-        for row in range(start, end):
-            for response in (first[row], second[row]):
-                if local[response] < 0:
-                    local[response] = count
-                    known[count] = response
-                    count += 1
-        a, b = np.empty(end - start, np.int64), np.empty(end - start, np.int64)
-        for row in range(start, end):
-            a[row - start], b[row - start] = local[first[row]], local[second[row]]
-        solution = _solve(a, b, rows.log_odds[start:end], count)
-        for row in range(count):
+        a, b, known = _localise(first[start:end], second[start:end], local)
+        pull = np.zeros(len(known))
+        for row in range(end - start):
+            pull[a[row]] += rows.log_odds[start + row]
+            pull[b[row]] -= rows.log_odds[start + row]
+        solution = _solve(a, b, pull, ridge)
+        for row in range(len(known)):
             strength[known[row]] = solution[row]
         for row in range(start, end):
             _join(component, first[row], second[row])
@@ -81,23 +106,53 @@ def _solve_all(rows: Comparisons, ends: Int64, strength: Float64, component: Int
 
 
 @kernel
-def _solve(a: Int64, b: Int64, log_odds: Float64, count: int) -> Float64:
-    """Run conjugate gradients on the normal equations, whose matrix is the graph's Laplacian.
+def _vary_all(
+    rows: Comparisons, ends: Int64, pairs: tuple[Int64, Int64], ridge: float, variance: Float64
+) -> None:
+    first, second = rows.first, rows.second
+    local = np.full(max(first.max(), second.max()) + 1, -1, np.int64)
+    for prompt in range(len(ends) - 1):
+        start, end = ends[prompt], ends[prompt + 1]
+        a, b, known = _localise(first[start:end], second[start:end], local)
+        up, down = local[pairs[0][prompt]], local[pairs[1][prompt]]
+        pull = np.zeros(len(known))
+        pull[up], pull[down] = 1.0, -1.0
+        solution = _solve(a, b, pull, ridge)
+        variance[prompt] = solution[up] - solution[down]
+
+
+@kernel
+def _localise(first: Int64, second: Int64, local: Int64) -> tuple[Int64, Int64, Int64]:
+    """Return both sides with the responses of a prompt numbered from 0, as in `local`, and all."""
+    known = np.empty(2 * len(first), np.int64)
+    count = 0
+    a, b = np.empty(len(first), np.int64), np.empty(len(first), np.int64)
+    for row in range(len(first)):
+        for response in (first[row], second[row]):
+            if local[response] < 0:
+                local[response] = count
+                known[count] = response
+                count += 1
+        a[row], b[row] = local[first[row]], local[second[row]]
+    return a, b, known[:count]
+
+
+@kernel
+def _solve(a: Int64, b: Int64, pull: Float64, ridge: float) -> Float64:
+    """Run conjugate gradients on the normal equations: the graph's Laplacian and the penalty.
 
     From 0 on, every step keeps the mean of each component at 0, so that the singular directions
     never enter.
     """
-    solution, residual = np.zeros(count), np.zeros(count)
-    for row in range(len(a)):
-        residual[a[row]] += log_odds[row]
-        residual[b[row]] -= log_odds[row]
+    count = len(pull)
+    solution, residual = np.zeros(count), pull.copy()
     direction = residual.copy()
     size = np.sum(residual * residual)
     enough = _CLOSE * _CLOSE * size
     for _ in range(4 * count):  # `count` would do, but for rounding
         if size <= enough:
             break
-        image = np.zeros(count)
+        image = ridge * direction
         for row in range(len(a)):
             flow = direction[a[row]] - direction[b[row]]
             image[a[row]] += flow

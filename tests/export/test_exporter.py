@@ -198,6 +198,38 @@ def test_best_and_worst_are_taken_from_several_verdicts(imported, tmp_path):
     assert {row["rejected"][0]["content"][:4] for row in read(tmp_path / "second")} == {"base"}
 
 
+@pytest.mark.parametrize("instructions", [20, 40])
+def test_selected_pairs_say_what_is_claimed_and_what_to_expect(imported, instructions, tmp_path):
+    """Three verdicts on three responses contradict each other once: 30 are enough to measure it."""
+    draw, rows = np.random.default_rng(0), []
+    for at in range(instructions):
+        strength = draw.normal(0, 1, 3)
+        for a, b in ((0, 1), (1, 2), (2, 0)):
+            p = 1 / (1 + np.exp(strength[b] - strength[a] + draw.normal(0, 2)))
+            rows.append((f"question {at}", f"{'xyz'[a]} {at}", f"{'xyz'[b]} {at}", p))
+    run = imported(rows)
+    content = run.export(tmp_path / "out", "reward", select="best-worst")
+    accuracy, found = content["accuracy"], read(tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    mean = sum(row["probability"] for row in found) / len(found)
+    assert content["promise"] is None
+    if instructions == 20:
+        assert accuracy == {
+            "noise_share": None, "noise_from": None, "expected": None,
+            "claimed": pytest.approx(mean, abs=1e-6),
+        }  # fmt: skip
+        assert (
+            f"{mean:.1%} claimed; the noise of verdicts is not known; preferences are raw" in card
+        )
+    else:
+        assert accuracy["noise_from"] == "verdicts"
+        assert 0.4 < accuracy["noise_share"] < 0.9  # 4 of 6 in truth
+        assert accuracy["expected"] == pytest.approx(mean, abs=1e-6)
+        assert accuracy["expected"] < accuracy["claimed"] - 0.05
+        assert f"{mean:.1%} expected, {accuracy['claimed']:.1%} claimed" in card
+    assert run.export(tmp_path / "all", "reward")["accuracy"] is None
+
+
 def test_the_choice_is_the_same_however_many_verdicts_are_looked_at_at_once(
     scored, tmp_path, monkeypatch
 ):
@@ -289,6 +321,11 @@ SELECT pair_id, CASE WHEN raw_preference + (hash(pair_id) % 100 - 49.5) / 150 > 
         assert (row["probability"], row["raw_probability"]) == (one["p"], one["raw"])
     assert content["calibrator"]["method"] == "platt"
     assert "calibrated by `platt`" in (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert content["promise"] == {"agreement": 0.9, "confidence": 0.95, "of_rows": True}
+    done = call("export", root, "--format", "reward", "--trusted", "--select", "best-worst",
+                "--dry-run", "--json")  # fmt: skip
+    assert json.loads(done.stdout)["promise"]["of_rows"] is False
+    assert "not of the pairs that are selected from them (best-worst)" in done.stderr
 
 
 def test_lengths_are_balanced(imported, tmp_path):

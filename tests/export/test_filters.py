@@ -14,7 +14,7 @@ VERDICT = {
     "shard": "s", "row": 0, "pair_id": "p", "model_a": "m", "model_b": "n", "status": "ok",
     "winner": "a", "gold": {"a": 3.0, "b": 1.0, "tie": 2.0}, "consistent": True, "trusted": True,
     "alone": False, "instruction_id": 7, "raw_preference": 0.7, "calibrated_preference": 0.6,
-    "label_mass": 0.9, "wanted": True,
+    "label_mass": 0.9, "wanted": True, "gap": 0.1,
 }  # fmt: skip
 TEXTS = {
     "n": 0, "shard": "s", "row": 0, "instruction": 7, "cluster_leader": 7, "split_hash": 0.5,
@@ -25,7 +25,8 @@ TYPES = """
 CREATE TABLE verdicts (shard VARCHAR, "row" BIGINT, pair_id VARCHAR, model_a VARCHAR,
   model_b VARCHAR, status VARCHAR, winner VARCHAR, gold STRUCT(a DOUBLE, b DOUBLE, tie DOUBLE),
   consistent BOOLEAN, trusted BOOLEAN, alone BOOLEAN, instruction_id UBIGINT,
-  raw_preference DOUBLE, calibrated_preference DOUBLE, label_mass DOUBLE, wanted BOOLEAN);
+  raw_preference DOUBLE, calibrated_preference DOUBLE, label_mass DOUBLE, wanted BOOLEAN,
+  gap DOUBLE);
 CREATE TABLE pair_texts (n BIGINT, shard VARCHAR, "row" BIGINT, instruction UBIGINT,
   cluster_leader UBIGINT, split_hash DOUBLE, response_a UBIGINT, response_b UBIGINT, ref_a BIGINT,
   ref_b BIGINT, length_a BIGINT, length_b BIGINT, problem VARCHAR);
@@ -66,7 +67,8 @@ def test_what_is_known_of_a_candidate():
         "n": 0, "instruction": 7, "cluster_leader": 7, "split_hash": 0.5, "response_a": 1,
         "response_b": 2, "ref_a": 0, "ref_b": 1, "length_a": 10, "length_b": 20, "pair_id": "p",
         "model_a": "m", "model_b": "n", "consistent": True, "label_mass": 0.9, "tied": False,
-        "preference": 0.7, "raw": 0.7, "gold": pytest.approx((3 + 2 / 2) / 6), "reason": None,
+        "preference": 0.7, "raw": 0.7, "gap": 0.1, "gold": pytest.approx((3 + 2 / 2) / 6),
+        "reason": None,
     }  # fmt: skip
     (row,) = candidates([VERDICT | {"winner": "tie"}], [TEXTS], "calibrated_preference").values()
     assert (row["tied"], row["preference"], row["raw"]) == (True, 0.6, 0.7)

@@ -15,7 +15,11 @@ def judged(rows, raw=None):
     codes = [np.array([names[one] for one in side], np.uint64) for side in (first, second)]
     p = np.array(preference, dtype=np.float64)
     return VerdictColumns(
-        np.array(instruction, np.uint64), *codes, p, p if raw is None else raw
+        np.array(instruction, np.uint64),
+        *codes,
+        p,
+        p if raw is None else raw,
+        np.full(len(p), np.nan),
     ), names
 
 
@@ -148,5 +152,5 @@ def test_raw_probabilities_are_composed_of_raw_verdicts():
 
 def test_nothing_to_choose_from():
     empty = np.zeros(0, np.uint64)
-    found = choose(VerdictColumns(empty, empty, empty, np.zeros(0), np.zeros(0)), "best-worst")
+    found = choose(VerdictColumns(empty, empty, empty, *np.zeros((3, 0))), "best-worst")
     assert len(found.better) == found.unconnected == 0

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from steelyard_kernels import block_pool
 from steelyard_kernels.block_cache import drain, new_cache, simulate
 from steelyard_kernels.block_pool import BUDGET, DONE, FREE, LEFT, RUNNING
 from steelyard_kernels.prefix import lexicographic_order, trie_floor
@@ -175,11 +176,10 @@ def test_the_next_of_equal_blocks_serves_when_the_oldest_is_gone():
 
 
 def test_a_block_whose_hash_is_0_is_a_block_like_others():
-    """0 marks a block that is not full. Of 3 usable blocks each row takes two, one of them full."""
-    zero = [90692, 1323246813, 40698]
-    cache = caches(4, 3, 4, 10, 1)
-    rows = [[*zero, 5], [*zero, 6], [1, 2, 3, 4], [7, 8, 9, 4], [*zero, 5], [*zero, 5]]
-    assert oracle(rows, cache) == [0, 3, 0, 0, 0, 3]
+    """0 marks a block that is not full, which would be taken first, before blocks 2 and 3."""
+    zero = [20358, 1427260517, 61396]
+    rows = [[*zero, 5], [1, 2, 3, 4], [*zero, 6]]
+    assert oracle(rows, caches(4, 3, 4, 10, 1)) == [0, 0, 3]
 
 
 def test_an_engine_schedules_a_step_at_a_time_unless_told_otherwise():
@@ -188,6 +188,96 @@ def test_an_engine_schedules_a_step_at_a_time_unless_told_otherwise():
     for name in ("after", "before", "users", "twin_after", "twin_before", "table", "held"):
         assert getattr(cache, name).dtype == np.int32
     assert cache.hashes.dtype == cache.chain.dtype == np.uint64
+
+
+# -- blocks ----------------------------------------------------------------------------------------
+
+
+def pool():
+    """Five usable blocks, and a table of 16 slots."""
+    return caches(6, 1, 5, 10, 2)
+
+
+def held(cache):
+    """What is in the table, by slot."""
+    return {slot: block for slot, block in enumerate(cache.table.tolist()) if block}
+
+
+def enter(cache, block, value):
+    block_pool.enter_table(cache, block, np.uint64(value))
+
+
+def test_free_blocks_stand_in_a_queue():
+    cache = pool()
+    assert [block_pool.take_block(cache) for _ in range(3)] == [1, 2, 3]
+    assert (cache.counts[FREE], cache.users[1:4].tolist()) == (2, [1, 1, 1])
+    block_pool.enter_queue(cache, 2, cache.before[0])  # to the end
+    block_pool.enter_queue(cache, 1, 0)  # to the front
+    assert cache.counts[FREE] == 4
+    block_pool.leave_queue(cache, 5)
+    assert cache.counts[FREE] == 3
+    assert [block_pool.take_block(cache) for _ in range(3)] == [1, 4, 2]
+    assert (cache.after[0], cache.before[0], cache.counts[FREE]) == (0, 0, 0)
+
+
+def test_hashes_of_one_slot_stand_one_after_the_other():
+    cache = pool()
+    for block, value in ((1, 5), (2, 16 + 5), (3, 32 + 5), (4, 6)):
+        enter(cache, block, value)
+    assert held(cache) == {5: 1, 6: 2, 7: 3, 8: 4}
+    assert block_pool.find_slot(cache, np.uint64(37)) == 7
+    assert block_pool.find_slot(cache, np.uint64(48 + 5)) == 9  # where it would be
+    block_pool.leave_table(cache, 1)
+    assert held(cache) == {5: 2, 6: 3, 7: 4}
+    assert cache.hashes.tolist() == [0, 0, 21, 37, 6, 0]
+    block_pool.leave_table(cache, 3)
+    assert held(cache) == {5: 2, 6: 4}
+
+
+def test_a_hash_stays_in_its_own_slot_when_the_one_before_it_goes():
+    cache = pool()
+    for block, value in ((1, 5), (2, 6), (3, 16 + 5)):
+        enter(cache, block, value)
+    assert held(cache) == {5: 1, 6: 2, 7: 3}
+    block_pool.leave_table(cache, 1)
+    assert held(cache) == {5: 3, 6: 2}
+
+
+def test_the_table_is_a_circle():
+    cache = pool()
+    for block, value in ((1, 15), (2, 16 + 15), (3, 32)):
+        enter(cache, block, value)
+    assert held(cache) == {15: 1, 0: 2, 1: 3}
+    block_pool.leave_table(cache, 1)
+    assert held(cache) == {15: 2, 0: 3}
+
+
+def test_equal_blocks_stand_in_for_each_other_from_the_oldest_on():
+    cache = pool()
+    for block in (3, 1, 2):
+        enter(cache, block, 7)
+    assert held(cache) == {7: 3}
+    block_pool.leave_table(cache, 1)
+    assert held(cache) == {7: 3}
+    enter(cache, 1, 8)  # alone, whatever it stood next to before
+    assert (cache.twin_after[1], cache.twin_before[1]) == (1, 1)
+    block_pool.leave_table(cache, 3)
+    assert held(cache) == {7: 2, 8: 1}
+    enter(cache, 3, 8)
+    block_pool.leave_table(cache, 2)
+    assert held(cache) == {8: 1}
+    block_pool.leave_table(cache, 1)
+    assert held(cache) == {8: 3}
+    block_pool.leave_table(cache, 3)
+    assert held(cache) == {}
+    assert not cache.hashes.any()
+
+
+def test_a_block_that_is_taken_loses_what_it_held():
+    cache = pool()
+    enter(cache, 1, 7)
+    assert block_pool.take_block(cache) == 1
+    assert held(cache) == {}
 
 
 def test_a_prompt_longer_than_the_pool_is_refused():

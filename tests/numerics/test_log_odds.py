@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steelyard_kernels.log_odds import strengths
+from steelyard_kernels.log_odds import contrast_variances, strengths
 
 
 def naive(first, second, log_odds, ends, responses):
@@ -45,6 +45,29 @@ def test_equals_dense_least_squares(problem):
     expected, joined = naive(*problem)
     np.testing.assert_allclose(found, expected, atol=1e-9)
     np.testing.assert_array_equal(component, joined)
+
+
+def laplacian(first, second, responses):
+    rows = np.arange(len(first))
+    design = np.zeros((len(first), responses))
+    design[rows, first], design[rows, second] = 1, -1
+    return design, design.T @ design
+
+
+@settings(deadline=None)
+@given(problems(), st.floats(0.01, 100))
+def test_a_penalty_is_that_of_dense_ridge_regression(problem, ridge):
+    first, second, odds, ends, responses = problem
+    design, matrix = laplacian(first, second, responses)
+    inverse = np.linalg.inv(matrix + ridge * np.eye(responses))
+    found, _ = strengths(*problem, ridge=ridge)
+    np.testing.assert_allclose(found, inverse @ design.T @ odds, atol=1e-9)
+    pairs = first[ends[:-1]], second[ends[:-1]]
+    wanted = [
+        inverse[a, a] + inverse[b, b] - 2 * inverse[a, b] for a, b in zip(*pairs, strict=True)
+    ]
+    variances = contrast_variances(first, second, ends, pairs, ridge)
+    np.testing.assert_allclose(variances, wanted, rtol=1e-9)
 
 
 def test_a_common_opponent_joins_all_the_others():

@@ -83,6 +83,7 @@ def test_common_prefix_in_any_order(rows, draw):
     order = [draw.randrange(len(rows)) for _ in rows]  # a row may come twice or never
     found = common_prefix(*ragged(rows), np.array(order, dtype=np.int64))
     assert found.tolist() == naive_shared(rows, order)
+    assert found.dtype == np.int32
 
 
 @pytest.mark.parametrize(
@@ -101,10 +102,11 @@ def test_common_prefix_in_any_order(rows, draw):
         [[i // 2, -i] for i in range(20)],
         [[5, 5, 5, 5, 1], [5, 5, 5, 5, 2], [6]],
         [[7] * 20, [7] + [8] * 19],
+        [[7] * 40, [7] * 16 + [8] * 24],
     ],
     ids=[
         "none", "one empty", "one", "empties", "prefixes", "peeled", "equal", "group", "reversed",
-        "negative", "groups", "group and one", "runs",
+        "negative", "groups", "group and one", "runs", "longer runs",
     ],
 )  # fmt: skip
 def test_extremes(rows):
@@ -113,6 +115,11 @@ def test_extremes(rows):
     assert order.tolist() == naive_order(rows)
     assert shared.tolist() == naive_shared(rows, order)
     assert trie_floor(offsets, shared) == trie_nodes(rows)
+
+
+def test_the_floor_of_a_part_of_a_buffer():
+    """Rows of 3 and 4 tokens that share 2."""
+    assert trie_floor(np.array([5, 8, 12]), np.array([0, 2], np.int32)) == 5
 
 
 def test_long_common_beginnings_and_a_part_of_a_buffer():

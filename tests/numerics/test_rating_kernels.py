@@ -17,7 +17,8 @@ from steelyard_kernels.connected import components
 from steelyard_kernels.elo import elo
 from steelyard_kernels.groups import group, groups_met
 from steelyard_kernels.resampling import resampled_strengths
-from steelyard_kernels.sandwich import gradient_products, pair_slopes
+from steelyard_kernels.sandwich import cluster_products, pair_curves
+from steelyard_kernels.step_down import Differences, count_exceedances
 from steelyard_kernels.threads import spread
 from support import rating_twins as twins
 
@@ -91,12 +92,17 @@ def test_information_and_middle_equal_differences(model, drawn):
     weighted = [(i, j, y, t, w) for i, j, y, t, w in games]
     for codes, groups in (
         (clusters, group(np.array(clusters, np.int32), 5)),
-        (range(len(games)), None),
+        (range(len(games)), (np.arange(len(games)), np.arange(len(games) + 1))),
     ):
         wanted = twins.naive_products(model, weighted, codes, at)
-        got = gradient_products(rows, pair_slopes(model, at), groups)
-        assert np.allclose(got, wanted, rtol=1e-5, atol=1e-6)
-        assert np.array_equal(got, got.T)
+        curves = pair_curves(model, at, pair_sums(rows, size))
+        got = cluster_products(rows, curves, np.zeros((size + 1, size + 1)), groups)
+        assert np.allclose(got.gradient, wanted, rtol=1e-5, atol=1e-6)
+        assert np.array_equal(got.gradient, got.gradient.T)
+        known = np.zeros((len(games) + 5, size))  # information about each strength, by cluster
+        for (i, j, _, _, w), code in zip(games, codes, strict=True):
+            known[code, [i, j]] += w * curves.information[i * size + j, 0]
+        assert np.allclose(got.information, known.T @ known)
 
 
 def test_many_competitors_in_a_cluster_take_the_other_way():
@@ -106,7 +112,9 @@ def test_many_competitors_in_a_cluster_take_the_other_way():
     i = rng.integers(0, size - 1, count)
     j = np.array([rng.integers(low + 1, size) for low in i])
     rows, cluster = rows_of(i * size + j, rng.random(count)), rng.integers(0, 9, count)
-    slopes = pair_slopes(links.BRADLEY_TERRY, np.append(rng.normal(size=size), 0))
+    strengths = np.append(rng.normal(size=size), 0)
+    curves = pair_curves(links.BRADLEY_TERRY, strengths, pair_sums(rows, size))
+    slopes, none = curves.slopes, np.zeros((size + 1, size + 1))
     small = np.arange(count) // 2
     for codes in (cluster, small):
         gradients = np.zeros((codes.max() + 1, size + 1))
@@ -114,8 +122,27 @@ def test_many_competitors_in_a_cluster_take_the_other_way():
             g = slopes[rows.pair[row], 0] + rows.preference[row]
             gradients[code, i[row]] += g
             gradients[code, j[row]] -= g
-        got = gradient_products(rows, slopes, group(codes.astype(np.int32), len(gradients)))
+        groups = group(codes.astype(np.int32), len(gradients))
+        got = cluster_products(rows, curves, none, groups).gradient
         assert np.allclose(got, gradients.T @ gradients, atol=1e-12)
+
+
+def test_a_step_down_counts_the_largest_difference_so_far():
+    rng = np.random.default_rng(4)
+    draws = rng.normal(size=(37, 5))
+    first, second = np.triu_indices(5, 1)
+    scale, statistic = rng.uniform(0.5, 2, 10), np.sort(rng.uniform(0, 4, 10))
+    wanted = [
+        sum(
+            max(abs(x[first[m]] - x[second[m]]) * scale[m] for m in range(last + 1))
+            >= statistic[last]
+            for x in draws
+        )
+        for last in range(10)
+    ]
+    data = Differences(first.astype(np.int32), second.astype(np.int32), scale, statistic)
+    assert count_exceedances(draws, data).tolist() == wanted
+    assert 0 < wanted[-1] < wanted[0]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -323,6 +323,14 @@ def test_the_lowest_label_mass_of_each_order_counts():
     assert verdict(spec_of("pairwise", samples=2), reads)["flags"] == []
 
 
+def test_one_sample_of_each_order_is_enough():
+    reads = [read(k, [0.5, 0.5]) for k in range(3)] + [read(3, status="error", error="x")]
+    found = verdict(spec_of("pairwise", samples=2), reads)
+    assert (found["status"], found["flags"]) == ("ok", ["missing_answers"])
+    reads[1] = read(1, status="error", error="x")  # none is left of the second order
+    assert verdict(spec_of("pairwise", samples=2), reads)["status"] == "error"
+
+
 def test_a_verdict_is_as_late_as_its_last_read():
     reads = [read(k, [0.5, 0.5], read_at=1000 * (2 - k)) for k in range(2)]
     found = verdict(spec_of("pairwise"), reads)

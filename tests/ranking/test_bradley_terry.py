@@ -1,11 +1,11 @@
 """Ratings: covariances by differences, intervals and warnings by hand, and every refusal."""
 
 import math
-from statistics import NormalDist
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy import stats
 
 from steelyard.errors import InputRefused, UsageError
 from steelyard.ranking import bradley_terry
@@ -33,7 +33,7 @@ def contest(games=GAMES, clusters=CLUSTERS, *, ties=True):
 
 
 def naive_covariance(model, ratings, games, clusters):
-    """The sandwich by differences, with x fixed: of y, z and the parameter for ties, in points."""
+    """CR2 by differences and decomposition, with x fixed: of y, z and the parameter for ties."""
     logs = (ratings.rating - ratings.rating[0]) / POINTS
     point = np.append(logs, math.log(ratings.ties) if ratings.ties else 0.0)
     size = 3 if ratings.ties else 2
@@ -43,10 +43,10 @@ def naive_covariance(model, ratings, games, clusters):
 
     free = point[1 : size + 1]
     hessian = -twins.slope(lambda a: twins.slope(value, a, 1e-4), free, 1e-4)
-    middle = twins.naive_products(model, games, clusters, point)[1 : size + 1, 1 : size + 1]
-    count = len(set(clusters))
-    inverse = np.linalg.inv(hessian)
-    return (inverse @ middle @ inverse)[:2, :2] * count / (count - 1) * POINTS**2
+    inverse = np.zeros((4, 4))
+    inverse[1 : size + 1, 1 : size + 1] = np.linalg.inv(hessian)
+    middle = twins.naive_corrected_products(model, games, clusters, point, inverse)
+    return (inverse @ middle @ inverse)[1:3, 1:3] * POINTS**2
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -55,17 +55,18 @@ def test_covariances_equal_those_by_differences(model, intervals):
     result = rate(contest(), model=model, intervals=intervals, anchor="x")
     clusters = CLUSTERS if intervals == "cluster" else range(6)
     wanted = naive_covariance(MODELS[model], result, GAMES, list(clusters))
-    assert np.allclose(result.covariance[1:, 1:], wanted, rtol=1e-3, atol=1e-2)
-    assert not result.covariance[0].any()
-    assert not result.covariance[:, 0].any()
+    covariance = result.spread.covariance
+    assert np.allclose(covariance[1:, 1:], wanted, rtol=1e-3, atol=1e-2)
+    assert not covariance[0].any()
+    assert not covariance[:, 0].any()
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_two_clusters_have_a_factor_of_two(model):
+def test_two_clusters_have_large_leverages(model):
     clusters = [0, 0, 1, 1, 1, 0]
     result = rate(contest(clusters=clusters), model=model, anchor="x")
     wanted = naive_covariance(MODELS[model], result, GAMES, clusters)
-    assert np.allclose(result.covariance[1:, 1:], wanted, rtol=1e-3, atol=1e-2)
+    assert np.allclose(result.spread.covariance[1:, 1:], wanted, rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -84,21 +85,24 @@ def test_the_scale_of_weights_is_of_no_account(model, times):
     heavy = [(i, j, y, t, w * times) for i, j, y, t, w in GAMES]
     plain, scaled = (rate(contest(games), model=model) for games in (GAMES, heavy))
     assert np.allclose(scaled.rating, plain.rating, rtol=1e-6)
-    assert np.allclose(scaled.covariance, plain.covariance, rtol=1e-4)
+    assert np.allclose(scaled.spread.covariance, plain.spread.covariance, rtol=1e-4)
+    assert np.allclose(scaled.spread.degrees, plain.spread.degrees)
 
 
 @pytest.mark.parametrize("anchor", [None, "x", "z"])
 @pytest.mark.parametrize("level", [0.5, 0.95])
-def test_intervals_are_normal_around_the_rating(anchor, level):
+def test_intervals_are_students_around_the_rating(anchor, level):
     result = rate(contest(), anchor=anchor, level=level)
-    width = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt(np.diag(result.covariance))
+    fixed = {"x": 0, "z": 2}.get(anchor)
+    degrees = result.spread.degrees
+    own = np.diag(degrees) if fixed is None else degrees[:, fixed]
+    width = stats.t.ppf((1 + level) / 2, own) * np.sqrt(np.diag(result.spread.covariance))
     assert np.allclose(result.upper - result.rating, width)
     assert np.allclose(result.rating - result.lower, width)
-    assert np.allclose(result.standard_error, np.sqrt(np.diag(result.covariance)))
-    fixed = {"x": 0, "z": 2}.get(anchor)
+    assert np.allclose(result.standard_error, np.sqrt(np.diag(result.spread.covariance)))
     if anchor is None:
         assert result.rating.mean() == pytest.approx(1000)
-        assert np.allclose(result.covariance.sum(axis=0), 0, atol=1e-6)
+        assert np.allclose(result.spread.covariance.sum(axis=0), 0, atol=1e-6)
     else:
         assert (result.rating[fixed], result.lower[fixed], result.upper[fixed]) == (1000,) * 3
         assert result.standard_error[fixed] == 0
@@ -108,13 +112,13 @@ def test_the_anchor_only_shifts():
     free, tied = rate(contest()), rate(contest(), anchor="y")
     assert np.allclose(free.rating - free.rating[1] + 1000, tied.rating)
     change = np.eye(3) - np.array([0.0, 1.0, 0.0])
-    assert np.allclose(tied.covariance, change @ free.covariance @ change.T)
+    assert np.allclose(tied.spread.covariance, change @ free.spread.covariance @ change.T)
 
 
 def test_half_a_win_to_both_is_a_tie_to_the_plain_model():
     plain, tied = rate(contest(ties=False)), rate(contest())
     assert np.allclose(plain.rating, tied.rating)
-    assert np.allclose(plain.covariance, tied.covariance)
+    assert np.allclose(plain.spread.covariance, tied.spread.covariance)
     assert tied.ties is None
 
 
@@ -132,7 +136,7 @@ def test_the_bootstrap_by_default():
     result = rate(source, intervals="bootstrap")
     same = rate(source, intervals="bootstrap", replicates=1000, seed=0)
     assert result.lower.tolist() == same.lower.tolist()
-    assert result.covariance.tolist() == same.covariance.tolist()
+    assert result.standard_error.tolist() == same.standard_error.tolist()
     other = rate(source, intervals="bootstrap", replicates=1000, seed=1)
     assert result.lower.tolist() != other.lower.tolist()
     assert result.warnings == ()
@@ -159,8 +163,7 @@ def test_percentiles_of_replicates_by_hand(monkeypatch):
     result = rate(contest(), intervals="bootstrap", replicates=101, level=0.9, anchor="y")
     assert result.lower.tolist() == pytest.approx([1000 + POINTS * 5, 1000, 1000])
     assert result.upper.tolist() == pytest.approx([1000 + POINTS * 95, 1000, 1000])
-    variance = POINTS**2 * np.var(steps, ddof=1)
-    assert np.allclose(result.covariance, np.diag([variance, 0, 0]))
+    assert np.allclose(result.standard_error, [POINTS * np.std(steps, ddof=1), 0, 0])
     assert "replicates" not in " ".join(result.warnings)
 
 
@@ -264,7 +267,7 @@ def test_a_prior_keeps_ratings_finite_and_says_so():
 def test_covariances_with_a_prior_are_about_the_mean():
     rows = [("king", "x", 1), ("king", "y", 1), ("x", "y", 1), ("y", "x", 1), ("x", "y", 0.3)]
     result = rate(tournament(table(rows * 10)))
-    assert np.allclose(result.covariance.sum(axis=0), 0, atol=1e-6)
+    assert np.allclose(result.spread.covariance.sum(axis=0), 0, atol=1e-6)
     assert (result.standard_error > 1).all()
 
 

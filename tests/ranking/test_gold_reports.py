@@ -67,7 +67,9 @@ def drawn(folder):
 def test_win_rates_with_the_error_counted(folder, drawn):
     label, preference, gold, name = drawn
     report = answer(*against_base(folder, folder / "gold.parquet"))
-    assert report["gold"] == {"file": str(folder / "gold.parquet"), "labels": int(gold.sum())}
+    assert report["gold"] == {
+        "file": str(folder / "gold.parquet"), "labels": int(gold.sum()), "preference": "preference"
+    }  # fmt: skip
     for rate in report["win_rates"]:
         mine = name == NAMES.index(rate["competitor"])
         by = rate["gold"]
@@ -88,7 +90,7 @@ def test_win_rates_with_the_error_counted(folder, drawn):
 def test_text_has_all_numbers_side_by_side(folder, drawn):
     _, _, gold, _ = drawn
     done = command(*against_base(folder, folder / "gold.parquet"))
-    assert f"by {gold.sum()} labels of {folder / 'gold.parquet'}, in %" in done.stdout
+    assert f"by {gold.sum()} labels of {folder / 'gold.parquet'}, and the judge's" in done.stdout
     for word in ("judge", "corrected", "gold alone", "worth", "poor"):
         assert word in done.stdout
 
@@ -126,6 +128,12 @@ def test_ratings_with_the_error_counted(folder, drawn):
     # By the judge, `fair` is better than the baseline, and by people it is not.
     assert rows["fair"]["rating"] > rows["base"]["rating"]
     assert rows["fair"]["gold"]["rating"]["value"] < base
+    differences = {(x["better"], x["worse"]): x for x in report["gold"]["differences"]}
+    assert len(differences) == 6
+    assert differences["good", "poor"]["p_value"] < 0.01
+    assert ("base", "fair") in differences
+    ranks = {key: row["gold"]["rating"] for key, row in rows.items()}
+    assert ranks["good"]["worst_rank"] < ranks["poor"]["best_rank"]
     text = command("rank", folder / "judged.parquet", "--gold", folder / "gold.parquet").stdout
     assert text.count("corrected") == 3
     anchored = answer(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pyarrow.parquet as pq
 import pytest
+from scipy import stats
 
 from steelyard.cli.ranking_text import format_rank
 from steelyard.errors import UsageError
 from steelyard.ranking import scores
+from steelyard.ranking.bradley_terry import POINTS
 from steelyard.ranking.rank import RankOptions, rank
 from support.rating_twins import comparisons as table
 
@@ -19,20 +23,43 @@ def report(tmp_path, source, **options):
 
 @pytest.mark.parametrize("intervals", ["cluster", "rows", "bootstrap"])
 def test_two_rows_make_no_difference_real(tmp_path, intervals):
-    """Two equal rows have no spread at all: an interval of width 0, were it given."""
+    """Equal rows have no spread at all: an interval of width 0, were it given."""
     drawn = {"replicates": 100} if intervals == "bootstrap" else {}
     for count in (2, 5):
         found = report(tmp_path, table([("x", "y", 0.9)] * count), intervals=intervals, **drawn)
         sure = count >= 5
         assert [one["rating"] for one in found["ranking"]] == pytest.approx([1190.85, 809.15], 1e-4)
         for one in found["ranking"]:
-            for name in ("lower", "upper", "standard_error", "best_rank", "worst_rank"):
-                assert (one[name] is not None) == sure
+            assert [one[name] for name in SPAN] == [None] * 3
+            assert [one[name] for name in RANGE] == ([1, 2] if sure else [None, None])
         assert [one["p_value"] for one in found["differences"]] == ([None] if sure else [])
         text = format_rank(found)
         assert ("0 of 1 differences are significant" in text) == sure
-        assert ("no difference is significant with fewer than 30" in text) == sure
+        assert ("all preferences are equal" in text) == sure
         assert ("no interval is given" in text) != sure
+
+
+def test_five_clusters_are_tested_with_four_degrees_of_freedom(tmp_path):
+    """Two competitors, five rows of mean 0.7: the influence of each is (y - 0.7) / (5 * 0.21), and
+    CR2 divides its square by 1 - 1/5."""
+    rows = [("x", "y", y) for y in (0.6, 0.65, 0.7, 0.75, 0.8)]
+    found = report(tmp_path, table(rows))
+    (pair,) = found["differences"]
+    error = math.sqrt(0.025 / (5 * 0.21) ** 2 / 0.8)
+    assert pair["standard_error"] == pytest.approx(POINTS * error, rel=1e-6)
+    t = math.log(0.7 / 0.3) / error
+    assert pair["p_value"] == pytest.approx(2 * stats.t.sf(t, 4), rel=1e-6)
+    x = found["ranking"][0]
+    assert x["upper"] - x["rating"] == pytest.approx(POINTS * error / 2 * 2.7764451, rel=1e-6)
+    assert "1 of 1 differences are significant" in format_rank(found)
+
+
+def test_one_cluster_with_nearly_all_weight_gives_no_interval(tmp_path):
+    rows = [("x", "y", y) for y in (0.5, 0.6, 0.7, 0.8, 0.9)]
+    found = report(tmp_path, table(rows, weight=[1.0, 1.0, 1.0, 1.0, 1000.0]))
+    assert [row[name] for row in found["ranking"] for name in (*SPAN, *RANGE)] == [None] * 10
+    (warning,) = found["warnings"]
+    assert warning.startswith("x, y: one of the clusters has nearly all of their weight")
 
 
 def test_groups_that_never_met_are_told(tmp_path):
@@ -112,17 +139,19 @@ def test_few_clusters_of_ones_own_are_told(tmp_path, own):
     words = {
         1: ["rare: compared in fewer than 5 clusters: no interval"],
         4: ["rare: compared in fewer than 5 clusters: no interval"],
-        5: ["rare: compared in fewer than 30 clusters: their intervals are too narrow"],
-        29: ["rare: compared in fewer than 30 clusters: their intervals are too narrow"],
-        30: [],
-    }[own]
+    }.get(own, [])
     assert len(found["warnings"]) == len(words)
     assert all(line.startswith(word) for line, word in zip(found["warnings"], words, strict=True))
+    drawn = report(
+        tmp_path, table(rows, instruction_id=ids), intervals="bootstrap", replicates=100
+    )["warnings"]  # percentiles know nothing of degrees of freedom
+    narrow = "rare: compared in fewer than 30 clusters: their intervals are too narrow"
+    assert (narrow in drawn) == (5 <= own < 30)
 
 
 def test_equal_preferences_are_told(tmp_path):
     (warning,) = report(tmp_path, table([("x", "y", 0.9)] * 40))["warnings"]
-    assert warning.startswith("x, y: all preferences are equal: an interval of no width")
+    assert warning.startswith("x, y: all preferences are equal, which hides their spread")
 
 
 def test_many_rare_competitors_are_counted(tmp_path):

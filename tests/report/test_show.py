@@ -23,6 +23,8 @@ def run(tmp_path):
             "instruction": [f"question {name}" for name in PREFERENCES],
             "response_a": [f"first {name}" for name in PREFERENCES],
             "response_b": [f"second {name}\nand more" for name in PREFERENCES],
+            "model_a": ["m"] * 5,
+            "model_b": ["n"] * 5,
             "preference": list(PREFERENCES.values()),
             "gold": ["B", "A", "A", "B", "tie"],
         }
@@ -54,7 +56,8 @@ def test_named_pairs_in_their_order_with_texts(run):
     assert shown(run, "e", "a") == {"named": ["e", "a"]}
     text = command("show", run, "b").stdout
     assert text.startswith("b (verdicts.parquet, row 1)\n")
-    assert "response_a:\n  | first b\nresponse_b, preferred:\n  | second b\n  | and more\n" in text
+    assert "response_a (m):\n  | first b\n" in text
+    assert "response_b (n), preferred:\n  | second b\n  | and more\n" in text
     assert "P(a is better): 0.450" in text
     assert "gold:           a" in text
 

@@ -63,8 +63,8 @@ def test_by_hand():
     assert ours.gold.standard_error == pytest.approx(math.sqrt(0.24 / 9))
     gain = 0.24 / 9 / (of_gold + of_others)
     assert ours.effective_labels == pytest.approx(10 * gain)
-    # Wilson's interval with p (1 - p) / V labels, V with two imaginary labels half a point off.
-    labels = 0.24 / (of_gold + of_others + 0.5 / 10 / 8)
+    # Wilson's interval with p (1 - p) / V labels, V with two more that the judge has no use for.
+    labels = 0.24 / (of_gold + of_others + 0.24 / 9 * 2 / 8)
     n, t, p = labels, t_quantile(0.95, 8), ours.value
     middle = (p + t * t / 2 / n) / (1 + t * t / n)
     half = t / (1 + t * t / n) * math.sqrt(p * (1 - p) / n + t * t / 4 / n / n)

@@ -35,8 +35,9 @@ def test_a_bucket_ends_with_an_instruction_once_it_is_full(batches):
         3: [[0], [0, 1], [1, 2, 2]],
         6: [[0], [0], [1], [1], [2], [2]],
     }[len(batches)]
+    assert store.add(rows_of("t")).dtype == np.int32
     assert store.finish() == {}
-    assert store.ranges == [2, 2, 2]
+    assert store.ranges == [2, 2, 3]
 
 
 def test_equal_prompts_of_a_bucket_count_once():
@@ -46,6 +47,14 @@ def test_equal_prompts_of_a_bucket_count_once():
     store.finish()
     assert store.unique == [4, 2, 2]
     assert store.ranges == [3, 2, 2]
+
+
+def test_the_weight_of_a_bucket_begins_at_0():
+    """9 bytes of r are not enough for a bucket, so that s comes along."""
+    store = ShardBuckets(SIZE)
+    answers = ["A1", "B1", "A1", "A", "A1", "A1"]
+    rows = planned([(q, a, "B2") for q, a in zip("qqrrst", answers, strict=True)])
+    assert store.add(rows).tolist() == [0, 0, 1, 1, 1, 2]
 
 
 def test_what_does_not_fill_a_bucket_is_one():
@@ -152,13 +161,14 @@ def test_long_columns_come_in_pieces(tmp_path, monkeypatch):
     assert rows["response_a"].to_pylist() == [row[1] for row in ROWS]
 
 
+@pytest.mark.parametrize("bucket", [0, 1])
 @pytest.mark.parametrize(("rows", "split"), [(6, False), (7, True)])
-def test_a_bucket_of_more_than_three_times_its_size_is_split(tmp_path, rows, split):
+def test_a_bucket_of_more_than_three_times_its_size_is_split(tmp_path, rows, split, bucket):
     """Equal pairs of 5 bytes for 2 of 10: 6 of them are just three times as much."""
     store = CopiedBuckets(Folder(tmp_path), 2, SIZE)
-    found = store.add(rows_of("q" * rows, "ABCDEFG"[:rows]))
+    instruction = next(q for q in "abcdefgh" if bucket_of(q, 2) == bucket)
+    found = store.add(rows_of(instruction * rows, "ABCDEFG"[:rows]))
     moved = store.finish()
-    bucket = bucket_of("q", 2)
     assert found.tolist() == [bucket] * rows
     if not split:
         assert moved == {}
@@ -212,11 +222,12 @@ def test_rows_of_a_bucket_keep_their_order(tmp_path):
     count = 1000
     digest = pa.array([bytes(16)] * count, pa.binary(16))
     texts = pa.array([f"{k}" for k in range(count)])
-    files = scatter.BucketFiles(Folder(tmp_path), 3)
+    files = scatter.BucketFiles(Folder(tmp_path), 4)
     files.texts.add(
         pa.record_batch([digest, texts], schema=BUCKET_TEXTS), np.arange(count, dtype=np.int32) % 3
     )
     files.close()
+    assert not (tmp_path / scatter.texts_name(3)).exists()  # it has no rows
     for bucket in range(3):
         batches = list(scatter.batches(Folder(tmp_path), scatter.texts_name(bucket)))
         found = [text for rows in batches for text in rows["text"].to_pylist()]

@@ -343,37 +343,6 @@ def test_verdicts_made_some_buckets_at_a_time_are_those_made_at_once(run, monkey
     assert counts["verdicts"] == len(pieces) > 7
 
 
-@pytest.mark.parametrize(
-    ("unique", "expected"),
-    [([], [(0, 0)]), ([5], [(0, 0)]), ([3, 3, 3, 9, 0, 1], [(0, 1), (2, 2), (3, 3), (4, 5)])],
-)
-def test_ranges_of_buckets(unique, expected):
-    assert list(portions.bucket_ranges(unique, 6)) == expected
-
-
-def test_ranges_of_pairs():
-    """Row groups of 16 MiB, 128 MiB at a time: eight, or eighty of which a tenth counts."""
-    groups = [10] * 20
-    expected = ["pair BETWEEN 0 AND 79", "pair BETWEEN 80 AND 159", "pair BETWEEN 160 AND 199"]
-    assert list(portions.pair_ranges(groups, 1.0)) == expected
-    assert list(portions.pair_ranges(groups, 0.1)) == ["true"]
-    assert list(portions.pair_ranges([10] * 8, 1.0)) == ["true"]
-    assert list(portions.pair_ranges([], 1.0)) == ["true"]
-
-
-@pytest.mark.parametrize(
-    ("groups", "expected"),
-    [
-        ([], 768_000_000),
-        ([65_536] * 100, 768_000_000),
-        ([65_536] * 100 + [16] * 64, (512 + 65 * 16) << 20),  # the last 2048 rows are in 65
-        ([16] * 1000 + [1], (512 + 129 * 16) << 20),  # 2048 rows are in 129, if not in 128
-    ],
-)
-def test_memory_grows_with_the_length_of_rows_alone(groups, expected):
-    assert portions.memory_for(groups) == expected
-
-
 def test_verdicts_with_more_metadata_than_memory(monkeypatch, tmp_path):
     """A sort of 80 MB of metadata does not fit into 96 MB, whatever it spills."""
     monkeypatch.setattr(portions, "BYTES_AT_ONCE", 16 << 20)

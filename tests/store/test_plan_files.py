@@ -93,13 +93,15 @@ def test_a_manifest_can_be_read_by_a_person(run):
 
 def test_the_longest_prompt_and_the_most_images_are_of_any_batch(run):
     plan = writer(run, size=BucketSize(1000, 0))
-    digests = [f"{k:032x}" for k in range(3)]
-    plan.add(planned([("q", "1234567", "2")], images=[write_digests(digests)]))
+    digests = [f"{k:032x}" for k in range(4)]
+    plan.add(planned([("q", "1234567", "2")], images=[write_digests(digests[:3])]))
+    plan.add(planned([("q", "1", "2")] * 2, images=[write_digests(digests[:n]) for n in (2, 4)]))
     plan.add(planned([("r", "1", "2"), ("r", "3", "4")], images=[None, write_digests(digests[:1])]))
+    plan.add(planned([("s", "1", "2")]))
     manifest = plan.commit()
-    assert manifest.images == 3
+    assert manifest.images == 4
     # A text of images is a list of digests, 34 characters each, with a comma and a space between.
-    assert manifest.longest_prompt_bytes == 9 + 3 * 34 + 2 * 2 + 2
+    assert manifest.longest_prompt_bytes == 3 + 4 * 34 + 3 * 2 + 2
 
 
 def test_metadata_stays_with_its_pairs(run):
@@ -119,10 +121,10 @@ def groups(run):
 def test_row_groups_of_pairs_are_bounded_by_rows(run, monkeypatch):
     monkeypatch.setattr(files, "PAIRS_ROWS", 3)
     plan = writer(run, size=BucketSize(1000, 0))
-    for size in (2, 1, 1, 3, 2):
+    for size in (2, 1, 2, 1, 1, 3, 2):
         plan.add(planned(ROWS[3:] * size))
     manifest = plan.commit()
-    assert groups(run) == files.pair_groups(run, manifest) == [3, 4, 2]
+    assert groups(run) == files.pair_groups(run, manifest) == [3, 3, 4, 2]
 
 
 def test_row_groups_of_pairs_are_bounded_by_bytes(run, monkeypatch):
@@ -315,6 +317,14 @@ def test_a_plan_without_its_manifest_is_damaged(run, text):
         (run.root / "plan/plan.json").write_bytes(text)
     with pytest.raises(IntegrityFault, match="plan is damaged"):
         read_manifest(run)
+
+
+def test_an_earlier_manifest_names_no_images(run):
+    written(run)
+    content = unsealed(run)
+    del content["images"]
+    (run.root / "plan/plan.json").write_bytes(seal(content))
+    assert load_manifest(run).images == 0
 
 
 def test_files_of_a_plan_are_found_by_their_beginning(run):

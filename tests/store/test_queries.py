@@ -7,37 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steelyard.core.schemas import KEYS, PAIRS, READS, STATUS_OK
-from steelyard.core.work import BatchProgress
+from steelyard.core.schemas import READS, STATUS_OK
 from steelyard.errors import UsageError
-from steelyard.plan.keys import BucketSize
-from steelyard.store.plan.files import PlanWriter
 from steelyard.store.reads import journal, reuse
-from steelyard.store.reads.parts import commit_part
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts import queries
-from support.planned_rows import planned
+from support.small_runs import run_of
 from support.some_reads import key, table
-
-
-def run_of(root, pairs, parts=(), instructions=None, ids=None):
-    """A run whose pairs ask prompts of these numbers, with parts of such numbers."""
-    run = RunDir(root)
-    run.create()
-    journal.create(run)
-    names = instructions or "q" * len(pairs)
-    rows = planned(
-        [(q, f"a{k}", "b") for k, q in enumerate(names)], pair_id=ids or [None] * len(pairs)
-    )
-    column = rows.pairs.schema.get_field_index("keys")
-    keys = pa.array([[key(number) for number in pair] for pair in pairs], KEYS)
-    changed = rows.pairs.set_column(column, PAIRS.field("keys"), keys)
-    plan = PlanWriter(run, None, size=BucketSize(4 if instructions else 1000, 0), buckets=0)
-    plan.add(replace(rows, pairs=changed))
-    plan.commit()
-    for number, numbers in enumerate(parts, 1):
-        commit_part(run, table(numbers), number, BatchProgress(pairs=1))
-    return run
 
 
 @pytest.mark.parametrize(("judge", "left"), [(0, 1), (1, 2)])
@@ -50,6 +26,8 @@ def test_unread_prompts_of_each_judge_are_counted_once(tmp_path, judge, left):
 
 def test_pairs_are_complete_when_all_their_prompts_are_read(tmp_path):
     run = run_of(tmp_path, [[1, 2], [2, 3], [4, 1], [5]], [[1, 2], [3, 5]])
+    first, second = journal.load(run).parts
+    journal.rewrite(run, [replace(first, pairs=5), second])
     queries.recount_pairs(run)
     assert [part.pairs for part in journal.load(run).parts] == [2, 1]  # 3 in all
     before = (tmp_path / "journal.jsonl").read_bytes()

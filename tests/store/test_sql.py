@@ -247,6 +247,22 @@ def test_a_full_disk_in_a_scratch_database_is_an_error_of_the_machine(tmp_path):
         raise duckdb.InterruptException("INTERRUPT Error")
 
 
+def test_a_scratch_database_may_have_a_file(tmp_path):
+    with sql.open_scratch(Folder(tmp_path), "spill", "scratch.duckdb") as connection:
+        connection.execute("CREATE TABLE t AS SELECT 7 AS x")
+    with sql.open_scratch(Folder(tmp_path), "spill", "scratch.duckdb") as connection:
+        assert connection.execute("FROM t").fetchall() == [(7,)]
+
+
+def test_nothing_is_installed_loaded_or_kept_by_itself(files):
+    names = (
+        "allow_community_extensions", "allow_persistent_secrets", "autoinstall_known_extensions",
+        "autoload_known_extensions", "python_enable_replacements", "enable_external_access",
+    )  # fmt: skip
+    for connection in opened(files):
+        assert [setting(connection, name) for name in names] == [False] * 6
+
+
 def test_a_file_that_is_no_database_is_refused(tmp_path):
     (tmp_path / "x.duckdb").write_bytes(b"x" * 10_000)
     for name in ("x.duckdb", "missing.duckdb"):

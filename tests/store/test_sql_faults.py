@@ -1,5 +1,6 @@
 """What ends a statement: DuckDB's errors, Ctrl-C and a limit of time; and what each becomes."""
 
+import errno
 import os
 import signal
 import threading
@@ -83,6 +84,35 @@ def test_an_interrupted_statement_is_ctrl_c(error, kind):
         raise error
 
 
+def test_what_does_not_fit_on_the_disk_is_a_full_disk():
+    words = f"Out of Memory Error: {faults._SPILL_LIMIT} (1 GiB)\nmore"
+    with (
+        pytest.raises(OSError, match="temporary files is full") as full,
+        faults.raising_python_errors(),
+    ):
+        raise duckdb.OutOfMemoryException(words)
+    assert full.value.errno == errno.ENOSPC
+    assert words.partition("\n")[0] in str(full.value)
+    assert "more" not in str(full.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_interrupt"),
+    [
+        (duckdb.InterruptException("INTERRUPT Error"), True),
+        (duckdb.InvalidInputException("Python exception: KeyboardInterrupt: "), True),
+        (duckdb.InvalidInputException("KeyboardInterrupt is a name"), False),
+        (ValueError("KeyboardInterrupt"), False),
+    ],
+)
+def test_ctrl_c_in_pythons_own_part_of_a_statement_is_an_interrupt(error, is_interrupt):
+    assert faults.is_interrupt(error) == is_interrupt
+    if is_interrupt:
+        assert not faults.is_foreign(error)
+        with pytest.raises(KeyboardInterrupt), faults.raising_python_errors():
+            raise error
+
+
 def test_an_interrupt_is_neither_refused_nor_a_strange_database():
     error = duckdb.InterruptException("INTERRUPT Error: Interrupted!")
     assert not faults.is_foreign(error)
@@ -148,6 +178,15 @@ def test_without_a_limit_nothing_waits():
 # -- Ctrl-C ----------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def listening():
+    """Python's own handler, which a shell may have taken away from what runs in its background."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_interrupts_the_statement():
     connection, before = Connection(), set(threading.enumerate())
     with (  # noqa: PT012 - what fails is the block
@@ -162,6 +201,7 @@ def test_ctrl_c_interrupts_the_statement():
     assert signal.set_wakeup_fd(-1) == -1
 
 
+@pytest.mark.usefixtures("listening")
 def test_who_listened_to_signals_before_does_so_again(tmp_path):
     with (tmp_path / "file").open("wb", buffering=0) as other:
         os.set_blocking(other.fileno(), False)
@@ -174,6 +214,7 @@ def test_who_listened_to_signals_before_does_so_again(tmp_path):
             signal.set_wakeup_fd(previous)
 
 
+@pytest.mark.usefixtures("listening")
 def test_other_signals_interrupt_nothing():
     connection, caught = Connection(), []
     previous = signal.signal(signal.SIGUSR1, lambda number, _: caught.append(number))
@@ -186,6 +227,7 @@ def test_other_signals_interrupt_nothing():
     assert not connection.interrupted.is_set()
 
 
+@pytest.mark.usefixtures("listening")
 def test_only_the_main_thread_with_pythons_own_handler_listens():
     counts = []
 

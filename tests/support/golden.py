@@ -194,6 +194,18 @@ def without_prose(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def without(dataset: dict[str, Any], columns: set[str]) -> dict[str, Any]:
+    """Return what `export` returned with rows that lack some columns."""
+    files = {name: dict(content) for name, content in dataset.items()}
+    for content in files.values():
+        if "rows" in content and isinstance(content["rows"], list):
+            content["rows"] = [
+                {key: value for key, value in row.items() if key not in columns}
+                for row in content["rows"]
+            ]
+    return files
+
+
 def renamed(table: dict[str, Any], old: str, new: str) -> dict[str, Any]:
     """Return a table with one column under another name, at the end of each row."""
     columns, rows = dict(table["columns"]), [dict(row) for row in table["rows"]]

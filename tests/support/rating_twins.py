@@ -82,6 +82,29 @@ def naive_products(model, rows, clusters, at):
     return sum(np.outer(g, g) for g in sums.values())
 
 
+def naive_corrected_products(model, rows, clusters, at, inverse):
+    """Sum of g g' over clusters with g = (I - L H^-1)^(-1/2) g, by eigenvalues.
+
+    L is what a cluster adds to the information: for each row, its weight's share of the curvature
+    of all rows of its pair.
+    """
+    sums, parts = {}, {}
+    for row, cluster in zip(rows, clusters, strict=True):
+        met = [other for other in rows if other[:2] == row[:2]]
+        share = row[4] / sum(other[4] for other in met)
+        curve = -slope(lambda x, m=met: slope(lambda z: value(model, m, z), x, 1e-4), at, 1e-4)
+        gradient = slope(lambda x, r=row: value(model, [r], x), at)
+        sums[cluster] = sums.get(cluster, 0) + gradient
+        parts[cluster] = parts.get(cluster, 0) + share * curve
+    total = 0
+    for cluster, gradient in sums.items():
+        leverage, vectors = np.linalg.eig(parts[cluster] @ inverse)
+        power = np.maximum(1 - leverage.real, 1e-9) ** -0.5
+        moved = (vectors @ np.diag(power) @ np.linalg.inv(vectors)).real @ gradient
+        total = total + np.outer(moved, moved)
+    return total
+
+
 def minorise(points):
     """Bradley-Terry by Hunter's MM algorithm (Annals of Statistics 32, 2004)."""
     strength = np.ones(len(points))

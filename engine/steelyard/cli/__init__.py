@@ -9,6 +9,7 @@ from steelyard.cli.common import CONTEXT, Program
 from steelyard.cli.evaluation import calibrate, evaluate
 from steelyard.cli.export import export
 from steelyard.cli.judging import judge, protocol
+from steelyard.cli.power import compare, power
 from steelyard.cli.ranking import bias, rank, winrate
 from steelyard.cli.report import report, serve
 from steelyard.cli.runs import compact, import_, plan, resume, score, sql, status
@@ -30,7 +31,7 @@ def main() -> None:
 
 COMMANDS = (
     demo, doctor, plan, score, resume, status, import_, sql, show, compact,
-    rank, winrate, bias, calibrate, evaluate, report, serve, export,
+    rank, winrate, bias, compare, power, calibrate, evaluate, report, serve, export,
     protocol, judge, version,
 )  # fmt: skip
 for command in COMMANDS:

@@ -128,9 +128,10 @@ def export(
 
 def format_export(content: dict[str, Any]) -> str:
     """Return what was read, what became of the verdicts, and how many rows each split has."""
-    from steelyard.export.card import count_verdicts
+    from steelyard.export.card import count_verdicts, describe_accuracy
 
     lines = [f"preferences: {content['preference']}"]
+    lines += [f"{name}: {text}" for name, text in describe_accuracy(content)]
     lines += [f"{count:>12}  {what}" for what, count in count_verdicts(content)]
     for split, rows in content["rows"].items():
         instructions = content["instructions"][split]

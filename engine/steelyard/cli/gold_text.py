@@ -38,6 +38,8 @@ def format_gold_ratings(content: dict[str, Any]) -> str:
         line = [row["competitor"], f"{row['rating']:.1f}"]
         for rating in (gold["rating"], gold["rating_gold_only"]):
             line += ["", ""] if rating is None else [f"{rating['value']:.1f}", _range(rating)]
+        ranks = gold["rating"] and gold["rating"].get("best_rank")
+        line.insert(4, f"{ranks}-{gold['rating']['worst_rank']}" if ranks else "")
         rate, tuned = gold["judge"], gold["prediction_powered"]
         line += [_percent(rate and rate["value"]), _percent(tuned and tuned["value"])]
         rows.append([*line, _interval(tuned), f"{gold['labels']:,}", _labels(gold["rating"])])
@@ -63,7 +65,8 @@ LEGEND = (
 def _title(content: dict[str, Any]) -> str:
     file = content["gold"]["file"]
     by = escape(file) if file else "the source's own gold"
-    return f"by {content['gold']['labels']:,} labels of {by}"
+    judge = escape(content["gold"]["preference"])
+    return f"by {content['gold']['labels']:,} labels of {by}, and the judge's {judge}"
 
 
 def _labels(tuned: dict[str, Any] | None) -> str:

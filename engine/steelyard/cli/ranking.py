@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +38,12 @@ label_options = grouped(
 )
 
 
-def correct(
-    add_gold: Callable[..., Any],
-    content: dict[str, Any],
-    columns: dict[str, str],
-    gold: Path | None,
-    gold_map: dict[str, str],
-) -> None:
-    """Add what gold says to a report, if there is gold."""
-    if gold:
-        add_gold(content, columns, None if gold == OWN else gold, gold_map)
-    elif gold_map:
+def labels_of(gold: Path | None, gold_map: dict[str, str]) -> dict[str, Any]:
+    """Return what --gold and --gold-map say: a file, its columns, and whether gold is asked for."""
+    if gold is None and gold_map:
         raise click.UsageError("--gold-map names columns of a gold file: give it with --gold FILE")
+    file = None if gold == OWN else gold
+    return {"gold": file, "gold_columns": gold_map, "labelled": gold is not None}
 
 
 @click.command()
@@ -104,10 +97,12 @@ def rank(
     from steelyard.ranking.rank import RankOptions
     from steelyard.ranking.rank import rank as rank_source
 
+    labels = labels_of(gold, gold_map)
     if plot:
         check_folder(plot)
     content = rank_source(source, column_map, RankOptions(**options))
-    correct(add_gold, content, column_map, gold, gold_map)
+    if labels.pop("labelled"):
+        add_gold(content, column_map, **labels)
     if plot:
         plot_rank(content, plot)
     emit(content, format_rank)
@@ -149,8 +144,10 @@ def winrate(
     from steelyard.ranking.gold_win_rates import add_gold
     from steelyard.ranking.winrate import winrate as winrate_source
 
+    labels = labels_of(gold, gold_map)
     content = winrate_source(source, column_map, **options)
-    correct(add_gold, content, column_map, gold, gold_map)
+    if labels.pop("labelled"):
+        add_gold(content, column_map, **labels)
     emit(content, format_winrate)
 
 

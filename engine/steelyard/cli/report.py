@@ -23,10 +23,10 @@ BEGINS = b"<!doctype html>"
 @remote_option
 @json_option
 def report(run: Path, out: Path, gold: Path | None, show: bool, **options: Any) -> None:
-    """Write a page about RUN: results, their uncertainty, biases, and pairs to read.
+    """Write an HTML page about a run.
 
-    The page is one HTML file that can be sent to others. With --json, its content is printed, and
-    no page is written.
+    It shows results with their uncertainty, biases, and pairs to read, and is one file that can be
+    sent to others. With --json, its content is printed, and no page is written.
     """
     from steelyard.cli.common import wants_json
     from steelyard.report.content import ReportOptions, gather
@@ -51,10 +51,11 @@ def report(run: Path, out: Path, gold: Path | None, show: bool, **options: Any) 
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @remote_option
 def serve(run: Path, port: int, show: bool, remote: bool) -> None:
-    """Show RUN as a page on this machine, also while it is being written.
+    """Show a run in a browser, on this machine.
 
-    The page has progress, filters over all pairs, their texts, and SQL. It changes nothing. Only
-    the printed address opens it, and only from this machine. Ctrl-C ends it.
+    The page has progress, also of a run that is being written, filters over all pairs, their texts,
+    and SQL. It changes nothing. Only the printed address opens it, and only from this machine.
+    Ctrl-C ends it.
     """
     from steelyard.report import server
     from steelyard.report.page import require_drawing

@@ -15,6 +15,7 @@ from steelyard.cli.common import (
     grouped,
     json_option,
     map_option,
+    print_notes,
     quiet_option,
     remote_option,
     revision_option,
@@ -23,12 +24,16 @@ from steelyard.cli.common import (
     stop_on_signal,
     wants_json,
 )
-from steelyard.core.config import RunConfig, Scalar, load_toml, parse_pairs, scalar
+from steelyard.core.config import RunConfig, load_toml, parse_pairs, scalar
+from steelyard.errors import SteelyardError
 
 WATCH_SECONDS = 2
 MOST_SECONDS = 10_000_000  # of a query
 
 
+verbose_option = click.option(
+    "--verbose", is_flag=True, help="Print tokens, time and disk space, too, as `status` does."
+)
 # May change between the sessions of a run.
 engine_options = grouped(
     click.option(
@@ -151,8 +156,9 @@ def plan(inputs: tuple[str, ...], quiet: bool, **options: Any) -> None:
     help="Earlier run whose reads of identical prompts are copied. Repeatable.",
 )
 @run_options
+@verbose_option
 @json_option
-def score(inputs: tuple[str, ...], run: Path, quiet: bool, **options: Any) -> int:
+def score(inputs: tuple[str, ...], run: Path, quiet: bool, verbose: bool, **options: Any) -> int:
     """Judge every pair of the input.
 
     INPUT is a Parquet file, a folder, a glob or a URL (s3://, gs://, hf://) of rows with
@@ -165,7 +171,7 @@ def score(inputs: tuple[str, ...], run: Path, quiet: bool, **options: Any) -> in
     config = make_config(inputs, options)
     with stop_on_signal() as stop:
         code = score_run(config, run, Reporter(quiet=quiet), stop)
-    print_status(run)
+    print_results(run, verbose=verbose)
     return code
 
 
@@ -174,24 +180,16 @@ def score(inputs: tuple[str, ...], run: Path, quiet: bool, **options: Any) -> in
 @engine_options
 @remote_option
 @quiet_option
+@verbose_option
 @json_option
-def resume(
-    run: Path, engine: dict[str, Scalar], replicas: int | None, remote: bool, quiet: bool
-) -> int:
+def resume(run: Path, quiet: bool, verbose: bool, **options: Any) -> int:
     """Continue an interrupted run."""
     from steelyard.core.progress import Reporter
     from steelyard.scoring.run import resume as resume_run
 
     with stop_on_signal() as stop:
-        code = resume_run(
-            run,
-            Reporter(quiet=quiet),
-            stop,
-            engine=engine,
-            replicas=replicas,
-            remote=remote,
-        )
-    print_status(run)
+        code = resume_run(run, Reporter(quiet=quiet), stop, **options)
+    print_results(run, verbose=verbose)
     return code
 
 
@@ -221,8 +219,28 @@ def import_(
     from steelyard.comparisons.importing import import_tables
 
     code = import_tables(tables, run, column_map=column_map, scale=scale, judge=judge)
-    print_status(run)
+    print_results(run)
     return code
+
+
+def print_results(run: Path, *, verbose: bool = False) -> None:
+    """Print what came out of a run, and with `verbose` also what it took."""
+    from steelyard.cli.scoring_text import format_results, format_status
+    from steelyard.report.summary import summarise_run
+
+    def draw(content: dict[str, Any]) -> str:
+        parts = [format_results(content)]
+        if verbose and content["results"] is not None:
+            parts.append(format_status(content))
+        return "\n\n".join(parts)
+
+    try:
+        content = summarise_run(run)
+    except SteelyardError as error:  # the run itself is well
+        print_notes((f"results are not shown: {error.cause}",))
+        print_status(run)
+    else:
+        emit(content, draw)
 
 
 @click.command()

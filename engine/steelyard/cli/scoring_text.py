@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from steelyard.cli.tables import format_fields
 from steelyard.core.progress import amount, duration
+from steelyard.errors import escape
 
 JUDGED = {"prompts", "tokens", "work", "time"}  # fields that an imported run does not have
 
@@ -51,6 +53,59 @@ def format_status(status: dict[str, Any]) -> str:
         fields = [field for field in fields if field[0] not in JUDGED]
         fields.insert(1, ("from", ", ".join(status["imported"])))
     return format_fields(fields)
+
+
+def format_results(content: dict[str, Any]) -> str:
+    """Format what `summarise_run` returns; the status alone for a run that is not complete."""
+    results = content["results"]
+    if results is None:
+        return format_status(content)
+    judged, of = results["ok"], results["pairs"]
+    sides = (
+        ""
+        if not judged
+        else (f": a is better in {results['a'] / judged:.1%}, b in {results['b'] / judged:.1%}")
+    )
+    fields = [
+        ("run", f"{content['run']} ({content['state']})"),
+        ("judge", f"{content['judge']}, protocol {content['protocol']}"),
+        ("verdicts", f"{judged:,} of {of:,} pairs{sides}"),
+    ]
+    if results["consistency"] is not None:
+        text = f"{results['consistency']:.1%} of pairs have the same winner in both orders"
+        if results["first_position"] is not None:
+            text += (
+                f"; {results['first_position']:.1%} of decisions are for the response shown first"
+            )
+        fields.append(("orders", text))
+    leaders = results["leaderboard"]
+    if len(leaders) > 1:
+        shown = [
+            f"{row['rank']}. {escape(row['competitor'])}: {row['average_win_rate']:.1%} of"
+            f" {row['comparisons']:,} comparisons"
+            for row in leaders
+        ]
+        if results["competitors"] > len(leaders):
+            shown.append(f"and {results['competitors'] - len(leaders):,} more: steelyard rank")
+        fields += [("win rates" if not number else "", line) for number, line in enumerate(shown)]
+    if content["rejects"] or content["prompts"]["overlong"]:
+        fields.append(("rejects", _rejects(content["rejects"], content["prompts"]["overlong"])))
+    if content["prompts"]["error"]:
+        fields.append(("errors", f"{content['prompts']['error']:,} prompts could not be read"))
+    if "imported" not in content:
+        fields.append(("time", _time(content)))
+    commands = [shlex.join(["steelyard", *arguments]) for arguments in results["next"]]
+    fields += [("next" if not number else "", line) for number, line in enumerate(commands)]
+    return format_fields(fields)
+
+
+def _time(content: dict[str, Any]) -> str:
+    work = content["work"]
+    text = f"{duration(content['seconds'])} with the judge loaded"
+    if work["logical_tokens"] and work["computed_tokens"] is not None:
+        saved = 1 - work["computed_tokens"] / work["logical_tokens"]
+        text += f"; {saved:.1%} of prompt tokens were saved by sharing"
+    return text + f" (steelyard status {shlex.quote(content['run'])})"
 
 
 def _rejects(rejects: dict[str, int], overlong: int) -> str:

@@ -43,9 +43,10 @@ kind_options = grouped(
 @remote_option
 @json_option
 def show(run: Path, pair_ids: tuple[str, ...], remote: bool, **numbers: int | None) -> None:
-    """Show pairs of RUN: their texts, both orders' probabilities, what the judge wrote.
+    """Show pairs of a run with their texts.
 
-    Name pairs, or kinds of pairs; the default is the 3 least certain ones.
+    Prints the texts, both orders' probabilities, and what the judge wrote. Name pairs, or kinds of
+    pairs; the default is the 3 least certain ones.
     """
     from steelyard.errors import SteelyardError
     from steelyard.report.samples import read_named, read_samples

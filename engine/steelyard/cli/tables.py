@@ -26,9 +26,12 @@ def format_cell(value: object) -> str:
 
 
 def format_fields(fields: Sequence[tuple[str, str]]) -> str:
-    """Return one line per field, `name: text`, with all texts beginning in one column."""
+    """Return one line per field, `name: text`, with all texts beginning in one column.
+
+    A field without a name continues the one before.
+    """
     width = max(len(name) for name, _ in fields) + 2
-    return "\n".join(f"{name + ':':<{width}}{text}" for name, text in fields)
+    return "\n".join(f"{name + ':' if name else '':<{width}}{text}" for name, text in fields)
 
 
 def format_quote(text: str) -> str:

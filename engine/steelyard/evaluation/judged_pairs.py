@@ -64,6 +64,7 @@ class JudgedPairs:
     instructions: UInt64  # ids; a pair that names no instruction is an instruction by itself
     notes: tuple[str, ...]  # for the user: what was left out, what was assumed
     named: bool  # whether a column says which instruction each pair belongs to
+    preference: str  # the column, or the expression, that preferences are of
 
     def __len__(self) -> int:
         return len(self.table)
@@ -101,7 +102,9 @@ def read_pairs(source: Source, want: tuple[str, ...] = ()) -> JudgedPairs:
     instructions = pa.nulls(len(table), pa.uint64())
     if "instruction" in table.column_names:
         instructions = table["instruction"].combine_chunks()
-    return JudgedPairs(table, pair_ids, own_ids(instructions, pair_ids), tuple(notes), named)
+    return JudgedPairs(
+        table, pair_ids, own_ids(instructions, pair_ids), tuple(notes), named, read.preference
+    )
 
 
 def own_ids(ids: pa.Array, pairs: UInt64 | None) -> UInt64:

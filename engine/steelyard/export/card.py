@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from steelyard.calibrators.calibrator import PREFERENCE
 from steelyard.errors import printable
 from steelyard.export.filters import REASONS
 
+_MEASURED = {
+    "verdicts": "by how verdicts on the same responses contradict each other",
+    "orders": "by how the two orders of a pair differ",
+}
 _FOR = {
     "preference": "preference pairs (TRL: DPOTrainer and similar trainers)",
     "reward": "preference pairs with a margin in log-odds (TRL: RewardTrainer)",
@@ -72,6 +77,29 @@ def count_verdicts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def describe_accuracy(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return how often the chosen response is better, and what is promised of it."""
+    lines = []
+    if (accuracy := content["accuracy"]) is not None and accuracy["claimed"] is not None:
+        text = f"{accuracy['claimed']:.1%} claimed; the noise of verdicts is not known"
+        if accuracy["expected"] is not None:
+            text = (
+                f"{accuracy['expected']:.1%} expected, {accuracy['claimed']:.1%} claimed by"
+                f" verdicts taken alone; noise is {accuracy['noise_share']:.0%} of their variance,"
+                f" {_MEASURED[accuracy['noise_from']]}"
+            )
+        raw = content["preference"] == PREFERENCE
+        lines.append(("accuracy", text + ("; preferences are raw" if raw else "")))
+    if (promise := content["promise"]) is not None:
+        text = (
+            f"{promise['agreement']:.0%} of trusted verdicts name gold's side, with confidence"
+            f" {promise['confidence']:.0%}"
+        )
+        more = "" if promise["of_rows"] else "; not of the pairs that were selected from them"
+        lines.append(("promise", text + more))
+    return lines
+
+
 def _about(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     judge, calibrator = content["judge"], content["calibrator"]
     return [
@@ -85,6 +113,7 @@ def _about(content: Mapping[str, Any]) -> list[tuple[str, str]]:
             if calibrator is None
             else f"calibrated by {_code(calibrator['method'])}, file {_code(calibrator['digest'])}",
         ),
+        *describe_accuracy(content),
         *(
             (name, f"{_code(', '.join(made['files']))} (fingerprint {_code(made['fingerprint'])})")
             for name, made in (

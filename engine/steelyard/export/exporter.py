@@ -82,7 +82,7 @@ def export_dataset(
         reporter.log("reading verdicts")
         available = selection.load_verdicts(snapshot, options.where)
         options = _resolve(options, available)
-        _warn_about_run(snapshot, available, selection, reporter)
+        _warn_about_run(snapshot, options, available, selection, reporter)
         observer = TextObserver(options, _held_out(evaluations, options))
         texts.scan(selection, observer, partial(reporter.step, "texts"))
         reporter.done()
@@ -97,6 +97,8 @@ def export_dataset(
             "responses": _files(texts.files),
             "evaluations": _files(evaluations),
             **asdict(counts),
+            "accuracy": selection.accuracy,
+            "promise": _promise(snapshot, options),
         }
         if out is not None:
             _require_rows(run, content)
@@ -185,10 +187,19 @@ def _resolve(options: ExportOptions, available: AvailableColumns) -> ExportOptio
 
 
 def _warn_about_run(
-    snapshot: RunSnapshot, available: AvailableColumns, selection: Selection, reporter: Reporter
+    snapshot: RunSnapshot,
+    options: ExportOptions,
+    available: AvailableColumns,
+    selection: Selection,
+    reporter: Reporter,
 ) -> None:
     if not available.calibrated:
         reporter.warn("no calibrator was applied to this run: raw preferences are exported")
+    if options.trusted and options.selection != "all":
+        reporter.warn(
+            "--trusted promises the agreement of verdicts, not of the pairs that are selected from"
+            f" them ({options.selection}): see the expected accuracy"
+        )
     manifest = snapshot.manifest
     if manifest is not None and manifest.pairs > selection.counts.verdicts:
         reporter.warn(
@@ -209,6 +220,18 @@ def _origin(snapshot: RunSnapshot) -> dict[str, Any]:
         "calibrator": None
         if calibrator is None
         else {"method": calibrator.method, "digest": snapshot.calibration},
+    }
+
+
+def _promise(snapshot: RunSnapshot, options: ExportOptions) -> dict[str, Any] | None:
+    """Return what was promised of trusted verdicts, and whether it is of the rows as well."""
+    threshold = None if snapshot.calibrator is None else snapshot.calibrator.selective
+    if not options.trusted or threshold is None:
+        return None
+    return {
+        "agreement": threshold.agreement,
+        "confidence": threshold.confidence,
+        "of_rows": options.selection == "all",
     }
 
 

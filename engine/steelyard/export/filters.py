@@ -67,7 +67,7 @@ def candidates_sql(options: ExportOptions, preference: str) -> str:
 CREATE TABLE candidates AS
 SELECT t.n, t.instruction, t.cluster_leader, t.split_hash, t.response_a, t.response_b, t.ref_a,
   t.ref_b, t.length_a, t.length_b, v.pair_id, v.model_a, v.model_b, v.consistent, v.label_mass,
-  v.winner = 'tie' AS tied, v.{preference} AS preference, v.raw_preference AS raw,
+  v.winner = 'tie' AS tied, v.{preference} AS preference, v.raw_preference AS raw, v.gap,
   (v.gold.a + v.gold.tie / 2) / (v.gold.a + v.gold.b + v.gold.tie) AS gold,
   CASE {cases.replace("'problem'", "t.problem")} END AS reason
 FROM verdicts v LEFT JOIN pair_texts t ON v.shard = t.shard AND v."row" = t."row" """  # noqa: S608

@@ -40,7 +40,8 @@ FROM candidates"""  # noqa: S608 - our own names
 CHOSEN_PAIRS = f"""
 CREATE TABLE pairs AS
 SELECT b.n, CASE WHEN NOT c.direct THEN w.n END AS other, b.instruction, b.split_hash,
-  c.direct AND b.tied AS tied, NULL::DOUBLE AS gold, c.probability, c.raw AS raw_probability,
+  c.direct AND b.tied AS tied, NULL::DOUBLE AS gold, c.probability, c.claimed,
+  c.raw AS raw_probability,
   {_side("b.ref", "c.better_is_a")} AS ref, {_side("w.ref", "c.worse_is_a")} AS second_ref,
   {_side("b.response", "c.better_is_a")} AS response,
   {_side("w.response", "c.worse_is_a")} AS second,

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from steelyard.core.schemas import Bool, Float64, Int64, UInt64
+from steelyard.export.shrinkage import NoiseSums, Shrinkage
 from steelyard.statistics.logistic import sigmoid
-from steelyard_kernels.log_odds import strengths
+from steelyard_kernels.log_odds import contrast_variances, strengths
 
 SURE = 1e-6  # margins: preferences are taken as at most 1 - SURE sure, so that they are finite
 RANKED = 1e-12  # the same for ranking, where the surest have to stay distinct
@@ -25,6 +26,7 @@ class VerdictColumns:
     second: UInt64  # m, digest of response b, which differs
     preference: Float64  # m, in [0, 1]: P(a is better)
     raw: Float64  # m, the same before calibration
+    gap: Float64  # m, half of logit(preference_ab) - logit(preference_ba); NaN: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class Chosen:
     worse: Int64  # k
     worse_side: Int64
     probability: Float64  # k, that the better one is better
-    raw: Float64  # k
+    claimed: Float64  # k, the same as if the pair had not been selected
+    raw: Float64  # k, that before calibration
     direct: Bool  # k, whether the two were judged against each other
     contradicted: Bool  # k, whether that verdict says the opposite
     unconnected: int  # verdicts of responses that no chain of verdicts connects to the chosen
@@ -49,6 +52,7 @@ class Chosen:
             "worse": numbers[self.worse],
             "worse_is_a": self.worse_side == 0,
             "probability": self.probability,
+            "claimed": self.claimed,
             "raw": self.raw,
             "direct": self.direct,
             "contradicted": self.contradicted,
@@ -62,24 +66,42 @@ def log_odds(preference: Float64, sure: float = SURE) -> Float64:
     return np.asarray(np.log(p) - np.log1p(-p))
 
 
-def choose(judged: VerdictColumns, against: str) -> Chosen:
+def measure_noise(judged: VerdictColumns, sums: NoiseSums) -> None:
+    """Add verdicts, all of some instructions, to the sums from which noise is estimated."""
+    if not len(judged.instruction):
+        return
+    group, ends = _groups(judged.instruction)
+    owner, first, second = _responses(group, judged)
+    exported, raw = (log_odds(values, RANKED) for values in (judged.preference, judged.raw))
+    strength, component = strengths(first, second, exported, ends, len(owner))
+    unknowns = len(owner) - len(np.unique(component))
+    fitted = strength[first] - strength[second]
+    sums.add(judged.preference, (exported, raw), judged.gap, fitted, unknowns)
+
+
+def choose(judged: VerdictColumns, against: str, shrinkage: Shrinkage | None = None) -> Chosen:
     """Choose the best response to each instruction, and the worst or the second best.
 
-    Strengths are least squares over the verdicts' log-odds (kernels, log_odds); where verdicts do
-    not connect all responses, those of the largest part are compared. Two that were judged against
-    each other keep that verdict's probability; for others it follows from their strengths.
+    Strengths are least squares over the verdicts' log-odds (kernels, log_odds), and with known
+    noise their posterior means; where verdicts do not connect all responses, those of the largest
+    part are compared. Probabilities follow from strengths. Without known noise, two that were
+    judged against each other keep that verdict's probability; it is what is `claimed` of them.
 
     Args:
         judged: the verdicts.
         against: "best-worst" or "best-second".
+        shrinkage: how noise is taken away; None: it is not known.
     """
     if not len(judged.instruction):
         return NOTHING
     group, ends = _groups(judged.instruction)
     owner, first, second = _responses(group, judged)
-    strength, component = strengths(
-        first, second, log_odds(judged.preference, RANKED), ends, len(owner)
-    )
+    exported = log_odds(judged.preference, RANKED)
+    plain, component = strengths(first, second, exported, ends, len(owner))
+    strength = plain
+    if shrinkage is not None:
+        latent = exported / shrinkage.scale
+        strength, _ = strengths(first, second, latent, ends, len(owner), ridge=shrinkage.ridge)
     raw, _ = strengths(first, second, log_odds(judged.raw, RANKED), ends, len(owner))
     # The first verdict on each response, and the side that it is on there.
     seen, side = np.divmod(np.unique(np.stack([first, second], axis=1), return_index=True)[1], 2)
@@ -90,12 +112,20 @@ def choose(judged: VerdictColumns, against: str) -> Chosen:
     turned = first[i] != best
     own = np.where(turned, 1 - judged.preference[i], judged.preference[i])
     own_raw = np.where(turned, 1 - judged.raw[i], judged.raw[i])
+    claimed = probability = np.where(direct, own, sigmoid(_gap(plain, best, other)))
+    if shrinkage is not None:
+        error = np.zeros(len(best))
+        if shrinkage.ridge:
+            error = contrast_variances(first, second, ends, (best, other), shrinkage.ridge)
+        gap = _gap(strength, best, other)
+        probability = shrinkage.probability(gap, shrinkage.noise * error)
     return Chosen(
         better=np.where(direct, i, seen[best]),
         better_side=np.where(direct, turned, side[best]).astype(np.int64),
         worse=np.where(direct, i, seen[other]),
         worse_side=np.where(direct, ~turned, side[other]).astype(np.int64),
-        probability=np.where(direct, own, sigmoid(_gap(strength, best, other))),
+        probability=probability,
+        claimed=claimed,
         raw=np.where(direct, own_raw, sigmoid(_gap(raw, best, other))),
         direct=direct,
         contradicted=direct & (own < 0.5),
@@ -164,4 +194,5 @@ def _gap(strength: Float64, best: Int64, other: Int64) -> Float64:
 
 
 _NONE, _NO = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
-NOTHING = Chosen(_NONE, _NONE, _NONE, _NONE, np.zeros(0), np.zeros(0), _NO, _NO, 0)
+_EMPTY = np.zeros(0)
+NOTHING = Chosen(_NONE, _NONE, _NONE, _NONE, _EMPTY, _EMPTY, _EMPTY, _NO, _NO, 0)

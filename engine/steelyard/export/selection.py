@@ -11,16 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from steelyard.calibrators.features import logit_sql
 from steelyard.core.arrow import to_ints
 from steelyard.core.schemas import Int64
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.export import filters, items
 from steelyard.export.options import ExportOptions
-from steelyard.export.pairing import NOTHING, VerdictColumns, choose
+from steelyard.export.pairing import NOTHING, VerdictColumns, choose, measure_noise
+from steelyard.export.shrinkage import NoiseSums, estimate_noise
 from steelyard.store.durable import writing
 from steelyard.store.folder import Folder
 from steelyard.store.snapshot import RunSnapshot
@@ -54,10 +57,13 @@ _VERDICTS = """
 SELECT shard, "row", pair_id, model_a, model_b, status, winner, gold, consistent, trusted,
   length_b IS NULL AND raw_preference IS NULL AS alone, instruction_id,
   raw_preference, calibrated_preference, least(label_mass_ab, label_mass_ba) AS label_mass,
+  CASE WHEN preference_ab + preference_ba IS NOT NULL THEN ({ab} - {ba}) / 2 END AS gap,
   {where} AS wanted
 FROM verdicts"""
+_ORDERS = {order: logit_sql(f"preference_{order}") for order in ("ab", "ba")}
 _BY_INSTRUCTION = """
-SELECT n, instruction, response_a, response_b, preference, raw FROM candidates
+SELECT n, instruction, response_a, response_b, preference, raw, coalesce(gap, 'nan') AS gap
+FROM candidates
 ORDER BY instruction, n"""
 _VERDICTS_OF_PAIRS = "count(*) + count(other)"  # a pair of two verdicts has another
 
@@ -90,6 +96,7 @@ class Selection:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.counts = Counts()
+        self.accuracy: dict[str, Any] | None = None  # of selected pairs; None: all are taken
         self._waiting: list[pa.Table] = []
 
     def load_verdicts(self, run: RunSnapshot, where: str | None) -> AvailableColumns:
@@ -103,7 +110,9 @@ class Selection:
         with open_sql(run) as locked:
             _require_repeatable(locked, where or "")
             with refusing(_wrong_condition):
-                reader = locked.sql(_VERDICTS.format(where=wanted)).to_arrow_reader(BATCH)
+                reader = locked.sql(_VERDICTS.format(where=wanted, **_ORDERS)).to_arrow_reader(
+                    BATCH
+                )
                 self.create("verdicts", reader)
         self.counts.verdicts, *values = one_row(
             self._connection,
@@ -155,7 +164,7 @@ class Selection:
         if options.selection == "all":
             self.execute(items.pairs_sql(options))
         else:
-            self._choose(options.selection)
+            self._choose(options.selection, calibrated=calibrated)
         self.execute("DROP TABLE candidates")
         queries = filters.pair_filters(options)
         if options.format == "sft":
@@ -196,13 +205,19 @@ class Selection:
         )
         self.execute(f"DELETE FROM {table} WHERE n IN (FROM gone)")  # noqa: S608
 
-    def _choose(self, selection: str) -> None:
+    def _choose(self, selection: str, *, calibrated: bool) -> None:
         """Create `pairs` with one pair per instruction; other verdicts are not selected."""
         self.create("chosen", NOTHING.to_table(np.zeros(0, dtype=np.int64)))
-        unconnected = 0
+        sums = NoiseSums()
         for rows in self._by_instruction():
-            columns = [rows[name].to_numpy() for name in rows.column_names[1:]]
-            chosen = choose(VerdictColumns(*columns), selection)
+            measure_noise(_columns(rows), sums)
+        shrinkage, unconnected = estimate_noise(sums, calibrated=calibrated), 0
+        self.accuracy = {
+            "noise_share": None if shrinkage is None else round(1 - shrinkage.signal, 6),
+            "noise_from": None if shrinkage is None else shrinkage.source,
+        }
+        for rows in self._by_instruction():
+            chosen = choose(_columns(rows), selection, shrinkage)
             self.insert("chosen", chosen.to_table(rows["n"].to_numpy()))
             unconnected += chosen.unconnected
         self.execute(items.CHOSEN_PAIRS)
@@ -230,6 +245,11 @@ class Selection:
 
     def _count_rows(self) -> Counts:
         counts = self.counts
+        if self.accuracy is not None:
+            query = "SELECT round(avg(claimed), 6), round(avg(probability), 6) FROM pairs"
+            claimed, expected = one_row(self._connection, query)
+            known = self.accuracy["noise_share"] is not None
+            self.accuracy |= {"claimed": claimed, "expected": expected if known else None}
         for split, rows, instructions in self.execute(
             "SELECT split, count(*), count(DISTINCT instruction) FROM items GROUP BY 1 ORDER BY 1"
         ).fetchall():
@@ -249,6 +269,10 @@ class Selection:
             )
         counts.removed = {reason: count for reason, count in removed.items() if count}
         return counts
+
+
+def _columns(rows: pa.Table) -> VerdictColumns:
+    return VerdictColumns(*(rows[name].to_numpy() for name in rows.column_names[1:]))
 
 
 def _require_repeatable(connection: Connection, where: str) -> None:

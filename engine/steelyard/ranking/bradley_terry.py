@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 
 import numpy as np
 
@@ -12,13 +11,15 @@ from steelyard.core.schemas import Float64
 from steelyard.errors import InputRefused, SteelyardError, UsageError, escape
 from steelyard.ranking.connectivity import connectivity_warnings
 from steelyard.ranking.tournament import NOTHING, Tournament, similar_names
-from steelyard.statistics.clusters import cluster_warning
+from steelyard.statistics.clusters import MIN_FOR_INTERVAL, MIN_FOR_NORMAL, cluster_warning
+from steelyard.statistics.intervals import t_quantile
+from steelyard.statistics.small_clusters import degrees_of_freedom
 from steelyard_kernels import links
 from steelyard_kernels.bradley_terry import Fit, solve
 from steelyard_kernels.comparisons import pairs_of
 from steelyard_kernels.groups import group
 from steelyard_kernels.resampling import resampled_strengths
-from steelyard_kernels.sandwich import gradient_products, pair_slopes
+from steelyard_kernels.sandwich import cluster_products, pair_curves
 
 POINTS = 400 / math.log(10)  # of the Elo scale per unit of log-strength: 400 are odds of 10 to 1
 CENTRE = 1000.0
@@ -44,14 +45,19 @@ class Ratings:
     rating: Float64  # [K]
     lower: Float64  # [K] bounds of the interval
     upper: Float64  # [K]
-    covariance: Float64  # [K, K] of ratings about their mean, or about the anchor
+    standard_error: Float64  # [K]
+    spread: Spread
     ties: float | None  # Davidson's nu or Rao and Kupper's theta
     warnings: tuple[str, ...]
 
-    @property
-    def standard_error(self) -> Float64:
-        """Standard errors [K]."""
-        return np.asarray(np.sqrt(np.maximum(np.diag(self.covariance), 0)))
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How far ratings are from the truth, of which only differences are known."""
+
+    covariance: Float64  # [K, K] of ratings about their mean, or about the anchor
+    degrees: Float64  # [K, K] of freedom of each difference's variance; each rating's: diagonal
+    joint: Float64  # [K, K] covariance that the model itself has, if comparisons are independent
 
 
 def rate(
@@ -69,8 +75,9 @@ def rate(
     Args:
         contest: the comparisons.
         model: one of MODELS. The plain model counts a tie as half a win to both.
-        intervals: one of INTERVALS: sandwich over clusters or over rows, or the percentiles of
-            refits to resampled clusters.
+        intervals: one of INTERVALS: Student's t with the corrected sandwich over clusters or over
+            rows, or the percentiles of refits to resampled clusters. The spread of differences is
+            the sandwich in any case.
         replicates: of the bootstrap.
         level: of the intervals, inside (0, 1).
         anchor: the competitor whose rating is 1000, without an interval; None: the mean is 1000.
@@ -87,23 +94,27 @@ def rate(
     """
     position = _position(contest, anchor)
     fitted, more = _estimate(contest, model)
-    if intervals != "rows" and (note := cluster_warning(contest.clusters)):
-        more = (*more, note)
+    few = contest.clusters < (MIN_FOR_NORMAL if intervals == "bootstrap" else MIN_FOR_INTERVAL)
+    if intervals != "rows" and few:
+        more = (*more, cluster_warning(contest.clusters) or "")
     if model == "bradley-terry":  # its gradients take ties as halves
         contest = replace(contest, rows=contest.rows._replace(tie=NOTHING))
     rating = _anchored(fitted.estimate[None, :-1], position)[0]
+    spread = _spread(contest, MODELS[model], fitted, clustered=intervals != "rows")
+    spread = replace(spread, covariance=_anchored_covariance(spread.covariance, position))
     if intervals == "bootstrap":
         draws, some = _bootstrap(contest, MODELS[model], fitted, replicates, seed)
         draws, more = _anchored(draws, position), (*more, *some)
         lower, upper = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
-        covariance = np.asarray(np.cov(draws, rowvar=False), dtype=np.float64)
+        error = np.asarray(draws.std(axis=0, ddof=1), dtype=np.float64)
     else:
-        covariance = _sandwich(contest, MODELS[model], fitted, clustered=intervals == "cluster")
-        covariance = _anchored_covariance(covariance, position)
-        wide = NormalDist().inv_cdf(0.5 + level / 2) * np.sqrt(np.maximum(np.diag(covariance), 0))
+        error = np.sqrt(np.maximum(np.diag(spread.covariance), 0))
+        degrees = np.diag(spread.degrees) if position is None else spread.degrees[position]
+        with np.errstate(invalid="ignore"):  # no degree of freedom, and no spread at all
+            wide = t_quantile(level, degrees) * error
         lower, upper = rating - wide, rating + wide
     ties = None if model == "bradley-terry" else math.exp(fitted.estimate[-1])
-    return Ratings(contest.competitors, rating, lower, upper, covariance, ties, more)
+    return Ratings(contest.competitors, rating, lower, upper, error, spread, ties, more)
 
 
 def _estimate(contest: Tournament, model: str) -> tuple[Fit, tuple[str, ...]]:
@@ -157,20 +168,33 @@ def _check_ties(contest: Tournament, model: str, sums: Float64) -> None:
         )
 
 
-def _sandwich(contest: Tournament, kind: int, fitted: Fit, *, clustered: bool) -> Float64:
-    """Return the covariance [K, K] of log-strengths, in points of the Elo scale."""
-    groups = group(contest.cluster, contest.clusters) if clustered else None
-    units = contest.clusters if clustered else len(contest)
-    middle = gradient_products(contest.rows, pair_slopes(kind, fitted.estimate), groups)
-    size = contest.size if kind == links.BRADLEY_TERRY else contest.size + 1
-    information = fitted.information[:size, :size].copy()
-    level, strengths = np.diag(information).mean(), information[: contest.size, : contest.size]
+def _spread(contest: Tournament, kind: int, fitted: Fit, *, clustered: bool) -> Spread:
+    """Return the spread of log-strengths; `covariance` is in points of the Elo scale."""
+    if clustered:
+        groups = group(contest.cluster, contest.clusters)
+    else:
+        groups = np.arange(len(contest)), np.arange(len(contest) + 1)
+    size, sums = contest.size, contest.sums()
+    curves = pair_curves(kind, fitted.estimate, sums)
+    inverse = _inverse(fitted.information, size if kind == links.BRADLEY_TERRY else size + 1)
+    products = cluster_products(contest.rows, curves, inverse, groups)
+    covariance = (inverse @ products.gradient @ inverse)[:size, :size] * POINTS**2
+    met = (curves.information[:, 0] * sums[:, 0]).reshape(size, size)
+    information = met.sum(axis=0) + met.sum(axis=1)
+    overlap = products.information / np.outer(information, information)
+    degrees = degrees_of_freedom(1 / information, overlap)
+    return Spread(covariance, degrees, inverse[:size, :size])
+
+
+def _inverse(information: Float64, free: int) -> Float64:
+    """Invert the information [K + 1, K + 1] on its first parameters; the others have zeros."""
+    inverse, size = np.zeros_like(information), len(information) - 1
+    known = information[:free, :free].copy()
+    level, strengths = np.diag(known).mean(), known[:size, :size]
     if abs(strengths.sum()) < 1e-9 * level:  # without a prior they are known up to a constant
         strengths += level
-    inverse = np.linalg.inv(information)
-    finite = units / max(units - 1, 1)  # clusters' mean is known only through themselves
-    covariance = inverse @ middle[:size, :size] @ inverse * finite * POINTS**2
-    return np.asarray(covariance[: contest.size, : contest.size])
+    inverse[:free, :free] = np.linalg.inv(known)
+    return inverse
 
 
 def _bootstrap(

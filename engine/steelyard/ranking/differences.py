@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from steelyard.core.schemas import Bool, Float64, Int64
 from steelyard.ranking.bradley_terry import Ratings
+from steelyard.statistics.intervals import t_p_value
+from steelyard.statistics.small_clusters import step_down
+
+NO_SPREAD = 1e-6  # points: what rounding leaves of 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,7 @@ class Comparison:
 
     difference: Float64  # [K, K] rating of the row less that of the column
     standard_error: Float64  # [K, K]
-    p_value: Float64  # [K, K] two-sided, adjusted for all pairs (Holm); NaN if untested
+    p_value: Float64  # [K, K] two-sided, adjusted for all pairs; NaN if untested
     better: Bool  # [K, K] the row is better than the column, at the level
     best_rank: Int64  # [K] 1 + how many are better
     worst_rank: Int64  # [K] K less how many are worse
@@ -26,27 +29,27 @@ class Comparison:
 def compare(ratings: Ratings, level: float = 0.95, tested: Bool | None = None) -> Comparison:
     """Test differences, and derive each competitor's range of ranks.
 
-    P-values are those of a normal distribution, adjusted by Holm's procedure (Scandinavian
-    Journal of Statistics 6, 1979), so that all claims together are right with probability
+    P-values are those of Student's t with each difference's own degrees of freedom, adjusted by a
+    step-down (`statistics.small_clusters`), so that all claims together are right with probability
     `level`; then so are all ranges of ranks (Mogstad, Romano, Shaikh and Wilhelm, "Inference for
-    Ranks", Review of Economic Studies 91, 2024).
+    Ranks", Review of Economic Studies 91, 2024). A difference without any spread is not tested:
+    equal verdicts do not say how far others would be from them.
 
     Args:
         ratings: of K competitors.
         level: of all claims together.
         tested: [K, K], symmetric: which differences can be tested; None: all.
     """
-    spread = np.diag(ratings.covariance)
-    variance = spread[:, None] + spread[None, :] - 2 * ratings.covariance
-    error = np.sqrt(np.maximum(variance, 0))
+    covariance, size = ratings.spread.covariance, len(ratings.rating)
+    spread = np.diag(covariance)
+    error = np.sqrt(np.maximum(spread[:, None] + spread[None, :] - 2 * covariance, 0))
     difference = ratings.rating[:, None] - ratings.rating[None, :]
-    size = len(spread)
-    upper = np.nonzero(np.triu(np.ones((size, size)) if tested is None else tested, 1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.abs(difference[upper]) / error[upper]
-    z[np.isnan(z)] = 0  # no difference, and none possible
+    known = np.triu(error >= NO_SPREAD, 1)
+    first, second = np.nonzero(known if tested is None else known & tested)
+    pairs = first.astype(np.int32), second.astype(np.int32)
     p_value = np.full((size, size), np.nan)
-    p_value[upper] = holm(np.array([math.erfc(x / math.sqrt(2)) for x in z]))
+    single = t_p_value(difference[pairs] / error[pairs], ratings.spread.degrees[pairs])
+    p_value[pairs] = step_down(single, pairs, ratings.spread.joint)
     p_value = np.fmin(p_value, p_value.T)
     better = (p_value < 1 - level) & (difference > 0)
     return Comparison(
@@ -57,12 +60,3 @@ def compare(ratings: Ratings, level: float = 0.95, tested: Bool | None = None) -
         best_rank=1 + better.sum(axis=0),
         worst_rank=size - better.sum(axis=1),
     )
-
-
-def holm(p_values: Float64) -> Float64:
-    """Adjust p-values for their number by Holm's procedure, and keep their order."""
-    order = np.argsort(p_values)
-    steps = np.arange(len(p_values), 0, -1)
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(steps * p_values[order]))
-    return adjusted

@@ -10,6 +10,7 @@ import numpy as np
 
 from steelyard.core.schemas import Float64
 from steelyard.errors import UsageError
+from steelyard.ranking.differences import compare
 from steelyard.ranking.gold_win_rates import TOO_LITTLE, estimates
 from steelyard.ranking.labelled import LabelledComparisons, read_labelled
 from steelyard.ranking.report import LEVEL, format_names
@@ -60,7 +61,9 @@ def add_gold(
     content["gold"] = {
         "file": str(gold) if gold else None,
         "labels": int(np.isfinite(label).sum()),
+        "preference": comparisons.read_as,
         "weight": tuned.weight if tuned else None,
+        "differences": _differences(tuned, contest, content["ranking"]) if tuned else [],
     }
     content["warnings"] += [*comparisons.notes, *_warnings(tuned, few, label)]
     return content
@@ -95,6 +98,31 @@ def _rating(
         gain = (float(alone.standard_error[position]) / error) ** 2
         rating["effective_labels"] = float(tuned.labels[position]) * gain
     return rating
+
+
+def _differences(
+    tuned: TunedRatings, contest: Tournament, ranking: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the differences of corrected ratings; add ranges of ranks to the competitors' own."""
+    names, known = contest.competitors, tuned.known
+    tested = compare(tuned.ratings(names, LEVEL), LEVEL, known[:, None] & known[None, :])
+    for row in ranking:
+        position = names.index(row["competitor"])
+        if rating := row["gold"]["rating"]:
+            rating["best_rank"] = int(tested.best_rank[position])
+            rating["worst_rank"] = int(tested.worst_rank[position])
+    order = [i for i in np.argsort(-tuned.rating, kind="stable").tolist() if known[i]]
+    return [
+        {
+            "better": names[i],
+            "worse": names[j],
+            "difference": float(tested.difference[i, j]),
+            "standard_error": float(tested.standard_error[i, j]),
+            "p_value": None if np.isnan(tested.p_value[i, j]) else float(tested.p_value[i, j]),
+        }
+        for position, i in enumerate(order)
+        for j in order[position + 1 :]
+    ]
 
 
 def _warnings(tuned: TunedRatings | None, few: list[str], label: Float64) -> list[str]:

@@ -53,7 +53,11 @@ def add_gold(
             complete = rate["gold"]["labels"] == rate["gold"]["judge"]["rows"]
             unknown.setdefault(COMPLETE if complete else TOO_LITTLE, []).append(rate["competitor"])
     labels = sum(rate["gold"]["labels"] for rate in content["win_rates"])
-    content["gold"] = {"file": str(gold) if gold else None, "labels": labels}
+    content["gold"] = {
+        "file": str(gold) if gold else None,
+        "labels": labels,
+        "preference": comparisons.read_as,
+    }
     lines = [f"{format_names(names)}: {why}" for why, names in unknown.items()]
     content["warnings"] += [*comparisons.notes, *lines]
     return content

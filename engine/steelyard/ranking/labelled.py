@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from steelyard.core.arrow import to_floats, to_mask
 from steelyard.core.schemas import Bool, Float64, Int64
-from steelyard.errors import UsageError
+from steelyard.errors import InputRefused
 from steelyard.evaluation.gold_join import judged_and_gold
 from steelyard.evaluation.judged_pairs import Source
 from steelyard.input.roles import MODELS
@@ -29,6 +29,7 @@ class LabelledComparisons:
     table: pa.Table  # model_a, model_b, preference; others as `comparisons.read` gives them
     label: Float64  # share of gold's votes for a, a tie is half a vote; NaN without gold
     cluster: Int64
+    read_as: str  # the column, or the expression, that preferences are of: never calibrated ones
     notes: tuple[str, ...]
 
     @property
@@ -58,13 +59,13 @@ def read_labelled(
     """Read the comparisons of a run or a file, and gold for some: of a file, or their own.
 
     Raises:
-        UsageError: the source has no competitors, or a column is missing.
+        InputRefused: the source has no competitors.
         GoldRefused: there is no gold, or it belongs to other pairs.
     """
     source = Source(path, columns)
     pairs, matched = judged_and_gold(source, gold, gold_columns, want=(*MODELS, "weight"))
     if missing := [name for name in MODELS if name not in pairs.table.column_names]:
-        raise UsageError(
+        raise InputRefused(
             f"no column for {missing[0]}",
             place=str(path),
             remedy=f"name it: --map {missing[0]}=COLUMN",
@@ -72,7 +73,9 @@ def read_labelled(
     label = np.full(len(pairs), np.nan)
     label[matched.rows] = matched.votes @ SHARES / matched.votes.sum(axis=1)
     apart = ~to_mask(pc.equal(*(pairs.table[name].cast(pa.string()) for name in MODELS)))
-    comparisons = LabelledComparisons(pairs.table, label, pairs.groups, matched.notes).take(apart)
+    comparisons = LabelledComparisons(
+        pairs.table, label, pairs.groups, pairs.preference, matched.notes
+    ).take(apart)
     return replace(comparisons, notes=(*comparisons.notes, *_selection_notes(comparisons)))
 
 

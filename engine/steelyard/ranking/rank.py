@@ -22,7 +22,7 @@ from steelyard.ranking.connectivity import (
     largest,
     strongly_connected,
 )
-from steelyard.ranking.differences import compare
+from steelyard.ranking.differences import NO_SPREAD, compare
 from steelyard.ranking.report import LEVEL, format_names, source
 from steelyard.ranking.tournament import Tournament, tournament
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL, MIN_FOR_NORMAL
@@ -31,7 +31,8 @@ METHODS = (*MODELS, "average", "elo", "newman", "eigen", "pagerank")
 REPLICATES = 1000
 FEWEST_REPLICATES = 100  # with fewer, the ends of an interval rest on two or three of them
 SHUFFLES = 100
-NO_SPREAD = 1e-6  # points: what rounding leaves of 0
+EQUAL = "all preferences are equal, which hides their spread: no interval, no difference tested"
+LEAST_DEGREES = 1.0  # of freedom: with fewer, one cluster holds most of the information
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +138,13 @@ def _rated(
     if ratings.ties is not None:
         content["tie_parameter"] = ratings.ties
     clustered = intervals != "rows"
-    known, bounded, enough = _identified(contest, options.anchor, clustered=clustered)
-    content["warnings"] += _cluster_warnings(contest, clustered=clustered)
-    content["warnings"] += _no_spread_warnings(ratings, bounded, options.anchor)
+    known, bounded, enough = _identified(contest, ratings, options.anchor, clustered=clustered)
+    content["warnings"] += _cluster_warnings(contest, ratings, intervals)
+    if equal := _without_spread(ratings, bounded, options.anchor):
+        content["warnings"].append(f"{format_names(equal)}: {EQUAL}")
+        bounded &= ~np.isin(contest.competitors, equal)
     total = contest.clusters if clustered else len(contest)
-    tested = compare(ratings, LEVEL, known & (total >= MIN_FOR_NORMAL))
+    tested = compare(ratings, LEVEL, known)
     order = np.argsort(-ratings.rating, kind="stable").tolist()
     names = contest.competitors
     content["differences"] = [
@@ -172,14 +175,16 @@ def _rated(
 
 
 def _identified(
-    contest: Tournament, anchor: str | None, *, clustered: bool
+    contest: Tournament, ratings: Ratings, anchor: str | None, *, clustered: bool
 ) -> tuple[Bool, Bool, Bool]:
     """Return which differences [K, K], intervals [K] and ranges of ranks [K] can be estimated.
 
-    All need MIN_FOR_INTERVAL clusters per competitor. Differences and intervals also need a
-    likelihood that is bounded on both sides, and not only by the tie with an average competitor.
+    All need MIN_FOR_INTERVAL clusters per competitor, and LEAST_DEGREES. Differences and intervals
+    also need a likelihood that is bounded on both sides, and not only by the tie with an average
+    competitor.
     """
     enough = cluster_counts(contest, clustered=clustered) >= MIN_FOR_INTERVAL
+    enough &= np.diag(ratings.spread.degrees) >= LEAST_DEGREES
     groups = strongly_connected(contest)
     known = (groups[:, None] == groups[None, :]) & enough[:, None] & enough[None, :]
     if anchor is not None:
@@ -187,33 +192,35 @@ def _identified(
     return known, enough & (groups == largest(groups)), enough
 
 
-def _no_spread_warnings(ratings: Ratings, bounded: Bool, anchor: str | None) -> list[str]:
-    """Name competitors whose interval has no width, as if all preferences are equal."""
-    level = bounded & (ratings.standard_error < NO_SPREAD)
-    names = [name for name in _named(ratings.competitors, level) if name != anchor]
-    words = "all preferences are equal: an interval of no width does not show the uncertainty"
-    return [f"{format_names(names)}: {words}"] if names else []
+def _without_spread(ratings: Ratings, bounded: Bool, anchor: str | None) -> list[str]:
+    """Return competitors whose verdicts are all equal, so that an interval would have no width."""
+    names = _named(ratings.competitors, bounded & (ratings.standard_error < NO_SPREAD))
+    return [name for name in names if name != anchor]
 
 
-def _cluster_warnings(contest: Tournament, *, clustered: bool) -> list[str]:
+def _cluster_warnings(contest: Tournament, ratings: Ratings, intervals: str) -> list[str]:
     """Name competitors that have too few clusters although there are enough in total."""
+    clustered = intervals != "rows"
     units, what = cluster_counts(contest, clustered=clustered), "clusters" if clustered else "rows"
     total = contest.clusters if clustered else len(contest)
     if total < MIN_FOR_INTERVAL:
         return [] if clustered else [f"only {total} rows: no interval is given"]
-    lines = []
-    if total < MIN_FOR_NORMAL:
-        lines.append(f"no difference is significant with fewer than {MIN_FOR_NORMAL} {what}")
     rare = units < MIN_FOR_INTERVAL
-    few = ~rare & (units < MIN_FOR_NORMAL) & (total >= MIN_FOR_NORMAL)
-    for mask, least, effect in (
-        (rare, MIN_FOR_INTERVAL, "no interval, range of ranks or significant difference"),
-        (few, MIN_FOR_NORMAL, "their intervals are too narrow"),
-    ):
-        if mask.any():
-            names = format_names(_named(contest.competitors, mask))
-            lines.append(f"{names}: compared in fewer than {least} {what}: {effect}")
-    return lines
+    heavy = ~rare & (np.diag(ratings.spread.degrees) < LEAST_DEGREES)
+    few = ~rare & (units < MIN_FOR_NORMAL) & (total >= MIN_FOR_NORMAL) & (intervals == "bootstrap")
+    none = "no interval, range of ranks or significant difference"
+    return [
+        f"{format_names(_named(contest.competitors, mask))}: {reason}"
+        for mask, reason in (
+            (rare, f"compared in fewer than {MIN_FOR_INTERVAL} {what}: {none}"),
+            (heavy, f"one of the {what} has nearly all of their weight: {none}"),
+            (
+                few,
+                f"compared in fewer than {MIN_FOR_NORMAL} {what}: their intervals are too narrow",
+            ),
+        )
+        if mask.any()
+    ]
 
 
 def _named(competitors: tuple[str, ...], mask: Bool) -> list[str]:

@@ -16,15 +16,18 @@ from itertools import pairwise
 import numpy as np
 
 from steelyard.core.schemas import Bool, Float64, Int64
-from steelyard.ranking.bradley_terry import CENTRE, POINTS
+from steelyard.ranking.bradley_terry import CENTRE, POINTS, Ratings, Spread
 from steelyard.ranking.tournament import Tournament
 from steelyard.statistics.intervals import t_quantile
 from steelyard.statistics.logistic import sigmoid
-from steelyard.statistics.prediction_powered import FEWEST, FITTED, IMAGINARY
+from steelyard.statistics.prediction_powered import FEWEST, FITTED
 from steelyard_kernels import links
 from steelyard_kernels.bradley_terry import solve
 from steelyard_kernels.comparisons import Pairs
 
+# Squares of two labels half a point off, the least spread of a competitor's labels: a judge that
+# was never wrong on a few is not therefore always right.
+IMAGINARY = 0.5
 FARTHEST = 10.0  # log-strength: past it a competitor's is on its way to infinity
 CELLS = 1 << 22  # of cluster sums in memory at a time
 
@@ -34,7 +37,7 @@ class TunedRatings:
     """Ratings of K competitors on the Elo scale, their mean or the anchor at 1000."""
 
     rating: Float64  # [K]
-    covariance: Float64  # [K, K]
+    spread: Spread
     weight: float  # of the judge, in [0, 1]; 0: gold alone
     clusters: Int64  # [K] with gold for a comparison of the competitor
     labels: Int64  # [K] its comparisons with gold
@@ -42,7 +45,12 @@ class TunedRatings:
     @property
     def standard_error(self) -> Float64:
         """[K]."""
-        return np.asarray(np.sqrt(np.maximum(np.diag(self.covariance), 0)))
+        return np.asarray(np.sqrt(np.maximum(np.diag(self.spread.covariance), 0)))
+
+    def ratings(self, competitors: tuple[str, ...], level: float = 0.95) -> Ratings:
+        """Return them in the form of those by a single kind of verdicts."""
+        ends = self.interval(level)
+        return Ratings(competitors, self.rating, *ends, self.standard_error, self.spread, None, ())
 
     @property
     def known(self) -> Bool:
@@ -151,7 +159,7 @@ def tuned_ratings(
         return None
     middle = rows.products(rows.residuals(strength, weight))
     middle += np.diag(np.maximum(_least_variance(rows, clusters) - np.diag(middle), 0))
-    inverse = np.linalg.inv(rows.information(strength, count))
+    inverse = np.asarray(np.linalg.inv(rows.information(strength, count)), np.float64)
     room = np.maximum(clusters - FITTED, 1)
     scale = np.sqrt(np.maximum(clusters, 1) / room) * POINTS
     change = np.eye(rows.size)
@@ -163,9 +171,17 @@ def tuned_ratings(
         change[:, position] -= 1
         zero = strength[position]
     covariance = change @ (inverse @ middle @ inverse) @ change.T * np.outer(scale, scale)
-    return TunedRatings(
-        CENTRE + POINTS * (strength - zero), np.asarray(covariance), weight, clusters, labels
-    )
+    spread = Spread(np.asarray(covariance), _degrees(clusters, inverse), inverse)
+    return TunedRatings(CENTRE + POINTS * (strength - zero), spread, weight, clusters, labels)
+
+
+def _degrees(clusters: Int64, inverse: Float64) -> Float64:
+    """Return the degrees of freedom [K, K] of differences, Welch's (Biometrika 34, 1947)."""
+    own = np.maximum(clusters - FITTED, 0).astype(np.float64)
+    variance = np.diag(inverse)
+    with np.errstate(divide="ignore"):
+        part = variance**2 / own
+    return np.asarray(np.add.outer(variance, variance) ** 2 / np.add.outer(part, part))
 
 
 def _comparisons(contest: Tournament, label: Float64) -> _Comparisons:
@@ -195,10 +211,7 @@ def _gold_counts(rows: _Comparisons) -> tuple[Int64, Int64]:
 
 
 def _least_variance(rows: _Comparisons, clusters: Int64) -> Float64:
-    """Return the variance [K] of gradients that IMAGINARY labels alone would have.
-
-    A judge that was never wrong in a competitor's few labels is not therefore always right.
-    """
+    """Return the variance [K] of gradients that IMAGINARY labels alone would have."""
     share = np.where(rows.has_gold, rows.share, 0.0)
     held = np.bincount(rows.first, share, rows.size) + np.bincount(rows.second, share, rows.size)
     return np.asarray(IMAGINARY * (held / np.maximum(clusters, 1)) ** 2)

@@ -61,21 +61,26 @@ SELECT reason, count(*) AS rows, any_value(detail) AS example
 FROM rejects GROUP BY reason ORDER BY rows DESC, reason"""
 
 
+def count_winners(connection: Connection) -> dict[str, Any]:
+    """Return how many pairs there are, and how they were decided."""
+    return rows(connection, _SUMMARY)[0]
+
+
 def summarise(connection: Connection, *, scored: bool) -> dict[str, Any]:
     """Return counts and distributions of all verdicts, as JSON; `scored`: a judge read them."""
-    summary = _rows(connection, _SUMMARY)[0]
     return {
-        **summary,
-        "not_ok": _rows(connection, _STATUSES),
-        "flags": _rows(connection, _FLAGS),
-        "histogram": _rows(connection, _HISTOGRAM),
-        "scores": _rows(connection, _SCORES),
-        "lengths": _rows(connection, _LENGTHS),
-        "rates": _rows(connection, _RATES) if scored else [],
-        "rejects": _rows(connection, _REJECTS),
+        **count_winners(connection),
+        "not_ok": rows(connection, _STATUSES),
+        "flags": rows(connection, _FLAGS),
+        "histogram": rows(connection, _HISTOGRAM),
+        "scores": rows(connection, _SCORES),
+        "lengths": rows(connection, _LENGTHS),
+        "rates": rows(connection, _RATES) if scored else [],
+        "rejects": rows(connection, _REJECTS),
     }
 
 
-def _rows(connection: Connection, sql: str) -> list[dict[str, Any]]:
+def rows(connection: Connection, sql: str) -> list[dict[str, Any]]:
+    """Return the rows of a query of our own."""
     table: list[dict[str, Any]] = connection.sql(sql).to_arrow_table().to_pylist()
     return table

@@ -20,14 +20,14 @@ import numpy as np
 
 from steelyard.core.schemas import Bool, Float64, Int64
 from steelyard.statistics.clusters import Codes
-from steelyard.statistics.intervals import rate_interval, t_p_value
+from steelyard.statistics.intervals import NO_SPREAD, rate_interval, t_p_value
 from steelyard.statistics.means import SHARE, Mean, mean
 
 # Clusters with gold: with fewer, the weight and the spread of what gold corrects are guesses.
 FEWEST = 10
-# Two imaginary labels, half a point off in either direction: a judge that was never wrong on a few
-# labels is not therefore always right. This is the sum of their squares.
-IMAGINARY = 0.5
+# Labels more on which the judge is of no use: one that was never wrong on a few labels is not
+# therefore always right.
+UNUSED = 2
 FITTED = 2  # the mean and the weight, both from the same gold
 
 
@@ -54,12 +54,13 @@ class Tuned:
         """Return bounds in [0, 1], for labels in [0, 1]: Wilson's, with as many labels as count.
 
         Gold's own rate p and the variance V say how many these are, p (1 - p) / V, so that gold
-        without a single loss still has its width; V counts IMAGINARY labels. Student's t has the
-        clusters with gold less two degrees of freedom.
+        without a single loss still has its width. UNUSED labels add their share of the variance of
+        gold alone to V. Student's t has the clusters with gold less two degrees of freedom.
         """
         clusters, p = self.gold.effective_clusters, self.gold.value
-        variance = self.standard_error**2 + IMAGINARY / (clusters * (clusters - FITTED))
-        labels = p * (1 - p) / variance if 0 < p < 1 else clusters
+        unused = (self.gold.standard_error or 0.0) ** 2 * UNUSED / (clusters - FITTED)
+        variance = self.standard_error**2 + unused
+        labels = p * (1 - p) / variance if p * (1 - p) > NO_SPREAD else clusters
         rate = min(max(self.value, 0.0), 1.0)
         return rate_interval(
             rate, math.sqrt(rate * (1 - rate) / labels), clusters - FITTED + 1, level

@@ -55,7 +55,7 @@ def recount_pairs(run: RunDir) -> None:
         committed,
     )
     off = counted - sum(part.pairs for part in committed)
-    if off and committed:
+    if off:
         first = replace(committed[0], pairs=committed[0].pairs + off)
         journal.rewrite(run, [first, *committed[1:]])
 
