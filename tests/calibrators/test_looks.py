@@ -167,8 +167,11 @@ def test_looks_are_json_and_damaged_ones_are_refused():
     _, looks, _ = look(ids((0, 40)))
     content = msgspec.to_builtins(looks)
     assert msgspec.convert(msgspec.json.decode(msgspec.json.encode(content)), Looks) == looks
-    for change in ({"wealth": "AAAA"}, {"seeds": []}, {"thresholds": [0.5]}, {"fitted": ""},
-                   {"tested": "x"}, {"rule": -1}, {"largest": 0}):  # fmt: skip
+    changes = [
+        {"wealth": "AAAA"}, {"thresholds": [0.5]}, {"fitted": ""}, {"tested": "x"}, {"rule": -1},
+        {"largest": 0}, {"seeds": []}, {"seeds": [-1]}, {"scores": {"x": 0.0}},
+    ]  # fmt: skip
+    for change in changes:
         with pytest.raises(ValueError):  # noqa: PT011 - msgspec's and our own
             msgspec.convert({**content, **change}, Looks)
 

@@ -63,6 +63,8 @@ class Looks:
         sizes = (len(unpack(self.fitted)), self.largest, len(self.seeds), self.rule + 1)
         if min(sizes) < 1 or self.logs().shape != (len(self.thresholds), 1 + BETS):
             raise ValueError("looks and what they are about do not fit together")
+        if min(self.seeds) < 0 or not all(name.isdecimal() for name in self.scores):
+            raise ValueError("a seed is negative, or a digest is not a number")
         unpack(self.tested)
 
     def logs(self) -> Float64:

@@ -73,7 +73,10 @@ def calibrate() -> None:
 @source_options
 @gold_options
 @click.option(
-    "--out", type=PATH, default=Path("calibrator.json"), help="File to write the calibrator to."
+    "--out",
+    type=PATH,
+    default=Path("calibrator.json"),
+    help="File to write the calibrator to. The looks at gold of one that is there go on.",
 )
 @click.option(
     "--method",
