@@ -18,14 +18,18 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from harness.common import parser, report
 from harness.validity import (
+    bias,
     calibration,
     differences,
     drift,
+    length_control,
     looks,
     power,
     prediction_powered,
     promises,
+    rates,
     selection,
+    stacking,
     trusted_side,
 )
 from harness.validity.claim import Claim
@@ -33,14 +37,18 @@ from harness.validity.claim import Claim
 Simulation = Callable[[int], Iterable[Claim]]  # from a number of draws
 
 SIMULATIONS: dict[str, Simulation] = {
+    "bias": bias.simulate,
     "calibration": calibration.simulate,
     "differences": differences.simulate,
     "drift": drift.simulate,
+    "length_control": length_control.simulate,
     "looks": looks.simulate,
     "power": power.simulate,
     "prediction_powered": prediction_powered.simulate,
     "promises": promises.simulate,
+    "rates": rates.simulate,
     "selection": selection.simulate,
+    "stacking": stacking.simulate,
     "trusted_side": trusted_side.simulate,
 }
 DRAWS, SMOKE_DRAWS = 500, 10

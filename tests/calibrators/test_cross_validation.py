@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from steelyard.calibrators import cross_validation
-from steelyard.calibrators.cross_validation import choose, fit_drawn, grouped_folds
+from steelyard.calibrators.cross_validation import choose, fit_drawn
 from steelyard.calibrators.features import Features, Gold
+from steelyard.calibrators.folds import grouped_folds
 from steelyard.calibrators.methods import METHODS
 from steelyard.statistics.logistic import sigmoid
 

@@ -1,4 +1,7 @@
-"""What is printed: on any stdout, and never more to a terminal than text."""
+"""What is printed: on any stdout, and never more to a terminal than text.
+
+Kind of fault: terminal escapes in names.
+"""
 
 import json
 import os

@@ -80,7 +80,8 @@ def test_rank_a_file(votes):
     assert np.nansum(matrix + matrix.T) == pytest.approx(30)
     text = call("rank", votes).stdout
     assert "comparisons, intervals over prompt_id" in text
-    assert text.split("\n")[1].startswith(ranking[0]["competitor"])
+    table = text.split("\n\n")[1]  # after what preferences are of
+    assert table.split("\n")[1].startswith(ranking[0]["competitor"])
 
 
 @pytest.mark.parametrize(

@@ -204,8 +204,8 @@ def test_the_run_can_be_looked_at(run):
 def test_columns_are_those_of_a_run(run):
     described = rows(run, "DESCRIBE verdicts")
     assert [row["column_name"] for row in described] == [
-        *VERDICTS.names, "metadata", "read_at", "criteria", "keys",
-        "calibrated_preference", "calibrated_tie", "trusted",
+        *VERDICTS.names, "metadata", "read_at", "criteria", "keys", "members",
+        "calibrated_preference", "calibrated_tie", "trusted", "raw_winner",
     ]  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def test_nothing_is_scored_into_it(run, tmp_path):
 
 
 def test_large_rows_are_written_a_few_at_a_time(tmp_path):
-    """Kind 10: a row group is bounded by bytes, for who reads it holds it whole."""
+    """A row group is bounded by bytes, for who reads it holds it whole."""
     count, size = 1600, 40_000
     pages = [f"{i:08}" * (size // 8) for i in range(count)]
     imported(tmp_path, table([0.25] * count, page=pages))

@@ -1,6 +1,8 @@
 """Threads that hand on are bounded, pass errors on, and never outlive their owner.
 
 A failure at any step of a thread is raised by the owner's next call, and no call waits for ever.
+
+Kind of fault: an error at the end of a thread's work hangs a run.
 """
 
 import os

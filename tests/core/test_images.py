@@ -62,7 +62,7 @@ def test_an_image_that_is_too_large_is_not_read(tmp_path):
 @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EACCES])
 @pytest.mark.parametrize("call", ["open_file", "read"])
 def test_an_image_that_the_machine_does_not_give_is_not_called_damaged(tmp_path, call, number):
-    """Kind 9: the image is whole, so a new run directory would be the wrong remedy."""
+    """The image is whole, so a new run directory would be the wrong remedy."""
     disk = RecordingDisk(tmp_path)
     store = ImageStore(Folder(tmp_path, disk))
     store.add(GOOD, b"x")

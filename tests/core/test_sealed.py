@@ -1,4 +1,7 @@
-"""JSON with a check of itself: every changed bit is found, and older texts are taken."""
+"""JSON with a check of itself: every changed bit is found, and older texts are taken.
+
+Kind of fault: everything in a run directory that decides a result is checked.
+"""
 
 import json
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from steelyard.calibrators.calibrator import Calibrator
-from steelyard.calibrators.cross_validation import grouped_folds
 from steelyard.calibrators.features import Features, Gold
+from steelyard.calibrators.folds import grouped_folds
 from steelyard.calibrators.gold_trace import MOST_DIGESTS, GoldTrace, pack, unpack
 from steelyard.calibrators.methods import METHODS
 from steelyard.errors import CalibratorRefused

@@ -9,6 +9,7 @@ import pytest
 
 from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
 from steelyard.evaluation.judged_pairs import Source
+from steelyard.statistics.intervals import RESTS_ON_COUNT
 from support.helpers import command
 
 
@@ -52,8 +53,20 @@ def test_intervals_are_promised_only_where_there_are_any(count, tmp_path):
     # --bootstraps is the former name of --replicates.
     done = command("evaluate", table, "--gold", gold, "--bootstraps", count)
     assert done.returncode == 0
-    assert ("95% intervals" in done.stdout) == (count == 2)
-    assert (f"no intervals (--replicates {count})" in done.stdout) == (count < 2)
+    assert "95% intervals over instructions" in done.stdout
+    assert ("and of changes are left out" in done.stdout) == (count < 2)
+
+
+def test_metrics_whose_interval_rests_on_the_number_of_instructions_are_named(tmp_path):
+    table, gold = judged(tmp_path, 1.0)  # every verdict is right
+    report = evaluate_source(Source(table), gold, EvaluateOptions(replicates=0))
+    (note,) = (line for line in report.notes if line.endswith(RESTS_ON_COUNT))
+    named = note.partition(" (raw)")[0].split(", ")
+    assert {"agreement", "decided_agreement", "kappa", "auc"} <= set(named)
+    assert "brier" not in named
+    metrics = {row["metric"]: row for row in report.to_json()["raw"]["metrics"]}
+    assert metrics["agreement"]["rests_on_count"]
+    assert metrics["agreement"]["low"] == pytest.approx(400 / (400 + 1.965927**2))
 
 
 @pytest.mark.parametrize("place", ["nowhere/d.svg", "folder.svg"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from steelyard.evaluation.metrics.pairs import (
     gold_classes,
     predicted_classes,
 )
+from steelyard.statistics.intervals import rate_interval
 from support.trust_data import judged_pairs, swapped_pairs
 
 PAIRS = judged_pairs(np.random.default_rng(0))
@@ -254,6 +256,88 @@ def test_many_instructions_are_put_together_in_equal_numbers():
     groups, merged = merged_groups(np.arange(count), count, 0)
     assert merged == MOST_GROUPS
     assert set(np.bincount(groups).tolist()) == {3, 4}
+
+
+def estimates(judged, replicates=0):
+    return summarise(resample(judged, band=0, replicates=replicates, seed=0)).estimates
+
+
+def test_forty_of_forty_right_is_not_certainly_all_right():
+    """The bootstrap said [1, 1] of agreement, AUC and kappa alike."""
+    p = np.where(np.arange(40) % 2, 0.9, 0.1)
+    found = estimates(judged(p, np.eye(3)[(p < 0.5).astype(int)]))
+    # Wilson's lower bound at 1, with Student's t of 39 degrees: n / (n + t**2)
+    right = 40 / (40 + 2.022691**2)
+    assert (found["agreement"].low, found["agreement"].high) == (pytest.approx(right), 1)
+    # chance is one half
+    assert found["kappa"].low == pytest.approx(2 * right - 1)
+    # twenty a's and twenty b's: no more is known of either
+    assert found["auc"].low == pytest.approx(20 / (20 + 2.093024**2))
+    assert found["macro_f1"].low == pytest.approx(right)
+    assert found["share_a"].rests_on_count is False
+    assert all(found[name].rests_on_count for name in ("agreement", "kappa", "auc"))
+
+
+def test_intervals_of_means_are_those_of_means():
+    """Instructions of unequal size: Wilson's with the jackknife's error, by hand."""
+    sizes = np.array([4, 1, 1, 2, 1, 3])
+    groups = np.repeat(np.arange(6), sizes)
+    right = np.array([1, 1, 0, 1, 1, 0, 1, 1, 1, 0, 1, 1.0])
+    p = np.where(right == 1, 0.8, 0.2)
+    pairs = ScoredPairs(p, np.tile([1.0, 0, 0], (12, 1)), groups)
+    found = estimates(pairs)["agreement"]
+    by_group = np.bincount(groups, right)
+    without = (right.sum() - by_group) / (12 - sizes)
+    error = np.sqrt(5 / 6 * ((without - without.mean()) ** 2).sum())
+    effective = 12**2 / (sizes**2).sum()
+    assert (found.low, found.high) == pytest.approx(rate_interval(9 / 12, error, effective))
+
+
+def test_an_area_is_delongs_on_the_logit():
+    """Independent rows: the variance of DeLong et al. (1988), in closed form."""
+    draw = np.random.default_rng(2)
+    y, p = np.repeat([1, 0], [25, 35]), draw.random(60)
+    p[y == 1] = p[y == 1] ** 0.5
+    found = estimates(judged(p, np.eye(3)[1 - y]))["auc"]
+    above = (p[y == 1][:, None] > p[y == 0][None, :]).astype(float)
+    area = above.mean()
+    error = np.sqrt(above.mean(axis=1).var(ddof=1) / 25 + above.mean(axis=0).var(ddof=1) / 35)
+    margin = scipy.stats.t.ppf(0.975, 59) * error / (area * (1 - area))
+    low, high = (1 / (1 + np.exp(-(np.log(area / (1 - area)) + side * margin))) for side in (-1, 1))
+    assert (found.low, found.high) == pytest.approx((low, high), rel=2e-2)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(5, 40), st.floats(0.5, 1))
+@settings(max_examples=60, deadline=None)
+def test_no_interval_leaves_its_range_or_is_of_zero_width(seed, count, good):
+    draw = np.random.default_rng(seed)
+    gold = draw.integers(0, 2, count)
+    right = draw.random(count) < good
+    p = np.where((gold == 0) == right, 0.8, 0.2) + draw.uniform(-0.1, 0.1, count)
+    pairs = judged(p, np.eye(3)[gold], preference_ab=p, preference_ba=p, label_mass=np.ones(count))
+    found = summarise(resample(pairs, band=0, replicates=0, seed=0))
+    for name in ("agreement", "decided_agreement", "auc", "kappa", "macro_f1", "brier", "mse",
+                 "consistency", "first_position", "mass_shortfall", "share_a"):  # fmt: skip
+        estimate = found.estimates.get(name)
+        if estimate is None or estimate.low is None:
+            continue
+        assert (-1 if name == "kappa" else 0) <= estimate.low < estimate.high <= 1
+        assert estimate.low <= estimate.value + 1e-12
+        assert estimate.value <= estimate.high + 1e-12
+    for span in found.bins:
+        assert span.low is None or 0 <= span.low < span.high <= 1
+
+
+def test_few_pairs_in_a_bin_have_a_wide_interval_or_none():
+    p = np.concatenate([np.full(7, 0.95), np.full(4, 0.15), np.full(30, 0.55)])
+    y = np.concatenate([np.ones(7), np.zeros(4), np.arange(30) % 2])
+    bins = summarise(resample(judged(p, np.eye(3)[(1 - y).astype(int)]), band=0, replicates=400,
+                              seed=0)).bins  # fmt: skip
+    sure, few, many = bins[9], bins[1], bins[5]
+    assert (sure.seen, sure.high) == (1, 1)
+    assert sure.low == pytest.approx(7 / (7 + 2.446912**2))  # it was 1
+    assert (few.pairs, few.low, few.high) == (4, None, None)  # it was [0, 0]
+    assert many.low < 0.5 < many.high
 
 
 def test_merged_instructions_have_the_same_intervals(monkeypatch):

@@ -1,4 +1,7 @@
-"""Inputs that somebody cuts, replaces or removes while they are read (kind 9): never internal."""
+"""Inputs that somebody cuts, replaces or removes while they are read: never internal.
+
+Kind of fault: the machine or Ctrl-C ends the work.
+"""
 
 from __future__ import annotations
 

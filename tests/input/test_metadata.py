@@ -1,6 +1,8 @@
 """Every type that Parquet can hold as metadata: read back live, from the hand-off file and a copy.
 
 Expected texts are those of DuckDB for the value that was written, or for its documented conversion.
+
+Kind of fault: values that a type cannot hold.
 """
 
 from __future__ import annotations

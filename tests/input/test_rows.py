@@ -1,3 +1,5 @@
+"""Kind of fault: turns that do not alternate."""
+
 from __future__ import annotations
 
 import math

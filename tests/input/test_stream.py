@@ -1,3 +1,5 @@
+"""Kind of fault: memory that no number of bytes bounds."""
+
 from __future__ import annotations
 
 import errno
@@ -12,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from steelyard.errors import EnvironmentFault, InputRefused
-from steelyard.input import Limits, open_shards, stream
+from steelyard.input import Limits, open_shards, row_groups, stream
 from steelyard.input.row_groups import Pace, decode
 from support.shard_files import claim_rows, edit_footer, flip_byte, pairs, read, varint, write
 
@@ -290,6 +292,25 @@ def test_a_single_row_that_cannot_be_decoded_is_an_error() -> None:
 
     with pytest.raises(pa.ArrowCapacityError):
         list(decode(Hopeless(1, range(0)), 0, None, Pace(16, 64, 1 << 20)))
+
+
+def test_the_error_for_a_row_with_over_2_gib_in_a_nested_column_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one row that cannot be rejected (docs/data.md); its 2 GiB are left out here."""
+
+    def failing(_reader: object, _group: int, _columns: object, pace: Pace) -> Iterator:
+        yield pa.RecordBatch.from_pylist(pairs(7).to_pylist())
+        while pace.fail():
+            pass
+        raise pa.ArrowNotImplementedError("Nested data conversions not implemented for chunked")
+
+    path = write(tmp_path / "p.parquet", pairs(20))
+    monkeypatch.setattr(row_groups, "decode", failing)
+    with pytest.raises(InputRefused, match="row 7 has more than 2 GiB in a nested") as refused:
+        read(open_shards([path]))
+    assert refused.value.place == "p.parquet"
+    assert refused.value.remedy == "write the file again without that row"
 
 
 # Real data

@@ -1,4 +1,7 @@
-"""Several files read as one table: by the names of columns, in either order, or not at all."""
+"""Several files read as one table: by the names of columns, in either order, or not at all.
+
+Kind of fault: a second file is read by the first one's schema.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Judge processes that are stopped or killed at any moment, under whole runs.
 
 SIGSTOP stands for a driver that hangs. Patience is short here; `test_patience.py` has the rules.
+
+Kind of fault: a judge that hangs is never noticed.
 """
 
 from __future__ import annotations

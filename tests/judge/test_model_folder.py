@@ -1,4 +1,7 @@
-"""Model folders from strangers: each damaged file is refused by name, whatever it holds."""
+"""Model folders from strangers: each damaged file is refused by name, whatever it holds.
+
+Kind of fault: malformed JSON and TOML.
+"""
 
 from __future__ import annotations
 

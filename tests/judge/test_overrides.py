@@ -1,4 +1,7 @@
-"""A directory from a stranger runs no code: which engine settings may be overridden."""
+"""A directory from a stranger runs no code: which engine settings may be overridden.
+
+Kind of fault: code from a stranger's engine settings.
+"""
 
 from __future__ import annotations
 

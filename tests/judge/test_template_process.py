@@ -1,4 +1,7 @@
-"""Chat templates from strangers: bounded time and memory, and the same text as transformers'."""
+"""Chat templates from strangers: bounded time and memory, and the same text as transformers'.
+
+Kind of fault: chat templates without limits.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Files of options, protocols, criteria, examples: whatever they hold, an error with a remedy."""
+"""Files of options, protocols, criteria, examples: whatever they hold, an error with a remedy.
+
+Kind of fault: malformed JSON and TOML.
+"""
 
 from __future__ import annotations
 

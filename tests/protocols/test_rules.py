@@ -275,6 +275,46 @@ def test_an_ensemble_is_the_mean_of_its_judges_logits():
     assert both["raw_preference"] == found["raw_preference"]
 
 
+def test_members_say_what_each_judge_says_alone():
+    """Odds of judge 0: 4 in both orders; of judge 1: 1 and 16."""
+    probabilities = [(0.8, 0.2), (0.2, 0.8), (0.5, 0.5), (1 / 17, 16 / 17)]
+    reads = [read(key, list(p)) for key, p in enumerate(probabilities)]
+    found = verdict(spec_of("pairwise", judges=2), reads)["members"]
+    log = math.log
+    assert [row.pop("judge") for row in found] == ["judge 0", "judge 1"]
+    assert [row.pop("protocol") for row in found] == ["pairwise 0"] * 2
+    assert found == [
+        pytest.approx({"logit": log(4), "logit_ab": log(4), "logit_ba": log(4), "share": None}),
+        pytest.approx({"logit": log(4), "logit_ab": 0, "logit_ba": log(16), "share": None}),
+    ]
+    variants = verdict(spec_of("pairwise", variants=2), reads)["members"]
+    assert [row["logit_ba"] for row in variants] == pytest.approx([log(4), log(16)])
+
+
+def test_members_of_other_rules():
+    tie = verdict(
+        spec_of("pairwise-tie", judges=2),
+        [read(key, p) for key, p in enumerate([[0.6, 0.2, 0.2], [0.2, 0.6, 0.2]] * 2)],
+    )["members"]
+    # P(a) + P(tie) / 2 is 0.7 in both orders
+    assert [row["logit_ab"] for row in tie] == pytest.approx([math.log(7 / 3)] * 2)
+    assert [row["logit_ba"] for row in tie] == pytest.approx([math.log(7 / 3)] * 2)
+    single = verdict(spec_of("pairwise"), [read(0, [0.8, 0.2]), read(1, [0.2, 0.8])])
+    assert single["members"] is None
+
+
+def test_the_share_of_samples_is_a_smoothed_logit():
+    """Of six samples a is ahead in five and level in one: with a half for each side, 6 to 1."""
+    (member,) = verdict(spec_of("two-scores", samples=3), scores_reads(FAIREVAL))["members"]
+    assert member["share"] == pytest.approx(math.log(6), abs=1e-12)
+    assert member["logit_ab"] == pytest.approx(1, abs=1e-12)
+    assert member["logit_ba"] == pytest.approx(7 / 3, abs=1e-12)
+    # without the first two samples of ab: level, and three wins
+    broken = scores_reads(FAIREVAL, broken={0, 2})
+    (member,) = verdict(spec_of("two-scores", samples=3), broken)["members"]
+    assert member["share"] == pytest.approx(math.log(4 / 1), abs=1e-12)
+
+
 def test_answers_name_judge_variant_sample_and_order():
     spec = spec_of("pairwise", judges=2, variants=2)
     reads = [read(key, [0.5, 0.5]) for key in range(8)]

@@ -168,7 +168,7 @@ def test_without_common_opponents_self_preference_cannot_be_told(tmp_path):
 def test_names_and_sides_do_not_change_verbosity(tmp_path):
     """The differences of lengths have a mean, whose sign depends on who comes first."""
     table = planted(np.random.default_rng(7), 400, length=0.7)
-    renamed = {"x-1": "c-1", "y-1": "b-1", "z-1": "a-1"}
+    renamed = {"x-1": "b-1", "y-1": "c-1", "z-1": "a-1"}  # two of three pairs turn around
     other = table
     for name in ("model_a", "model_b"):
         place = other.schema.get_field_index(name)

@@ -59,7 +59,7 @@ def test_power_of_a_table(tmp_path):
     error = (points[0] - points[1]).std(ddof=1) / 20
     assert between["differences"] == 1
     assert between["detectable_difference"]["median"] == pytest.approx(quantiles * error)
-    assert report["promise"]["instructions"] == 114  # as docs/calibration.md has it
+    assert report["promise"]["labels"] == 2 * report["promise"]["instructions"]  # x and y
     text = command("power", tmp_path / "t.parquet", "--baseline", "base").stdout
     for words in ("design effect", "detectable", "paired by instruction (1 differences)"):
         assert words in text
@@ -89,7 +89,10 @@ def test_power_before_a_run():
     assert [row["correlation"] for row in report["labels"]] == [0, 0.3, 0.5, 0.7]
     counts = [row["labels"] for row in report["labels"]]
     assert counts == sorted(counts, reverse=True)
-    assert report["promise"] == {"instructions": 84, "labels": 84}
+    # Any test of 90% at 5% takes 0.9^n <= 0.05, n >= 29, and half of the gold fits the curve.
+    assert 58 <= report["promise"]["instructions"] == report["promise"]["labels"] <= 150
+    more = answer("power", "--agreement", "0.95")["promise"]["instructions"]
+    assert more > 1.8 * report["promise"]["instructions"]  # ln 0.9 / ln 0.95 = 2.05
     wide = answer("power", "--difference", "0.1", "--per-instruction", "4", "--correlation", "0.5")
     ratio = wide["needs"]["difference_pairs"] / report["needs"]["difference_pairs"]
     assert ratio == pytest.approx(1 + 3 * 0.5, rel=0.05)

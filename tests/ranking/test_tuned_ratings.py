@@ -98,6 +98,8 @@ def test_what_gives_no_ratings(drawn):
     few = np.where(np.arange(720) < 9, label, np.nan)
     assert tuned_ratings(contest(i, j, f), few) is None
     assert tuned_ratings(contest(i, j, f), label) is None
+    apart = np.where((i == 0) | (j == 0), np.nan, known)  # gold does not join m0 to the others
+    assert tuned_ratings(contest(i, j, f), apart, weight=0.0) is None
     never_lost = np.where(np.isfinite(known) & (i == 0), 1.0, known)
     assert tuned_ratings(contest(i, j, f), never_lost, weight=0.0) is None
 

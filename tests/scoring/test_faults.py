@@ -1,6 +1,8 @@
 """Whatever the disk refuses at any step of a run is said, and nobody waits for what never comes.
 
 What `benchmarks/simulate.py` has found is here by its kind.
+
+Kind of fault: an error at the end of a thread's work hangs a run.
 """
 
 import errno

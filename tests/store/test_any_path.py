@@ -1,4 +1,7 @@
-"""A path is data and never syntax: a run directory may have any name that a file system allows."""
+"""A path is data and never syntax: a run directory may have any name that a file system allows.
+
+Kind of fault: a path is data, never syntax.
+"""
 
 import os
 
@@ -6,12 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import steelyard
+from steelyard.core.schemas import READS
 from steelyard.errors import EXIT_DONE
 from steelyard.scoring.run import resume
 from support.helpers import pairs_table
 
 NAMES = (
-    "status=final", "model_a=qwen", "row=5", "metadata=1", "date=2026-01-01/seed=1", "pair=x",
+    "status=final", "bucket=7/prompt_key=a", "truncated=1/label_logprobs=1/label_mass=0",
+    "model_a=qwen", "row=5", "metadata=1", "date=2026-01-01/seed=1", "pair=x",
     "what?", "a?b=c&d", "exp1:a", "2026-01-01T10:00", "s3:x", "md:x", "~x", "~", "back\\slash",
     "q[8b]", "*", "{a,b}", "it's", 'say "hi"', "two\nlines", "tab\there", "-x", " x ", "ü😀",
     "%20", "#1", "file.duckdb", "x.parquet", ":memory:",
@@ -32,8 +37,11 @@ def plain(shard):
 
 
 def rows(run):
-    table = run.verdicts().sort_by("row")
-    return table.drop_columns(["read_at"]).to_pylist()
+    """All verdicts, and all reads: a folder's name replaces no value of either."""
+    verdicts = run.verdicts().sort_by("row").drop_columns(["read_at"])
+    reads = run.sql("FROM reads ORDER BY prompt_key")
+    assert reads.column_names == READS.names
+    return verdicts.to_pylist(), reads.drop_columns(["read_at"]).to_pylist()
 
 
 def check(place, shard, plain):

@@ -1,7 +1,9 @@
-"""Compaction that the machine or Ctrl-C ends in its middle (kind 9).
+"""Compaction that the machine or Ctrl-C ends in its middle.
 
 Whatever happens: an error of the environment with a remedy, no file is left, the database is the
 one from before or the new one, and the next compaction works.
+
+Kind of fault: the machine or Ctrl-C ends the work.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Calls of the operating system: locks of whatever kind there is, and files that call a Disk."""
+"""Calls of the operating system: locks of whatever kind there is, and files that call a Disk.
+
+Kind of fault: file systems that lack locks, and readers that look while a run is written.
+"""
 
 import errno
 import fcntl

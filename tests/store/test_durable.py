@@ -1,4 +1,7 @@
-"""Files at any path: durable in the right order, and errors that say why one was not written."""
+"""Files at any path: durable in the right order, and errors that say why one was not written.
+
+Kind of fault: loss of power.
+"""
 
 import errno
 import os

@@ -1,4 +1,7 @@
-"""A folder of ours: durable in the right order, whole or not at all, and without links."""
+"""A folder of ours: durable in the right order, whole or not at all, and without links.
+
+Kind of fault: loss of power; links inside a run directory are followed.
+"""
 
 import errno
 import os

@@ -1,4 +1,7 @@
-"""The hand-off file: damage that DuckDB finds in it, and what others leave next to it."""
+"""The hand-off file: damage that DuckDB finds in it, and what others leave next to it.
+
+Kind of fault: a log that somebody's crashed writer left.
+"""
 
 import duckdb
 import pyarrow.parquet as pq

@@ -2,6 +2,8 @@
 
 Every value of run.json, plan.json and calibration.json is replaced by SQL, by odd numbers and by
 values of other types. The run is then refused, or gives the results that it gave before.
+
+Kind of fault: SQL from a stranger's records.
 """
 
 import copy

@@ -1,4 +1,7 @@
-"""The commit log: lines that count, lines that do not, and lines that are lost."""
+"""The commit log: lines that count, lines that do not, and lines that are lost.
+
+Kind of fault: everything in a run directory that decides a result is checked.
+"""
 
 import errno
 import json

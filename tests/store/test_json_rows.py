@@ -1,4 +1,7 @@
-"""Rows as JSON values: each of DuckDB's types, alone and nested; expectations by hand."""
+"""Rows as JSON values: each of DuckDB's types, alone and nested; expectations by hand.
+
+Kind of fault: values that a type cannot hold.
+"""
 
 import json
 

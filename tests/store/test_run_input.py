@@ -1,4 +1,7 @@
-"""Inputs that a run directory names: what is on the network is not fetched on a stranger's word."""
+"""Inputs that a run directory names: what is on the network is not fetched on a stranger's word.
+
+Kind of fault: addresses in a stranger's run are fetched.
+"""
 
 from __future__ import annotations
 

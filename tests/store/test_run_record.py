@@ -194,6 +194,8 @@ def test_a_record_that_contradicts_itself_is_damage(golden, name, edit, words):
     with pytest.raises(IntegrityFault, match=words) as fault:
         read_record(run)
     assert fault.value.place == str(run.record_file)
+    assert "neither read nor resumed" in str(fault.value.effect)
+    assert "new run directory" in fault.value.remedy
 
 
 @pytest.mark.parametrize("sealed", [True, False])

@@ -1,4 +1,7 @@
-"""The run directory: one writer, whatever locks there are, and logs that survive their damage."""
+"""The run directory: one writer, whatever locks there are, and logs that survive their damage.
+
+Kind of fault: file systems that lack locks, and readers that look while a run is written.
+"""
 
 import errno
 import fcntl

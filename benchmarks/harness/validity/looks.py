@@ -17,8 +17,8 @@ from steelyard.calibrators.abstention import (
     new_wealth,
     thresholds_of,
 )
-from steelyard.calibrators.cross_validation import grouped_folds
 from steelyard.calibrators.features import Features, Gold
+from steelyard.calibrators.folds import grouped_folds
 from steelyard.calibrators.looks import Asked, Looks, PairsToTest, split_gold, take_look
 from steelyard.calibrators.methods import METHODS, Curve
 from steelyard.core.schemas import Bool, Float64, UInt64

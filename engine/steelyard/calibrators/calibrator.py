@@ -30,6 +30,7 @@ class _Notes(TypedDict, total=False):
     votes: float
     instructions: int
     forced: str
+    members: list[str]
 
 
 @dataclass(frozen=True, slots=True)

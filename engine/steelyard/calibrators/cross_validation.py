@@ -8,13 +8,13 @@ import msgspec
 import numpy as np
 
 from steelyard.calibrators.features import Features, Gold
+from steelyard.calibrators.folds import FOLDS, grouped_folds
 from steelyard.calibrators.linear import Linear
 from steelyard.calibrators.methods import METHODS, Curve, available
 from steelyard.core.schemas import Float64, Int64
 from steelyard.statistics.logistic import log_loss, sigmoid
 from steelyard.statistics.means import mean
 
-FOLDS = 5
 DRAW = 10  # pairs' worth of votes for the identity
 
 
@@ -76,22 +76,6 @@ def fit_drawn(method: str, features: Features, gold: Gold) -> Curve:
     if isinstance(curve, Linear) and isinstance(plain, Linear):
         curve = msgspec.structs.replace(curve, intervals=plain.intervals)
     return curve
-
-
-def grouped_folds(groups: Int64, folds: int, seed: int) -> Int64:
-    """Return the fold of each of n rows; rows of a group share a fold.
-
-    Groups go to the emptiest fold, from the largest on, so that folds are near in size.
-    """
-    _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    draw = np.random.default_rng(seed).permutation(len(counts))
-    order = draw[np.argsort(-counts[draw], kind="stable")]
-    sizes = np.zeros(min(folds, len(counts)), dtype=np.int64)
-    fold = np.zeros(len(counts), dtype=np.int64)
-    for group in order.tolist():
-        fold[group] = np.argmin(sizes)
-        sizes[fold[group]] += counts[group]
-    return fold[inverse]
 
 
 def _held_out(name: str, features: Features, gold: Gold, folds: Int64) -> Float64:

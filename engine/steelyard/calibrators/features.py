@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -35,6 +37,20 @@ def sigmoid_sql(expression: str) -> str:
     return f"1 / (1 + exp(-greatest({low}, least({high}, {expression}))))"
 
 
+MemberValue: TypeAlias = Literal["logit", "logit_ab", "logit_ba", "share"]
+
+
+class Member(NamedTuple):
+    """A value of a member of an ensemble, a judge with a variant of the prompt.
+
+    `logit_ab` and `logit_ba` are its logits in each order, or `logit` where there are no orders;
+    `share` is the logit of the share of its samples that prefer response_a.
+    """
+
+    number: int  # in `verdicts.members`, from 1
+    value: MemberValue
+
+
 @dataclass(frozen=True, slots=True)
 class Features:
     """Raw reads of n pairs; columns of length n, no NaN.
@@ -49,6 +65,7 @@ class Features:
     score_ba: Float64 | None = None
     longer: Float64 | None = None  # characters of response_a less those of response_b
     has_scale: bool = True  # whether sigmoid(score) claims to be a probability
+    members: Mapping[Member, Float64] | None = None  # of an ensemble, or of several samples
 
     def __len__(self) -> int:
         return len(self.score)
@@ -59,7 +76,10 @@ class Features:
             None if column is None else column[rows]
             for column in (self.score_ab, self.score_ba, self.longer)
         )
-        return Features(self.score[rows], ab, ba, longer, self.has_scale)
+        members = self.members
+        if members is not None:
+            members = {member: values[rows] for member, values in members.items()}
+        return Features(self.score[rows], ab, ba, longer, self.has_scale, members)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from steelyard.calibrators.cross_validation import FOLDS, grouped_folds
 from steelyard.calibrators.features import Features, Gold
+from steelyard.calibrators.folds import FOLDS, grouped_folds
 from steelyard.calibrators.methods import Curve
 from steelyard.calibrators.ties import MOST_TIES, fit_tie, tie_probability
 from steelyard.core.schemas import Bool, Float64, Int64, UInt64

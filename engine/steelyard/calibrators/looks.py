@@ -27,8 +27,8 @@ from steelyard.calibrators.abstention import (
     lowest,
     new_wealth,
 )
-from steelyard.calibrators.cross_validation import grouped_folds
 from steelyard.calibrators.features import Gold
+from steelyard.calibrators.folds import grouped_folds
 from steelyard.calibrators.gold_trace import MOST_DIGESTS, contains, pack, unpack
 from steelyard.core.schemas import Bool, Float64, UInt64
 

@@ -19,11 +19,12 @@ from steelyard.calibrators.piecewise import (
     histogram_bins,
     isotonic_knots,
 )
+from steelyard.calibrators.stacked import Stacked, fit_stacked
 from steelyard.core.schemas import Float64
 from steelyard.statistics.logistic import fit, log_loss, logit, sigmoid
 from steelyard.statistics.means import mean
 
-Curve: TypeAlias = Linear | PiecewiseLinear | Histogram
+Curve: TypeAlias = Linear | PiecewiseLinear | Histogram | Stacked
 
 # A prior so weak (standard deviation 31, more for scores that differ by less than 1) that it shows
 # only where gold leaves a coefficient open: without it, gold that the judge always gets right would
@@ -146,6 +147,7 @@ METHODS: dict[str, Method] = {
     "platt": _linear("logit", "intercept"),
     "length": _linear("logit", "intercept", "length"),
     "position": _linear("logit", "intercept", "order"),
+    "stacked": Method(fit_stacked, ("members",)),
     "beta": Method(_beta),
     "histogram": Method(lambda x, y: histogram_bins(x.score, y.preference, y.weights)),
     "isotonic": Method(lambda x, y: isotonic_knots(x.score, y.preference, y.weights)),

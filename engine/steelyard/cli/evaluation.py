@@ -176,7 +176,9 @@ def show(calibrator: Path) -> None:
 @click.option("--by", metavar="COLUMN", help="Repeat the report for each value of this column.")
 @click.option("--tie-band", default=0.0, help="Largest distance from 0.5 that counts as a tie.")
 @click.option(
-    "--replicates", default=1000, help="Bootstrap replicates for 95% intervals; 0 for none."
+    "--replicates",
+    default=1000,
+    help="Bootstrap replicates for intervals of calibration errors and changes; 0 for none.",
 )
 @click.option("--seed", default=0, help="Seed of the bootstrap.")
 @click.option(

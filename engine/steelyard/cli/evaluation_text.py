@@ -7,10 +7,11 @@ from pathlib import Path
 
 from steelyard.calibrators.abstention import TrustThreshold
 from steelyard.calibrators.calibrator import Calibrator
-from steelyard.calibrators.linear import Linear
 from steelyard.calibrators.looks import Looks
-from steelyard.calibrators.piecewise import Histogram
+from steelyard.calibrators.piecewise import Histogram, PiecewiseLinear
+from steelyard.calibrators.stacked import Stacked
 from steelyard.cli.tables import format_fields, format_table
+from steelyard.errors import escape
 from steelyard.evaluation.apply import ApplyResult
 from steelyard.evaluation.evaluate import Assessment, Report
 from steelyard.evaluation.fit import FitResult
@@ -89,8 +90,10 @@ def _curve_fields(calibrator: Calibrator) -> list[tuple[str, str]]:
     curve = calibrator.curve
     if isinstance(curve, Histogram):
         return [("bins", str(len(curve.levels)))]
-    if not isinstance(curve, Linear):
+    if isinstance(curve, PiecewiseLinear):
         return [("knots", str(len(curve.x)))]
+    if isinstance(curve, Stacked):
+        return _stacked_fields(curve, calibrator.notes.get("members", ()))
     fields = []
     for name, value in {**curve.coefficients, **curve.constants}.items():
         low, high = curve.intervals.get(name, (None, None))
@@ -98,6 +101,15 @@ def _curve_fields(calibrator: Calibrator) -> list[tuple[str, str]]:
         fields.append((name, f"{value:.4f}{interval}"))
     if calibrator.method == "temperature":
         fields.append(("temperature", f"{1 / curve.coefficients['logit']:.4f}"))
+    return fields
+
+
+def _stacked_fields(curve: Stacked, names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the slopes of all reads together and of each member."""
+    fields = [("intercept", f"{curve.intercept:.4f}"), ("all reads", f"{curve.logit:.4f}")]
+    for weight in curve.weights:
+        name = f"  ({escape(names[weight.member - 1])})" if weight.member <= len(names) else ""
+        fields.append((f"member {weight.member} {weight.value}", f"{weight.slope:.4f}{name}"))
     return fields
 
 
@@ -146,11 +158,13 @@ def _headline(whole: Assessment) -> list[str]:
 
 def _intervals(report: Report) -> str:
     replicates = report.options.replicates
-    if replicates < MIN_REPLICATES:
-        return f"no intervals (--replicates {replicates})"
     if report.whole.raw.instructions < MIN_FOR_INTERVAL:
         return f"no intervals: fewer than {MIN_FOR_INTERVAL} instructions"
-    return f"95% intervals from {replicates:,} bootstrap replicates over instructions"
+    drawn = f"from {replicates:,} bootstrap replicates"
+    return (
+        "95% intervals over instructions; those of calibration errors, of parts of the Brier score"
+        f" and of changes {drawn if replicates >= MIN_REPLICATES else 'are left out'}"
+    )
 
 
 def format_reliability(bins: Sequence[Bin], title: str) -> str:

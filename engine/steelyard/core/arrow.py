@@ -52,14 +52,21 @@ def offsets_of(lengths: npt.ArrayLike) -> Int64:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
+def is_wide_decimal(kind: pa.DataType) -> bool:
+    """Return whether a type is, or holds, a decimal with more digits than DuckDB has."""
+    if pt.is_nested(kind):
+        return any(is_wide_decimal(kind.field(i).type) for i in range(kind.num_fields))
+    return bool(pt.is_decimal256(kind) and kind.precision > _DIGITS)
+
+
 def duckdb_type(kind: pa.DataType) -> pa.DataType:
     """Return the type in which DuckDB reads this one: those that it has not become near ones."""
     near = kind
     if pt.is_float16(kind):
         near = pa.float32()
     elif pt.is_decimal256(kind):
-        fits = kind.precision <= _DIGITS
-        near = pa.decimal128(kind.precision, kind.scale) if fits else pa.float64()
+        wide = is_wide_decimal(kind)
+        near = pa.float64() if wide else pa.decimal128(kind.precision, kind.scale)
     elif pt.is_duration(kind):
         near = pa.int64()
     elif pt.is_struct(kind):

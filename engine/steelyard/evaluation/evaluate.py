@@ -30,6 +30,7 @@ from steelyard.evaluation.metrics.bootstrap import (
     summarise,
 )
 from steelyard.evaluation.metrics.pairs import TIE, ScoredPairs, predicted_classes
+from steelyard.statistics.intervals import RESTS_ON_COUNT
 
 OPTIONAL = ("tie", *ORDERS, *MASSES, "calibrated_tie")  # what a pair may lack
 MAX_REPLICATES = 100_000
@@ -132,7 +133,7 @@ def evaluate_source(
     annotators, kappa = _annotators(matched, calibrated or raw, options)
     whole = _assess(None, raw, calibrated, options)
     ties = _ties(raw, calibrated, options.tie_band)
-    notes = (*matched.notes, *missing, *_near_chance(whole), *ties)
+    notes = (*matched.notes, *missing, *_near_chance(whole), *_rest_on_count(whole), *ties)
     return Report(options, whole, tuple(parts), annotators, kappa, notes, fit_gold)
 
 
@@ -181,6 +182,21 @@ def _near_chance(whole: Assessment) -> list[str]:
         f" {rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}] of pairs; a coin would in 50%"
         for name, rate in rates.items()
         if rate and rate.low is not None and rate.high is not None and rate.low <= 0.5 <= rate.high
+    ]
+
+
+def _rest_on_count(whole: Assessment) -> list[str]:
+    """Name the metrics whose interval rests on the number of instructions alone."""
+    kinds = (("raw", whole.raw), ("calibrated", whole.calibrated))
+    names = {
+        kind: [item.metric for item in evaluation.estimates.values() if item.rests_on_count]
+        for kind, evaluation in kinds
+        if evaluation
+    }
+    return [
+        f"{', '.join(metrics)} ({kind}): {RESTS_ON_COUNT}"
+        for kind, metrics in names.items()
+        if metrics
     ]
 
 

@@ -28,6 +28,7 @@ from steelyard.calibrators.methods import (
     contextual,
     direction,
 )
+from steelyard.calibrators.stacked import Stacked
 from steelyard.calibrators.ties import fit_tie
 from steelyard.core.schemas import Bool
 from steelyard.errors import CalibratorRefused, UsageError, escape
@@ -38,6 +39,7 @@ from steelyard.evaluation.judged_pairs import (
     binding,
     content_free,
     describe_missing,
+    member_names,
 )
 from steelyard.evaluation.metrics.pairs import named_by_gold
 from steelyard.evaluation.promise import find_predecessor, keep_promise, promise_notes
@@ -48,7 +50,12 @@ FEWEST_PAIRS = 10
 LEAST_RANGE = 0.01  # of calibrated preferences; below it they are a constant
 HEAVIEST = 0.5  # share of all votes that one pair may have without a note
 Fit: TypeAlias = Callable[[Features, Gold], Curve]
-COLUMNS = {"score_ab": "preference_ab", "score_ba": "preference_ba", "longer": "both lengths"}
+COLUMNS = {
+    "score_ab": "preference_ab",
+    "score_ba": "preference_ba",
+    "longer": "both lengths",
+    "members": "several judges, variants or samples",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +165,9 @@ def _fit_curve(
     if options.agreement is not None and (warning := cluster_warning(instructions)):
         notes.append(f"the half of gold that the curve is fitted on: {warning}")
     notes += _direction_notes(curve, features, gold)
+    fit_notes = _fit_notes(gold, options, table)
+    if isinstance(curve, Stacked):
+        fit_notes["members"] = member_names(source)
     trace = None
     if matched.pair_ids is not None and instructions > 1:
         trace = GoldTrace.of(fit, features, gold, matched.pair_ids[rows], options.seed)
@@ -166,7 +176,7 @@ def _fit_curve(
         curve,
         fit_tie(curve.preference(features), gold.votes),
         bound=binding(source),
-        notes=_fit_notes(gold, options, table),
+        notes=fit_notes,
         gold=trace,
     )
     return made, notes

@@ -18,10 +18,12 @@ from steelyard.core.schemas import Bool, Float64, Int64, UInt64
 from steelyard.errors import GoldRefused, UsageError, escape
 from steelyard.evaluation.judged_pairs import (
     MASSES,
+    MEMBER_COLUMN,
     ORDERS,
     JudgedPairs,
     Source,
     complete_column,
+    members_of,
     optional_column,
     own_ids,
     read_pairs,
@@ -40,7 +42,7 @@ READS = ("preference", "score", "tie", *ORDERS, *LENGTHS, *MASSES, *CALIBRATED)
 class GoldPairs:
     """The pairs that have gold, k of them."""
 
-    table: pa.Table  # k rows of what was read, by role (READS)
+    table: pa.Table  # k rows of what was read, by role (READS), and members
     rows: Int64  # k, indices into the judged pairs
     pair_ids: UInt64 | None  # k digests; None: the source has no pair_id
     instructions: UInt64  # k ids
@@ -61,6 +63,7 @@ class GoldPairs:
             score_ba=None if ba is None else logit(ba),
             longer=None if a is None or b is None else a - b,
             has_scale=score is None,
+            members=members_of(self.table),
         )
 
     @property
@@ -270,7 +273,8 @@ def _matched(
         )
     groups = np.unique(instructions, return_inverse=True)[1].astype(np.int64)
     notes = (*pairs.notes, *notes, *_gold_notes(votes, groups))
-    table = pairs.table.select([name for name in READS if name in pairs.table.column_names])
+    kept = [x for x in pairs.table.column_names if x in READS or MEMBER_COLUMN.fullmatch(x)]
+    table = pairs.table.select(kept)
     if len(rows) < len(table):
         table = table.take(pa.array(rows))
     pair_ids = None if pairs.pair_ids is None else pairs.pair_ids[rows]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steelyard.calibrators.calibrator import Calibrator
+from steelyard.calibrators.features import Member, MemberValue
 from steelyard.comparisons.read import CALIBRATED, describe, read_comparisons
 from steelyard.core.arrow import to_floats, to_mask
 from steelyard.core.schemas import Float64, Int64, UInt64
@@ -30,6 +32,8 @@ from steelyard.store.verdicts.calibration import calibrator_of_table
 
 ORDERS = ("preference_ab", "preference_ba")
 MASSES = ("label_mass_ab", "label_mass_ba")
+MEMBERS = "members"
+MEMBER_COLUMN = re.compile(rf"{MEMBERS}\[(?P<number>\d+)\]\.(?P<value>\w+)")
 WANTED = ("pair_id", "instruction", "tie", *LENGTHS, *ORDERS, *MASSES)
 
 
@@ -83,10 +87,11 @@ def read_pairs(source: Source, want: tuple[str, ...] = ()) -> JudgedPairs:
         InputRefused: values cannot be what their role says.
     """
     need = ["preference", *(["score"] if "score" in source.columns else [])]
-    want = (*WANTED, *CALIBRATED, *want)
+    members = () if source.run is None else (MEMBERS,)
+    want = (*WANTED, *CALIBRATED, *members, *want)
     read = read_comparisons(source.run or source.path, source.columns, need, want, raw=True)
     notes = [f"left out: {describe(read.left_out)}"] if read.left_out else []
-    table = read.table
+    table = _with_members(read.table)
     if "score" in table.column_names and source.run is None:
         score = to_floats(table["score"])
         if ((score >= 0) & (score <= 1)).all():
@@ -112,6 +117,43 @@ def own_ids(ids: pa.Array, pairs: UInt64 | None) -> UInt64:
     known = np.asarray(ids.fill_null(0), np.uint64)
     other = np.arange(len(ids), dtype=np.uint64) if pairs is None else pairs
     return np.where(to_mask(ids.is_null()), other, known)
+
+
+def _with_members(table: pa.Table) -> pa.Table:
+    """Replace `members` by a column for each of its values that a verdict has."""
+    if MEMBERS not in table.column_names:
+        return table
+    values = table[MEMBERS].combine_chunks()
+    table = table.drop_columns(MEMBERS)
+    for number in range(1, pc.max(pc.list_value_length(values)).as_py() + 1):
+        member = pc.list_element(values, number - 1)
+        ordered = pc.struct_field(member, "logit_ab").null_count < len(member)
+        kinds = ("logit_ab", "logit_ba", "share") if ordered else ("logit",)
+        for kind in kinds:
+            column = pc.struct_field(member, kind)
+            if column.null_count < len(column):
+                table = table.append_column(f"{MEMBERS}[{number}].{kind}", column)
+    return table
+
+
+def members_of(table: pa.Table) -> dict[Member, Float64] | None:
+    """Return the values of an ensemble's members; None without any, or if a pair lacks one."""
+    members = {}
+    for name in table.column_names:
+        if match := MEMBER_COLUMN.fullmatch(name):
+            values = complete_column(table, name)
+            if values is None:
+                return None
+            members[Member(int(match["number"]), cast("MemberValue", match["value"]))] = values
+    return members or None
+
+
+def member_names(source: Source) -> list[str]:
+    """Return the judge and the variant of the prompt of each member; empty for a table."""
+    record = None if source.run is None else source.run.record
+    if not isinstance(record, ScoredRecord):
+        return []
+    return [f"{judge.name}, {x.name}" for judge in record.judges for x in record.spec.protocols]
 
 
 def require_single(source: Source, table: pa.Table) -> None:

@@ -9,13 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steelyard.core.arrow import offsets_of
+from steelyard.errors import InputRefused
 from steelyard.input.cells import coded_bytes
 from steelyard.input.footer import INT96_UNIT, Footer
+from steelyard.input.problems import printable
 from steelyard.input.thrift import RowGroup
 
 _GROWTH = 4
 _BUFFER = 1 << 18  # bytes read ahead of each column
 # What pyarrow 26 raises for more than 2 GiB of a nested column at once.
+_NESTED = "Nested data conversions"
 _TOO_LARGE = (pa.ArrowNotImplementedError, pa.ArrowCapacityError)
 
 
@@ -64,6 +67,7 @@ def read_group(
         pace: how many rows to read at a time; the caller reports to it what rows have taken.
 
     Raises:
+        InputRefused: a single row has more than 2 GiB in a nested column.
         pa.ArrowException: the data cannot be decoded.
         ValueError: there are fewer rows than the footer says.
     """
@@ -84,9 +88,20 @@ def read_group(
     )
     chosen = None if len(names) == len(footer.schema.names) else names
     seen = 0
-    for batch in decode(reader, number, chosen, pace):
-        seen += len(batch)
-        yield batch
+    try:
+        for batch in decode(reader, number, chosen, pace):
+            seen += len(batch)
+            yield batch
+    except _TOO_LARGE as error:
+        if pace.rows > 1 or _NESTED not in str(error):
+            raise
+        row = seen + sum(before.rows for before in footer.groups[:number])
+        raise InputRefused(
+            f"row {row} has more than 2 GiB in a nested column, which Arrow cannot read",
+            place=printable(footer.source.name),
+            effect="the rows before it can be read, and none after it",
+            remedy="write the file again without that row",
+        ) from error
     if seen != group.rows:
         rows = f"{seen:,} of the {group.rows:,} rows"
         raise ValueError(f"it holds {rows} that the footer promises")

@@ -14,6 +14,7 @@ _FIRST, _SECOND, _THIRD = (f"label_logprobs[{n}]" for n in (1, 2, 3))
 _A, _B = "NOT swapped", "swapped"
 _TOTAL = f"(exp({_FIRST}) + exp({_SECOND}) + exp({_THIRD}))"
 _SCALE = "list_sum(list_transform(label_logprobs, lambda x: exp(x)))"
+NEAREST = 1e-12  # means of P(a is better) that are nearer to 0 or 1 count as this far away
 ROUNDING = 1e-9  # of means: 6.35 - 5.85 is a little more than a half
 
 # Every verdict has these columns, NULL where its rule does not define them.
@@ -29,6 +30,10 @@ COLUMNS = (
 )
 
 
+# What `verdicts.members` says of each judge and variant of the prompt.
+MEMBER = ("logit", "logit_ab", "logit_ba", "share")
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """How reads become a verdict."""
@@ -39,6 +44,8 @@ class Rule:
     about: str  # description in one line
     answer: tuple[tuple[str, str], ...]  # values of each read, as (name, SQL)
     verdict: tuple[tuple[str, str], ...]  # values of a pair, as (one of COLUMNS, SQL)
+    side: str  # of each read: the logit, or P, that response_a is better; else its one score
+    middle: float = 0.0  # of `side`, where neither is better: 0 for a logit, 0.5 for P
     band: str = "preference"  # or "score": what `tie_band` is measured on
     missing_is_no: bool = False  # an answer without a read counts as 0; else it spoils the verdict
 
@@ -87,6 +94,7 @@ RULES = {
             ("preference_ba", sigmoid(_mean("logit", _B))),
             ("raw_preference", sigmoid(_mean("logit"))),
         ),
+        side="logit",
     ),
     "tie": Rule(
         ("pair",),
@@ -104,6 +112,8 @@ RULES = {
             ("raw_preference", _mean("(p_a + p_tie / 2)")),
             ("raw_tie", _mean("p_tie")),
         ),
+        side="(p_a + p_tie / 2)",
+        middle=0.5,
     ),
     "scores": Rule(
         ("pair",),
@@ -121,6 +131,7 @@ RULES = {
             ("score_a", _balanced("points_a")),
             ("score_b", _balanced("points_b")),
         ),
+        side="(points_a - points_b)",
         band="score",
     ),
     "probability": Rule(
@@ -134,6 +145,8 @@ RULES = {
             ("preference_ba", _mean("probability", _B)),
             ("raw_preference", _balanced("probability")),
         ),
+        side="probability",
+        middle=0.5,
     ),
     "scale": Rule(
         ("response",),
@@ -149,6 +162,7 @@ RULES = {
             ("hard_score", "scale[list_position(label_logprobs, list_max(label_logprobs))]"),
         ),
         _SIDES,
+        side="score",
         band="score",
     ),
     "rubric": Rule(
@@ -161,10 +175,38 @@ RULES = {
             ("hard_score", f"({_FIRST} >= {_SECOND})::INTEGER::DOUBLE"),
         ),
         _SIDES,
+        side="score",
         band="score",
         missing_is_no=True,
     ),
 }
+
+
+def member_sql(rule: Rule, who: str, samples: int) -> dict[str, str]:
+    """Write MEMBER in SQL: aggregates over the answers of a pair for which `who` holds.
+
+    The logit that response_a is better, over both orders and in each, and the logit of the share
+    of samples that prefer it, where there are several. A sample of a half for either side is added,
+    so that it is finite.
+    """
+
+    def logit(where: str) -> str:
+        mean = _mean(rule.side, f"{where} AND {who}")
+        if not rule.middle:
+            return mean
+        p = f"least(greatest({mean}, {NEAREST!r}), 1 - {NEAREST!r})"
+        return f"CASE WHEN {mean} IS NOT NULL THEN ln({p}) - ln(1 - {p}) END"
+
+    none = dict.fromkeys(MEMBER, "NULL::DOUBLE")
+    if "response" in rule.shows:
+        return {**none, "logit": f"{logit(_A)} - {logit(_B)}"}
+    ab, ba = logit(_A), logit(_B)
+    values = {**none, "logit": f"(({ab}) + ({ba})) / 2", "logit_ab": ab, "logit_ba": ba}
+    if samples > 1:
+        won = f"(sign({rule.side} - {rule.middle!r}) + 1) / 2"
+        count, wins = (f"{f} FILTER (WHERE {who})" for f in (f"count({won})", f"sum({won})"))
+        values["share"] = f"ln({wins} + 0.5) - ln({count} - {wins} + 0.5)"
+    return values
 
 
 def winner(preference: str, tie: str, scores: tuple[str, str] | None, band: float) -> str:

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from steelyard.comparisons.read import read_comparisons
-from steelyard.core.arrow import to_floats
 from steelyard.core.schemas import Float64, Int64
 from steelyard.errors import UsageError, escape
 from steelyard.input.roles import MODELS
 from steelyard.ranking.report import source
-from steelyard.ranking.tournament import clusters_of, similar_names
+from steelyard.ranking.tournament import Tournament, similar_names, tournament
 from steelyard.statistics.clusters import cluster_warning
 from steelyard.statistics.means import SHARE
 from steelyard.statistics.paired import paired_test
@@ -35,32 +33,29 @@ def compare_competitors(
         UsageError: a competitor is not there, or both are the same.
     """
     read = read_comparisons(path, columns, (*MODELS, "preference"), ("instruction", "weight"))
-    table = read.table
-    sides = [np.asarray(table[name].cast(pa.string()).to_pylist(), object) for name in MODELS]
-    known = sorted(set(sides[0]) | set(sides[1]))
+    contest = tournament(read.table)
     for name in (first, second):
-        if name not in known:
+        if name not in contest.competitors:
             raise UsageError(
                 f"there is no competitor {escape(name)}",
                 place="--competitors",
-                remedy=f"choose one, such as {similar_names(name, known)}",
+                remedy=f"choose one, such as {similar_names(name, contest.competitors)}",
             )
     if first == second:
         raise UsageError(
             "both competitors are the same", place="--competitors", remedy="name two competitors"
         )
-    preference, cluster = to_floats(table["preference"]), clusters_of(table).astype(np.int64)
-    weight = to_floats(table["weight"]) if "weight" in table.column_names else None
-    met = [(sides[0] == x) & (sides[1] == y) for x, y in ((first, second), (second, first))]
-    rows = met[0] | met[1]
+    x, y = (contest.competitors.index(name) for name in (first, second))
+    rows = contest.rows.pair == min(x, y) * contest.size + max(x, y)
     head = None
     if rows.any():
-        values = np.where(met[0], preference, 1 - preference)[rows]
-        some = None if weight is None else weight[rows]
-        test = paired_test(values, cluster[rows], some, null=0.5, bounds=SHARE)
+        values = contest.rows.preference[rows]
+        weight = contest.rows.weight[rows] if len(contest.rows.weight) else None
+        values = values if x < y else 1 - values
+        test = paired_test(values, contest.cluster[rows], weight, null=0.5, bounds=SHARE)
         head = {**test.to_json(), "preference": test.value}
         head.pop("difference")
-    shared = _shared(sides, preference, cluster, (first, second))
+    shared = _shared(contest, x, y)
     groups = max((part["clusters"] for part in (head, shared) if part), default=0)
     warning = cluster_warning(groups) if groups else "both never met, nor the same opponent"
     return {
@@ -73,26 +68,22 @@ def compare_competitors(
     }
 
 
-def _shared(
-    sides: list[Any], preference: Float64, cluster: Int64, names: tuple[str, str]
-) -> dict[str, Any] | None:
+def _shared(contest: Tournament, x: int, y: int) -> dict[str, Any] | None:
     """Return the test over (instruction, opponent) that both competitors met."""
-    opponents, codes = np.unique(np.concatenate(sides), return_inverse=True)
-    a, b = np.split(codes, 2)
-    means = []
-    for name, other in (names, names[::-1]):
-        own, foe = (int(np.searchsorted(opponents, x)) for x in (name, other))
-        against_b, against_a = (a == own) & (b != foe) & (b != own), (b == own) & (a != foe)
-        against_a &= a != own
-        keys = np.concatenate([
-            cluster[against_b] * len(opponents) + b[against_b],
-            cluster[against_a] * len(opponents) + a[against_a],
-        ])  # fmt: skip
-        values = np.concatenate([preference[against_b], 1 - preference[against_a]])
-        cells, index, count = np.unique(keys, return_inverse=True, return_counts=True)
-        means.append((cells, np.bincount(index, values, len(cells)) / np.maximum(count, 1)))
-    both, mine, theirs = np.intersect1d(means[0][0], means[1][0], return_indices=True)
+    own = _by_opponent(contest, x, y), _by_opponent(contest, y, x)
+    both, mine, theirs = np.intersect1d(own[0][0], own[1][0], return_indices=True)
     if not len(both):
         return None
-    difference = means[0][1][mine] - means[1][1][theirs]
-    return paired_test(difference, both // len(opponents)).to_json()
+    difference = own[0][1][mine] - own[1][1][theirs]
+    return paired_test(difference, both // contest.size).to_json()
+
+
+def _by_opponent(contest: Tournament, competitor: int, other: int) -> tuple[Int64, Float64]:
+    """Return each instruction and opponent but `other` as a number, and the mean preference."""
+    first, second = contest.rows.pair // contest.size, contest.rows.pair % contest.size
+    foe = np.where(first == competitor, second, first)
+    mine = ((first == competitor) | (second == competitor)) & (foe != other)
+    preference = np.where(first == competitor, contest.rows.preference, 1 - contest.rows.preference)
+    keys = contest.cluster[mine].astype(np.int64) * contest.size + foe[mine]
+    cells, index, count = np.unique(keys, return_inverse=True, return_counts=True)
+    return cells, np.bincount(index, preference[mine], len(cells)) / np.maximum(count, 1)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steelyard.core.arrow import to_floats, to_ints, to_mask
-from steelyard.core.schemas import Bool, Float64, Int64
+from steelyard.core.schemas import Float64, Int64
 from steelyard.errors import InputRefused, escape
 from steelyard.evaluation.gold_join import judged_and_gold
 from steelyard.evaluation.judged_pairs import (
@@ -25,6 +25,7 @@ from steelyard.evaluation.judged_pairs import (
 )
 from steelyard.evaluation.metrics.pairs import named_by_gold
 from steelyard.input.roles import MODELS
+from steelyard.ranking.tournament import between_two, tournament
 from steelyard.statistics.clusters import cluster_warning
 from steelyard.statistics.logistic import log_loss
 from steelyard.statistics.means import SHARE, decided, mean
@@ -222,20 +223,21 @@ def _competitors(judges: _Judges) -> list[dict[str, Any]]:
     table = judges.tables[0]
     if not set(MODELS) <= set(table.column_names):
         return []
-    sides = [np.asarray(table[name].cast(pa.string()).to_pylist(), object) for name in MODELS]
-    apart = sides[0] != sides[1]
-    rows = []
-    for name in sorted(set(sides[0][apart]) | set(sides[1][apart])):
-        first = apart & (sides[0] == name)
-        mine: Bool = first | (apart & (sides[1] == name))
-        own = (
-            np.where(first, judges.preference[0], 1 - judges.preference[0])[mine],
-            np.where(first, judges.preference[1], 1 - judges.preference[1])[mine],
-        )
-        row = _difference(name, own, judges.cluster[mine])
-        rows.append({"competitor": row.pop("measure"), **row})
-    tested = [row for row in rows if row["p_value"] is not None]
+    rows = between_two(table)
+    if not rows.any():
+        return []
+    contest = tournament(table.filter(pa.array(rows)))
+    cluster, size = judges.cluster[rows], contest.size
+    swapped = [np.where(contest.swapped, 1 - x[rows], x[rows]) for x in judges.preference]
+    content = []
+    for position, name in enumerate(contest.competitors):
+        first = contest.rows.pair // size == position
+        mine = first | (contest.rows.pair % size == position)
+        own = [np.where(first, x, 1 - x)[mine] for x in swapped]
+        row = _difference(name, (own[0], own[1]), cluster[mine])
+        content.append({"competitor": row.pop("measure"), **row})
+    tested = [row for row in content if row["p_value"] is not None]
     adjusted = holm(np.array([row["p_value"] for row in tested]))
     for row, p_value in zip(tested, adjusted.tolist(), strict=True):
         row["p_value"] = p_value
-    return rows
+    return content

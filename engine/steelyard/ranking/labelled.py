@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from steelyard.core.arrow import to_floats, to_mask
+from steelyard.core.arrow import to_floats
 from steelyard.core.schemas import Bool, Float64, Int64
 from steelyard.errors import InputRefused
 from steelyard.evaluation.gold_join import judged_and_gold
 from steelyard.evaluation.judged_pairs import Source
 from steelyard.input.roles import MODELS
+from steelyard.ranking.tournament import between_two
 from steelyard.statistics.prediction_powered import selection_p_value
 
 CHANCE = 0.01  # of gold that is a random sample and looks like none
@@ -72,10 +72,9 @@ def read_labelled(
         )
     label = np.full(len(pairs), np.nan)
     label[matched.rows] = matched.votes @ SHARES / matched.votes.sum(axis=1)
-    apart = ~to_mask(pc.equal(*(pairs.table[name].cast(pa.string()) for name in MODELS)))
     comparisons = LabelledComparisons(
         pairs.table, label, pairs.groups, pairs.preference, matched.notes
-    ).take(apart)
+    ).take(between_two(pairs.table))
     return replace(comparisons, notes=(*comparisons.notes, *_selection_notes(comparisons)))
 
 

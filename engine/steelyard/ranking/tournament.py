@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steelyard.core.arrow import to_floats
+from steelyard.core.arrow import to_floats, to_mask
 from steelyard.core.schemas import Bool, Float64, Int32
 from steelyard.errors import InputRefused, escape
+from steelyard.input.roles import MODELS
 from steelyard_kernels.comparisons import Rows, pair_sums, rows_of
 
 NOTHING: Float64 = np.zeros(0)
@@ -91,6 +92,12 @@ def tournament(table: pa.Table) -> Tournament:
         clusters=int(cluster.max()) + 1,
         alone=alone,
     )
+
+
+def between_two(table: pa.Table) -> Bool:
+    """Return which rows compare two competitors; the others compare one with itself."""
+    first, second = (table[name].cast(pa.string()).combine_chunks() for name in MODELS)
+    return to_mask(pc.not_equal(first, second))
 
 
 def similar_names(name: str, names: Sequence[str]) -> str:

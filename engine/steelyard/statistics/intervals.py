@@ -100,4 +100,4 @@ def rate_interval(
     share = decisions / t_quantile(level, clusters - 1) ** 2
     half = math.sqrt(p * (1 - p) * share + 0.25) / (share + 1)
     centre = (p * share + 0.5) / (share + 1)
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    return max(min(centre - half, p), 0.0), min(max(centre + half, p), 1.0)

@@ -21,8 +21,9 @@ from typing import Any, TypeAlias
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
-from steelyard.core.arrow import duckdb_type
+from steelyard.core.arrow import duckdb_type, is_wide_decimal
 from steelyard.errors import UsageError, escape
 from steelyard.store.folder import Folder
 from steelyard.store.sql_faults import interruptible, raising_python_errors
@@ -195,13 +196,18 @@ def register_parquet(
 def view_parquet(
     connection: Connection, name: str, files: Sequence[str], schema: pa.Schema
 ) -> None:
-    """Show Parquet files under a name natively, with bounded memory; an empty table for none."""
-    if files:
+    """Show Parquet files of one schema under a name natively, with bounded memory.
+
+    Without files, it is an empty table. Through Arrow go those of earlier versions with decimals
+    of more than 38 digits, of which DuckDB 1.5 makes other numbers.
+    """
+    types = [field.type for field in pq.read_schema(files[0])] if files else []
+    if types and not any(map(is_wide_decimal, types)):
         connection.execute(
             f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet({sql_list(files)})"  # noqa: S608
         )
     else:
-        connection.register(name, schema.empty_table())
+        register_parquet(connection, name, files, schema)
 
 
 def check_reading(connection: Connection, query: str) -> None:

@@ -1,4 +1,4 @@
-"""Metrics with bootstrap intervals over instructions, and the reliability diagram's bins."""
+"""Metrics with intervals over instructions, and the reliability diagram's bins."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from steelyard.core.schemas import Float64, Int64
 from steelyard.evaluation.metrics.formulas import ECE_BINS, METRICS, ece, ece_debiased
 from steelyard.evaluation.metrics.pairs import ScoredPairs
+from steelyard.evaluation.metrics.rates import bounds, share_bounds
 from steelyard.evaluation.metrics.sums import BINS, block, collect
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL
 
@@ -33,6 +34,7 @@ class Estimate:
     value: float
     low: float | None
     high: float | None
+    rests_on_count: bool = False  # the interval, on the number of instructions alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,17 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class ResampledSums:
-    """Sums over n pairs, and over the pairs of resampled instructions."""
+    """Sums over n pairs by group of instructions, and over the pairs of resampled groups."""
 
     pairs: int
     instructions: int
-    total: Float64  # WIDTH
+    groups: Float64  # groups x WIDTH
     replicates: Float64  # replicates x WIDTH
+
+    @property
+    def total(self) -> Float64:
+        """Sums over all pairs, WIDTH."""
+        return np.asarray(self.groups.sum(axis=0))
 
 
 def resample(judged: ScoredPairs, *, band: float, replicates: int, seed: int) -> ResampledSums:
@@ -94,17 +101,15 @@ def resample(judged: ScoredPairs, *, band: float, replicates: int, seed: int) ->
         from steelyard_kernels.bootstrap import resampled_sums
 
         drawn = resampled_sums(sums, replicates, seed)
-    return ResampledSums(len(judged), len(names), sums.sum(axis=0), drawn)
+    return ResampledSums(len(judged), len(names), sums, drawn)
 
 
 def summarise(sums: ResampledSums) -> Evaluation:
     """Return all metrics that are defined on these sums."""
     estimates = {
-        name: estimate
-        for name in METRICS
-        if (estimate := _estimate(name, sums.total, sums.replicates)) is not None
+        name: estimate for name in METRICS if (estimate := _estimate(name, sums)) is not None
     }
-    bins = tuple(_bins(sums.total, sums.replicates))
+    bins = tuple(_bins(sums.groups))
     return Evaluation(sums.pairs, sums.instructions, estimates, bins)
 
 
@@ -137,34 +142,35 @@ def merged_groups(groups: Int64, count: int, seed: int) -> tuple[Int64, int]:
     return code[groups], MOST_GROUPS
 
 
-def _estimate(name: str, total: Float64, drawn: Float64) -> Estimate | None:
-    metric = METRICS[name]
-    value = float(metric(total))
+def _estimate(name: str, sums: ResampledSums) -> Estimate | None:
+    value = float(METRICS[name](sums.total))
     if not np.isfinite(value):
         return None
-    low, high = interval(metric(drawn))
     if name == "uncertainty":
-        low, high = _uncertainty_interval(drawn)
-    elif name in REFLECTED and low is not None and high is not None:
+        return Estimate(name, value, *_uncertainty_interval(sums.groups))
+    if known := bounds(name, sums.groups):
+        return Estimate(name, value, known.low, known.high, known.rests_on_count)
+    low, high = interval(METRICS[name](sums.replicates))
+    if name in REFLECTED and low is not None and high is not None:
         low, high = max(2 * value - high, 0.0), max(2 * value - low, value)
     elif name in ECE_BINS and low is not None and high is not None:
         bins = ECE_BINS[name]
-        above = high - float(ece(bins)(total))
-        low = max(min(float(ece_debiased(bins)(total)) - above, value), 0.0)
+        above = high - float(ece(bins)(sums.total))
+        low = max(min(float(ece_debiased(bins)(sums.total)) - above, value), 0.0)
         high = max(high, value)
     return Estimate(name, value, low, high)
 
 
-def _uncertainty_interval(drawn: Float64) -> tuple[float | None, float | None]:
+def _uncertainty_interval(groups: Float64) -> tuple[float | None, float | None]:
     """Map the interval of s, the share of pairs where gold says a, to that of s (1 - s).
 
     The maximum is at s = 0.5.
     """
-    low, high = interval(METRICS["share_a"](drawn))
-    if low is None or high is None:
+    share = bounds("share_a", groups)
+    if share is None or share.low is None or share.high is None:
         return None, None
-    ends = sorted((low * (1 - low), high * (1 - high)))
-    return ends[0], 0.25 if low <= 0.5 <= high else ends[1]
+    ends = sorted((share.low * (1 - share.low), share.high * (1 - share.high)))
+    return ends[0], 0.25 if share.low <= 0.5 <= share.high else ends[1]
 
 
 def interval(drawn: Float64) -> tuple[float | None, float | None]:
@@ -179,13 +185,13 @@ def interval(drawn: Float64) -> tuple[float | None, float | None]:
     return low, high
 
 
-def _bins(total: Float64, drawn: Float64) -> list[Bin]:
-    table, tables = block(total, "bins_preference"), block(drawn, "bins_preference")
+def _bins(groups: Float64) -> list[Bin]:
+    by_group = block(groups, "bins_preference")
     bins = []
-    for i, (pairs, said, seen) in enumerate(table.tolist()):
+    for i, (pairs, said, seen) in enumerate(by_group.sum(axis=0).tolist()):
         values: tuple[float | None, ...] = (None,) * 4
         if pairs:
-            resampled = tables[:, i, 2] / np.where(tables[:, i, 0] > 0, tables[:, i, 0], np.nan)
-            values = (said / pairs, seen / pairs, *interval(resampled))
+            span = share_bounds(by_group[:, i, 0], by_group[:, i, 2])
+            values = (said / pairs, seen / pairs, span.low, span.high)
         bins.append(Bin(i / BINS, (i + 1) / BINS, int(pairs), *values))
     return bins

@@ -54,12 +54,16 @@ def macro_f1(sums: Float64) -> Float64:
     return _ratio(scores.sum(axis=-1), (named > 0).sum(axis=-1))
 
 
-def kappa(sums: Float64) -> Float64:
-    """Return Cohen's kappa between verdicts and gold."""
+def chance(sums: Float64) -> Float64:
+    """Return how often verdicts and gold would agree if one knew nothing of the other."""
     cells = _confusion(sums)
     total = cells.sum(axis=(-2, -1))
-    by_chance = _ratio((cells.sum(axis=-1) * cells.sum(axis=-2)).sum(axis=-1), total**2)
-    return _ratio(agreement(sums) - by_chance, 1 - by_chance)
+    return _ratio((cells.sum(axis=-1) * cells.sum(axis=-2)).sum(axis=-1), total**2)
+
+
+def kappa(sums: Float64) -> Float64:
+    """Return Cohen's kappa between verdicts and gold."""
+    return _ratio(agreement(sums) - chance(sums), 1 - chance(sums))
 
 
 def _gaps(sums: Float64, name: str) -> tuple[Float64, Float64, Float64]:
@@ -135,11 +139,15 @@ def auc(sums: Float64) -> Float64:
     return _ratio(ranks_a, number_a) + _ratio(ranks_b, number_b) - whole
 
 
+def annotators_chance(sums: Float64) -> Float64:
+    """Return how often two annotators would agree if votes were drawn from all votes."""
+    votes = block(sums, "annotators")[..., 2:]
+    return np.asarray((_ratio(votes, votes.sum(axis=-1, keepdims=True)) ** 2).sum(axis=-1))
+
+
 def fleiss_kappa(sums: Float64) -> Float64:
     """Return annotators' agreement above chance (Fleiss 1971), for any number of votes per pair."""
-    votes = block(sums, "annotators")[..., 2:]
-    shares = _ratio(votes, votes.sum(axis=-1, keepdims=True))
-    by_chance = (shares**2).sum(axis=-1)
+    by_chance = annotators_chance(sums)
     return _ratio(mean_of("annotators")(sums) - by_chance, 1 - by_chance)
 
 

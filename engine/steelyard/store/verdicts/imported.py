@@ -17,14 +17,15 @@ from steelyard.store.durable import PARQUET, TEMPORARY, writing
 from steelyard.store.run_record import ImportRecord
 from steelyard.store.rundir import IMPORTED, RunDir
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.sql import Connection, register_parquet, sql_text
-from steelyard.store.verdicts.views import with_calibration
+from steelyard.store.sql import Connection, register_parquet, view_parquet
+from steelyard.store.verdicts.views import NO_MEMBERS, with_calibration
 
 NEW = f"{IMPORTED}{TEMPORARY}"
 _TABLES = ("verdicts", "rejects")
 # Of a row group: what waits in memory, and what its readers hold.
 _GROUP_ROWS = 1 << 16
 _GROUP_BYTES = 16 << 20
+_AGAIN = ("nothing was imported", "import the tables again")  # effect and remedy of a failure
 
 
 class ImportWriter:
@@ -35,7 +36,7 @@ class ImportWriter:
         self._waiting: dict[str, list[pa.RecordBatch]] = {name: [] for name in _TABLES}
         self.pairs = 0
         self.rejected: Counter[str] = Counter()
-        with writing(self._folder.path):
+        with writing(self._folder.path, *_AGAIN):
             run.files.make()
             run.files.remove_tree(NEW)
             self._folder.make()
@@ -58,7 +59,7 @@ class ImportWriter:
     def commit(self) -> dict[str, Any]:
         """Make everything durable; what run.json has to say of it."""
         run = self._run.files
-        with writing(self._folder.path):
+        with writing(self._folder.path, *_AGAIN):
             for name, writer in self._writers.items():
                 self._flush(name)
                 writer.close()
@@ -76,7 +77,7 @@ class ImportWriter:
 
     def _flush(self, name: str) -> None:
         if self._waiting[name]:
-            with writing(self._folder.path):
+            with writing(self._folder.path, *_AGAIN):
                 self._writers[name].write_table(pa.Table.from_batches(self._waiting[name]))
             self._waiting[name] = []
 
@@ -112,11 +113,10 @@ def define_tables(
                 remedy="import the tables again, into a new run directory",
             )
         path = files.library_path(file)
-        source = f"read_parquet({sql_text(path)})"
-        if kind == "VIEW":
-            source = f"{name}_raw"
-            register_parquet(connection, source, [path], READS)
-        query = f"SELECT * FROM {source}"  # noqa: S608 - our own names
+        show = view_parquet if kind == "TABLE" else register_parquet
+        show(connection, f"{name}_raw", [path], READS)
+        query = f"SELECT * FROM {name}_raw"  # noqa: S608 - our own names
         if name == "verdicts":
+            query = f"SELECT *, {NO_MEMBERS} AS members FROM {name}_raw"  # noqa: S608 - our own names
             query = with_calibration(query, snapshot.calibrator, 0.0)
         connection.execute(f"CREATE {kind} {name} AS {query}")

@@ -14,11 +14,13 @@ from steelyard.calibrators.features import number_sql
 from steelyard.plan.spec import JudgingSpec
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.rules import COLUMNS as VALUES
-from steelyard.protocols.rules import RULES, Rule, winner
+from steelyard.protocols.rules import MEMBER, RULES, Rule, member_sql, winner
 from steelyard.store.sql import sql_list, sql_text
 
 LOW_LABEL_MASS = 0.5
 NO = "NULL::DOUBLE"
+_FIELDS = ", ".join(f"{name} DOUBLE" for name in MEMBER)
+NO_MEMBERS = f"NULL::STRUCT(judge VARCHAR, protocol VARCHAR, {_FIELDS})[]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ WITH asked AS (
     {_good(spec)} AS good,
     {combined},
     {_flags(spec)} AS flags,
+    {_members(spec)} AS members,
     min(label_mass) FILTER (WHERE NOT swapped) AS label_mass_ab,
     min(label_mass) FILTER (WHERE swapped) AS label_mass_ba,
     max(status) FILTER (WHERE status <> 'ok') AS status, max(error) AS error,
@@ -91,7 +94,7 @@ SELECT p.pair_id, p.shard, p."row", p.instruction_id, p.category, p.model_a, p.m
   CASE WHEN NOT c.good THEN c.error END AS error,
   p.length_a, p.length_b, p.gold,
   {"p.metadata" if spec.metadata else "NULL::STRUCT(none VARCHAR)"} AS metadata,
-  c.read_at, p.criteria, p.keys
+  c.read_at, p.criteria, p.keys, CASE WHEN c.good THEN c.members END AS members
 FROM {pairs} p JOIN combined c ON p.pair = c.pair
 WHERE c.asked = len(p.keys)"""  # noqa: S608 - our own text
     return with_calibration(query, spec.calibrator, spec.preference_band)
@@ -210,6 +213,25 @@ def _flags(spec: VerdictSpec) -> str:
         f"CASE WHEN {condition} THEN ['{flag}'] ELSE []::VARCHAR[] END"
         for flag, condition in flags.items()
     )
+
+
+def _members(spec: VerdictSpec) -> str:
+    """Return what each judge and variant says alone; NULL where there are not several, or samples.
+
+    A calibrator may weigh them (`calibrators.stacked`).
+    """
+    axes = spec.axes
+    if axes.judges * axes.variants * axes.samples == 1:
+        return f"any_value({NO_MEMBERS})"
+    members = []
+    for judge in range(axes.judges):
+        for variant, protocol in enumerate(spec.judging.protocols):
+            who = f"judge = {judge} AND variant = {variant}"
+            names = {"judge": sql_text(spec.judges[judge]), "protocol": sql_text(protocol.name)}
+            values = {**names, **member_sql(spec.rule, who, axes.samples)}
+            packed = ", ".join(f"{name} := {sql}" for name, sql in values.items())
+            members.append(f"struct_pack({packed})")
+    return f"[{', '.join(members)}]"
 
 
 def _comparisons(spec: VerdictSpec) -> str:
