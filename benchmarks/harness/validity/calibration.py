@@ -1,4 +1,4 @@
-"""Calibrators: do they find known faults, and does `evaluate` tell the truth about them?"""
+"""Calibrators: are known faults found, and are the numbers of `evaluate` on them right?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from support.trust_data import biased_judge, judged_pairs
 
 LOW, HIGH = 0.93, 0.97  # of shares of intervals that contain the truth
 REPLICATES = 400
-POOL = 100_000  # pairs that tell the truth
+POOL = 100_000  # pairs whose values are the truth
 FAULTS = {"logit": 0.5, "length": -0.4, "intercept": 0.0, "first_position": 0.7}
 # Errors that chance can only increase: their intervals hold the truth more often than others'.
 FOLDED = {"ece", "ece_debiased", "ece_confidence", "reliability"}

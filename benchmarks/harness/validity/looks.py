@@ -29,7 +29,7 @@ ASKED = Asked("temperature", 0.9, 0.95)
 ALLOWED = 0.05
 FOUND = 0.8
 LOOKS = 8
-POOL = 20_000  # pairs that tell how good a threshold is
+POOL = 20_000  # pairs that show how good a threshold is
 # Pairs per instruction, instructions that each look adds, and the judge.
 CASES = [(1, 75, "just too bad"), (1, 75, "rising"), (4, 60, "just too bad")]
 GOOD = (1, 75, "good")

@@ -86,8 +86,8 @@ def fit_trust_threshold(
     wrong, risk = ~agrees, 1 - agreement
     wealth = first_wealth(certainty, wrong, thresholds, risk=risk, level=level, largest=largest)
     wealth[:, 1:] += growth(certainty, wrong, groups, thresholds, risk=risk, largest=largest)
-    found = lowest(wealth, thresholds, level)
-    return describe_threshold(preference, agrees, agreement, confidence, found)
+    threshold = lowest(wealth, thresholds, level)
+    return describe_threshold(preference, agrees, agreement, confidence, threshold)
 
 
 def describe_threshold(
