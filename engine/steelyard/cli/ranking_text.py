@@ -74,6 +74,12 @@ def format_winrate(content: dict[str, Any]) -> str:
     head += [cell for kind in controls for cell in (titles[kind], "se", f"{LEVEL:.0%}")]
     title = f"{_format_preference(content)}\nagainst {escape(content['baseline'])}"
     parts = [title, format_table(rows, [*head, "rows"]), format_gold_rates(content)]
+    if removal := content["sensitivity"]["verdicts"]:
+        parts.append(
+            f"highest win rate: without {removal['removed']:,} of {removal['of']:,} verdicts"
+            f" ({removal['removed'] / removal['of']:.2%}) it is that of {escape(removal['first'])};"
+            " no fewer can do that"
+        )
     return "\n\n".join([part for part in parts if part] + [_format_source(content)])
 
 
