@@ -26,6 +26,7 @@ from harness import common
 
 sys.path.insert(0, str(common.ROOT / "tests"))
 from steelyard.ranking.bradley_terry import CENTRE, POINTS, rate
+from steelyard.ranking.sensitivity import sensitivity
 from steelyard.ranking.tournament import Tournament, tournament
 from steelyard_kernels.comparisons import rows_of
 from support import rating_twins
@@ -133,6 +134,9 @@ def speed(contest: Tournament, order: str, *, peers: bool, most: int) -> Iterato
         seconds, ours[what] = measure(steelyard(contest, what))
         words = "1,000 cluster bootstraps" if what == "bootstrap" else f"ratings, {what} intervals"
         yield line(words, "steelyard", contest, order) | seconds
+    estimate = rate(contest, intervals="rows").estimate
+    seconds, _ = measure(lambda: sensitivity(contest, estimate))
+    yield line("sensitivity of the first place", "steelyard", contest, order) | seconds
     if not peers:
         return
     few = head(contest, most)

@@ -45,7 +45,7 @@ PURE = (
     *("export.pairing", "ranking.bias", "ranking.bradley_terry", "ranking.connectivity"),
     *("ranking.contextual", "ranking.differences", "ranking.length_control"),
     *("ranking.length_slope", "ranking.scores", "ranking.tournament", "ranking.tuned_ratings"),
-    "ranking.win_rates",
+    *("ranking.sensitivity", "ranking.win_rate_sensitivity", "ranking.win_rates"),
 )
 PURE_MAY_IMPORT = {
     "msgspec",

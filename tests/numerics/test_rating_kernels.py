@@ -16,6 +16,7 @@ from steelyard_kernels.comparisons import pair_sums, pairs_of, rows_of
 from steelyard_kernels.connected import components
 from steelyard_kernels.elo import elo
 from steelyard_kernels.groups import group, groups_met
+from steelyard_kernels.influence import row_influences
 from steelyard_kernels.resampling import resampled_strengths
 from steelyard_kernels.sandwich import cluster_products, pair_curves
 from steelyard_kernels.step_down import Differences, count_exceedances
@@ -125,6 +126,22 @@ def test_many_competitors_in_a_cluster_take_the_other_way():
         groups = group(codes.astype(np.int32), len(gradients))
         got = cluster_products(rows, curves, none, groups).gradient
         assert np.allclose(got, gradients.T @ gradients, atol=1e-12)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@settings(max_examples=20, deadline=None)
+@given(drawn=twins.games(most=4))
+def test_influences_are_gradients_times_a_direction(model, drawn):
+    size, games, _ = drawn
+    rows, found = fitted(model, size, games)
+    direction = np.cos(np.arange(size + 1))
+    curves = pair_curves(model, found.estimate, pair_sums(rows, size))
+    got = row_influences(rows, curves.slopes, direction)
+    wanted = [
+        twins.slope(lambda x, g=game: twins.value(model, [g], x), found.estimate) @ direction
+        for game in games
+    ]
+    assert np.allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_a_step_down_counts_the_largest_difference_so_far():

@@ -75,6 +75,21 @@ def test_ranks_follow_from_differences():
     assert not tested.better[1, 2]
 
 
+def test_names_do_not_move_p_values():
+    """The step-down draws by rank: the same numbers, whatever competitors are called."""
+    rng = np.random.default_rng(1)
+    i = rng.integers(0, 5, 60)
+    j, y = i + rng.integers(1, 3, 60), rng.random(60)
+    results = []
+    for names in (NAMES, NAMES[::-1]):
+        rows = zip(names[i].tolist(), names[j].tolist(), y.tolist(), strict=True)
+        ratings = rate(tournament(table(list(rows))))
+        place = [ratings.competitors.index(name) for name in names[:7]]
+        results.append(compare(ratings).p_value[np.ix_(place, place)])
+    assert np.allclose(results[0], results[1], equal_nan=True, atol=1e-9)
+    assert np.nanmin(results[0]) < 0.9
+
+
 # -- laws ------------------------------------------------------------------------------------
 
 LAWS = settings(max_examples=30, deadline=None)

@@ -36,9 +36,11 @@ def drawn():
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("weight", [0.0, 0.4, 1.0])
-def test_equals_the_authors_logistic_regression(drawn, weight):
+def test_equals_the_authors_logistic_regression(drawn, weight, monkeypatch):
     """ppi_logistic_pointestimate of ppi-python, the last competitor at 0."""
     peer = pytest.importorskip("ppi_py")
+    uncompiled = peer.ppi._logistic_get_stats
+    monkeypatch.setattr(peer.ppi, "_logistic_get_stats", getattr(uncompiled, "py_func", uncompiled))
     i, j, label, f, known = drawn
     design = np.zeros((720, 4))
     design[np.arange(720), i], design[np.arange(720), j] = 1, -1
@@ -98,6 +100,8 @@ def test_what_gives_no_ratings(drawn):
     few = np.where(np.arange(720) < 9, label, np.nan)
     assert tuned_ratings(contest(i, j, f), few) is None
     assert tuned_ratings(contest(i, j, f), label) is None
+    apart = np.where((i == 0) | (j == 0), np.nan, known)  # gold does not join m0 to the others
+    assert tuned_ratings(contest(i, j, f), apart, weight=0.0) is None
     never_lost = np.where(np.isfinite(known) & (i == 0), 1.0, known)
     assert tuned_ratings(contest(i, j, f), never_lost, weight=0.0) is None
 

@@ -41,11 +41,9 @@ def format_gold_ratings(content: dict[str, Any]) -> str:
             line += ["", ""] if rating is None else [f"{rating['value']:.1f}", _range(rating)]
         ranks = gold["rating"] and gold["rating"].get("best_rank")
         line.insert(4, f"{ranks}-{gold['rating']['worst_rank']}" if ranks else "")
-        rate, tuned = gold["judge"], gold["prediction_powered"]
-        line += [_percent(rate and rate["value"]), _percent(tuned and tuned["value"])]
-        rows.append([*line, _interval(tuned), f"{gold['labels']:,}", _labels(gold["rating"])])
+        rows.append([*line, f"{gold['labels']:,}", _labels(gold["rating"])])
     head = ["competitor", "judge", "corrected", "interval", "ranks", "gold alone", "interval"]
-    table = format_table(rows, [*head, "won % (judge)", "corrected", "interval", "labels", "worth"])
+    table = format_table(rows, [*head, "labels", "worth"])
     return f"{_title(content)}\n{table}\n{LEGEND}"
 
 

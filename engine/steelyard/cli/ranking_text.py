@@ -50,6 +50,8 @@ def format_rank(content: dict[str, Any]) -> str:
     parts = [_format_preference(content), format_table(rows, [*head, "win rate", "comparisons"])]
     if content.get("differences"):
         parts.append(_format_differences(content["differences"]))
+    if "sensitivity" in content:
+        parts.append(_format_sensitivity(content))
     if gold := format_gold_ratings(content):
         parts.append(gold)
     return "\n\n".join([*parts, _format_source(content)])
@@ -72,6 +74,12 @@ def format_winrate(content: dict[str, Any]) -> str:
     head += [cell for kind in controls for cell in (titles[kind], "se", f"{LEVEL:.0%}")]
     title = f"{_format_preference(content)}\nagainst {escape(content['baseline'])}"
     parts = [title, format_table(rows, [*head, "rows"]), format_gold_rates(content)]
+    if removal := content["sensitivity"]["verdicts"]:
+        parts.append(
+            f"highest win rate: without {removal['removed']:,} of {removal['of']:,} verdicts"
+            f" ({removal['removed'] / removal['of']:.2%}) it is that of {escape(removal['first'])};"
+            " no fewer can do that"
+        )
     return "\n\n".join([part for part in parts if part] + [_format_source(content)])
 
 
@@ -103,6 +111,30 @@ def _format_differences(differences: list[dict[str, Any]]) -> str:
         + (f", {untested} cannot be tested" if untested else "")
         + "; ranks: the range that the significant differences allow"
     )
+
+
+def _format_sensitivity(content: dict[str, Any]) -> str:
+    """Return in a sentence how few verdicts the first place hangs on."""
+    words = {"instructions": "pairs"} if content["clusters_by"] == "pair_id" else {}
+    removals = {
+        words.get(units, units): removal
+        for units, removal in content["sensitivity"].items()
+        if removal
+    }
+    if not removals:
+        return "first place: no set of verdicts was found that decides it"
+    ways = [
+        f"without {removal['removed']:,} of {removal['of']:,} {units}"
+        f" ({removal['removed'] / removal['of']:.2%}) {escape(removal['first'])} is first"
+        for units, removal in removals.items()
+    ]
+    least = [
+        f"{removal['at_least']:,} {units}"
+        for units, removal in removals.items()
+        if (removal["at_least"] or 1) > 1
+    ]
+    bound = f"; no fewer than {' or '.join(least)} can do that" if least else ""
+    return f"first place: {', '.join(ways)}{bound}"
 
 
 def _format_section(title: str, labels: Mapping[str, str], groups: Mapping[str, Any]) -> str:

@@ -38,6 +38,15 @@ class RatingFailed(SteelyardError):
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """The maximum of a likelihood over the comparisons."""
+
+    kind: int  # of model: one of MODELS' values
+    fit: Fit
+    prior: Float64  # [K] weight of each competitor's tie with an average one; mostly 0
+
+
+@dataclass(frozen=True, slots=True)
 class Ratings:
     """Ratings of K competitors on the Elo scale."""
 
@@ -49,6 +58,7 @@ class Ratings:
     spread: Spread
     ties: float | None  # Davidson's nu or Rao and Kupper's theta
     warnings: tuple[str, ...]
+    estimate: Estimate | None = None  # of the likelihood, where a single one was fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +103,8 @@ def rate(
         RatingFailed: Newton's method reached no maximum.
     """
     position = _position(contest, anchor)
-    fitted, more = _estimate(contest, model)
+    estimate, more = _estimate(contest, model)
+    fitted = estimate.fit
     few = contest.clusters < (MIN_FOR_NORMAL if intervals == "bootstrap" else MIN_FOR_INTERVAL)
     if intervals != "rows" and few:
         more = (*more, cluster_warning(contest.clusters) or "")
@@ -114,11 +125,11 @@ def rate(
             wide = t_quantile(level, degrees) * error
         lower, upper = rating - wide, rating + wide
     ties = None if model == "bradley-terry" else math.exp(fitted.estimate[-1])
-    return Ratings(contest.competitors, rating, lower, upper, error, spread, ties, more)
+    return Ratings(contest.competitors, rating, lower, upper, error, spread, ties, more, estimate)
 
 
-def _estimate(contest: Tournament, model: str) -> tuple[Fit, tuple[str, ...]]:
-    """Return the fit, and warnings if it needed a prior."""
+def _estimate(contest: Tournament, model: str) -> tuple[Estimate, tuple[str, ...]]:
+    """Return the estimate, and warnings if it needed a prior."""
     pairs = pairs_of(contest.sums(), contest.size)
     _check_ties(contest, model, pairs.sums)
     warnings = tuple(connectivity_warnings(contest))
@@ -131,7 +142,7 @@ def _estimate(contest: Tournament, model: str) -> tuple[Fit, tuple[str, ...]]:
             f"the {model} model has no finite maximum on these comparisons",
             remedy="use the model bradley-terry, which counts a tie as half a win",
         )
-    return fitted, warnings
+    return Estimate(MODELS[model], fitted, prior), warnings
 
 
 def _position(contest: Tournament, anchor: str | None) -> int | None:
@@ -176,7 +187,7 @@ def _spread(contest: Tournament, kind: int, fitted: Fit, *, clustered: bool) -> 
         groups = np.arange(len(contest)), np.arange(len(contest) + 1)
     size, sums = contest.size, contest.sums()
     curves = pair_curves(kind, fitted.estimate, sums)
-    inverse = _inverse(fitted.information, size if kind == links.BRADLEY_TERRY else size + 1)
+    inverse = inverse_information(kind, fitted)
     products = cluster_products(contest.rows, curves, inverse, groups)
     covariance = (inverse @ products.gradient @ inverse)[:size, :size] * POINTS**2
     met = (curves.information[:, 0] * sums[:, 0]).reshape(size, size)
@@ -186,10 +197,11 @@ def _spread(contest: Tournament, kind: int, fitted: Fit, *, clustered: bool) -> 
     return Spread(covariance, degrees, inverse[:size, :size])
 
 
-def _inverse(information: Float64, free: int) -> Float64:
-    """Invert the information [K + 1, K + 1] on its first parameters; the others have zeros."""
-    inverse, size = np.zeros_like(information), len(information) - 1
-    known = information[:free, :free].copy()
+def inverse_information(kind: int, fitted: Fit) -> Float64:
+    """Invert the information [K + 1, K + 1]; a parameter that the model lacks has zeros."""
+    inverse, size = np.zeros_like(fitted.information), len(fitted.information) - 1
+    free = size if kind == links.BRADLEY_TERRY else size + 1
+    known = fitted.information[:free, :free].copy()
     level, strengths = np.diag(known).mean(), known[:size, :size]
     if abs(strengths.sum()) < 1e-9 * level:  # without a prior they are known up to a constant
         strengths += level

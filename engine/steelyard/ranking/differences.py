@@ -46,10 +46,14 @@ def compare(ratings: Ratings, level: float = 0.95, tested: Bool | None = None) -
     difference = ratings.rating[:, None] - ratings.rating[None, :]
     known = np.triu(error >= NO_SPREAD, 1)
     first, second = np.nonzero(known if tested is None else known & tested)
-    pairs = first.astype(np.int32), second.astype(np.int32)
+    pairs = (first, second)
     p_value = np.full((size, size), np.nan)
     single = t_p_value(difference[pairs] / error[pairs], ratings.spread.degrees[pairs])
-    p_value[pairs] = step_down(single, pairs, ratings.spread.joint)
+    # By rank, so that the draws do not depend on the order of names.
+    order = np.argsort(-ratings.rating, kind="stable")
+    rank = np.argsort(order).astype(np.int32)
+    joint = ratings.spread.joint[np.ix_(order, order)]
+    p_value[pairs] = step_down(single, (rank[first], rank[second]), joint)
     p_value = np.fmin(p_value, p_value.T)
     better = (p_value < 1 - level) & (difference > 0)
     return Comparison(

@@ -13,7 +13,7 @@ from steelyard.comparisons.read import read_comparisons
 from steelyard.core.schemas import Bool, Float64
 from steelyard.errors import UsageError, escape
 from steelyard.ranking import scores
-from steelyard.ranking.bradley_terry import INTERVALS, MODELS, Ratings, rate
+from steelyard.ranking.bradley_terry import INTERVALS, MODELS, Estimate, Ratings, rate
 from steelyard.ranking.connectivity import (
     APART,
     cluster_counts,
@@ -24,6 +24,7 @@ from steelyard.ranking.connectivity import (
 )
 from steelyard.ranking.differences import NO_SPREAD, compare
 from steelyard.ranking.report import LEVEL, format_names, source
+from steelyard.ranking.sensitivity import sensitivity
 from steelyard.ranking.tournament import Tournament, tournament
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL, MIN_FOR_NORMAL
 
@@ -82,8 +83,8 @@ def rank(path: Path, columns: Mapping[str, str], options: RankOptions) -> dict[s
     """Rank the competitors of a run or a file.
 
     Returns:
-        JSON: `ranking`, best first; `win_matrix`; `differences`, for methods with a likelihood;
-        what was read and left out; warnings.
+        JSON: `ranking`, best first; `win_matrix`; for methods with a likelihood `differences` and
+        `sensitivity`; what was read and left out; warnings.
     """
     read = read_comparisons(
         path, columns, ("model_a", "model_b", "preference"), ("tie", "instruction", "weight")
@@ -138,6 +139,8 @@ def _rated(
     if ratings.ties is not None:
         content["tie_parameter"] = ratings.ties
     clustered = intervals != "rows"
+    if ratings.estimate:
+        content["sensitivity"] = _sensitivity_json(contest, ratings.estimate)
     known, bounded, enough = _identified(contest, ratings, options.anchor, clustered=clustered)
     content["warnings"] += _cluster_warnings(contest, ratings, intervals)
     if equal := _without_spread(ratings, bounded, options.anchor):
@@ -172,6 +175,20 @@ def _rated(
         }
         for position, i in enumerate(order, 1)
     ]
+
+
+def _sensitivity_json(contest: Tournament, estimate: Estimate) -> dict[str, Any]:
+    """Return how few verdicts and instructions decide who is first; None where no set does."""
+    return {
+        units: removal
+        and {
+            "removed": removal.removed,
+            "of": removal.of,
+            "first": contest.competitors[removal.first],
+            "at_least": removal.at_least,
+        }
+        for units, removal in sensitivity(contest, estimate).items()
+    }
 
 
 def _identified(

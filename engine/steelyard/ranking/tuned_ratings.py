@@ -28,6 +28,7 @@ from steelyard_kernels.comparisons import Pairs
 # Squares of two labels half a point off, the least spread of a competitor's labels: a judge that
 # was never wrong on a few is not therefore always right.
 IMAGINARY = 0.5
+WORST = 1e9  # condition of the information: past it some competitors are not joined to others
 FARTHEST = 10.0  # log-strength: past it a competitor's is on its way to infinity
 CELLS = 1 << 22  # of cluster sums in memory at a time
 
@@ -157,9 +158,12 @@ def tuned_ratings(
     strength = _solve(rows, count, score)
     if strength is None:
         return None
+    information = rows.information(strength, count)
+    if np.linalg.cond(information) > WORST:
+        return None
     middle = rows.products(rows.residuals(strength, weight))
     middle += np.diag(np.maximum(_least_variance(rows, clusters) - np.diag(middle), 0))
-    inverse = np.asarray(np.linalg.inv(rows.information(strength, count)), np.float64)
+    inverse = np.asarray(np.linalg.inv(information), np.float64)
     room = np.maximum(clusters - FITTED, 1)
     scale = np.sqrt(np.maximum(clusters, 1) / room) * POINTS
     change = np.eye(rows.size)

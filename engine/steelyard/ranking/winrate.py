@@ -26,6 +26,7 @@ from steelyard.ranking.report import (
 )
 from steelyard.ranking.style import FEATURES, read_with_style
 from steelyard.ranking.tournament import clusters_of, similar_names
+from steelyard.ranking.win_rate_sensitivity import fewest_verdicts
 from steelyard.ranking.win_rates import BaselineComparisons, WinRate, sort_key, win_rates
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL
 
@@ -68,7 +69,8 @@ def winrate(
     table, unknown = _without_lengths(table)
     hard = None if difficulty is None else _difficulty(table, difficulty)
     # The baseline against itself comes separately: no difficulty is learned from it.
-    rates = [rate for mask in (~own, own) for rate in win_rates(_rows(table, baseline, hard, mask))]
+    sides = [_rows(table, baseline, hard, mask) for mask in (~own, own)]
+    rates = [rate for rows in sides for rate in win_rates(rows)]
     used = str(difficulty) if difficulty else _learned(rates, baseline)
     return {
         **source(path, read),
@@ -76,8 +78,22 @@ def winrate(
         "baseline": baseline,
         "difficulty": used,
         "win_rates": [_as_json(rate) for rate in sorted(rates, key=sort_key)],
+        "sensitivity": {"verdicts": _sensitivity(sides[0])},
         "warnings": [*unknown, *_warnings(rates, baseline, int(own.sum()))],
     }
+
+
+def _sensitivity(rows: BaselineComparisons) -> dict[str, Any] | None:
+    """Return how few verdicts decide whose win rate is highest; None with unequal weights."""
+    if not len(rows.code) or np.ptp(rows.weight):
+        return None
+    order = np.argsort(rows.code, kind="stable")
+    present, starts = np.unique(rows.code[order], return_index=True)
+    if (fewest := fewest_verdicts(np.split(rows.preference[order], starts[1:]))) is None:
+        return None
+    removed, first = fewest
+    name = rows.competitor[present[first]]
+    return {"removed": removed, "of": len(order), "first": name, "at_least": removed}
 
 
 def _without_lengths(table: pa.Table) -> tuple[pa.Table, list[str]]:
