@@ -19,8 +19,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from harness.common import parser, report
 from harness.validity import (
     bias,
+    calibration,
     differences,
+    drift,
     length_control,
+    looks,
     power,
     prediction_powered,
     promises,
@@ -35,8 +38,11 @@ Simulation = Callable[[int], Iterable[Claim]]  # from a number of draws
 
 SIMULATIONS: dict[str, Simulation] = {
     "bias": bias.simulate,
+    "calibration": calibration.simulate,
     "differences": differences.simulate,
+    "drift": drift.simulate,
     "length_control": length_control.simulate,
+    "looks": looks.simulate,
     "power": power.simulate,
     "prediction_powered": prediction_powered.simulate,
     "promises": promises.simulate,

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from support.helpers import ROOT
+from support.helpers import ROOT, data_file
 
 FOLDER = ROOT / "benchmarks"
 EMBEDDED = ("host", "tokens")  # their smoke sizes have its tokenizer
@@ -44,6 +44,8 @@ def as_script(monkeypatch):
 def test_smoke(name, tmp_path, monkeypatch, request):
     if name in EMBEDDED:
         request.getfixturevalue("embedded_judge")
+    if name == "trust":
+        data_file("labelled/judgebench_judges.parquet")
     target = tmp_path / "result.json"
     script = str(FOLDER / f"{name}.py")
     monkeypatch.setattr(sys, "argv", [script, "--smoke", "--json", str(target)])
@@ -177,13 +179,8 @@ def calibration(rows):
 
 
 def trust(rows):
-    tables = {row["table"] for row in rows}
-    assert {"recovery", "coverage", "promise"} <= tables
-    for row in rows:
-        if row["table"] == "recovery":
-            assert row["share"] >= 0.7  # ten seeds
-        if row["name"].endswith(": broken"):
-            assert row["share"] <= 0.1
+    assert len(rows) == 6  # three reward models, two metrics
+    assert all(0 <= row["share"] <= 1 for row in rows)
 
 
 def export(rows):

@@ -22,6 +22,7 @@ RECORDED = (*golden.RUNS, CALIBRATED)
 OF_WINNERS = ("leaderboard", "win_matrix", "length_bias")  # views of the preference
 # Of selected pairs, the earlier version gave probabilities that selection had raised.
 SELECTED, SHRUNK = ("reward", "sft"), {"probability", "margin"}
+AUTO = "fit auto"  # draws fits to the judge's preferences, and did not
 FINISHED = [name for name in RECORDED if name not in INTERRUPTED]
 
 
@@ -140,12 +141,21 @@ def test_the_program_resumes_an_old_run(inputs, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "question"),
-    [(name, question) for name, asked in golden.QUESTIONS.items() for question in asked],
+    [
+        (x, question)
+        for x, asked in golden.QUESTIONS.items()
+        for question in asked
+        if question != AUTO
+    ],
 )
 def test_questions_have_the_old_answers(name, question, runs, inputs, tmp_path):
     folders = {RUN: runs[name], INPUT: inputs, OUT: tmp_path}
     answer = golden.ask(golden.QUESTIONS[name][question], folders)
-    golden.assert_close(answer, recorded(name)[question], CLOSE)
+    old = recorded(name)[question]
+    if question == "fit position":  # a mean over 15 instructions: by Student's t, now
+        for content in (answer, old):
+            content["calibrator"]["curve"]["intervals"].pop("first_position")
+    golden.assert_close(answer, old, CLOSE)
 
 
 @pytest.mark.parametrize("live", [False, True])
@@ -158,7 +168,7 @@ def test_a_calibrator_is_applied(live, runs, tables, tmp_path):
     golden.call(f"calibrate apply {RUN} {calibrator}", {RUN: run})
     assert_same_tables(CALIBRATED, run, tables[CALIBRATED])
     applied, given = (json.loads(x.read_bytes()) for x in (run / "calibration.json", calibrator))
-    assert applied == {**applied, **given, "check": applied["check"]}  # a later one may say more
+    golden.assert_close(applied, {**given, "check": applied["check"]}, 0.0)
 
 
 @pytest.mark.parametrize("name", golden.EXPORTS)

@@ -13,8 +13,8 @@ from steelyard.calibrators.abstention import (
     binomial_tail,
     coverage_risk,
     fit_trust_threshold,
+    growth,
     instructions_needed,
-    p_value,
     thresholds_of,
 )
 from steelyard.statistics.drift import Reference, measure_drift
@@ -33,14 +33,14 @@ def test_the_binomial_tail_is_its_sum(successes, trials, probability):
 
 
 def test_a_worked_example():
-    # 400 pairs, all right but the 40 least certain. At level 0.05 / 4, 95% coverage passes with 20
-    # failures of 380 and 100% does not with 40 of 400.
+    # 400 pairs, all right but the 40 least certain. At level 0.05 x 0.75 / 8, 95% coverage passes
+    # with 20 failures of 380 and 100% does not with 40 of 400.
     preference = np.linspace(0.99, 0.6, 400)
     found = fit_trust_threshold(
         preference, np.arange(400) < 360, np.arange(400), 0.9, 0.95,
         thresholds=thresholds_of(preference), largest=1,
     )  # fmt: skip
-    assert binomial_tail(20, 380, 0.1) < 0.05 / 4 < binomial_tail(40, 400, 0.1)
+    assert binomial_tail(20, 380, 0.1) < 0.05 * 0.75 / 8 < binomial_tail(40, 400, 0.1)
     assert found.coverage == 0.95
     assert found.observed == pytest.approx(360 / 380)
     assert (preference >= found.threshold).sum() == 380
@@ -67,13 +67,17 @@ def test_the_bet_is_the_mean_of_products():
     # Two instructions of three pairs at most, risk 0.2: one with 1 wrong of 3, one with 0 of 2.
     wrong, groups = np.array([True, False, False, False, False]), np.array([4, 4, 4, 9, 9])
     x = [(1 - 3 * 0.2) / 3, -2 * 0.2 / 3]
-    bets = [k / 20 / 0.8 for k in range(1, 21)]
-    wealth = np.mean([math.prod(1 - bet * one for one in x) for bet in bets])
-    assert p_value(wrong, groups, 0.2, 3) == pytest.approx(min(1, 1 / wealth), rel=1e-12)
-    order = np.array([3, 0, 4, 2, 1])
-    assert p_value(wrong[order], groups[order], 0.2, 3) == p_value(wrong, groups, 0.2, 3)
-    assert p_value(wrong[:0], groups[:0], 0.2, 3) == 1.0
-    assert p_value(np.ones(6, bool), np.arange(6) // 3, 0.2, 3) == 1.0  # all is lost, no error
+    products = [math.prod(1 - k / 20 / 0.8 * value for value in x) for k in range(1, 21)]
+
+    def bets(rows, wrong=wrong, groups=groups):
+        certainty, half = np.full(len(rows), 0.9), np.array([0.5])
+        return growth(certainty, wrong[rows], groups[rows], half, risk=0.2, largest=3)[0]
+
+    assert np.exp(bets(np.arange(5))) == pytest.approx(products, rel=1e-12)
+    assert bets(np.array([3, 0, 4, 2, 1])).tolist() == bets(np.arange(5)).tolist()
+    assert bets(np.arange(0)).tolist() == [0.0] * 20
+    lost = bets(np.arange(6), np.ones(6, bool), np.arange(6) // 3)
+    assert lost[-1] == -np.inf  # all is lost, no error
 
 
 @pytest.mark.parametrize("shape", GOLD_SHAPES)
@@ -116,7 +120,7 @@ def test_instructions_needed_are_those_with_which_a_faultless_judge_passes(agree
         )  # fmt: skip
         passes.append(found.threshold is not None)
     assert passes == [True, False]
-    assert instructions_needed(np.ones(5, np.int64), 0.9, 0.95, 1) == 42  # 0.9^42 < 0.0125
+    assert instructions_needed(np.ones(5, np.int64), 0.9, 0.95, 1) == 51  # 0.9^51 < 0.0047
 
 
 def test_coverage_and_risk_of_a_small_set():

@@ -9,38 +9,48 @@ from steelyard.calibrators.abstention import (
     binomial_tail,
     confidence_of,
     coverage_risk,
+    first_wealth,
     fit_trust_threshold,
+    growth,
     instructions_needed,
-    p_value,
+    level_of,
     thresholds_of,
 )
 
 
-def naive_p(wrong, groups, risk, largest):
-    """The mean over twenty bets of the product over instructions, and its inverse."""
-    if largest == 1:
-        n, k = len(wrong), sum(wrong)
-        return sum(math.comb(n, j) * risk**j * (1 - risk) ** (n - j) for j in range(k + 1))
-    if not len(wrong):
-        return 1.0
+def tail(wrong, pairs, risk):
+    return sum(math.comb(pairs, k) * risk**k * (1 - risk) ** (pairs - k) for k in range(wrong + 1))
+
+
+def naive_bets(wrong, groups, risk, largest):
+    """The mean over twenty bets of the product over instructions."""
     x = {}
     for is_wrong, instruction in zip(wrong, groups, strict=True):
         x[instruction] = x.get(instruction, 0.0) + (is_wrong - risk) / largest
     bets = [number / 20 / (1 - risk) for number in range(1, 21)]
-    wealth = [math.prod(max(1 - bet * value, 0.0) for value in x.values()) for bet in bets]
-    mean = sum(wealth) / 20
-    return min(1.0, 1 / mean) if mean else 1.0
+    return sum(math.prod(max(1 - bet * value, 0.0) for value in x.values()) for bet in bets) / 20
+
+
+def naive_rejects(wrong, groups, risk, largest, level):
+    """Half of the stake on the exact test at half the level, where there is one, half on bets."""
+    wealth = naive_bets(wrong, groups, risk, largest)
+    if largest == 1:
+        exact = tail(sum(wrong), len(wrong), risk) <= level / 2
+        wealth = wealth / 2 + (1 / level if exact else 0)
+    return wealth >= 1 / level * (1 - 1e-12)
 
 
 def naive_threshold(certainty, agrees, groups, agreement, confidence, thresholds, largest):
-    """Four sequences of tests: from a quarter, a half, three quarters and all of the pairs."""
+    """Four sequences of tests: from a quarter, a half, three quarters and all of the pairs.
+
+    The first rule has three quarters of the level.
+    """
     passed = []
     for start in (4, 9, 14, 19):
         for threshold in thresholds[start:]:
             rows = [k for k, value in enumerate(certainty) if value >= threshold]
-            p = naive_p([not agrees[k] for k in rows], [groups[k] for k in rows],
-                        1 - agreement, largest)  # fmt: skip
-            if p > (1 - confidence) / 4:
+            if not naive_rejects([not agrees[k] for k in rows], [groups[k] for k in rows],
+                                 1 - agreement, largest, (1 - confidence) * 0.75 / 4):  # fmt: skip
                 break
             passed.append(threshold)
     return min(passed, default=None)
@@ -79,16 +89,15 @@ def test_a_threshold_equals_its_naive_twin(largest, seed):
 @pytest.mark.parametrize(
     ("wrong", "until", "coverage"),
     [
-        # By binomial tails of risk 0.4 at level 0.0125: 20 pairs may have 2 wrong ones, 25 may have
-        # 4, 30 may have 5; 45 may have 10, 50 and 55 may have 11 and 13; 70 may have 18, 75 and 80
-        # may have 20 and 21; 95 may have 26, 100 may have 28.
-        (4, 25, 0.25),
-        (11, 50, 0.5),
-        (20, 75, 0.75),
-        (28, 100, 1.0),
-        (29, 100, None),
+        # By binomial tails of risk 0.4 at level 0.0046875: 25 pairs may have 3 wrong ones, 30 may
+        # have 4; 50 and 55 may have 10 and 12; 75 and 80 may have 18 and 20; 100 may have 27.
+        (3, 25, 0.25),
+        (10, 50, 0.5),
+        (18, 75, 0.75),
+        (27, 100, 1.0),
+        (28, 100, None),
         (0, 100, 1.0),
-        (0, 30, 0.35),  # 30 right ones, and 5 wrong ones of 35 are few enough: 7 may be
+        (0, 30, 0.35),  # 30 right ones, and 5 wrong ones of 35 are few enough: 6 may be
     ],
 )
 def test_each_sequence_of_tests_finds_the_threshold(wrong, until, coverage):
@@ -105,12 +114,13 @@ def test_each_sequence_of_tests_finds_the_threshold(wrong, until, coverage):
 
 @pytest.mark.parametrize(
     ("pairs", "most"),
-    [(20, 2), (25, 4), (30, 5), (35, 7), (40, 8), (45, 10), (50, 11), (55, 13), (70, 18), (75, 20),
-     (80, 21), (95, 26), (100, 28)],
-)  # fmt: skip
+    [(25, 3), (30, 4), (35, 6), (40, 7), (50, 10), (55, 12), (75, 18), (80, 20), (100, 27)],
+)
 def test_how_many_may_be_wrong(pairs, most):
-    assert naive_p([True] * most + [False] * (pairs - most), [], 0.4, 1) <= 0.0125
-    assert naive_p([True] * (most + 1) + [False] * (pairs - most - 1), [], 0.4, 1) > 0.0125
+    level = 0.05 * 0.75 / 4
+    assert naive_rejects([True] * most + [False] * (pairs - most), range(pairs), 0.4, 1, level)
+    most += 1
+    assert not naive_rejects([True] * most + [False] * (pairs - most), range(pairs), 0.4, 1, level)
 
 
 def test_a_pair_at_the_threshold_is_trusted():
@@ -187,19 +197,34 @@ def test_thresholds_of_30_pairs_take_whole_pairs():
         ([1, 1, 1] + [0] * 27, [k // 3 for k in range(30)], 0.4, 3),
         ([0] * 12, [2, 2, 2, 5, 5, 5, 8, 8, 8, 9, 9, 9], 0.3, 4),
         ([1], [0], 0.3, 2),
+        ([0, 1, 0, 0], [0, 1, 2, 3], 0.3, 1),
     ],
 )
-def test_a_p_value_equals_its_naive_twin(wrong, groups, risk, largest):
-    result = p_value(np.array(wrong, bool), np.array(groups), risk, largest)
-    assert result == pytest.approx(naive_p(wrong, groups, risk, largest), rel=1e-12)
-    assert 0 < result <= 1
+def test_the_growth_of_bets_equals_its_naive_twin(wrong, groups, risk, largest):
+    wrong, groups = np.array(wrong, bool), np.array(groups)
+    certainty = np.full(len(wrong), 0.8)
+    logs = growth(certainty, wrong, groups, np.array([0.9, 0.7]), risk=risk, largest=largest)
+    assert logs.shape == (2, 20)
+    assert (logs[0] == 0).all()  # nothing is trusted
+    naive = naive_bets(wrong.tolist(), groups.tolist(), risk, largest)
+    assert np.exp(logs[1]).mean() == pytest.approx(naive, rel=1e-12)
 
 
-def test_one_pair_per_instruction_is_the_binomial_tail():
-    wrong = np.array([True] + [False] * 9)
-    assert p_value(wrong, np.arange(10), 0.5, 1) == pytest.approx(11 / 1024)
-    assert p_value(wrong[:0], np.arange(0), 0.5, 1) == 1.0
-    assert p_value(wrong[:0], np.arange(0), 0.5, 2) == 1.0
+def test_only_a_first_look_at_independent_pairs_has_an_exact_test():
+    # 7 of 7 right at a risk of one half: 0.5 ** 7 is 0.0078, half of 0.02 is 0.01.
+    certainty, wrong, thresholds = np.full(7, 0.8), np.zeros(7, bool), np.array([0.9, 0.7])
+    wealth = first_wealth(certainty, wrong, thresholds, risk=0.5, level=0.02, largest=1)
+    assert np.exp(wealth[:, 1:]).sum(axis=1) == pytest.approx([0.5, 0.5])
+    assert np.exp(wealth[:, 0]) == pytest.approx([0, 50])
+    wealth = first_wealth(certainty, wrong, thresholds, risk=0.5, level=0.02, largest=2)
+    assert np.exp(wealth).sum(axis=1) == pytest.approx([1, 1])
+
+
+def test_later_rules_have_what_is_left_of_the_level():
+    levels = [4 * level_of(0.95, rule) for rule in range(1000)]
+    # A quarter of 0.05 is 0.0125: a half, a sixth and a twelfth of that.
+    assert levels[:4] == pytest.approx([0.0375, 0.00625, 0.0125 / 6, 0.0125 / 12])
+    assert 0.0499 < sum(levels) < 0.05
 
 
 @pytest.mark.parametrize(
@@ -220,7 +245,7 @@ def test_binomial_tails_are_probabilities():
 @pytest.mark.parametrize("confidence", [0.0, 0.5, 0.9, 0.99])
 def test_instructions_needed_equal_their_naive_twin(agreement, sizes, confidence):
     """The least number of instructions, of these sizes in turn, whose p-value is small enough."""
-    risk, level = 1 - agreement, (1 - confidence) / 4
+    risk, level = 1 - agreement, (1 - confidence) * 0.75 / 4
     bets = [number / 20 / agreement for number in range(1, 21)]
 
     def wealth(number):
@@ -237,9 +262,9 @@ def test_instructions_needed_equal_their_naive_twin(agreement, sizes, confidence
 
 
 def test_instructions_needed_of_one_pair_by_hand():
-    # 0.5 ** 5 = 0.031 is above 0.1 / 4 = 0.025, and 0.5 ** 6 = 0.016 is not.
-    assert instructions_needed(np.array([1]), 0.5, 0.9, 1) == 6
-    assert instructions_needed(np.array([1]), 0.9, 0.95, 1) == 42
+    # Half of 0.1 x 0.75 / 4 is 0.0094: 0.5 ** 6 = 0.016 is above it, and 0.5 ** 7 = 0.008 is not.
+    assert instructions_needed(np.array([1]), 0.5, 0.9, 1) == 7
+    assert instructions_needed(np.array([1]), 0.9, 0.95, 1) == 51  # 0.9 ** 51 < 0.0047 < 0.9 ** 50
 
 
 def test_no_pairs_have_no_thresholds():

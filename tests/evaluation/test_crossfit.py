@@ -176,3 +176,58 @@ def test_pairs_without_an_instruction_are_instructions_by_themselves(tmp_path):
     groups = match_gold(source, gold).groups
     assert groups[0] == groups[1]
     assert len(set(groups.tolist())) == 39
+
+
+def looks_of(place, *lines):
+    done = command(*lines, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["calibrator"], done.stderr
+
+
+def test_a_later_fit_goes_on_with_the_looks_of_the_earlier_one(tmp_path):
+    source, gold, _ = draw_pairs(tmp_path, pairs=300, instructions=300)
+    labels, some = pq.read_table(gold), tmp_path / "some.parquet"
+    fit = ("calibrate", "fit", "--from", source.path, "--preference", "preference", "--gold", some,
+           "--out", tmp_path / "c.json", "--agreement", 0.6, "--method", "platt")  # fmt: skip
+    pq.write_table(labels.slice(0, 100), some)
+    first, words = looks_of(tmp_path, *fit)
+    assert "look" not in words
+    assert (first["looks"]["seeds"], first["looks"]["instructions"]) == ([0], [50])
+    pq.write_table(labels.slice(0, 140), some)
+    second, words = looks_of(tmp_path, *fit, "--seed", 5)
+    assert second["looks"]["seeds"] == [0, 5]
+    assert second["curve"] == first["curve"]
+    new = second["looks"]["instructions"][1]
+    assert f"goes on with {new} instructions that are new to it; this is look 2" in words
+    assert "stay until the gold to fit them to has doubled" in words
+    text = command("calibrate", "show", tmp_path / "c.json").stdout
+    assert f"looks:     2 (seeds 0, 5), at 50 + {new} instructions" in text
+    # Without --agreement looks are kept, and the next rule is a new one: this curve has seen all.
+    plain, _ = looks_of(tmp_path, *fit[:-4], "--method", "platt")
+    assert plain["looks"] == second["looks"]
+    assert plain["selective"] is None
+    third, words = looks_of(tmp_path, *fit)
+    assert third["looks"]["rule"] == 1
+    assert "tested at 0.17 of the level" in words
+    pq.write_table(labels, some)
+    fourth, words = looks_of(tmp_path, *fit)
+    assert fourth["looks"]["rule"] == 2
+    assert len(fourth["looks"]["seeds"]) == 4
+
+
+def test_other_scores_or_other_gold_begin_looks_of_their_own(tmp_path):
+    source, gold, _ = draw_pairs(tmp_path, pairs=200, instructions=200)
+    labels, out = pq.read_table(gold), tmp_path / "c.json"
+    options = FitOptions(method="platt", agreement=0.6, previous=out)
+    pq.write_table(labels.slice(0, 100), tmp_path / "first.parquet")
+    save_calibrator(out, fit_calibrator(source, tmp_path / "first.parquet", options).calibrator)
+    pq.write_table(labels.slice(100), tmp_path / "other.parquet")
+    other = fit_calibrator(source, tmp_path / "other.parquet", options).calibrator
+    assert len(other.looks.seeds) == 1
+    assert len(fit_calibrator(source, gold, options).calibrator.looks.seeds) == 2
+    judged = pq.read_table(source.path)
+    changed = 1 - judged["preference"].to_numpy()
+    place = judged.column_names.index("preference")
+    pq.write_table(judged.set_column(place, "preference", pa.array(changed)), source.path)
+    another = fit_calibrator(Source(source.path), gold, options).calibrator
+    assert len(another.looks.seeds) == 1

@@ -105,6 +105,21 @@ def test_a_histogram_of_equal_preferences_is_told_to_be_a_constant(tmp_path):
         assert any("is a constant" in note for note in notes)
 
 
+def test_what_the_drift_test_can_notice_is_printed(tmp_path):
+    source, gold = tables(tmp_path)
+    made = tmp_path / "c.json"
+    fit = ("calibrate", "fit", "--from", source.path, "--preference", "preference", "--gold", gold)
+    assert command(*fit, "--method", "platt", "--out", made).returncode == 0
+    apply = ("calibrate", "apply", "--from", source.path, "--preference", "preference", made,
+             "--out", tmp_path / "out.parquet")  # fmt: skip
+    text = command(*apply).stdout
+    drift = json.loads(command(*apply, "--json").stdout)["drift"]
+    assert f"from a Kolmogorov-Smirnov distance of {drift['smallest']:.2f} on" in text
+    assert "only labels of these pairs would" in text
+    # 200 pairs of 50 instructions on either side, 4 each: between 50 and 200 independent ones.
+    assert 0.20 < drift["smallest"] < 0.41
+
+
 def test_changes_of_calibration_errors_have_no_interval(tmp_path):
     source, gold = tables(tmp_path, calibrated_preference=np.linspace(0.1, 0.9, 200))
     change = evaluate_source(source, gold, EvaluateOptions(replicates=50)).whole.change
@@ -112,9 +127,12 @@ def test_changes_of_calibration_errors_have_no_interval(tmp_path):
         assert (change[name].low, change[name].high) == (None, None)
     for name in ("log_loss", "brier", "vote_log_loss", "mse"):
         assert change[name].low < change[name].value < change[name].high
-    text = command("evaluate", source.path, "--gold", gold, "--replicates", 50).stdout
-    assert text.split("\n\n")[1].startswith("calibration changes log loss 0.")
-    assert " and Brier score 0." in text.split("\n\n")[1]
+    blocks = command("evaluate", source.path, "--gold", gold, "--replicates", 50).stdout.split(
+        "\n\n"
+    )
+    assert blocks[0].startswith("calibrated values may be too good: nothing says which gold")
+    assert blocks[2].startswith("calibration changes log loss 0.")
+    assert " and Brier score 0." in blocks[2]
 
 
 def test_force_leaves_a_trace(tmp_path):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from steelyard.statistics.drift import Reference, measure_drift
+from steelyard.statistics.drift import Reference, effective_pairs, measure_drift
 
 TEN = (np.arange(10) + 0.5) / 10  # 0.05, 0.15, ..., 0.95: one in each of ten equal bins
 
@@ -42,11 +42,11 @@ def naive_psi(old, new):
 
 def test_a_reference_is_all_of_few_pairs_or_500_quantiles_of_many():
     few = Reference.of(np.array([0.3, 0.9, 0.1]))
-    assert few == Reference((0.1, 0.3, 0.9), 3)
-    assert Reference.of(np.array([0.7])) == Reference((0.7,), 1)
+    assert few == Reference((0.1, 0.3, 0.9), 3, 3.0)
+    assert Reference.of(np.array([0.7])) == Reference((0.7,), 1, 1.0)
     # Of 0 ... 999 the middles of 500 steps are 0.5, 2.5, ...: the first of each two.
     many = Reference.of(np.random.default_rng(0).permutation(1000).astype(np.float64))
-    assert many == Reference(tuple(range(0, 1000, 2)), 1000)
+    assert many == Reference(tuple(range(0, 1000, 2)), 1000, 1000.0)
 
 
 def test_the_stability_index_by_hand():
@@ -194,3 +194,53 @@ def test_few_pairs_need_a_larger_index(scored, drifted):
     assert result.ks < 0.1 or result.p_value > 0.01
     assert 0.975 < result.psi < 1.4 if drifted else 0.6 < result.psi < 0.975
     assert result.drifted is drifted
+
+
+def test_pairs_of_one_instruction_that_agree_count_once():
+    """30 equal pairs per instruction say what one pair says; apart, they count as they are."""
+    values = np.random.default_rng(0).random(40)
+    groups = np.repeat(np.arange(40), 30)
+    # The variance of a share over 40 instructions is p (1 - p) / 39; with 1199 in place of the
+    # number of independent pairs less one, the design effect is 1199 / 39.
+    effective = effective_pairs(np.repeat(values, 30), groups)
+    assert effective == pytest.approx(1200 * 39 / 1199, rel=1e-9)
+    assert effective_pairs(values, np.arange(40)) == 40.0
+    assert effective_pairs(values, None) == 40.0
+    assert effective_pairs(values, np.zeros(40, int)) == 1.0
+    assert effective_pairs(np.full(40, 0.5), np.arange(40) // 2) == 20.0
+    independent = np.random.default_rng(1).random(4000)
+    assert 2800 < effective_pairs(independent, np.arange(4000) // 10) <= 4000
+
+
+def test_instructions_are_what_the_test_counts():
+    """Two draws of 40 instructions with 30 pairs that agree: an alarm in 3 of 10 cases before."""
+    alarms = np.zeros(2)
+    for seed in range(60):
+        draw = np.random.default_rng(seed)
+        groups = np.repeat(np.arange(40), 30)
+        old, new = (np.repeat(draw.random(40), 30) for _ in range(2))
+        alarms += [
+            measure_drift(Reference.of(old), new).drifted,
+            measure_drift(Reference.of(old, groups), new, groups).drifted,
+        ]
+    assert alarms[0] >= 20
+    assert alarms[1] <= 3
+
+
+def test_the_smallest_shift_that_is_noticed_by_hand():
+    # 100 and 100 pairs count as 50: 1.6276 / (7.071 + 0.12 + 0.016) = 0.2258, and 0.8416 standard
+    # deviations of 0.5 / 7.071 more are 0.2854.
+    found = measure_drift(Reference.of(np.linspace(0, 1, 100)), np.linspace(0, 1, 100))
+    assert found.smallest == pytest.approx(0.2854, abs=1e-4)
+    assert not found.drifted
+    many = np.linspace(0, 1, 10**6)
+    # Below a distance of 0.1 a shift does not matter: 0.1 + 0.8416 x 0.5 / 707.
+    assert measure_drift(Reference.of(many), many).smallest == pytest.approx(0.1006, abs=1e-4)
+    one = measure_drift(Reference.of(np.array([0.5])), np.array([0.5]))
+    assert one.smallest == 1.0
+
+
+def test_an_earlier_versions_reference_counts_its_pairs():
+    old = Reference((0.1, 0.9), 2)
+    assert old.effective is None
+    assert measure_drift(old, np.array([0.1, 0.9])).psi == 0.0

@@ -17,7 +17,7 @@ from steelyard.errors import DiskFull, EnvironmentFault, IntegrityFault, UsageEr
 from steelyard.store.reads import journal
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.verdicts import database, handoff
+from steelyard.store.verdicts import database, handoff, new_database
 from steelyard.store.verdicts.calibration import set_calibration
 from support.recording_disk import RecordingDisk
 from support.small_runs import recorded, run_of
@@ -225,18 +225,18 @@ class Writes:
     ],
 )
 def test_more_memory_is_given_up_to_half_of_the_machines(run, monkeypatch, needed, memory, tried):
-    monkeypatch.setattr(handoff, "machine_memory", lambda: memory)
-    write, new = Writes(needed), handoff._NewFile(run.files, "new")
+    monkeypatch.setattr(new_database, "machine_memory", lambda: memory)
+    write, new = Writes(needed), new_database.NewFile(run.files, "new")
     if tried[-1] < needed:
         with pytest.raises(MemoryError):
-            handoff._with_enough_memory(write, new)
+            new_database.with_enough_memory(write, new)
     else:
-        assert handoff._with_enough_memory(write, new) == {"pairs": needed}
+        assert new_database.with_enough_memory(write, new) == {"pairs": needed}
     assert write.factors == tried
 
 
 def test_a_run_that_needs_too_much_memory_says_so(run, monkeypatch):
-    monkeypatch.setattr(handoff, "machine_memory", lambda: 0)
+    monkeypatch.setattr(new_database, "machine_memory", lambda: 0)
     monkeypatch.setattr(handoff, "_write_database", Writes(2).__call__)
     monkeypatch.setattr(handoff, "partial", lambda write, *_: write)
     with pytest.raises(EnvironmentFault, match="no memory left"):

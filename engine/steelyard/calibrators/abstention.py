@@ -17,6 +17,8 @@ from steelyard.core.schemas import Bool, Float64, Int64
 STEPS = 20  # thresholds that are tested, at coverages 5%, 10%, ..., 100%
 STARTS = (5, 10, 15, 20)  # steps at which a sequence of tests begins
 BETS = 20  # sizes of bets, up to the largest that cannot end in debt
+ROUNDING = 1e-9  # what is won covers what rounding takes off
+FIRST_SHARE = 0.75  # of the level for the first rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +60,14 @@ def fit_trust_threshold(
     thresholds: Float64,
     largest: int,
 ) -> TrustThreshold:
-    """Find the lowest threshold that keeps the promise, by fixed-sequence testing.
+    """Find the lowest threshold that keeps the promise at a first look at gold.
 
     "Agreement among the trusted is below `agreement`" is tested at one coverage after the other
     until a test does not reject (Angelopoulos et al., "Learn then test", 2021, with several
     starts; for LLM judges Jung et al., "Trust or escalate", 2024). Sequences start at a quarter, a
-    half, three quarters and all of the pairs and share the level 1 - confidence: for any judge,
-    the threshold breaks the promise with a probability of at most 1 - confidence over draws of
-    gold.
+    half, three quarters and all of the pairs and share the level: for any judge, the threshold
+    breaks the promise with a probability of at most 1 - confidence over draws of gold, however
+    often gold grows and is looked at again (`looks`).
 
     The instructions of gold are assumed to be independent draws from those that the promise is
     for, none of which has more pairs than `largest`. Pairs of one instruction may depend on each
@@ -80,68 +82,138 @@ def fit_trust_threshold(
         thresholds: falling, made from other gold (`thresholds_of`).
         largest: most pairs of an instruction; 1: the pairs are independent.
     """
-    certainty = confidence_of(preference)
-    level = (1 - confidence) / len(STARTS)
-    tests = []
-    for threshold in thresholds.tolist():
-        rows = certainty >= threshold
-        tests.append((threshold, p_value(~agrees[rows], groups[rows], 1 - agreement, largest)))
-    passed = [
-        threshold
-        for start in STARTS
-        for threshold, _ in takewhile(lambda test: test[1] <= level, tests[start - 1 :])
-    ]
-    threshold = min(passed, default=None)
-    trusted = certainty >= (np.inf if threshold is None else threshold)
+    level, certainty = level_of(confidence, 0), confidence_of(preference)
+    wrong, risk = ~agrees, 1 - agreement
+    wealth = first_wealth(certainty, wrong, thresholds, risk=risk, level=level, largest=largest)
+    wealth[:, 1:] += growth(certainty, wrong, groups, thresholds, risk=risk, largest=largest)
+    threshold = lowest(wealth, thresholds, level)
+    return describe_threshold(preference, agrees, agreement, confidence, threshold)
+
+
+def describe_threshold(
+    preference: Float64, agrees: Bool, agreement: float, confidence: float, threshold: float | None
+) -> TrustThreshold:
+    """Return a threshold with its coverage and agreement on n pairs."""
+    trusted = confidence_of(preference) >= (np.inf if threshold is None else threshold)
     return TrustThreshold(
         agreement,
         confidence,
         threshold,
         float(trusted.mean()) if len(trusted) else 0.0,
         float(agrees[trusted].mean()) if trusted.any() else None,
-        len(certainty),
+        len(preference),
     )
 
 
-def p_value(wrong: Bool, groups: Int64, risk: float, largest: int) -> float:
-    """Return a p-value of the hypothesis that more than `risk` of such pairs are wrong.
+def level_of(confidence: float, rule: int) -> float:
+    """Return the level at which each sequence of tests of a rule, counted from 0, rejects.
 
-    With one pair per instruction it is the exact binomial tail. Otherwise the pairs of an
-    instruction are one observation, x = (wrong pairs - risk x pairs) / largest in
+    Later rules have 1/2, 1/6, 1/12, ... of what the first leaves, which sum up to all of it.
+    """
+    share = (1 - FIRST_SHARE) / (rule * (rule + 1)) if rule else FIRST_SHARE
+    return (1 - confidence) * share / len(STARTS)
+
+
+def new_wealth(thresholds: int) -> Float64:
+    """Return the logs [T, 1 + BETS] of what is staked on each threshold: 1, on bets alone."""
+    wealth = np.full((thresholds, 1 + BETS), -math.log(BETS))
+    wealth[:, 0] = -np.inf
+    return wealth
+
+
+def first_wealth(
+    certainty: Float64,
+    wrong: Bool,
+    thresholds: Float64,
+    *,
+    risk: float,
+    level: float,
+    largest: int,
+) -> Float64:
+    """Return `new_wealth` for a first look, the exact test of which may have been won.
+
+    With one pair per instruction, half is staked on the exact binomial test at half the level. If
+    it rejects, it pays 2 / level, just enough to reject for good. No later look has such a test:
+    its number of pairs may follow from what was seen before.
+    """
+    wealth = new_wealth(len(thresholds))
+    if largest == 1:
+        wealth -= math.log(2)
+        for row, threshold in enumerate(thresholds.tolist()):
+            errors = wrong[certainty >= threshold]
+            if binomial_tail(int(errors.sum()), len(errors), risk) <= level / 2:
+                wealth[row, 0] = -math.log(level) + ROUNDING
+    return wealth
+
+
+def growth(
+    certainty: Float64,
+    wrong: Bool,
+    groups: Int64,
+    thresholds: Float64,
+    *,
+    risk: float,
+    largest: int,
+) -> Float64:
+    """Return the logs [T, BETS] of how n pairs multiply each bet on each threshold.
+
+    The pairs of an instruction are one observation, x = (wrong pairs - risk x pairs) / largest in
     [-risk, 1 - risk]: the share of wrong pairs is above `risk` if and only if the mean of x is
     above 0. The test bets against that (Waudby-Smith and Ramdas, "Estimating means of bounded
-    random variables by betting", JRSS B 2024): under the hypothesis the wealth prod (1 - bet x)
-    has an expectation of at most 1 for every bet in [0, 1 / (1 - risk)], and so has its mean over
-    bets. Its inverse is a p-value (Markov), whatever the order of instructions.
+    random variables by betting", JRSS B 2024): under the hypothesis the product of 1 - bet x over
+    instructions has an expectation of at most 1 for every bet in [0, 1 / (1 - risk)], and stays
+    below 1 / level for ever with a probability of 1 - level at least (Ville 1939), whatever comes
+    after another and whenever one stops.
 
     Args:
-        wrong: n pairs.
-        groups: n, their instructions, from 0. Those without a pair here do not change the wealth.
+        certainty: n.
+        wrong: n.
+        groups: n, their instructions, from 0. Those without a trusted pair change nothing.
+        thresholds: T.
         risk: in (0, 1).
         largest: most pairs that any instruction has, among these or not.
     """
-    if largest == 1:
-        return binomial_tail(int(wrong.sum()), len(wrong), risk)
-    if not len(wrong):
-        return 1.0
-    x = np.bincount(groups, weights=wrong - risk) / largest
-    with np.errstate(divide="ignore"):  # all is lost where a bet of everything was wrong
-        wealth = [np.log(np.maximum(1 - bet * x, 0)).sum() for bet in _bets(risk).tolist()]
-    return min(1.0, math.exp(-_log_mean(np.array(wealth))))
+    logs = np.zeros((len(thresholds), BETS))
+    for row, threshold in enumerate(thresholds.tolist()):
+        rows = certainty >= threshold
+        if rows.any():
+            x = np.bincount(groups[rows], weights=wrong[rows] - risk) / largest
+            x, times = np.unique(x, return_counts=True)
+            with np.errstate(divide="ignore"):  # all is lost where a bet of everything was wrong
+                logs[row] = np.log(np.maximum(1 - np.outer(_bets(risk), x), 0)) @ times
+    return logs
+
+
+def lowest(wealth: Float64, thresholds: Float64, level: float) -> float | None:
+    """Return the lowest threshold that a sequence of tests reaches; None if none does.
+
+    `wealth` [T, 1 + BETS] are logs, `thresholds` [T] fall; a test rejects if the sum of its wealth
+    is 1 / level.
+    """
+    rejects = np.logaddexp.reduce(wealth, axis=1) >= -math.log(level)
+    passed = [
+        threshold
+        for start in STARTS
+        for threshold, _ in takewhile(
+            lambda test: test[1],
+            zip(thresholds[start - 1 :].tolist(), rejects[start - 1 :], strict=True),
+        )
+    ]
+    return min(passed, default=None)
 
 
 def instructions_needed(sizes: Int64, agreement: float, confidence: float, largest: int) -> int:
     """Return how many instructions of these sizes prove the promise if every verdict is right."""
-    level, risk = (1 - confidence) / len(STARTS), 1 - agreement
+    level, risk = level_of(confidence, 0), 1 - agreement
     if largest == 1:
-        return math.ceil(math.log(level) / math.log(agreement))
-    growth = np.array([np.log1p(bet * risk * sizes / largest).mean() for bet in _bets(risk)])
+        return math.ceil(math.log(level / 2) / math.log(agreement))
+    rates = np.array([np.log1p(bet * risk * sizes / largest).mean() for bet in _bets(risk)])
     low, high = 0, 1
-    while _log_mean(high * growth) < -math.log(level):
+    while _log_mean(high * rates) < -math.log(level):
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        enough = _log_mean(middle * growth) >= -math.log(level)
+        enough = _log_mean(middle * rates) >= -math.log(level)
         low, high = (low, middle) if enough else (middle, high)
     return high
 

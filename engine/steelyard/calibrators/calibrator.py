@@ -11,6 +11,7 @@ import msgspec
 from steelyard.calibrators.abstention import TrustThreshold
 from steelyard.calibrators.features import logit_sql, number_sql
 from steelyard.calibrators.gold_trace import GoldTrace
+from steelyard.calibrators.looks import Looks
 from steelyard.calibrators.methods import Curve
 from steelyard.calibrators.ties import MOST_TIES, tie_sql
 from steelyard.core.sealed import seal, unseal
@@ -51,6 +52,7 @@ class Calibrator:
     bound: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     gold: GoldTrace | None = None  # None: an earlier version fitted it, or no pair has an id
+    looks: Looks | None = None  # None: no threshold of trust was ever asked for
 
     def to_builtins(self) -> dict[str, Any]:
         """Return the content of the calibrator's file."""

@@ -73,7 +73,10 @@ def calibrate() -> None:
 @source_options
 @gold_options
 @click.option(
-    "--out", type=PATH, default=Path("calibrator.json"), help="File to write the calibrator to."
+    "--out",
+    type=PATH,
+    default=Path("calibrator.json"),
+    help="File to write the calibrator to. The looks at gold of one that is there go on.",
 )
 @click.option(
     "--method",
@@ -108,7 +111,7 @@ def fit(run: Path | None, table: Path | None, gold: Path | None, **options: Any)
         raise click.UsageError("give either RUN or --from FILE")
     source, out, columns = make_source(path, options), options.pop("out"), options.pop("gold_map")
     check_out(out, b"{", read=(table, gold, options["content_free"]))
-    fitted = fit_calibrator(source, gold, FitOptions(**options), columns)
+    fitted = fit_calibrator(source, gold, FitOptions(**options, previous=out), columns)
     save_calibrator(out, fitted.calibrator)
     print_notes(fitted.notes)
     content = {
@@ -135,6 +138,7 @@ def apply(
 
     The judge is not needed, and raw preferences stay as they are.
     """
+    from steelyard.cli.evaluation_text import format_applied
     from steelyard.evaluation.apply import apply_calibrator
     from steelyard.store.durable import check_out
 
@@ -147,7 +151,7 @@ def apply(
     source = make_source(table or paths[0], options)
     applied = apply_calibrator(source, paths[-1], out, force=force)
     print_notes(applied.notes)
-    emit(applied.to_json(), "{place}: {pairs:,} pairs have calibrated columns".format_map)
+    emit(applied, format_applied, lambda _: applied.to_json())
 
 
 @calibrate.command()

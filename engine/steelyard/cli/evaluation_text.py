@@ -7,10 +7,12 @@ from pathlib import Path
 
 from steelyard.calibrators.abstention import TrustThreshold
 from steelyard.calibrators.calibrator import Calibrator
+from steelyard.calibrators.looks import Looks
 from steelyard.calibrators.piecewise import Histogram, PiecewiseLinear
 from steelyard.calibrators.stacked import Stacked
 from steelyard.cli.tables import format_fields, format_table
 from steelyard.errors import escape
+from steelyard.evaluation.apply import ApplyResult
 from steelyard.evaluation.evaluate import Assessment, Report
 from steelyard.evaluation.fit import FitResult
 from steelyard.evaluation.metrics.bootstrap import MIN_REPLICATES, Bin, Estimate, Evaluation
@@ -55,6 +57,8 @@ def format_calibrator(calibrator: Calibrator) -> str:
         fields.append(("tie", f"{calibrator.tie:.4f} (Davidson)"))
     if calibrator.selective is not None:
         fields.append(("trusted", _trusted(calibrator.selective)))
+    if calibrator.looks is not None:
+        fields.append(("looks", _looks(calibrator.looks)))
     return format_fields(fields)
 
 
@@ -70,6 +74,15 @@ def _trusted(selective: TrustThreshold) -> str:
     return (
         f"agreement of {selective.agreement:.0%}, guaranteed with {selective.confidence:.0%}"
         f" confidence: {result}"
+    )
+
+
+def _looks(looks: Looks) -> str:
+    new = " + ".join(f"{count:,}" for count in looks.instructions)
+    seeds = ", ".join(map(str, looks.seeds))
+    return (
+        f"{len(looks.seeds)} (seeds {seeds}), at {new} instructions; curve and thresholds no."
+        f" {looks.rule + 1}"
     )
 
 
@@ -98,6 +111,18 @@ def _stacked_fields(curve: Stacked, names: Sequence[str]) -> list[tuple[str, str
         name = f"  ({escape(names[weight.member - 1])})" if weight.member <= len(names) else ""
         fields.append((f"member {weight.member} {weight.value}", f"{weight.slope:.4f}{name}"))
     return fields
+
+
+def format_applied(applied: ApplyResult) -> str:
+    """Return where calibrated columns are, and what the drift test could have noticed."""
+    lines = [f"{applied.path}: {applied.pairs:,} pairs have calibrated columns"]
+    if applied.drift is not None and not applied.drift.drifted:
+        lines.append(
+            "no drift of raw preferences is noticed; in 4 of 5 cases one would be from a"
+            f" Kolmogorov-Smirnov distance of {applied.drift.smallest:.2f} on. This does not show"
+            " that the calibrator still holds: only labels of these pairs would"
+        )
+    return "\n".join(lines)
 
 
 def format_report(report: Report) -> str:

@@ -72,7 +72,7 @@ def compare(
     column_map: dict[str, str],
     **labels: Any,
 ) -> None:
-    """Test the difference of two judges, or of two competitors, on the same pairs.
+    """Compare two judges or competitors on the same pairs.
 
     With two runs or files, of two judges, protocols or prompts: what they say of the pairs that
     both have judged, and with --gold which of them agrees with people. With one and --competitors:

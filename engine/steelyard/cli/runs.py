@@ -1,9 +1,7 @@
-"""The commands about runs: plan, score, resume and import make them; status, sql, compact read."""
+"""The commands that fill a run directory: plan estimates; score, resume and import make runs."""
 
 from __future__ import annotations
 
-import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +13,15 @@ from steelyard.cli.common import (
     grouped,
     json_option,
     map_option,
-    print_notes,
     quiet_option,
     remote_option,
     revision_option,
     run_argument,
     run_option,
     stop_on_signal,
-    wants_json,
 )
+from steelyard.cli.inside_run import print_results
 from steelyard.core.config import RunConfig, load_toml, parse_pairs, scalar
-from steelyard.errors import SteelyardError
-
-WATCH_SECONDS = 2
-MOST_SECONDS = 10_000_000  # of a query
-
 
 verbose_option = click.option(
     "--verbose", is_flag=True, help="Print tokens, time and disk space, too, as `status` does."
@@ -221,110 +213,3 @@ def import_(
     code = import_tables(tables, run, column_map=column_map, scale=scale, judge=judge)
     print_results(run)
     return code
-
-
-def print_results(run: Path, *, verbose: bool = False) -> None:
-    """Print what came out of a run, and with `verbose` also what it took."""
-    from steelyard.cli.scoring_text import format_results, format_status
-    from steelyard.report.summary import summarise_run
-
-    def draw(content: dict[str, Any]) -> str:
-        parts = [format_results(content)]
-        if verbose and content["results"] is not None:
-            parts.append(format_status(content))
-        return "\n\n".join(parts)
-
-    try:
-        content = summarise_run(run)
-    except SteelyardError as error:  # the run itself is well
-        print_notes((f"results are not shown: {error.cause}",))
-        print_status(run)
-    else:
-        emit(content, draw)
-
-
-@click.command()
-@run_argument
-@click.option(
-    "--watch", is_flag=True, help=f"Print again every {WATCH_SECONDS} seconds until the run ends."
-)
-@json_option
-def status(run: Path, watch: bool) -> None:
-    """Show a run's progress and cost.
-
-    This works while the run is active, too.
-    """
-    import time
-
-    clear = watch and not wants_json() and sys.stdout.isatty()
-    while print_status(run, clear=clear) not in {"complete", "stopped"} and watch:
-        time.sleep(WATCH_SECONDS)
-
-
-def print_status(run: Path, *, clear: bool = False) -> str:
-    """Print how far a run is, on a cleared screen if asked to, and return its state."""
-    from steelyard.cli.scoring_text import format_status
-    from steelyard.scoring.status import run_status
-
-    content = run_status(run)
-    if clear:
-        click.clear()
-    emit(content, format_status)
-    return str(content["state"])
-
-
-@click.command()
-@run_argument
-@click.argument("query", metavar="QUERY")
-@click.option("--max-rows", default=40, help="Rows to print, without --json.")
-@click.option(
-    "--timeout",
-    type=float,
-    metavar="SECONDS",
-    help="End a query that takes longer, with exit code 5.  [default: no limit]",
-)
-@json_option
-def sql(run: Path, query: str, max_rows: int, timeout: float | None) -> None:
-    """Query a run in DuckDB's SQL, even while it is active.
-
-    The tables are verdicts, answers, reads, rejects, work and run; docs/sql.md describes their
-    columns. A query cannot open files or load extensions. It takes at most a quarter of the
-    machine's memory (or 1 GiB), and goes on in TMPDIR beyond it.
-    """
-    from steelyard.store.snapshot import RunSnapshot
-    from steelyard.store.verdicts import database
-
-    if not query.strip(" \n\t;"):
-        raise click.UsageError("the query is empty")
-    if timeout is not None and not 0 < timeout <= MOST_SECONDS:
-        raise click.UsageError(f"--timeout is a number of seconds from 0 to {MOST_SECONDS:,}")
-    emit(
-        RunSnapshot.take(run),
-        lambda snapshot: database.show(snapshot, query, max_rows, timeout),
-        lambda snapshot: database.rows(snapshot, query, timeout),
-    )
-
-
-@click.command()
-@run_argument
-@click.option("--out", type=PATH, help="File to write.  [default: RUN/verdicts.duckdb]")
-@json_option
-def compact(run: Path, out: Path | None) -> None:
-    """Write a run's verdicts as one checked DuckDB file.
-
-    `score` and `resume` do this when they end; the file replaces the run's earlier one.
-    """
-    from steelyard.store.run_record import read_record
-    from steelyard.store.rundir import RunDir
-    from steelyard.store.snapshot import RunSnapshot
-    from steelyard.store.verdicts import handoff
-
-    directory = RunDir(run)
-    read_record(directory)
-    with nullcontext() if out else directory.lock():  # the run's own file has one writer
-        counts = handoff.compact(RunSnapshot.take(run), out)
-    emit(
-        {"database": str(out or directory.database), **counts},
-        "{database}: {verdicts:,} verdicts of {pairs:,} pairs, from {reads:,} reads of"
-        " {prompts:,} prompts".format_map,
-    )

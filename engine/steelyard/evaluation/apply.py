@@ -63,7 +63,8 @@ def apply_calibrator(source: Source, path: Path, out: Path | None, *, force: boo
     notes = [*pairs.notes, *_missing(calibrator, pairs.table, str(source.path))]
     drift, count = None, len(pairs)
     if calibrator.reference is not None:
-        drift = measure_drift(calibrator.reference, pairs.table["preference"].to_numpy())
+        preference = pairs.table["preference"].to_numpy()
+        drift = measure_drift(calibrator.reference, preference, pairs.groups)
         notes += [_drift_note(drift)] if drift.drifted else []
     del pairs  # the memory is DuckDB's from here on
     if source.run is None:
@@ -106,6 +107,6 @@ def _drift_note(drift: Drift) -> str:
     return (
         f"the pairs have drifted from those that the calibrator was fitted to: population stability"
         f" index {drift.psi:.2f} (above {PSI_LIMIT} is a large shift), Kolmogorov-Smirnov distance"
-        f" {drift.ks:.2f} (p = {drift.p_value:.2g}); have people label some of these pairs and"
-        " refit"
+        f" {drift.ks:.2f} (p = {drift.p_value:.2g}); have people label some of these pairs and fit"
+        " again: how far the calibrator is off on them cannot be seen without labels"
     )

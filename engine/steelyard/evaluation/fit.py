@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,18 +12,14 @@ import msgspec
 import numpy as np
 
 from steelyard.calibrators.abstention import (
-    TrustThreshold,
     coverage_risk,
-    fit_trust_threshold,
-    instructions_needed,
-    thresholds_of,
 )
 from steelyard.calibrators.calibrator import Calibrator
 from steelyard.calibrators.cross_validation import choose, fit_drawn
 from steelyard.calibrators.features import Features, Gold
-from steelyard.calibrators.folds import grouped_folds
 from steelyard.calibrators.gold_trace import GoldTrace
 from steelyard.calibrators.linear import Linear
+from steelyard.calibrators.looks import Asked, Split, split_gold
 from steelyard.calibrators.methods import (
     CHOICES,
     METHODS,
@@ -46,6 +42,7 @@ from steelyard.evaluation.judged_pairs import (
     member_names,
 )
 from steelyard.evaluation.metrics.pairs import named_by_gold
+from steelyard.evaluation.promise import find_predecessor, keep_promise, promise_notes
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL, cluster_warning
 from steelyard.statistics.drift import Reference
 
@@ -70,6 +67,7 @@ class FitOptions:
     confidence: float = 0.95
     content_free: Path | None = None  # judged pairs without content, for `contextual`
     seed: int = 0
+    previous: Path | None = None  # an earlier calibrator, whose looks at this gold go on
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,8 @@ def fit_calibrator(
     """Fit a calibrator to gold.
 
     If an agreement is wanted, instructions are halved: the curve is fitted on one half, the
-    threshold on the other, because its promise holds for a curve that has not seen its gold.
+    threshold on the other, because its promise holds for a curve that has not seen its gold. Where
+    a calibrator is known that was fitted to some of this gold before, its looks go on (`looks`).
 
     Raises:
         UsageError: an unknown method, or an option out of range.
@@ -108,32 +107,79 @@ def fit_calibrator(
     heaviest = float(all_gold.weights.max() / all_gold.weights.sum())
     if heaviest > HEAVIEST:
         notes.append(f"a single pair has {heaviest:.0%} of all votes and dominates the fit")
-    half = np.ones(len(all_gold), dtype=np.bool_)
-    if options.agreement is not None:
-        half = grouped_folds(all_gold.groups, 2, options.seed) == 0
-    mine, theirs = features.take(half), all_gold.take(half)
-    method, fit, table = _method(source, mine, theirs, options)
-    curve = fit(mine, theirs)
-    fitted_on = len(np.unique(theirs.groups))
-    if isinstance(curve, Linear) and fitted_on < MIN_FOR_INTERVAL:
+    earlier = find_predecessor(source, matched, options.previous)
+    before = earlier.looks if earlier else None
+    asked, split = _split(matched, options, earlier)
+    reference = Reference.of(matched.table["preference"].to_numpy(), matched.groups)
+    if earlier is not None and split.kept:
+        made = replace(earlier, reference=reference)
+    else:
+        made, fit_notes = _fit_curve(source, matched, split.fit, options)
+        made = replace(made, reference=reference, looks=before)
+        notes += fit_notes
+    if asked is None:
+        shown = made.curve.preference(features)
+        risks = coverage_risk(shown, named_by_gold(shown, all_gold.votes))
+        return FitResult(made, risks, tuple(notes))
+    threshold, looks, risks = keep_promise(
+        matched, made.curve, asked, split, before=before, seed=options.seed
+    )
+    notes += promise_notes(threshold, looks, split, before, all_gold)
+    return FitResult(replace(made, selective=threshold, looks=looks), risks, tuple(notes))
+
+
+def _split(
+    matched: GoldPairs, options: FitOptions, earlier: Calibrator | None
+) -> tuple[Asked | None, Split]:
+    """Return what is asked of thresholds, and what pairs are for: without thresholds, the curve."""
+    if options.agreement is None:
+        every = np.ones(len(matched.rows), dtype=np.bool_)
+        return None, Split(every, ~every, 0, kept=False)
+    asked = Asked(options.method, options.agreement, options.confidence)
+    before = earlier.looks if earlier else None
+    same = before is not None and before.asked == asked and _can_go_on(earlier, matched)
+    split = split_gold(matched.gold, matched.instructions, options.seed, before, same=same)
+    return asked, split
+
+
+def _can_go_on(earlier: Calibrator | None, matched: GoldPairs) -> bool:
+    """Return whether a curve's thresholds can be tested further.
+
+    That of a fit without thresholds has seen the gold that they were tested on.
+    """
+    if earlier is None or earlier.selective is None:
+        return False
+    return earlier.method in {"contextual", *available(matched.features)}
+
+
+def _fit_curve(
+    source: Source, matched: GoldPairs, rows: Bool, options: FitOptions
+) -> tuple[Calibrator, list[str]]:
+    """Fit a curve and the probability of ties to these of the pairs with gold."""
+    features, gold, notes = matched.features.take(rows), matched.gold.take(rows), []
+    method, fit, table = _method(source, features, gold, options)
+    curve = fit(features, gold)
+    instructions = len(np.unique(gold.groups))
+    if isinstance(curve, Linear) and instructions < MIN_FOR_INTERVAL:
         curve = msgspec.structs.replace(curve, intervals={})
-    if options.agreement is not None and (warning := cluster_warning(fitted_on)):
+    if options.agreement is not None and (warning := cluster_warning(instructions)):
         notes.append(f"the half of gold that the curve is fitted on: {warning}")
-    notes += _direction_notes(curve, mine, theirs)
-    tie = fit_tie(curve.preference(mine), theirs.votes)
-    threshold, risks = _threshold(curve, features, all_gold, ~half, options)
-    if threshold is not None and threshold.threshold is None:
-        notes.append(_no_threshold(threshold, all_gold))
-    reference = Reference.of(matched.table["preference"].to_numpy())
-    fit_notes = _fit_notes(theirs, options, table)
+    notes += _direction_notes(curve, features, gold)
+    fit_notes = _fit_notes(gold, options, table)
     if isinstance(curve, Stacked):
         fit_notes["members"] = member_names(source)
     trace = None
-    if matched.pair_ids is not None and fitted_on > 1:
-        trace = GoldTrace.of(fit, mine, theirs, matched.pair_ids[half], options.seed)
-    bound = binding(source)
-    calibrator = Calibrator(method, curve, tie, threshold, reference, bound, fit_notes, trace)
-    return FitResult(calibrator, risks, tuple(notes))
+    if matched.pair_ids is not None and instructions > 1:
+        trace = GoldTrace.of(fit, features, gold, matched.pair_ids[rows], options.seed)
+    made = Calibrator(
+        method,
+        curve,
+        fit_tie(curve.preference(features), gold.votes),
+        bound=binding(source),
+        notes=fit_notes,
+        gold=trace,
+    )
+    return made, notes
 
 
 def _check(options: FitOptions) -> None:
@@ -213,35 +259,6 @@ def _direction_notes(curve: Curve, features: Features, gold: Gold) -> list[str]:
             " what the judge says does not rise with what people say"
         )
     return notes
-
-
-def _threshold(
-    curve: Curve, features: Features, gold: Gold, rows: Bool, options: FitOptions
-) -> tuple[TrustThreshold | None, list[dict[str, float]]]:
-    if options.agreement is None:
-        rows = ~rows  # the curve is shown on what it was fitted on
-    preference, votes = curve.preference(features.take(rows)), gold.votes[rows]
-    agrees = named_by_gold(preference, votes)
-    risks = coverage_risk(preference, agrees)
-    if options.agreement is None:
-        return None, risks
-    thresholds = thresholds_of(curve.preference(features.take(~rows)))
-    fitted = fit_trust_threshold(
-        preference, agrees, gold.groups[rows], options.agreement, options.confidence,
-        thresholds=thresholds, largest=int(gold.sizes.max()),
-    )  # fmt: skip
-    return fitted, risks
-
-
-def _no_threshold(asked: TrustThreshold, gold: Gold) -> str:
-    sizes = gold.sizes
-    needed = instructions_needed(sizes, asked.agreement, asked.confidence, int(sizes.max()))
-    return (
-        f"no threshold promises an agreement of {asked.agreement:.0%} with confidence"
-        f" {asked.confidence:.0%} on gold of {len(sizes):,} instructions, so no verdict is trusted;"
-        f" a judge that is always right would need gold of about {2 * needed:,} such instructions,"
-        " half of them to fit the curve"
-    )
 
 
 def _fit_notes(gold: Gold, options: FitOptions, table: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
-from io import BufferedWriter
 from pathlib import Path
 
 from steelyard.errors import IntegrityFault, UsageError
-from steelyard.store.disk import is_alive
-from steelyard.store.durable import TEMPORARY, check_out, writing
+from steelyard.store.durable import check_out
 from steelyard.store.folder import Folder
 from steelyard.store.plan.files import Manifest, load_manifest, pair_groups
 from steelyard.store.reads import journal
@@ -25,8 +19,6 @@ from steelyard.store.sql import (
     MEMORY_LIMIT,
     Connection,
     DuckDBError,
-    folder_for_files,
-    machine_memory,
     one_row,
     open_file,
     open_scratch,
@@ -40,6 +32,7 @@ from steelyard.store.verdicts.database import (
     workspace,
 )
 from steelyard.store.verdicts.imported import define_tables, imported_files
+from steelyard.store.verdicts.new_database import NewFile, copy, replacing, with_enough_memory
 from steelyard.store.verdicts.portions import memory_for, portions
 from steelyard.store.verdicts.statistics_views import create_statistics
 from steelyard.store.verdicts.views import (
@@ -76,8 +69,8 @@ def compact(snapshot: RunSnapshot, out: Path | None = None) -> dict[str, int]:
     if out is not None and out.absolute() == snapshot.run.database.absolute():
         out = None
     if out is None:
-        with _replacing(snapshot.run.files, DATABASE) as temporary:
-            return _with_enough_memory(write, temporary)
+        with replacing(snapshot.run.files, DATABASE) as temporary:
+            return with_enough_memory(write, temporary)
     if (out.parent / RECORD).exists():
         raise UsageError(
             "that is inside a run directory",
@@ -86,94 +79,8 @@ def compact(snapshot: RunSnapshot, out: Path | None = None) -> dict[str, int]:
             remedy="name another file with --out",
         )
     check_out(out, DUCKDB_MAGIC, skip=DUCKDB_MAGIC_OFFSET)
-    with _replacing(Folder(out.parent), out.name) as temporary:
-        return _with_enough_memory(write, temporary)
-
-
-@dataclass(frozen=True, slots=True)
-class _NewFile:
-    """A database that is being written: a name in a folder."""
-
-    folder: Folder
-    name: str
-
-    @property
-    def path(self) -> str:
-        """Its path, for DuckDB."""
-        return self.folder.new_path(self.name)
-
-    @property
-    def spill(self) -> tuple[Folder, str]:
-        """The folder for what does not fit into the memory, and its name."""
-        return self.folder, f"{self.name}.spill"
-
-    def remove(self) -> None:
-        """Remove it, and its log."""
-        for entry in (self.name, f"{self.name}.wal"):
-            self.folder.remove(entry)
-
-
-def _with_enough_memory(
-    write: Callable[[_NewFile, int], dict[str, int]], new: _NewFile
-) -> dict[str, int]:
-    """Write a database, with twice the memory while it is not enough: the reads are paid.
-
-    Args:
-        write: takes the file and a factor of the memory that should do.
-        new: the file.
-
-    Raises:
-        MemoryError: half of the machine's memory is not enough.
-    """
-    factor = 1
-    while True:
-        try:
-            return write(new, factor)
-        except MemoryError:
-            factor *= 2
-            if factor * MEMORY_LIMIT > machine_memory() // 2:
-                raise
-            new.remove()
-
-
-@contextmanager
-def _replacing(folder: Folder, name: str) -> Iterator[_NewFile]:
-    """Yield a new database, which replaces the one of this name once it is whole."""
-    mine = f"{name}.{platform.node()}-"
-    new = _NewFile(folder, f"{mine}{os.getpid()}{TEMPORARY}")
-    again = "run the command again"
-    if name == DATABASE:
-        again = f"`steelyard compact {folder.path}` writes it again"
-    try:
-        with writing(folder.path / name, "the run is intact; this file was not written", again):
-            _remove_leftovers(folder, mine)
-            with folder_for_files(folder) as place:
-                written = _NewFile(place, new.name)
-                yield written
-                if place is not folder:
-                    _copy(written, new)
-            folder.sync(new.name)
-            folder.remove(f"{name}.wal")  # of somebody who wrote to the old one and crashed
-            folder.publish(new.name, name)
-    finally:
-        with suppress(OSError):
-            new.remove()
-
-
-def _copy(old: _NewFile, new: _NewFile) -> None:
-    with (
-        old.folder.open(old.name) as source,
-        BufferedWriter(new.folder.create(new.name)) as copy,
-    ):
-        shutil.copyfileobj(source, copy, 1 << 20)
-
-
-def _remove_leftovers(folder: Folder, prefix: str) -> None:
-    """Remove what a killed process of this machine left of the same work."""
-    for entry in folder.names():
-        number = entry.removeprefix(prefix).partition(".")[0]
-        if entry.startswith(prefix) and number.isdecimal() and not is_alive(int(number)):
-            folder.remove_tree(entry)
+    with replacing(Folder(out.parent), out.name) as temporary:
+        return with_enough_memory(write, temporary)
 
 
 def ensure_current(run: RunDir) -> None:
@@ -205,8 +112,8 @@ def recalibrate(run: RunDir) -> None:
     if snapshot.calibrator is None or not kept:
         compact(snapshot)
         return
-    with _replacing(run.files, DATABASE) as new:
-        _copy(_NewFile(run.files, DATABASE), new)
+    with replacing(run.files, DATABASE) as new:
+        copy(NewFile(run.files, DATABASE), new)
         digest = sql_text(snapshot.calibration)
         manifest = snapshot.manifest
         memory = memory_for(pair_groups(run, manifest) if manifest else [])
@@ -231,7 +138,7 @@ def _band(snapshot: RunSnapshot) -> float:
 
 
 def _write_database(
-    snapshot: RunSnapshot, record: ScoredRecord, manifest: Manifest, new: _NewFile, factor: int
+    snapshot: RunSnapshot, record: ScoredRecord, manifest: Manifest, new: NewFile, factor: int
 ) -> dict[str, int]:
     run, parts = snapshot.run, snapshot.journal.parts
     journal.require_sound(run, snapshot.journal)
@@ -265,7 +172,7 @@ def _make_verdicts(
 
 
 def _write_imported(
-    snapshot: RunSnapshot, imported: ImportRecord, new: _NewFile, factor: int
+    snapshot: RunSnapshot, imported: ImportRecord, new: NewFile, factor: int
 ) -> dict[str, int]:
     files = [snapshot.run.files.library_path(name) for name in imported_files().values()]
     with (
