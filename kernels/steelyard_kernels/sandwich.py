@@ -10,6 +10,7 @@ term of which costs as much as g g' does, so that no cluster needs a decompositi
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ _PARTS = 16  # of the clusters, summed separately: a fixed number for any number
 _MEMORY = 1 << 28  # bytes that these sums take at most
 _SMALL = 1e-3  # leverage: below it the correction changes a standard error by 0.05%
 _CLOSE = 1e-6  # of the last term of the series, relative to the sum
+_EMPTY = 1e-12  # of a determinant: a row that alone bounds a strength has a gradient of 0
 _TERMS = 200  # of the series: enough for leverages up to 0.95
 
 
@@ -68,7 +70,7 @@ def pair_curves(model: int, strengths: Float64, sums: Float64) -> Curves:
 
 
 def cluster_products(
-    rows: Rows, curves: Curves, inverse: Float64, groups: tuple[Int64, Int64]
+    rows: Rows, curves: Curves, inverse: Float64, groups: tuple[Int64, Int64] | None
 ) -> Products:
     """Sum products of gradients, corrected by CR2, and of information over clusters of rows.
 
@@ -77,11 +79,13 @@ def cluster_products(
         curves: of `pair_curves`.
         inverse: float64 [K + 1, K + 1], of the information of all rows, on the space that they
             determine; zeros: no correction. Nor are clusters corrected whose leverages are small.
-        groups: (order, ends) of `groups.group`: the rows of each cluster.
+        groups: (order, ends) of `groups.group`: the rows of each cluster; None: single rows.
     """
     size = len(inverse) - 1
     by = Curves(*(column(values, np.float64) for values in curves))
     fit = Fitted(rows, by, column(inverse, np.float64))
+    if groups is None:
+        return _row_products(fit)
     order, ends = column(groups[0], np.int64), column(groups[1], np.int64)
     most = max(1, min(_PARTS, _MEMORY // (16 * (size + 1) ** 2)))
     parts = np.zeros((most, 2, size + 1, size + 1))
@@ -94,6 +98,59 @@ def cluster_products(
     total: Float64 = parts.sum(axis=0)
     gradient, information = (matrix + np.tril(matrix, -1).T for matrix in total)
     return Products(gradient, information[:size, :size])
+
+
+def _row_products(fit: Fitted) -> Products:
+    """Return the products where each row is a cluster: four sums per pair, then the matrices."""
+    rows, inverse, size = fit.rows, fit.inverse, len(fit.inverse) - 1
+    own, cross = np.diag(inverse)[:size], inverse[:size, size]
+    apart = own[:, None] + own[None, :] - 2 * inverse[:size, :size]
+    with_ties = cross[:, None] - cross[None, :]
+    wide = column(np.stack([apart.ravel(), with_ties.ravel()], axis=1), np.float64)
+    count = len(rows.pair)
+    most = max(1, min(_PARTS, _MEMORY // (32 * size**2)))
+    block = max(1, -(-count // most))
+    parts = np.zeros((most, size * size, 4))
+    spread(
+        lambda start, end: _sum_rows(fit, wide, (start, end), parts[start // block]), count, block
+    )
+    dd, de, ee, known = parts.sum(axis=0).T.reshape(4, size, size)
+    gradient = np.zeros((size + 1, size + 1))
+    gradient[:size, :size] = -dd - dd.T
+    np.fill_diagonal(gradient[:size, :size], dd.sum(axis=0) + dd.sum(axis=1))
+    gradient[size, :size] = gradient[:size, size] = de.sum(axis=1) - de.sum(axis=0)
+    gradient[size, size] = ee.sum()
+    information = known + known.T
+    np.fill_diagonal(information, known.sum(axis=0) + known.sum(axis=1))
+    return Products(gradient, information)
+
+
+@kernel
+def _sum_rows(fit: Fitted, wide: Float64, span: tuple[int, int], out: Float64) -> None:
+    """Add a row's squared derivatives, corrected, and its squared information to its pair's sums.
+
+    With the 2 x 2 matrix M = I - L H^-1 the correction is the root of its inverse, in closed form.
+    """
+    rows, by, last = fit.rows, fit.curves.information, len(fit.inverse) - 1
+    for row in range(span[0], span[1]):
+        d, e = _row(row, rows, fit.curves)
+        w = rows.weight[row] if len(rows.weight) else 1.0
+        pair = rows.pair[row]
+        dd, de, ee = w * by[pair, 0], w * by[pair, 1], w * by[pair, 2]
+        r, c, v = wide[pair, 0], wide[pair, 1], fit.inverse[last, last]
+        a, b = 1 - (dd * r + de * c), -(dd * c + de * v)
+        f, g = -(de * r + ee * c), 1 - (de * c + ee * v)
+        root = math.sqrt(max(a * g - b * f, _EMPTY))
+        # The root of M is (M + root I) / scale, and its determinant is `root`.
+        scale = math.sqrt(max(a + g + 2 * root, _EMPTY))
+        d, e = (
+            ((g + root) * d - b * e) / (scale * root),
+            ((a + root) * e - f * d) / (scale * root),
+        )
+        out[pair, 0] += d * d
+        out[pair, 1] += d * e
+        out[pair, 2] += e * e
+        out[pair, 3] += dd * dd
 
 
 @kernel

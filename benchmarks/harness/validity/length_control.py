@@ -56,9 +56,7 @@ def _coverage(slope, draws, *, learned):
             count += 1
     kind = "learned" if learned else "given"
     name = f"equal length, slope {slope:g}, difficulties {kind}"
-    # The slope's ridge counts as uncertainty even where the slope is what the ridge says.
-    high = 0.99 if learned else 0.97
-    return Claim(name, "coverage", before / count, after / count, 0.93, high, draws)
+    return Claim(name, "coverage", before / count, after / count, 0.93, 0.97, draws)
 
 
 # slope of the judge, number of others, lengths of an equally good competitor

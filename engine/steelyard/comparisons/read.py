@@ -35,7 +35,7 @@ import pyarrow as pa
 
 from steelyard.calibrators.calibrator import COLUMNS
 from steelyard.comparisons.checks import PAIR, check_batch
-from steelyard.comparisons.sources import SOURCE, open_source
+from steelyard.comparisons.sources import SOURCE, OpenSource, open_source
 from steelyard.errors import InputRefused, SteelyardError, UsageError
 from steelyard.input.problems import RowProblems
 from steelyard.input.roles import COMPARISONS
@@ -103,17 +103,17 @@ def read_comparisons(
         IntegrityFault: a file of the run is damaged.
     """
     path = source if isinstance(source, Path) else source.run.root
-    with open_source(source) as opened:
+    with (
+        open_source(source) as opened,
+        opened.files.reading() if opened.files else nullcontext(),
+    ):
         connection, names = opened.connection, opened.names
         left_out, where = _left_out(connection, names)
         column_map = dict(columns or {})
         if not raw and "preference" in need:
-            column_map = _calibrated(connection, names, column_map, where)
+            column_map = _calibrated(opened, column_map, where)
         roles = opened.resolve(str(path), column_map, need, want)
-        with (
-            opened.files.reading() if opened.files else nullcontext(),
-            refusing(partial(_unreadable, path, connection, roles)),
-        ):
+        with refusing(partial(_unreadable, path, connection, roles)):
             if "instruction" in {*need, *want} - column_map.keys():
                 pair = resolve_sql(str(path), names, column_map, (), ["pair_id"]).get("pair_id")
                 roles |= _clusters(connection, names, pair, where)
@@ -148,20 +148,22 @@ def describe(left_out: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} rows: {reason}" for reason, count in left_out.items())
 
 
-def _calibrated(
-    connection: Connection, names: Mapping[str, str], columns: Mapping[str, str], where: str
-) -> dict[str, str]:
+def _calibrated(opened: OpenSource, columns: Mapping[str, str], where: str) -> dict[str, str]:
     """Map preference and tie to calibrated columns that have values; both, or neither of them."""
+    names, (preference, tie) = opened.names, CALIBRATED
     given = {part for parts in SOURCES for part in parts} & columns.keys()
-    present = [name for name in CALIBRATED if name in names]
-    if (given and columns.get("preference") != CALIBRATED[0]) or CALIBRATED[0] not in present:
+    if (given and columns.get("preference") != preference) or preference not in names:
         return dict(columns)
-    _, counts = _count_values(connection, [names[name] for name in present], where)
-    filled = [name for name in present if counts[names[name]]]
-    if CALIBRATED[0] not in filled:
+    if opened.run is not None:  # no need to look at every verdict
+        made = opened.run.calibrator
+        filled = [] if made is None else [preference, tie][: 1 if made.tie is None else 2]
+    else:
+        present = [name for name in CALIBRATED if name in names]
+        _, counts = _count_values(opened.connection, [names[name] for name in present], where)
+        filled = [name for name in present if counts[names[name]]]
+    if preference not in filled:
         return dict(columns)
-    tie = CALIBRATED[1] if CALIBRATED[1] in filled else ""
-    return {"preference": CALIBRATED[0], "tie": tie, **columns}
+    return {"preference": preference, "tie": tie if tie in filled else "", **columns}
 
 
 def _clusters(

@@ -26,6 +26,7 @@ class OpenSource:
     connection: Connection
     names: dict[str, str]  # name -> SQL of the columns
     files: ParquetTable | None = None  # if it is Parquet
+    run: RunSnapshot | None = None  # if it is a run
 
     def resolve(
         self,
@@ -93,7 +94,7 @@ def open_source(path: Path | RunSnapshot) -> Iterator[OpenSource]:
         path = RunSnapshot.take(path)
     if isinstance(path, RunSnapshot):
         with open_sql(path) as connection:
-            yield OpenSource(connection, _named(connection, "SELECT * FROM verdicts"))
+            yield OpenSource(connection, _named(connection, "SELECT * FROM verdicts"), run=path)
     else:
         files = None if path.suffix == ".duckdb" else open_table(path)
         connection = _database(path) if files is None else open_memory()

@@ -181,10 +181,8 @@ def _check_ties(contest: Tournament, model: str, sums: Float64) -> None:
 
 def _spread(contest: Tournament, kind: int, fitted: Fit, *, clustered: bool) -> Spread:
     """Return the spread of log-strengths; `covariance` is in points of the Elo scale."""
-    if clustered:
-        groups = group(contest.cluster, contest.clusters)
-    else:
-        groups = np.arange(len(contest)), np.arange(len(contest) + 1)
+    clustered = clustered and contest.clusters < len(contest)
+    groups = group(contest.cluster, contest.clusters) if clustered else None
     size, sums = contest.size, contest.sums()
     curves = pair_curves(kind, fitted.estimate, sums)
     inverse = inverse_information(kind, fitted)

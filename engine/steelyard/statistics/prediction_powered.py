@@ -150,8 +150,8 @@ def best_weight(
 ) -> float:
     """Return the weight of least variance, in [0, 1].
 
-    With a row per cluster it is Cov(Y, f) / ((1 + n / N) Var f), f's variance over all rows (PPI++,
-    example 6.1). Clusters with gold in some of their rows add what both means share.
+    With a row per cluster it is Cov(Y, f) / ((1 + n / N) Var f), the variance of f that of all rows
+    (PPI++). Clusters with gold in some of their rows add what both means share.
     """
     share = mass / mass.sum()
     sums = np.bincount(codes, weights=share * (preference - share @ preference))

@@ -41,7 +41,7 @@ class JudgedShare:
         return min(max(theta, 0.0), 1.0)
 
     def interval(self, quantile: float) -> tuple[float, float]:
-        """Return bounds of theta in [0, 1] (Lee et al., arXiv 2511.21140, algorithm 1).
+        """Return bounds of theta in [0, 1] (Lee et al., arXiv 2511.21140).
 
         They are Lang and Reiczigel's (Preventive Veterinary Medicine 113, 2014): the delta method
         after each share was moved towards a half, plus a correction of the middle.
