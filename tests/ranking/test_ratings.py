@@ -90,6 +90,18 @@ def test_equal_competitors_are_not_told_apart_by_few_games():
     assert wrong <= 2
 
 
+def test_the_order_of_rows_does_not_move_a_bootstrap():
+    _, (i, j, y, _, cluster) = twins.simulate(np.random.default_rng(3), instructions=40)
+    source = pa.table(
+        {"model_a": NAMES[i], "model_b": NAMES[j], "preference": y, "instruction": cluster}
+    )
+    turned = source.take(pa.array(np.arange(len(source))[::-1]))
+    one, other = (
+        rate(tournament(rows), intervals="bootstrap", replicates=100) for rows in (source, turned)
+    )
+    assert np.allclose(one.lower, other.lower, atol=1e-6)
+
+
 def test_names_do_not_move_p_values():
     """The step-down draws by rank: the same numbers, whatever competitors are called."""
     rng = np.random.default_rng(1)

@@ -108,10 +108,15 @@ def similar_names(name: str, names: Sequence[str]) -> str:
 
 
 def clusters_of(table: pa.Table) -> Int32:
-    """Return the number of each row's instruction, from 0; each row is a cluster without any."""
+    """Return the number of each row's instruction, from 0; each row is a cluster without any.
+
+    Numbers follow the order of ids, so that draws of instructions do not depend on that of rows.
+    """
     if "instruction" not in table.column_names:
         return np.arange(len(table), dtype=np.int32)
-    return np.asarray(table["instruction"].combine_chunks().dictionary_encode().indices)
+    coded = table["instruction"].combine_chunks().dictionary_encode()
+    number = np.asarray(pc.rank(coded.dictionary)).astype(np.int32) - 1
+    return np.asarray(number[np.asarray(coded.indices)])
 
 
 def _competitors(table: pa.Table) -> tuple[tuple[str, ...], Int32, Int32]:
