@@ -18,6 +18,20 @@ from support.golden import CALIBRATED, EXPECTED, GOLDEN, HANDOFF, INPUT, INTERRU
 
 EXACT = 1e-12  # verdicts
 CLOSE = 1e-8  # statistics, which have other last digits on other machines
+# What changed on purpose since: by the command that answers, keys at any depth.
+CHANGED = {
+    # Wilson's intervals; no rate at equal length from five rows of two competitors.
+    "winrate": frozenset(
+        {"lower", "upper", "difficulty", "warnings", "length_controlled", "style_controlled"}
+    ),
+    # The same intervals; verbosity over the root mean square of differences.
+    "bias": frozenset(
+        {"lower", "upper", "coefficient", "standard_error", "longer_at_equal_strength", "warnings"}
+    ),
+    "evaluate": frozenset({"low", "high", "notes"}),  # the same intervals
+    # CR2 with Student's t, and Romano-Wolf in place of Holm.
+    "rank": frozenset({"lower", "upper", "standard_error", "p_value", "warnings"}),
+}
 RECORDED = (*golden.RUNS, CALIBRATED)
 OF_WINNERS = ("leaderboard", "win_matrix", "length_bias")  # views of the preference
 # Of selected pairs, the earlier version gave probabilities that selection had raised.
@@ -155,7 +169,13 @@ def test_questions_have_the_old_answers(name, question, runs, inputs, tmp_path):
     if question == "fit position":  # a mean over 15 instructions: by Student's t, now
         for content in (answer, old):
             content["calibrator"]["curve"]["intervals"].pop("first_position")
-    golden.assert_close(answer, old, CLOSE)
+    if question.startswith("winrate"):  # sorted by raw rates where one has none at equal length
+        for content in (answer, old):
+            content["win_rates"].sort(key=lambda rate: rate["competitor"])
+    changed = CHANGED.get(question.split()[0], frozenset())
+    golden.assert_close(
+        golden.without_keys(answer, changed), golden.without_keys(old, changed), CLOSE
+    )
 
 
 @pytest.mark.parametrize("live", [False, True])

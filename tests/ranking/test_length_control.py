@@ -177,7 +177,10 @@ def test_a_difference_in_scale_is_no_difference_in_quality():
     rows = BaselineComparisons(
         tuple("abcd"), code, y, cluster, np.ones(4 * count), difference, None, {}
     )
-    by_name = {one.competitor: one for one in win_rates(rows)}
+    found = win_rates(rows)
+    by_name = {one.competitor: one for one in found}
+    raw = [one.win_rate.value for one in found]
+    assert raw == sorted(raw, reverse=True)  # one has no other, so that all are sorted by it
     assert by_name["a"].length_controlled is None
     assert "hardly any rows are near it" in by_name["a"].problems["length_controlled"]
     assert all(abs(by_name[name].length_controlled.win_rate - 0.5) < 0.1 for name in "bcd")

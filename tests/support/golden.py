@@ -324,6 +324,15 @@ def unpack(packed: Path, folder: Path) -> Path:
     return path
 
 
+def without_keys(content: Any, names: frozenset[str]) -> Any:
+    """Return content without these keys of its objects, at any depth."""
+    if isinstance(content, dict):
+        return {
+            key: without_keys(value, names) for key, value in content.items() if key not in names
+        }
+    return [without_keys(item, names) for item in content] if isinstance(content, list) else content
+
+
 def assert_close(got: Any, want: Any, tolerance: float, path: str = "") -> None:
     """Check that values are the same: numbers to a tolerance, keys in the same order.
 

@@ -27,7 +27,7 @@ class Claim:
     @property
     def holds(self) -> bool:
         """Whether `after` is in its range, up to the error of that many draws."""
-        return self._room(self.low) <= self.after <= self._room(self.high, above=True)
+        return bool(self._room(self.low) <= self.after <= self._room(self.high, above=True))
 
     def _room(self, bound: float, *, above: bool = False) -> float:
         error = ALLOWED_ERRORS * math.sqrt(bound * (1 - bound) / self.draws)

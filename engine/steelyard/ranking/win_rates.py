@@ -61,7 +61,7 @@ class WinRate:
 
 
 def win_rates(rows: BaselineComparisons) -> list[WinRate]:
-    """Compute win rates of all competitors, best first (by length-controlled rate if there is one).
+    """Compute win rates of all competitors, best first (`best_first`).
 
     Without a given difficulty, that of an instruction is learned from the other competitors'
     preferences on it. A controlled rate is left out, with the reason, where the comparisons do not
@@ -76,7 +76,7 @@ def win_rates(rows: BaselineComparisons) -> list[WinRate]:
         if difficulty is not None:
             slope = _slope(rows, length, difficulty)
     rates = [_win_rate(rows, difficulty, slope, code) for code in range(len(rows.competitor))]
-    return sorted(rates, key=sort_key)
+    return best_first(rates)
 
 
 def _slope(rows: BaselineComparisons, difference: Float64, difficulty: Float64) -> Slope:
@@ -96,9 +96,15 @@ def _slope(rows: BaselineComparisons, difference: Float64, difficulty: Float64) 
     )  # fmt: skip
 
 
-def sort_key(rate: WinRate) -> float:
-    """Return what win rates are sorted by."""
-    return -(rate.length_controlled.win_rate if rate.length_controlled else rate.win_rate.value)
+def best_first(rates: list[WinRate]) -> list[WinRate]:
+    """Sort by length-controlled rates if all have them, which raw ones do not compare with."""
+    comparable = all(rate.length_controlled for rate in rates)
+
+    def height(rate: WinRate) -> float:
+        held = rate.length_controlled if comparable else None
+        return held.win_rate if held else rate.win_rate.value
+
+    return sorted(rates, key=height, reverse=True)
 
 
 def _win_rate(

@@ -27,7 +27,7 @@ from steelyard.ranking.report import (
 from steelyard.ranking.style import FEATURES, read_with_style
 from steelyard.ranking.tournament import clusters_of, similar_names
 from steelyard.ranking.win_rate_sensitivity import fewest_verdicts
-from steelyard.ranking.win_rates import BaselineComparisons, WinRate, sort_key, win_rates
+from steelyard.ranking.win_rates import BaselineComparisons, WinRate, best_first, win_rates
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL
 
 WANT = ("instruction", "weight", *LENGTHS)
@@ -77,7 +77,7 @@ def winrate(
         "rows": len(table),
         "baseline": baseline,
         "difficulty": used,
-        "win_rates": [_as_json(rate) for rate in sorted(rates, key=sort_key)],
+        "win_rates": [_as_json(rate) for rate in best_first(rates)],
         "sensitivity": {"verdicts": _sensitivity(sides[0])},
         "warnings": [*unknown, *_warnings(rates, baseline, int(own.sum()))],
     }
