@@ -176,11 +176,12 @@ def _shortest(problem: _Problem, ordered: _Ordered, best: _Set | None) -> tuple[
     total, blocked = np.append(0.0, ordered.total), False
     most = len(ordered.total) if best is None else min(len(ordered.total), best.size - 1)
     low, high = (0, ordered.lead), (most + 1, 0.0)
-    trial = min(ordered.needed, high[0] - 1)
+    trial, start = min(ordered.needed, high[0] - 1), problem.estimate.fit
     for attempt in range(REFITS):
         if not low[0] < trial < high[0]:
             break
-        fit = _refit(problem, rows[: ends[trial - 1]])
+        fit = _refit(problem, rows[: ends[trial - 1]], start)
+        start = start if fit is None else fit
         lead = -ordered.lead if fit is None else _lead(problem, fit)
         blocked |= fit is None
         if lead < -LEAD:
@@ -247,12 +248,12 @@ def _largest(values: Float64, target: float) -> Int64:
         count *= 16
 
 
-def _refit(problem: _Problem, removed: Int64) -> Fit | None:
-    """Fit to the other rows; None if some strength has no bound there."""
+def _refit(problem: _Problem, removed: Int64, start: Fit) -> Fit | None:
+    """Fit to the other rows, from a fit nearby; None if some strength has no bound there."""
     pairs, prior = _remaining(problem, removed), problem.estimate.prior
     if not prior.any() and not is_connected(pairs, problem.contest.size):
         return None
-    fit = solve(problem.estimate.kind, pairs, prior, problem.estimate.fit.estimate)
+    fit = solve(problem.estimate.kind, pairs, prior, start.estimate)
     return fit if fit.converged and np.isfinite(fit.estimate).all() else None
 
 
