@@ -105,7 +105,7 @@ def test_long_texts_are_cut(tmp_path):
     content = gather(tmp_path / "run", ReportOptions())
     text = content["samples"]["any"][0]["texts"]["response_a"]
     assert text.startswith("long long")
-    assert text.endswith("[13,999 more characters]")  # 20,000, trimmed by one space
+    assert text.endswith("[14,000 more characters]")
 
 
 def test_command(scored, tmp_path):
@@ -151,3 +151,36 @@ def test_page_in_a_browser(scored, tmp_path, dark):
         assert len(shot) > 50_000
     with opened(page_file.as_uri(), dark=dark, width=380) as page:  # a telephone
         assert page.evaluate("document.documentElement.scrollWidth") <= 380
+
+
+def test_a_calibrated_run_is_shown_by_its_calibrated_preference(tmp_path):
+    draw = np.random.default_rng(0)
+    preference = np.round(draw.uniform(0.3, 0.99, 60), 3)
+    table = pa.table(
+        {
+            "pair_id": [f"p{i}" for i in range(60)],
+            "instruction": [f"x{i}" for i in range(60)],
+            "model_a": ["m"] * 60,
+            "model_b": ["n"] * 60,
+            "preference": preference,
+            "gold": np.where(draw.random(60) < preference - 0.2, "A", "B"),
+        }
+    )
+    pq.write_table(table, tmp_path / "verdicts.parquet")
+    run, calibrator = tmp_path / "run", tmp_path / "c.json"
+    assert import_tables([str(tmp_path / "verdicts.parquet")], run) == 0
+    fitted = command("calibrate", "fit", run, "--method", "platt", "--out", calibrator)
+    assert fitted.returncode == 0, fitted.stderr
+    curve = json.loads(calibrator.read_text())["curve"]["coefficients"]
+    assert command("calibrate", "apply", run, calibrator).returncode == 0
+    content = gather(run, ReportOptions(replicates=0, samples=60))
+    shown = {pair["pair_id"]: pair for pair in content["samples"]["any"]}
+    calibrated = 0
+    for i, raw in enumerate(preference.tolist()):
+        logit = curve["logit"] * np.log(raw / (1 - raw)) + curve["intercept"]
+        assert shown[f"p{i}"]["preference"] == pytest.approx(1 / (1 + np.exp(-logit)))
+        assert shown[f"p{i}"]["raw_preference"] == pytest.approx(raw)
+        calibrated += logit > 0
+    assert content["verdicts"]["a"] == calibrated
+    assert calibrated != (preference > 0.5).sum()
+    assert {row["kind"] for row in content["verdicts"]["histogram"]} == {"raw", "calibrated"}

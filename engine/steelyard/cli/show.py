@@ -59,9 +59,9 @@ def show(run: Path, pair_ids: tuple[str, ...], remote: bool, **numbers: int | No
     snapshot = RunSnapshot.take(run)
     with open_sql(snapshot) as connection:
         if pair_ids:
-            samples = read_named(connection, snapshot.record, pair_ids)
+            samples = read_named(connection, snapshot, pair_ids)
         else:
-            samples = read_samples(connection, snapshot.record, kinds or {"least certain": 3})
+            samples = read_samples(connection, snapshot, kinds or {"least certain": 3})
     try:
         pairs = samples.with_texts(snapshot.record, remote=remote)
     except SteelyardError as error:

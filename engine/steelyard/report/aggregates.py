@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from steelyard.store.run_record import ScoredRecord
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import Connection
 
 BINS = 20  # of preferences, in [0, 1]
 MOST_POINTS = 120  # of reads over time
-# The preference that reports use: the calibrated one, where the run has one.
-PREFERENCE = "coalesce(calibrated_preference, raw_preference)"
 
-_SUMMARY = f"""
+_SUMMARY = """
 SELECT count(*) AS pairs, count(*) FILTER (status = 'ok') AS ok,
-  count(*) FILTER ({PREFERENCE} > 0.5) AS a, count(*) FILTER ({PREFERENCE} < 0.5) AS b,
-  count(*) FILTER ({PREFERENCE} = 0.5) AS even, count(*) FILTER (winner = 'tie') AS ties,
+  count(*) FILTER (preference > 0.5) AS a, count(*) FILTER (preference < 0.5) AS b,
+  count(*) FILTER (preference = 0.5) AS even, count(*) FILTER (winner = 'tie') AS ties,
   avg(consistent::DOUBLE) AS consistency, avg(symmetry_deviation) AS towards_first,
   count(DISTINCT instruction_id) AS instructions,
   count(*) FILTER (calibrated_preference IS NOT NULL) AS calibrated,
   count(*) FILTER (trusted) AS trusted,
   count(*) FILTER (gold IS NOT NULL) AS gold
-FROM verdicts"""  # noqa: S608 - constants
+FROM {verdicts}"""
 _STATUSES = """
 SELECT status, count(*) AS pairs, any_value(error) AS example
 FROM verdicts WHERE status <> 'ok' GROUP BY status ORDER BY pairs DESC, status"""
@@ -61,15 +61,22 @@ SELECT reason, count(*) AS rows, any_value(detail) AS example
 FROM rejects GROUP BY reason ORDER BY rows DESC, reason"""
 
 
-def count_winners(connection: Connection) -> dict[str, Any]:
+def with_preference(snapshot: RunSnapshot) -> str:
+    """Return the SQL of verdicts with the column `preference`: calibrated if the run is, or raw."""
+    read = "raw_preference" if snapshot.calibrator is None else "calibrated_preference"
+    return f"(SELECT *, {read} AS preference FROM verdicts)"  # noqa: S608 - constants
+
+
+def count_winners(connection: Connection, snapshot: RunSnapshot) -> dict[str, Any]:
     """Return how many pairs there are, and how they were decided."""
-    return rows(connection, _SUMMARY)[0]
+    return rows(connection, _SUMMARY.format(verdicts=with_preference(snapshot)))[0]
 
 
-def summarise(connection: Connection, *, scored: bool) -> dict[str, Any]:
-    """Return counts and distributions of all verdicts, as JSON; `scored`: a judge read them."""
+def summarise(connection: Connection, snapshot: RunSnapshot) -> dict[str, Any]:
+    """Return counts and distributions of all verdicts, as JSON."""
+    scored = isinstance(snapshot.record, ScoredRecord)
     return {
-        **count_winners(connection),
+        **count_winners(connection, snapshot),
         "not_ok": rows(connection, _STATUSES),
         "flags": rows(connection, _FLAGS),
         "histogram": rows(connection, _HISTOGRAM),

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from steelyard.report.aggregates import BINS, PREFERENCE
+from steelyard.report.aggregates import BINS, with_preference
 from steelyard.report.samples import COLUMNS, CONFIDENCE, GOLD_SIDE, SIDE
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import Connection
 
 PAGE = 25  # pairs that are sent at once
@@ -47,7 +48,7 @@ class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             values.extend(bound)
 
         if (self.low, self.high) != (0.0, 1.0):
-            add(f"{PREFERENCE} BETWEEN ? AND ?", self.low, self.high)
+            add("preference BETWEEN ? AND ?", self.low, self.high)
         if self.winner:
             add("winner = ?", self.winner)
         if self.order:
@@ -67,18 +68,19 @@ class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return " AND ".join(parts), values
 
 
-def matching(connection: Connection, wanted: Filter) -> dict[str, Any]:
+def matching(connection: Connection, snapshot: RunSnapshot, wanted: Filter) -> dict[str, Any]:
     """Return how many pairs match, their preferences in bins, and one page of them."""
     condition, values = wanted.condition()
+    verdicts = with_preference(snapshot)
     # least() passes over NULL: pairs without a preference would be in the last bin.
     counted = connection.execute(
         f"SELECT CASE WHEN p IS NOT NULL THEN least(floor(p * {BINS})::INTEGER, {BINS - 1}) END"  # noqa: S608 - constants and parameters
-        f" AS bin, count(*) FROM (SELECT {PREFERENCE} AS p FROM verdicts WHERE {condition})"
+        f" AS bin, count(*) FROM (SELECT preference AS p FROM {verdicts} WHERE {condition})"
         " GROUP BY bin ORDER BY bin",
         values,
     ).fetchall()
     rows = connection.execute(
-        f"SELECT {COLUMNS} FROM verdicts WHERE {condition} ORDER BY {_ORDERS[wanted.sort]}"  # noqa: S608 - constants and parameters
+        f"SELECT {COLUMNS} FROM {verdicts} WHERE {condition} ORDER BY {_ORDERS[wanted.sort]}"  # noqa: S608 - constants and parameters
         f" LIMIT {PAGE} OFFSET {wanted.page * PAGE}",
         values,
     )

@@ -49,10 +49,8 @@ def gather(root: Path, options: ReportOptions) -> dict[str, Any]:
     snapshot = RunSnapshot.take(root)
     status = run_status(root)
     with open_sql(snapshot) as connection:
-        verdicts = aggregates.summarise(
-            connection, scored=isinstance(snapshot.record, ScoredRecord)
-        )
-        samples = read_samples(connection, snapshot.record, dict.fromkeys(KINDS, options.samples))
+        verdicts = aggregates.summarise(connection, snapshot)
+        samples = read_samples(connection, snapshot, dict.fromkeys(KINDS, options.samples))
     left_out: dict[str, str] = {}
 
     def section(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:

@@ -47,9 +47,8 @@ class LiveRun:
         status = run_status(self._root)
         with self._current() as (snapshot, connection):
             if self._summary is None or self._summary[0] != snapshot.state:
-                scored = isinstance(snapshot.record, ScoredRecord)
                 with limited(connection, SECONDS):
-                    summary = aggregates.summarise(connection, scored=scored)
+                    summary = aggregates.summarise(connection, snapshot)
                 self._summary = snapshot.state, summary
             summary = self._summary[1]
         drawn = charts({"verdicts": summary, "status": status, "ranking": None, "evaluation": None})
@@ -65,8 +64,8 @@ class LiveRun:
             msgspec.ValidationError: a value cannot be one of that field.
         """
         wanted = msgspec.convert(given, Filter, strict=False)
-        with self._current() as (_, connection), limited(connection, SECONDS):
-            return matching(connection, wanted)
+        with self._current() as (snapshot, connection), limited(connection, SECONDS):
+            return matching(connection, snapshot, wanted)
 
     def pair(self, given: dict[str, str]) -> dict[str, Any]:
         """Return the texts of a pair, and what the judge wrote.

@@ -8,14 +8,15 @@ from typing import Any
 
 from steelyard.comparisons.pair_texts import ROLES, Place, pair_texts
 from steelyard.errors import UsageError, escape
-from steelyard.report.aggregates import PREFERENCE
+from steelyard.report.aggregates import with_preference
 from steelyard.store.run_record import RunRecord, ScoredRecord
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import Connection
 
 LONGEST = 6_000  # characters of a text that are shown
-CONFIDENCE = f"abs({PREFERENCE} - 0.5)"
+CONFIDENCE = "abs(preference - 0.5)"
 GOLD_SIDE = "CASE WHEN gold.a > gold.b THEN 'a' WHEN gold.b > gold.a THEN 'b' END"
-SIDE = f"CASE WHEN {PREFERENCE} > 0.5 THEN 'a' WHEN {PREFERENCE} < 0.5 THEN 'b' END"
+SIDE = "CASE WHEN preference > 0.5 THEN 'a' WHEN preference < 0.5 THEN 'b' END"
 # Ties of an order are broken by a hash, so that they are not all from the start of the input.
 KINDS: dict[str, tuple[str, str]] = {  # -> (which pairs, in which order)
     "most certain": ("status = 'ok'", f"{CONFIDENCE} DESC"),
@@ -25,7 +26,7 @@ KINDS: dict[str, tuple[str, str]] = {  # -> (which pairs, in which order)
     "not judged": ("status <> 'ok'", "status"),
     "any": ("status = 'ok'", 'hash(shard, "row")'),
 }
-COLUMNS = f"""pair_id, shard, "row", model_a, model_b, status, error, {PREFERENCE} AS preference,
+COLUMNS = f"""pair_id, shard, "row", model_a, model_b, status, error, preference,
   raw_preference, calibrated_preference, preference_ab, preference_ba, score_a, score_b, winner,
   consistent, trusted, flags, {GOLD_SIDE} AS gold_side, gold"""
 _WRITTEN = """
@@ -62,27 +63,29 @@ class Samples:
         return {(pair["shard"], pair["row"]) for pairs in self.pairs.values() for pair in pairs}
 
 
-def read_samples(connection: Connection, record: RunRecord, numbers: Mapping[str, int]) -> Samples:
+def read_samples(
+    connection: Connection, snapshot: RunSnapshot, numbers: Mapping[str, int]
+) -> Samples:
     """Choose up to that many pairs of each kind; kinds without any are left out."""
-    pairs = {}
+    pairs, verdicts = {}, with_preference(snapshot)
     for kind, number in numbers.items():
         which, order = KINDS[kind]
         sql = (
-            f"SELECT {COLUMNS} FROM verdicts WHERE {which}"  # noqa: S608 - constants
+            f"SELECT {COLUMNS} FROM {verdicts} WHERE {which}"  # noqa: S608 - constants
             f' ORDER BY {order}, hash(shard, "row"), shard, "row" LIMIT {int(number)}'
         )
         pairs[kind] = connection.sql(sql).to_arrow_table().to_pylist()
-    return _samples(connection, record, pairs)
+    return _samples(connection, snapshot.record, pairs)
 
 
-def read_named(connection: Connection, record: RunRecord, pair_ids: Sequence[str]) -> Samples:
+def read_named(connection: Connection, snapshot: RunSnapshot, pair_ids: Sequence[str]) -> Samples:
     """Return the pairs of these ids, in their order, as one kind.
 
     Raises:
         UsageError: there is no pair of an id.
     """
     sql = (
-        f"SELECT {COLUMNS} FROM verdicts WHERE list_contains(?, pair_id)"  # noqa: S608 - constants
+        f"SELECT {COLUMNS} FROM {with_preference(snapshot)} WHERE list_contains(?, pair_id)"  # noqa: S608 - constants
         ' ORDER BY list_position(?, pair_id), shard, "row"'
     )
     ids = list(pair_ids)
@@ -93,7 +96,7 @@ def read_named(connection: Connection, record: RunRecord, pair_ids: Sequence[str
             remedy='`steelyard sql RUN "SELECT pair_id FROM verdicts"` lists them; a pair whose'
             " prompts are not all read yet has no verdict",
         )
-    return _samples(connection, record, {"named": pairs})
+    return _samples(connection, snapshot.record, {"named": pairs})
 
 
 def _samples(

@@ -35,7 +35,7 @@ def summarise_run(root: Path) -> dict[str, Any]:
 def _results(root: Path) -> dict[str, Any]:
     snapshot = RunSnapshot.take(root)
     with open_sql(snapshot) as connection:
-        counts = aggregates.count_winners(connection)
+        counts = aggregates.count_winners(connection, snapshot)
         leaders = aggregates.rows(connection, _LEADERS)
         first = aggregates.rows(connection, _FIRST)[0]["first"]
     results = {
