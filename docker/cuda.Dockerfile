@@ -12,6 +12,7 @@ RUN uv pip install --system --no-cache --no-deps \
         "msgspec>=0.19" \
         "nvidia-ml-py>=12.560" \
         "pyarrow>=21" \
+        "scipy>=1.11" \
         "typing-extensions>=4.4" \
         "xxhash>=3.4" \
         /opt/steelyard \

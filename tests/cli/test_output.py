@@ -23,7 +23,7 @@ from steelyard.cli.common import json_text
 from steelyard.core.sealed import CHECK
 from steelyard.errors import printable
 from steelyard.store.verdicts.calibration import save_calibrator
-from support.helpers import PROGRAM, command, program
+from support.helpers import PROGRAM, command, pairs_table, program
 
 # Escapes of terminals (7 and 8 bits), direction, no width, a tag, a line's end, Markdown, HTML.
 HOSTILE = "x\x1b]0;t\x07\x9b31m\x85\u202e\u2066\u200b\ufeff\U000e0001\r\x7f|`<img src=x>`[l](u)"
@@ -245,3 +245,22 @@ def test_ctrl_c_ends_a_query(place, as_json):
     assert process.returncode == 130
     assert stdout == ""
     assert stderr.strip() == "interrupted"
+
+
+@pytest.mark.parametrize(
+    "redirection", ["2>&-", "2>/dev/full", "<&- >&- 2>&-", ">&- 2>/dev/full", "<&-"]
+)
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]], ids=["progress", "quiet"])
+def test_messages_that_cannot_be_written_do_not_end_a_run(tmp_path, redirection, quiet):
+    """Kind of fault: the disk of a log fills up, or a supervisor closes a stream."""
+    pq.write_table(pairs_table(20), tmp_path / "pairs.parquet")
+    command = [*PROGRAM, "score", str(tmp_path / "pairs.parquet"), "--judge", "scripted",
+               "--run", str(tmp_path / "run"), *quiet]  # fmt: skip
+    done = subprocess.run(["/bin/sh", "-c", f'"$@" {redirection}', "sh", *command], check=False)
+    assert done.returncode == 0
+    counted = program("sql", tmp_path / "run", "SELECT count(*) AS n FROM verdicts", "--json")
+    assert json.loads(counted.stdout) == [{"n": 20}]
+    refused = subprocess.run(
+        ["/bin/sh", "-c", f'"$@" {redirection}', "sh", *PROGRAM, "status", "nowhere"], check=False
+    )
+    assert refused.returncode == 2

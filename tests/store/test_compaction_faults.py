@@ -27,7 +27,7 @@ from steelyard.comparisons.importing import import_tables
 from steelyard.errors import DiskFull, EnvironmentFault, SteelyardError
 from steelyard.store import sql
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.verdicts import handoff
+from steelyard.store.verdicts import handoff, new_database
 from support.helpers import PROGRAM, command, pairs_table
 from support.recording_disk import RecordingDisk
 
@@ -171,12 +171,13 @@ def test_a_database_that_needs_more_memory_gets_it(run, monkeypatch):
         return opened(settings, file)
 
     monkeypatch.setattr(sql, "_open", opening)
-    monkeypatch.setattr(handoff, "MEMORY_LIMIT", 1 << 20)
+    for module in (handoff, new_database):
+        monkeypatch.setattr(module, "MEMORY_LIMIT", 1 << 20)
     monkeypatch.setattr(handoff, "memory_for", lambda _: 1 << 20)
     assert handoff.compact(RunSnapshot.take(run))["verdicts"] == PAIRS
     assert given == [1 << (20 + doubling) for doubling in range(len(given))]
     assert len(given) > 1
-    monkeypatch.setattr(handoff, "machine_memory", lambda: 1 << 20)
+    monkeypatch.setattr(new_database, "machine_memory", lambda: 1 << 20)
     with pytest.raises(EnvironmentFault, match="Out of Memory") as fault:
         handoff.compact(RunSnapshot.take(run))
     assert not isinstance(fault.value, DiskFull)

@@ -10,6 +10,7 @@ from pathlib import Path
 from steelyard.errors import UsageError
 from steelyard.input.sql_roles import quoted, resolve_sql
 from steelyard.input.tables import ParquetTable, open_table
+from steelyard.store.folder import Folder
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import Connection, open_file, open_memory
@@ -130,7 +131,12 @@ def _database(path: Path) -> Connection:
             remedy="name a file that `steelyard score` or `steelyard compact` wrote",
         )
 
+    file = path.resolve()
+    if not file.is_file():
+        raise refusal("there is no such file")
+    # Through the handle of its folder: DuckDB reads parts of some names as something else.
+    folder = Folder(file.parent)
     with refusing(refusal):
-        connection = open_file(path)
+        connection = open_file(folder.library_path(file.name))
         connection.execute("SELECT * FROM verdicts LIMIT 0")
     return connection

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -132,6 +133,8 @@ class _SplitWriter:
         self._rows, self._rows_per_file, self._written = rows, rows_per_file, 0
         self._folder, self._schema = folder, schema
         self._waiting = schema.empty_table()
+        self._path = folder
+        self._file: BinaryIO | None = None  # of `_path`: Arrow takes no path that is not UTF-8
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, table: pa.Table) -> None:
@@ -157,16 +160,20 @@ class _SplitWriter:
         return self._names
 
     def _write(self, rows: pa.Table) -> None:
-        path = str(self._folder / self._names[self._written // self._rows_per_file])
+        path = self._folder / self._names[self._written // self._rows_per_file]
         with writing_dataset(self._folder):
-            if self._writer is None or self._writer.where != path:
+            if self._writer is None or self._path != path:
                 self._finish()
-                self._writer = pq.ParquetWriter(path, self._schema, **_PARQUET)
+                self._path, self._file = path, path.open("wb")
+                self._writer = pq.ParquetWriter(self._file, self._schema, **_PARQUET)
             self._writer.write_table(rows, row_group_size=len(rows))
         self._written += len(rows)
 
     def _finish(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            sync(Path(self._writer.where))
-            self._writer = None
+        if self._file is None:
+            return
+        with self._file:
+            if self._writer is not None:
+                self._writer.close()
+        self._file = self._writer = None
+        sync(self._path)

@@ -110,10 +110,10 @@ def publish(temporary: Path, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file atomically."""
+    """Write a text of ours atomically; bytes of paths in it that are not UTF-8 become escapes."""
     temporary = path.with_name(path.name + TEMPORARY)
     with writing(path):
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         publish(temporary, path)
 
 
