@@ -86,7 +86,7 @@ def inflate(run: RunDir, copies: int) -> None:
     manifest["unique"] = [unique] * copies
     manifest["files"] = {**manifest["files"], **files}
     run.files.write("plan/plan.json", seal(manifest))
-    journal.mark_complete(run, journal.load(run))
+    journal.mark_complete(run, journal.load(run), manifest["run"])
     run.database.unlink()
 
 

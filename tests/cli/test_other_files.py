@@ -9,6 +9,9 @@ import shutil
 import pytest
 
 import steelyard
+from steelyard.calibrators.calibrator import Calibrator
+from steelyard.calibrators.linear import Linear
+from steelyard.core.sealed import seal, unseal
 from support.helpers import command, write_pairs
 
 COUNT = "SELECT count(*) AS n FROM verdicts"
@@ -95,4 +98,105 @@ class TestJournal:
         refused(run)
         assert state(run) == "damaged"
         assert command("resume", run).returncode == 0
+        assert count(run) == [{"n": PAIRS}]
+
+
+class TestOtherRuns:
+    """Files of another run, whole and with a right check."""
+
+    def test_each_command_refuses_its_record(self, run, place):
+        (run / "verdicts.duckdb").unlink()
+        shutil.copy(place / "other" / "run.json", run / "run.json")
+        for message in refused(run, *READERS, ["resume"]):
+            assert "plan/plan.json and run.json are of different runs" in message
+        assert not (run / "verdicts.duckdb").exists()
+        assert state(run) == "damaged"
+
+    def test_each_command_refuses_its_plan(self, run, place):
+        shutil.copy(place / "other" / "plan" / "plan.json", run / "plan" / "plan.json")
+        refused(run, *READERS, ["resume"])
+        assert state(run) == "damaged"
+
+    def test_readers_refuse_its_record_with_its_plan(self, run, place):
+        (run / "verdicts.duckdb").unlink()
+        shutil.copy(place / "other" / "run.json", run / "run.json")
+        shutil.copytree(place / "other" / "plan", run / "plan", dirs_exist_ok=True)
+        for message in refused(run):
+            assert "complete.json and run.json are of different runs" in message
+        assert state(run) == "damaged"
+
+    def test_a_run_of_an_earlier_version_names_no_run(self, run):
+        for name in ("plan/plan.json", "complete.json"):
+            content, _ = unseal((run / name).read_bytes())
+            assert content.pop("run") == json.loads((run / "run.json").read_text())["run"]
+            (run / name).write_bytes(seal(content))
+        assert state(run) == "complete"
+        assert count(run) == [{"n": PAIRS}]
+
+    @pytest.mark.parametrize("act", ["cut", "remove"])
+    def test_status_looks_for_the_parts(self, run, act):
+        part = sorted((run / "reads").iterdir())[1]
+        part.write_bytes(part.read_bytes()[:-1]) if act == "cut" else part.unlink()
+        assert state(run) == "damaged"
+        assert command("resume", run).returncode == 0
+        assert state(run) == "complete"
+
+
+class TestCalibrators:
+    """The calibrator of a run is one that was applied to it."""
+
+    @pytest.fixture
+    def fitted(self, run, tmp_path):
+        """A calibrator of the run's reads, which is applied to it."""
+        record = json.loads((run / "run.json").read_text())
+        bound = {"fingerprint": record["fingerprint"]}
+        curve = Linear({"logit": 2.0, "intercept": 0.0})
+        path = tmp_path / "calibrator.json"
+        path.write_text(Calibrator("platt", curve, bound=bound).to_json())
+        self.apply(run, path)
+        return path
+
+    def apply(self, run, path):
+        done = command("calibrate", "apply", run, path, "--force")
+        assert done.returncode == 0, done.stderr
+
+    def test_the_calibrator_of_another_run_is_refused(self, run, place, fitted, tmp_path):
+        other = tmp_path / "other"
+        shutil.copytree(place / "other", other)
+        self.apply(other, fitted)  # forced, which is allowed where it was forced
+        assert count(other) == [{"n": PAIRS}]
+        shutil.copy(other / "calibration.json", run / "calibration.json")
+        for message in refused(run):
+            assert "calibration.json and run.json are of different runs" in message
+        assert state(run) == "damaged"
+
+    @pytest.mark.parametrize("forced", [False, True])
+    def test_a_calibrator_that_names_no_run_is_bound_to_its_reads(self, run, forced):
+        """As earlier versions applied it."""
+        notes = {"forced": "fingerprint"} if forced else {}
+        curve = Linear({"logit": 2.0, "intercept": 0.0})
+        strange = Calibrator("platt", curve, bound={"fingerprint": "0" * 32}, notes=notes)
+        (run / "calibration.json").write_text(strange.to_json())
+        if forced:
+            assert count(run) == [{"n": PAIRS}]
+        else:
+            refused(run)
+        assert state(run) == ("complete" if forced else "damaged")
+
+    def test_an_empty_file_is_damage(self, run, fitted):
+        (run / "calibration.json").write_bytes(b"")
+        refused(run)
+        assert state(run) == "damaged"
+
+    def test_a_link_is_not_followed(self, run, fitted):
+        (run / "calibration.json").unlink()
+        (run / "calibration.json").symlink_to(fitted)
+        refused(run)
+        assert state(run) == "damaged"
+
+    def test_its_removal_is_noticed_until_compact_undoes_it(self, run, fitted):
+        (run / "calibration.json").unlink()
+        for message in refused(run, ["sql", COUNT], ["rank"]):
+            assert "the calibrator that was applied is gone" in message
+        assert command("compact", run).returncode == 0
         assert count(run) == [{"n": PAIRS}]

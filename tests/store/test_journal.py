@@ -29,7 +29,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def complete(run):
-    journal.mark_complete(run, load(run))
+    journal.mark_complete(run, load(run), "id")
     return run
 
 
@@ -289,7 +289,7 @@ class TestWriting:
 
     def test_the_mark_of_completion_is_durable(self, run):
         run.files.disk.every.clear()
-        journal.mark_complete(run, load(run))
+        journal.mark_complete(run, load(run), "id")
         assert run.files.disk.calls[-3:] == [
             ("sync", "complete.json.tmp"), ("rename", "complete.json.tmp"), ("sync", "."),
         ]  # fmt: skip
@@ -297,7 +297,7 @@ class TestWriting:
     def test_a_mark_that_cannot_be_written_says_so(self, run):
         run.files.disk.fail("rename", "complete.json.tmp", errno.EDQUOT)
         with pytest.raises(DiskFull) as raised:
-            journal.mark_complete(run, load(run))
+            journal.mark_complete(run, load(run), "id")
         assert raised.value.place == str(run.root / "complete.json")
 
 

@@ -53,6 +53,9 @@ class Calibrator:
     notes: Mapping[str, Any] = field(default_factory=dict)
     gold: GoldTrace | None = None  # None: an earlier version fitted it, or no pair has an id
     looks: Looks | None = None  # None: no threshold of trust was ever asked for
+    run: str | None = (
+        None  # id of the run that it was applied to; None: none, or an earlier version did
+    )
 
     def to_builtins(self) -> dict[str, Any]:
         """Return the content of the calibrator's file."""

@@ -77,7 +77,7 @@ def apply_calibrator(source: Source, path: Path, out: Path | None, *, force: boo
         return ApplyResult(out, count, drift, tuple(notes))
     run = RunDir(source.path)
     with run.lock():
-        set_calibration(run, calibrator)
+        set_calibration(run, replace(calibrator, run=source.run.record.run))
         if run.files.exists(DATABASE):
             handoff.recalibrate(run)
     return ApplyResult(source.path, count, drift, tuple(notes))

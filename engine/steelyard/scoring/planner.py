@@ -35,6 +35,7 @@ def write_plan(
     on_progress: Callable[[int, int], None],
     *,
     keep_image: Callable[[str, bytes], None] | None = None,
+    run_id: str = "",
 ) -> Manifest:
     """Plan the accepted rows of shards and keep the refused ones.
 
@@ -46,6 +47,7 @@ def write_plan(
         on_progress: gets the numbers of rows accepted and refused so far; what it raises ends the
             work, and nothing of the plan is left.
         keep_image: takes each image's digest and bytes.
+        run_id: of run.json; empty: the plan is of no run that is kept.
     """
     limits = row_limits(config)
     size = BucketSize(config.bucket_bytes, key_spec.template_bytes)
@@ -57,7 +59,7 @@ def write_plan(
     def attempt(batches: Batches, buckets: int) -> Manifest:
         schema = shards.schema
         metadata = schema.field("metadata").type if "metadata" in schema.names else None
-        writer = PlanWriter(run, metadata, size=size, buckets=buckets)
+        writer = PlanWriter(run, metadata, size=size, buckets=buckets, run_id=run_id)
         accepted = refused = 0
         try:
             for rows, rejects in batches:

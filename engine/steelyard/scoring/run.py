@@ -34,6 +34,7 @@ from steelyard.scoring.shard_texts import SCORE_ANEW, open_texts
 from steelyard.store.disk import DISK, Disk
 from steelyard.store.durable import reading
 from steelyard.store.images import ImageStore
+from steelyard.store.one_run import require_own
 from steelyard.store.plan.buckets import BucketTexts
 from steelyard.store.plan.files import Manifest, read_manifest
 from steelyard.store.reads import journal, reuse
@@ -133,6 +134,7 @@ def resume(
     with reading(run):
         record = read_scored_record(directory)
         manifest = read_manifest(directory)
+        require_own(directory, record, manifest)
     config = replace(
         record.config,
         engine={**record.config.engine, **(engine or {})},
@@ -167,6 +169,7 @@ def _require_same(run: RunDir, new: ScoredRecord) -> ScoredRecord:
         UsageError: it is another run.
     """
     old, differences = read_scored_record(run), []
+    require_own(run, old, read_manifest(run))
     for name in (option.name for option in fields(RunConfig)):
         there, here = getattr(old.config, name), getattr(new.config, name)
         scripted = name == "judge" and all(judge.startswith("scripted") for judge in here)
@@ -221,7 +224,7 @@ def _carry_out(ctx: OpenRun, shards: ShardSet | None) -> int:
         ctx.reporter.log(f"all {manifest.prompts:,} reads already exist; no engine is needed")
     if _reads(ctx) < manifest.prompts:
         return _stopped(ctx)
-    journal.mark_complete(ctx.run, journal.load(ctx.run))
+    journal.mark_complete(ctx.run, journal.load(ctx.run), ctx.record.run)
     handoff.ensure_current(ctx.run)
     return _exit_code(ctx, manifest)
 
@@ -260,7 +263,15 @@ def _plan(ctx: OpenRun, shards: ShardSet | None, key_spec: KeySpec) -> Manifest:
             raise _Stopped
 
     keep_image = ImageStore(ctx.run.files.inside(IMAGES)).add
-    manifest = write_plan(ctx.run, shards, ctx.config, key_spec, on_progress, keep_image=keep_image)
+    manifest = write_plan(
+        ctx.run,
+        shards,
+        ctx.config,
+        key_spec,
+        on_progress,
+        keep_image=keep_image,
+        run_id=ctx.record.run,
+    )
     ctx.reporter.done()
     for role, slot in {"reference": "reference", "turns": "conversation"}.items():
         if role in shards.roles and slot not in key_spec.shown:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from steelyard.core.work import Work
+from steelyard.errors import IntegrityFault
 from steelyard.scoring.telemetry import spent
 from steelyard.store.disk import DISK, Disk
 from steelyard.store.durable import reading
-from steelyard.store.plan.files import read_manifest
+from steelyard.store.one_run import require_applied, require_one_run
+from steelyard.store.plan.files import Manifest, read_manifest
 from steelyard.store.reads.journal import Journal, load, work_by_bucket
 from steelyard.store.run_record import RunRecord, ScoredRecord, read_record
 from steelyard.store.rundir import DATABASE, IMPORTED, PLAN, READS_FOLDER, RunDir
+from steelyard.store.verdicts.calibration import read_calibration
 
 _ENTRIES = {"plan": PLAN, "reads": READS_FOLDER, "database": DATABASE}
 READ_KINDS = ("ok", "overlong", "error", "unparsable", "reused")
@@ -48,8 +51,9 @@ def _status(run: RunDir) -> dict[str, Any]:
     for part in parts:
         sums.update(part.counts)
     read = sum(part.rows for part in parts)
-    complete = manifest is not None and read >= manifest.prompts
-    damage = _damage(record, log)
+    complete = not isinstance(record, ScoredRecord)  # its verdicts were imported
+    complete = complete or (manifest is not None and read >= manifest.prompts)
+    damage = _damage(run, record, log, manifest)
     done = sum(part.pairs for part in parts)
     used = spent(run)
     watt_hours = used["gpu_watt_hours"]
@@ -87,7 +91,6 @@ def _imported(run: RunDir, record: RunRecord) -> dict[str, Any]:
         return {}
     imported = record.imported
     return {
-        "state": "complete",
         "pairs": {"planned": imported.pairs, "done": imported.pairs},
         "rejects": imported.rejected,
         "bytes": {"imported": run.files.size(IMPORTED), "database": run.files.size(DATABASE)},
@@ -127,11 +130,20 @@ def _share(part: float | None, whole: float | None) -> float | None:
     return part / whole if part is not None and whole else None
 
 
-def _damage(record: RunRecord, log: Journal) -> str | None:
-    """Say what is wrong with the journal; None: nothing that its writer is not mending."""
-    if isinstance(record, ScoredRecord) and (log.damaged or log.missing):
-        return log.lost or "the journal is damaged or missing"
-    return log.lost
+def _damage(run: RunDir, record: RunRecord, log: Journal, manifest: Manifest | None) -> str | None:
+    """Say what is wrong with the run; None: nothing that its writer is not mending.
+
+    Of the parts, only their sizes are looked at.
+    """
+    try:
+        require_one_run(run, record, log, manifest)
+        require_applied(run, record, read_calibration(run)[0])
+    except IntegrityFault as fault:
+        return fault.cause
+    lacking = [part.name for part in log.parts if run.files.size(part.name) != part.bytes]
+    if lacking and not run.locked():
+        return f"{lacking[0]} is damaged or missing"
+    return None
 
 
 def _state(run: RunDir, planned: bool, complete: bool) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 from steelyard.calibrators.calibrator import COLUMNS, PREFERENCE, Calibrator
 from steelyard.store.disk import DISK, Disk
 from steelyard.store.durable import reading
+from steelyard.store.one_run import require_applied, require_one_run
 from steelyard.store.plan.files import Manifest, read_manifest
 from steelyard.store.reads import journal
-from steelyard.store.run_record import RunRecord, ScoredRecord, read_record
+from steelyard.store.run_record import RunRecord, read_record
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts.calibration import read_calibration
 from steelyard.store.verdicts.views import DEFINITION
@@ -39,7 +40,7 @@ class RunSnapshot:
         Raises:
             UsageError: this is not a run directory, or a later version made it.
             IntegrityFault: run.json, the journal, the plan's manifest or the applied calibrator
-                is damaged.
+                is damaged, or of another run.
             EnvironmentFault: a file cannot be read.
         """
         run = RunDir(root, disk)
@@ -47,9 +48,11 @@ class RunSnapshot:
             record = read_record(run)
             # Before the plan, which is there before any part.
             log = journal.load(run, at_rest=at_rest)
-            if isinstance(record, ScoredRecord):
-                journal.require_whole(run, log)
-            return cls(run, record, log, read_manifest(run), *read_calibration(run))
+            manifest = read_manifest(run)
+            require_one_run(run, record, log, manifest)
+            calibrator, digest = read_calibration(run)
+            require_applied(run, record, calibrator)
+            return cls(run, record, log, manifest, calibrator, digest)
 
     @property
     def preference(self) -> str:

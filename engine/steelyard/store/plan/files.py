@@ -56,6 +56,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metadata: list[str]
     files: dict[str, str]  # name relative to the run directory -> digest
     images: int = 0  # per row, at most
+    run: str = ""  # id of the run; earlier versions do not say
 
     @property
     def in_shards(self) -> bool:
@@ -76,12 +77,19 @@ class PlanWriter:
         metadata: type of the pairs' metadata struct, None without such columns.
         size: of a bucket.
         buckets: number of buckets into which texts are copied; 0: they are left in the shards.
+        run_id: of run.json; empty: the plan is of no run that is kept.
     """
 
     def __init__(
-        self, run: RunDir, metadata: pa.DataType | None, *, size: BucketSize, buckets: int
+        self,
+        run: RunDir,
+        metadata: pa.DataType | None,
+        *,
+        size: BucketSize,
+        buckets: int,
+        run_id: str = "",
     ) -> None:
-        self._run = run
+        self._run, self._run_id = run, run_id
         self._folder = run.files.inside(NEW_PLAN)
         self._rejects = run.files.inside(NEW_REJECTS)
         for name, folder in ((NEW_PLAN, self._folder), (NEW_REJECTS, self._rejects)):
@@ -211,6 +219,7 @@ class PlanWriter:
             ranges=self._buckets.ranges,
             metadata=self._metadata,
             files=digests,
+            run=self._run_id,
         )
 
 

@@ -54,6 +54,7 @@ class Completion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     parts: int
     state: str  # Journal.state
+    run: str = ""  # id of the run; earlier versions do not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Journal:
     damaged: bool = False  # a whole line fails its check
     torn: bool = False  # the last line is not whole, as while it is written
     lost: str | None = None  # what is gone from it, while no writer is at work
+    run: str = ""  # id of the run that complete.json is of, where it says
 
     @property
     def state(self) -> str:
@@ -103,7 +105,8 @@ def _load(run: RunDir) -> Journal:
     parts = [_parse(line) for line in lines]
     whole = tuple(part for part in parts if part is not None)
     journal = Journal(whole, damaged=len(whole) < len(parts), torn=bool(rest))
-    return replace(journal, lost=_find_loss(run, journal, complete))
+    owner = complete.run if isinstance(complete, Completion) else ""
+    return replace(journal, lost=_find_loss(run, journal, complete), run=owner)
 
 
 def _find_loss(run: RunDir, journal: Journal, complete: Completion | str | None) -> str | None:
@@ -143,9 +146,9 @@ def _read_completion(run: RunDir) -> Completion | str | None:
         return f"{COMPLETE} is damaged"
 
 
-def mark_complete(run: RunDir, journal: Journal) -> None:
+def mark_complete(run: RunDir, journal: Journal, run_id: str) -> None:
     """Keep what the journal holds now that all prompts are read."""
-    content = msgspec.to_builtins(Completion(len(journal.parts), journal.state))
+    content = msgspec.to_builtins(Completion(len(journal.parts), journal.state, run_id))
     with writing(run.root / COMPLETE):
         run.files.write(COMPLETE, seal(content))
 

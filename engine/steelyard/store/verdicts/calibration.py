@@ -94,9 +94,20 @@ def read_calibration(run: RunDir) -> tuple[Calibrator | None, str]:
             refused.cause,
             place=refused.place,
             effect="no verdict is shown with it; the raw reads are intact",
-            remedy="delete that file, then `steelyard calibrate apply` a good calibrator",
+            remedy=f"delete that file, then `steelyard compact {run.root}`, and"
+            " `steelyard calibrate apply` a good calibrator",
         ) from None
     return calibrator, xxhash.xxh3_128_hexdigest(content)
+
+
+def lost_calibrator(run: RunDir) -> IntegrityFault:
+    """Return the error for a run whose database has calibrated verdicts, and no calibrator."""
+    return IntegrityFault(
+        "the calibrator that was applied is gone",
+        place=str(run.calibration),
+        effect="no number is computed without it; the raw reads are intact",
+        remedy=f"bring it back, or undo it with `steelyard compact {run.root}`",
+    )
 
 
 def calibrator_of_table(path: Path) -> Calibrator | None:

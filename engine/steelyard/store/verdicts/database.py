@@ -46,6 +46,7 @@ from steelyard.store.sql_faults import (
     raising_python_errors,
     refusing,
 )
+from steelyard.store.verdicts.calibration import NO_CALIBRATION, lost_calibrator
 from steelyard.store.verdicts.imported import define_tables
 from steelyard.store.verdicts.json_rows import json_rows
 from steelyard.store.verdicts.statistics_views import create_statistics
@@ -197,7 +198,11 @@ def workspace(
 
 
 def open_handoff(snapshot: RunSnapshot) -> Connection | None:
-    """Open the hand-off file; None: it is not there, or not of this state."""
+    """Open the hand-off file; None: it is not there, or not of this state.
+
+    Raises:
+        IntegrityFault: it has calibrated verdicts, and the calibrator is gone.
+    """
     files = snapshot.run.files
     # A log next to it is of somebody who wrote to it and crashed: it is not what we wrote.
     if not files.exists(DATABASE) or files.exists(f"{DATABASE}.wal"):
@@ -212,6 +217,8 @@ def open_handoff(snapshot: RunSnapshot) -> Connection | None:
     if built == state:
         return connection
     connection.close()
+    if snapshot.calibrator is None and built.get("calibration", NO_CALIBRATION) != NO_CALIBRATION:
+        raise lost_calibrator(snapshot.run)
     return None
 
 
