@@ -122,7 +122,8 @@ def compact(run: Path, out: Path | None) -> None:
     directory = RunDir(run)
     read_record(directory)
     with nullcontext() if out else directory.lock():  # the run's own file has one writer
-        counts = handoff.compact(RunSnapshot.take(run), out)
+        # A writer may be at work while another file is written.
+        counts = handoff.compact(RunSnapshot.take(run, at_rest=out is None), out)
     emit(
         {"database": str(out or directory.database), **counts},
         "{database}: {verdicts:,} verdicts of {pairs:,} pairs, from {reads:,} reads of"

@@ -10,7 +10,7 @@ from steelyard.store.disk import DISK, Disk
 from steelyard.store.durable import reading
 from steelyard.store.plan.files import Manifest, read_manifest
 from steelyard.store.reads import journal
-from steelyard.store.run_record import RunRecord, read_record
+from steelyard.store.run_record import RunRecord, ScoredRecord, read_record
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts.calibration import read_calibration
 from steelyard.store.verdicts.views import DEFINITION
@@ -28,18 +28,27 @@ class RunSnapshot:
     calibration: str  # digest of the calibrator's file, or "none"
 
     @classmethod
-    def take(cls, root: Path, disk: Disk = DISK) -> RunSnapshot:
+    def take(cls, root: Path, disk: Disk = DISK, *, at_rest: bool = False) -> RunSnapshot:
         """Read the state of a run.
+
+        Args:
+            root: the run directory.
+            disk: how it is read.
+            at_rest: whether nobody writes to it, as its writer knows.
 
         Raises:
             UsageError: this is not a run directory, or a later version made it.
-            IntegrityFault: run.json, the plan's manifest or the applied calibrator is damaged.
+            IntegrityFault: run.json, the journal, the plan's manifest or the applied calibrator
+                is damaged.
             EnvironmentFault: a file cannot be read.
         """
         run = RunDir(root, disk)
         with reading(root):
             record = read_record(run)
-            log = journal.load(run)  # before the plan, which is there before any part
+            # Before the plan, which is there before any part.
+            log = journal.load(run, at_rest=at_rest)
+            if isinstance(record, ScoredRecord):
+                journal.require_whole(run, log)
             return cls(run, record, log, read_manifest(run), *read_calibration(run))
 
     @property

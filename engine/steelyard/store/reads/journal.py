@@ -79,10 +79,15 @@ def create(run: RunDir) -> None:
         run.files.write(JOURNAL, b"")
 
 
-def load(run: RunDir) -> Journal:
-    """Read the journal. Lines that fail their check commit nothing."""
+def load(run: RunDir, *, at_rest: bool = False) -> Journal:
+    """Read the journal. Lines that fail their check commit nothing.
+
+    Args:
+        run: the run directory.
+        at_rest: whether nobody writes to it, as its writer knows; otherwise its lock says so.
+    """
     journal = _load(run)
-    if journal.lost is None:
+    if journal.lost is None or at_rest:
         return journal
     if not run.locked():
         journal = _load(run)  # its writer may have ended in between
@@ -171,11 +176,11 @@ def rewrite(run: RunDir, parts: Iterable[Part]) -> None:
         run.files.write(JOURNAL, b"".join(map(_line, parts)))
 
 
-def require_sound(run: RunDir, journal: Journal) -> None:
-    """Check that a reader can rely on a journal and its parts.
+def require_whole(run: RunDir, journal: Journal) -> None:
+    """Check that a reader can rely on a journal.
 
     Raises:
-        IntegrityFault: the journal is damaged or missing, or a part's bytes differ.
+        IntegrityFault: it is damaged or missing, or has lost lines.
     """
     if journal.damaged or journal.missing or journal.lost:
         raise IntegrityFault(
@@ -184,6 +189,15 @@ def require_sound(run: RunDir, journal: Journal) -> None:
             effect="no number is computed without it; the parts are still there",
             remedy=f"`steelyard resume {run.root}` checks the parts and adds them again",
         )
+
+
+def require_sound(run: RunDir, journal: Journal) -> None:
+    """Check that a reader can rely on a journal and its parts.
+
+    Raises:
+        IntegrityFault: the journal is not whole, or a part's bytes differ.
+    """
+    require_whole(run, journal)
     for part in journal.parts:
         if not part.intact(run):
             raise IntegrityFault(

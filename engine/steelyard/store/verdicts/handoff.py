@@ -84,8 +84,12 @@ def compact(snapshot: RunSnapshot, out: Path | None = None) -> dict[str, int]:
 
 
 def ensure_current(run: RunDir) -> None:
-    """Write the hand-off file unless it is up to date."""
-    snapshot = RunSnapshot.take(run.root, run.files.disk)
+    """Write the hand-off file unless it is up to date, as the run's writer.
+
+    Raises:
+        IntegrityFault: a file is damaged, or the books do not balance.
+    """
+    snapshot = RunSnapshot.take(run.root, run.files.disk, at_rest=True)
     current = open_handoff(snapshot)
     if current is None:
         compact(snapshot)
@@ -102,7 +106,7 @@ def recalibrate(run: RunDir) -> None:
     Raises:
         IntegrityFault: a file is damaged, or the books do not balance.
     """
-    snapshot = RunSnapshot.take(run.root, run.files.disk)
+    snapshot = RunSnapshot.take(run.root, run.files.disk, at_rest=True)
     wanted, present = snapshot.state, {}
     if run.files.exists(DATABASE) and not run.files.exists(f"{DATABASE}.wal"):
         path = run.files.library_path(DATABASE)
