@@ -19,6 +19,7 @@ from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
 from steelyard.evaluation.fit import FitOptions, fit_calibrator
 from steelyard.evaluation.judged_pairs import Source, describe_differences
 from steelyard.statistics.logistic import logit, sigmoid
+from steelyard.store.run_record import read_record
 from steelyard.store.rundir import RunDir
 from support.helpers import command, pairs_table
 from support.trust_data import apply_in_numpy
@@ -98,7 +99,11 @@ def test_verdicts_are_recomputed_and_raw_values_stay(place, run, gold, tmp_path)
     assert content["calibrator"]["notes"]["candidates"]
     assert content["coverage_risk"]
     assert command("calibrate", "apply", run.root, out).returncode == 0
-    assert run.root.joinpath("calibration.json").read_text() == out.read_text()
+    applied, fitted = (
+        json.loads(path.read_text()) for path in (run.root / "calibration.json", out)
+    )
+    of_run = {"run": read_record(run).run, "check": applied["check"]}
+    assert applied == {**fitted, **of_run}
     after = columns(run)
     changed = {"winner", *COLUMNS}
     kept = [name for name in before.column_names if name not in changed]
