@@ -102,7 +102,7 @@ def test_verdicts_are_recomputed_and_raw_values_stay(place, run, gold, tmp_path)
     applied, fitted = (
         json.loads(path.read_text()) for path in (run.root / "calibration.json", out)
     )
-    of_run = {"run": read_record(run).run, "check": applied["check"]}
+    of_run = {"run": read_record(RunDir(run.root)).run, "check": applied["check"]}
     assert applied == {**fitted, **of_run}
     after = columns(run)
     changed = {"winner", *COLUMNS}
