@@ -191,7 +191,7 @@ def test_no_threshold_is_said_with_what_would_be_needed(tmp_path):
     assert fitted.calibrator.selective.threshold is None
     note = next(one for one in fitted.notes if "no threshold" in one)
     assert "on gold of 20 instructions" in note
-    assert "gold of about 114 such instructions" in note
+    assert "gold of about 122 such instructions" in note
     assert any("gold: only 20 clusters" in one for one in fitted.notes)
 
 
