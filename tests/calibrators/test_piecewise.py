@@ -146,13 +146,12 @@ def test_scores_that_are_nearly_equal_are_one_knot():
     result = isotonic_knots(score, floats(1, 0, 0, 0.6, 1), floats(1, 1, 1, 2, 1))
     assert result.x == (0.0, 5.0, 5 + 1.5e-6)
     assert result.y == pytest.approx((1.2 / 4, 6.5 / 7, 6.5 / 7))
-    # No farther is as near; equal up to rounding is equal, and small scores are not.
-    exact = isotonic_knots(floats(0, 1e-6, 9), floats(0, 1, 1), np.ones(3))
-    assert exact.x == (0.0, 9.0)
+    exact = isotonic_knots(floats(0, 1e-6, 5), floats(0, 1, 1), np.ones(3))  # no farther is as near
+    assert exact == PiecewiseLinear((0.0, 5.0), (0.5, 1 - 0.5 / 4))
+    tiny = isotonic_knots(floats(0, 1e-6), floats(0, 1), np.ones(2))  # far apart on their own scale
+    assert tiny == PiecewiseLinear((0.0, 1e-6), (0.5 / 3, 1 - 0.5 / 3))
     rounded = isotonic_knots(floats(0.7, 0.7 + 1e-15), floats(0, 1), np.ones(2))
     assert rounded == PiecewiseLinear((0.7,), (0.5,))
-    small = isotonic_knots(floats(0, 1e-6), floats(0, 1), np.ones(2))
-    assert small.x == (0.0, 1e-6)
 
 
 def test_a_histogram_by_hand():
