@@ -150,6 +150,8 @@ def test_scores_that_are_nearly_equal_are_one_knot():
     assert exact == PiecewiseLinear((0.0, 5.0), (0.5, 1 - 0.5 / 4))
     tiny = isotonic_knots(floats(0, 1e-6), floats(0, 1), np.ones(2))  # far apart on their own scale
     assert tiny == PiecewiseLinear((0.0, 1e-6), (0.5 / 3, 1 - 0.5 / 3))
+    rounded = isotonic_knots(floats(0.7, 0.7 + 1e-15), floats(0, 1), np.ones(2))
+    assert rounded == PiecewiseLinear((0.7,), (0.5,))
 
 
 def test_a_histogram_by_hand():

@@ -51,6 +51,15 @@ class Member(NamedTuple):
     value: MemberValue
 
 
+SAME = 1e-9  # scores that differ by less, as a share of them, differ by rounding
+
+
+def unit_of(score: Float64) -> float:
+    """Return the standard deviation of n scores if it is less than 1 and no rounding, else 1."""
+    spread = float(score.std())
+    return min(spread, 1.0) if spread > SAME * np.abs(score).max() else 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Features:
     """Raw reads of n pairs; columns of length n, no NaN.

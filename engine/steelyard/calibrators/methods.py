@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from steelyard.calibrators.features import Features, Gold
+from steelyard.calibrators.features import Features, Gold, unit_of
 from steelyard.calibrators.linear import TERMS, Linear
 from steelyard.calibrators.piecewise import (
     Histogram,
@@ -20,7 +20,6 @@ from steelyard.calibrators.piecewise import (
     isotonic_knots,
 )
 from steelyard.calibrators.stacked import Stacked, fit_stacked
-from steelyard.core.schemas import Float64
 from steelyard.statistics.logistic import fit, log_loss, logit, sigmoid
 from steelyard.statistics.means import mean
 
@@ -32,7 +31,6 @@ Curve: TypeAlias = Linear | PiecewiseLinear | Histogram | Stacked
 RIDGE = 1e-3
 # Slopes of a temperature, for scores that differ by 1 or more: it never reverses a preference.
 FLATTEST, STEEPEST = 1e-3, 1e3
-SAME = 1e-9  # scores that differ by less, as a share of them, differ by rounding
 SLOPES = {"logit", "log_a", "log_b"}  # 1 where nothing is to be calibrated
 
 
@@ -49,17 +47,11 @@ def _regressed(features: Features, gold: Gold, names: tuple[str, ...]) -> Linear
     constants, intervals = _constants(features, gold, names)
     terms = np.stack([TERMS[name].values(features, constants) for name in names], axis=1)
     slopes = np.array([name in SLOPES for name in names])
-    ridge = RIDGE * np.where(slopes, _unit(features.score), 1.0) ** 2
+    ridge = RIDGE * np.where(slopes, unit_of(features.score), 1.0) ** 2
     fitted = fit(terms, gold.preference, gold.weights, gold.groups, ridge, prior=slopes * 1.0)
     coefficients = dict(zip(names, fitted.coefficients.tolist(), strict=True))
     intervals |= zip(names, map(tuple, fitted.intervals().tolist()), strict=True)
     return Linear(coefficients, intervals, constants)
-
-
-def _unit(score: Float64) -> float:
-    """Return the standard deviation of scores that differ by less than 1, else 1."""
-    spread = float(score.std())
-    return min(spread, 1.0) if spread > SAME * np.abs(score).max() else 1.0
 
 
 def _constants(
@@ -101,7 +93,7 @@ def direction(features: Features, gold: Gold) -> Linear:
 
 def _temperature(features: Features, gold: Gold) -> Linear:
     curve = _regressed(features, gold, ("logit",))
-    low, high = (bound / _unit(features.score) for bound in (FLATTEST, STEEPEST))
+    low, high = (bound / unit_of(features.score) for bound in (FLATTEST, STEEPEST))
 
     def clamped(slope: float) -> float:
         return min(max(slope, low), high)

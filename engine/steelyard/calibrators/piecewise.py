@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from steelyard.calibrators.features import Features, number_sql
+from steelyard.calibrators.features import Features, number_sql, unit_of
 from steelyard.core.schemas import Float64
 
 # Knots nearer than this, in logits or in standard deviations, are merged: rounding must not move a
@@ -126,7 +126,7 @@ def _merged(score: Float64, targets: Float64, weights: Float64) -> tuple[Float64
     """Return rising scores with (nearly) equal ones merged: first score, mean, mass."""
     order = np.argsort(score, kind="stable")
     x, w = score[order], weights[order]
-    new = np.append(True, np.diff(x) > CLOSEST * min(float(x.std()), 1.0))
+    new = np.append(True, np.diff(x) > CLOSEST * unit_of(x))
     code = np.cumsum(new) - 1
     mass = np.bincount(code, weights=w).astype(np.float64)
     return x[new], np.bincount(code, weights=w * targets[order]) / mass, mass
