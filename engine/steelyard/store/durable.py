@@ -110,9 +110,9 @@ def publish(temporary: Path, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text of ours atomically; bytes of paths in it that are not UTF-8 become escapes."""
+    """Write a result atomically; bytes of paths in it that are not UTF-8 become escapes."""
     temporary = path.with_name(path.name + TEMPORARY)
-    with writing(path):
+    with writing(path, "nothing was written", "run the command again"):
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         publish(temporary, path)
 
