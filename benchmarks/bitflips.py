@@ -31,8 +31,8 @@ from steelyard.evaluation.fit import FitOptions, fit_calibrator
 from steelyard.evaluation.judged_pairs import Source
 from steelyard.scoring.run import resume
 from steelyard.scoring.status import run_status
+from steelyard.store.calibration import save_calibrator
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.verdicts.calibration import save_calibrator
 from steelyard.store.verdicts.database import open_sql
 
 SMALL = (

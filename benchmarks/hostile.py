@@ -42,7 +42,7 @@ from steelyard.core.sealed import CHECK, seal
 from steelyard.evaluation.apply import apply_calibrator
 from steelyard.evaluation.fit import FitOptions, fit_calibrator
 from steelyard.evaluation.judged_pairs import Source
-from steelyard.store.verdicts.calibration import save_calibrator
+from steelyard.store.calibration import save_calibrator
 
 SECONDS, BYTES = 20.0, 1 << 30
 SECRET = "SECRET-4711"

@@ -22,7 +22,7 @@ from steelyard.calibrators.linear import Linear
 from steelyard.cli.common import json_text
 from steelyard.core.sealed import CHECK
 from steelyard.errors import printable
-from steelyard.store.verdicts.calibration import save_calibrator
+from steelyard.store.calibration import save_calibrator
 from support.helpers import PROGRAM, command, pairs_table, program
 
 # Escapes of terminals (7 and 8 bits), direction, no width, a tag, a line's end, Markdown, HTML.

@@ -22,7 +22,7 @@ from steelyard.evaluation.fit import FitOptions, fit_calibrator
 from steelyard.evaluation.gold_join import match_gold
 from steelyard.evaluation.judged_pairs import Source
 from steelyard.statistics.logistic import logit
-from steelyard.store.verdicts.calibration import save_calibrator
+from steelyard.store.calibration import save_calibrator
 from support.helpers import command
 
 NO_INTERVALS = EvaluateOptions(replicates=0)

@@ -234,22 +234,20 @@ def test_hashes_of_one_slot_stand_one_after_the_other():
     assert held(cache) == {5: 2, 6: 4}
 
 
-def test_a_hash_stays_in_its_own_slot_when_the_one_before_it_goes():
+@pytest.mark.parametrize(
+    ("values", "slots", "left"),
+    [
+        ((5, 6, 16 + 5), {5: 1, 6: 2, 7: 3}, {5: 3, 6: 2}),  # a hash stays in its own slot
+        ((15, 16 + 15, 32), {15: 1, 0: 2, 1: 3}, {15: 2, 0: 3}),  # the table is a circle
+    ],
+)
+def test_slots_when_the_first_block_leaves(values, slots, left):
     cache = pool()
-    for block, value in ((1, 5), (2, 6), (3, 16 + 5)):
+    for block, value in enumerate(values, 1):
         enter(cache, block, value)
-    assert held(cache) == {5: 1, 6: 2, 7: 3}
+    assert held(cache) == slots
     block_pool.leave_table(cache, 1)
-    assert held(cache) == {5: 3, 6: 2}
-
-
-def test_the_table_is_a_circle():
-    cache = pool()
-    for block, value in ((1, 15), (2, 16 + 15), (3, 32)):
-        enter(cache, block, value)
-    assert held(cache) == {15: 1, 0: 2, 1: 3}
-    block_pool.leave_table(cache, 1)
-    assert held(cache) == {15: 2, 0: 3}
+    assert held(cache) == left
 
 
 def test_equal_blocks_stand_in_for_each_other_from_the_oldest_on():

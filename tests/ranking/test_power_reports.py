@@ -121,7 +121,7 @@ def test_options_that_do_not_go_together(tmp_path):
     assert "--baseline needs a run" in refusal("power", "--baseline", "x")
     assert "--gold and --map need" in refusal("power", "--gold", "x")
     assert "--power is 0.2" in refusal("power", "--power", "0.2")
-    assert "no comparison involves z" in refusal("power", tmp_path / "t.parquet", "--baseline", "z")
+    assert "there is no competitor z" in refusal("power", tmp_path / "t.parquet", "--baseline", "z")
     table = tmp_path / "t.parquet"
     assert "second run" in refusal("compare", table)
     assert "second run" in refusal("compare", table, table, "--competitors", "x", "y")

@@ -14,8 +14,8 @@ import steelyard
 from steelyard.calibrators.abstention import TrustThreshold
 from steelyard.calibrators.calibrator import Calibrator
 from steelyard.calibrators.linear import Linear
+from steelyard.store.calibration import save_calibrator
 from steelyard.store.rundir import RunDir
-from steelyard.store.verdicts.calibration import save_calibrator
 from steelyard.store.verdicts.views import with_calibration
 from support.helpers import command, pairs_table
 from support.tiny import write_model

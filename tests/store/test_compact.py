@@ -14,11 +14,11 @@ import pytest
 from steelyard.calibrators.calibrator import Calibrator
 from steelyard.calibrators.linear import Linear
 from steelyard.errors import DiskFull, EnvironmentFault, IntegrityFault, UsageError
+from steelyard.store.calibration import set_calibration
 from steelyard.store.reads import journal
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import database, handoff, new_database
-from steelyard.store.verdicts.calibration import set_calibration
 from support.recording_disk import RecordingDisk
 from support.small_runs import recorded, run_of
 

@@ -20,10 +20,10 @@ from steelyard.calibrators.linear import Linear
 from steelyard.calibrators.piecewise import Histogram, PiecewiseLinear
 from steelyard.core.sealed import CHECK
 from steelyard.errors import SteelyardError
+from steelyard.store.calibration import save_calibrator
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.verdicts import database, handoff
-from steelyard.store.verdicts.calibration import save_calibrator
 from support.helpers import pairs_table
 
 CLEAN = {2, 3, 6}  # exit codes of refusals

@@ -21,9 +21,9 @@ from steelyard.errors import (
     IntegrityFault,
     UsageError,
 )
-from steelyard.store import sql
+from steelyard.store import calibration, sql
 from steelyard.store.rundir import RunDir
-from steelyard.store.verdicts import calibration, imported
+from steelyard.store.verdicts import calibrated_tables, imported
 from steelyard.store.verdicts.imported import ImportWriter, define_tables
 from support.recording_disk import RecordingDisk
 
@@ -253,7 +253,7 @@ def table(tmp_path):
 def test_a_table_gets_calibrated_columns(table, tmp_path):
     """Odds of 3 become 1, of 1/3 become 1/9; columns that were there under these names go."""
     out = tmp_path / "out.parquet"
-    assert calibration.calibrate_file(table, {}, THIRD, out) == 3
+    assert calibrated_tables.calibrate_file(table, {}, THIRD, out) == 3
     rows = pq.read_table(out)
     assert rows.column_names == [
         "preference", 'a "b"', "calibrated_preference", "calibrated_tie", "trusted"
@@ -271,11 +271,11 @@ def test_a_table_gets_calibrated_columns(table, tmp_path):
 
 def test_a_calibrated_table_names_its_calibrator(table, tmp_path):
     out = tmp_path / "out.parquet"
-    calibration.calibrate_file(table, {}, THIRD, out)
-    assert calibration.calibrator_of_table(out) == THIRD
+    calibrated_tables.calibrate_file(table, {}, THIRD, out)
+    assert calibrated_tables.calibrator_of_table(out) == THIRD
     (tmp_path / "text").write_bytes(b"no table")
     for other in (table, tmp_path, tmp_path / "text", tmp_path / "missing"):
-        assert calibration.calibrator_of_table(other) is None
+        assert calibrated_tables.calibrator_of_table(other) is None
 
 
 def test_a_table_that_cannot_get_its_name_is_not_left_behind(table, tmp_path, monkeypatch):
@@ -285,7 +285,7 @@ def test_a_table_that_cannot_get_its_name_is_not_left_behind(table, tmp_path, mo
 
     monkeypatch.setattr(calibration, "publish", publish)
     with pytest.raises(DiskFull) as full:
-        calibration.calibrate_file(table, {}, THIRD, tmp_path / "out.parquet")
+        calibrated_tables.calibrate_file(table, {}, THIRD, tmp_path / "out.parquet")
     assert full.value.place == str(tmp_path / "out.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
 
@@ -293,7 +293,7 @@ def test_a_table_that_cannot_get_its_name_is_not_left_behind(table, tmp_path, mo
 def test_logits_are_calibrated_as_they_are(table, tmp_path):
     pq.write_table(pa.table({"score": [math.log(3), 0.0], "preference": [0.9, 0.9]}), table)
     out = tmp_path / "out.parquet"
-    calibration.calibrate_file(table, {"logit": "score"}, THIRD, out)
+    calibrated_tables.calibrate_file(table, {"logit": "score"}, THIRD, out)
     found = pq.read_table(out)["calibrated_preference"].to_pylist()
     assert found == pytest.approx([0.5, 0.25])
 
@@ -302,7 +302,7 @@ def test_a_calibrator_reads_the_columns_that_it_needs(table, tmp_path):
     curve = Linear({"logit": 1.0, "length": 1.0}, {}, {"length_scale": 1.0})
     out = tmp_path / "out.parquet"
     with pytest.raises(InputRefused, match="length_a"):
-        calibration.calibrate_file(table, {}, Calibrator("platt", curve), out)
+        calibrated_tables.calibrate_file(table, {}, Calibrator("platt", curve), out)
     assert not out.exists()
 
 
@@ -317,13 +317,13 @@ def test_a_table_that_cannot_be_calibrated_leaves_no_file(tmp_path, content, col
     place, out = tmp_path / "t.parquet", tmp_path / "out.parquet"
     pq.write_table(pa.table(content), place)
     with pytest.raises(error, match=words) as refused:
-        calibration.calibrate_file(place, columns, THIRD, out)
+        calibrated_tables.calibrate_file(place, columns, THIRD, out)
     assert refused.value.place == str(place)
     assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
 
 
 def test_a_calibrated_table_is_written_in_pieces(table, tmp_path, monkeypatch):
-    monkeypatch.setattr(calibration, "BATCH", 2)
+    monkeypatch.setattr(calibrated_tables, "BATCH", 2)
     pq.write_table(pa.table({"preference": [0.5] * 4096}), table)
-    assert calibration.calibrate_file(table, {}, THIRD, tmp_path / "out.parquet") == 4096
+    assert calibrated_tables.calibrate_file(table, {}, THIRD, tmp_path / "out.parquet") == 4096
     assert pq.ParquetFile(tmp_path / "out.parquet").num_row_groups > 1

@@ -113,7 +113,7 @@ PROMPTS = {
 VOLATILE = {
     "steelyard", "run", "created", "updated", "parts", "bytes", "seconds", "cpu_seconds",
     "reading_seconds", "engine_seconds", "busy_share", "gpu_watt_hours",
-    "gpu_watt_hours_per_1000_verdicts", "files", "damage", "damaged_samples",
+    "gpu_watt_hours_per_1000_verdicts", "files", "damage", "remedy", "damaged_samples",
 }  # fmt: skip
 ROWS = {
     "verdicts": "SELECT * EXCLUDE (read_at) FROM verdicts",

@@ -103,8 +103,8 @@ def fit(run: Path | None, table: Path | None, gold: Path | None, **options: Any)
     """Fit a calibrator to the gold labels of RUN, or of a table given by --from."""
     from steelyard.cli.evaluation_text import format_fit
     from steelyard.evaluation.fit import FitOptions, fit_calibrator
+    from steelyard.store.calibration import save_calibrator
     from steelyard.store.durable import check_out
-    from steelyard.store.verdicts.calibration import save_calibrator
 
     path = run or table
     if path is None or (run and table):
@@ -163,7 +163,7 @@ def show(calibrator: Path) -> None:
     For a run, this is the calibrator that was applied to it.
     """
     from steelyard.cli.evaluation_text import format_calibrator
-    from steelyard.store.verdicts.calibration import shown_calibrator
+    from steelyard.store.calibration import shown_calibrator
 
     shown = shown_calibrator(calibrator)
     emit(shown, format_calibrator, lambda _: shown.to_builtins())

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from steelyard.cli.common import PATH, comparison_map_option, emit, json_option
-from steelyard.cli.ranking import label_options, labels_of
+from steelyard.cli.ranking import gold_source, label_options
 
 
 @click.command()
@@ -52,7 +52,7 @@ def power(
             raise click.UsageError("--gold and --map need a run or a file")
         emit(planned(asked), format_planned)
         return
-    content = power_of(source, column_map, asked, **labels_of(gold, gold_map))
+    content = power_of(source, column_map, asked, gold_source(gold, gold_map))
     emit(content, format_power)
 
 
@@ -84,10 +84,10 @@ def compare(
 
     if (other is None) == (competitors is None):
         raise click.UsageError("give a second run or file, or --competitors X Y")
-    chosen = labels_of(**labels)
+    chosen = gold_source(**labels)
     if other is not None:
-        emit(compare_judges(source, other, column_map, **chosen), format_judges)
+        emit(compare_judges(source, other, column_map, chosen), format_judges)
     elif competitors is not None:
-        if chosen["labelled"]:
+        if chosen is not None:
             raise click.UsageError("--gold compares two judges: give a second run or file")
         emit(compare_competitors(source, column_map, *competitors), format_competitors)

@@ -38,12 +38,13 @@ label_options = grouped(
 )
 
 
-def labels_of(gold: Path | None, gold_map: dict[str, str]) -> dict[str, Any]:
-    """Return what --gold and --gold-map say: a file, its columns, and whether gold is asked for."""
+def gold_source(gold: Path | None, gold_map: dict[str, str]) -> Any:
+    """Return the GoldSource that --gold and --gold-map name; None if gold is not asked for."""
+    from steelyard.evaluation.judged_pairs import GoldSource
+
     if gold is None and gold_map:
         raise click.UsageError("--gold-map names columns of a gold file: give it with --gold FILE")
-    file = None if gold == OWN else gold
-    return {"gold": file, "gold_columns": gold_map, "labelled": gold is not None}
+    return None if gold is None else GoldSource(None if gold == OWN else gold, gold_map)
 
 
 @click.command()
@@ -97,12 +98,12 @@ def rank(
     from steelyard.ranking.rank import RankOptions
     from steelyard.ranking.rank import rank as rank_source
 
-    labels = labels_of(gold, gold_map)
+    labels = gold_source(gold, gold_map)
     if plot:
         check_folder(plot)
     content = rank_source(source, column_map, RankOptions(**options))
-    if labels.pop("labelled"):
-        add_gold(content, column_map, **labels)
+    if labels is not None:
+        add_gold(content, column_map, labels)
     if plot:
         plot_rank(content, plot)
     emit(content, format_rank)
@@ -144,10 +145,10 @@ def winrate(
     from steelyard.ranking.gold_win_rates import add_gold
     from steelyard.ranking.winrate import winrate as winrate_source
 
-    labels = labels_of(gold, gold_map)
+    labels = gold_source(gold, gold_map)
     content = winrate_source(source, column_map, **options)
-    if labels.pop("labelled"):
-        add_gold(content, column_map, **labels)
+    if labels is not None:
+        add_gold(content, column_map, labels)
     emit(content, format_winrate)
 
 

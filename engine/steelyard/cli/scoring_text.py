@@ -45,8 +45,7 @@ def format_status(status: dict[str, Any]) -> str:
     if status["gpu_watt_hours"] is not None:
         fields.append(("energy", _energy(status)))
     if status["damage"]:
-        remedy = f"`steelyard resume {status['run']}` mends it"
-        fields.insert(1, ("damage", f"{status['damage']}: {remedy}"))
+        fields[1:1] = [("damage", status["damage"]), ("next", status["remedy"])]
     if count := status["damaged_samples"]:
         fields.append(("left out", f"{count:,} damaged or torn lines of telemetry.jsonl"))
     if "imported" in status:

@@ -133,7 +133,7 @@ def _database(path: Path) -> Connection:
 
     file = path.resolve()
     if not file.is_file():
-        raise refusal("there is no such file")
+        raise refusal("the file does not exist")
     # Through the handle of its folder: DuckDB reads parts of some names as something else.
     folder = Folder(file.parent)
     with refusing(refusal):

@@ -20,9 +20,10 @@ from steelyard.evaluation.judged_pairs import (
     read_pairs,
 )
 from steelyard.statistics.drift import PSI_LIMIT, Drift, measure_drift
+from steelyard.store.calibration import load_calibrator, set_calibration
 from steelyard.store.rundir import DATABASE, RunDir
 from steelyard.store.verdicts import handoff
-from steelyard.store.verdicts.calibration import calibrate_file, load_calibrator, set_calibration
+from steelyard.store.verdicts.calibrated_tables import calibrate_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from steelyard.statistics.clusters import instruction_ids
 from steelyard.store.run_record import ScoredRecord
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.verdicts.calibration import calibrator_of_table
+from steelyard.store.verdicts.calibrated_tables import calibrator_of_table
 
 ORDERS = ("preference_ab", "preference_ba")
 MASSES = ("label_mass_ab", "label_mass_ba")
@@ -57,6 +57,14 @@ class Source:
             CalibratorRefused: a table's is damaged.
         """
         return calibrator_of_table(self.path) if self.run is None else self.run.calibrator
+
+
+@dataclass(frozen=True, slots=True)
+class GoldSource:
+    """Where gold for some of the judged pairs is."""
+
+    gold: Path | None  # Parquet; None: the source's own
+    gold_columns: Mapping[str, str] | None = None  # role -> column of that file
 
 
 @dataclass(frozen=True, slots=True)

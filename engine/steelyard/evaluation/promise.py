@@ -23,7 +23,7 @@ from steelyard.errors import CalibratorRefused
 from steelyard.evaluation.gold_join import GoldPairs
 from steelyard.evaluation.judged_pairs import Source, binding
 from steelyard.evaluation.metrics.pairs import named_by_gold
-from steelyard.store.verdicts.calibration import load_calibrator
+from steelyard.store.calibration import load_calibrator
 
 KEPT_SCORES = 8  # by which a table's judge is known again
 SAME_SCORE = 1e-6

@@ -90,10 +90,7 @@ def export_dataset(
             options, calibrated=available.calibrated, in_shards=texts.in_shards
         )
         content = {
-            "steelyard": __version__,
-            "options": options.to_json(),
-            **_origin(snapshot),
-            "preference": snapshot.preference,
+            **_origin(snapshot, options),
             "responses": _files(texts.files),
             "evaluations": _files(evaluations),
             **asdict(counts),
@@ -208,9 +205,11 @@ def _warn_about_run(
         )
 
 
-def _origin(snapshot: RunSnapshot) -> dict[str, Any]:
+def _origin(snapshot: RunSnapshot, options: ExportOptions) -> dict[str, Any]:
     record, calibrator = snapshot.record, snapshot.calibrator
     return {
+        "steelyard": __version__,
+        "options": options.to_json(),
         "judge": {
             "name": record.judge,
             "protocol": record.protocol,
@@ -220,6 +219,7 @@ def _origin(snapshot: RunSnapshot) -> dict[str, Any]:
         "calibrator": None
         if calibrator is None
         else {"method": calibrator.method, "digest": snapshot.calibration},
+        "preference": snapshot.preference,
     }
 
 

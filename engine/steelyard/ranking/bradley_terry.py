@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from steelyard.core.schemas import Float64
-from steelyard.errors import InputRefused, SteelyardError, UsageError, escape
+from steelyard.errors import InputRefused, SteelyardError, UsageError
 from steelyard.ranking.connectivity import connectivity_warnings
-from steelyard.ranking.tournament import NOTHING, Tournament, similar_names
+from steelyard.ranking.tournament import NOTHING, Tournament, position_of
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL, MIN_FOR_NORMAL, cluster_warning
 from steelyard.statistics.intervals import t_quantile
 from steelyard.statistics.small_clusters import degrees_of_freedom
@@ -102,7 +102,7 @@ def rate(
         UsageError: there is no such anchor, or a model for ties and no ties.
         RatingFailed: Newton's method reached no maximum.
     """
-    position = _position(contest, anchor)
+    position = None if anchor is None else position_of(contest, anchor, "--anchor")
     estimate, more = _estimate(contest, model)
     fitted = estimate.fit
     few = contest.clusters < (MIN_FOR_NORMAL if intervals == "bootstrap" else MIN_FOR_INTERVAL)
@@ -143,18 +143,6 @@ def _estimate(contest: Tournament, model: str) -> tuple[Estimate, tuple[str, ...
             remedy="use the model bradley-terry, which counts a tie as half a win",
         )
     return Estimate(MODELS[model], fitted, prior), warnings
-
-
-def _position(contest: Tournament, anchor: str | None) -> int | None:
-    if anchor is None:
-        return None
-    if anchor not in contest.competitors:
-        raise UsageError(
-            f"there is no competitor {escape(anchor)}",
-            place="--anchor",
-            remedy=f"choose one, such as {similar_names(anchor, contest.competitors)}",
-        )
-    return contest.competitors.index(anchor)
 
 
 def _check_ties(contest: Tournament, model: str, sums: Float64) -> None:

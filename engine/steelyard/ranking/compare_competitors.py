@@ -10,10 +10,10 @@ import numpy as np
 
 from steelyard.comparisons.read import read_comparisons
 from steelyard.core.schemas import Float64, Int64
-from steelyard.errors import UsageError, escape
+from steelyard.errors import UsageError
 from steelyard.input.roles import MODELS
 from steelyard.ranking.report import source
-from steelyard.ranking.tournament import Tournament, similar_names, tournament
+from steelyard.ranking.tournament import Tournament, position_of, tournament
 from steelyard.statistics.clusters import cluster_warning
 from steelyard.statistics.means import SHARE
 from steelyard.statistics.paired import paired_test
@@ -34,18 +34,11 @@ def compare_competitors(
     """
     read = read_comparisons(path, columns, (*MODELS, "preference"), ("instruction", "weight"))
     contest = tournament(read.table)
-    for name in (first, second):
-        if name not in contest.competitors:
-            raise UsageError(
-                f"there is no competitor {escape(name)}",
-                place="--competitors",
-                remedy=f"choose one, such as {similar_names(name, contest.competitors)}",
-            )
+    x, y = (position_of(contest, name, "--competitors") for name in (first, second))
     if first == second:
         raise UsageError(
             "both competitors are the same", place="--competitors", remedy="name two competitors"
         )
-    x, y = (contest.competitors.index(name) for name in (first, second))
     rows = contest.rows.pair == min(x, y) * contest.size + max(x, y)
     head = None
     if rows.any():

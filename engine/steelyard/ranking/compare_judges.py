@@ -17,6 +17,7 @@ from steelyard.errors import InputRefused, escape
 from steelyard.evaluation.gold_join import judged_and_gold
 from steelyard.evaluation.judged_pairs import (
     ORDERS,
+    GoldSource,
     JudgedPairs,
     Source,
     optional_column,
@@ -59,10 +60,7 @@ def compare_judges(
     first: Path,
     second: Path,
     columns: Mapping[str, str],
-    gold: Path | None = None,
-    gold_columns: Mapping[str, str] | None = None,
-    *,
-    labelled: bool = False,
+    gold: GoldSource | None = None,
 ) -> dict[str, Any]:
     """Test the differences of two judges on the pairs that both have judged.
 
@@ -70,9 +68,7 @@ def compare_judges(
         first: run or file; the same pair_id is the same pair.
         second: another.
         columns: role -> column, of both.
-        gold: Parquet with gold; None: that of the first source.
-        gold_columns: role -> column of that file.
-        labelled: whether gold is to be read.
+        gold: where gold is, a file or the first source; None: it is not asked for.
 
     Returns:
         JSON: `measures` and `competitors`, each with a value per judge and a test of the
@@ -84,8 +80,8 @@ def compare_judges(
         GoldRefused: gold cannot be used.
     """
     sources = Source(first, columns), Source(second, columns)
-    if labelled:
-        pairs, matched = judged_and_gold(sources[0], gold, gold_columns, want=MODELS)
+    if gold is not None:
+        pairs, matched = judged_and_gold(sources[0], gold.gold, gold.gold_columns, want=MODELS)
         votes = np.full((len(pairs), 3), np.nan)
         votes[matched.rows], notes = matched.votes, matched.notes
     else:

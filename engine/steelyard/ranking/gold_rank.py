@@ -10,6 +10,7 @@ import numpy as np
 
 from steelyard.core.schemas import Float64
 from steelyard.errors import UsageError
+from steelyard.evaluation.judged_pairs import GoldSource
 from steelyard.ranking.differences import compare
 from steelyard.ranking.gold_win_rates import TOO_LITTLE, estimates
 from steelyard.ranking.labelled import LabelledComparisons, read_labelled
@@ -22,18 +23,14 @@ METHOD = "bradley-terry"
 
 
 def add_gold(
-    content: dict[str, Any],
-    columns: Mapping[str, str],
-    gold: Path | None,
-    gold_columns: Mapping[str, str],
+    content: dict[str, Any], columns: Mapping[str, str], gold: GoldSource
 ) -> dict[str, Any]:
     """Add to the report of `rank` what gold says: `gold`, in total and for each competitor.
 
     Args:
         content: the report; its `source`, `method`, `anchor` and `ranking` are read.
         columns: role -> column of the source.
-        gold: Parquet with gold for some of the pairs; None: the source's own.
-        gold_columns: role -> column of that file.
+        gold: where gold for some of the pairs is.
 
     Raises:
         UsageError: the ratings have no likelihood that gold could complete.
@@ -45,7 +42,7 @@ def add_gold(
             place="--gold",
             remedy="leave out --method, or --gold; `winrate --gold` corrects win rates",
         )
-    comparisons = read_labelled(Path(content["source"]), columns, gold, gold_columns)
+    comparisons = read_labelled(Path(content["source"]), columns, gold)
     contest = tournament(comparisons.table)
     label = np.where(contest.swapped, 1 - comparisons.label, comparisons.label)
     anchor = content["anchor"]
@@ -59,7 +56,7 @@ def add_gold(
         if row["gold"]["clusters"] < FEWEST:
             few.append(row["competitor"])
     content["gold"] = {
-        "file": str(gold) if gold else None,
+        "file": None if gold.gold is None else str(gold.gold),
         "labels": int(np.isfinite(label).sum()),
         "preference": comparisons.read_as,
         "weight": tuned.weight if tuned else None,

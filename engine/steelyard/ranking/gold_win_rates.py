@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from steelyard.core.arrow import to_mask
 from steelyard.core.schemas import Float64, Int64
+from steelyard.evaluation.judged_pairs import GoldSource
 from steelyard.input.roles import MODELS
 from steelyard.ranking.labelled import LabelledComparisons, read_labelled
 from steelyard.ranking.report import LEVEL, estimate_json, format_names
@@ -28,23 +29,19 @@ COMPLETE = "all of its pairs have gold, which is the answer: there is nothing to
 
 
 def add_gold(
-    content: dict[str, Any],
-    columns: Mapping[str, str],
-    gold: Path | None,
-    gold_columns: Mapping[str, str],
+    content: dict[str, Any], columns: Mapping[str, str], gold: GoldSource
 ) -> dict[str, Any]:
     """Add to the report of `winrate` what gold says: `gold`, in total and for each competitor.
 
     Args:
         content: the report; its `source`, `baseline` and `win_rates` are read.
         columns: role -> column of the source.
-        gold: Parquet with gold for some of the pairs; None: the source's own.
-        gold_columns: role -> column of that file.
+        gold: where gold for some of the pairs is.
 
     Raises:
         GoldRefused: there is no gold for these pairs.
     """
-    comparisons = read_labelled(Path(content["source"]), columns, gold, gold_columns)
+    comparisons = read_labelled(Path(content["source"]), columns, gold)
     against = _against(comparisons, content["baseline"])
     unknown: dict[str, list[str]] = {}
     for rate in content["win_rates"]:
@@ -54,7 +51,7 @@ def add_gold(
             unknown.setdefault(COMPLETE if complete else TOO_LITTLE, []).append(rate["competitor"])
     labels = sum(rate["gold"]["labels"] for rate in content["win_rates"])
     content["gold"] = {
-        "file": str(gold) if gold else None,
+        "file": None if gold.gold is None else str(gold.gold),
         "labels": labels,
         "preference": comparisons.read_as,
     }

@@ -13,7 +13,7 @@ from steelyard.core.arrow import to_floats
 from steelyard.core.schemas import Bool, Float64, Int64
 from steelyard.errors import InputRefused
 from steelyard.evaluation.gold_join import judged_and_gold
-from steelyard.evaluation.judged_pairs import Source
+from steelyard.evaluation.judged_pairs import GoldSource, Source
 from steelyard.input.roles import MODELS
 from steelyard.ranking.tournament import between_two
 from steelyard.statistics.prediction_powered import selection_p_value
@@ -50,12 +50,7 @@ class LabelledComparisons:
         return replace(self, table=table, label=self.label[rows], cluster=self.cluster[rows])
 
 
-def read_labelled(
-    path: Path,
-    columns: Mapping[str, str],
-    gold: Path | None,
-    gold_columns: Mapping[str, str] | None = None,
-) -> LabelledComparisons:
+def read_labelled(path: Path, columns: Mapping[str, str], gold: GoldSource) -> LabelledComparisons:
     """Read the comparisons of a run or a file, and gold for some: of a file, or their own.
 
     Raises:
@@ -63,7 +58,7 @@ def read_labelled(
         GoldRefused: there is no gold, or it belongs to other pairs.
     """
     source = Source(path, columns)
-    pairs, matched = judged_and_gold(source, gold, gold_columns, want=(*MODELS, "weight"))
+    pairs, matched = judged_and_gold(source, gold.gold, gold.gold_columns, want=(*MODELS, "weight"))
     if missing := [name for name in MODELS if name not in pairs.table.column_names]:
         raise InputRefused(
             f"no column for {missing[0]}",

@@ -15,10 +15,11 @@ from steelyard.calibrators.abstention import instructions_needed
 from steelyard.comparisons.read import read_comparisons
 from steelyard.core.schemas import Float64, Int64
 from steelyard.errors import UsageError, escape
+from steelyard.evaluation.judged_pairs import GoldSource
 from steelyard.input.roles import MODELS
 from steelyard.ranking.labelled import LabelledComparisons, read_labelled
 from steelyard.ranking.report import source
-from steelyard.ranking.tournament import Tournament, similar_names, tournament
+from steelyard.ranking.tournament import Tournament, position_of, tournament
 from steelyard.statistics.means import SHARE, mean
 from steelyard.statistics.power import Spread, assumed_spread, labels_for_width, spread_of
 from steelyard.statistics.prediction_powered import FEWEST
@@ -95,10 +96,7 @@ def power(
     path: Path,
     columns: Mapping[str, str],
     options: PowerOptions,
-    gold: Path | None = None,
-    gold_columns: Mapping[str, str] | None = None,
-    *,
-    labelled: bool = False,
+    gold: GoldSource | None = None,
 ) -> dict[str, Any]:
     """Return which differences the comparisons of a run or a file detect, as JSON.
 
@@ -106,9 +104,7 @@ def power(
         path: run or file.
         columns: role -> column.
         options: what is asked for.
-        gold: Parquet with gold; None: the source's own.
-        gold_columns: role -> column of that file.
-        labelled: whether gold is to be read, to say how many labels are needed.
+        gold: where gold is, to say how many labels are needed; None: it is not asked for.
 
     Raises:
         UsageError: an option is for plans alone, or there is no such baseline.
@@ -123,7 +119,8 @@ def power(
             )
     read = read_comparisons(path, columns, (*MODELS, "preference"), ("instruction", "weight"))
     contest = tournament(read.table)
-    position = _position(contest, options.baseline)
+    baseline = options.baseline
+    position = None if baseline is None else position_of(contest, baseline, "--baseline")
     shares = _shares(contest, position)
     content: dict[str, Any] = {
         **source(path, read),
@@ -134,8 +131,8 @@ def power(
         "warnings": [],
     }
     content["promise"] = _promise(np.bincount(contest.cluster), options)
-    if labelled:
-        comparisons = read_labelled(path, columns, gold, gold_columns)
+    if gold is not None:
+        comparisons = read_labelled(path, columns, gold)
         pairs = int(np.median([row["pairs"] for row in content["competitors"]]))
         content["labels"] = _measured_labels(comparisons, pairs, options)
         content["warnings"] += comparisons.notes
@@ -145,18 +142,6 @@ def power(
 def _asked(options: PowerOptions) -> dict[str, Any]:
     names = ("difference", "width", "agreement", "power", "confidence")
     return {name: value for name, value in asdict(options).items() if name in names}
-
-
-def _position(contest: Tournament, baseline: str | None) -> int | None:
-    if baseline is None:
-        return None
-    if baseline not in contest.competitors:
-        raise UsageError(
-            f"no comparison involves {escape(baseline)}",
-            place="--baseline",
-            remedy=f"choose a competitor, such as {similar_names(baseline, contest.competitors)}",
-        )
-    return contest.competitors.index(baseline)
 
 
 Share = tuple[str, Float64, Int64, Float64]  # a competitor's points, instructions and weights

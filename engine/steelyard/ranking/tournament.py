@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from steelyard.core.arrow import to_floats, to_mask
 from steelyard.core.schemas import Bool, Float64, Int32
-from steelyard.errors import InputRefused, escape
+from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.input.roles import MODELS
 from steelyard_kernels.comparisons import Rows, pair_sums, rows_of
 
@@ -105,6 +105,21 @@ def similar_names(name: str, names: Sequence[str]) -> str:
     by_lower = {known.lower(): known for known in reversed(names)}
     near = [by_lower[lower] for lower in get_close_matches(name.lower(), by_lower, n=3)]
     return ", ".join(map(escape, near or names[:3]))
+
+
+def position_of(contest: Tournament, name: str, option: str) -> int:
+    """Return the number of the competitor that an option names.
+
+    Raises:
+        UsageError: there is no such competitor.
+    """
+    if name not in contest.competitors:
+        raise UsageError(
+            f"there is no competitor {escape(name)}",
+            place=option,
+            remedy=f"choose one, such as {similar_names(name, contest.competitors)}",
+        )
+    return contest.competitors.index(name)
 
 
 def clusters_of(table: pa.Table) -> Int32:

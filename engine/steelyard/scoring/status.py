@@ -10,6 +10,7 @@ from typing import Any
 from steelyard.core.work import Work
 from steelyard.errors import IntegrityFault
 from steelyard.scoring.telemetry import spent
+from steelyard.store.calibration import read_calibration
 from steelyard.store.disk import DISK, Disk
 from steelyard.store.durable import reading
 from steelyard.store.one_run import require_applied, require_one_run
@@ -17,7 +18,6 @@ from steelyard.store.plan.files import Manifest, read_manifest
 from steelyard.store.reads.journal import Journal, load, work_by_bucket
 from steelyard.store.run_record import RunRecord, ScoredRecord, read_record
 from steelyard.store.rundir import DATABASE, IMPORTED, PLAN, READS_FOLDER, RunDir
-from steelyard.store.verdicts.calibration import read_calibration
 
 _ENTRIES = {"plan": PLAN, "reads": READS_FOLDER, "database": DATABASE}
 READ_KINDS = ("ok", "overlong", "error", "unparsable", "reused")
@@ -26,7 +26,8 @@ READ_KINDS = ("ok", "overlong", "error", "unparsable", "reused")
 def run_status(root: Path, disk: Disk = DISK) -> dict[str, Any]:
     """Return everything that `status` shows, as plain values.
 
-    `state` is planning, scoring, stopped, complete or damaged, and `damage` says what is lost.
+    `state` is planning, scoring, stopped, complete or damaged; `damage` and `remedy` say what
+    is lost and what to do.
     Token counts are of prompts: `prompt` those sent to the engine, of which `cached` came from its
     prefix cache and `computed` did not; `saved_by_dedupe` and `saved_by_reuse` were never sent.
     `work` is what the prompts read by an engine took (core.work.Work), in all and by bucket, with
@@ -53,7 +54,7 @@ def _status(run: RunDir) -> dict[str, Any]:
     read = sum(part.rows for part in parts)
     complete = not isinstance(record, ScoredRecord)  # its verdicts were imported
     complete = complete or (manifest is not None and read >= manifest.prompts)
-    damage = _damage(run, record, log, manifest)
+    damage, remedy = _damage(run, record, log, manifest) or (None, None)
     done = sum(part.pairs for part in parts)
     used = spent(run)
     watt_hours = used["gpu_watt_hours"]
@@ -61,6 +62,7 @@ def _status(run: RunDir) -> dict[str, Any]:
         "run": str(run.root),
         "state": "damaged" if damage else _state(run, manifest is not None, complete),
         "damage": damage,
+        "remedy": remedy,
         "judge": record.judge,
         "protocol": record.protocol,
         "created": record.created,
@@ -130,19 +132,21 @@ def _share(part: float | None, whole: float | None) -> float | None:
     return part / whole if part is not None and whole else None
 
 
-def _damage(run: RunDir, record: RunRecord, log: Journal, manifest: Manifest | None) -> str | None:
-    """Say what is wrong with the run; None: nothing that its writer is not mending.
+def _damage(
+    run: RunDir, record: RunRecord, log: Journal, manifest: Manifest | None
+) -> tuple[str, str] | None:
+    """Return what is wrong with the run, and what to do; None: nothing is, or its writer mends it.
 
-    Of the parts, only their sizes are looked at.
+    Of the parts, only their sizes are compared.
     """
     try:
         require_one_run(run, record, log, manifest)
         require_applied(run, record, read_calibration(run)[0])
     except IntegrityFault as fault:
-        return fault.cause
+        return fault.cause, fault.remedy
     lacking = [part.name for part in log.parts if run.files.size(part.name) != part.bytes]
     if lacking and not run.locked():
-        return f"{lacking[0]} is damaged or missing"
+        return f"{lacking[0]} is damaged or missing", f"`steelyard resume {run.root}` mends it"
     return None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steelyard.calibrators.calibrator import COLUMNS, PREFERENCE, Calibrator
+from steelyard.store.calibration import read_calibration
 from steelyard.store.disk import DISK, Disk
 from steelyard.store.durable import reading
 from steelyard.store.one_run import require_applied, require_one_run
@@ -13,7 +14,6 @@ from steelyard.store.plan.files import Manifest, read_manifest
 from steelyard.store.reads import journal
 from steelyard.store.run_record import RunRecord, read_record
 from steelyard.store.rundir import RunDir
-from steelyard.store.verdicts.calibration import read_calibration
 from steelyard.store.verdicts.views import DEFINITION
 
 

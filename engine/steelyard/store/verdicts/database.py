@@ -19,6 +19,7 @@ import pyarrow as pa
 from steelyard.core.schemas import PAIRS, READS, REJECTS
 from steelyard.core.work import Work
 from steelyard.errors import EnvironmentFault, IntegrityFault, UsageError, machine_fault
+from steelyard.store.calibration import NO_CALIBRATION, lost_calibrator
 from steelyard.store.durable import reading
 from steelyard.store.folder import Folder
 from steelyard.store.plan.files import Manifest, plan_files
@@ -46,7 +47,6 @@ from steelyard.store.sql_faults import (
     raising_python_errors,
     refusing,
 )
-from steelyard.store.verdicts.calibration import NO_CALIBRATION, lost_calibrator
 from steelyard.store.verdicts.imported import define_tables
 from steelyard.store.verdicts.json_rows import json_rows
 from steelyard.store.verdicts.statistics_views import create_statistics

@@ -1,4 +1,4 @@
-"""Calibrators on the disk, and tables of other tools with calibrated columns."""
+"""Tables of other tools with calibrated columns."""
 
 from __future__ import annotations
 
@@ -9,105 +9,18 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 
 from steelyard.calibrators.calibrator import COLUMNS, Calibrator, calibrated_sql
-from steelyard.errors import CalibratorRefused, InputRefused, IntegrityFault, UsageError
+from steelyard.errors import InputRefused, UsageError
 from steelyard.input.sql_roles import quoted, resolve_sql, typed_sql
 from steelyard.input.tables import open_table
-from steelyard.store.durable import PARQUET, TEMPORARY, publish, write_text, writing
-from steelyard.store.rundir import CALIBRATION, RunDir
+from steelyard.store.durable import PARQUET, TEMPORARY, publish, writing
 from steelyard.store.sql import open_memory
 from steelyard.store.sql_faults import raising_python_errors, refusing
 
 BATCH = 1 << 18
 VALUE = "value_read"  # what is calibrated
 MADE_BY = b"steelyard_calibrator"  # of a table's metadata
-NO_CALIBRATION = "none"  # in place of the digest of a calibrator
-
-
-def load_calibrator(path: Path) -> Calibrator:
-    """Read a calibrator's file.
-
-    Raises:
-        UsageError: it is not there.
-        CalibratorRefused: it is damaged, or not a calibrator.
-    """
-    return Calibrator.from_json(_read(path).decode(errors="replace"), str(path))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"the calibrator cannot be read: {error.strerror or error}",
-            place=str(path),
-            remedy="name a file that `steelyard calibrate fit --out` wrote",
-        ) from None
-
-
-def save_calibrator(path: Path, calibrator: Calibrator) -> None:
-    """Write a calibrator's file, whole or not at all."""
-    write_text(path, calibrator.to_json())
-
-
-def set_calibration(run: RunDir, calibrator: Calibrator) -> None:
-    """Make a calibrator the one of a run's verdicts."""
-    with writing(run.calibration):
-        run.files.write(CALIBRATION, calibrator.to_json().encode())
-
-
-def shown_calibrator(path: Path) -> Calibrator:
-    """Read the calibrator of a file, or the one that was applied to a run.
-
-    Raises:
-        UsageError: there is no calibrator.
-        CalibratorRefused: it is damaged, or not a calibrator.
-    """
-    if not path.is_dir():
-        return load_calibrator(path)
-    calibrator, _ = read_calibration(RunDir(path))
-    if calibrator is None:
-        raise UsageError(
-            "no calibrator was applied to this run",
-            place=str(path),
-            remedy="`steelyard calibrate fit` makes one from gold, `calibrate apply` applies it",
-        )
-    return calibrator
-
-
-def read_calibration(run: RunDir) -> tuple[Calibrator | None, str]:
-    """Read the calibrator that was applied to a run, and the digest of its file.
-
-    Raises:
-        IntegrityFault: its file is damaged.
-    """
-    try:
-        content = run.files.read(CALIBRATION)
-    except FileNotFoundError:
-        return None, NO_CALIBRATION
-    try:
-        calibrator = Calibrator.from_json(content.decode(errors="replace"), str(run.calibration))
-    except CalibratorRefused as refused:
-        raise IntegrityFault(
-            refused.cause,
-            place=refused.place,
-            effect="no verdict is shown with it; the raw reads are intact",
-            remedy=f"delete that file, then `steelyard compact {run.root}`, and"
-            " `steelyard calibrate apply` a good calibrator",
-        ) from None
-    return calibrator, xxhash.xxh3_128_hexdigest(content)
-
-
-def lost_calibrator(run: RunDir) -> IntegrityFault:
-    """Return the error for a run whose database has calibrated verdicts, and no calibrator."""
-    return IntegrityFault(
-        "the calibrator that was applied is gone",
-        place=str(run.calibration),
-        effect="no number is computed without it; the raw reads are intact",
-        remedy=f"bring it back, or undo it with `steelyard compact {run.root}`",
-    )
 
 
 def calibrator_of_table(path: Path) -> Calibrator | None:
