@@ -14,6 +14,7 @@ import steelyard
 from steelyard.calibrators.abstention import TrustThreshold
 from steelyard.calibrators.calibrator import Calibrator
 from steelyard.calibrators.linear import Linear
+from steelyard.errors import IntegrityFault
 from steelyard.store.calibration import save_calibrator
 from steelyard.store.rundir import RunDir
 from steelyard.store.verdicts.views import with_calibration
@@ -144,6 +145,9 @@ def test_reports_views_and_hand_off_file_read_the_calibrated_preference(run, tmp
     assert after["position_bias"] == before["position_bias"]
     assert after["leaderboard"] != before["leaderboard"]
     RunDir(run.root).calibration.unlink()
+    with pytest.raises(IntegrityFault, match="the calibrator that was applied is gone"):
+        run.verdicts()
+    assert command("compact", run.root).returncode == 0  # on purpose, then
     assert_same_views(views(run), before)
 
 

@@ -283,7 +283,7 @@ def test_a_table_that_cannot_get_its_name_is_not_left_behind(table, tmp_path, mo
         assert temporary.exists()
         raise OSError(errno.ENOSPC, "no room")
 
-    monkeypatch.setattr(calibration, "publish", publish)
+    monkeypatch.setattr(calibrated_tables, "publish", publish)
     with pytest.raises(DiskFull) as full:
         calibrated_tables.calibrate_file(table, {}, THIRD, tmp_path / "out.parquet")
     assert full.value.place == str(tmp_path / "out.parquet")
