@@ -49,7 +49,7 @@ def test_a_query_reads_each_file_of_the_state_once(run, live, monkeypatch):
     for module, name in ((journal, "load"), (snapshots, "read_manifest")):
         original = getattr(module, name)
         monkeypatch.setattr(
-            module, name, lambda *a, f=original, n=name: (reads.append(n), f(*a))[1]
+            module, name, lambda *a, f=original, n=name, **k: (reads.append(n), f(*a, **k))[1]
         )
     assert count(RunSnapshot.take(run.root), "verdicts") == 40
     assert sorted(reads) == ["load", "read_manifest"]

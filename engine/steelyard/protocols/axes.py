@@ -54,6 +54,12 @@ class PromptAxes:
         """Names of the orders; in the first, response_a comes first."""
         return ORDERS[self.shows]
 
+    @property
+    def one_per_order(self) -> bool:
+        """Whether every pair is asked about at most once in each order."""
+        more = self.judges * self.variants * self.samples * max(len(self.criteria), 1) > 1
+        return not (more or self.row_criteria)
+
     def locate(self, number: Int64, count: Int64, orders: Int64) -> AxisPosition:
         """Find prompts on the axes.
 

@@ -15,6 +15,7 @@ _A, _B = "NOT swapped", "swapped"
 _TOTAL = f"(exp({_FIRST}) + exp({_SECOND}) + exp({_THIRD}))"
 _SCALE = "list_sum(list_transform(label_logprobs, lambda x: exp(x)))"
 NEAREST = 1e-12  # means of P(a is better) that are nearer to 0 or 1 count as this far away
+IN_ORDER = " ORDER BY nth"  # of sums: the last bit of a sum depends on the order of its terms
 ROUNDING = 1e-9  # of means: 6.35 - 5.85 is a little more than a half
 
 # Every verdict has these columns, NULL where its rule does not define them.
@@ -61,7 +62,10 @@ def sigmoid(logit: str) -> str:
 def _mean(value: str, where: str = "") -> str:
     """Write the weighted mean over a pair's answers, or those `where` a condition holds."""
     only = f"{value} IS NOT NULL" + (f" AND {where}" if where else "")
-    return f"(sum(weight * {value}) FILTER (WHERE {only}) / sum(weight) FILTER (WHERE {only}))"
+    return (
+        f"(sum(weight * {value}{IN_ORDER}) FILTER (WHERE {only})"
+        f" / sum(weight{IN_ORDER}) FILTER (WHERE {only}))"
+    )
 
 
 def _balanced(value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import signal
 import socket
 import threading
@@ -19,6 +20,7 @@ _IO_WORDS = ("Could not", "Cannot", "IO Error", "No space left", "File too large
 
 # In its words where what does not fit into memory has no room on the disk either.
 _SPILL_LIMIT = "max_temp_directory_size"
+_PYTHON_INTERRUPT = re.compile(rf"(^|: ){KeyboardInterrupt.__name__}(:|$)")
 _NO_DATABASE = "not a valid DuckDB database"  # in its words for a file of another kind
 
 
@@ -137,9 +139,8 @@ def is_machine_fault(error: Exception) -> bool:
 
 def is_interrupt(error: Exception) -> bool:
     """Return whether Ctrl-C ended a statement, or what DuckDB called for it in Python."""
-    words = one_line(error).rstrip(": ")
     return isinstance(error, duckdb.InterruptException) or (
-        isinstance(error, duckdb.Error) and words.endswith(KeyboardInterrupt.__name__)
+        isinstance(error, duckdb.Error) and bool(_PYTHON_INTERRUPT.search(one_line(error)))
     )
 
 

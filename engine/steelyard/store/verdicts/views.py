@@ -14,7 +14,7 @@ from steelyard.calibrators.features import number_sql
 from steelyard.plan.spec import JudgingSpec
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.rules import COLUMNS as VALUES
-from steelyard.protocols.rules import MEMBER, RULES, Rule, member_sql, winner
+from steelyard.protocols.rules import IN_ORDER, MEMBER, RULES, Rule, member_sql, winner
 from steelyard.store.sql import sql_list, sql_text
 
 LOW_LABEL_MASS = 0.5
@@ -97,6 +97,8 @@ SELECT p.pair_id, p.shard, p."row", p.instruction_id, p.category, p.model_a, p.m
   c.read_at, p.criteria, p.keys, CASE WHEN c.good THEN c.members END AS members
 FROM {pairs} p JOIN combined c ON p.pair = c.pair
 WHERE c.asked = len(p.keys)"""  # noqa: S608 - our own text
+    if spec.axes.one_per_order:
+        query = query.replace(IN_ORDER, "")  # two terms have one sum, and need no sorting
     return with_calibration(query, spec.calibrator, spec.preference_band)
 
 
@@ -159,7 +161,7 @@ def _asked_sql(spec: VerdictSpec, source: str, columns: Sequence[str]) -> str:
         texts = sql_list([criterion.text for criterion in axes.criteria])
         weights = ", ".join(number_sql(criterion.weight) for criterion in axes.criteria)
         criterion, weight = f"{texts}[{number}]", f"[{weights}][{number}]"
-    return f"""SELECT {", ".join(columns)}, prompt_key, nth % {orders} = 1 AS swapped,
+    return f"""SELECT {", ".join(columns)}, prompt_key, nth, nth % {orders} = 1 AS swapped,
     (nth // {orders}) % {samples} AS sample, {criterion} AS criterion, {weight} AS weight,
     (nth // {each}) % {axes.variants} AS variant,
     nth // ({each} * {axes.variants}) AS judge,
@@ -182,8 +184,8 @@ def _answered_sql(spec: VerdictSpec, columns: Sequence[str], reads: str) -> str:
         for name, sql in rule.answer
     )
     return f"""SELECT *, {values} FROM (
-    SELECT {", ".join(columns)}, a.swapped, a.sample, a.criterion, a.weight, a.variant, a.judge,
-      a.question, r.*{scale}
+    SELECT {", ".join(columns)}, a.nth, a.swapped, a.sample, a.criterion, a.weight, a.variant,
+      a.judge, a.question, r.*{scale}
     FROM asked a JOIN {reads} r ON a.prompt_key = r.prompt_key
   )"""  # noqa: S608 - our own text
 
