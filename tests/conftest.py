@@ -6,6 +6,7 @@ import fcntl
 import os
 
 import pytest
+from hypothesis import settings
 
 from steelyard.core.user_cache import cache_folder
 from steelyard.judge.model.embedded import embedded_model
@@ -13,6 +14,12 @@ from steelyard.judge.model.embedded import embedded_model
 # They share nothing, and are the longest tests.
 ALONE = "tests/test_benchmarks.py"
 HEAVY = ("slow", "vllm", "train")
+
+
+# The same examples in every run, so that a change is judged by what it changed. For new examples:
+# pytest --hypothesis-profile default
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 
 def pytest_configure(config):

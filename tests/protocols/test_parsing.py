@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from steelyard.protocols.parsing import find_label, probability, two_scores
@@ -77,6 +77,7 @@ def test_a_label_stands_where_it_was_found(text, labels):
 @settings(deadline=None)
 @given(TEXTS, st.sampled_from(AB))
 def test_swapped_letters_swap_the_verdict(text, verdict):
+    assume("assistant" not in text.lower())  # a word that means something
     text = f"{text}\n[[{verdict}]]"
     swapped = text.translate(str.maketrans("AB", "BA"))
     found, other = find_label(text, AB), find_label(swapped, AB)
