@@ -15,6 +15,7 @@ import pyarrow.types as pt
 from typing_extensions import override
 
 from steelyard.errors import InputRefused, SteelyardError
+from steelyard.input.convert import convert_all, scratch
 from steelyard.input.discover import discover
 from steelyard.input.filesystem import open_file
 from steelyard.input.footer import (
@@ -157,9 +158,10 @@ def open_table(path: Path, error: type[InputRefused] = InputRefused) -> ParquetT
         error: a file is not Parquet or has no columns, or two files do not go together.
         EnvironmentFault: the disk, or the limit of open files.
     """
-    sources = discover([path])
+    found = discover([path])
     problems: list[InputRefused] = []
     with raised_as(error):
+        sources = convert_all(found, scratch(), problems)
         footers = attempt_each(read_footer, sources, problems)
         if problems:
             raise refusal(problems)
