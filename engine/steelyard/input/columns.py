@@ -172,7 +172,7 @@ class Columns:
 
     def batch(self, chunk: Chunk) -> pa.RecordBatch | None:
         """Return a chunk's rows; None if a column turned to text, and earlier rows have to too."""
-        arrays, notes = [], {row: list(found) for row, found in chunk.notes.items()}
+        arrays, notes = [], {row: list(whole) for row, whole in chunk.notes.items()}
         for name, kind in self.types.items():
             values = chunk.columns.get(name)
             if values is None:
@@ -196,7 +196,7 @@ def _noted(notes: Sequence[tuple[str, str]] | None) -> list[dict[str, str]] | No
     return None if notes is None else [{"column": name, "what": what} for name, what in notes]
 
 
-def _as_text(name: str, value: Any, row: int, notes: Notes) -> str | None:
+def _as_text(name: str, value: object, row: int, notes: Notes) -> str | None:
     if value is None:
         return None
     if isinstance(value, str):

@@ -155,7 +155,7 @@ def _convert(path: str, source: Source, target: Path, digest: str, texts: frozen
         write_batches(database_readers[0](Path(path), form.table), target, digest, source.name)
     else:
         typing: Typing = JsonTyping() if form.kind == "json" else TextTyping(texts)
-        write_chunks(partial(_chunks, path, source), typing, target, digest)
+        write_chunks(partial(_chunks, path, source), typing, target, digest, source.name)
 
 
 def _chunks(path: str, source: Source) -> Iterator[Piece]:

@@ -35,6 +35,7 @@ def read_csv(
     rows = csv.reader(chain([first], lines), delimiter=max(marks, key=first.count))
     header, _ = next(_parsed(rows), ([], ""))
     names = _header(header, name)
+    yield Chunk(0, dict.fromkeys(names, ()))
     chunk, size = _Rows(names, keep_empty), 0
     for fields, fault in _parsed(rows):
         if fields or fault:

@@ -75,7 +75,7 @@ def data_files(place: str, paths: Sequence[str]) -> list[str]:
     if PARQUET in by_kind or not by_kind:
         return by_kind.get(PARQUET, described)
     if len(by_kind) > 1:
-        first = " and ".join(printable(found[0].rpartition("/")[2]) for found in by_kind.values())
+        first = " and ".join(printable(files[0].rpartition("/")[2]) for files in by_kind.values())
         cause = f"it holds files of several formats, such as {first}"
         raise InputRefused(
             cause, place=place, remedy="name the files, or a pattern such as FOLDER/*.jsonl"

@@ -135,7 +135,7 @@ class _Lines(Piece):
 
 
 def _row(line: bytes | None) -> tuple[dict[str, Any], str]:
-    """Return a line's object, or why it is none."""
+    """Return a line's object, or why there is no object."""
     if line is None:
         return {}, f"has more than {LONGEST >> 20} MiB"
     try:

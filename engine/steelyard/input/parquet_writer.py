@@ -27,12 +27,15 @@ _OPTIONS = {
 
 
 def write_chunks(
-    chunks: Callable[[], Iterable[Piece]], typing: Typing, target: Path, digest: str
+    chunks: Callable[[], Iterable[Piece]], typing: Typing, target: Path, digest: str, name: str
 ) -> None:
     """Write rows whose columns show only as they are read.
 
     The columns of the first rows are taken for those of all. Where they are not, all rows are
     looked at before they are written.
+
+    Raises:
+        InputRefused: there are no rows, or none that can be read.
     """
     columns = Columns(typing)
     looked = False
@@ -41,6 +44,11 @@ def write_chunks(
             for piece in chunks():
                 columns.look(piece.read())
         looked = True
+    if not columns.types:
+        target.unlink()
+        notes = (note for piece in chunks() for note in piece.read().notes.values())
+        what = next((f"no row can be read: {note[0][1]}" for note in notes), "the file has no rows")
+        raise InputRefused(what, place=printable(name), remedy="check what wrote this file")
 
 
 def _written(chunks: Iterable[Piece], columns: Columns, target: Path, digest: str) -> bool:

@@ -158,10 +158,10 @@ def open_table(path: Path, error: type[InputRefused] = InputRefused) -> ParquetT
         error: a file is not Parquet or has no columns, or two files do not go together.
         EnvironmentFault: the disk, or the limit of open files.
     """
-    found = discover([path])
+    named = discover([path])
     problems: list[InputRefused] = []
     with raised_as(error):
-        sources = convert_all(found, scratch(), problems)
+        sources = convert_all(named, scratch(), problems)
         footers = attempt_each(read_footer, sources, problems)
         if problems:
             raise refusal(problems)
