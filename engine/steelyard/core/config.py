@@ -23,6 +23,11 @@ MOST_SAMPLES = 100
 MOST_REPLICAS = 1024
 MOST = 1 << 40  # of rows, bytes and seconds
 LARGEST = 1 << 20  # bytes of a file of options
+JUDGES = (
+    "choose it with --judge: a model folder, or a name on the Hugging Face Hub such as"
+    " Qwen/Qwen3-8B; `demo`, a toy of 135 million parameters, to see how Steelyard works; or"
+    " `scripted`, which makes answers up, for tests"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,9 @@ class RunConfig:
 
     inputs: tuple[str, ...] = ()
     map: dict[str, str] = field(default_factory=dict)  # role -> column
-    judge: tuple[str, ...] = ("demo",)  # demo, scripted[:...], a hub name or a folder; or several
+    limit: int = 0  # judge the first rows only; 0: all
+    sample: int = 0  # judge this many rows, drawn at random, the same in every run; 0: all
+    judge: tuple[str, ...] = ()  # demo, scripted[:...], a hub name or a folder; or several
     revision: str | None = None
     protocol: tuple[str, ...] = ("pairwise",)  # a name or a file; several: variants of the prompt
     criteria: str | None = None  # file of a rubric's criteria
@@ -80,6 +87,13 @@ class RunConfig:
                     f"`{name}` is {escape(getattr(self, name))!r}",
                     remedy=f"choose one of: reject, {allowed}",
                 )
+        if not self.judge:
+            raise UsageError("no judge is named", remedy=JUDGES)
+        if min(self.limit, self.sample) < 0 or (self.limit and self.sample):
+            raise UsageError(
+                f"`limit` is {self.limit} and `sample` is {self.sample}",
+                remedy="give one of the two, a number of rows",
+            )
         for name in ("judge", "protocol"):
             values = getattr(self, name)
             if not values or not all(value.strip() for value in values):
