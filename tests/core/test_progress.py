@@ -19,7 +19,7 @@ def line(reporter, values, at):
     reporter.scoring(values)
 
 
-def test_plain_lines_come_every_ten_seconds_with_rates_and_time_left():
+def test_plain_lines_come_every_five_seconds_with_rates_and_time_left():
     stream = io.StringIO()
     reporter, values = Reporter(stream=stream), counts()
     for second in range(31):
@@ -28,8 +28,8 @@ def test_plain_lines_come_every_ten_seconds_with_rates_and_time_left():
         values.cached_tokens, values.duplicate_tokens = 500 * second, 70
         line(reporter, values, float(second))
     lines = stream.getvalue().splitlines()
-    assert len(lines) == 4
-    assert lines[2] == (
+    assert len(lines) == 7
+    assert lines[4] == (
         "200/1,000 pairs | 20.0 prompts/s, 3,000 tokens/s"
         " | saved: 70 tokens by deduplication, 10,000 by prefix cache"
         " | 0 rejects, 0 errors | 1 min 20 s left"
