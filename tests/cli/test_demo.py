@@ -5,7 +5,7 @@ import json
 import threading
 
 import pytest
-from support.commands import command
+from support.helpers import command
 
 from steelyard.cli import demo
 from steelyard.core.progress import Reporter

@@ -89,7 +89,7 @@ class Reporter:
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """Show that something is going on which has no progress of its own, and for how long."""
+        """Show that something is going on that cannot be counted, and for how long."""
         began, ended = self.clock(), threading.Event()
 
         def show() -> None:
