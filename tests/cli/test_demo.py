@@ -5,28 +5,28 @@ import json
 import threading
 
 import pytest
-from support.helpers import command
 
-from steelyard.cli import demo
+from steelyard.cli.demo import REPORT, demo_content, format_demo, score_demo, write_report
 from steelyard.core.progress import Reporter
+from support.helpers import command
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("demo") / "run"
     quiet = Reporter(quiet=True)
-    assert demo.score_demo(root, "scripted", quiet, threading.Event()) == 0
-    return root, demo.write_report(root, quiet)
+    assert score_demo(root, "scripted", quiet, threading.Event()) == 0
+    return root, write_report(root, quiet)
 
 
 def test_it_says_how_far_people_agree(run):
     root, report = run
-    rows = demo.demo_content(root, report)["verdicts"]
+    rows = demo_content(root, report)["verdicts"]
     assert len(rows) == 58
     # A preference of exactly one half decides nothing.
     decided = [row for row in rows if row["people"] != "tie" and row["winner"] != "tie"]
     agree = sum(row["winner"] == row["people"] for row in decided) / len(decided)
-    text = demo.format_demo(root, report)
+    text = format_demo(root, report)
     line = next(line for line in text.splitlines() if line.startswith("people:"))
     assert f"in {agree:.0%} of the pairs" in line
     low, high = (int(word.strip("%)")) for word in line.split("interval ")[1].split(" to "))
@@ -35,10 +35,10 @@ def test_it_says_how_far_people_agree(run):
 
 def test_it_has_a_leaderboard_and_names_its_report(run):
     root, report = run
-    text = demo.format_demo(root, report)
+    text = format_demo(root, report)
     for competitor in ("heron-7b", "magpie-2b", "cuckoo-3b", "wren-1b"):
         assert f". {competitor}: " in text
-    page = root / demo.REPORT
+    page = root / REPORT
     assert f"{page} (open it in a browser)" in text
     assert page.read_text("utf-8").startswith("<!doctype html>")
     assert "1 empty, 1 null" in text
@@ -46,9 +46,9 @@ def test_it_has_a_leaderboard_and_names_its_report(run):
 
 def test_json_has_the_same(run):
     root, report = run
-    content = json.loads(json.dumps(demo.demo_content(root, report)))
+    content = json.loads(json.dumps(demo_content(root, report)))
     assert content["results"]["competitors"] == 4
-    assert content["report"] == str(root / demo.REPORT)
+    assert content["report"] == str(root / REPORT)
     assert {row["reason"] for row in content["rejects"]} == {"null", "empty"}
     measured = {m["metric"] for m in content["evaluation"]["raw"]["metrics"]}
     assert "decided_agreement" in measured
@@ -73,4 +73,4 @@ def test_the_first_command_of_the_readme(tmp_path, embedded_judge):
     done = command("demo", "--run", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "58 of 58 pairs" in done.stdout
-    assert (tmp_path / "run" / demo.REPORT).exists()
+    assert (tmp_path / "run" / REPORT).exists()
