@@ -65,8 +65,8 @@ def _progress(status: dict[str, Any]) -> list[tuple[str, str]]:
     return [("done", done)]
 
 
-def format_results(content: dict[str, Any]) -> str:
-    """Format what `summarise_run` returns; the status alone for a run that is not complete."""
+def format_results(content: dict[str, Any], *more: tuple[str, str]) -> str:
+    """Format what `summarise_run` returns, and more fields; of an incomplete run, its status."""
     results = content["results"]
     if results is None:
         return format_status(content)
@@ -104,6 +104,7 @@ def format_results(content: dict[str, Any]) -> str:
         fields.append(("errors", f"{content['prompts']['error']:,} prompts could not be read"))
     if "imported" not in content:
         fields.append(("time", _time(content)))
+    fields += more
     commands = [shlex.join(["steelyard", *arguments]) for arguments in results["next"]]
     fields += [("next" if not number else "", line) for number, line in enumerate(commands)]
     return format_fields(fields)

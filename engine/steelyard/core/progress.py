@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
 from unicodedata import combining, east_asian_width
@@ -15,7 +17,7 @@ from steelyard.core.schemas import STATUS_ERROR, STATUS_OVERLONG
 from steelyard.core.work import BatchProgress
 from steelyard.errors import printable
 
-PLAIN_SECONDS = 10.0
+PLAIN_SECONDS = 5.0
 TERMINAL_SECONDS = 0.25
 RATE_SECONDS = 30.0  # the rate shown is over about this long
 COLUMNS = 80  # where nothing says how wide a line may be
@@ -95,6 +97,25 @@ class Reporter:
     def step(self, what: str, rows: int, total: int) -> None:
         """Show the progress of any other pass over rows."""
         self._line(lambda: [f"{what}: {rows:,}/{total:,} rows, {share_text(rows, total)}"])
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Show that something is going on that cannot be counted, and for how long."""
+        began, ended = self.clock(), threading.Event()
+
+        def show() -> None:
+            while not ended.wait(TERMINAL_SECONDS):
+                self._line(lambda: [f"{what}: {duration(self.clock() - began)}"])
+
+        self.log(f"{what} ...")
+        self._last = began
+        thread = threading.Thread(target=show, daemon=True, name="waiting")
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def _scoring_parts(self, counts: Counts) -> list[str]:
         now = self.clock()
