@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from steelyard.cli.tables import format_fields
-from steelyard.core.progress import amount, duration
+from steelyard.core.progress import amount, duration, share_text
 from steelyard.errors import escape
 
 JUDGED = {"prompts", "tokens", "work", "time"}  # fields that an imported run does not have
@@ -23,6 +23,7 @@ def format_status(status: dict[str, Any]) -> str:
     rate = status["work"]["unique_tokens"] / reading if reading else 0
     fields = [
         ("run", f"{status['run']} ({status['state']})"),
+        *_progress(status),
         ("judge", f"{status['judge']}, protocol {status['protocol']}"),
         ("pairs", f"{pairs['done']:,} done of {_number(pairs['planned'])}"),
         (
@@ -54,8 +55,18 @@ def format_status(status: dict[str, Any]) -> str:
     return format_fields(fields)
 
 
-def format_results(content: dict[str, Any]) -> str:
-    """Format what `summarise_run` returns; the status alone for a run that is not complete."""
+def _progress(status: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return how much is done and the time left, while that is not all."""
+    if status["fraction"] in {None, 1.0}:
+        return []
+    done = share_text(status["prompts"]["read"], status["prompts"]["unique"])
+    if status["state"] == "scoring":
+        done += f", {duration(status['seconds_left'])} left"
+    return [("done", done)]
+
+
+def format_results(content: dict[str, Any], *more: tuple[str, str]) -> str:
+    """Format what `summarise_run` returns, and more fields; of an incomplete run, its status."""
     results = content["results"]
     if results is None:
         return format_status(content)
@@ -93,6 +104,7 @@ def format_results(content: dict[str, Any]) -> str:
         fields.append(("errors", f"{content['prompts']['error']:,} prompts could not be read"))
     if "imported" not in content:
         fields.append(("time", _time(content)))
+    fields += more
     commands = [shlex.join(["steelyard", *arguments]) for arguments in results["next"]]
     fields += [("next" if not number else "", line) for number, line in enumerate(commands)]
     return format_fields(fields)

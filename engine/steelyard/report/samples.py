@@ -103,13 +103,17 @@ def _samples(
     connection: Connection, record: RunRecord, pairs: dict[str, list[dict[str, Any]]]
 ) -> Samples:
     shown = [pair for each in pairs.values() for pair in each]
-    if isinstance(record, ScoredRecord) and shown:
-        add_written(connection, shown)
+    if shown:
+        add_written(connection, record, shown)
     return Samples({kind: each for kind, each in pairs.items() if each})
 
 
-def add_written(connection: Connection, pairs: Iterable[dict[str, Any]]) -> None:
-    """Add what the judge wrote, where the protocol asks for text."""
+def add_written(connection: Connection, record: RunRecord, pairs: Iterable[dict[str, Any]]) -> None:
+    """Add what the judge wrote: nothing where the protocol asks for no text, or in an import."""
+    if not isinstance(record, ScoredRecord):
+        for pair in pairs:
+            pair["written"] = []
+        return
     places = sorted({(pair["shard"], pair["row"]) for pair in pairs})
     columns = [list(column) for column in zip(*places, strict=True)]
     by_place: dict[Place, list[dict[str, Any]]] = {}
