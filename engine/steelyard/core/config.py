@@ -75,6 +75,10 @@ class RunConfig:
             examples=None if self.examples is None else _absolute(self.examples),
         )
 
+    def rows_of(self, rows: int) -> int:
+        """Return how many of an input's rows are taken."""
+        return min(self.limit or self.sample or rows, rows)
+
     def validate(self) -> RunConfig:
         """Check each value, as far as that needs neither files nor a judge, and return the config.
 
@@ -87,8 +91,6 @@ class RunConfig:
                     f"`{name}` is {escape(getattr(self, name))!r}",
                     remedy=f"choose one of: reject, {allowed}",
                 )
-        if not self.judge:
-            raise UsageError("no judge is named", remedy=JUDGES)
         if min(self.limit, self.sample) < 0 or (self.limit and self.sample):
             raise UsageError(
                 f"`limit` is {self.limit} and `sample` is {self.sample}",
@@ -96,20 +98,10 @@ class RunConfig:
             )
         for name in ("judge", "protocol"):
             values = getattr(self, name)
-            if not values or not all(value.strip() for value in values):
+            if not all(value.strip() for value in values):
                 raise UsageError(f"`{name}` is empty", remedy=f"name a {name}, or leave it out")
             if len(set(values)) < len(values):
                 raise UsageError(f"a {name} is named twice", remedy=f"name each {name} once")
-        if self.revision and len(self.judge) > 1:
-            raise UsageError(
-                "`revision` is for one judge, but several are named",
-                remedy="download them, and name their folders",
-            )
-        if self.revision and self.judge[0].partition(":")[0] in {"demo", "scripted"}:
-            raise UsageError(
-                f"`revision` has no effect on the judge {escape(self.judge[0])}",
-                remedy="leave it out; it is for judges of the Hugging Face Hub",
-            )
         if not 0 <= self.samples <= MOST_SAMPLES:
             raise UsageError(
                 f"`samples` is {self.samples}",
@@ -127,7 +119,22 @@ class RunConfig:
                     f"`{name}` must be positive and at most {most:,}, not {getattr(self, name)}",
                     remedy=f"leave `{name}` out for its default",
                 )
+        self._check_judges()
         return self
+
+    def _check_judges(self) -> None:
+        if not self.judge:
+            raise UsageError("no judge is named", remedy=JUDGES)
+        if self.revision and len(self.judge) > 1:
+            raise UsageError(
+                "`revision` is for one judge, but several are named",
+                remedy="download them, and name their folders",
+            )
+        if self.revision and self.judge[0].partition(":")[0] in {"demo", "scripted"}:
+            raise UsageError(
+                f"`revision` has no effect on the judge {escape(self.judge[0])}",
+                remedy="leave it out; it is for judges of the Hugging Face Hub",
+            )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], place: str) -> RunConfig:

@@ -33,7 +33,6 @@ class ChosenRows:
             self._starts[shard.name] = start
             start += shard.rows
         self._limit = limit or start
-        self.count = min(limit or sample or start, start)  # rows that are chosen
         self._highest: np.uint64 | None = None  # number drawn by a row of the sample
         if 0 < sample < start:
             smallest = np.zeros(0, dtype=np.uint64)
@@ -59,7 +58,7 @@ class ChosenRows:
 
 def drawn(shard: str, rows: Int64) -> UInt64:
     """Return the number that each row of a shard draws, which is equally likely to be any."""
-    mixed = rows.astype(np.uint64) + np.uint64(xxhash.xxh3_64_intdigest(shard))
+    mixed = rows.astype(np.uint64) + np.uint64(xxhash.xxh3_64_intdigest(shard.encode()))
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return np.asarray(mixed ^ (mixed >> np.uint64(31)))
