@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from steelyard.cli.tables import format_fields
-from steelyard.core.progress import amount, duration
+from steelyard.core.progress import amount, duration, share_text
 from steelyard.errors import escape
 
 JUDGED = {"prompts", "tokens", "work", "time"}  # fields that an imported run does not have
@@ -23,6 +23,7 @@ def format_status(status: dict[str, Any]) -> str:
     rate = status["work"]["unique_tokens"] / reading if reading else 0
     fields = [
         ("run", f"{status['run']} ({status['state']})"),
+        *_progress(status),
         ("judge", f"{status['judge']}, protocol {status['protocol']}"),
         ("pairs", f"{pairs['done']:,} done of {_number(pairs['planned'])}"),
         (
@@ -52,6 +53,16 @@ def format_status(status: dict[str, Any]) -> str:
         fields = [field for field in fields if field[0] not in JUDGED]
         fields.insert(1, ("from", ", ".join(status["imported"])))
     return format_fields(fields)
+
+
+def _progress(status: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return how much is done and the time left, while that is not all."""
+    if status["fraction"] in {None, 1.0}:
+        return []
+    done = share_text(status["prompts"]["read"], status["prompts"]["unique"])
+    if status["state"] == "scoring":
+        done += f", {duration(status['seconds_left'])} left"
+    return [("done", done)]
 
 
 def format_results(content: dict[str, Any], *more: tuple[str, str]) -> str:
