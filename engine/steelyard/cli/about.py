@@ -42,14 +42,19 @@ def demo(run: Path, quiet: bool) -> int:
 
 
 @click.command()
+@click.option(
+    "--fix", is_flag=True, help="First remove packages that break vLLM, and add the demo's judge."
+)
 @json_option
-def doctor() -> int:
+def doctor(fix: bool) -> int:
     """Check this machine, with a remedy for each problem.
 
     Looks at Python and packages, vLLM, GPUs, disk and memory.
     """
-    from steelyard.cli.doctor import any_bad, examine, format_findings
+    from steelyard.cli.doctor import any_bad, examine, format_findings, repair
 
+    if fix:
+        repair(lambda command: click.echo(command, err=True))
     findings = examine()
     emit(findings, format_findings)
     return EXIT_ENVIRONMENT if any_bad(findings) else 0

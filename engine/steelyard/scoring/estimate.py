@@ -44,6 +44,8 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     spec, examples = resolve_spec(config)
     shards = open_input(config, spec)
     rows = config.rows_of(shards.rows)
+    for note in shards.notes:
+        reporter.warn(note)
     with (
         open_judges(config, spec, examples, images=shards.roles.get("images")) as judges,
         tempfile.TemporaryDirectory(prefix="steelyard-plan-") as folder,

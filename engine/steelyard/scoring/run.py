@@ -273,6 +273,8 @@ def _plan(ctx: OpenRun, shards: ShardSet | None, key_spec: KeySpec) -> Manifest:
         run_id=ctx.record.run,
     )
     ctx.reporter.done()
+    for note in shards.notes:
+        ctx.reporter.warn(note)
     for role, slot in {"reference": "reference", "turns": "conversation"}.items():
         if role in shards.roles and slot not in key_spec.shown:
             ctx.reporter.warn(f"the protocol {ctx.record.spec.name} does not show the {role}")
