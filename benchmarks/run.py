@@ -30,6 +30,7 @@ NAMES = (
     "trust",
     "validity",
     "export",
+    "pages",
     "gpu",
 )
 

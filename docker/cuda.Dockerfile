@@ -14,6 +14,7 @@ RUN uv pip install --system --no-cache --no-deps \
         "pyarrow>=21" \
         "scipy>=1.11" \
         "typing-extensions>=4.4" \
+        "vl-convert-python>=1.8" \
         "xxhash>=3.4" \
         /opt/steelyard \
     && rm -rf /opt/steelyard \

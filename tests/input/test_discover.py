@@ -11,6 +11,7 @@ import pytest
 from steelyard.errors import EnvironmentFault, InputRefused
 from steelyard.input import discover, open_shards
 from steelyard.input import filesystem as shard_files_module
+from steelyard.input.formats import SUFFIXES
 from support.shard_files import pairs, read, write
 
 
@@ -103,8 +104,7 @@ def test_a_file_name_that_is_not_utf8_gets_a_name_that_is(tmp_path: Path) -> Non
         (lambda d: "a\0b", "is not a path", "name a file"),
         (
             lambda d: d,
-            "the folder holds no file with rows (Parquet, JSON Lines, JSON, CSV, TSV or Arrow);"
-            " it is empty",
+            f"the folder holds no file with rows ({SUFFIXES}); it is empty",
             "name a folder",
         ),
     ],

@@ -81,6 +81,9 @@ def test_numbers_by_hand(run):
     assert texts["f"]["instruction"] == "y"
     ranked = [row["competitor"] for row in content["ranking"]["ranking"]]
     assert ranked == ["m", "n"]
+    page = render(content)
+    assert "second 5" in page
+    assert "What the judge wrote" not in page
 
 
 def test_parts_that_a_run_cannot_have_are_named(tmp_path):

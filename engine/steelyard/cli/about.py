@@ -13,7 +13,6 @@ from steelyard.cli.common import (
     quiet_option,
     run_option,
     stop_on_signal,
-    wants_json,
 )
 from steelyard.core.version import __version__
 from steelyard.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED
@@ -30,25 +29,32 @@ def demo(run: Path, quiet: bool) -> int:
 
     The judge is a small model that was installed with Steelyard; no download is needed.
     """
-    from steelyard.cli.demo import demo_content, format_demo, score_demo
+    from steelyard.cli.demo import demo_content, format_demo, score_demo, write_report
     from steelyard.core.progress import Reporter
 
+    reporter = Reporter(quiet=quiet)
     with stop_on_signal() as stop:
-        code = score_demo(run, Reporter(quiet=quiet), stop)
-    if wants_json() or code != EXIT_INTERRUPTED:
-        emit(run, format_demo, demo_content)
+        code = score_demo(run, "demo", reporter, stop)
+    if code != EXIT_INTERRUPTED:
+        report = write_report(run, reporter)
+        emit(run, lambda run: format_demo(run, report), lambda run: demo_content(run, report))
     return code
 
 
 @click.command()
+@click.option(
+    "--fix", is_flag=True, help="First remove packages that break vLLM, and add the demo's judge."
+)
 @json_option
-def doctor() -> int:
+def doctor(fix: bool) -> int:
     """Check this machine, with a remedy for each problem.
 
     Looks at Python and packages, vLLM, GPUs, disk and memory.
     """
-    from steelyard.cli.doctor import any_bad, examine, format_findings
+    from steelyard.cli.doctor import any_bad, examine, format_findings, repair
 
+    if fix:
+        repair(lambda command: click.echo(command, err=True))
     findings = examine()
     emit(findings, format_findings)
     return EXIT_ENVIRONMENT if any_bad(findings) else 0

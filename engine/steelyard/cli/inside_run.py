@@ -17,14 +17,21 @@ from steelyard.cli.common import (
     run_argument,
     wants_json,
 )
+from steelyard.cli.tolerance import Tolerance, settle_code
 from steelyard.errors import SteelyardError
 
 WATCH_SECONDS = 2
 MOST_SECONDS = 10_000_000  # of a query
 
 
-def print_results(run: Path, *, verbose: bool = False) -> None:
-    """Print what came out of a run, and with `verbose` also what it took."""
+def print_results(
+    run: Path, code: int, tolerated: Tolerance | None = None, *, verbose: bool = False
+) -> int:
+    """Print what came out of a run, and with `verbose` also what it took.
+
+    Returns:
+        The exit code: `code`, or 0 if no more rows than `tolerated` lack a verdict.
+    """
     from steelyard.cli.scoring_text import format_results, format_status
     from steelyard.report.summary import summarise_run
 
@@ -39,8 +46,9 @@ def print_results(run: Path, *, verbose: bool = False) -> None:
     except SteelyardError as error:  # the run itself is well
         print_notes((f"results are not shown: {error.cause}",))
         print_status(run)
-    else:
-        emit(content, draw)
+        return code
+    emit(content, draw)
+    return settle_code(code, content, tolerated)
 
 
 @click.command()

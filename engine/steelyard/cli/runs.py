@@ -21,6 +21,7 @@ from steelyard.cli.common import (
     stop_on_signal,
 )
 from steelyard.cli.inside_run import print_results
+from steelyard.cli.tolerance import Tolerance, tolerate_option
 from steelyard.core.config import RunConfig, load_toml, parse_pairs, scalar
 
 verbose_option = click.option(
@@ -46,7 +47,7 @@ run_options = grouped(
         multiple=True,
         metavar="JUDGE",
         help="A Hugging Face model name, a model folder, `demo`, or `scripted[:seed=0,...]`."
-        " Repeat it for an ensemble.  [default: demo]",
+        " Repeat it for an ensemble. Required.",
     ),
     revision_option,
     click.option(
@@ -79,6 +80,13 @@ run_options = grouped(
     map_option(
         "Column to read a role from, such as instruction=question; `ROLE=` ignores the role's"
         " column. Repeatable."
+    ),
+    click.option("--limit", type=int, metavar="N", help="Take only the first N rows."),
+    click.option(
+        "--sample",
+        type=int,
+        metavar="N",
+        help="Take only N rows, drawn at random: the same rows in every run.",
     ),
     click.option(
         "--overlong",
@@ -148,9 +156,17 @@ def plan(inputs: tuple[str, ...], quiet: bool, **options: Any) -> None:
     help="Earlier run whose reads of identical prompts are copied. Repeatable.",
 )
 @run_options
+@tolerate_option
 @verbose_option
 @json_option
-def score(inputs: tuple[str, ...], run: Path, quiet: bool, verbose: bool, **options: Any) -> int:
+def score(
+    inputs: tuple[str, ...],
+    run: Path,
+    quiet: bool,
+    verbose: bool,
+    tolerated: Tolerance | None,
+    **options: Any,
+) -> int:
     """Judge every pair of the input.
 
     INPUT is a Parquet file, a folder, a glob or a URL (s3://, gs://, hf://) of rows with
@@ -163,8 +179,7 @@ def score(inputs: tuple[str, ...], run: Path, quiet: bool, verbose: bool, **opti
     config = make_config(inputs, options)
     with stop_on_signal() as stop:
         code = score_run(config, run, Reporter(quiet=quiet), stop)
-    print_results(run, verbose=verbose)
-    return code
+    return print_results(run, code, tolerated, verbose=verbose)
 
 
 @click.command()
@@ -172,17 +187,19 @@ def score(inputs: tuple[str, ...], run: Path, quiet: bool, verbose: bool, **opti
 @engine_options
 @remote_option
 @quiet_option
+@tolerate_option
 @verbose_option
 @json_option
-def resume(run: Path, quiet: bool, verbose: bool, **options: Any) -> int:
+def resume(
+    run: Path, quiet: bool, verbose: bool, tolerated: Tolerance | None, **options: Any
+) -> int:
     """Continue an interrupted run."""
     from steelyard.core.progress import Reporter
     from steelyard.scoring.run import resume as resume_run
 
     with stop_on_signal() as stop:
         code = resume_run(run, Reporter(quiet=quiet), stop, **options)
-    print_results(run, verbose=verbose)
-    return code
+    return print_results(run, code, tolerated, verbose=verbose)
 
 
 @click.command(name="import")
@@ -199,9 +216,16 @@ def resume(run: Path, quiet: bool, verbose: bool, **options: Any) -> int:
     "  [default: 0..1]",
 )
 @click.option("--judge", default="imported", metavar="NAME", help="Who judged the pairs.")
+@tolerate_option
 @json_option
 def import_(
-    tables: tuple[str, ...], run: Path, column_map: dict[str, str], scale: str | None, judge: str
+    tables: tuple[str, ...],
+    run: Path,
+    *,
+    column_map: dict[str, str],
+    scale: str | None,
+    judge: str,
+    tolerated: Tolerance | None,
 ) -> int:
     """Make a run from verdicts that were made elsewhere.
 
@@ -211,5 +235,4 @@ def import_(
     from steelyard.comparisons.importing import import_tables
 
     code = import_tables(tables, run, column_map=column_map, scale=scale, judge=judge)
-    print_results(run)
-    return code
+    return print_results(run, code, tolerated)

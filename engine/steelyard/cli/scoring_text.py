@@ -6,9 +6,13 @@ import shlex
 from typing import Any
 
 from steelyard.cli.tables import format_fields
-from steelyard.core.progress import amount, duration
+from steelyard.core.progress import amount, duration, share_text
 from steelyard.errors import escape
 
+TOY = (
+    "the judge `demo` is a toy of 135 million parameters: it shows how Steelyard works, and its"
+    " verdicts mean little; choose another with --judge"
+)
 JUDGED = {"prompts", "tokens", "work", "time"}  # fields that an imported run does not have
 
 
@@ -22,7 +26,8 @@ def format_status(status: dict[str, Any]) -> str:
     reading = status["work"]["reading_seconds"]
     rate = status["work"]["unique_tokens"] / reading if reading else 0
     fields = [
-        ("run", f"{status['run']} ({status['state']})"),
+        ("run", _run(status)),
+        *_progress(status),
         ("judge", f"{status['judge']}, protocol {status['protocol']}"),
         ("pairs", f"{pairs['done']:,} done of {_number(pairs['planned'])}"),
         (
@@ -54,8 +59,23 @@ def format_status(status: dict[str, Any]) -> str:
     return format_fields(fields)
 
 
-def format_results(content: dict[str, Any]) -> str:
-    """Format what `summarise_run` returns; the status alone for a run that is not complete."""
+def _run(status: dict[str, Any]) -> str:
+    part = f"; {status['part']}" if status["part"] else ""
+    return f"{status['run']} ({status['state']}{part})"
+
+
+def _progress(status: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return how much is done and the time left, while that is not all."""
+    if status["fraction"] in {None, 1.0}:
+        return []
+    done = share_text(status["prompts"]["read"], status["prompts"]["unique"])
+    if status["state"] == "scoring":
+        done += f", {duration(status['seconds_left'])} left"
+    return [("done", done)]
+
+
+def format_results(content: dict[str, Any], *more: tuple[str, str]) -> str:
+    """Format what `summarise_run` returns, and more fields; of an incomplete run, its status."""
     results = content["results"]
     if results is None:
         return format_status(content)
@@ -66,7 +86,7 @@ def format_results(content: dict[str, Any]) -> str:
         else (f": a is better in {results['a'] / judged:.1%}, b in {results['b'] / judged:.1%}")
     )
     fields = [
-        ("run", f"{content['run']} ({content['state']})"),
+        ("run", _run(content)),
         ("judge", f"{content['judge']}, protocol {content['protocol']}"),
         ("verdicts", f"{judged:,} of {of:,} pairs{sides}"),
     ]
@@ -93,8 +113,10 @@ def format_results(content: dict[str, Any]) -> str:
         fields.append(("errors", f"{content['prompts']['error']:,} prompts could not be read"))
     if "imported" not in content:
         fields.append(("time", _time(content)))
+    fields += more
     commands = [shlex.join(["steelyard", *arguments]) for arguments in results["next"]]
     fields += [("next" if not number else "", line) for number, line in enumerate(commands)]
+    fields += [("note", TOY)] if results["toy"] else []
     return format_fields(fields)
 
 
@@ -145,6 +167,7 @@ def _number(value: int | None) -> str:
 def format_plan(content: dict[str, Any]) -> str:
     """Format what `dry_run` returns."""
     prompts, share = content["prompts"], content["counted_share"]
+    of = f" of {content['rows_of_input']:,}" if content["rows_of_input"] != content["rows"] else ""
     about = "" if share == 1 else f" (estimated from {share:.1%} of the prompts)"
     time = (
         f"{duration(content['seconds'])} at {content['computed_tokens_per_second']:,.0f} tokens/s,"
@@ -156,7 +179,7 @@ def format_plan(content: dict[str, Any]) -> str:
         [
             (
                 "rows",
-                f"{content['rows']:,}: {content['pairs']:,} pairs,"
+                f"{content['rows']:,}{of}: {content['pairs']:,} pairs,"
                 f" {sum(content['rejects'].values()):,} rejects" + _reasons(content["rejects"]),
             ),
             ("prompts", f"{prompts['unique']:,} unique of {prompts['asked']:,}"),

@@ -1,21 +1,27 @@
-"""Progress on stderr: a line that is updated in place on a terminal, plain lines elsewhere."""
+"""Progress on stderr: a line that is rewritten on a terminal or in a notebook, else plain lines."""
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
+from unicodedata import combining, east_asian_width
 
 from steelyard.core.batches import ReadBatch
 from steelyard.core.schemas import STATUS_ERROR, STATUS_OVERLONG
 from steelyard.core.work import BatchProgress
 from steelyard.errors import printable
 
-PLAIN_SECONDS = 10.0
+PLAIN_SECONDS = 5.0
 TERMINAL_SECONDS = 0.25
 RATE_SECONDS = 30.0  # the rate shown is over about this long
+COLUMNS = 80  # where nothing says how wide a line may be
+BETWEEN = " | "
 
 
 @dataclass(slots=True)
@@ -57,6 +63,7 @@ class Reporter:
     _last: float = float("-inf")
     _window: list[tuple[float, int, int]] = field(default_factory=list)
     _open_line: bool = False
+    _width: int = 0  # of the line that is rewritten
 
     def log(self, text: str) -> None:
         """Write a line that stays."""
@@ -75,17 +82,42 @@ class Reporter:
 
     def planning(self, accepted: int, refused: int, total: int) -> None:
         """Show the progress of the pass over the shards."""
-        self._line(lambda: f"planning: {accepted + refused:,}/{total:,} rows, {refused:,} rejects")
+        self._line(
+            lambda: [
+                f"planning: {accepted + refused:,}/{total:,} rows,"
+                f" {share_text(accepted + refused, total)}",
+                f"{refused:,} rejects",
+            ]
+        )
 
     def scoring(self, counts: Counts) -> None:
         """Show the progress of the judge."""
-        self._line(lambda: self._scoring_line(counts))
+        self._line(lambda: self._scoring_parts(counts))
 
     def step(self, what: str, rows: int, total: int) -> None:
         """Show the progress of any other pass over rows."""
-        self._line(lambda: f"{what}: {rows:,}/{total:,} rows")
+        self._line(lambda: [f"{what}: {rows:,}/{total:,} rows, {share_text(rows, total)}"])
 
-    def _scoring_line(self, counts: Counts) -> str:
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Show that something is going on that cannot be counted, and for how long."""
+        began, ended = self.clock(), threading.Event()
+
+        def show() -> None:
+            while not ended.wait(TERMINAL_SECONDS):
+                self._line(lambda: [f"{what}: {duration(self.clock() - began)}"])
+
+        self.log(f"{what} ...")
+        self._last = began
+        thread = threading.Thread(target=show, daemon=True, name="waiting")
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _scoring_parts(self, counts: Counts) -> list[str]:
         now = self.clock()
         self._window.append((now, counts.new_prompts, counts.tokens))
         while len(self._window) > 2 and now - self._window[0][0] > RATE_SECONDS:
@@ -94,33 +126,91 @@ class Reporter:
         seconds = max(now - start, 1e-9)
         rate = (counts.new_prompts - prompts) / seconds
         left = (counts.prompts_planned - counts.prompts) / rate if rate else None
-        return (
-            f"{counts.pairs:,}/{counts.pairs_planned:,} pairs"
-            f" | {rate:,.1f} prompts/s, {(counts.tokens - tokens) / seconds:,.0f} tokens/s"
-            f" | saved: {counts.duplicate_tokens:,} tokens by deduplication,"
-            f" {counts.cached_tokens:,} by prefix cache"
-            f" | {counts.rejects:,} rejects, {counts.errors:,} errors"
-            f" | {duration(left)} left"
-        )
+        done = share_text(counts.prompts, counts.prompts_planned)
+        return [
+            f"{counts.pairs:,}/{counts.pairs_planned:,} pairs, {done}",
+            f"{duration(left)} left",
+            f"{rate:,.1f} prompts/s",
+            f"{counts.rejects:,} rejects, {counts.errors:,} errors",
+            f"{(counts.tokens - tokens) / seconds:,.0f} tokens/s",
+            f"saved: {counts.duplicate_tokens:,} tokens by deduplication,"
+            f" {counts.cached_tokens:,} by prefix cache",
+        ]
 
-    def _line(self, text: Callable[[], str]) -> None:
-        terminal = self.stream.isatty()
+    def _line(self, parts: Callable[[], list[str]]) -> None:
+        """Write a line of parts, of which the first are the most important, if it is time for it.
+
+        A line that is rewritten leaves out the last parts that it has no room for: one that goes
+        on in a second row cannot be rewritten.
+        """
+        terminal, notebook = self.stream.isatty(), is_notebook(self.stream)
+        seconds = TERMINAL_SECONDS if terminal or notebook else PLAIN_SECONDS
         now = self.clock()
-        if self.quiet or now - self._last < (TERMINAL_SECONDS if terminal else PLAIN_SECONDS):
+        if self.quiet or now - self._last < seconds:
             return
         self._last = now
-        if terminal:
-            self.stream.write("\r\x1b[K" + text())
-            self._open_line = True
+        if not (terminal or notebook):
+            self.stream.write(printable(BETWEEN.join(parts())) + "\n")
         else:
-            self.stream.write(text() + "\n")
+            line = fit_line(list(map(printable, parts())), _columns(self.stream) - 1)
+            width = text_width(line)
+            # A terminal may have become narrower, and then cannot be overwritten with spaces.
+            start = "\r\x1b[K" if terminal else "\r"
+            rest = "" if terminal else " " * (self._width - width)
+            self.stream.write(start + line + rest)
+            self._open_line, self._width = True, width
         self.stream.flush()
 
     def done(self) -> None:
-        """End the line that is updated in place."""
+        """End the line that is rewritten."""
         if self._open_line:
             self.stream.write("\n")
-            self._open_line = False
+            self._open_line, self._width = False, 0
+
+
+def is_notebook(stream: TextIO) -> bool:
+    """Return whether a stream leads to a notebook, which rewrites lines but is not a terminal."""
+    return type(stream).__module__.partition(".")[0] == "ipykernel"
+
+
+def fit_line(parts: Sequence[str], columns: int) -> str:
+    """Join the first parts that fit; if not even the first does, its beginning.
+
+    Args:
+        parts: at least one, without control characters.
+        columns: of a terminal, 0 or more.
+    """
+    fitting = list(parts)
+    while len(fitting) > 1 and text_width(BETWEEN.join(fitting)) > columns:
+        fitting.pop()
+    line = BETWEEN.join(fitting)
+    while text_width(line) > columns:
+        line = line[:-1]
+    return line
+
+
+def text_width(text: str) -> int:
+    """Return the columns of a terminal that a text takes: two for each wide character."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1
+        for character in text
+    )
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or COLUMNS
+    except (OSError, ValueError):  # not a terminal, or not a file
+        return COLUMNS
+
+
+def share_text(part: int, whole: int) -> str:
+    """Return a share in per cent, which is 100.0% only of the whole; `?` of nothing."""
+    if not whole:
+        return "?"
+    return f"{min(part / whole, 1 if part >= whole else 0.999):.1%}"
 
 
 def duration(seconds: float | None) -> str:

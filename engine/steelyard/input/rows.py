@@ -74,7 +74,11 @@ class RawBatch:
             {name: values.filter(mask) for name, values in part.items()}
             for part in (self.columns, self.metadata)
         )
-        return RawBatch(self.shard, self.numbers[kept], columns, metadata, self.folder)
+        unfit = {name: bad[kept] for name, bad in self.unfit.items()}
+        notes = None if self.notes is None else self.notes.filter(mask)
+        return RawBatch(
+            self.shard, self.numbers[kept], columns, metadata, self.folder, unfit, notes
+        )
 
 
 def check(

@@ -19,7 +19,6 @@ from steelyard.report.browse import Filter, matching
 from steelyard.report.charts import charts
 from steelyard.report.samples import add_written
 from steelyard.scoring.status import run_status
-from steelyard.store.run_record import ScoredRecord
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import Connection
 from steelyard.store.sql_faults import limited
@@ -79,8 +78,7 @@ class LiveRun:
             raise UsageError("no pair is named", remedy="give its shard and row") from None
         pair: dict[str, Any] = {"shard": place[0], "row": place[1]}
         with self._current() as (snapshot, connection), limited(connection, SECONDS):
-            if isinstance(snapshot.record, ScoredRecord):
-                add_written(connection, [pair])
+            add_written(connection, snapshot.record, [pair])
         try:
             texts = pair_texts(snapshot.record, [place], remote=self._remote).get(place, {})
         except SteelyardError as error:

@@ -132,9 +132,9 @@ class JudgeSession:
     def start(self) -> None:
         """Load the engine."""
         ctx = self.ctx
-        ctx.reporter.log(f"loading {self.judge.card.name} ...")
         began = time.monotonic()
-        report = self._load()
+        with ctx.reporter.waiting(f"loading {self.judge.card.name}"):
+            report = self._load()
         seconds = time.monotonic() - began
         ctx.reporter.log(f"loaded in {seconds:.1f} s")
         ctx.run.log_session(

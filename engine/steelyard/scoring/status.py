@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,9 @@ from steelyard.store.disk import DISK, Disk
 from steelyard.store.durable import reading
 from steelyard.store.one_run import require_applied, require_one_run
 from steelyard.store.plan.files import Manifest, read_manifest
-from steelyard.store.reads.journal import Journal, load, work_by_bucket
+from steelyard.store.reads.journal import Journal, Part, load, work_by_bucket
 from steelyard.store.run_record import RunRecord, ScoredRecord, read_record
-from steelyard.store.rundir import DATABASE, IMPORTED, PLAN, READS_FOLDER, RunDir
+from steelyard.store.rundir import DATABASE, IMPORTED, PLAN, READS_FOLDER, SESSIONS, RunDir
 
 _ENTRIES = {"plan": PLAN, "reads": READS_FOLDER, "database": DATABASE}
 READ_KINDS = ("ok", "overlong", "error", "unparsable", "reused")
@@ -27,7 +30,8 @@ def run_status(root: Path, disk: Disk = DISK) -> dict[str, Any]:
     """Return everything that `status` shows, as plain values.
 
     `state` is planning, scoring, stopped, complete or damaged; `damage` and `remedy` say what
-    is lost and what to do.
+    is lost and what to do. `fraction` is the share of unique prompts that is read, in [0, 1], None
+    before there is a plan; `seconds_left` is None unless the run is scored and has a rate.
     Token counts are of prompts: `prompt` those sent to the engine, of which `cached` came from its
     prefix cache and `computed` did not; `saved_by_dedupe` and `saved_by_reuse` were never sent.
     `work` is what the prompts read by an engine took (core.work.Work), in all and by bucket, with
@@ -58,11 +62,18 @@ def _status(run: RunDir) -> dict[str, Any]:
     done = sum(part.pairs for part in parts)
     used = spent(run)
     watt_hours = used["gpu_watt_hours"]
+    state = "damaged" if damage else _state(run, manifest is not None, complete)
+    unread = manifest.prompts - read if manifest else 0
     content = {
         "run": str(run.root),
-        "state": "damaged" if damage else _state(run, manifest is not None, complete),
+        "state": state,
         "damage": damage,
         "remedy": remedy,
+        "fraction": _fraction(read, manifest, complete=complete),
+        "seconds_left": (
+            _seconds_left(run, parts, unread, datetime.now(UTC)) if state == "scoring" else None
+        ),
+        "part": record.part,
         "judge": record.judge,
         "protocol": record.protocol,
         "created": record.created,
@@ -85,6 +96,39 @@ def _status(run: RunDir) -> dict[str, Any]:
         ),
     }
     return content | _imported(run, record)
+
+
+def _fraction(read: int, manifest: Manifest | None, *, complete: bool) -> float | None:
+    if complete:
+        return 1.0
+    return min(1.0, read / manifest.prompts) if manifest else None
+
+
+def _seconds_left(
+    run: RunDir, parts: Sequence[Part], unread: int, present: datetime
+) -> float | None:
+    """Predict when all prompts are read, by the rate since the judge was loaded.
+
+    Args:
+        run: the run.
+        parts: all that are committed.
+        unread: prompts that are in none of them.
+        present: the time, with its zone.
+
+    Returns:
+        Seconds from 0; None before the first part, or where its times are not what we write.
+    """
+    with suppress(ValueError, TypeError, KeyError):
+        entries, _ = run.read_log(SESSIONS)
+        loaded = [entry["at"] for entry in entries if entry["event"] == "start"]
+        began = datetime.fromisoformat(loaded[-1]) if loaded else present
+        last = datetime.fromisoformat(parts[-1].committed) if parts else began
+        since = [part for part in parts if datetime.fromisoformat(part.committed) >= began]
+        seconds = (last - began).total_seconds()
+        if since and seconds > 0:
+            each = seconds / sum(part.rows for part in since)
+            return max(0.0, unread * each - (present - last).total_seconds())
+    return None
 
 
 def _imported(run: RunDir, record: RunRecord) -> dict[str, Any]:

@@ -119,7 +119,10 @@ def open_scratch(
 
 def _open(settings: dict[str, Any], file: str | None = None) -> Connection:
     connection = duckdb.connect(file or ":memory:", config=_SETTINGS | settings)
-    connection.execute("SET enable_progress_bar = false")  # it would print into results on stdout
+    # It would print into results on stdout. In a notebook without ipywidgets DuckDB has no bar, and
+    # refuses to set that.
+    with suppress(duckdb.InvalidInputException):
+        connection.execute("SET enable_progress_bar = false")
     return connection
 
 
