@@ -118,7 +118,7 @@ GOOD = {"instruction": "q", "response_a": "x", "response_b": "y"}
         (b"[1]", "line 3 is not an object"),
         (b'{"instruction": "q", "response_a": 1, "response_b": "y"}', "response_a is an integer"),
         (b'{"instruction": "q", "response_a": {"t": "x"}, "response_b": "y"}', "is an object"),
-        (b'{"instruction": "\\ud800", "response_a": "x", "response_b": "y"}', "half of a character"),
+        (b'{"instruction": "\\ud800", "response_a": "x", "response_b": "y"}', "half of a char"),
         (b'{"instruction": "\xff", "response_a": "x", "response_b": "y"}', "line 3 is not JSON"),
         (b"[" * 100_000, "nested too deeply"),
         (b"\0\0\0", "line 3 is not JSON"),
