@@ -20,7 +20,7 @@ def score(
     inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     run: str | os.PathLike[str],
-    judge: str = "demo",
+    judge: str | Sequence[str] = (),
     quiet: bool | None = None,
     **options: Any,  # noqa: ANN401 - the fields of RunConfig
 ) -> Run:
@@ -29,7 +29,8 @@ def score(
     Args:
         inputs: files, folders, globs or URLs.
         run: the run directory; an earlier run of the same input and judge in it is continued.
-        judge: a Hugging Face model name, a model folder, `demo`, or `scripted[:...]`.
+        judge: a Hugging Face model name, a model folder, `demo` (a toy), or
+            `scripted[:...]`; several for an ensemble. No judge is chosen in silence.
         quiet: whether to print no progress on stderr; None: print it in a notebook alone.
         **options: further fields of `RunConfig`, such as `map`, `engine`, `overlong`,
             `on_bad_row`, `reuse`.

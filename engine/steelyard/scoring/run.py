@@ -258,7 +258,7 @@ def _plan(ctx: OpenRun, shards: ShardSet | None, key_spec: KeySpec) -> Manifest:
         )
 
     def on_progress(accepted: int, refused: int) -> None:
-        ctx.reporter.planning(accepted, refused, shards.rows)
+        ctx.reporter.planning(accepted, refused, ctx.config.rows_of(shards.rows))
         if ctx.stop.is_set():
             raise _Stopped
 

@@ -126,8 +126,10 @@ def open_handoff(snapshot: RunSnapshot) -> Connection | None:
     """Open the hand-off file; None: it is not there, or not of this state.
 
     Raises:
-        IntegrityFault: it has calibrated verdicts, and the calibrator is gone.
+        IntegrityFault: the calibrator that was applied is gone.
     """
+    if snapshot.lost_calibrator:
+        raise lost_calibrator(snapshot.run)
     files = snapshot.run.files
     # A log next to it is of somebody who wrote to it and crashed: it is not what we wrote.
     if not files.exists(DATABASE) or files.exists(f"{DATABASE}.wal"):
