@@ -149,9 +149,9 @@ def test_of_a_large_set_a_thousand_are_named(tmp_path):
 
 
 def test_of_two_who_share_the_first_place_any_verdict_decides():
-    """The preferences mirror each other: 1 to 1, and without the 0.9 it is 0.1 + 0.2 to 0.9 + 0.8."""
-    rows = [("x", "y", p) for p in (0.1, 0.2, 0.8, 0.9)]
-    assert removals(table(rows))["verdicts"].removed == 1
+    """40 preferences from 0.01 to 0.99 mirror each other: 20 points to 20."""
+    rows = [("x", "y", p) for p in np.linspace(0.01, 0.99, 40)]
+    assert removals(table(rows))["verdicts"] == Removal(1, 40, 1, 1)
 
 
 def test_without_a_chain_of_comparisons_no_competitor_is_first(tmp_path):
