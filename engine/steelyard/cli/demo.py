@@ -79,7 +79,6 @@ $ steelyard sql {shlex.quote(str(run))} "{BY_SOURCE}"
 
 {results}
 
-The demo judge has 135 million parameters: enough to show how Steelyard works, not to judge well.
 To judge your own data:  steelyard score SHARDS... --run RUN --judge MODEL"""
 
 

@@ -70,7 +70,8 @@ class RawBatch:
             {name: values.filter(mask) for name, values in part.items()}
             for part in (self.columns, self.metadata)
         )
-        return RawBatch(self.shard, self.numbers[kept], columns, metadata, self.folder)
+        unfit = {name: bad[kept] for name, bad in self.unfit.items()}
+        return RawBatch(self.shard, self.numbers[kept], columns, metadata, self.folder, unfit)
 
 
 def check(

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from steelyard.core.background import Prefetch
+from steelyard.input.chosen_rows import ChosenRows
 from steelyard.input.filesystem import open_file, protocol
 from steelyard.input.footer import Footer, decode_fault, require_same
 from steelyard.input.images import ImageReader, Keep
@@ -44,6 +45,7 @@ def stream(
     limits: Limits | None = None,
     start: tuple[int, int] = (0, 0),
     keep_image: Keep | None = None,
+    chosen: ChosenRows | None = None,
 ) -> Generator[tuple[pa.RecordBatch, pa.RecordBatch]]:
     """Read and check all rows of all shards, in the order of shards and rows.
 
@@ -57,6 +59,7 @@ def stream(
         limits: the defaults if None.
         start: number of a shard and of a row in it; what comes before its row group is left out.
         keep_image: given digest and bytes of every image of the rows, each once.
+        chosen: the rows to check, where they are not all.
 
     Yields:
         (rows of `shards.schema`, REJECTS), either may have no rows; every row of the shards is
@@ -71,7 +74,7 @@ def stream(
     limits = limits or Limits()
     images = ImageReader(keep_image)
     with closing(read(shards, limits, start)) as batches:
-        for batch in batches:
+        for batch in batches if chosen is None else chosen.of(batches):
             yield check(batch, shards.roles, shards.schema, limits, shards.required, images=images)
 
 

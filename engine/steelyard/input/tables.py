@@ -106,9 +106,14 @@ class ParquetTable:
         column = (there or "").strip('"')
         have = [name for name, schema in self.schemas() if column in schema.names]
         other = have[0] if have else self.place
-        columns = [printable(text or "missing") for text in (here[1], there)]
+        if here[1] and there:
+            ours, theirs = printable(here[1]), printable(there)
+            cause = f"the column for {role} is {ours} in {here[0]}, and {theirs} in {other}"
+        else:
+            lacks, has = (other, here[0]) if here[1] else (here[0], other)
+            cause = f"{lacks} has no column for {role}; in {has} it is {printable(column)}"
         return InputRefused(
-            f"the {role} is {columns[0]} in {here[0]} and {columns[1]} in {other}",
+            cause,
             place=self.place,
             remedy=f"{_REMEDY}; or leave the column out, with an empty name for its role",
         )

@@ -89,6 +89,14 @@ def _fields_of(kind: pa.DataType) -> dict[str, pa.DataType]:
 
 # Fields of messages that call tools, which no prompt shows: a turn that has one is refused.
 TOOL_FIELDS = ("tool_calls", "function_call", "tool_call_id")
+_TURN_FIELDS = {"role", "content", *TOOL_FIELDS}
+
+
+def fields_left_out(kind: pa.DataType) -> list[str]:
+    """Return the fields of a column of turns that nothing reads, such as names of speakers."""
+    if not is_list(kind):
+        return []
+    return [name for name in _fields_of(kind.value_type) if name not in _TURN_FIELDS]
 
 
 def _turns_type(kind: pa.DataType) -> pa.DataType:

@@ -35,14 +35,17 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     """Plan shards in a temporary folder and count.
 
     Returns:
-        rows, pairs, rejects by reason, prompts asked and unique, tokens of unique prompts, their
-        floor (every shared prefix computed once), tokens that the engine should compute (by the
-        block-cache oracle, with the cache that it assumes), the share of prompts these were counted
-        on (1: all), the longest prompt, overlong prompts, and seconds at the rate of this judge's
-        last run on this machine (None: there was none).
+        rows that are taken and those of the input, pairs, rejects by reason, prompts asked and
+        unique, tokens of unique prompts, their floor (every shared prefix computed once), tokens
+        that the engine should compute (by the block-cache oracle, with the cache that it assumes),
+        the share of prompts these were counted on (1: all), the longest prompt, overlong prompts,
+        and seconds at the rate of this judge's last run on this machine (None: there was none).
     """
     spec, examples = resolve_spec(config)
     shards = open_input(config, spec)
+    rows = config.rows_of(shards.rows)
+    for note in shards.notes:
+        reporter.warn(note)
     with (
         open_judges(config, spec, examples, images=shards.roles.get("images")) as judges,
         tempfile.TemporaryDirectory(prefix="steelyard-plan-") as folder,
@@ -55,7 +58,7 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
             shards,
             config,
             key_spec,
-            lambda accepted, refused: reporter.planning(accepted, refused, shards.rows),
+            lambda accepted, refused: reporter.planning(accepted, refused, rows),
         )
         reporter.done()
         ambiguous = queries.ambiguous_pair_ids(run)
@@ -71,7 +74,8 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
                 _sample(sample, texts, manifest, maker, cache)
         context = min(prepared.judge.context_length for prepared in judges)
     return {
-        "rows": shards.rows,
+        "rows": rows,
+        "rows_of_input": shards.rows,
         "pairs": manifest.pairs,
         "rejects": manifest.rejected,
         "ambiguous_pair_ids": ambiguous,

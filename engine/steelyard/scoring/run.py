@@ -258,7 +258,7 @@ def _plan(ctx: OpenRun, shards: ShardSet | None, key_spec: KeySpec) -> Manifest:
         )
 
     def on_progress(accepted: int, refused: int) -> None:
-        ctx.reporter.planning(accepted, refused, shards.rows)
+        ctx.reporter.planning(accepted, refused, ctx.config.rows_of(shards.rows))
         if ctx.stop.is_set():
             raise _Stopped
 
@@ -273,6 +273,8 @@ def _plan(ctx: OpenRun, shards: ShardSet | None, key_spec: KeySpec) -> Manifest:
         run_id=ctx.record.run,
     )
     ctx.reporter.done()
+    for note in shards.notes:
+        ctx.reporter.warn(note)
     for role, slot in {"reference": "reference", "turns": "conversation"}.items():
         if role in shards.roles and slot not in key_spec.shown:
             ctx.reporter.warn(f"the protocol {ctx.record.spec.name} does not show the {role}")

@@ -73,6 +73,7 @@ def _status(run: RunDir) -> dict[str, Any]:
         "seconds_left": (
             _seconds_left(run, parts, unread, datetime.now(UTC)) if state == "scoring" else None
         ),
+        "part": record.part,
         "judge": record.judge,
         "protocol": record.protocol,
         "created": record.created,

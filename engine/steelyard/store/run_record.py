@@ -71,6 +71,16 @@ class ScoredRecord(_Record, frozen=True, kw_only=True):
         """Names of the protocols, as verdicts show them."""
         return self.spec.name
 
+    @property
+    def part(self) -> str | None:
+        """Which rows of the input are judged, in words; None: all."""
+        number, of = self.config.limit or self.config.sample, f"of {self.input.rows:,} rows"
+        if not 0 < number < self.input.rows:
+            return None
+        if self.config.limit:
+            return f"the first {number:,} {of}"
+        return f"{number:,} {of}, drawn at random"
+
 
 class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):
     """How tables of verdicts were read, and what came of it."""
@@ -104,6 +114,10 @@ class ImportedRecord(_Record, frozen=True, kw_only=True):
     def judge(self) -> str:
         """Who made the verdicts."""
         return self.config["judge"]
+
+    @property
+    def part(self) -> None:
+        """All rows are imported."""
 
     @property
     def protocol(self) -> str:
