@@ -51,7 +51,7 @@ def test_choose_a_protocol(pairs, tmp_path):
     outputs = follow("choose-a-protocol.md", tmp_path, {"Qwen/Qwen3-8B": "scripted"})
     assert "agreement with gold" in outputs["steelyard compare runs/plain runs/tie --gold"]
     planned = next(text for command, text in outputs.items() if " plan " in command)
-    assert "rubric" in planned
+    assert "320 unique of 320" in planned  # two criteria for each of two responses
 
 
 def test_compare_judges(pairs, tmp_path):
