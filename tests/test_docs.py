@@ -18,6 +18,7 @@ from support.helpers import PROGRAM, ROOT, pairs_table
 
 SQL = (ROOT / "docs/sql.md").read_text("utf-8")
 CLI = (ROOT / "docs/cli.md").read_text("utf-8")
+PYTHON = (ROOT / "docs/python.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 QUERIES = re.findall(r"```sql\n(.*?)```", SQL, re.DOTALL)
 
@@ -81,9 +82,14 @@ def test_links_lead_somewhere():
 
 
 def test_the_python_of_the_readme_is_the_api():
-    code = re.findall(r"```python\n(.*?)```", README + CLI, re.DOTALL)
-    for name in re.findall(r"steelyard\.(\w+)\(", "".join(code)):
+    code = "".join(re.findall(r"```python\n(.*?)```", README + PYTHON, re.DOTALL))
+    for name in re.findall(r"steelyard\.(\w+)\(", code):
         assert callable(getattr(steelyard, name))
+    cells = re.findall(r"^\| (`.*?) \|", PYTHON, re.MULTILINE)
+    methods = [*re.findall(r"run\.(\w+)\(", code), *re.findall(r"`(\w+)\(", "".join(cells))]
+    assert len(set(methods)) >= 12
+    for name in methods:
+        assert callable(getattr(steelyard.Run, name))
 
 
 def test_every_page_is_in_the_index():

@@ -76,9 +76,26 @@ def printable(text: str, keep: str = "\n\t") -> str:
 
 
 def did_you_mean(name: str, known: Collection[str], otherwise: str) -> str:
-    """Return a remedy for an unknown name: the known names most like it, else `otherwise`."""
-    near = get_close_matches(name, known, n=2)
+    """Return a remedy for an unknown name: the known names most like it, else `otherwise`.
+
+    Case makes no difference.
+    """
+    near = close_names(name, known, count=2)
     return f"did you mean {' or '.join(escape(x, 200) for x in near)}?" if near else otherwise
+
+
+def close_names(name: str, known: Collection[str], *, count: int, cutoff: float = 0.6) -> list[str]:
+    """Return at most `count` names that are most like this one, best first.
+
+    Where some differ in case only, these.
+    """
+    folded: dict[str, list[str]] = {}
+    for other in known:
+        folded.setdefault(other.casefold(), []).append(other)
+    if same := folded.get(name.casefold()):
+        return same[:count]
+    near = get_close_matches(name.casefold(), folded, n=count, cutoff=cutoff)
+    return [other for key in near for other in folded[key]][:count]
 
 
 class SteelyardError(Exception):

@@ -213,6 +213,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     ("given", "words"),
     [
         ({"modela": "x"}, "unknown role modela"),
+        ({"MODEL_A": "model_a"}, r"unknown role MODEL_A\n  next: did you mean model_a\?"),
         ({"preference": "(nothing + 1)"}, "DuckDB cannot read the columns"),
         ({"preference": "(SELECT 1 FROM read_text('/etc/hostname'))"}, "disabled"),
     ],

@@ -14,10 +14,24 @@ def refused(**values):
 
 
 def test_defaults_and_round_trip():
-    config = RunConfig.from_mapping({"inputs": "x.parquet", "engine": {"seed": 1}}, "here")
+    config = RunConfig.from_mapping(
+        {"inputs": "x.parquet", "judge": "demo", "engine": {"seed": 1}}, "here"
+    )
     assert config.inputs == ("x.parquet",)
     again = RunConfig.from_mapping(json.loads(msgspec.json.encode(config)), "there")
     assert again == config
+
+
+def test_no_judge_is_chosen_in_silence():
+    message = refused(inputs=["x.parquet"])
+    assert "no judge is named" in message
+    assert "`demo`, a toy of 135 million parameters" in message
+    assert "`scripted`" in message
+
+
+@pytest.mark.parametrize("values", [{"limit": 1, "sample": 1}, {"limit": -1}, {"sample": -1}])
+def test_a_part_of_the_rows_is_chosen_in_one_way(values):
+    assert "give one of the two" in refused(judge="demo", **values)
 
 
 def test_unknown_keys_are_refused_with_what_was_meant():

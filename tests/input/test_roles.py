@@ -112,6 +112,7 @@ def test_a_column_mapped_to_one_role_leaves_its_own(tmp_path: Path) -> None:
             "there is no column qery",
             "did you mean query",
         ),
+        ({"QUERY": ["q"] * 3}, {"instruction": "query"}, "there is no column query", "mean QUERY?"),
         ({}, {"instruction": ""}, "no column for instruction (--map leaves it empty)", "--map"),
     ],
 )
@@ -130,6 +131,7 @@ def test_what_does_not_settle_the_roles_is_refused(
     [
         ({"respones_a": "x"}, "unknown role respones_a", "response_a"),
         ({"zzz": "x"}, "unknown role zzz", "instruction"),
+        ({"RESPONSE_A": "x"}, "unknown role RESPONSE_A", "did you mean response_a"),
         (
             {"response_a": "x", "response_b": "x"},
             "column x is given to two roles",

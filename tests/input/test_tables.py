@@ -178,17 +178,17 @@ def test_gold_of_two_files(tmp_path, first, second, expected, order):
         (
             gold("p", votes_a=[3], votes_b=[1]),
             gold("q", votes_a=[1], votes_b=[1], votes_tie=[9]),
-            "the votes_tie is missing in @X.parquet and votes_tie in @Y.parquet",
+            "@X.parquet has no column for votes_tie; in @Y.parquet it is votes_tie",
         ),
         (gold("p", gold=["A"]), gold("q", label=["B"]), "label"),
-        (gold("p", gold=["A"]), gold("q", votes_a=[1], votes_b=[2]), " is missing in "),
+        (gold("p", gold=["A"]), gold("q", votes_a=[1], votes_b=[2]), " has no column for "),
         (gold("p", gold=["A"]), gold("q", gold=["B"], annotator=["ann"]), "annotator"),
         (gold("p", gold=["A"]), gold("q", gold=[0.25]), "column gold is "),
         (gold("p", gold=[1]), gold("q", gold=[0.25]), "is ambiguous"),
         (
             gold("p", gold=["A"], instruction_id=[1]),
             gold("q", gold=["B"], prompt=["?"]),
-            "the instruction is ",
+            "the column for instruction is ",
         ),
     ],
 )
@@ -266,13 +266,19 @@ def test_comparisons_of_two_files(tmp_path, first, second, expected, order):
 @pytest.mark.parametrize(
     ("first", "second", "column_map", "words"),
     [
-        (compared(1, preference=[0.25]), compared(1, winner=["a"]), {}, "the preference is "),
-        (compared(1, logit=[0.25]), compared(1, score_a=[1], score_b=[2]), {}, "the logit is "),
+        (
+            compared(1, preference=[0.25]), compared(1, winner=["a"]), {},
+            "no column for preference; in",
+        ),
+        (
+            compared(1, logit=[0.25]), compared(1, score_a=[1], score_b=[2]), {},
+            "no column for logit; in",
+        ),
         (
             compared(1, preference=[0.25], instruction_id=[1]),
             compared(1, preference=[0.5], prompt=["?"]),
             {},
-            "the instruction is ",
+            "the column for instruction is ",
         ),
         (compared(1, preference=[0.25]), compared(1, preference=["a"]), {}, "column preference is"),
         (

@@ -114,7 +114,7 @@ def test_values_of_other_types_are_no_internal_error(kind, tmp_path):
 
 
 def test_options_of_other_types_are_no_internal_error():
-    plain = asdict(RunConfig(inputs=("x",), engine={"seed": 1}, map={"a": "b"}))
+    plain = asdict(RunConfig(inputs=("x",), judge=("demo",), engine={"seed": 1}, map={"a": "b"}))
     for _, content in malformed.mutations(json.loads(json.dumps(plain))):
         try:
             RunConfig.from_mapping(content, "here").anchored()

@@ -256,7 +256,7 @@ def test_what_cannot_be_asked(options, cause):
 
 def test_the_widest_tie_bands_that_leave_a_winner():
     for name, band in (("pairwise", 0.49), ("two-scores", 8.9), ("pointwise", 3.9)):
-        spec, _ = resolve_spec(RunConfig(protocol=(name,), tie_band=band))
+        spec, _ = resolve_spec(RunConfig(judge=("scripted",), protocol=(name,), tie_band=band))
         assert spec.protocol.tie_band == band
 
 

@@ -66,7 +66,7 @@ def test_named_pairs_in_their_order_with_texts(run):
     ("arguments", "words"),
     [
         (["nope"], "no pair has the id nope"),
-        (["a", "--any", "2"], "not both"),
+        (["a", "--any", "2"], "pairs and kinds of pairs are named"),
         (["--any", "0"], "0"),
     ],
 )

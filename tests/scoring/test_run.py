@@ -29,6 +29,7 @@ from steelyard.errors import (
     RunLocked,
     UsageError,
 )
+from steelyard.scoring.estimate import dry_run
 from steelyard.scoring.run import resume, score
 from steelyard.store.reads.journal import read_journal
 from steelyard.store.rundir import RunDir
@@ -592,6 +593,24 @@ def test_references_are_told_to_be_unused(tmp_path):
     settings = config(tmp_path / "p.parquet", protocol=str(tmp_path / "short.toml"))
     score(settings, tmp_path / "run", Reporter(stream=stream))
     assert "short does not show the reference" in stream.getvalue()
+
+
+def test_fields_of_messages_that_no_prompt_has_are_named(tmp_path):
+    """`name` and `reasoning_content` were dropped silently."""
+    talk = [
+        {"role": "user", "content": "hello", "name": "ann", "tool_calls": None},
+        {"role": "assistant", "content": "hi", "reasoning_content": "a greeting", "name": None},
+    ]
+    table = pairs_table(2).append_column("turns", pa.array([talk, None]))
+    pq.write_table(table, tmp_path / "p.parquet")
+    note = "of the messages in turns, name and reasoning_content are not shown to the judge"
+    for planning in (
+        lambda reporter: score(config(tmp_path / "p.parquet"), tmp_path / "run", reporter),
+        lambda reporter: dry_run(config(tmp_path / "p.parquet"), reporter),
+    ):
+        stream = io.StringIO()
+        planning(Reporter(stream=stream))
+        assert stream.getvalue().count(note) == 1
 
 
 def test_pairwise_shows_references(tmp_path):

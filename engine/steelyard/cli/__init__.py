@@ -7,14 +7,16 @@ import click
 from steelyard.cli.about import demo, doctor, version
 from steelyard.cli.common import CONTEXT, Program
 from steelyard.cli.evaluation import calibrate, evaluate
+from steelyard.cli.examples import add_examples
 from steelyard.cli.export import export
-from steelyard.cli.inside_run import compact, sql, status
+from steelyard.cli.inside_run import compact, status
 from steelyard.cli.judging import judge, protocol
 from steelyard.cli.power import compare, power
 from steelyard.cli.ranking import bias, rank, winrate
 from steelyard.cli.report import report, serve
 from steelyard.cli.runs import import_, plan, resume, score
 from steelyard.cli.show import show
+from steelyard.cli.sql import sql
 from steelyard.core.version import __version__
 
 
@@ -37,3 +39,4 @@ COMMANDS = (
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)
+add_examples(main)

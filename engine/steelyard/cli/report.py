@@ -8,10 +8,16 @@ from typing import Any
 
 import click
 
-from steelyard.cli.common import PATH, emit, json_option, remote_option, run_argument
+from steelyard.cli.common import (
+    PATH,
+    echo,
+    emit,
+    json_option,
+    remote_option,
+    run_argument,
+    wants_json,
+)
 from steelyard.cli.evaluation import gold_options
-
-BEGINS = b"<!doctype html>"
 
 
 @click.command()
@@ -28,20 +34,17 @@ def report(run: Path, out: Path, gold: Path | None, show: bool, **options: Any) 
     It shows results with their uncertainty, biases, and pairs to read, and is one file that can be
     sent to others. With --json, its content is printed, and no page is written.
     """
-    from steelyard.cli.common import wants_json
     from steelyard.report.content import ReportOptions, gather
-    from steelyard.report.page import render, require_drawing
-    from steelyard.store.durable import check_out, write_text
+    from steelyard.report.page import write_page
 
-    if not wants_json():
-        require_drawing()
-        check_out(out, BEGINS, read=(gold,))
     columns = options.pop("gold_map")
-    content = gather(run, ReportOptions(gold=gold, gold_columns=columns, **options))
-    if not wants_json():
-        write_text(out, render(content))
-    emit(content, lambda _: f"wrote {out}")
-    if show and not wants_json():
+    asked = ReportOptions(gold=gold, gold_columns=columns, **options)
+    if wants_json():
+        emit(gather(run, asked), str)
+        return
+    write_page(run, out, asked)
+    echo(f"wrote {out}")
+    if show:
         webbrowser.open(out.resolve().as_uri())
 
 

@@ -47,7 +47,7 @@ run_options = grouped(
         multiple=True,
         metavar="JUDGE",
         help="A Hugging Face model name, a model folder, `demo`, or `scripted[:seed=0,...]`."
-        " Repeat it for an ensemble.  [default: demo]",
+        " Repeat it for an ensemble. Required.",
     ),
     revision_option,
     click.option(
@@ -80,6 +80,13 @@ run_options = grouped(
     map_option(
         "Column to read a role from, such as instruction=question; `ROLE=` ignores the role's"
         " column. Repeatable."
+    ),
+    click.option("--limit", type=int, metavar="N", help="Take only the first N rows."),
+    click.option(
+        "--sample",
+        type=int,
+        metavar="N",
+        help="Take only N rows, drawn at random: the same rows in every run.",
     ),
     click.option(
         "--overlong",

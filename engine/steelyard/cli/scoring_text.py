@@ -9,6 +9,10 @@ from steelyard.cli.tables import format_fields
 from steelyard.core.progress import amount, duration, share_text
 from steelyard.errors import escape
 
+TOY = (
+    "the judge `demo` is a toy of 135 million parameters: it shows how Steelyard works, and its"
+    " verdicts mean little; choose another with --judge"
+)
 JUDGED = {"prompts", "tokens", "work", "time"}  # fields that an imported run does not have
 
 
@@ -22,7 +26,7 @@ def format_status(status: dict[str, Any]) -> str:
     reading = status["work"]["reading_seconds"]
     rate = status["work"]["unique_tokens"] / reading if reading else 0
     fields = [
-        ("run", f"{status['run']} ({status['state']})"),
+        ("run", _run(status)),
         *_progress(status),
         ("judge", f"{status['judge']}, protocol {status['protocol']}"),
         ("pairs", f"{pairs['done']:,} done of {_number(pairs['planned'])}"),
@@ -55,6 +59,11 @@ def format_status(status: dict[str, Any]) -> str:
     return format_fields(fields)
 
 
+def _run(status: dict[str, Any]) -> str:
+    part = f"; {status['part']}" if status["part"] else ""
+    return f"{status['run']} ({status['state']}{part})"
+
+
 def _progress(status: dict[str, Any]) -> list[tuple[str, str]]:
     """Return how much is done and the time left, while that is not all."""
     if status["fraction"] in {None, 1.0}:
@@ -77,7 +86,7 @@ def format_results(content: dict[str, Any], *more: tuple[str, str]) -> str:
         else (f": a is better in {results['a'] / judged:.1%}, b in {results['b'] / judged:.1%}")
     )
     fields = [
-        ("run", f"{content['run']} ({content['state']})"),
+        ("run", _run(content)),
         ("judge", f"{content['judge']}, protocol {content['protocol']}"),
         ("verdicts", f"{judged:,} of {of:,} pairs{sides}"),
     ]
@@ -107,6 +116,7 @@ def format_results(content: dict[str, Any], *more: tuple[str, str]) -> str:
     fields += more
     commands = [shlex.join(["steelyard", *arguments]) for arguments in results["next"]]
     fields += [("next" if not number else "", line) for number, line in enumerate(commands)]
+    fields += [("note", TOY)] if results["toy"] else []
     return format_fields(fields)
 
 
@@ -157,6 +167,7 @@ def _number(value: int | None) -> str:
 def format_plan(content: dict[str, Any]) -> str:
     """Format what `dry_run` returns."""
     prompts, share = content["prompts"], content["counted_share"]
+    of = f" of {content['rows_of_input']:,}" if content["rows_of_input"] != content["rows"] else ""
     about = "" if share == 1 else f" (estimated from {share:.1%} of the prompts)"
     time = (
         f"{duration(content['seconds'])} at {content['computed_tokens_per_second']:,.0f} tokens/s,"
@@ -168,7 +179,7 @@ def format_plan(content: dict[str, Any]) -> str:
         [
             (
                 "rows",
-                f"{content['rows']:,}: {content['pairs']:,} pairs,"
+                f"{content['rows']:,}{of}: {content['pairs']:,} pairs,"
                 f" {sum(content['rejects'].values()):,} rejects" + _reasons(content["rejects"]),
             ),
             ("prompts", f"{prompts['unique']:,} unique of {prompts['asked']:,}"),

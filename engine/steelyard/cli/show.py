@@ -11,14 +11,6 @@ from steelyard.cli.common import PATH, emit, grouped, json_option, print_notes, 
 from steelyard.cli.tables import format_fields, format_quote
 from steelyard.errors import escape
 
-KINDS = {  # option -> kind of pairs
-    "most-certain": "most certain",
-    "least-certain": "least certain",
-    "flipped": "order flipped",
-    "against-gold": "against gold",
-    "not-judged": "not judged",
-    "any": "any",
-}
 BEFORE = ("system", "turns", "instruction", "reference", "criteria")
 
 kind_options = grouped(
@@ -48,25 +40,11 @@ def show(run: Path, pair_ids: tuple[str, ...], remote: bool, **numbers: int | No
     Prints the texts, both orders' probabilities, and what the judge wrote. Name pairs, or kinds of
     pairs; the default is the 3 least certain ones.
     """
-    from steelyard.errors import SteelyardError
-    from steelyard.report.samples import read_named, read_samples
-    from steelyard.store.snapshot import RunSnapshot
-    from steelyard.store.verdicts.database import open_sql
+    from steelyard.report.samples import NAMES, read_pairs
 
-    kinds = {KINDS[key.replace("_", "-")]: number for key, number in numbers.items() if number}
-    if pair_ids and kinds:
-        raise click.UsageError("name pairs or kinds of pairs, not both")
-    snapshot = RunSnapshot.take(run)
-    with open_sql(snapshot) as connection:
-        if pair_ids:
-            samples = read_named(connection, snapshot, pair_ids)
-        else:
-            samples = read_samples(connection, snapshot, kinds or {"least certain": 3})
-    try:
-        pairs = samples.with_texts(snapshot.record, remote=remote)
-    except SteelyardError as error:
-        print_notes((f"texts are not shown: {error.cause}",))
-        pairs = samples.to_json()
+    kinds = {kind: number for kind, name in NAMES.items() if (number := numbers[name])}
+    pairs, notes = read_pairs(run, pair_ids, kinds, remote=remote)
+    print_notes(notes)
     emit(pairs, format_pairs)
 
 

@@ -23,6 +23,11 @@ MOST_SAMPLES = 100
 MOST_REPLICAS = 1024
 MOST = 1 << 40  # of rows, bytes and seconds
 LARGEST = 1 << 20  # bytes of a file of options
+JUDGES = (
+    "choose it with --judge: a model folder, or a name on the Hugging Face Hub such as"
+    " Qwen/Qwen3-8B; `demo`, a toy of 135 million parameters, to see how Steelyard works; or"
+    " `scripted`, which makes answers up, for tests"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,9 @@ class RunConfig:
 
     inputs: tuple[str, ...] = ()
     map: dict[str, str] = field(default_factory=dict)  # role -> column
-    judge: tuple[str, ...] = ("demo",)  # demo, scripted[:...], a hub name or a folder; or several
+    limit: int = 0  # judge the first rows only; 0: all
+    sample: int = 0  # judge this many rows, drawn at random, the same in every run; 0: all
+    judge: tuple[str, ...] = ()  # demo, scripted[:...], a hub name or a folder; or several
     revision: str | None = None
     protocol: tuple[str, ...] = ("pairwise",)  # a name or a file; several: variants of the prompt
     criteria: str | None = None  # file of a rubric's criteria
@@ -68,6 +75,10 @@ class RunConfig:
             examples=None if self.examples is None else _absolute(self.examples),
         )
 
+    def rows_of(self, rows: int) -> int:
+        """Return how many of an input's rows are taken."""
+        return min(self.limit or self.sample or rows, rows)
+
     def validate(self) -> RunConfig:
         """Check each value, as far as that needs neither files nor a judge, and return the config.
 
@@ -80,22 +91,17 @@ class RunConfig:
                     f"`{name}` is {escape(getattr(self, name))!r}",
                     remedy=f"choose one of: reject, {allowed}",
                 )
+        if min(self.limit, self.sample) < 0 or (self.limit and self.sample):
+            raise UsageError(
+                f"`limit` is {self.limit} and `sample` is {self.sample}",
+                remedy="give one of the two, a number of rows",
+            )
         for name in ("judge", "protocol"):
             values = getattr(self, name)
-            if not values or not all(value.strip() for value in values):
+            if not all(value.strip() for value in values):
                 raise UsageError(f"`{name}` is empty", remedy=f"name a {name}, or leave it out")
             if len(set(values)) < len(values):
                 raise UsageError(f"a {name} is named twice", remedy=f"name each {name} once")
-        if self.revision and len(self.judge) > 1:
-            raise UsageError(
-                "`revision` is for one judge, but several are named",
-                remedy="download them, and name their folders",
-            )
-        if self.revision and self.judge[0].partition(":")[0] in {"demo", "scripted"}:
-            raise UsageError(
-                f"`revision` has no effect on the judge {escape(self.judge[0])}",
-                remedy="leave it out; it is for judges of the Hugging Face Hub",
-            )
         if not 0 <= self.samples <= MOST_SAMPLES:
             raise UsageError(
                 f"`samples` is {self.samples}",
@@ -113,7 +119,22 @@ class RunConfig:
                     f"`{name}` must be positive and at most {most:,}, not {getattr(self, name)}",
                     remedy=f"leave `{name}` out for its default",
                 )
+        self._check_judges()
         return self
+
+    def _check_judges(self) -> None:
+        if not self.judge:
+            raise UsageError("no judge is named", remedy=JUDGES)
+        if self.revision and len(self.judge) > 1:
+            raise UsageError(
+                "`revision` is for one judge, but several are named",
+                remedy="download them, and name their folders",
+            )
+        if self.revision and self.judge[0].partition(":")[0] in {"demo", "scripted"}:
+            raise UsageError(
+                f"`revision` has no effect on the judge {escape(self.judge[0])}",
+                remedy="leave it out; it is for judges of the Hugging Face Hub",
+            )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], place: str) -> RunConfig:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
-from steelyard.errors import InputRefused, UsageError, did_you_mean
+from steelyard.errors import InputRefused, UsageError, close_names, did_you_mean
 from steelyard.input.problems import list_columns, printable
 
 # Column names that stand for a role without --map, after the role's own name.
@@ -59,6 +58,14 @@ def names_of(*roles: str) -> tuple[str, ...]:
 def _named(*roles: str) -> dict[str, tuple[str, ...]]:
     return {role: names_of(role) for role in roles}
 
+
+NOT_TEXT = ("gold", *VOTES, *LENGTHS, "preference")  # roles that may be numbers
+# Names of columns that are texts where a format has no types, such as CSV, whatever they hold; and
+# those among them where an empty text is an answer.
+RESPONSE_NAMES = frozenset(names_of("response_a", "response_b", "response"))
+TEXT_NAMES = RESPONSE_NAMES | frozenset(
+    names_of(*TEXTS, "response", "model", "annotator", "winner", "instruction_id", "pair_id")
+)
 
 PAIRS = Roles(
     _named(
@@ -184,9 +191,7 @@ def _no_column(
     """Return cause and remedy."""
     role = missing[0]
     emptied = f" ({roles.option} leaves it empty)" if role in column_map else ""
-    folded = {name.casefold(): name for name in columns if name not in resolved.values()}
-    near = [folded[name] for name in get_close_matches(role, folded, n=1, cutoff=0.5)]
-    example = printable(near[0]) if near else "COLUMN"
+    example = example_column(role, [x for x in columns if x not in resolved.values()])
     looked = _join(roles.names[role], "or")
     given = {column: other for other, column in column_map.items() if other != role}
     if taken := next((name for name in roles.names[role] if name in columns and name in given), ""):
@@ -199,6 +204,12 @@ def _no_column(
         f"no column for {_join(missing, 'and')}{emptied}; looked for {looked}",
         f"name it: {roles.option} {role}={example}; {list_columns(columns)}",
     )
+
+
+def example_column(role: str, columns: Collection[str]) -> str:
+    """Return the column whose name is most like the role's, for a remedy; else `COLUMN`."""
+    near = close_names(role, columns, count=1, cutoff=0.5)
+    return printable(near[0]) if near else "COLUMN"
 
 
 def _check_gold(place: str, resolved: Mapping[str, str], roles: Roles) -> None:

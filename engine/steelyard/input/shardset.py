@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -11,12 +11,14 @@ import xxhash
 
 from steelyard.core.schemas import INTAKE
 from steelyard.errors import InputRefused
+from steelyard.input.convert import Staging, convert_all, scratch
 from steelyard.input.discover import Source, discover
 from steelyard.input.filesystem import protocol
 from steelyard.input.footer import read_footer
-from steelyard.input.problems import attempt_each, refusal
-from steelyard.input.roles import PAIRS, REQUIRED, Roles, check_map, resolve
+from steelyard.input.problems import attempt_each, printable, refusal
+from steelyard.input.roles import CONVERSATIONS, PAIRS, REQUIRED, Roles, check_map, resolve
 from steelyard.input.schema import ShardColumns, agree, chunk_bytes, shard_columns
+from steelyard.input.types import fields_left_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class ShardSet:
     metadata: pa.Schema  # the other columns, in the first shard's order; may be empty
     fingerprint: str  # 32 hexadecimal digits over names, sizes and footers
     required: tuple[str, ...] = REQUIRED  # roles that no row may leave empty
+    notes: tuple[str, ...] = ()  # what users should know about columns that are read
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -78,10 +81,12 @@ def open_shards(
     inputs: Sequence[str | os.PathLike[str]],
     column_map: Mapping[str, str] | None = None,
     known: Roles = PAIRS,
+    staging: Staging | None = None,
 ) -> ShardSet:
     """Find the inputs, read their footers and resolve which column plays which role.
 
-    `column_map` gives role -> column; an empty column leaves an optional role unfilled.
+    `column_map` gives role -> column; an empty column leaves an optional role unfilled. Files that
+    are not Parquet are converted; `staging` None: into a folder that lasts as long as this process.
 
     Raises:
         UsageError: the map itself is wrong.
@@ -91,7 +96,22 @@ def open_shards(
     wanted = dict(column_map or {})
     check_map(wanted, known)
     problems: list[InputRefused] = []
-    footers = attempt_each(read_footer, discover(inputs), problems)
+    sources = convert_all(discover(inputs), (staging or scratch()).mapped(wanted), problems)
+    return open_sources(sources, wanted, known, problems)
+
+
+def open_sources(
+    sources: Sequence[Source],
+    wanted: Mapping[str, str],
+    known: Roles,
+    problems: list[InputRefused] | None = None,
+) -> ShardSet:
+    """Open Parquet files, the sources of `open_shards`, which raises the same.
+
+    `problems` are those of other sources.
+    """
+    problems = problems or []
+    footers = attempt_each(read_footer, sources, problems)
     shards = attempt_each(shard_columns, footers, problems)
     if not shards:
         raise refusal(problems)
@@ -108,7 +128,19 @@ def open_shards(
         cause = f"the input has no rows ({len(shards)} file{'s'[: len(shards) > 1]})"
         raise shards[0].refused(cause, "check what wrote these files")
     opened = tuple(_shard(shard, roles) for shard in shards)
-    return ShardSet(opened, roles, metadata, _fingerprint(shards), known.required)
+    notes = tuple(_notes(shards, roles))
+    return ShardSet(opened, roles, metadata, _fingerprint(shards), known.required, notes)
+
+
+def _notes(shards: Sequence[ShardColumns], roles: Mapping[str, str]) -> Iterator[str]:
+    for role in CONVERSATIONS:
+        if column := roles.get(role):
+            names = (x for shard in shards for x in fields_left_out(shard.types[column]))
+            if fields := list(dict.fromkeys(names)):
+                shown = (
+                    f"{' and '.join(map(printable, fields))} {'is' if len(fields) == 1 else 'are'}"
+                )
+                yield f"of the messages in {printable(column)}, {shown} not shown to the judge"
 
 
 def _shard(columns: ShardColumns, roles: Mapping[str, str]) -> Shard:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from steelyard.errors import InputRefused
 from steelyard.input.problems import list_columns, printable
-from steelyard.input.roles import COMPARISONS, check_map, resolve
+from steelyard.input.roles import COMPARISONS, check_map, example_column, resolve
 
 # What `preference` is made of where no column holds it, in the order in which they are tried.
 SOURCES = (("preference",), ("logit",), ("winner",), ("score_a", "score_b"))
@@ -79,7 +79,7 @@ def _missing(place: str, role: str, columns: Mapping[str, str]) -> InputRefused:
     return InputRefused(
         f"no column for {role}; looked for {', '.join(looked)}",
         place=place,
-        remedy=f"name it: --map {role}=COLUMN; {list_columns(columns)}",
+        remedy=f"name it: --map {role}={example_column(role, columns)}; {list_columns(columns)}",
     )
 
 

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from steelyard.core.background import Prefetch
+from steelyard.input.chosen_rows import ChosenRows
+from steelyard.input.columns import NOTES
 from steelyard.input.filesystem import open_file, protocol
 from steelyard.input.footer import Footer, decode_fault, require_same
 from steelyard.input.images import ImageReader, Keep
@@ -44,6 +46,7 @@ def stream(
     limits: Limits | None = None,
     start: tuple[int, int] = (0, 0),
     keep_image: Keep | None = None,
+    chosen: ChosenRows | None = None,
 ) -> Generator[tuple[pa.RecordBatch, pa.RecordBatch]]:
     """Read and check all rows of all shards, in the order of shards and rows.
 
@@ -57,6 +60,7 @@ def stream(
         limits: the defaults if None.
         start: number of a shard and of a row in it; what comes before its row group is left out.
         keep_image: given digest and bytes of every image of the rows, each once.
+        chosen: the rows to check, where they are not all.
 
     Yields:
         (rows of `shards.schema`, REJECTS), either may have no rows; every row of the shards is
@@ -71,7 +75,7 @@ def stream(
     limits = limits or Limits()
     images = ImageReader(keep_image)
     with closing(read(shards, limits, start)) as batches:
-        for batch in batches:
+        for batch in batches if chosen is None else chosen.of(batches):
             yield check(batch, shards.roles, shards.schema, limits, shards.required, images=images)
 
 
@@ -82,7 +86,7 @@ def _read_all(shards: ShardSet, pace: Pace, start: tuple[int, int]) -> Generator
 
 def _read(shard: Shard, shards: ShardSet, pace: Pace, start: int) -> Iterator[RawBatch]:
     footer = _same_footer(shard)
-    columns = {*shards.roles.values(), *shards.metadata.names}
+    columns = {*shards.roles.values(), *shards.metadata.names, NOTES}
     group = 0
     try:
         with open_file(shard.source.path) as file:
@@ -131,6 +135,8 @@ def _raw(
         metadata[field.name], bad = fit(values[field.name], field.type)
         if bad is not None:
             unfit[field.name] = bad
-    path = shard.source.path
+    path = shard.source.origin or shard.source.path
     folder = None if protocol(path) else str(Path(path).parent)
-    return RawBatch(shard.name, np.arange(first, first + rows), columns, metadata, folder, unfit)
+    notes = values.get(NOTES) if footer.noted else None
+    numbers = np.arange(first, first + rows)
+    return RawBatch(shard.name, numbers, columns, metadata, folder, unfit, notes)

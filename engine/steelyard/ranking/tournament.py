@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +11,7 @@ import pyarrow.compute as pc
 
 from steelyard.core.arrow import to_floats, to_mask
 from steelyard.core.schemas import Bool, Float64, Int32
-from steelyard.errors import InputRefused, UsageError, escape
+from steelyard.errors import InputRefused, UsageError, close_names, escape
 from steelyard.input.roles import MODELS
 from steelyard_kernels.comparisons import Rows, pair_sums, rows_of
 
@@ -102,9 +101,7 @@ def between_two(table: pa.Table) -> Bool:
 
 def similar_names(name: str, names: Sequence[str]) -> str:
     """List up to three of the names that are most similar to this name, ignoring case."""
-    by_lower = {known.lower(): known for known in reversed(names)}
-    near = [by_lower[lower] for lower in get_close_matches(name.lower(), by_lower, n=3)]
-    return ", ".join(map(escape, near or names[:3]))
+    return ", ".join(map(escape, close_names(name, names, count=3) or names[:3]))
 
 
 def position_of(contest: Tournament, name: str, option: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -12,8 +13,23 @@ from markupsafe import Markup
 
 from steelyard.errors import EnvironmentFault
 from steelyard.report.charts import charts
+from steelyard.report.content import ReportOptions, gather
+from steelyard.store.durable import check_out, write_text
 
 ASSETS = files("steelyard.report") / "assets"
+BEGINS = b"<!doctype html>"
+
+
+def write_page(root: Path, out: Path, options: ReportOptions) -> None:
+    """Write the page of a run; an earlier page is replaced.
+
+    Raises:
+        UsageError: something else has the name of the page, or it is not a run directory.
+        EnvironmentFault: the library that draws is not installed, or the page cannot be written.
+    """
+    require_drawing()
+    check_out(out, BEGINS, read=(options.gold,))
+    write_text(out, render(gather(root, options)))
 
 
 def render(content: dict[str, Any]) -> str:

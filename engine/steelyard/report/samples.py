@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from steelyard.comparisons.pair_texts import ROLES, Place, pair_texts
-from steelyard.errors import UsageError, escape
+from steelyard.errors import SteelyardError, UsageError, escape
 from steelyard.report.aggregates import with_preference
 from steelyard.store.run_record import RunRecord, ScoredRecord
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import Connection
+from steelyard.store.verdicts.database import open_sql
 
 LONGEST = 6_000  # characters of a text that are shown
 CONFIDENCE = "abs(preference - 0.5)"
@@ -26,6 +28,7 @@ KINDS: dict[str, tuple[str, str]] = {  # -> (which pairs, in which order)
     "not judged": ("status <> 'ok'", "status"),
     "any": ("status = 'ok'", 'hash(shard, "row")'),
 }
+NAMES = {kind: kind.removeprefix("order ").replace(" ", "_") for kind in KINDS}  # as options
 COLUMNS = f"""pair_id, shard, "row", model_a, model_b, status, error, preference,
   raw_preference, calibrated_preference, preference_ab, preference_ba, score_a, score_b, winner,
   consistent, trusted, flags, {GOLD_SIDE} AS gold_side, gold"""
@@ -61,6 +64,34 @@ class Samples:
 
     def _places(self) -> set[Place]:
         return {(pair["shard"], pair["row"]) for pairs in self.pairs.values() for pair in pairs}
+
+
+def read_pairs(
+    root: Path, pair_ids: Sequence[str], numbers: Mapping[str, int], *, remote: bool = False
+) -> tuple[dict[str, list[dict[str, Any]]], tuple[str, ...]]:
+    """Return pairs of a run by kind, with their texts, and notes on what is not shown.
+
+    Args:
+        root: the run directory.
+        pair_ids: which pairs; none: those of some kinds.
+        numbers: how many pairs of each kind; none: the 3 least certain ones.
+        remote: whether texts may be fetched from addresses that the run names.
+
+    Raises:
+        UsageError: both are given, or there is no pair of an id.
+    """
+    if pair_ids and numbers:
+        raise UsageError("pairs and kinds of pairs are named", remedy="name one or the other")
+    snapshot = RunSnapshot.take(root)
+    with open_sql(snapshot) as connection:
+        if pair_ids:
+            samples = read_named(connection, snapshot, pair_ids)
+        else:
+            samples = read_samples(connection, snapshot, numbers or {"least certain": 3})
+    try:
+        return samples.with_texts(snapshot.record, remote=remote), ()
+    except SteelyardError as error:
+        return samples.to_json(), (f"texts are not shown: {error.cause}",)
 
 
 def read_samples(

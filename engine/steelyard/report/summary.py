@@ -25,8 +25,8 @@ def summarise_run(root: Path) -> dict[str, Any]:
     Returns:
         JSON: what `run_status` returns, and `results`: pairs, winners, `consistency` (share of
         pairs with the same winner in both orders), `first_position` (share of decisions for the
-        response shown first), `leaderboard` and `next`, commands to go on with; None for a run that
-        is not complete.
+        response shown first), `leaderboard`, `toy` (whether the judge is `demo`) and `next`,
+        commands to go on with; None for a run that is not complete.
     """
     status = run_status(root)
     return {**status, "results": _results(root) if status["state"] == "complete" else None}
@@ -49,6 +49,7 @@ def _results(root: Path) -> dict[str, Any]:
     }
     return {
         **results,
+        "toy": isinstance(snapshot.record, ScoredRecord) and "demo" in snapshot.record.config.judge,
         "next": _next(root, results, scored=isinstance(snapshot.record, ScoredRecord)),
     }
 

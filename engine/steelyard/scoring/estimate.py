@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from steelyard.core import user_cache
 from steelyard.core.batches import Workload
 from steelyard.core.config import RunConfig
+from steelyard.core.files import temporary_folder
 from steelyard.core.progress import Reporter
 from steelyard.core.work import CacheShape
 from steelyard.plan.spec import KeySpec
@@ -35,27 +34,30 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     """Plan shards in a temporary folder and count.
 
     Returns:
-        rows, pairs, rejects by reason, prompts asked and unique, tokens of unique prompts, their
-        floor (every shared prefix computed once), tokens that the engine should compute (by the
-        block-cache oracle, with the cache that it assumes), the share of prompts these were counted
-        on (1: all), the longest prompt, overlong prompts, and seconds at the rate of this judge's
-        last run on this machine (None: there was none).
+        rows that are taken and those of the input, pairs, rejects by reason, prompts asked and
+        unique, tokens of unique prompts, their floor (every shared prefix computed once), tokens
+        that the engine should compute (by the block-cache oracle, with the cache that it assumes),
+        the share of prompts these were counted on (1: all), the longest prompt, overlong prompts,
+        and seconds at the rate of this judge's last run on this machine (None: there was none).
     """
     spec, examples = resolve_spec(config)
     shards = open_input(config, spec)
+    rows = config.rows_of(shards.rows)
+    for note in shards.notes:
+        reporter.warn(note)
     with (
         open_judges(config, spec, examples, images=shards.roles.get("images")) as judges,
-        tempfile.TemporaryDirectory(prefix="steelyard-plan-") as folder,
+        temporary_folder("steelyard-plan-") as folder,
     ):
         key_spec = KeySpec.of(spec, [prepared.forms for prepared in judges])
-        run = RunDir(Path(folder))
+        run = RunDir(folder)
         run.create()
         manifest = write_plan(
             run,
             shards,
             config,
             key_spec,
-            lambda accepted, refused: reporter.planning(accepted, refused, shards.rows),
+            lambda accepted, refused: reporter.planning(accepted, refused, rows),
         )
         reporter.done()
         ambiguous = queries.ambiguous_pair_ids(run)
@@ -71,7 +73,8 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
                 _sample(sample, texts, manifest, maker, cache)
         context = min(prepared.judge.context_length for prepared in judges)
     return {
-        "rows": shards.rows,
+        "rows": rows,
+        "rows_of_input": shards.rows,
         "pairs": manifest.pairs,
         "rejects": manifest.rejected,
         "ambiguous_pair_ids": ambiguous,

@@ -16,6 +16,7 @@ import pyarrow as pa
 from steelyard.core.batches import Planned
 from steelyard.core.config import RunConfig
 from steelyard.input import ShardSet, stream
+from steelyard.input.chosen_rows import ChosenRows
 from steelyard.plan.keys import BucketSize, bucket_count, plan_batch
 from steelyard.plan.spec import KeySpec
 from steelyard.store.plan.buckets import NotGrouped
@@ -49,7 +50,7 @@ def write_plan(
         keep_image: takes each image's digest and bytes.
         run_id: of run.json; empty: the plan is of no run that is kept.
     """
-    limits = row_limits(config)
+    limits, chosen = row_limits(config), ChosenRows(shards, config.limit, config.sample)
     size = BucketSize(config.bucket_bytes, key_spec.template_bytes)
 
     def planned(batches: Generator[tuple[pa.RecordBatch, pa.RecordBatch]]) -> Batches:
@@ -73,12 +74,13 @@ def write_plan(
             raise
 
     if shards.local and "images" not in shards.roles:
-        with suppress(NotGrouped), closing(stream(shards, limits)) as batches:
+        with suppress(NotGrouped), closing(stream(shards, limits, chosen=chosen)) as batches:
             return attempt(planned(batches), 0)
-    with closing(stream(shards, limits, keep_image=keep_image)) as batches:
+    read = stream(shards, limits, keep_image=keep_image, chosen=chosen)
+    with closing(read) as batches:
         rows = iter(planned(batches))
         head = list(islice(rows, SAMPLE_BATCHES))
-        buckets = bucket_count(_expected_weight(head, shards.rows, size), size)
+        buckets = bucket_count(_expected_weight(head, config.rows_of(shards.rows), size), size)
         return attempt(chain(head, rows), buckets)
 
 

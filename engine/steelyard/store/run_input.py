@@ -5,19 +5,39 @@ from __future__ import annotations
 from steelyard.core.config import RunConfig
 from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.input import REQUIRED, Limits, ShardSet, open_shards, pair_roles
+from steelyard.input.convert import Staging, scratch
 from steelyard.input.discover import check_extent
 from steelyard.input.filesystem import protocol
+from steelyard.input.roles import Roles
+from steelyard.input.shardset import open_sources
 from steelyard.plan.spec import JudgingSpec
-from steelyard.store.run_record import ImportedRecord, ImportRecord, RunRecord
+from steelyard.store.run_record import ImportedRecord, ImportRecord, RunRecord, ScoredRecord
+from steelyard.store.rundir import RunDir
 
 # Folders that are listed for the sake of a run directory, which may name any: `/` has millions.
 _FOLDERS, _FOLDERS_PER_SHARD, _MOST_SHARDS = 10_000, 20, 5_000
 
 
-def open_input(config: RunConfig, spec: JudgingSpec) -> ShardSet:
-    """Open the shards of a config, with the roles that its protocol needs."""
-    known = pair_roles(spec.required_roles, spec.special_roles)
-    return open_shards(config.inputs, config.map, known)
+def open_input(config: RunConfig, spec: JudgingSpec, run: RunDir | None = None) -> ShardSet:
+    """Open the shards of a config, with the roles that its protocol needs.
+
+    Files that are not Parquet are converted into the run directory; without one, for as long as
+    this process lasts.
+    """
+    staging = None if run is None else Staging(run.inputs)
+    return open_shards(config.inputs, config.map, _known(spec), staging)
+
+
+def reopen_shards(record: ScoredRecord) -> ShardSet:
+    """Open the shards of a run again: what was converted is in the run, and no source is needed."""
+    if not record.input.files:
+        return open_input(record.config, record.spec)
+    sources = [file.source() for file in record.input.files]
+    return open_sources(sources, record.config.map, _known(record.spec))
+
+
+def _known(spec: JudgingSpec) -> Roles:
+    return pair_roles(spec.required_roles, spec.special_roles)
 
 
 def row_limits(config: RunConfig) -> Limits:
@@ -45,7 +65,7 @@ def reopen_input(
         if isinstance(record, ImportedRecord):
             shards, limits = _open_tables(record.imported, otherwise), Limits()
         else:
-            shards = open_input(record.config, record.spec)
+            shards = reopen_shards(record)
             limits = Limits(row_bytes=record.config.max_row_bytes)
     except InputRefused as refused:
         cause, place = refused.cause, refused.place
@@ -70,9 +90,12 @@ def check_paths(record: RunRecord, *, otherwise: str, remote: bool) -> tuple[str
         UsageError: one of them is not on this machine, and `remote` is not given.
         InputRefused: one of them is so wide that to list it takes very long.
     """
-    paths = (
-        record.imported.paths or () if isinstance(record, ImportedRecord) else record.config.inputs
-    )
+    if isinstance(record, ImportedRecord):
+        paths = record.imported.paths or ()
+    elif record.input.files:
+        paths = tuple(file.path for file in record.input.files)
+    else:
+        paths = record.config.inputs
     addresses = [path for path in paths if protocol(path)]
     if addresses and not remote:
         raise UsageError(
@@ -94,7 +117,8 @@ def _open_tables(imported: ImportRecord, otherwise: str) -> ShardSet:
             place=", ".join(imported.tables),
             remedy=f"import tables that have {', '.join(REQUIRED)}, or {otherwise}",
         )
-    return open_shards(paths, {name: columns[name] for name in REQUIRED})
+    texts = {name: columns[name] for name in REQUIRED}
+    return open_shards(paths, texts, staging=scratch().mapped(columns))
 
 
 def _what_changed(record: RunRecord, shards: ShardSet) -> str:
