@@ -65,7 +65,10 @@ def solve_near(model: int, pairs: Pairs, prior: Float64, start: Float64, inverse
     shrink to a half each time, or the last is not short enough, `solve` finds the maximum.
 
     Args:
-        model, pairs, prior, start: as in `solve`.
+        model: links.BRADLEY_TERRY, DAVIDSON or RAO_KUPPER.
+        pairs: sums of the pairs that met.
+        prior: float64 [K], as for `solve`.
+        start: float64 [K + 1], the maximum for the other data.
         inverse: float64 [K + 1, K + 1], of the information for the other data, made regular;
             zeros for a parameter that the model lacks.
     """
@@ -78,9 +81,7 @@ def solve_near(model: int, pairs: Pairs, prior: Float64, start: Float64, inverse
 
 
 @kernel
-def descend(
-    problem: Likelihood, inverse: Float64, estimate: Float64, information: Float64
-) -> bool:
+def descend(problem: Likelihood, inverse: Float64, estimate: Float64, information: Float64) -> bool:
     """Take steps from `estimate` with one inverse, in place; return whether they converged."""
     gradient, step, last = np.empty(len(estimate)), np.empty(len(estimate)), _LONGEST
     for _ in range(_NEAR_ROUNDS):
