@@ -78,7 +78,8 @@ def converted(source: Source, staging: Staging) -> Source:
         EnvironmentFault: the disk or the network fails.
     """
     if source.format.kind == PARQUET:
-        return source
+        held = staging.folder.absolute() in Path(source.path).parents  # rows of a Python program
+        return replace(source, origin=source.path) if held else source
     try:
         with _on_disk(source, staging) as path:
             if source.format.packing is None and _begins_as_parquet(path):

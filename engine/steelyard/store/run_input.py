@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from steelyard.core.config import RunConfig
 from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.input import REQUIRED, Limits, ShardSet, open_shards, pair_roles
 from steelyard.input.convert import Staging, scratch
 from steelyard.input.discover import check_extent
 from steelyard.input.filesystem import protocol
+from steelyard.input.memory import write_rows
 from steelyard.input.roles import Roles
 from steelyard.input.shardset import open_sources
 from steelyard.plan.spec import JudgingSpec
+from steelyard.store.durable import writing
 from steelyard.store.run_record import ImportedRecord, ImportRecord, RunRecord, ScoredRecord
 from steelyard.store.rundir import RunDir
 
@@ -26,6 +30,18 @@ def open_input(config: RunConfig, spec: JudgingSpec, run: RunDir | None = None) 
     """
     staging = None if run is None else Staging(run.inputs)
     return open_shards(config.inputs, config.map, _known(spec), staging)
+
+
+def keep_rows(data: object, run: RunDir) -> Path:
+    """Write rows of a Python program into the run directory, to be its input; return the file.
+
+    Raises:
+        UsageError: it is not a run directory.
+        InputRefused: they are not rows that Parquet can hold.
+    """
+    run.check()
+    with writing(run.inputs):
+        return write_rows(data, run.inputs)
 
 
 def reopen_shards(record: ScoredRecord) -> ShardSet:
