@@ -19,6 +19,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "images": ("image",),
     "response": ("output",),
     "model": ("generator",),
+    "responses": ("completions", "generations"),
     "gold": ("label",),
     "annotator": ("worker", "rater"),
     "preference": ("raw_preference",),
@@ -33,7 +34,16 @@ TEXTS = (*REQUIRED, "system", "reference", "category", *MODELS)
 VOTES = ("votes_a", "votes_b", "votes_tie")
 LENGTHS = ("length_a", "length_b")
 # What prompts are made of.
-PROMPT_ROLES = (*REQUIRED, *CONVERSATIONS, "system", "reference", "images", "criteria", "category")
+PROMPT_ROLES = (
+    *REQUIRED,
+    *CONVERSATIONS,
+    "system",
+    "reference",
+    "images",
+    "criteria",
+    "category",
+    "responses",
+)
 # Roles of pairs that are looked for only if the protocol asks for them.
 SPECIAL = ("turns_a", "turns_b", "criteria", "category")
 
@@ -75,6 +85,9 @@ VERDICT_TABLE = Roles(
     ),
     MODELS,
 )
+# Rows of a single response, of which pairs are made; or of several, in a list.
+_ONE_SIDED = {"response_b", "turns_b", "model_b", "gold", *VOTES}
+RESPONSE_LISTS = ("responses", "models")
 # Files of responses, one row per response, and files of instructions.
 RESPONSES = Roles(
     {"instruction_id": ("instruction_id",), **_named("instruction", "system", "model", "response")},
@@ -114,6 +127,20 @@ def pair_roles(required: Sequence[str] = REQUIRED, special: Sequence[str] = ()) 
     if "response_b" not in required:
         names["response_a"] = (*names["response_a"], "response")
     return Roles(names, tuple(required))
+
+
+def response_roles(special: Sequence[str] = (), *, lists: bool = False) -> Roles:
+    """Return the roles of rows of one response each, or, with `lists`, of a list of responses."""
+    names = {role: PAIRS.names[role] for role in PAIRS.names if role not in _ONE_SIDED}
+    names |= _named(*(role for role in special if role not in _ONE_SIDED))
+    texts = "responses" if lists else "response_a"
+    names["model_a"] = ("model_a", *names_of("model"))
+    if lists:
+        del names["response_a"]
+        names |= _named(*RESPONSE_LISTS)
+    else:
+        names["response_a"] = ("response_a", *names_of("response"))
+    return Roles(names, ("instruction", texts))
 
 
 def check_map(column_map: Mapping[str, str], roles: Roles) -> None:

@@ -54,6 +54,7 @@ class RawBatch:
     folder: str | None = None  # of the shard, if it is on this machine
     # Metadata column -> n; of rows with a value that its type cannot hold, which is null here.
     unfit: Mapping[str, Bool] = field(default_factory=dict)
+    items: pa.Array | None = None  # of each row, where rows are items of lists of responses
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -71,7 +72,10 @@ class RawBatch:
             for part in (self.columns, self.metadata)
         )
         unfit = {name: bad[kept] for name, bad in self.unfit.items()}
-        return RawBatch(self.shard, self.numbers[kept], columns, metadata, self.folder, unfit)
+        items = None if self.items is None else self.items.filter(mask)
+        return RawBatch(
+            self.shard, self.numbers[kept], columns, metadata, self.folder, unfit, items
+        )
 
 
 def check(
@@ -175,6 +179,8 @@ def _intake(batch: RawBatch, derived: Mapping[str, pa.Array], schema: pa.Schema)
     columns: dict[str, pa.Array] = {**batch.columns, **derived}
     columns["shard"] = repeat_text(batch.shard, len(batch))
     columns["row"] = pa.array(batch.numbers, pa.int64())
+    if batch.items is not None:
+        columns["item"] = batch.items
     if len(schema) > len(INTAKE):
         fields = list(schema.field("metadata").type)
         inner = [batch.metadata[field.name] for field in fields]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from steelyard.core.config import RunConfig
-from steelyard.errors import InputRefused, UsageError, escape
+from steelyard.errors import InputRefused, SteelyardError, UsageError, escape
 from steelyard.input import REQUIRED, Limits, ShardSet, open_shards, pair_roles
 from steelyard.input.discover import check_extent
 from steelyard.input.filesystem import protocol
+from steelyard.input.roles import response_roles
+from steelyard.plan.group_sizes import count_pairs
 from steelyard.plan.spec import JudgingSpec
 from steelyard.store.run_record import ImportedRecord, ImportRecord, RunRecord
 
@@ -16,8 +18,41 @@ _FOLDERS, _FOLDERS_PER_SHARD, _MOST_SHARDS = 10_000, 20, 5_000
 
 def open_input(config: RunConfig, spec: JudgingSpec) -> ShardSet:
     """Open the shards of a config, with the roles that its protocol needs."""
+    if config.pairs is not None:
+        return _open_responses(config, spec)
     known = pair_roles(spec.required_roles, spec.special_roles)
-    return open_shards(config.inputs, config.map, known)
+    try:
+        return open_shards(config.inputs, config.map, known)
+    except InputRefused as refused:
+        try:
+            shards = _open_responses(config, spec)
+        except SteelyardError:
+            raise refused from None
+        raise _one_sided(shards, spec) from None
+
+
+def _open_responses(config: RunConfig, spec: JudgingSpec) -> ShardSet:
+    """Open rows of one response each, or of lists of responses."""
+    single, lists = (response_roles(spec.special_roles, lists=lists) for lists in (False, True))
+    try:
+        return open_shards(config.inputs, config.map, single)
+    except SteelyardError as refused:
+        try:
+            return open_shards(config.inputs, config.map, lists)
+        except SteelyardError:
+            raise refused from None
+
+
+def _one_sided(shards: ShardSet, spec: JudgingSpec) -> UsageError:
+    what = "a list of responses" if "responses" in shards.roles else "one response"
+    made = "; ".join(f"--pairs {rule}{count}" for rule, count in count_pairs(shards).items())
+    alone = "" if spec.axes.shows == "pair" else "; --pairs none scores each response alone"
+    return UsageError(
+        f"each row has {what}, and it is not said which are compared",
+        place=", ".join(source.name for source in shards.sources[:3]),
+        effect="nothing was scored",
+        remedy=f"choose one of: {made}{alone} (docs/data.md)",
+    )
 
 
 def row_limits(config: RunConfig) -> Limits:

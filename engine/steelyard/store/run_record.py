@@ -75,6 +75,9 @@ class ScoredRecord(_Record, frozen=True, kw_only=True):
     def part(self) -> str | None:
         """Which rows of the input are judged, in words; None: all."""
         number, of = self.config.limit or self.config.sample, f"of {self.input.rows:,} rows"
+        if number and self.config.pairs is not None:
+            drawn = "drawn at random" if self.config.sample else "the first ones"
+            return f"{number:,} instructions, {drawn}"
         if not 0 < number < self.input.rows:
             return None
         if self.config.limit:
