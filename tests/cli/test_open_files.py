@@ -7,6 +7,7 @@ Kind of fault: the machine or Ctrl-C ends the work.
 """
 
 import json
+import os
 import subprocess
 import sys
 
@@ -18,8 +19,9 @@ import steelyard
 from support.helpers import write_pairs
 
 LIMITS = range(3, 15)
+MORE_LIMITS = {"score, replicas": [3, 7, 11, *range(15, 21)]}  # pipes to each of two processes
 PROCESS = """
-import faulthandler, json, os, resource, sys
+import atexit, faulthandler, json, os, resource, sys
 from steelyard.cli import main
 import steelyard.cli.doctor
 import steelyard, steelyard.comparisons.importing, steelyard.evaluation.evaluate
@@ -45,6 +47,7 @@ def run(limit, arguments):
         except SystemExit as ended:
             code = ended.code
         sys.stdout.flush(), sys.stderr.flush()
+        atexit._run_exitfuncs()
     finally:
         os._exit(code if isinstance(code, int) else 99)
 
@@ -56,6 +59,7 @@ COMMANDS = {
     "plan": "plan pairs.parquet --judge scripted --quiet",
     "score": "score pairs.parquet --run new-LIMIT --judge scripted --quiet",
     "score, shuffled": "score shuffled.parquet --run other-LIMIT --judge scripted --quiet",
+    "score, replicas": "score pairs.parquet --run both-LIMIT --judge scripted --replicas 2 --quiet",
     "resume": "resume run --quiet",
     "resume, the database is gone": "resume half-LIMIT --quiet",
     "status": "status run",
@@ -66,6 +70,8 @@ COMMANDS = {
     "rank": "rank run",
     "winrate": "winrate run --baseline m3",
     "bias": "bias run",
+    "evaluate": "evaluate run --replicates 0",
+    "calibrate fit": "calibrate fit run --out calibrator-LIMIT.json",
     "import": "import votes.parquet --run imported-LIMIT",
     "protocol list": "protocol list",
     "judge inspect": "judge inspect scripted",
@@ -95,12 +101,15 @@ def place(tmp_path_factory):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_with_few_open_files_works_or_says_what_to_raise(place, name):
     arguments = [word.replace("+", " ") for word in COMMANDS[name].split()]
+    limits = MORE_LIMITS.get(name, LIMITS)
+    (place / "temporary").mkdir(exist_ok=True)
     done = subprocess.run(
-        [sys.executable, "-c", PROCESS, json.dumps([*LIMITS]), *arguments],
+        [sys.executable, "-c", PROCESS, json.dumps([*limits]), *arguments],
         capture_output=True, text=True, check=False, cwd=place, timeout=1000,
+        env={**os.environ, "TMPDIR": str(place / "temporary")},
     )  # fmt: skip
     ends = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [limit for limit, *_ in ends] == [*LIMITS], done.stderr
+    assert [limit for limit, *_ in ends] == [*limits], done.stderr
     for limit, code, words in ends:
         assert "Traceback" not in words, (limit, code, words)
         assert "internal" not in words, (limit, code, words)
@@ -108,6 +117,7 @@ def test_a_command_with_few_open_files_works_or_says_what_to_raise(place, name):
         if code and name != "doctor":
             assert "Too many open files" in words, (limit, words)
             assert "ulimit -n" in words, (limit, words)
+    assert not list((place / "temporary").iterdir())
     codes = [code for _, code, _ in ends]
     assert codes == sorted(codes, reverse=True), "more files, and it fails again"
     assert codes[-1] == 0 or name == "doctor"

@@ -194,9 +194,18 @@ class TestCalibrators:
         refused(run)
         assert state(run) == "damaged"
 
-    def test_its_removal_is_noticed_until_compact_undoes_it(self, run, fitted):
-        (run / "calibration.json").unlink()
-        for message in refused(run, ["sql", COUNT], ["rank"]):
+    @pytest.mark.parametrize("removed", [(), ("verdicts.duckdb",)])
+    def test_its_removal_is_noticed_until_compact_undoes_it(self, run, fitted, tmp_path, removed):
+        """Without the database, which says so too, nothing noticed it, and `status` never did."""
+        for name in ("calibration.json", *removed):
+            (run / name).unlink()
+        assert state(run) == "damaged"
+        out = ["compact", "--out", tmp_path / "o.duckdb"]
+        for message in refused(run, ["sql", COUNT], ["rank"], ["resume"], out):
             assert "the calibrator that was applied is gone" in message
+        assert (run / "verdicts.duckdb").exists() != bool(removed)
         assert command("compact", run).returncode == 0
         assert count(run) == [{"n": PAIRS}]
+        assert state(run) == "complete"
+        self.apply(run, fitted)
+        assert state(run) == "complete"

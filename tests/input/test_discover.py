@@ -11,6 +11,7 @@ import pytest
 from steelyard.errors import EnvironmentFault, InputRefused
 from steelyard.input import discover, open_shards
 from steelyard.input import filesystem as shard_files_module
+from steelyard.input.formats import SUFFIXES
 from support.shard_files import pairs, read, write
 
 
@@ -94,10 +95,18 @@ def test_a_file_name_that_is_not_utf8_gets_a_name_that_is(tmp_path: Path) -> Non
     [
         (lambda d: d / "nothing.parquet", "no such file or folder", "check the path"),
         (lambda d: d / "no" / "x.parquet", "no such file or folder", "there is no folder"),
-        (lambda d: d / "*.parquet", "the pattern matches no *.parquet file", "ls"),
-        (lambda d: "", "is not a path", "name a Parquet file"),
-        (lambda d: "a\0b", "is not a path", "name a Parquet file"),
-        (lambda d: d, "the folder holds no *.parquet file; it is empty", "name a folder"),
+        (
+            lambda d: d / "*.parquet",
+            "the pattern matches no file (Parquet, JSON Lines, JSON, CSV, TSV or Arrow)",
+            "ls",
+        ),
+        (lambda d: "", "is not a path", "name a file"),
+        (lambda d: "a\0b", "is not a path", "name a file"),
+        (
+            lambda d: d,
+            f"the folder holds no file with rows ({SUFFIXES}); it is empty",
+            "name a folder",
+        ),
     ],
 )
 def test_nothing_found_is_refused(tmp_path: Path, make, cause: str, remedy: str) -> None:
@@ -119,12 +128,25 @@ def test_the_missing_files_neighbour_is_proposed(tmp_path: Path) -> None:
     assert refused.value.remedy == "did you mean pairs.parquet?"
 
 
-def test_a_folder_of_json_lines_says_how_to_convert(tmp_path: Path) -> None:
+def test_a_folder_of_json_lines_is_its_files(tmp_path: Path) -> None:
+    for name in ("pairs.jsonl", "more/pairs.ndjson.gz", "README.md", "info.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    assert names(tmp_path) == ["more/pairs.ndjson.gz", "pairs.jsonl"]
+
+
+def test_a_folder_with_parquet_is_its_parquet(tmp_path: Path) -> None:
+    write(tmp_path / "pairs.parquet")
     (tmp_path / "pairs.jsonl").write_text("{}")
-    with pytest.raises(InputRefused) as refused:
+    assert names(tmp_path) == names(tmp_path / "*") == ["pairs.parquet"]
+
+
+def test_a_folder_of_several_formats_is_refused(tmp_path: Path) -> None:
+    for name in ("pairs.jsonl", "pairs.csv"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(InputRefused, match=r"several formats, such as pairs.csv and pairs.jsonl"):
         discover([tmp_path])
-    assert "it holds pairs.jsonl" in refused.value.cause
-    assert "duckdb" in refused.value.remedy
+    assert names(tmp_path / "*.csv") == ["pairs.csv"]
 
 
 def test_all_missing_inputs_are_named_at_once(tmp_path: Path) -> None:

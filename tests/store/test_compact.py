@@ -18,7 +18,7 @@ from steelyard.store.calibration import set_calibration
 from steelyard.store.reads import journal
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.verdicts import database, handoff, new_database
+from steelyard.store.verdicts import database, handoff, new_database, user_queries
 from support.recording_disk import RecordingDisk
 from support.small_runs import recorded, run_of
 
@@ -120,7 +120,9 @@ def test_another_file_is_written_beside_what_is_there(run, tmp_path):
 def test_a_folder_whose_path_duckdb_misreads_gets_its_file(tmp_path):
     run = recorded(run_of(tmp_path / "what?", PAIRS, [[1, 2, 3, 4]]))
     handoff.compact(take(run))
-    assert database.query(take(run), "SELECT count(*) AS n FROM verdicts")["n"].to_pylist() == [3]
+    assert user_queries.query(take(run), "SELECT count(*) AS n FROM verdicts")["n"].to_pylist() == [
+        3
+    ]
     assert "verdicts.duckdb" in entries(run.root)
     assert not [name for name in entries(run.root) if name.endswith(".tmp")]
 
@@ -325,18 +327,18 @@ def test_a_run_answers_live_and_handed_off(run, live):
     if not live:
         handoff.ensure_current(run)
     snapshot = take(run)
-    assert database.query(snapshot, "FROM reads").num_rows == 4
-    assert database.query(snapshot, "SELECT 1 WHERE false").num_rows == 0
-    assert database.query(snapshot, "CREATE TEMP TABLE t AS SELECT 1").to_pylist() in (
+    assert user_queries.query(snapshot, "FROM reads").num_rows == 4
+    assert user_queries.query(snapshot, "SELECT 1 WHERE false").num_rows == 0
+    assert user_queries.query(snapshot, "CREATE TEMP TABLE t AS SELECT 1").to_pylist() in (
         [], [{"Count": 1}]
     )  # fmt: skip
-    (row,) = database.rows(snapshot, "SELECT count(*) AS n FROM verdicts")
+    (row,) = user_queries.rows(snapshot, "SELECT count(*) AS n FROM verdicts")
     assert row == {"n": 3}
-    drawn = database.show(snapshot, "SELECT 12345 AS number", 5)
+    drawn = user_queries.show(snapshot, "SELECT 12345 AS number", 5)
     assert "number" in drawn
     assert "12345" in drawn
     assert not drawn.endswith("\n")
-    plan = database.show(snapshot, "EXPLAIN SELECT 1", 5)
+    plan = user_queries.show(snapshot, "EXPLAIN SELECT 1", 5)
     assert "PROJECTION" in plan.upper()
     assert "explain_key" not in plan
 
@@ -346,10 +348,10 @@ def test_a_current_file_answers_without_the_parts(run):
     snapshot = take(run)
     for part in snapshot.journal.parts:
         (run.root / part.name).unlink()
-    assert database.query(snapshot, "FROM verdicts").num_rows == 3
+    assert user_queries.query(snapshot, "FROM verdicts").num_rows == 3
     run.database.unlink()
     with pytest.raises(IntegrityFault):
-        database.query(snapshot, "FROM verdicts")
+        user_queries.query(snapshot, "FROM verdicts")
 
 
 @pytest.mark.parametrize(
@@ -381,31 +383,31 @@ def test_a_statement_of_ours_that_fails_on_a_file_shows_that_it_is_not_ours(run,
 def test_a_drawn_table_fits_into_the_terminal(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     query = "SELECT repeat('x', 100) AS a, repeat('y', 100) AS b FROM range(30)"
-    drawn = database.show(take(run), query, 4)
+    drawn = user_queries.show(take(run), query, 4)
     assert 140 < max(map(len, drawn.splitlines())) <= 160
     assert sum("yyy" in line for line in drawn.splitlines()) == 4
 
 
 def test_a_query_that_duckdb_refuses_names_the_tables(run):
     with pytest.raises(UsageError, match=r"DuckDB refuses the query: .*nothing") as refused:
-        database.query(take(run), "FROM nothing")
+        user_queries.query(take(run), "FROM nothing")
     assert "verdicts, answers, reads, rejects, work, run" in refused.value.remedy
 
 
 def test_a_query_gets_its_time(run):
     endless = "SELECT count(*) FROM range(100000000000) a, range(100000) b"
     with pytest.raises(EnvironmentFault, match=r"longer than 0\.2 seconds"):
-        database.query(take(run), endless, 0.2)
+        user_queries.query(take(run), endless, 0.2)
     with pytest.raises(EnvironmentFault, match=r"longer than 0\.2 seconds"):
-        list(database.rows(take(run), endless, 0.2))
+        list(user_queries.rows(take(run), endless, 0.2))
     with pytest.raises(EnvironmentFault, match=r"longer than 0\.2 seconds"):
-        database.show(take(run), endless, 5, 0.2)
+        user_queries.show(take(run), endless, 5, 0.2)
 
 
 def test_parts_without_a_plan_are_damage(run):
     snapshot = replace(take(run), manifest=None)
     with pytest.raises(IntegrityFault, match="plan of the run is missing") as fault:
-        database.query(snapshot, "FROM verdicts")
+        user_queries.query(snapshot, "FROM verdicts")
     assert fault.value.place == str(run.plan)
 
 
@@ -415,7 +417,7 @@ def test_a_run_that_has_only_begun_has_empty_tables(tmp_path):
     journal.create(run)
     recorded(run)
     for table in ("verdicts", "answers", "reads", "rejects", "work"):
-        assert database.query(take(run), f"FROM {table}").num_rows == 0
+        assert user_queries.query(take(run), f"FROM {table}").num_rows == 0
 
 
 def test_a_file_of_another_state_is_not_opened(run):

@@ -20,7 +20,7 @@ from steelyard.scoring.run import score
 from steelyard.store.reads.journal import read_journal
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.verdicts import database, handoff, portions, queries
+from steelyard.store.verdicts import database, handoff, portions, queries, user_queries
 from support.helpers import pairs_table
 
 QUIET = Reporter(quiet=True)
@@ -35,7 +35,7 @@ def take(run):
 
 
 def query(run, sql):
-    return database.query(take(run), sql)
+    return user_queries.query(take(run), sql)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_questions_are_answered(run, sql, live, tmp_path):
         run.database.rename(tmp_path / "aside")
     try:
         assert len(query(run, sql)) > 0
-        assert database.show(take(run), sql, 10)
+        assert user_queries.show(take(run), sql, 10)
     finally:
         if live:
             (tmp_path / "aside").rename(run.database)
@@ -201,7 +201,7 @@ def test_a_query_sees_the_run_and_nothing_else(run, live, tmp_path):
             with pytest.raises(UsageError, match=r"DuckDB refuses|cannot"):
                 query(run, sql)
             with pytest.raises(UsageError, match=r"DuckDB refuses|cannot"):
-                database.show(take(run), sql, 10)
+                user_queries.show(take(run), sql, 10)
     finally:
         if live:
             moved.rename(run.database)

@@ -23,7 +23,7 @@ from steelyard.errors import SteelyardError
 from steelyard.store.calibration import save_calibrator
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.verdicts import database, handoff
+from steelyard.store.verdicts import handoff, user_queries
 from support.helpers import pairs_table
 
 CLEAN = {2, 3, 6}  # exit codes of refusals
@@ -95,7 +95,7 @@ def run(place):
 def results(run, out):
     """The results of a run, live and from a new database; an exit code if it is refused."""
     try:
-        live = database.query(RunSnapshot.take(run.root), RESULTS).to_pylist()
+        live = user_queries.query(RunSnapshot.take(run.root), RESULTS).to_pylist()
         out.unlink(missing_ok=True)
         handoff.compact(RunSnapshot.take(run.root), out)
     except SteelyardError as error:
@@ -186,7 +186,7 @@ def test_texts_of_an_imported_run_are_never_statements(place):
         file.write_text(json.dumps(replaced(content, path, payload)))
         try:
             snapshot = RunSnapshot.take(run.root)
-            assert len(database.query(snapshot, "FROM verdicts")) == 3
+            assert len(user_queries.query(snapshot, "FROM verdicts")) == 3
             handoff.compact(snapshot, out)
         except SteelyardError as error:
             assert error.exit_code in CLEAN, (path, payload)  # noqa: PT017

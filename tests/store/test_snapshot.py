@@ -9,7 +9,7 @@ from steelyard.store.reads import journal
 from steelyard.store.run_record import read_content
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.verdicts import database, handoff
+from steelyard.store.verdicts import handoff, user_queries
 from support.helpers import pairs_table
 
 
@@ -24,7 +24,7 @@ def run(tmp_path):
 
 
 def count(snapshot, table="reads"):
-    return database.query(snapshot, f"SELECT count(*) AS n FROM {table}")["n"][0].as_py()
+    return user_queries.query(snapshot, f"SELECT count(*) AS n FROM {table}")["n"][0].as_py()
 
 
 def test_what_a_writer_commits_later_is_not_seen(run):
@@ -34,7 +34,7 @@ def test_what_a_writer_commits_later_is_not_seen(run):
         snapshot = RunSnapshot.take(run.root)
         journal.rewrite(run, whole)
     assert count(snapshot) == whole[0].rows
-    (state,) = database.query(snapshot, "FROM run WHERE key = 'journal'")["value"].to_pylist()
+    (state,) = user_queries.query(snapshot, "FROM run WHERE key = 'journal'")["value"].to_pylist()
     assert state == snapshot.state["journal"]
     later = RunSnapshot.take(run.root)
     assert count(later) == sum(part.rows for part in whole)

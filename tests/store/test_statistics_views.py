@@ -15,7 +15,7 @@ from steelyard.ranking.tournament import tournament
 from steelyard.statistics.means import decided, mean
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.verdicts import database
+from steelyard.store.verdicts import user_queries
 from steelyard.store.verdicts.statistics_views import (
     STATISTICS,
     create_statistics,
@@ -231,7 +231,9 @@ def test_live_and_compacted_give_the_same(tmp_path):
 
     def read():
         return {
-            name: database.query(RunSnapshot.take(run.root), f"SELECT * FROM {name}").to_pylist()
+            name: user_queries.query(
+                RunSnapshot.take(run.root), f"SELECT * FROM {name}"
+            ).to_pylist()
             for name in STATISTICS
         }
 

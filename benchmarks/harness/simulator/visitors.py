@@ -16,7 +16,7 @@ from steelyard.store import locks
 from steelyard.store.reads import journal
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.verdicts import database
+from steelyard.store.verdicts import database, user_queries
 
 if TYPE_CHECKING:
     from harness.simulator.life import Run
@@ -81,7 +81,7 @@ class Visitors:
             self._query(snapshot, lines)
 
     def _query(self, snapshot: RunSnapshot, lines) -> None:
-        table = database.query(snapshot, VERDICTS).to_pylist()
+        table = user_queries.query(snapshot, VERDICTS).to_pylist()
         shown = {row["row"]: row["raw_preference"] for row in table}
         expected = self._run.model.verdicts(self._run.model.read(lines))
         if len(table) != len(shown) or shown.keys() != expected.keys():

@@ -33,7 +33,7 @@ from steelyard.scoring.status import run_status
 from steelyard.store.calibration import save_calibrator
 from steelyard.store.durable import check_out
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.verdicts import database
+from steelyard.store.verdicts import user_queries
 
 VERDICTS = 'SELECT * FROM verdicts ORDER BY shard, "row"'
 
@@ -44,14 +44,19 @@ class Run:
 
     root: Path
 
-    def sql(self, query: str) -> pa.Table:
-        """Query the tables verdicts, answers, reads, rejects, work and run (docs/sql.md).
+    def sql(self, query: str, *, remote: bool = False) -> pa.Table:
+        """Query verdicts, answers, reads, rejects, work, run and texts (docs/sql.md).
+
+        Args:
+            query: in DuckDB's SQL.
+            remote: whether `texts` may be fetched from addresses that the run directory names.
 
         Raises:
             UsageError: DuckDB refuses the query.
+            InputRefused: it reads `texts`, and the run's shards are missing or have changed.
             IntegrityFault: a file of the run is damaged.
         """
-        return database.query(RunSnapshot.take(self.root), query)
+        return user_queries.query(RunSnapshot.take(self.root), query, remote=remote)
 
     def verdicts(self) -> pa.Table:
         """Return all verdicts, in the order of the input."""

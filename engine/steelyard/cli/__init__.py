@@ -8,13 +8,14 @@ from steelyard.cli.about import demo, doctor, version
 from steelyard.cli.common import CONTEXT, Program
 from steelyard.cli.evaluation import calibrate, evaluate
 from steelyard.cli.export import export
-from steelyard.cli.inside_run import compact, sql, status
+from steelyard.cli.inside_run import compact, status
 from steelyard.cli.judging import judge, protocol
 from steelyard.cli.power import compare, power
 from steelyard.cli.ranking import bias, rank, winrate
 from steelyard.cli.report import report, serve
 from steelyard.cli.runs import import_, plan, resume, score
 from steelyard.cli.show import show
+from steelyard.cli.sql import sql
 from steelyard.core.version import __version__
 
 

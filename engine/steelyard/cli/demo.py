@@ -18,7 +18,7 @@ from steelyard.report.summary import summarise_run
 from steelyard.scoring.run import score
 from steelyard.store.durable import write_text
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.verdicts import database
+from steelyard.store.verdicts import user_queries
 
 REPORT = "report.html"  # in the run directory
 VERDICTS = """\
@@ -60,7 +60,7 @@ def format_demo(run: Path, report: dict[str, Any]) -> str:
     """Return verdicts, rejects, results, how far people agree, and an SQL query with its result."""
     snapshot = RunSnapshot.take(run)
     verdicts, rejects, by_source = (
-        database.show(snapshot, sql, SHOWN) for sql in (VERDICTS, REJECTS, BY_SOURCE)
+        user_queries.show(snapshot, sql, SHOWN) for sql in (VERDICTS, REJECTS, BY_SOURCE)
     )
     results = format_results(
         summarise_run(run),
@@ -95,7 +95,7 @@ def demo_content(run: Path, report: dict[str, Any]) -> dict[str, Any]:
     """Return what the demo shows, as JSON values."""
     tables = {"verdicts": VERDICTS, "rejects": REJECTS}
     snapshot = RunSnapshot.take(run)
-    rows = {name: list(database.rows(snapshot, sql)) for name, sql in tables.items()}
+    rows = {name: list(user_queries.rows(snapshot, sql)) for name, sql in tables.items()}
     return {
         "status": report["status"], **rows, "evaluation": report["evaluation"],
         "results": summarise_run(run)["results"], "report": str(run / REPORT),

@@ -21,7 +21,6 @@ from steelyard.cli.tolerance import Tolerance, settle_code
 from steelyard.errors import SteelyardError
 
 WATCH_SECONDS = 2
-MOST_SECONDS = 10_000_000  # of a query
 
 
 def print_results(
@@ -79,38 +78,6 @@ def print_status(run: Path, *, clear: bool = False) -> str:
         click.clear()
     emit(content, format_status)
     return str(content["state"])
-
-
-@click.command()
-@run_argument
-@click.argument("query", metavar="QUERY")
-@click.option("--max-rows", default=40, help="Rows to print, without --json.")
-@click.option(
-    "--timeout",
-    type=float,
-    metavar="SECONDS",
-    help="End a query that takes longer, with exit code 5.  [default: no limit]",
-)
-@json_option
-def sql(run: Path, query: str, max_rows: int, timeout: float | None) -> None:
-    """Query a run in DuckDB's SQL, even while it is active.
-
-    The tables are verdicts, answers, reads, rejects, work and run; docs/sql.md describes their
-    columns. A query cannot open files or load extensions. It takes at most a quarter of the
-    machine's memory (or 1 GiB), and goes on in TMPDIR beyond it.
-    """
-    from steelyard.store.snapshot import RunSnapshot
-    from steelyard.store.verdicts import database
-
-    if not query.strip(" \n\t;"):
-        raise click.UsageError("the query is empty")
-    if timeout is not None and not 0 < timeout <= MOST_SECONDS:
-        raise click.UsageError(f"--timeout is a number of seconds from 0 to {MOST_SECONDS:,}")
-    emit(
-        RunSnapshot.take(run),
-        lambda snapshot: database.show(snapshot, query, max_rows, timeout),
-        lambda snapshot: database.rows(snapshot, query, timeout),
-    )
 
 
 @click.command()

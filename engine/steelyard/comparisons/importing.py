@@ -167,7 +167,7 @@ def _record(imported: dict[str, Any], tables: ShardSet, reading: Reading) -> Imp
         inquiry={"protocols": ({"name": PROTOCOL},)},
         imported=ImportRecord(
             tables=tuple(source.name for source in tables.sources),
-            paths=tuple(source.path for source in tables.sources),
+            paths=tuple(source.origin or source.path for source in tables.sources),
             columns={**tables.roles, **constants},
             b_wins=reading.low,
             a_wins=reading.high,

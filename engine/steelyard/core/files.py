@@ -1,10 +1,13 @@
-"""Files that somebody else may have made: read without waiting, and no further than a limit."""
+"""Files that somebody else may have made, read up to a limit; folders for unfinished files."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -23,3 +26,32 @@ def read_file(path: Path, most: int) -> bytes:
     if len(raw) > most:
         raise ValueError(f"it has more than {most:,} bytes")
     return raw
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """Yield a new private folder, which is removed afterwards with all that is in it.
+
+    Also where the block ends because no more files can be opened.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    spare = None
+    try:
+        spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)  # what the removal opens
+        yield folder
+    finally:
+        if spare is not None:
+            os.close(spare)
+            _remove(folder)
+        else:
+            folder.rmdir()
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder that only this user can write to, with one open at a time."""
+    for path in [folder / name for name in os.listdir(folder)]:  # noqa: PTH208 - closes it
+        if path.is_dir() and not path.is_symlink():
+            _remove(path)
+        else:
+            path.unlink()
+    folder.rmdir()

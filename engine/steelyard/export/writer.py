@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -13,6 +12,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from steelyard.core.files import temporary_folder
 from steelyard.errors import IntegrityFault, RunLocked, UsageError
 from steelyard.store.durable import file_digest, sync, writing
 from steelyard.store.folder import Folder
@@ -55,8 +55,8 @@ def scratch(out: Path | None) -> Iterator[Path]:
         RunLocked: another export is writing the same dataset.
     """
     if out is None:
-        with tempfile.TemporaryDirectory() as name:
-            yield Path(name)
+        with temporary_folder("steelyard-export-") as folder:
+            yield folder
         return
     folder = out.absolute().with_name(f".{out.absolute().name}.steelyard-export")
     if folder.exists() and not (folder / _LOCK).is_file():

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from steelyard.errors import InputRefused, did_you_mean
 from steelyard.input.filesystem import disk_fault, driver, local_path, protocol, remote_fault
-from steelyard.input.problems import CONVERT, attempt_each, printable, refusal
+from steelyard.input.formats import AS_PARQUET, SUFFIXES, Format, data_files, format_of, table_of
+from steelyard.input.problems import attempt_each, printable, refusal
 
-SUFFIX = ".parquet"
-_ANY = "name a Parquet file, a folder or a pattern"
+_ANY = f"name a file ({SUFFIXES}), a folder or a pattern"
 # What the root of a table has whose log alone says which files are current: a folder in it, a file
 # in that folder, and how to get its rows.
 _DUCKDB = "duckdb -c \"install {0}; load {0}; copy (from {0}_scan('{1}')) to 'data.parquet'\""
@@ -34,6 +34,8 @@ class Source:
 
     name: str  # relative to what the inputs have in common; unique, valid UTF-8
     path: str  # absolute path, or URL
+    format: Format = AS_PARQUET
+    origin: str = ""  # the path of the file that this one was made of (`convert`)
 
 
 class _Match(NamedTuple):
@@ -44,14 +46,15 @@ class _Match(NamedTuple):
 def discover(inputs: Sequence[str | os.PathLike[str]]) -> tuple[Source, ...]:
     """Return the files that the inputs name, ordered by name, each real file once.
 
-    A folder names its `*.parquet` files at any depth and a pattern (`*`, `?`, `[...]`, `**`) the
-    matching ones; files and folders whose names begin with `.` or `_` are skipped there,
-    unless the pattern names them. A file that is given itself may have any name. The order does
-    not depend on that of the inputs.
+    A folder names its files at any depth and a pattern (`*`, `?`, `[...]`, `**`) the matching
+    ones, as far as their names say a format (`formats.data_files`); files and folders whose names
+    begin with `.` or `_` are skipped there, unless the pattern names them. A file that is given
+    itself may have any name, and is Parquet if that says nothing. `file.duckdb::table` is a table.
+    The order does not depend on that of the inputs.
 
     Raises:
-        InputRefused: an input does not exist, holds no Parquet file, or is part of a table that is
-            more than its files (Delta Lake, Iceberg, Hudi); all such inputs at once.
+        InputRefused: an input does not exist, holds no file with rows, or is part of a table that
+            is more than its files (Delta Lake, Iceberg, Hudi); all such inputs at once.
         EnvironmentFault: a URL's driver is missing or cannot reach it.
     """
     problems: list[InputRefused] = []
@@ -76,7 +79,7 @@ def check_extent(inputs: Sequence[str], most: int) -> None:
         is_pattern = glob.has_magic(path) and not os.path.lexists(path)
         root = _static_part(path) if is_pattern else path
         named = path[len(root) :]
-        bounded = is_pattern and "**" not in named and path.lower().endswith(SUFFIX)
+        bounded = is_pattern and "**" not in named and format_of(path) is not None
         deepest = named.count("/") - 1 if bounded else most
         seen: set[str] = set()
         for count, (here, folders, _) in enumerate(os.walk(root or "/", followlinks=True), 1):
@@ -97,6 +100,8 @@ def _find(text: str) -> _Match:
     if not _is_path(text):
         raise _missing(text, "is not a path", _ANY)
     path = local_path(text)
+    if table_of(path) and not os.path.lexists(path):
+        return _find_table(text, path)
     try:
         match = _find_local(text, path)
         _check_files(match.paths)
@@ -120,11 +125,11 @@ def _find_local(text: str, path: str) -> _Match:
     if Path(path).is_file():
         return _Match(str(Path(path).parent), (path,))
     if Path(path).is_dir():
-        if not (files := tuple(_walk(path))):
+        if not (files := data_files(printable(text), list(_walk(path)))):
             raise _empty_folder(text, path)
-        return _Match(path, files)
+        return _Match(path, tuple(files))
     if os.path.lexists(path):
-        raise _missing(text, "is not a file or folder that can be read", "name a Parquet file")
+        raise _missing(text, "is not a file or folder that can be read", _ANY)
     if not glob.has_magic(path):
         raise _missing(text, "no such file or folder", _near(path))
     root = _static_part(path)
@@ -135,17 +140,25 @@ def _find_local(text: str, path: str) -> _Match:
         if Path(match).is_dir():
             if not named.endswith("**"):
                 paths += _walk(match)
-        elif match.lower().endswith(SUFFIX) and (hidden or not _is_hidden(match[len(root) :])):
+        elif hidden or not _is_hidden(match[len(root) :]):
             paths.append(match)
-    if not paths:
-        raise _missing(text, f"the pattern matches no *{SUFFIX} file", "check it with: ls")
+    if not (paths := data_files(printable(text), paths)):
+        raise _missing(text, f"the pattern matches no file ({SUFFIXES})", "check it with: ls")
     return _Match(root, tuple(paths))
+
+
+def _find_table(text: str, path: str) -> _Match:
+    file, _ = table_of(path) or ("", "")
+    if not Path(file).is_file():
+        raise _missing(text, f"there is no database {printable(file)}", _near(file))
+    return _Match(str(Path(file).parent), (path,))
 
 
 def _check_files(paths: Sequence[str]) -> None:
     """Refuse what is not a file, such as a pipe, and the files of tables with a log."""
     for path in paths:
-        if not stat.S_ISREG(Path(path).stat().st_mode):
+        file, _ = (None if os.path.lexists(path) else table_of(path)) or (path, "")
+        if not stat.S_ISREG(Path(file).stat().st_mode):
             raise _missing(path, "is not a file that can be read", _ANY)
     for folder in sorted({parent for path in paths for parent in Path(path).parents}):
         for name, (marker, inside, _) in _TABLES.items():
@@ -161,7 +174,7 @@ def _table(root: str, name: str) -> InputRefused:
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Yield the Parquet files below a folder, through links, each real folder once."""
+    """Yield the files below a folder, through links, each real folder once."""
     seen: set[str] = set()
 
     def stop(error: OSError) -> None:
@@ -174,16 +187,15 @@ def _walk(folder: str) -> Iterator[str]:
             continue
         seen.add(real)
         for file in sorted(files):
-            if file[0] not in "._" and file.lower().endswith(SUFFIX):
+            if file[0] not in "._":
                 yield str(Path(here, file))
 
 
 def _empty_folder(text: str, path: str) -> InputRefused:
     others = sorted(x.name for x in Path(path).iterdir() if x.name[0] not in "._")
     holds = f"it holds {', '.join(map(printable, others[:3]))}" if others else "it is empty"
-    data = any(x.lower().endswith((".jsonl", ".json", ".csv", ".jsonl.gz")) for x in others)
-    remedy = CONVERT if data else f"name a folder with *{SUFFIX} files, or the files themselves"
-    return _missing(text, f"the folder holds no *{SUFFIX} file; {holds}", remedy)
+    cause = f"the folder holds no file with rows ({SUFFIXES}); {holds}"
+    return _missing(text, cause, "name a folder with such files, or the files themselves")
 
 
 def _find_remote(text: str, name: str) -> _Match:
@@ -203,14 +215,11 @@ def _find_remote(text: str, name: str) -> _Match:
         raise remote_fault(printable(text), error) from error
     named = path[len(root) :]
     hidden = "/." in named or "/_" in named
-    chosen = [
-        fs.unstrip_protocol(x)
-        for x in sorted(paths)
-        if x == path or (x.lower().endswith(SUFFIX) and (hidden or not _is_hidden(x[len(root) :])))
-    ]
+    visible = [x for x in sorted(paths) if hidden or not _is_hidden(x[len(root) :])]
+    chosen = [path] if path in paths else data_files(printable(text), visible)
     if not chosen:
-        raise _missing(text, f"no *{SUFFIX} file there", "check the address")
-    return _Match(fs.unstrip_protocol(root), tuple(chosen))
+        raise _missing(text, f"no file with rows there ({SUFFIXES})", "check the address")
+    return _Match(fs.unstrip_protocol(root), tuple(map(fs.unstrip_protocol, chosen)))
 
 
 def _check_remote(fs: Any, root: str, paths: Sequence[str]) -> None:  # noqa: ANN401
@@ -265,8 +274,15 @@ def _name(matches: Sequence[_Match]) -> tuple[Source, ...]:
     for name in sorted(named, key=lambda name: name.split("/")):
         path = named[name]
         real = path if protocol(path) else str(Path(path).resolve())
-        sources.setdefault(real, Source(name, path))
+        sources.setdefault(real, _source(name, path))
     return tuple(sources.values())
+
+
+def _source(name: str, path: str) -> Source:
+    table = None if protocol(path) or os.path.lexists(path) else table_of(path)
+    if table:
+        return Source(name, table[0], Format("duckdb", table=table[1]))
+    return Source(name, path, format_of(path) or AS_PARQUET)
 
 
 def _segments(path: str) -> tuple[str, ...]:

@@ -10,15 +10,20 @@ import pyarrow.parquet as pq
 import xxhash
 
 from steelyard.errors import InputRefused, SteelyardError, escape
+from steelyard.input.columns import NOTES
 from steelyard.input.discover import Source
 from steelyard.input.filesystem import disk_fault, open_file, protocol, remote_fault
-from steelyard.input.problems import CONVERT, printable
+from steelyard.input.formats import SUFFIXES
+from steelyard.input.problems import printable
 from steelyard.input.thrift import Chunk, RowGroup, row_groups
 
 MAGIC = b"PAR1"
+# Key of the digest in the footer of a file that was made of another (`convert`).
+CONVERTED = b"steelyard.converted"
 # INT96 names no unit; its writers mean microseconds, and years that nanoseconds do not reach.
 INT96_UNIT = "us"
 _TAIL = 1 << 16  # most footers come with the first read
+_RENAME = f"give the file the usual ending of its format ({SUFFIXES}), such as .jsonl"
 _AGAIN = "write the file again, or leave it out"
 # What pyarrow raises for bytes that are not good Parquet, seen by mutating files.
 DECODE_ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError, LookupError, OverflowError)
@@ -32,9 +37,10 @@ class Footer:
     size: int  # bytes of the file
     digest: bytes  # xxh3_128 of size and footer: changes when the file is written again
     metadata: pq.FileMetaData
-    schema: pa.Schema  # of the file's own columns
+    schema: pa.Schema  # of the file's own columns, without NOTES
     rows: int  # that the footer promises
     groups: tuple[RowGroup, ...]
+    noted: bool = False  # whether it has the column NOTES too
 
 
 def read_footer(source: Source) -> Footer:
@@ -87,7 +93,7 @@ def _tail(source: Source, file: pa.NativeFile) -> tuple[int, bytes]:
     if tail[-4:] == b"PARE" or head == b"PARE":
         raise _refused(source, "the file is encrypted", "write it without encryption")
     if head != MAGIC:
-        raise _refused(source, f"not a Parquet file; it begins with {_shown(head)}", CONVERT)
+        raise _refused(source, f"not a Parquet file; it begins with {_shown(head)}", _RENAME)
     if tail[-4:] != MAGIC or size < 12:
         raise _refused(source, "the file is truncated: it has no Parquet footer at its end")
     length = int.from_bytes(tail[-8:-4], "little")
@@ -116,7 +122,11 @@ def _parse(source: Source, size: int, raw: bytes) -> Footer:
         first = escape(str(error).partition("\n")[0], 200)
         raise _refused(source, f"the Parquet footer cannot be read: {first}") from error
     digest = xxhash.xxh3_128_digest(size.to_bytes(8, "little") + raw)
-    return Footer(source, size, digest, file.metadata, schema, rows, groups)
+    if source.origin:  # what counts is the file that it was made of
+        digest = bytes.fromhex((file.metadata.metadata or {}).get(CONVERTED, b"").decode())
+    noted = bool(source.origin) and NOTES in schema.names
+    schema = pa.schema([field for field in schema if not (noted and field.name == NOTES)])
+    return Footer(source, size, digest, file.metadata, schema, rows, groups, noted)
 
 
 def _check(footer: Footer) -> None:

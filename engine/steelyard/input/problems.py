@@ -21,12 +21,12 @@ U = TypeVar("U")
 _THREADS = 8  # a thousand remote shards take seconds, not minutes
 SHOWN = 20  # problems that one error lists
 EXAMPLES = 3  # values that one problem of many rows shows
-CONVERT = "write Parquet, for example: duckdb -c \"copy (from 'data.jsonl') to 'data.parquet'\""
 
 
 class Reason(StrEnum):
     """Why a row is rejected. A row of a shard has the first that applies, up to GOLD."""
 
+    FORMAT = "format"  # the row, or a value of it, is not what the file's format has
     NULL = "null"  # a required text is absent
     UTF8 = "utf8"  # a text is not UTF-8
     METADATA = "metadata"  # a value that its type, or DuckDB, cannot hold

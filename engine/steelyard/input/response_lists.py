@@ -86,6 +86,7 @@ def _unpacked(batch: RawBatch, rows: Int64, counts: Int64) -> RawBatch:
         columns=columns,
         metadata=metadata,
         unfit=unfit,
+        notes=None if batch.notes is None else batch.notes.take(repeated),
         items=items,
     )
 

@@ -69,6 +69,14 @@ def _named(*roles: str) -> dict[str, tuple[str, ...]]:
     return {role: names_of(role) for role in roles}
 
 
+NOT_TEXT = ("gold", *VOTES, *LENGTHS, "preference")  # roles that may be numbers
+# Names of columns that are texts where a format has no types, such as CSV, whatever they hold; and
+# those among them where an empty text is an answer.
+RESPONSE_NAMES = frozenset(names_of("response_a", "response_b", "response"))
+TEXT_NAMES = RESPONSE_NAMES | frozenset(
+    names_of(*TEXTS, "response", "model", "annotator", "winner", "instruction_id", "pair_id")
+)
+
 PAIRS = Roles(
     _named(
         *("pair_id", *REQUIRED, "system", *CONVERSATIONS, "reference", "images", "criteria"),

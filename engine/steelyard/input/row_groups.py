@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from steelyard.core.arrow import offsets_of
 from steelyard.errors import InputRefused
 from steelyard.input.cells import coded_bytes
+from steelyard.input.columns import NOTES
 from steelyard.input.footer import INT96_UNIT, Footer
 from steelyard.input.problems import printable
 from steelyard.input.thrift import RowGroup
@@ -72,7 +73,8 @@ def read_group(
         ValueError: there are fewer rows than the footer says.
     """
     group = footer.groups[number]
-    names = [name for name in footer.schema.names if name in columns]
+    stored = [*footer.schema.names, *([NOTES] if footer.noted else [])]
+    names = [name for name in stored if name in columns]
     leaves = _leaves(footer, group, names)
     pace.begin(group.rows, sum(max(0, group.chunks[leaf].unpacked) for leaf in leaves))
     reader = pq.ParquetFile(
@@ -86,7 +88,7 @@ def read_group(
         coerce_int96_timestamp_unit=INT96_UNIT,
         page_checksum_verification=True,
     )
-    chosen = None if len(names) == len(footer.schema.names) else names
+    chosen = None if len(names) == len(stored) else names
     seen = 0
     try:
         for batch in decode(reader, number, chosen, pace):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -15,9 +15,11 @@ from steelyard.core.arrow import repeat_text, to_mask
 from steelyard.core.schemas import INTAKE, Bool, Int64
 from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.input.cells import invalid_bytes, invalid_rows, read_criteria, read_turns, row_bytes
+from steelyard.input.columns import INTEGER
 from steelyard.input.images import ImageReader
 from steelyard.input.problems import Reason, RowProblems, printable
 from steelyard.input.roles import CONVERSATIONS, REQUIRED, TEXTS
+from steelyard.input.types import NAMES
 from steelyard.input.votes import read_gold
 
 _LONGEST_ID = 1024
@@ -54,6 +56,8 @@ class RawBatch:
     folder: str | None = None  # of the shard, if it is on this machine
     # Metadata column -> n; of rows with a value that its type cannot hold, which is null here.
     unfit: Mapping[str, Bool] = field(default_factory=dict)
+    # What a conversion noted of each row (`columns`): n lists of NOTE; None: nothing.
+    notes: pa.Array | None = None
     items: pa.Array | None = None  # of each row, where rows are items of lists of responses
 
     def __len__(self) -> int:
@@ -72,10 +76,13 @@ class RawBatch:
             for part in (self.columns, self.metadata)
         )
         unfit = {name: bad[kept] for name, bad in self.unfit.items()}
-        items = None if self.items is None else self.items.filter(mask)
-        return RawBatch(
-            self.shard, self.numbers[kept], columns, metadata, self.folder, unfit, items
+        notes, items = (
+            None if values is None else values.filter(mask) for values in (self.notes, self.items)
         )
+        return replace(
+            self, numbers=self.numbers[kept], columns=columns, metadata=metadata, unfit=unfit,
+            notes=notes, items=items,
+        )  # fmt: skip
 
 
 def check(
@@ -99,6 +106,7 @@ def check(
         InputRefused: there is a bad row and `limits.on_bad_row` is "fail".
     """
     problems = RowProblems(batch.numbers)
+    find_noted(batch, roles, problems)
     for role in required:
         nulls = to_mask(batch.columns[role].is_null())
         problems.add(nulls, Reason.NULL, f"{printable(roles[role])} is null")
@@ -152,6 +160,23 @@ def find_invalid(batch: RawBatch, roles: Mapping[str, str], problems: RowProblem
     for name, bad in batch.unfit.items():
         what = f"{printable(name)} has a value that {printable(str(batch.metadata[name].type))}"
         problems.add(bad, Reason.METADATA, f"{what} cannot hold")
+
+
+def find_noted(batch: RawBatch, roles: Mapping[str, str], problems: RowProblems) -> None:
+    """Find the rows that could not be read, or have another kind of value in a role's column."""
+    if batch.notes is None or not pc.any(batch.notes.is_valid()).as_py():
+        return
+    names = {roles[role] for role in NAMES if role in roles}
+    used = {"", *(roles[role] for role in batch.columns)}
+    reasons: dict[int, str] = {}
+    for row in np.flatnonzero(to_mask(batch.notes.is_valid())).tolist():
+        for note in batch.notes[row].as_py():
+            column, what = note["column"], note["what"]
+            if column in used and not (column in names and what == INTEGER):
+                said = f"{printable(column)} is {what}, which it is not in other rows"
+                reasons.setdefault(row, said if column else what)
+    bad = np.isin(np.arange(len(batch)), list(reasons))
+    problems.add(bad, Reason.FORMAT, "the row cannot be read", reasons.__getitem__)
 
 
 def find_invalid_utf8(columns: Iterable[tuple[str, pa.Array]], problems: RowProblems) -> None:

@@ -11,6 +11,7 @@ import xxhash
 
 from steelyard.core.schemas import INTAKE
 from steelyard.errors import InputRefused
+from steelyard.input.convert import Staging, convert_all, scratch
 from steelyard.input.discover import Source, discover
 from steelyard.input.filesystem import protocol
 from steelyard.input.footer import read_footer
@@ -80,10 +81,12 @@ def open_shards(
     inputs: Sequence[str | os.PathLike[str]],
     column_map: Mapping[str, str] | None = None,
     known: Roles = PAIRS,
+    staging: Staging | None = None,
 ) -> ShardSet:
     """Find the inputs, read their footers and resolve which column plays which role.
 
-    `column_map` gives role -> column; an empty column leaves an optional role unfilled.
+    `column_map` gives role -> column; an empty column leaves an optional role unfilled. Files that
+    are not Parquet are converted; `staging` None: into a folder that lasts as long as this process.
 
     Raises:
         UsageError: the map itself is wrong.
@@ -93,7 +96,22 @@ def open_shards(
     wanted = dict(column_map or {})
     check_map(wanted, known)
     problems: list[InputRefused] = []
-    footers = attempt_each(read_footer, discover(inputs), problems)
+    sources = convert_all(discover(inputs), (staging or scratch()).mapped(wanted), problems)
+    return open_sources(sources, wanted, known, problems)
+
+
+def open_sources(
+    sources: Sequence[Source],
+    wanted: Mapping[str, str],
+    known: Roles,
+    problems: list[InputRefused] | None = None,
+) -> ShardSet:
+    """Open Parquet files, the sources of `open_shards`, which raises the same.
+
+    `problems` are those of other sources.
+    """
+    problems = problems or []
+    footers = attempt_each(read_footer, sources, problems)
     shards = attempt_each(shard_columns, footers, problems)
     if not shards:
         raise refusal(problems)

@@ -12,6 +12,7 @@ import pyarrow.types as pt
 
 from steelyard.core.background import Prefetch
 from steelyard.input.chosen_rows import ChosenRows
+from steelyard.input.columns import NOTES
 from steelyard.input.filesystem import open_file, protocol
 from steelyard.input.footer import Footer, decode_fault, require_same
 from steelyard.input.images import ImageReader, Keep
@@ -88,7 +89,7 @@ def _read_all(shards: ShardSet, pace: Pace, start: tuple[int, int]) -> Generator
 
 def _read(shard: Shard, shards: ShardSet, pace: Pace, start: int) -> Iterator[RawBatch]:
     footer = _same_footer(shard)
-    columns = {*shards.roles.values(), *shards.metadata.names}
+    columns = {*shards.roles.values(), *shards.metadata.names, NOTES}
     group = 0
     try:
         with open_file(shard.source.path) as file:
@@ -137,6 +138,8 @@ def _raw(
         metadata[field.name], bad = fit(values[field.name], field.type)
         if bad is not None:
             unfit[field.name] = bad
-    path = shard.source.path
+    path = shard.source.origin or shard.source.path
     folder = None if protocol(path) else str(Path(path).parent)
-    return RawBatch(shard.name, np.arange(first, first + rows), columns, metadata, folder, unfit)
+    notes = values.get(NOTES) if footer.noted else None
+    numbers = np.arange(first, first + rows)
+    return RawBatch(shard.name, numbers, columns, metadata, folder, unfit, notes)

@@ -11,10 +11,13 @@ import fsspec
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 import pyarrow.types as pt
 from typing_extensions import override
 
 from steelyard.errors import InputRefused, SteelyardError
+from steelyard.input.columns import NOTES
+from steelyard.input.convert import convert_all, scratch
 from steelyard.input.discover import discover
 from steelyard.input.filesystem import open_file
 from steelyard.input.footer import (
@@ -162,13 +165,15 @@ def open_table(path: Path, error: type[InputRefused] = InputRefused) -> ParquetT
         error: a file is not Parquet or has no columns, or two files do not go together.
         EnvironmentFault: the disk, or the limit of open files.
     """
-    sources = discover([path])
+    named = discover([path])
     problems: list[InputRefused] = []
     with raised_as(error):
+        sources = convert_all(named, scratch(), problems)
         footers = attempt_each(read_footer, sources, problems)
         if problems:
             raise refusal(problems)
         for footer in footers:
+            _require_whole(footer)
             if not footer.schema.names:
                 remedy = "give Parquet with columns, or take the file out of the folder"
                 place = printable(footer.source.path)
@@ -184,6 +189,16 @@ def open_table(path: Path, error: type[InputRefused] = InputRefused) -> ParquetT
     parts = [layout.make_fragment(str(number), files) for number in range(len(footers))]
     data = ds.FileSystemDataset(parts, schema, layout, files)
     return ParquetTable(str(path), tuple(footers), data)
+
+
+def _require_whole(footer: Footer) -> None:
+    """Refuse a file that was converted, but for rows that cannot be read."""
+    if not footer.noted:
+        return
+    notes = pq.read_table(footer.source.path, columns=[NOTES])[NOTES].drop_null()
+    for whole in (note["what"] for row in notes for note in row.as_py() if not note["column"]):
+        remedy = "correct the file, or write it again"
+        raise InputRefused(whole, place=printable(footer.source.name), remedy=remedy)
 
 
 def _decode(file: pa.NativeFile, footer: Footer, group: int) -> None:

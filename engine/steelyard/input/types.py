@@ -19,7 +19,7 @@ _LISTS = (
 )
 _DASHES = (8, 12, 16, 20)
 NUMBERS = (*VOTES, *LENGTHS, "preference")
-_NAMES = ("pair_id", "instruction_id", "annotator", *MODELS)  # texts, or whole numbers as texts
+NAMES = ("pair_id", "instruction_id", "annotator", *MODELS)  # texts, or whole numbers as texts
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -70,11 +70,11 @@ def role_type(role: str, kind: pa.DataType) -> pa.DataType:
         raise UnsupportedError("has to be a number")
     if role == "instruction_id" and pt.is_integer(kind):
         return pa.uint64() if pt.is_unsigned_integer(kind) else pa.int64()
-    if is_text(kind) or (role in _NAMES and (pt.is_integer(kind) or is_uuid(kind))):
+    if is_text(kind) or (role in NAMES and (pt.is_integer(kind) or is_uuid(kind))):
         return pa.string()
     if is_bytes(kind):
         raise UnsupportedError("holds bytes that are not declared to be text")
-    raise UnsupportedError(f"has to be text{' or an integer' * (role in _NAMES)}")
+    raise UnsupportedError(f"has to be text{' or an integer' * (role in NAMES)}")
 
 
 def absent(role: str, rows: int) -> pa.Array:
@@ -276,7 +276,7 @@ def cast(values: pa.Array, kind: pa.DataType, *, exact: bool = False) -> pa.Arra
     if isinstance(values.type, pa.BaseExtensionType):
         return cast(values.storage, kind, exact=exact)
     if has_views(values.type):
-        values = _as_lists(values)
+        values = as_lists(values)
     options = pc.CastOptions(kind, allow_time_truncate=True, allow_float_truncate=not exact)
     return values.cast(options=options)
 
@@ -287,20 +287,23 @@ def has_views(kind: pa.DataType) -> bool:
     return bool(pt.is_list_view(kind) or pt.is_large_list_view(kind)) or any(map(has_views, inner))
 
 
-def _as_lists(values: pa.Array) -> pa.Array:
-    """Return values with lists in place of list views, which pyarrow 26 casts to other lists."""
+def as_lists(values: pa.Array) -> pa.Array:
+    """Return values with lists in place of list views.
+
+    pyarrow 26 casts these to other lists, and cannot write them to Parquet.
+    """
     kind = values.type
     if not has_views(kind):
         return values
     null = values.is_null()
     if pt.is_struct(kind):
-        inner = [_as_lists(pc.struct_field(values, [i])) for i in range(kind.num_fields)]
+        inner = [as_lists(pc.struct_field(values, [i])) for i in range(kind.num_fields)]
         return pa.StructArray.from_arrays(inner, names=[field.name for field in kind], mask=null)
     if pt.is_map(kind):
-        keys, items = _as_lists(values.keys), _as_lists(values.items)
+        keys, items = as_lists(values.keys), as_lists(values.items)
         return pa.MapArray.from_arrays(values.offsets, keys, items, mask=null)
     offsets = pa.array(offsets_of(to_ints(pc.list_value_length(values))), pa.int32())
-    return pa.ListArray.from_arrays(offsets, _as_lists(values.flatten()), mask=null)
+    return pa.ListArray.from_arrays(offsets, as_lists(values.flatten()), mask=null)
 
 
 def _uuid_text(values: pa.Array) -> pa.StringArray:

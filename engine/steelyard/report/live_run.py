@@ -22,7 +22,7 @@ from steelyard.scoring.status import run_status
 from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import Connection
 from steelyard.store.sql_faults import limited
-from steelyard.store.verdicts import database
+from steelyard.store.verdicts import database, user_queries
 
 OLD = 2.0  # seconds after which a newer state is looked for
 SECONDS = 20.0  # of a question
@@ -93,7 +93,9 @@ class LiveRun:
         """
         with self._current() as (snapshot, _):
             pass
-        rows = list(islice(database.rows(snapshot, given.get("query", ""), SECONDS), MOST_ROWS + 1))
+        query = given.get("query", "")
+        answer = user_queries.rows(snapshot, query, SECONDS, remote=self._remote)
+        rows = list(islice(answer, MOST_ROWS + 1))
         return {"rows": rows[:MOST_ROWS], "more": len(rows) > MOST_ROWS}
 
     def close(self) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from steelyard.core import user_cache
 from steelyard.core.batches import Workload
 from steelyard.core.config import RunConfig
+from steelyard.core.files import temporary_folder
 from steelyard.core.progress import Reporter
 from steelyard.core.work import CacheShape
 from steelyard.plan.spec import KeySpec
@@ -48,10 +47,10 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         reporter.warn(note)
     with (
         open_judges(config, spec, examples, images=shards.roles.get("images")) as judges,
-        tempfile.TemporaryDirectory(prefix="steelyard-plan-") as folder,
+        temporary_folder("steelyard-plan-") as folder,
     ):
         key_spec = KeySpec.of(spec, [prepared.forms for prepared in judges])
-        run = RunDir(Path(folder))
+        run = RunDir(folder)
         run.create()
         manifest = write_plan(
             run,

@@ -40,7 +40,13 @@ from steelyard.store.plan.files import Manifest, read_manifest
 from steelyard.store.reads import journal, reuse
 from steelyard.store.reads.parts import FAILED_READS
 from steelyard.store.reads.recovery import recover
-from steelyard.store.run_input import check_paths, open_input, reopen_input, row_limits
+from steelyard.store.run_input import (
+    check_paths,
+    open_input,
+    reopen_input,
+    reopen_shards,
+    row_limits,
+)
 from steelyard.store.run_record import (
     ScoredRecord,
     common_fields,
@@ -86,7 +92,7 @@ def score(
         if directory.files.exists(RECORD):
             read_scored_record(directory)
     spec, examples = resolve_spec(config)
-    shards = open_input(config, spec)
+    shards = open_input(config, spec, directory)
     images = shards.roles.get("images")
     opened = open_judges(config, spec, examples, images=images)
     with opened as judges, directory.lock(), reading(run):
@@ -144,7 +150,7 @@ def resume(
     if manifest is None:
         again = f"give the command that began the run again: steelyard score ... --run {run}"
         check_paths(record, otherwise=again, remote=remote)
-    shards = None if manifest else open_input(config, record.spec)
+    shards = None if manifest else reopen_shards(record)
     opened = open_judges(config, record.spec, recorded=record.judges, remote=remote)
     with opened as judges, directory.lock(), reading(run):
         if run_fingerprint(judges, record.spec) != record.fingerprint:

@@ -13,7 +13,7 @@ from typing import Any
 from steelyard.core.work import Work
 from steelyard.errors import IntegrityFault
 from steelyard.scoring.telemetry import spent
-from steelyard.store.calibration import read_calibration
+from steelyard.store.calibration import has_lost_calibrator, lost_calibrator, read_calibration
 from steelyard.store.disk import DISK, Disk
 from steelyard.store.durable import reading
 from steelyard.store.one_run import require_applied, require_one_run
@@ -186,6 +186,8 @@ def _damage(
     try:
         require_one_run(run, record, log, manifest)
         require_applied(run, record, read_calibration(run)[0])
+        if has_lost_calibrator(run):
+            raise lost_calibrator(run)
     except IntegrityFault as fault:
         return fault.cause, fault.remedy
     lacking = [part.name for part in log.parts if run.files.size(part.name) != part.bytes]

@@ -9,9 +9,11 @@ import xxhash
 from steelyard.calibrators.calibrator import Calibrator
 from steelyard.errors import CalibratorRefused, IntegrityFault, UsageError
 from steelyard.store.durable import write_text, writing
-from steelyard.store.rundir import CALIBRATION, RunDir
+from steelyard.store.rundir import CALIBRATION, SESSIONS, RunDir
 
 NO_CALIBRATION = "none"  # in place of the digest of a calibrator
+# Events in the log of sessions: what is missed if the calibrator's file is removed otherwise.
+_APPLIED, _UNDONE = "calibrator applied", "calibrator undone"
 
 
 def load_calibrator(path: Path) -> Calibrator:
@@ -44,6 +46,23 @@ def set_calibration(run: RunDir, calibrator: Calibrator) -> None:
     """Make a calibrator the one of a run's verdicts."""
     with writing(run.calibration):
         run.files.write(CALIBRATION, calibrator.to_json().encode())
+    run.log_session(_APPLIED)
+
+
+def note_undone(run: RunDir) -> None:
+    """Note that a run's verdicts have no calibrator any more, by the user's wish."""
+    run.log_session(_UNDONE)
+
+
+def has_lost_calibrator(run: RunDir) -> bool:
+    """Return whether a calibrator was applied to a run, not undone, and its file is gone.
+
+    Runs to which versions before this one applied it do not say.
+    """
+    if run.files.exists(CALIBRATION):
+        return False
+    events = (entry.get("event") for entry in run.read_log(SESSIONS)[0])
+    return [event for event in events if event in {_APPLIED, _UNDONE}][-1:] == [_APPLIED]
 
 
 def shown_calibrator(path: Path) -> Calibrator:
@@ -89,7 +108,7 @@ def read_calibration(run: RunDir) -> tuple[Calibrator | None, str]:
 
 
 def lost_calibrator(run: RunDir) -> IntegrityFault:
-    """Return the error for a run whose database has calibrated verdicts, and no calibrator."""
+    """Return the error for a run that has lost the calibrator that was applied to it."""
     return IntegrityFault(
         "the calibrator that was applied is gone",
         place=str(run.calibration),

@@ -85,6 +85,25 @@ def check_out(out: Path, begins: bytes, read: Iterable[Path | None] = (), skip: 
     raise UsageError(problem, place=str(out), effect="nothing was written", remedy=remedy)
 
 
+def check_new(out: Path) -> None:
+    """Check that a file can be written that is not there yet.
+
+    Raises:
+        UsageError: something has its name, or its folder is missing or a run directory.
+    """
+    if not out.parent.is_dir():
+        problem = "the folder for the result does not exist"
+    elif out.exists() or out.is_symlink():
+        problem = "there is something of that name already"
+    elif (out.parent / "run.json").exists():
+        problem = "that is inside a run directory"
+    else:
+        return
+    raise UsageError(
+        problem, place=str(out), effect="nothing was written", remedy="name a new file"
+    )
+
+
 def _begins(path: Path, begins: bytes, skip: int) -> bool:
     with path.open("rb") as stream:
         return stream.read(skip + len(begins))[skip:] == begins

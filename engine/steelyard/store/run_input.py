@@ -2,45 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
 from steelyard.core.config import RunConfig
 from steelyard.errors import InputRefused, SteelyardError, UsageError, escape
 from steelyard.input import REQUIRED, Limits, ShardSet, open_shards, pair_roles
+from steelyard.input.convert import Staging, scratch
 from steelyard.input.discover import check_extent
 from steelyard.input.filesystem import protocol
-from steelyard.input.roles import response_roles
+from steelyard.input.problems import printable
+from steelyard.input.roles import Roles, response_roles
+from steelyard.input.shardset import open_sources
 from steelyard.plan.group_sizes import count_pairs
+from steelyard.plan.pairing import Pairing
 from steelyard.plan.spec import JudgingSpec
-from steelyard.store.run_record import ImportedRecord, ImportRecord, RunRecord
+from steelyard.store.run_record import ImportedRecord, ImportRecord, RunRecord, ScoredRecord
+from steelyard.store.rundir import RunDir
 
 # Folders that are listed for the sake of a run directory, which may name any: `/` has millions.
 _FOLDERS, _FOLDERS_PER_SHARD, _MOST_SHARDS = 10_000, 20, 5_000
 
 
-def open_input(config: RunConfig, spec: JudgingSpec) -> ShardSet:
-    """Open the shards of a config, with the roles that its protocol needs."""
-    if config.pairs is not None:
-        return _open_responses(config, spec)
-    known = pair_roles(spec.required_roles, spec.special_roles)
+def open_input(config: RunConfig, spec: JudgingSpec, run: RunDir | None = None) -> ShardSet:
+    """Open the shards of a config, with the roles that its protocol needs.
+
+    Files that are not Parquet are converted into the run directory; without one, for as long as
+    this process lasts.
+
+    Raises:
+        UsageError: rows have one response each, and `config.pairs` does not say what to do.
+        InputRefused: something else is wrong with the shards.
+    """
+    staging = None if run is None else Staging(run.inputs)
+
+    def opened(known: Roles) -> ShardSet:
+        return open_shards(config.inputs, config.map, known, staging)
+
     try:
-        return open_shards(config.inputs, config.map, known)
-    except InputRefused as refused:
-        try:
-            shards = _open_responses(config, spec)
-        except SteelyardError:
-            raise refused from None
-        raise _one_sided(shards, spec) from None
+        return _first_fitting(config, spec, opened)
+    except InputRefused:
+        if config.pairs is None:
+            with suppress(SteelyardError):
+                shards = _first_fitting(replace(config, pairs="all"), spec, opened)
+                refused = _one_sided(shards, spec)
+        raise refused from None
 
 
-def _open_responses(config: RunConfig, spec: JudgingSpec) -> ShardSet:
-    """Open rows of one response each, or of lists of responses."""
-    single, lists = (response_roles(spec.special_roles, lists=lists) for lists in (False, True))
+def reopen_shards(record: ScoredRecord) -> ShardSet:
+    """Open the shards of a run again: what was converted is in the run, and no source is needed."""
+    if not record.input.files:
+        return open_input(record.config, record.spec)
+    sources = [file.source() for file in record.input.files]
+    return _first_fitting(
+        record.config,
+        record.spec,
+        lambda known: open_sources(sources, record.config.map, known),
+    )
+
+
+def _first_fitting(
+    config: RunConfig, spec: JudgingSpec, opened: Callable[[Roles], ShardSet]
+) -> ShardSet:
+    """Open rows of pairs; or, to make pairs, of one response each, else of lists of responses."""
+    if config.pairs is None:
+        return opened(pair_roles(spec.required_roles, spec.special_roles))
+    Pairing.parse(config.pairs)
     try:
-        return open_shards(config.inputs, config.map, single)
-    except SteelyardError as refused:
-        try:
-            return open_shards(config.inputs, config.map, lists)
-        except SteelyardError:
-            raise refused from None
+        return opened(response_roles(spec.special_roles))
+    except (InputRefused, UsageError) as refused:
+        with suppress(InputRefused, UsageError):
+            return opened(response_roles(spec.special_roles, lists=True))
+        raise refused from None
 
 
 def _one_sided(shards: ShardSet, spec: JudgingSpec) -> UsageError:
@@ -49,7 +83,7 @@ def _one_sided(shards: ShardSet, spec: JudgingSpec) -> UsageError:
     alone = "" if spec.axes.shows == "pair" else "; --pairs none scores each response alone"
     return UsageError(
         f"each row has {what}, and it is not said which are compared",
-        place=", ".join(source.name for source in shards.sources[:3]),
+        place=", ".join(printable(source.name) for source in shards.sources[:3]),
         effect="nothing was scored",
         remedy=f"choose one of: {made}{alone} (docs/data.md)",
     )
@@ -80,7 +114,7 @@ def reopen_input(
         if isinstance(record, ImportedRecord):
             shards, limits = _open_tables(record.imported, otherwise), Limits()
         else:
-            shards = open_input(record.config, record.spec)
+            shards = reopen_shards(record)
             limits = Limits(row_bytes=record.config.max_row_bytes)
     except InputRefused as refused:
         cause, place = refused.cause, refused.place
@@ -105,9 +139,12 @@ def check_paths(record: RunRecord, *, otherwise: str, remote: bool) -> tuple[str
         UsageError: one of them is not on this machine, and `remote` is not given.
         InputRefused: one of them is so wide that to list it takes very long.
     """
-    paths = (
-        record.imported.paths or () if isinstance(record, ImportedRecord) else record.config.inputs
-    )
+    if isinstance(record, ImportedRecord):
+        paths = record.imported.paths or ()
+    elif record.input.files:
+        paths = tuple(file.path for file in record.input.files)
+    else:
+        paths = record.config.inputs
     addresses = [path for path in paths if protocol(path)]
     if addresses and not remote:
         raise UsageError(
@@ -129,7 +166,8 @@ def _open_tables(imported: ImportRecord, otherwise: str) -> ShardSet:
             place=", ".join(imported.tables),
             remedy=f"import tables that have {', '.join(REQUIRED)}, or {otherwise}",
         )
-    return open_shards(paths, {name: columns[name] for name in REQUIRED})
+    texts = {name: columns[name] for name in REQUIRED}
+    return open_shards(paths, texts, staging=scratch().mapped(columns))
 
 
 def _what_changed(record: RunRecord, shards: ShardSet) -> str:

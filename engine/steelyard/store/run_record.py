@@ -5,8 +5,9 @@ from __future__ import annotations
 import platform
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from typing import Any, TypeAlias
 
@@ -18,18 +19,49 @@ from steelyard.core.sealed import seal, unseal
 from steelyard.core.version import __version__
 from steelyard.errors import IntegrityFault, UsageError, escape
 from steelyard.input import ShardSet
+from steelyard.input.discover import Source
+from steelyard.input.filesystem import protocol
 from steelyard.plan.spec import JudgeForms, JudgingSpec
 from steelyard.store.disk import now
 from steelyard.store.durable import writing
 from steelyard.store.rundir import RECORD, RunDir
 
 
-class InputRecord(msgspec.Struct, frozen=True):
+class InputFile(msgspec.Struct, frozen=True):
+    """A file of a run's input, where some were converted.
+
+    `path` is relative to the run directory in run.json if the file is in it.
+    """
+
+    name: str
+    path: str
+    origin: str  # what it was made of; empty: it is the user's file
+
+    def source(self) -> Source:
+        """Return the file as an input."""
+        return Source(self.name, self.path, origin=self.origin)
+
+
+class InputRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """The files of a run's input: their common fingerprint, their names, and rows in all."""
 
     fingerprint: str
     shards: tuple[str, ...]
     rows: int
+    files: tuple[InputFile, ...] = ()  # all of them, if one was converted
+
+    @classmethod
+    def of(cls, shards: ShardSet) -> InputRecord:
+        """Return the record of an input."""
+        files = tuple(InputFile(x.name, x.path, x.origin) for x in shards.sources)
+        names = tuple(source.name for source in shards.sources)
+        converted = any(file.origin for file in files)
+        return cls(shards.fingerprint, names, shards.rows, files if converted else ())
+
+    def moved(self, path_of: Callable[[str], str]) -> InputRecord:
+        """Return the record with other paths of its files."""
+        files = (msgspec.structs.replace(file, path=path_of(file.path)) for file in self.files)
+        return msgspec.structs.replace(self, files=tuple(files))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,9 +174,7 @@ def common_fields(shards: ShardSet) -> dict[str, Any]:
         "steelyard": __version__,
         "run": str(uuid.uuid4()),
         "created": now(),
-        "input": InputRecord(
-            shards.fingerprint, tuple(source.name for source in shards.sources), shards.rows
-        ),
+        "input": InputRecord.of(shards),
         "machine": {
             "host": platform.node(),
             "system": platform.platform(),
@@ -156,6 +186,10 @@ def common_fields(shards: ShardSet) -> dict[str, Any]:
 
 def write_record(run: RunDir, record: RunRecord) -> None:
     """Write run.json."""
+    inside = f"{run.root}/"
+    record = msgspec.structs.replace(
+        record, input=record.input.moved(lambda path: path.removeprefix(inside))
+    )
     content = msgspec.to_builtins(record)
     content |= {key: content.pop(key) for key in ("input", "machine")}
     with writing(run.record_file):
@@ -187,7 +221,11 @@ def read_record(run: RunDir) -> RunRecord:
                 effect="the run cannot be read as it was judged",
                 remedy=f"use Steelyard {escape(record.steelyard)} or later",
             )
-    return record
+    return msgspec.structs.replace(record, input=record.input.moved(partial(_anchored, run)))
+
+
+def _anchored(run: RunDir, path: str) -> str:
+    return path if protocol(path) else str(run.root / path)
 
 
 def read_scored_record(run: RunDir) -> ScoredRecord:

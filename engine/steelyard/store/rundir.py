@@ -21,6 +21,7 @@ COMPLETE = "complete.json"  # what the journal held when all prompts were read
 SESSIONS = "sessions.jsonl"  # a line when an engine is loaded, and at its end
 TELEMETRY = "telemetry.jsonl"  # what the machine spent
 PLAN = "plan"  # exists as a whole or not at all
+INPUTS = "inputs"  # what was not Parquet, as Parquet; in-memory data
 IMAGES = "images"  # of the rows, each once
 READS_FOLDER = "reads"  # parts: immutable; only those in the journal count
 REJECTS_FOLDER = "rejects"  # refused rows
@@ -41,6 +42,7 @@ class RunDir:
         self.files = Folder(root, disk)
         self.record_file = root / RECORD
         self.plan = root / PLAN
+        self.inputs = root / INPUTS
         self.images = root / IMAGES
         self.imported = root / IMPORTED
         self.database = root / DATABASE
@@ -60,7 +62,7 @@ class RunDir:
                 effect="nothing was written",
                 remedy="name a new folder with --run",
             )
-        ours = {LOCK, READS_FOLDER}
+        ours = {LOCK, READS_FOLDER, INPUTS}
         ours |= {f"{name}{end}" for name in (RECORD, JOURNAL, IMPORTED) for end in ("", TEMPORARY)}
         if self.root.is_dir() and not self.files.exists(RECORD):
             strange = [name for name in self.files.names() if name not in ours]

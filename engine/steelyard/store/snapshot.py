@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steelyard.calibrators.calibrator import COLUMNS, PREFERENCE, Calibrator
-from steelyard.store.calibration import read_calibration
+from steelyard.store.calibration import has_lost_calibrator, read_calibration
 from steelyard.store.disk import DISK, Disk
 from steelyard.store.durable import reading
 from steelyard.store.one_run import require_applied, require_one_run
@@ -27,6 +27,7 @@ class RunSnapshot:
     manifest: Manifest | None  # None while there is no plan
     calibrator: Calibrator | None
     calibration: str  # digest of the calibrator's file, or "none"
+    lost_calibrator: bool = False  # whether one was applied, and is gone
 
     @classmethod
     def take(cls, root: Path, disk: Disk = DISK, *, at_rest: bool = False) -> RunSnapshot:
@@ -52,7 +53,8 @@ class RunSnapshot:
             require_one_run(run, record, log, manifest)
             calibrator, digest = read_calibration(run)
             require_applied(run, record, calibrator)
-            return cls(run, record, log, manifest, calibrator, digest)
+            lost = calibrator is None and has_lost_calibrator(run)
+            return cls(run, record, log, manifest, calibrator, digest, lost)
 
     @property
     def preference(self) -> str:

@@ -24,6 +24,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from steelyard.core.arrow import duckdb_type, is_wide_decimal
+from steelyard.core.files import temporary_folder
 from steelyard.errors import UsageError, escape
 from steelyard.store.folder import Folder
 from steelyard.store.sql_faults import interruptible, raising_python_errors
@@ -160,8 +161,8 @@ def folder_for_files(folder: Folder) -> Iterator[Folder]:
     if not {"?", "\\"} & set(os.path.realpath(folder.path)):
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="steelyard-") as elsewhere:
-        yield Folder(Path(elsewhere))
+    with temporary_folder("steelyard-") as elsewhere:
+        yield Folder(elsewhere)
 
 
 def machine_memory() -> int:

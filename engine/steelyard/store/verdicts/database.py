@@ -6,19 +6,16 @@ query sees the parts that were committed when its snapshot was taken.
 
 from __future__ import annotations
 
-import io
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, redirect_stdout
+from contextlib import closing, contextmanager
 from dataclasses import fields
-from typing import Any
 
 import pyarrow as pa
 
 from steelyard.core.schemas import PAIRS, READS, REJECTS
 from steelyard.core.work import Work
-from steelyard.errors import EnvironmentFault, IntegrityFault, UsageError, machine_fault
+from steelyard.errors import IntegrityFault
 from steelyard.store.calibration import NO_CALIBRATION, lost_calibrator
 from steelyard.store.durable import reading
 from steelyard.store.folder import Folder
@@ -31,8 +28,6 @@ from steelyard.store.sql import (
     MEMORY_LIMIT,
     Connection,
     DuckDBError,
-    Relation,
-    check_reading,
     open_file,
     open_memory,
     open_scratch,
@@ -43,12 +38,9 @@ from steelyard.store.sql import (
 from steelyard.store.sql_faults import (
     interruptible,
     is_foreign,
-    limited,
     raising_python_errors,
-    refusing,
 )
 from steelyard.store.verdicts.imported import define_tables
-from steelyard.store.verdicts.json_rows import json_rows
 from steelyard.store.verdicts.statistics_views import create_statistics
 from steelyard.store.verdicts.views import (
     REJECTS_SQL,
@@ -83,79 +75,12 @@ def open_sql(snapshot: RunSnapshot) -> Iterator[Connection]:
             raise
 
 
-@contextmanager
-def _answer(
-    snapshot: RunSnapshot, sql: str, seconds: float | None
-) -> Iterator[tuple[Connection, Relation | None]]:
-    """Give the relation of a user's query; None for a statement that has none."""
-    try:
-        with open_sql(snapshot) as connection, limited(connection, seconds), refusing(_refused):
-            check_reading(connection, sql)
-            yield connection, connection.sql(sql)
-    except MemoryError as error:
-        raise EnvironmentFault(
-            f"the query needs too much memory: {error}",
-            effect="nothing of it is shown",
-            remedy="select fewer columns or rows, or aggregate them; a query gets a quarter of the"
-            " machine's memory",
-        ) from None
-    except OSError as error:
-        raise machine_fault(error, str(snapshot.run.root), doing="query") from error
-
-
-def query(snapshot: RunSnapshot, sql: str, seconds: float | None = None) -> pa.Table:
-    """Return the rows of a query.
-
-    Raises:
-        UsageError: DuckDB refuses it; its words are in the message.
-        EnvironmentFault: it takes more than `seconds`, or more memory than queries get.
-    """
-    with _answer(snapshot, sql, seconds) as (_, relation):
-        return pa.table({}) if relation is None else relation.to_arrow_table()
-
-
-def rows(snapshot: RunSnapshot, sql: str, seconds: float | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a query as JSON values (`json_rows`).
-
-    Raises:
-        UsageError: as `query`.
-        EnvironmentFault: as `query`.
-    """
-    with _answer(snapshot, sql, seconds) as (connection, relation):
-        yield from () if relation is None else json_rows(connection, relation)
-
-
-def show(snapshot: RunSnapshot, sql: str, max_rows: int, seconds: float | None = None) -> str:
-    """Return the first `max_rows` rows of a query, drawn as a table.
-
-    Raises:
-        UsageError: as `query`.
-        EnvironmentFault: as `query`.
-    """
-    with _answer(snapshot, sql, seconds) as (_, relation):
-        if relation is None:
-            return ""
-        if relation.columns == ["explain_key", "explain_value"]:
-            return "\n".join(str(plan) for _, plan in relation.fetchall())
-        width = shutil.get_terminal_size((200, 24)).columns
-        with redirect_stdout(io.StringIO()) as drawn:
-            relation.show(max_rows=max_rows, max_width=width)
-        return drawn.getvalue().rstrip("\n")
-
-
 def _corrupt(snapshot: RunSnapshot) -> IntegrityFault:
     return IntegrityFault(
         "the database is damaged, or not the one that was written",
         place=str(snapshot.run.database),
         effect="no number is computed from it; it is made of the parts, which are still there",
         remedy=f"`steelyard compact {snapshot.run.root}` writes it again",
-    )
-
-
-def _refused(words: str) -> UsageError:
-    return UsageError(
-        f"DuckDB refuses the query: {words}",
-        remedy="tables: verdicts, answers, reads, rejects, work, run; try `DESCRIBE verdicts`",
     )
 
 
@@ -201,8 +126,10 @@ def open_handoff(snapshot: RunSnapshot) -> Connection | None:
     """Open the hand-off file; None: it is not there, or not of this state.
 
     Raises:
-        IntegrityFault: it has calibrated verdicts, and the calibrator is gone.
+        IntegrityFault: the calibrator that was applied is gone.
     """
+    if snapshot.lost_calibrator:
+        raise lost_calibrator(snapshot.run)
     files = snapshot.run.files
     # A log next to it is of somebody who wrote to it and crashed: it is not what we wrote.
     if not files.exists(DATABASE) or files.exists(f"{DATABASE}.wal"):

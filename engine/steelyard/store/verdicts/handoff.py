@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from steelyard.errors import IntegrityFault, UsageError
+from steelyard.store.calibration import lost_calibrator, note_undone
 from steelyard.store.durable import check_out
 from steelyard.store.folder import Folder
 from steelyard.store.plan.files import Manifest, load_manifest, pair_groups
@@ -57,7 +58,8 @@ def compact(snapshot: RunSnapshot, out: Path | None = None) -> dict[str, int]:
         pairs, prompts and how many of each are read, and rows of every table.
 
     Raises:
-        IntegrityFault: a file is damaged, or the books do not balance.
+        IntegrityFault: a file is damaged, or the books do not balance, or `out` is given and the
+            applied calibrator is gone: a run's own database is then written without it.
         UsageError: there is no plan yet, or a database cannot be at `out`.
     """
     record = snapshot.record
@@ -70,7 +72,12 @@ def compact(snapshot: RunSnapshot, out: Path | None = None) -> dict[str, int]:
         out = None
     if out is None:
         with replacing(snapshot.run.files, DATABASE) as temporary:
-            return with_enough_memory(write, temporary)
+            counts = with_enough_memory(write, temporary)
+        if snapshot.lost_calibrator:
+            note_undone(snapshot.run)
+        return counts
+    if snapshot.lost_calibrator:
+        raise lost_calibrator(snapshot.run)
     if (out.parent / RECORD).exists():
         raise UsageError(
             "that is inside a run directory",

@@ -36,7 +36,7 @@ def json_rows(connection: Connection, relation: Relation) -> Iterator[dict[str, 
     Raises:
         DuckDBError: the query fails.
     """
-    names = _distinct(relation.columns)
+    names = distinct(relation.columns)
     forms = [_form(f"(#{n})", kind) for n, kind in enumerate(relation.types, 1)]
     chosen = ", ".join(f"{sql} AS c{n}" for n, (sql, _) in enumerate(forms))
     for row in _stream(connection, relation.project(chosen), held=relation.type == HELD):
@@ -55,7 +55,8 @@ def _stream(connection: Connection, relation: Relation, *, held: bool) -> Iterat
         yield from rows
 
 
-def _distinct(columns: list[str]) -> list[str]:
+def distinct(columns: list[str]) -> list[str]:
+    """Return names of columns of which none is repeated: x, x becomes x, x_2."""
     seen: dict[str, int] = {}
     names = []
     for name in columns:

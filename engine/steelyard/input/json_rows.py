@@ -1,0 +1,151 @@
+"""JSON Lines, or one JSON array of objects -> chunks of rows."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, BinaryIO
+
+import msgspec
+import pyarrow as pa
+import pyarrow.json as pj
+from typing_extensions import override
+
+from steelyard.errors import InputRefused, escape
+from steelyard.input.columns import NOTE, NOTES, Chunk, Notes, Piece, chunk_of
+from steelyard.input.packed import AGAIN, LONGEST, READ
+from steelyard.input.problems import printable
+
+_ITEMS = 4096  # of an array, in a piece
+_MOST = 1 << 31  # bytes of a JSON array, which is read whole
+_BAD_JSON = (msgspec.DecodeError, ValueError, RecursionError)
+_decode = msgspec.json.Decoder().decode
+
+
+def read_json(reader: BinaryIO, encoding: str, name: str) -> Iterator[Piece]:
+    """Yield the rows of JSON Lines, or of one JSON array of objects.
+
+    Blank lines are passed over and have no row number. A line that is not an object is a row with
+    a note.
+
+    Raises:
+        InputRefused: an array is damaged, or too large to be read whole.
+    """
+    blocks = _utf8(reader, encoding)
+    first = next(blocks, b"")
+    if first.lstrip()[:1] == b"[":
+        items = _array(chain([first], blocks), name)
+        for start in range(0, len(items), _ITEMS):
+            yield _Lines(items[start : start + _ITEMS], start + 1, "item")
+    else:
+        yield from _lines(chain([first], blocks))
+
+
+def _utf8(reader: BinaryIO, encoding: str) -> Iterator[bytes]:
+    decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)("replace")
+    while data := reader.read(READ):
+        yield data if decoder is None else decoder.decode(data).encode()
+
+
+def _array(blocks: Iterable[bytes], name: str) -> Sequence[bytes]:
+    whole = bytearray()
+    for block in blocks:
+        whole += block
+        if len(whole) > _MOST:
+            raise InputRefused(
+                f"one JSON array of more than {_MOST >> 30} GiB is not read",
+                place=printable(name),
+                remedy="write one object per line instead (JSON Lines), which has no such limit",
+            )
+    try:
+        return [bytes(item) for item in msgspec.json.decode(whole, type=list[msgspec.Raw])]
+    except _BAD_JSON as error:
+        cause = f"the JSON array cannot be read: {escape(error, 200)}"
+        raise InputRefused(cause, place=printable(name), remedy=AGAIN) from None
+
+
+def _lines(blocks: Iterable[bytes]) -> Iterator[Piece]:
+    """Yield whole lines; one over LONGEST bytes is passed over, as a row with a note."""
+    number, rest, long = 1, b"", False
+    for block in chain(blocks, (b"\n",)):
+        head, newline, tail = (rest + block).rpartition(b"\n")
+        if newline:
+            if long:
+                _, _, head = head.partition(b"\n")
+                yield _Lines([None], number, "line")
+                number, long = number + 1, False
+            yield _Block(head, number)
+            number += head.count(b"\n") + 1
+        rest = tail
+        if len(rest) > LONGEST:
+            rest, long = b"", True
+
+
+class _Block(Piece):
+    """Some lines; `number` is that of the first."""
+
+    def __init__(self, data: bytes, number: int) -> None:
+        self._data = data
+        self._number = number
+
+    @override
+    def quick(self, types: dict[str, pa.DataType]) -> pa.RecordBatch | None:
+        """Parse in C++, which refuses other columns, other types, and what is not JSON."""
+        data = self._data
+        lines = data.count(b"\n") + 1
+        options = pj.ReadOptions(use_threads=False, block_size=len(data) + 1)
+        parsing = pj.ParseOptions(
+            explicit_schema=pa.schema(list(types.items())), unexpected_field_behavior="error"
+        )
+        try:
+            table = pj.read_json(pa.BufferReader(data), options, parsing).combine_chunks()
+        except (pa.ArrowException, ValueError):
+            return None
+        if len(table) != lines:
+            return None
+        notes = pa.nulls(lines, pa.list_(NOTE))
+        return table.append_column(NOTES, notes).to_batches()[0]
+
+    @override
+    def read(self) -> Chunk:
+        return _Lines(self._data.split(b"\n"), self._number, "line").read()
+
+
+class _Lines(Piece):
+    """Some lines, or items of an array; None: too long."""
+
+    def __init__(self, lines: Sequence[bytes | None], number: int, unit: str) -> None:
+        self._lines = lines
+        self._number = number
+        self._unit = unit
+
+    @override
+    def read(self) -> Chunk:
+        rows: list[dict[str, Any]] = []
+        notes: Notes = {}
+        for number, line in enumerate(self._lines, self._number):
+            if line is None or line.strip():
+                row, what = _row(line)
+                if what:
+                    notes[len(rows)] = [("", f"{self._unit} {number} {what}")]
+                rows.append(row)
+        return chunk_of(rows, notes)
+
+
+def _row(line: bytes | None) -> tuple[dict[str, Any], str]:
+    """Return a line's object, or why there is no object."""
+    if line is None:
+        return {}, f"has more than {LONGEST >> 20} MiB"
+    try:
+        row = _decode(line)
+    except _BAD_JSON:
+        try:
+            row = json.loads(line)  # takes NaN and Infinity, which Python writes
+        except _BAD_JSON as error:
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+            return {}, f"is not JSON: {escape(reason, 120)}"
+    if not isinstance(row, dict):
+        return {}, "is not an object with the row's columns"
+    return row, ""
