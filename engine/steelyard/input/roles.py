@@ -134,6 +134,7 @@ def pair_roles(required: Sequence[str] = REQUIRED, special: Sequence[str] = ()) 
     names = {**PAIRS.names, **_named(*special)}
     if "response_b" not in required:
         names["response_a"] = (*names["response_a"], "response")
+        names["model_a"] = (*names["model_a"], *names_of("model"))
     return Roles(names, tuple(required))
 
 
