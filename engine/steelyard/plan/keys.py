@@ -124,7 +124,7 @@ def digest_words(hashed: Mapping[str, list[bytes]]) -> dict[str, UInt64]:
     return {
         name: np.frombuffer(values, dtype="<u8").reshape(-1, 2)
         for name, values in joined.items()
-        if values.strip(b"\0")
+        if name == "instruction" or values.strip(b"\0")
     }
 
 
