@@ -165,14 +165,43 @@ def test_the_winners_of_a_calibrated_database_have_the_tie_band(tmp_path):
     assert {row["winner"] for row in rows} == {"a", "b", "tie"}
 
 
-def test_imported_verdicts_are_calibrated_without_a_tie_band(tmp_path):
-    table = {"model_a": ["x"] * 4, "model_b": ["y"] * 4, "preference": [0.9, 0.75, 0.65, 0.2]}
+@pytest.fixture
+def imported(tmp_path):
+    """Four verdicts, and a row that is refused."""
+    table = {"model_a": ["x"] * 5, "model_b": ["y"] * 5, "preference": [0.9, 0.75, 0.65, 0.2, None]}
     pq.write_table(pa.table(table), tmp_path / "t.parquet")
     import_tables([str(tmp_path / "t.parquet")], tmp_path / "run")
-    run = steelyard.open_run(tmp_path / "run")
-    calibrated(run)
-    assert RunDir(run.root).database.exists()
-    verdicts = run.verdicts().sort_by("row")
+    return steelyard.open_run(tmp_path / "run")
+
+
+def test_imported_verdicts_are_counted_and_written(imported, monkeypatch):
+    given, opened = [], handoff.open_scratch
+
+    def note(*arguments, **options):
+        given.append(options["memory"])
+        if len(given) == 1:
+            raise MemoryError
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(handoff, "open_scratch", note)
+    counts = handoff.compact(RunSnapshot.take(imported.root))
+    assert counts == {"pairs": 4, "verdicts": 4, "prompts": 0, "reads": 0, "rejects": 1}
+    assert given == [768_000_000, 2 * 768_000_000]
+    with duckdb.connect(str(RunDir(imported.root).database), read_only=True) as connection:
+        tables = dict(
+            connection.sql(
+                "SELECT table_name, table_type FROM information_schema.tables"
+            ).fetchall()
+        )
+        state = dict(connection.sql("FROM run").fetchall())
+    assert tables["verdicts"] == tables["rejects"] == "BASE TABLE"
+    assert state.items() >= RunSnapshot.take(imported.root).state.items()
+
+
+def test_imported_verdicts_are_calibrated_without_a_tie_band(imported):
+    calibrated(imported)
+    assert RunDir(imported.root).database.exists()
+    verdicts = imported.verdicts().sort_by("row")
     # Odds 9, 3, 1.86 and 0.25 become 3, 1, 0.62 and 0.083.
     assert verdicts["winner"].to_pylist() == ["a", "tie", "b", "b"]
 
