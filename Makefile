@@ -10,7 +10,7 @@ help: ## Say what can be made (this list)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: setup ## Judge the demonstration pairs with a small model, on any machine
-	@$(bin)/steelyard demo
+	@$(bin)/steelyard demo --run $(or $(RUN),runs/demo)
 
 test: setup-dev ## Run the tests, in up to four processes
 	$(bin)/pytest --numprocesses=logical --maxprocesses=4 $(ARGS)

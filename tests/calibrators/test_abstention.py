@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 from steelyard.calibrators.abstention import (
     binomial_tail,
     coverage_risk,
+    first_wealth,
     fit_trust_threshold,
     growth,
     instructions_needed,
+    level_of,
+    lowest,
+    new_wealth,
     thresholds_of,
 )
 from steelyard.statistics.drift import Reference, measure_drift
@@ -53,6 +57,51 @@ def test_thresholds_fall_between_pairs_to_one_half():
     assert len(found) == 20
     assert sorted(set(found.tolist())) == pytest.approx([0.5, 0.575, 0.7, 0.85])
     assert found.tolist() == sorted(found.tolist(), reverse=True)
+
+
+def test_the_level_is_shared_by_rules_and_starts():
+    # Of 0.05, the first rule has 3/4, the next 1/2, 1/6 and 1/12 of the rest; each has 4 starts.
+    shares = [0.75, 0.25 / 2, 0.25 / 6, 0.25 / 12]
+    assert [level_of(0.95, rule) for rule in range(4)] == pytest.approx(
+        [0.05 * share / 4 for share in shares]
+    )
+    assert 4 * sum(level_of(0.95, rule) for rule in range(2000)) == pytest.approx(0.05, rel=1e-3)
+
+
+def test_wealth_is_staked_on_twenty_bets_and_half_of_it_on_an_exact_test():
+    assert np.exp(new_wealth(2)).tolist() == [pytest.approx([0.0, *[1 / 20] * 20])] * 2
+    # 0.9^100 < 0.005, and 0.9^10 is not: the exact test pays 1 / level = 100, or nothing.
+    for pairs, paid in ((100, 100.0), (10, 0.0)):
+        wealth = first_wealth(
+            np.full(pairs, 0.8), np.zeros(pairs, bool), np.array([0.5]),
+            risk=0.1, level=0.01, largest=1,
+        )  # fmt: skip
+        assert np.exp(wealth).tolist() == [pytest.approx([paid, *[1 / 40] * 20])]
+    none = first_wealth(
+        np.full(100, 0.8), np.zeros(100, bool), np.array([0.5]), risk=0.1, level=0.01, largest=2
+    )
+    assert none.tolist() == new_wealth(1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("rejecting", "wanted"),
+    [
+        ([], None),
+        ([4], 5), ([9], 10), ([14], 15), ([19], 20),  # a quarter, a half, three quarters, all
+        ([3], None), ([5], None), ([8], None), ([18], None),
+        ([4, 5, 6, 8], 7),  # up to the first that does not reject
+        ([4, 5, 14], 15),
+    ],
+)  # fmt: skip
+def test_sequences_of_tests_begin_at_four_steps(rejecting, wanted):
+    """Step k has the threshold 1 - k / 100; wealth of 1 / level rejects."""
+    thresholds = 1 - np.arange(1, 21) / 100
+    wealth = np.full((20, 21), -np.inf)
+    wealth[:, 0] = math.log(100) - 1e-6
+    wealth[rejecting, 0] = math.log(50)
+    wealth[rejecting, 7] = math.log(50) + 1e-9
+    found = lowest(wealth, thresholds, 0.01)
+    assert found == (None if wanted is None else pytest.approx(1 - wanted / 100))
 
 
 def test_too_little_gold_keeps_no_promise():
@@ -128,6 +177,10 @@ def test_coverage_and_risk_of_a_small_set():
     assert [(one["coverage"], one["risk"]) for one in curve] == [
         (0.25, 0.0), (0.5, 0.5), (0.75, 1 / 3), (1.0, 0.5),
     ]  # fmt: skip
+
+
+def test_no_pairs_have_no_coverage():
+    assert coverage_risk(np.empty(0), np.empty(0, dtype=bool)) == []
 
 
 def test_equally_certain_pairs_are_trusted_together():

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from steelyard.ranking.bradley_terry import inverse_information
+from steelyard_kernels import bradley_terry as kernel
 from steelyard_kernels import links
 from steelyard_kernels.bradley_terry import (
     Likelihood,
@@ -14,7 +16,9 @@ from steelyard_kernels.bradley_terry import (
     _value,
     cholesky_solve,
     climb,
+    descend,
     solve,
+    solve_near,
 )
 from steelyard_kernels.comparisons import Pairs, pair_sums, pairs_of, rows_of
 from support import rating_twins as twins
@@ -192,3 +196,38 @@ def test_a_part_of_a_system_is_solved_alone():
     cholesky_solve(matrix, vector, 2)
     assert vector == pytest.approx([-0.5, 2.0, 3.0], abs=1e-15)
     assert matrix[2].tolist() == [9, 9, -1]
+
+
+# -- near a known maximum --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", [PLAIN, DAVIDSON, RAO_KUPPER])
+@pytest.mark.parametrize("prior", [(0.0, 0.0, 0.0), (0.5, 0.0, 2.0)])
+def test_the_maximum_nearby_is_that_of_newtons_method(model, prior, monkeypatch):
+    """A tenth of each pair's weight is gone; no step of Newton's method is taken from there."""
+    i, j, y, t, w = (np.array(column) for column in zip(*GAMES, strict=True))
+    sums = pair_sums(rows_of(i * 3 + j, y, t, w), 3)
+    start = np.array([0.0, 0.0, 0.0, 1.5])
+    whole = solve(model, pairs_of(sums, 3), np.array(prior), start)
+    sums[:, 0] *= 0.9
+    sums[:, 1] *= 0.85
+    wanted = solve(model, pairs_of(sums, 3), np.array(prior), start)
+    inverse = inverse_information(model, whole)
+    monkeypatch.setattr(kernel, "newton", None)
+    near = solve_near(model, pairs_of(sums, 3), np.array(prior), whole.estimate, inverse)
+    assert near.converged
+    assert np.allclose(near.estimate, wanted.estimate, atol=1e-9)
+    assert np.allclose(near.information, wanted.information, atol=1e-8)
+
+
+def test_far_from_a_known_maximum_newtons_method_goes_on():
+    """3 of 4 won give log(3); with 999 of 1000 won, steps with that inverse go too far."""
+    few = Pairs(np.array([0], np.int32), np.array([1], np.int32), np.array([[4.0, 3.0, 0.0]]))
+    many = few._replace(sums=np.array([[1000.0, 999.0, 0.0]]))
+    known = solve(PLAIN, few, np.zeros(2), np.array([0.0, 0.0, 0.5]))
+    inverse = inverse_information(PLAIN, known)
+    estimate = known.estimate.copy()
+    likelihood = Likelihood(PLAIN, many, np.zeros(2))
+    assert not descend(likelihood, inverse, estimate, np.zeros((3, 3)))
+    fit = solve_near(PLAIN, many, np.zeros(2), known.estimate, inverse)
+    assert fit.estimate[0] - fit.estimate[1] == pytest.approx(np.log(999), abs=1e-9)

@@ -295,3 +295,36 @@ def test_without_all_lengths_verbosity_is_left_out(tmp_path):
     assert found["all"]["verbosity"] is None
     assert found["all"]["position"] is not None
     assert found["warnings"] == ["7 rows lack a length: verbosity is left out"]
+
+
+def test_length_that_decides_everything_has_no_bound(tmp_path):
+    """The longer always wins: 100% prefer it, and no slope of length is large enough."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(100, 900, (2, 200))
+    models = np.array(["x", "y"])[(np.arange(200) % 2)]
+    columns = {
+        "model_a": models, "model_b": np.where(models == "x", "y", "x"),
+        "preference": (lengths[0] > lengths[1]).astype(float),
+        "length_a": lengths[0], "length_b": lengths[1],
+    }  # fmt: skip
+    found = report(tmp_path, pa.table(columns))
+    verbosity = found["all"]["verbosity"]
+    assert verbosity["longer"]["value"] == 1.0
+    assert verbosity["longer"]["lower"] < 0.99
+    for name in ("coefficient", "standard_error", "longer_at_equal_strength"):
+        assert verbosity[name] is None
+        assert verbosity.get(f"{name}_interval") is None
+    assert any("separates wins from losses" in line for line in found["warnings"])
+    text = format_bias(found)
+    assert "judge's preference for the longer response" in text
+    assert "at equal strength" not in text
+
+
+@pytest.mark.parametrize("preference", [[None, None], []])
+def test_nothing_to_measure_is_refused(tmp_path, preference):
+    count = len(preference)
+    columns = {"model_a": ["x"] * count, "model_b": ["y"] * count}
+    table = pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))
+    table = table.append_column("preference", pa.array(preference, pa.float64()))
+    with pytest.raises(InputRefused, match="no comparisons are left"):
+        report(tmp_path, table)

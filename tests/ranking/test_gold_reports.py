@@ -181,3 +181,36 @@ def test_refusals(folder, drawn, tmp_path):
     done = command("winrate", judged, "--baseline", "base", "--gold-map", "gold=x")
     assert done.returncode == 2
     assert "--gold-map" in done.stderr
+
+
+def test_the_judges_ratings_are_those_of_the_column_that_is_named(folder, drawn, tmp_path):
+    """`rank` reads calibrated preferences, halfway to one half, and gold completes the raw ones."""
+    table = pq.read_table(folder / "judged.parquet")
+    raw = table["preference"].to_numpy()
+    table = table.append_column("calibrated_preference", pa.array((raw + 0.5) / 2))
+    pq.write_table(table, tmp_path / "judged.parquet")
+    report = answer("rank", tmp_path / "judged.parquet", "--gold", folder / "gold.parquet")
+    by_raw = answer("rank", folder / "judged.parquet")
+    assert report["preference"] == "calibrated_preference"
+    assert report["gold"]["preference"] == "preference"
+    wanted = {row["competitor"]: row["rating"] for row in by_raw["ranking"]}
+    found = {row["competitor"]: row["gold"]["judge_rating"] for row in report["ranking"]}
+    assert found == pytest.approx(wanted)
+    text = command("rank", tmp_path / "judged.parquet", "--gold", folder / "gold.parquet").stdout
+    assert f"{wanted['good']:.1f}" in text.split("labels of")[1]
+
+
+def test_gold_of_ties_alone(folder, drawn, tmp_path):
+    """Half a vote to both in every pair: 50%, as wide as that many labels make it."""
+    gold = pq.read_table(folder / "gold.parquet")
+    ties = gold.set_column(1, "gold", pa.array(["tie"] * len(gold)))
+    pq.write_table(ties, tmp_path / "ties.parquet")
+    report = answer("rank", folder / "judged.parquet", "--gold", tmp_path / "ties.parquet")
+    for row in report["ranking"]:
+        tuned = row["gold"]["prediction_powered"]
+        assert tuned["value"] == pytest.approx(0.5)
+        assert 0.2 < tuned["lower"] < 0.45
+        assert 0.55 < tuned["upper"] < 0.8
+        assert tuned["effective_labels"] == row["gold"]["labels"]
+        assert row["gold"]["rating"]["value"] == pytest.approx(1000)
+        assert row["gold"]["rating"]["lower"] < 1000 < row["gold"]["rating"]["upper"]

@@ -12,7 +12,7 @@ import pytest
 from steelyard.cli.ranking_text import format_rank
 from steelyard.ranking.bradley_terry import rate
 from steelyard.ranking.rank import RankOptions, rank
-from steelyard.ranking.sensitivity import Removal, sensitivity
+from steelyard.ranking.sensitivity import Removal, _largest, sensitivity
 from steelyard.ranking.tournament import tournament
 from support.rating_twins import comparisons as table
 
@@ -105,9 +105,11 @@ def test_a_leaderboard_says_it(tmp_path):
     pq.write_table(table(rows * 101), tmp_path / "t.parquet")
     found = rank(tmp_path / "t.parquet", {}, RankOptions())
     assert found["sensitivity"] == {
-        "verdicts": {"removed": 203, "of": 808, "first": "y", "at_least": 76},
+        "verdicts": {
+            "removed": 203, "of": 808, "first": "y", "at_least": 76, "pair_ids": None
+        },
         "instructions": None,
-    }
+    }  # fmt: skip
     words = (
         "first place: without 203 of 808 verdicts (25.12%) y is first; no fewer than 76 verdicts"
     )
@@ -118,3 +120,59 @@ def test_a_leaderboard_says_it(tmp_path):
     pq.write_table(table(rows, pair_id=pa.array([*"aaabbbcd"])), tmp_path / "t.parquet")
     assert "of 4 pairs" in format_rank(rank(tmp_path / "t.parquet", {}, RankOptions()))
     assert "sensitivity" not in rank(tmp_path / "t.parquet", {}, RankOptions(method="average"))
+
+
+def test_the_set_is_named(tmp_path):
+    """x leads 6 to 3: the four wins, or the two instructions, that decide, by their pair ids."""
+    rows = [("x", "y", y) for y in (1, 1, 1, 0, 1, 1, 0, 1, 0)] + [("x", "x", 1.0)]
+    ids = [0, 0, 0, 0, 1, 1, 2, 3, 3, 4]
+    names = pa.array([*"abcdefghi", "own"])
+    pq.write_table(table(rows, instruction=ids, pair_id=names), tmp_path / "t.parquet")
+    found = rank(tmp_path / "t.parquet", {}, RankOptions())["sensitivity"]
+    assert set(found["verdicts"]["pair_ids"]) < set("abcefh")  # wins of x
+    assert len(found["verdicts"]["pair_ids"]) == 4
+    # x wins 2 of 3 points: the second instruction is 2/3 above that, the first 3 - 4 * 2/3 = 1/3.
+    assert found["instructions"]["pair_ids"] == [*"efabcd"]
+    pq.write_table(table(rows, instruction=ids), tmp_path / "t.parquet")
+    found = rank(tmp_path / "t.parquet", {}, RankOptions())["sensitivity"]
+    assert found["verdicts"]["pair_ids"] is None
+
+
+def test_of_a_large_set_a_thousand_are_named(tmp_path):
+    """3,001 of 4,001 for x: 2,002 have to go."""
+    rows = [("x", "y", 1)] * 3001 + [("x", "y", 0)] * 1000
+    names = pa.array([f"p{i}" for i in range(4001)])
+    pq.write_table(table(rows, pair_id=names), tmp_path / "t.parquet")
+    found = rank(tmp_path / "t.parquet", {}, RankOptions())["sensitivity"]["verdicts"]
+    assert found["removed"] == 2002
+    assert found["pair_ids"] == [f"p{i}" for i in range(1000)]
+
+
+def test_of_two_who_share_the_first_place_any_verdict_decides():
+    """40 preferences from 0.01 to 0.99 mirror each other: 20 points to 20."""
+    rows = [("x", "y", p) for p in np.linspace(0.01, 0.99, 40)]
+    assert removals(table(rows))["verdicts"] == Removal(1, 40, 1, 1)
+
+
+def test_without_a_chain_of_comparisons_no_competitor_is_first(tmp_path):
+    rows = [("a", "b", 1), ("a", "b", 0), ("a", "b", 1), ("c", "d", 1), ("c", "d", 0)]
+    pq.write_table(table(rows), tmp_path / "t.parquet")
+    found = rank(tmp_path / "t.parquet", {}, RankOptions())
+    assert "sensitivity" not in found
+    assert "first place" not in format_rank(found)
+
+
+def test_the_largest_values_are_those_of_a_full_sort():
+    """Of 300,000 values some thousand reach the target: a sample of every second says which."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=300_001)
+    order = np.argsort(-values, kind="stable")
+    total = np.cumsum(values[order])
+    for target in (0.0, 1.0, 5000.0, 100_000.0):
+        count = int(np.searchsorted(total, target)) + 1
+        assert np.array_equal(_largest(values, target), order[:count])
+    assert np.array_equal(_largest(values, 1e9), order[: np.count_nonzero(values > 0)])
+    spike = np.zeros(300_000)
+    spike[[1, 3, 5]] = 2.0, 4.0, 3.0  # none of them in the sample
+    assert _largest(spike, 7.0).tolist() == [3, 5]
+    assert not len(_largest(-values[values > 0], 1.0))

@@ -244,3 +244,13 @@ def test_an_earlier_versions_reference_counts_its_pairs():
     old = Reference((0.1, 0.9), 2)
     assert old.effective is None
     assert measure_drift(old, np.array([0.1, 0.9])).psi == 0.0
+
+
+def test_shares_of_none_and_all_have_no_design_effect():
+    # Two instructions of two pairs, whose shares below any threshold in (0, 1) are 1 and 0. Their
+    # mean has the variance (1/2) / 2; of independent pairs it would be (1/4) / 3. The largest
+    # preference is a decile as well, below which are all.
+    hard = np.array([0.0, 0.0, 1.0, 1.0])
+    assert effective_pairs(hard, np.array([4, 4, 7, 7])) == pytest.approx(4 / 3)
+    assert effective_pairs(hard, np.arange(4)) == 4
+    assert effective_pairs(np.full(4, 0.3), np.array([1, 1, 2, 2])) == 2

@@ -96,6 +96,16 @@ def test_an_equal_gold_still_has_a_width():
     assert lower == pytest.approx(19 / (19 + t_quantile(0.95, 18) ** 2))  # less one for the weight
 
 
+def test_gold_of_ties_alone_rests_on_the_number_of_labels():
+    """Wilson's interval of 20 labels at one half, by Student's t with two degrees less than 20."""
+    known = np.concatenate([np.full(20, 0.5), np.full(200, np.nan)])
+    ours = prediction_powered_mean(known, np.linspace(0, 1, 220), np.arange(220))
+    assert (ours.value, ours.weight, ours.effective_labels) == (0.5, 0, 20)
+    share = 20 / t_quantile(0.95, 18) ** 2
+    half = np.sqrt(0.25 * share + 0.25) / (share + 1)
+    assert ours.interval() == pytest.approx((0.5 - half, 0.5 + half))
+
+
 @pytest.mark.parametrize(("clusters", "given"), [(9, False), (10, True)])
 def test_too_little_gold_gives_no_number(clusters, given):
     """Nine instructions with gold, of five rows each, are not 45 labels."""

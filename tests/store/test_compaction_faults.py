@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -130,6 +131,8 @@ def test_a_disk_that_is_full_at_any_size_of_the_database(run):
             done = command("compact", run)
         assert done.returncode == 5, (room, done.stderr)
         assert done.stderr.startswith("error[disk]: "), (room, done.stderr)
+        assert "no room left to write: File too large" in done.stderr, (room, done.stderr)
+        assert not re.search("IO Error|Failed to commit|invalidated", done.stderr), done.stderr
         assert "next: free some space, then " in done.stderr, room
         assert names(run) == before, room
         failed += 1

@@ -7,6 +7,7 @@ import click
 from steelyard.cli.about import demo, doctor, version
 from steelyard.cli.common import CONTEXT, Program
 from steelyard.cli.evaluation import calibrate, evaluate
+from steelyard.cli.examples import add_examples
 from steelyard.cli.export import export
 from steelyard.cli.inside_run import compact, status
 from steelyard.cli.judging import judge, protocol
@@ -38,3 +39,4 @@ COMMANDS = (
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)
+add_examples(main)

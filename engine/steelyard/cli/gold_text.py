@@ -36,7 +36,7 @@ def format_gold_ratings(content: dict[str, Any]) -> str:
     rows = []
     for row in sorted(content["ranking"], key=lambda row: -_value(row["gold"]["rating"])):
         gold = row["gold"]
-        line = [row["competitor"], f"{row['rating']:.1f}"]
+        line = [row["competitor"], f"{gold['judge_rating']:.1f}"]
         for rating in (gold["rating"], gold["rating_gold_only"]):
             line += ["", ""] if rating is None else [f"{rating['value']:.1f}", _range(rating)]
         ranks = gold["rating"] and gold["rating"].get("best_rank")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from steelyard.cli.tables import format_table
+from steelyard.cli.tables import format_fields, format_table
 from steelyard.errors import escape
 
 
@@ -73,7 +73,9 @@ def format_judges(content: dict[str, Any]) -> str:
     same = content["same_side"]
     interval = "" if same["lower"] is None else f" [{same['lower']:.3f}, {same['upper']:.3f}]"
     left = [f"{content[name]:,} only in the {name[5:]}" for name in ("only_first", "only_second")]
+    named = format_fields([(name, escape(content[name])) for name in ("first", "second")])
     parts = [
+        f"{named}\n"
         f"{content['pairs']:,} pairs of {content['clusters']:,} instructions judged by both"
         f" ({', '.join(left)}); they name the same side in {same['value']:.3f}{interval}"
     ]

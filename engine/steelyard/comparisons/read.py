@@ -25,7 +25,7 @@ The preference is the calibrated one where a source has it, unless --map names a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -117,7 +117,7 @@ def read_comparisons(
             if "instruction" in {*need, *want} - column_map.keys():
                 pair = resolve_sql(str(path), names, column_map, (), ["pair_id"]).get("pair_id")
                 roles |= _clusters(connection, names, pair, where)
-            roles = _without_empty(connection, roles, want, where)
+            roles = _without_empty(connection, roles, {*want} - {*need}, where)
             query = f"SELECT {_select(connection, roles)} FROM {SOURCE}{where}"  # noqa: S608
             reader = connection.sql(query).to_arrow_reader(BATCH)
             table = _read(reader, str(path), left_out, each or (lambda batch: batch))
@@ -203,7 +203,7 @@ def _select(connection: Connection, roles: Mapping[str, str]) -> str:
 
 
 def _without_empty(
-    connection: Connection, roles: dict[str, str], want: Sequence[str], where: str
+    connection: Connection, roles: dict[str, str], want: Set[str], where: str
 ) -> dict[str, str]:
     """Drop the wanted roles that no row has a value for, as a run's gold may be."""
     wanted = [role for role in roles if role in want]

@@ -126,7 +126,7 @@ def read_turns(values: pa.Array, column: str, problems: RowProblems) -> pa.Array
     called = np.zeros(len(items), dtype=np.bool_)
     for field in items.type:
         if field.name in TOOL_FIELDS:
-            called |= _has_content(pc.struct_field(items, field.name))
+            called |= has_content(pc.struct_field(items, field.name))
     problems.add(_any(called, row_of, rows), Reason.TURNS, f"{name} calls a tool")
     turn = np.arange(len(items)) - offsets[row_of]
     expected = SPEAKERS.take(pa.array(turn % 2))
@@ -143,7 +143,7 @@ def read_turns(values: pa.Array, column: str, problems: RowProblems) -> pa.Array
     return pa.ListArray.from_arrays(starts, structs, type=TURNS, mask=_is_absent(values))
 
 
-def _has_content(values: pa.Array) -> Bool:
+def has_content(values: pa.Array) -> Bool:
     """Return which values are neither null nor an empty text or list."""
     if is_text(values.type):
         return to_mask(pc.not_equal(values, ""))

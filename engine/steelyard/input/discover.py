@@ -232,8 +232,15 @@ def _check_remote(fs: Any, root: str, paths: Sequence[str]) -> None:  # noqa: AN
                 raise _table(fs.unstrip_protocol(folder), name)
     for folder in accumulate(root.split("/"), "{}/{}".format):
         for name, (marker, _, _) in _TABLES.items():
-            if marker[0] in "._" and folder and fs.exists(f"{folder}/{marker}"):
+            if marker[0] in "._" and folder and _exists(fs, f"{folder}/{marker}"):
                 raise _table(fs.unstrip_protocol(folder), name)
+
+
+def _exists(fs: Any, path: str) -> bool:  # noqa: ANN401 (fsspec has no types)
+    try:
+        return bool(fs.exists(path))
+    except ValueError:  # above a repository of the Hub there are no folders
+        return False
 
 
 def _is_hidden(relative: str) -> bool:

@@ -16,6 +16,7 @@ from steelyard.core.schemas import INTAKE, Bool, Int64
 from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.input.cells import invalid_bytes, invalid_rows, read_criteria, read_turns, row_bytes
 from steelyard.input.columns import INTEGER
+from steelyard.input.conversations import as_texts
 from steelyard.input.images import ImageReader
 from steelyard.input.problems import Reason, RowProblems, printable
 from steelyard.input.roles import CONVERSATIONS, REQUIRED, TEXTS
@@ -107,13 +108,17 @@ def check(
     """
     problems = RowProblems(batch.numbers)
     find_noted(batch, roles, problems)
-    for role in required:
+    for role in (role for role in required if role in roles):
         nulls = to_mask(batch.columns[role].is_null())
         problems.add(nulls, Reason.NULL, f"{printable(roles[role])} is null")
     find_invalid(batch, roles, problems)
     clean = without(batch, problems)  # what follows reads texts as UTF-8
+    alone = "instruction" not in roles
+    texts = as_texts(clean.columns, roles, problems, transcripts=alone)
+    clean = replace(clean, columns=texts)
     # Instructions only: a model that answered nothing did answer, and may lose for it.
-    blank = f"{printable(roles['instruction'])} is empty or white space only"
+    asked = roles.get("instruction") or roles["response_a"]
+    blank = f"{printable(asked)} is empty or white space only"
     instructions = clean.columns["instruction"]
     empty = pc.or_(pc.equal(instructions, ""), pc.utf8_is_space(instructions))
     problems.add(to_mask(empty), Reason.EMPTY, blank)
@@ -121,7 +126,7 @@ def check(
     derived = {}
     for role in CONVERSATIONS:
         if role in clean.columns:
-            derived[role] = read_turns(clean.columns[role], roles[role], problems)
+            derived[role] = read_turns(clean.columns[role], roles.get(role, asked), problems)
     if "criteria" in clean.columns:
         derived["criteria"] = read_criteria(clean.columns["criteria"], roles["criteria"], problems)
     if "images" in clean.columns:

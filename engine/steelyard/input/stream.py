@@ -10,20 +10,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
+from steelyard.core.arrow import repeat_text
 from steelyard.core.background import Prefetch
 from steelyard.input.chosen_rows import ChosenRows
 from steelyard.input.columns import NOTES
+from steelyard.input.conversations import as_messages
 from steelyard.input.filesystem import open_file, protocol
 from steelyard.input.footer import Footer, decode_fault, require_same
 from steelyard.input.images import ImageReader, Keep
 from steelyard.input.metadata import fit
 from steelyard.input.problems import printable
 from steelyard.input.response_lists import single_responses, unpack
-from steelyard.input.roles import CONVERSATIONS, RESPONSE_LISTS
+from steelyard.input.roles import CONVERSATIONS, RESPONSE_LISTS, is_better_side
 from steelyard.input.row_groups import Pace, read_group
 from steelyard.input.rows import Limits, RawBatch, check
 from steelyard.input.shardset import Shard, ShardSet
-from steelyard.input.types import absent, cast, role_type
+from steelyard.input.types import SAID, absent, cast, role_type
 
 _FIRST_ROWS = 64
 _FIRST_PICTURED = 4  # rows with images may hold 128 MiB each
@@ -128,8 +130,13 @@ def _raw(
         types[name] = pa.string()
     columns = {}
     for role, name in shards.roles.items():
+        if is_better_side(role, shards.roles):
+            columns[role] = repeat_text("A", rows)
+            continue
         kind = role_type(role, types[name])
-        if not pt.is_null(kind):
+        if role in SAID and pt.is_list(kind):
+            columns[role] = cast(as_messages(values[name]), kind)
+        elif not pt.is_null(kind):
             columns[role] = cast(values[name], kind)
         elif role not in _SEVERAL_TYPES:  # these are left out
             columns[role] = absent(role, rows)

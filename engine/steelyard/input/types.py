@@ -18,6 +18,7 @@ _LISTS = (
     *(pa.ListViewType, pa.LargeListViewType),
 )
 _DASHES = (8, 12, 16, 20)
+SAID = ("instruction", "response_a", "response_b")  # may be messages
 NUMBERS = (*VOTES, *LENGTHS, "preference")
 NAMES = ("pair_id", "instruction_id", "annotator", *MODELS)  # texts, or whole numbers as texts
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -82,21 +83,40 @@ def absent(role: str, rows: int) -> pa.Array:
     return pa.nulls(rows, pa.float64() if role in NUMBERS else pa.string())
 
 
-def _fields_of(kind: pa.DataType) -> dict[str, pa.DataType]:
+def fields_of(kind: pa.DataType) -> dict[str, pa.DataType]:
     """Return the types of a struct's fields; of another type, nothing."""
     return {field.name: field.type for field in kind} if pt.is_struct(kind) else {}
 
 
 # Fields of messages that call tools, which no prompt shows: a turn that has one is refused.
 TOOL_FIELDS = ("tool_calls", "function_call", "tool_call_id")
-_TURN_FIELDS = {"role", "content", *TOOL_FIELDS}
+# How messages name who speaks and what they say: chat templates, and ShareGPT.
+MESSAGES = (("role", "content"), ("from", "value"))
 
 
-def fields_left_out(kind: pa.DataType) -> list[str]:
-    """Return the fields of a column of turns that nothing reads, such as names of speakers."""
-    if not is_list(kind):
-        return []
-    return [name for name in _fields_of(kind.value_type) if name not in _TURN_FIELDS]
+def _message_type(kind: pa.DataType) -> pa.DataType | None:
+    """Return how messages of this type are read; None if they are none."""
+    fields = fields_of(kind)
+    for role, content in MESSAGES:
+        if is_text(fields.get(role, pa.null())) and is_text(fields.get(content, pa.null())):
+            tools = [(name, fields[name]) for name in TOOL_FIELDS if name in fields]
+            return pa.struct([*TURNS.value_type, *tools])
+    return None
+
+
+def _said_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of an instruction or response: a text, a message, or a list of them."""
+    if is_text(kind):
+        return pa.string()
+    item = _message_type(kind.value_type if is_list(kind) else kind)
+    if item is not None:
+        return pa.list_(item)
+    if is_bytes(kind):
+        raise UnsupportedError("holds bytes that are not declared to be text")
+    raise UnsupportedError(
+        "has to be text, or a list of messages: structs with the texts role and content, or from"
+        " and value"
+    )
 
 
 def _turns_type(kind: pa.DataType) -> pa.DataType:
@@ -108,7 +128,7 @@ def _turns_type(kind: pa.DataType) -> pa.DataType:
             raise UnsupportedError(
                 "does not say who speaks: make each text a struct with the texts role and content"
             )
-        fields = _fields_of(item)
+        fields = fields_of(item)
         if all(name in fields and is_text(fields[name]) for name in ("role", "content")):
             tools = [(name, fields[name]) for name in TOOL_FIELDS if name in fields]
             return pa.list_(pa.struct([*TURNS.value_type, *tools]))
@@ -141,7 +161,7 @@ def _criteria_type(kind: pa.DataType) -> pa.DataType:
     if is_list(kind):
         if is_text(kind.value_type):
             return pa.list_(pa.string())
-        fields = _fields_of(kind.value_type)
+        fields = fields_of(kind.value_type)
         text, weight = (fields.get(name, pa.null()) for name in ("text", "weight"))
         if is_text(text) and (pt.is_integer(weight) or pt.is_floating(weight)):
             return CRITERIA
@@ -158,7 +178,7 @@ def _images_type(kind: pa.DataType) -> pa.DataType:
         return pa.string()
     if is_bytes(kind):
         return pa.binary()
-    fields = _fields_of(kind)
+    fields = fields_of(kind)
     raw, path = (fields.get(name, pa.null()) for name in ("bytes", "path"))
     bytes_fit = pt.is_null(raw) or is_bytes(raw)
     if {"bytes", "path"} & fields.keys() and bytes_fit and (pt.is_null(path) or is_text(path)):
@@ -173,7 +193,7 @@ def _gold_type(kind: pa.DataType) -> pa.DataType:
         return pa.string()
     if pt.is_floating(kind):
         return pa.float64()
-    fields = _fields_of(kind)
+    fields = fields_of(kind)
     if all(map(is_number, fields.values())) and {"a", "b"} <= fields.keys() <= {"a", "b", "tie"}:
         return pa.struct([(field.name, pa.float64()) for field in GOLD if field.name in fields])
     if pt.is_integer(kind) or pt.is_boolean(kind):
@@ -188,6 +208,7 @@ _OWN_TYPES = {
     "models": _models_type,
     "criteria": _criteria_type,
     "gold": _gold_type,
+    **dict.fromkeys(SAID, _said_type),
 }
 
 
@@ -209,7 +230,7 @@ def unify(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
         key, item = (unify(getattr(left, x), getattr(right, x)) for x in ("key_type", "item_type"))
         result = None if key is None or item is None else pa.map_(key, item)
     elif pt.is_struct(left) and pt.is_struct(right):
-        ours, theirs = _fields_of(left), _fields_of(right)
+        ours, theirs = fields_of(left), fields_of(right)
         if ours.keys() == theirs.keys():
             both = {name: unify(kind, theirs[name]) for name, kind in ours.items()}
             result = None if None in both.values() else pa.struct(list(both.items()))

@@ -10,6 +10,7 @@ import numpy as np
 
 from steelyard.core.schemas import Bool, Float64, Int64
 from steelyard.ranking.contextual import fit_contextual, within_competitors
+from steelyard.ranking.length_control import separates
 from steelyard.ranking.report import LEVEL
 from steelyard.ranking.tournament import Tournament
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL, Codes
@@ -36,17 +37,19 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Verbosity:
-    """What length is worth to the judge, where lengths differ by more than 30 characters."""
+    """What length is worth to the judge, where lengths differ by more than 30 characters.
+
+    Where length separates wins from losses, what it is worth has no bound, and is None.
+    """
 
     longer: Mean  # mean preference for the longer response; 0.5 without bias
     gold_longer: Mean | None  # gold's mean preference for it, on the rows that have gold
     excess: Mean | None  # the judge's less the gold's, on these rows
-    coefficient: float  # log-odds per unit of tanh(difference / its root mean square)
-    standard_error: (
-        float | None
-    )  # this and intervals: None for fewer than MIN_FOR_INTERVAL clusters
+    coefficient: float | None  # log-odds per unit of tanh(difference / its root mean square)
+    # This and intervals: None for fewer than MIN_FOR_INTERVAL clusters, too.
+    standard_error: float | None
     coefficient_interval: tuple[float, float] | None
-    longer_at_equal_strength: float  # P(the longer wins) between equally strong competitors
+    longer_at_equal_strength: float | None  # P(the longer wins) between equally strong competitors
     longer_at_equal_strength_interval: tuple[float, float] | None
 
 
@@ -117,6 +120,13 @@ def verbosity(contest: Tournament, difference: Float64, gold: Float64) -> Verbos
             "lengths follow from the competitors, and cannot be separated from their quality",
             remedy="take competitors whose lengths vary",
         )
+    means = (
+        mean(longer, cluster, w, bounds=SHARE),
+        of_gold(gold_longer, SHARE),
+        of_gold(longer - gold_longer, DIFFERENCE),
+    )
+    if separates(contest.rows.preference, difference):
+        return Verbosity(*means, None, None, None, None, None)
     fitted = fit_contextual(contest, feature[:, None])
     value, error = float(fitted.coefficients[0]), float(fitted.standard_errors[0])
     enough = contest.clusters >= MIN_FOR_INTERVAL
@@ -127,9 +137,7 @@ def verbosity(contest: Tournament, difference: Float64, gold: Float64) -> Verbos
 
     low, high = value - margin, value + margin
     return Verbosity(
-        longer=mean(longer, cluster, w, bounds=SHARE),
-        gold_longer=of_gold(gold_longer, SHARE),
-        excess=of_gold(longer - gold_longer, DIFFERENCE),
+        *means,
         coefficient=value,
         standard_error=error if enough else None,
         coefficient_interval=(low, high) if enough else None,

@@ -24,6 +24,10 @@ from steelyard.statistics.logistic import FitFailed
 from steelyard.statistics.means import Mean
 
 MOST_GROUPS = 100
+SEPARATED = (
+    "verbosity: length separates wins from losses, so that what it is worth between equally strong"
+    " competitors has no bound"
+)
 WANT = (
     *MODELS, "preference", "tie", "instruction", "weight", "gold", "judge",
     *LENGTHS, *ORDERS, *MASSES,
@@ -139,7 +143,10 @@ def _between_competitors(table: pa.Table, warnings: list[str], title: str) -> di
             if absent := int(np.isnan(difference).sum()):
                 warnings.append(f"{title}{absent:,} rows lack a length: verbosity is left out")
             else:
-                out["verbosity"] = measures.verbosity(contest, difference, gold)
+                verbosity = measures.verbosity(contest, difference, gold)
+                out["verbosity"] = verbosity
+                if verbosity and verbosity.coefficient is None:
+                    warnings.append(title + SEPARATED)
         except FitFailed as error:
             warnings.append(f"{title}verbosity: {error.cause}")
     judges, judge = [""], np.zeros(len(table), np.int32)

@@ -11,6 +11,7 @@ import numpy as np
 from steelyard.core.schemas import Float64
 from steelyard.errors import UsageError
 from steelyard.evaluation.judged_pairs import GoldSource
+from steelyard.ranking.bradley_terry import rate
 from steelyard.ranking.differences import compare
 from steelyard.ranking.gold_win_rates import TOO_LITTLE, estimates
 from steelyard.ranking.labelled import LabelledComparisons, read_labelled
@@ -47,10 +48,12 @@ def add_gold(
     label = np.where(contest.swapped, 1 - comparisons.label, comparisons.label)
     anchor = content["anchor"]
     tuned, alone = tuned_ratings(contest, label, anchor), tuned_ratings(contest, label, anchor, 0.0)
+    judged = rate(contest, model=METHOD, intervals="rows", anchor=anchor).rating
     few = []
     for row in content["ranking"]:
         position = contest.competitors.index(row["competitor"])
         row["gold"] = _competitor(comparisons, contest, label, position)
+        row["gold"]["judge_rating"] = float(judged[position])
         row["gold"]["rating"] = _rating(tuned, alone, position)
         row["gold"]["rating_gold_only"] = _rating(alone, None, position)
         if row["gold"]["clusters"] < FEWEST:

@@ -116,17 +116,26 @@ def check_identified(name: str, preference: Float64, difference: Float64) -> Non
     reason = None
     if near.sum() < max(NEAR_SHARE * len(near), min(MIN_FOR_INTERVAL, len(near))):
         reason = "hardly any rows are near it"
-    if np.ptp(difference) > 0 and 0 < preference.mean() < 1:
-        _, place = np.unique(difference, return_inverse=True)
-        won, lost = np.bincount(place, preference), np.bincount(place, 1 - preference)
-        longer_won = won @ (np.cumsum(lost) - lost / 2) / (won.sum() * lost.sum())
-        if max(longer_won, 1 - longer_won) > SEPARATED:
-            reason = "it separates wins from losses, and where between them is unknown"
+    if separates(preference, difference):
+        reason = "it separates wins from losses, and where between them is unknown"
     if reason:
         raise FitFailed(
             f"equal {name} cannot be determined: {reason}",
             remedy="collect comparisons of responses that are about equal in it",
         )
+
+
+def separates(preference: Float64, difference: Float64) -> bool:
+    """Return whether nearly every won row has a larger difference than a lost one, or a smaller.
+
+    Then wins and losses say at most where between them the judge turns, not how fast.
+    """
+    if not np.ptp(difference) > 0 or not 0 < preference.mean() < 1:
+        return False
+    _, place = np.unique(difference, return_inverse=True)
+    won, lost = np.bincount(place, preference), np.bincount(place, 1 - preference)
+    longer_won = won @ (np.cumsum(lost) - lost / 2) / (won.sum() * lost.sum())
+    return bool(max(longer_won, 1 - longer_won) > SEPARATED)
 
 
 def style_controlled(

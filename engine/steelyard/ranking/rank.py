@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from steelyard.comparisons.read import read_comparisons
 from steelyard.core.schemas import Bool, Float64
 from steelyard.errors import UsageError, escape
 from steelyard.ranking import scores
-from steelyard.ranking.bradley_terry import INTERVALS, MODELS, Estimate, Ratings, rate
+from steelyard.ranking.bradley_terry import INTERVALS, MODELS, Ratings, rate
 from steelyard.ranking.connectivity import (
     APART,
     cluster_counts,
@@ -23,8 +24,8 @@ from steelyard.ranking.connectivity import (
     strongly_connected,
 )
 from steelyard.ranking.differences import NO_SPREAD, compare
+from steelyard.ranking.first_place import sensitivity_json
 from steelyard.ranking.report import LEVEL, format_names, source
-from steelyard.ranking.sensitivity import sensitivity
 from steelyard.ranking.tournament import Tournament, tournament
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL, MIN_FOR_NORMAL
 
@@ -32,6 +33,7 @@ METHODS = (*MODELS, "average", "elo", "newman", "eigen", "pagerank")
 REPLICATES = 1000
 FEWEST_REPLICATES = 100  # with fewer, the ends of an interval rest on two or three of them
 SHUFFLES = 100
+OPTIONAL = ("tie", "instruction", "weight", "pair_id")
 EQUAL = "all preferences are equal, which hides their spread: no interval, no difference tested"
 LEAST_DEGREES = 1.0  # of freedom: with fewer, one cluster holds most of the information
 
@@ -86,9 +88,7 @@ def rank(path: Path, columns: Mapping[str, str], options: RankOptions) -> dict[s
         JSON: `ranking`, best first; `win_matrix`; for methods with a likelihood `differences` and
         `sensitivity`; what was read and left out; warnings.
     """
-    read = read_comparisons(
-        path, columns, ("model_a", "model_b", "preference"), ("tie", "instruction", "weight")
-    )
+    read = read_comparisons(path, columns, ("model_a", "model_b", "preference"), OPTIONAL)
     contest = tournament(read.table)
     content = {
         **source(path, read),
@@ -102,7 +102,7 @@ def rank(path: Path, columns: Mapping[str, str], options: RankOptions) -> dict[s
             **content["left_out"], "a competitor against itself": contest.alone
         }  # fmt: skip
     if options.method in MODELS:
-        ranking = _rated(contest, options, content)
+        ranking = _rated(contest, read.table, options, content)
     else:
         ranking = _scored(contest, options)
         content["warnings"] = _score_warnings(contest, options)
@@ -122,7 +122,7 @@ def rank(path: Path, columns: Mapping[str, str], options: RankOptions) -> dict[s
 
 
 def _rated(
-    contest: Tournament, options: RankOptions, content: dict[str, Any]
+    contest: Tournament, table: pa.Table, options: RankOptions, content: dict[str, Any]
 ) -> list[dict[str, Any]]:
     intervals = options.intervals or INTERVALS[0]
     ratings = rate(
@@ -139,8 +139,8 @@ def _rated(
     if ratings.ties is not None:
         content["tie_parameter"] = ratings.ties
     clustered = intervals != "rows"
-    if ratings.estimate:
-        content["sensitivity"] = _sensitivity_json(contest, ratings.estimate)
+    if ratings.estimate and (first := sensitivity_json(contest, ratings.estimate, table)):
+        content["sensitivity"] = first
     known, bounded, enough = _identified(contest, ratings, options.anchor, clustered=clustered)
     content["warnings"] += _cluster_warnings(contest, ratings, intervals)
     if equal := _without_spread(ratings, bounded, options.anchor):
@@ -175,20 +175,6 @@ def _rated(
         }
         for position, i in enumerate(order, 1)
     ]
-
-
-def _sensitivity_json(contest: Tournament, estimate: Estimate) -> dict[str, Any]:
-    """Return how few verdicts and instructions decide who is first; None where no set does."""
-    return {
-        units: removal
-        and {
-            "removed": removal.removed,
-            "of": removal.of,
-            "first": contest.competitors[removal.first],
-            "at_least": removal.at_least,
-        }
-        for units, removal in sensitivity(contest, estimate).items()
-    }
 
 
 def _identified(

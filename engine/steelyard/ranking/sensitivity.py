@@ -8,7 +8,7 @@ many are enough. How few can never be enough follows from the likelihood's curva
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from steelyard.core.schemas import Float64, Int64
 from steelyard.ranking.bradley_terry import Estimate, inverse_information
 from steelyard.ranking.tournament import NOTHING, Tournament
 from steelyard_kernels import links
-from steelyard_kernels.bradley_terry import Fit, solve
+from steelyard_kernels.bradley_terry import Fit, solve_near
 from steelyard_kernels.comparisons import Pairs, pairs_of
 from steelyard_kernels.connected import is_connected
 from steelyard_kernels.groups import group
@@ -27,9 +27,11 @@ from steelyard_kernels.sandwich import pair_curves
 CHALLENGERS = 5  # competitors that are tried: their deficits are small for what is known of them
 ROUNDS = 3  # of ordering verdicts anew by their influence where the last set left the ratings
 REFITS = 10  # per round
+NAMED = 1000  # units of a set that are kept: those of greatest influence
 CUTS = 200  # units that are tried one by one where leaving out all of them is too much
 LEAD = 1e-9  # in log-strength: less is a tie for the first place
-_SORTED = 1024  # units, to begin with
+_SAMPLE = 1 << 17  # units that are sorted to see from which influence on they are enough
+_SPARE_SAMPLES = 8  # more of them: a sample is off by chance
 _SPARE = 2.0  # influence that is sorted, relative to what is needed to first order
 
 
@@ -41,11 +43,13 @@ class Removal:
     of: int
     first: int  # competitor who is first without them
     at_least: int | None  # no smaller set can do it; None: not known
+    units: tuple[int, ...] = field(default=(), compare=False, repr=False)  # the first NAMED of them
 
 
 class _Problem(NamedTuple):
     contest: Tournament
     estimate: Estimate
+    inverse: Float64  # [K + 1, K + 1] of its information
     pairs: Pairs
     present: Int64  # [pairs] i * K + j, rising
     rows: Int64  # [pairs] how many rows each has
@@ -57,6 +61,7 @@ class _Set(NamedTuple):
     """Units that change the first place, and the fit to all others."""
 
     size: int
+    units: Int64  # [size]
     fit: Fit
 
 
@@ -92,17 +97,18 @@ def sensitivity(contest: Tournament, estimate: Estimate) -> dict[str, Removal | 
     present = pairs.first.astype(np.int64) * size + pairs.second
     rows = np.bincount(contest.rows.pair, minlength=size * size)[present]
     top = int(fit.estimate[:size].argmax())
-    problems = {"verdicts": _Problem(contest, estimate, pairs, present, rows, top, None)}
+    inverse = inverse_information(estimate.kind, fit)
+    single = _Problem(contest, estimate, inverse, pairs, present, rows, top, None)
+    problems = {"verdicts": single}
     if contest.clusters < len(contest):
         groups = group(contest.cluster, contest.clusters)
-        problems["instructions"] = problems["verdicts"]._replace(groups=groups)
-    inverse = inverse_information(estimate.kind, fit)
+        problems["instructions"] = single._replace(groups=groups)
     lead = fit.estimate[top] - fit.estimate[:size]
     apart = np.diag(inverse)[:size] + inverse[top, top] - 2 * inverse[top, :size]
     order = np.argsort(lead / np.maximum(apart, 1e-300), kind="stable")
     best: dict[str, _Set | None] = dict.fromkeys(problems)
     for other in order[order != top][:CHALLENGERS].tolist():
-        influence = _influences(problems["verdicts"], fit, inverse[top] - inverse[other], other)
+        influence = _influences(single, fit, inverse[top] - inverse[other], other)
         for name, problem in problems.items():
             best[name] = _improve(problem, influence, best[name])
     removals: dict[str, Removal | None] = {}
@@ -112,7 +118,8 @@ def sensitivity(contest: Tournament, estimate: Estimate) -> dict[str, Removal | 
             removed=smallest.size,
             of=len(contest) if problem.groups is None else contest.clusters,
             first=int(smallest.fit.estimate[:size].argmax()),
-            at_least=_at_least(problem, inverse, lead / np.sqrt(np.maximum(apart, 1e-300))),
+            at_least=_at_least(problem, lead / np.sqrt(np.maximum(apart, 1e-300))),
+            units=tuple(smallest.units[:NAMED].tolist()),
         )
     return {"verdicts": removals["verdicts"], "instructions": removals.get("instructions")}
 
@@ -157,13 +164,14 @@ def _improve(problem: _Problem, influence: _Influences, best: _Set | None) -> _S
 
 def _order(problem: _Problem, influence: _Influences) -> _Ordered | None:
     """Order the units that matter; None if there are none."""
-    if influence.lead <= 0:
+    if influence.lead < -LEAD:
         return None
+    lead = max(influence.lead, LEAD)  # of two who share the first place, any verdict decides
     by_unit = _by_unit(problem, influence.rows)
-    units = _largest(by_unit, influence.lead * _SPARE)
+    units = _largest(by_unit, lead * _SPARE)
     if not len(units):
         return None
-    return _Ordered(np.cumsum(by_unit[units]), units, influence.lead)
+    return _Ordered(np.cumsum(by_unit[units]), units, lead)
 
 
 def _shortest(problem: _Problem, ordered: _Ordered, best: _Set | None) -> tuple[_Set | None, bool]:
@@ -186,7 +194,7 @@ def _shortest(problem: _Problem, ordered: _Ordered, best: _Set | None) -> tuple[
         blocked |= fit is None
         if lead < -LEAD:
             high = (trial, lead)
-            best = best if fit is None else _Set(trial, fit)
+            best = best if fit is None else _Set(trial, ordered.units[:trial], fit)
         else:
             low = (trial, lead)
         if high[1] == 0:  # none decided yet: go as far as the influences so far came short
@@ -227,25 +235,27 @@ def _rows_of(problem: _Problem, units: Int64) -> tuple[Int64, Int64]:
 def _by_unit(problem: _Problem, values: Float64) -> Float64:
     if problem.groups is None:
         return values
-    totals = np.bincount(problem.contest.cluster, values, problem.contest.clusters)
-    return totals.astype(np.float64)
+    return np.bincount(problem.contest.cluster, values, problem.contest.clusters).astype(np.float64)
 
 
 def _largest(values: Float64, target: float) -> Int64:
     """Return where the largest values are that together reach a target, or all that are positive.
 
-    They come in falling order.
+    They come in falling order, equal ones in that of their positions. A sample says from which
+    value on they reach it, so that few have to be sorted.
     """
-    count = _SORTED
+    step = max(len(values) // _SAMPLE, 1)
+    sample = np.sort(values[::step])[::-1]
+    sample = sample[sample > 0]
+    last = int(np.searchsorted(np.cumsum(sample) * step, target))
     while True:
-        count = min(count, len(values))
-        start = len(values) - count
-        chosen = np.argpartition(values, start)[start:] if start else np.arange(count)
-        chosen = chosen[np.argsort(-values[chosen], kind="stable")]
-        total = np.cumsum(values[chosen])
-        if total[-1] >= target or values[chosen[-1]] <= 0 or not start:
-            return chosen[values[chosen] > 0][: int(np.searchsorted(total, target)) + 1]
-        count *= 16
+        last = 2 * last + _SPARE_SAMPLES
+        least = sample[last] if last < len(sample) else 0.0
+        chosen = np.flatnonzero((values >= least) & (values > 0))
+        if least == 0 or values[chosen].sum() >= target:
+            break
+    chosen = chosen[np.argsort(-values[chosen], kind="stable")]
+    return chosen[: int(np.searchsorted(np.cumsum(values[chosen]), target)) + 1]
 
 
 def _refit(problem: _Problem, removed: Int64, start: Fit) -> Fit | None:
@@ -253,7 +263,7 @@ def _refit(problem: _Problem, removed: Int64, start: Fit) -> Fit | None:
     pairs, prior = _remaining(problem, removed), problem.estimate.prior
     if not prior.any() and not is_connected(pairs, problem.contest.size):
         return None
-    fit = solve(problem.estimate.kind, pairs, prior, start.estimate)
+    fit = solve_near(problem.estimate.kind, pairs, prior, start.estimate, problem.inverse)
     return fit if fit.converged and np.isfinite(fit.estimate).all() else None
 
 
@@ -275,7 +285,7 @@ def _lead(problem: _Problem, fit: Fit) -> float:
     return float(strength[problem.top] - np.delete(strength, problem.top).max())
 
 
-def _at_least(problem: _Problem, inverse: Float64, deficit: Float64) -> int | None:
+def _at_least(problem: _Problem, deficit: Float64) -> int | None:
     """Return how many units at least have to go, whichever they are, for another to be first.
 
     Let D be any set, x the shift of strengths without it, H the information, R_r = a_r' H^-1 a_r
@@ -292,13 +302,12 @@ def _at_least(problem: _Problem, inverse: Float64, deficit: Float64) -> int | No
 
     Args:
         problem: of the model bradley-terry and without a prior; otherwise nothing is known.
-        inverse: float64 [K + 1, K + 1], H^-1.
         deficit: float64 [K], d / sqrt(R) of each challenger.
     """
     estimate, contest = problem.estimate, problem.contest
     if estimate.kind != links.BRADLEY_TERRY or estimate.prior.any():
         return None
-    first, second, _ = problem.pairs
+    (first, second, _), inverse = problem.pairs, problem.inverse
     known = np.sqrt(np.diag(inverse)[first] + np.diag(inverse)[second] - 2 * inverse[first, second])
     closest = np.delete(deficit, problem.top).min()
     needed = -np.expm1(-closest * known.max()) / known.max()

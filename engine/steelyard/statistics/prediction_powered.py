@@ -44,11 +44,12 @@ class Tuned:
     @property
     def effective_labels(self) -> float:
         """How many labels alone would give this standard error; infinite at no error."""
-        if not self.gold.standard_error:  # gold says the same everywhere, and weighs alone
+        alone = self.gold.standard_error or 0.0
+        if alone <= NO_SPREAD:  # gold says the same everywhere, and weighs alone
             return float(self.gold.rows)
         if not self.standard_error:
             return math.inf
-        return self.gold.rows * (self.gold.standard_error / self.standard_error) ** 2
+        return self.gold.rows * (alone / self.standard_error) ** 2
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Return bounds in [0, 1], for labels in [0, 1]: Wilson's, with as many labels as count.
@@ -60,7 +61,8 @@ class Tuned:
         clusters, p = self.gold.effective_clusters, self.gold.value
         unused = (self.gold.standard_error or 0.0) ** 2 * UNUSED / (clusters - FITTED)
         variance = self.standard_error**2 + unused
-        labels = p * (1 - p) / variance if p * (1 - p) > NO_SPREAD else clusters
+        spread = p * (1 - p) > NO_SPREAD and variance > NO_SPREAD**2
+        labels = p * (1 - p) / variance if spread else clusters
         rate = min(max(self.value, 0.0), 1.0)
         return rate_interval(
             rate, math.sqrt(rate * (1 - rate) / labels), clusters - FITTED + 1, level

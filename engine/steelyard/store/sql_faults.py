@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import signal
 import socket
@@ -17,6 +18,13 @@ from steelyard.errors import EnvironmentFault, SteelyardError, escape
 
 # In the words of a commit that the disk made fail.
 _IO_WORDS = ("Could not", "Cannot", "IO Error", "No space left", "File too large", "Input/output")
+
+# What the operating system says to it, and the file that it names.
+_SYSTEM_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOMEM),
+)
+_FILE = re.compile(r"""file ["']([^"'\n]+)["']""")
 
 # In its words where what does not fit into memory has no room on the disk either.
 _SPILL_LIMIT = "max_temp_directory_size"
@@ -111,21 +119,31 @@ def raising_python_errors() -> Iterator[None]:
         yield
     except duckdb.OutOfMemoryException as error:
         if _SPILL_LIMIT in str(error):
-            first = str(error).partition("\n")[0]
-            raise OSError(
-                errno.ENOSPC, f"the disk for temporary files is full ({first})"
-            ) from error
+            raise OSError(errno.ENOSPC, "the disk for temporary files is full") from error
         raise MemoryError(one_line(error)) from error
     except duckdb.Error as error:
         if is_interrupt(error):
             raise KeyboardInterrupt from None
         if not is_machine_fault(error):
             raise
-        raise OSError(one_line(error)) from error
+        raise _system_error(error) from error
     except RuntimeError as error:  # so DuckDB's own wait ends when Ctrl-C interrupts it
         if "interrupted" not in str(error).lower():
             raise
         raise KeyboardInterrupt from None
+
+
+def _system_error(error: duckdb.Error) -> OSError:
+    """Return what the operating system has said to DuckDB, and of which file, where it quotes it.
+
+    Otherwise DuckDB's own words.
+    """
+    for number in _SYSTEM_ERRORS:
+        words = os.strerror(number)
+        if words in str(error):
+            file = _FILE.search(str(error))
+            return OSError(number, f"{words}: {escape(file[1], 300)}" if file else words)
+    return OSError(one_line(error))
 
 
 def is_machine_fault(error: Exception) -> bool:
