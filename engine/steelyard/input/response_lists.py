@@ -1,4 +1,4 @@
-"""Rows with a list of responses -> rows of one response each."""
+"""Rows of one response each, of which pairs are made, and rows with a list of responses."""
 
 from __future__ import annotations
 
@@ -13,8 +13,27 @@ import pyarrow.types as pt
 from steelyard.core.arrow import list_lengths, offsets_of, to_ints
 from steelyard.core.schemas import Int64
 from steelyard.input.cells import row_bytes
-from steelyard.input.roles import RESPONSE_LISTS
+from steelyard.input.roles import PAIRS, VOTES, Roles, names_of
 from steelyard.input.rows import Limits, RawBatch
+
+RESPONSE_LISTS = {"responses": ("completions", "generations"), "models": ()}  # role -> more names
+_ONE_SIDED = {"response_b", "turns_b", "model_b", "gold", *VOTES}
+
+
+def response_roles(special: Sequence[str] = (), *, lists: bool = False) -> Roles:
+    """Return the roles of rows of one response each, or, with `lists`, of a list of responses.
+
+    A protocol asks for `special` ones, as for `pair_roles`.
+    """
+    names = {role: PAIRS.names[role] for role in PAIRS.names if role not in _ONE_SIDED}
+    names |= {role: names_of(role) for role in special if role not in _ONE_SIDED}
+    names["pair_id"] = (*names["pair_id"], "response_id")
+    names["model_a"] = ("model_a", *names_of("model"))
+    names["response_a"] = ("response_a", *names_of("response"))
+    if lists:
+        del names["response_a"]
+        names |= {role: (role, *more) for role, more in RESPONSE_LISTS.items()}
+    return Roles(names, ("instruction", "responses" if lists else "response_a"))
 
 
 def single_responses(

@@ -19,7 +19,6 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "images": ("image",),
     "response": ("output",),
     "model": ("generator",),
-    "responses": ("completions", "generations"),
     "gold": ("label",),
     "annotator": ("worker", "rater"),
     "preference": ("raw_preference",),
@@ -118,9 +117,6 @@ VERDICT_TABLE = Roles(
     MODELS,
     sides=(MODELS,),
 )
-# Rows of a single response, of which pairs are made; or of several, in a list.
-_ONE_SIDED = {"response_b", "turns_b", "model_b", "gold", *VOTES}
-RESPONSE_LISTS = ("responses", "models")
 # Files of responses, one row per response, and files of instructions.
 RESPONSES = Roles(
     {"instruction_id": ("instruction_id",), **_named("instruction", "system", "model", "response")},
@@ -166,20 +162,6 @@ def pair_roles(required: Sequence[str] = REQUIRED, special: Sequence[str] = ()) 
 def is_better_side(role: str, roles: Mapping[str, str]) -> bool:
     """Return whether a role is gold that the names of the responses' columns imply: A is better."""
     return role == "gold" and roles[role] == roles.get("response_a")
-
-
-def response_roles(special: Sequence[str] = (), *, lists: bool = False) -> Roles:
-    """Return the roles of rows of one response each, or, with `lists`, of a list of responses."""
-    names = {role: PAIRS.names[role] for role in PAIRS.names if role not in _ONE_SIDED}
-    names |= _named(*(role for role in special if role not in _ONE_SIDED))
-    texts = "responses" if lists else "response_a"
-    names["model_a"] = ("model_a", *names_of("model"))
-    if lists:
-        del names["response_a"]
-        names |= _named(*RESPONSE_LISTS)
-    else:
-        names["response_a"] = ("response_a", *names_of("response"))
-    return Roles(names, ("instruction", texts))
 
 
 def check_map(column_map: Mapping[str, str], roles: Roles) -> None:

@@ -20,8 +20,8 @@ from steelyard.input.footer import Footer, decode_fault, require_same
 from steelyard.input.images import ImageReader, Keep
 from steelyard.input.metadata import fit
 from steelyard.input.problems import printable
-from steelyard.input.response_lists import single_responses, unpack
-from steelyard.input.roles import CONVERSATIONS, RESPONSE_LISTS, is_better_side
+from steelyard.input.response_lists import RESPONSE_LISTS, single_responses, unpack
+from steelyard.input.roles import CONVERSATIONS, is_better_side
 from steelyard.input.row_groups import Pace, read_group
 from steelyard.input.rows import Limits, RawBatch, check
 from steelyard.input.shardset import Shard, ShardSet

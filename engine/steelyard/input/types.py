@@ -143,7 +143,7 @@ def _responses_type(kind: pa.DataType) -> pa.DataType:
     if is_list(kind):
         if is_text(kind.value_type):
             return pa.list_(pa.string())
-        fields = _fields_of(kind.value_type)
+        fields = fields_of(kind.value_type)
         for name in RESPONSE_FIELDS:
             if name in fields and is_text(fields[name]):
                 model = [("model", pa.string())] if is_text(fields.get("model", pa.null())) else []

@@ -13,7 +13,8 @@ from steelyard.input.convert import Staging, scratch
 from steelyard.input.discover import check_extent
 from steelyard.input.filesystem import protocol
 from steelyard.input.problems import printable
-from steelyard.input.roles import Roles, response_roles
+from steelyard.input.response_lists import response_roles
+from steelyard.input.roles import Roles
 from steelyard.input.shardset import open_sources
 from steelyard.plan.group_sizes import count_pairs
 from steelyard.plan.pairing import Pairing
