@@ -39,7 +39,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "calibrate apply": ("runs/mine calibrator.json",),
     "calibrate show": ("calibrator.json",),
-    "evaluate": ("runs/mine --gold people.parquet", "runs/mine --by model_a"),
+    "evaluate": (
+        "runs/mine --gold people.parquet",
+        "runs/mine --by model_a --inspect-log log.json",
+    ),
     "report": ("runs/mine --gold people.parquet",),
     "serve": ("runs/mine --open", "runs/mine --port 8000"),
     "export": (
