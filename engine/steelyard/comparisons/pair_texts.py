@@ -14,7 +14,9 @@ from steelyard.core.schemas import READ_FROM
 from steelyard.input import Limits, ShardSet, stream
 from steelyard.store.run_input import reopen_input
 from steelyard.store.run_record import RunRecord, ScoredRecord
+from steelyard.store.snapshot import RunSnapshot
 from steelyard.store.sql import Connection
+from steelyard.store.verdicts.database import open_sql
 
 Place = tuple[str, int]  # shard and row of a pair, as in `verdicts`
 Address = tuple[str, int, int | None]  # a shard's name, a row in it, and the item of a list
@@ -46,6 +48,19 @@ def addresses_of(
         (row["shard"], row["row"]): [tuple(row[name].values()) for name in READ_FROM if row[name]]
         for row in rows
     }
+
+
+def texts_of_pairs(
+    snapshot: RunSnapshot, places: Collection[Place], *, remote: bool = False
+) -> dict[Place, dict[str, Any]]:
+    """Return the texts of pairs of a run; arguments and errors as of `pair_texts`."""
+    if not are_paired(snapshot.record):
+        return pair_texts(
+            snapshot.record, {place: [(*place, None)] for place in places}, remote=remote
+        )
+    with open_sql(snapshot) as connection:
+        addresses = addresses_of(connection, snapshot.record, places)
+    return pair_texts(snapshot.record, addresses, remote=remote)
 
 
 def pair_texts(
