@@ -19,9 +19,10 @@ from steelyard.input.discover import Source, discover
 from steelyard.input.filesystem import open_file, protocol
 from steelyard.input.footer import read_footer
 from steelyard.input.problems import attempt_each, printable, refusal
+from steelyard.input.role_types import SAID
 from steelyard.input.roles import CONVERSATIONS, PAIRS, REQUIRED, Roles, check_map, resolve
 from steelyard.input.schema import ShardColumns, agree, chunk_bytes, shard_columns
-from steelyard.input.types import SAID, is_text
+from steelyard.input.types import is_text
 
 
 @dataclass(frozen=True, slots=True)

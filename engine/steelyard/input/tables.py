@@ -30,9 +30,10 @@ from steelyard.input.footer import (
 )
 from steelyard.input.metadata import metadata_type
 from steelyard.input.problems import attempt_each, printable, raised_as, refusal
+from steelyard.input.role_types import role_type
 from steelyard.input.row_groups import Pace, read_group
 from steelyard.input.schema import unusable_column
-from steelyard.input.types import UnsupportedError, has_views, role_type, unify
+from steelyard.input.types import UnsupportedError, has_views, unify
 
 _BATCH_BYTES = 16 << 20
 _REMEDY = "give all files the same columns, or read them one by one"
