@@ -39,12 +39,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "calibrate apply": ("runs/mine calibrator.json",),
     "calibrate show": ("calibrator.json",),
-    "evaluate": ("runs/mine --gold people.parquet", "runs/mine --by model_a"),
+    "evaluate": (
+        "runs/mine --gold people.parquet",
+        "runs/mine --by model_a --inspect-log log.json",
+    ),
     "report": ("runs/mine --gold people.parquet",),
     "serve": ("runs/mine --open", "runs/mine --port 8000"),
     "export": (
         "runs/mine --format preference --out dataset --consistent --test 0.1",
-        "runs/mine --format preference --dry-run",
+        "runs/mine --format preference --dry-run --push-to-hub my-group/preferences",
     ),
     "protocol list": ("",),
     "protocol show": (f"rubric --judge {MODEL}",),

@@ -135,6 +135,28 @@ def _turns_type(kind: pa.DataType) -> pa.DataType:
     raise UnsupportedError("has to be a list of structs with the texts role and content")
 
 
+# Names of the text in a list of structs, each of a response.
+RESPONSE_FIELDS = ("response", "text", "output", "completion", "content")
+
+
+def _responses_type(kind: pa.DataType) -> pa.DataType:
+    if is_list(kind):
+        if is_text(kind.value_type):
+            return pa.list_(pa.string())
+        fields = fields_of(kind.value_type)
+        for name in RESPONSE_FIELDS:
+            if name in fields and is_text(fields[name]):
+                model = [("model", pa.string())] if is_text(fields.get("model", pa.null())) else []
+                return pa.list_(pa.struct([(name, pa.string()), *model]))
+    raise UnsupportedError("has to be a list of texts, or of structs with the text `response`")
+
+
+def _models_type(kind: pa.DataType) -> pa.DataType:
+    if is_list(kind) and is_text(kind.value_type):
+        return pa.list_(pa.string())
+    raise UnsupportedError("has to be a list of texts")
+
+
 def _criteria_type(kind: pa.DataType) -> pa.DataType:
     if is_list(kind):
         if is_text(kind.value_type):
@@ -182,6 +204,8 @@ def _gold_type(kind: pa.DataType) -> pa.DataType:
 _OWN_TYPES = {
     **dict.fromkeys(CONVERSATIONS, _turns_type),
     "images": _images_type,
+    "responses": _responses_type,
+    "models": _models_type,
     "criteria": _criteria_type,
     "gold": _gold_type,
     **dict.fromkeys(SAID, _said_type),
