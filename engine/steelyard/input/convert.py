@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from steelyard.core.files import make_temporary_folder
 from steelyard.errors import InputRefused, escape
 from steelyard.input.arrow_rows import Batches, read_arrow
 from steelyard.input.columns import JsonTyping, Piece, TextTyping, Typing
@@ -65,7 +66,7 @@ def scratch() -> Staging:
 
 @cache
 def _scratch_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="steelyard-inputs-"))
+    folder = make_temporary_folder("steelyard-inputs-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 

@@ -46,12 +46,13 @@ def open_input(config: RunConfig, spec: JudgingSpec, run: RunDir | None = None) 
 
     try:
         return _first_fitting(config, spec, opened)
-    except InputRefused:
+    except InputRefused as refused:
+        problem: SteelyardError = refused
         if config.pairs is None:
             with suppress(SteelyardError):
                 shards = _first_fitting(replace(config, pairs="all"), spec, opened)
-                refused = _one_sided(shards, spec)
-        raise refused from None
+                problem = _one_sided(shards, spec)
+        raise problem from None
 
 
 def keep_rows(data: object, run: RunDir) -> Path:

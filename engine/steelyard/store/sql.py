@@ -10,7 +10,6 @@ import atexit
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -24,7 +23,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from steelyard.core.arrow import duckdb_type, is_wide_decimal
-from steelyard.core.files import temporary_folder
+from steelyard.core.files import make_temporary_folder, temporary_folder
 from steelyard.errors import InputRefused, UsageError, did_you_mean, escape
 from steelyard.input.arrow_rows import Batches, storable
 from steelyard.input.convert import database_readers
@@ -185,7 +184,7 @@ def _query_limits() -> dict[str, Any]:
 def _spill_folder() -> Path | None:
     """Make a private folder for what queries spill until this process ends; None: no room."""
     try:
-        folder = Path(tempfile.mkdtemp(prefix="steelyard-"))
+        folder = make_temporary_folder("steelyard-")
     except OSError:
         return None
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
