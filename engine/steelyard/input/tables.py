@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from steelyard.errors import InputRefused, SteelyardError
 from steelyard.input.columns import NOTES
-from steelyard.input.convert import convert_all, scratch
+from steelyard.input.convert import Staging, convert_all
 from steelyard.input.discover import discover
 from steelyard.input.filesystem import open_file
 from steelyard.input.footer import (
@@ -169,7 +169,7 @@ def open_table(path: Path, error: type[InputRefused] = InputRefused) -> ParquetT
     named = discover([path])
     problems: list[InputRefused] = []
     with raised_as(error):
-        sources = convert_all(named, scratch(), problems)
+        sources = convert_all(named, Staging(), problems)
         footers = attempt_each(read_footer, sources, problems)
         if problems:
             raise refusal(problems)

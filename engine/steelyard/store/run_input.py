@@ -10,7 +10,7 @@ from pathlib import Path
 from steelyard.core.config import RunConfig
 from steelyard.errors import InputRefused, SteelyardError, UsageError, escape
 from steelyard.input import REQUIRED, Limits, ShardSet, open_shards, pair_roles
-from steelyard.input.convert import Staging, scratch
+from steelyard.input.convert import Staging
 from steelyard.input.discover import check_extent
 from steelyard.input.filesystem import protocol
 from steelyard.input.memory import write_rows
@@ -184,7 +184,7 @@ def _open_tables(imported: ImportRecord, otherwise: str) -> ShardSet:
             remedy=f"import tables that have {', '.join(REQUIRED)}, or {otherwise}",
         )
     texts = {name: columns[name] for name in REQUIRED}
-    return open_shards(paths, texts, staging=scratch().mapped(columns))
+    return open_shards(paths, texts, staging=Staging().mapped(columns))
 
 
 def _what_changed(record: RunRecord, shards: ShardSet) -> str:
