@@ -52,6 +52,7 @@ def apply_calibrator(source: Source, path: Path, out: Path | None, *, force: boo
         RunLocked: the run is being written.
     """
     calibrator = load_calibrator(path)
+    pairs = read_pairs(source)
     if differences := describe_differences(calibrator.bound, binding(source)):
         if not force:
             raise CalibratorRefused(
@@ -60,7 +61,6 @@ def apply_calibrator(source: Source, path: Path, out: Path | None, *, force: boo
                 remedy="fit a calibrator to gold for these reads, or apply this one with --force",
             )
         calibrator = replace(calibrator, notes={**calibrator.notes, "forced": differences})
-    pairs = read_pairs(source)
     notes = [*pairs.notes, *_missing(calibrator, pairs.table, str(source.path))]
     drift, count = None, len(pairs)
     if calibrator.reference is not None:
