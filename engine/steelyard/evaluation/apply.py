@@ -51,6 +51,12 @@ def apply_calibrator(source: Source, path: Path, out: Path | None, *, force: boo
         CalibratorRefused: it was fitted under something else, or needs what the reads lack.
         RunLocked: the run is being written.
     """
+    if source.run is None and source.path.suffix == ".duckdb":
+        raise UsageError(
+            "a database by itself is not calibrated",
+            place=str(source.path),
+            remedy="name its run directory, or write its table `verdicts` to Parquet",
+        )
     calibrator = load_calibrator(path)
     pairs = read_pairs(source)
     if differences := describe_differences(calibrator.bound, binding(source)):
