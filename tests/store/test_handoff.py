@@ -96,10 +96,13 @@ def test_a_database_with_other_views_is_not_taken_for_ours(run, tmp_path):
             f" (FROM read_csv('{tmp_path / 'secret.csv'}')) t"
         )
     with (
-        pytest.raises(IntegrityFault, match="not the one that was written"),
+        pytest.raises(IntegrityFault, match="not the one that was written") as fault,
         open_sql(RunSnapshot.take(run.root)) as connection,
     ):
         connection.execute("FROM verdicts").fetchall()
+    assert fault.value.place == str(RunDir(run.root).database)
+    assert "it is made of the parts, which are still there" in fault.value.effect
+    assert f"steelyard compact {run.root}" in fault.value.remedy
     handoff.compact(RunSnapshot.take(run.root))
     assert "x" not in run.verdicts().column_names
 
