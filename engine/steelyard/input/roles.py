@@ -56,13 +56,7 @@ VOTES = ("votes_a", "votes_b", "votes_tie")
 LENGTHS = ("length_a", "length_b")
 # What prompts are made of.
 PROMPT_ROLES = (
-    *REQUIRED,
-    *CONVERSATIONS,
-    "system",
-    "reference",
-    "images",
-    "criteria",
-    "category",
+    *(*REQUIRED, *CONVERSATIONS, "system", "reference", "images", "criteria", "category"),
     "responses",
 )
 # Roles of pairs that are looked for only if the protocol asks for them.

@@ -19,8 +19,8 @@ from steelyard.input.columns import INTEGER
 from steelyard.input.conversations import as_texts
 from steelyard.input.images import ImageReader
 from steelyard.input.problems import Reason, RowProblems, printable
+from steelyard.input.role_types import NAMES
 from steelyard.input.roles import CONVERSATIONS, REQUIRED, TEXTS
-from steelyard.input.types import NAMES
 from steelyard.input.votes import read_gold
 
 _LONGEST_ID = 1024

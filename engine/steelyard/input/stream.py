@@ -21,11 +21,12 @@ from steelyard.input.images import ImageReader, Keep
 from steelyard.input.metadata import fit
 from steelyard.input.problems import printable
 from steelyard.input.response_lists import RESPONSE_LISTS, single_responses, unpack
+from steelyard.input.role_types import SAID, absent, role_type
 from steelyard.input.roles import CONVERSATIONS, is_better_side
 from steelyard.input.row_groups import Pace, read_group
 from steelyard.input.rows import Limits, RawBatch, check
 from steelyard.input.shardset import Shard, ShardSet
-from steelyard.input.types import SAID, absent, cast, role_type
+from steelyard.input.types import cast
 
 _FIRST_ROWS = 64
 _FIRST_PICTURED = 4  # rows with images may hold 128 MiB each

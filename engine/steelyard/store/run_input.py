@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from steelyard.core.config import RunConfig
 from steelyard.errors import InputRefused, SteelyardError, UsageError, escape
 from steelyard.input import REQUIRED, Limits, ShardSet, open_shards, pair_roles
-from steelyard.input.convert import Staging, scratch
+from steelyard.input.convert import Staging
 from steelyard.input.discover import check_extent
 from steelyard.input.filesystem import protocol
+from steelyard.input.memory import write_rows
 from steelyard.input.problems import printable
 from steelyard.input.response_lists import response_roles
 from steelyard.input.roles import Roles
@@ -19,6 +21,7 @@ from steelyard.input.shardset import open_sources
 from steelyard.plan.group_sizes import count_pairs
 from steelyard.plan.pairing import Pairing
 from steelyard.plan.spec import JudgingSpec
+from steelyard.store.durable import writing
 from steelyard.store.run_record import ImportedRecord, ImportRecord, RunRecord, ScoredRecord
 from steelyard.store.rundir import RunDir
 
@@ -43,12 +46,25 @@ def open_input(config: RunConfig, spec: JudgingSpec, run: RunDir | None = None) 
 
     try:
         return _first_fitting(config, spec, opened)
-    except InputRefused:
+    except InputRefused as refused:
+        problem: SteelyardError = refused
         if config.pairs is None:
             with suppress(SteelyardError):
                 shards = _first_fitting(replace(config, pairs="all"), spec, opened)
-                refused = _one_sided(shards, spec)
-        raise refused from None
+                problem = _one_sided(shards, spec)
+        raise problem from None
+
+
+def keep_rows(data: object, run: RunDir) -> Path:
+    """Write rows of a Python program into the run directory, to be its input; return the file.
+
+    Raises:
+        UsageError: it is not a run directory.
+        InputRefused: they are not rows that Parquet can hold.
+    """
+    run.check()
+    with writing(run.inputs):
+        return write_rows(data, run.inputs)
 
 
 def reopen_shards(record: ScoredRecord) -> ShardSet:
@@ -168,7 +184,7 @@ def _open_tables(imported: ImportRecord, otherwise: str) -> ShardSet:
             remedy=f"import tables that have {', '.join(REQUIRED)}, or {otherwise}",
         )
     texts = {name: columns[name] for name in REQUIRED}
-    return open_shards(paths, texts, staging=scratch().mapped(columns))
+    return open_shards(paths, texts, staging=Staging().mapped(columns))
 
 
 def _what_changed(record: RunRecord, shards: ShardSet) -> str:
