@@ -210,6 +210,37 @@ def test_warnings_go_by_what_is_independent():
     assert rate(few, intervals="rows").warnings == ()
     assert rate(few, intervals="bootstrap", replicates=20).warnings[0] == warning
     assert rate(many()).warnings == ()
+    # Student's t holds with ten; percentiles of refits to ten are too narrow.
+    some = many(instructions=10)
+    assert rate(some).warnings == ()
+    (warning,) = rate(some, intervals="bootstrap", replicates=20).warnings
+    assert warning.startswith("only 10 clusters: the intervals are too narrow")
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_degrees_of_freedom_of_a_small_design(parts):
+    """All are equal, so that each comparison has the same information: x 4, y 6, z 2 of it.
+
+    x met y in four instructions, y met z in two others. An estimate's own degrees are one less than
+    its instructions. Shares of information give overlaps of xx 1/4, yy 1/6, zz 1/2, xy and yz 1/6,
+    xz 0, so odds of 1/3, 1/5, 1, 1/5, 1/5, 0; variances are as 1/4, 1/6, 1/2.
+    """
+    games = [(0, 1, 0.5, 0.0, 1 / parts)] * 4 * parts + [(1, 2, 0.5, 0.0, 1.0)] * 2
+    clusters = [*np.repeat(np.arange(4), parts).tolist(), 4, 5]
+    degrees = rate(contest(games, clusters, ties=False)).spread.degrees
+    x, y, z = 1 / 4, 1 / 6, 1 / 2
+    own = {"x": x * x / 3, "y": y * y / 5, "z": z * z}
+    wanted = [
+        [
+            3,
+            (x + y) ** 2 / (own["x"] + own["y"] + 2 * x * y / 5),
+            (x + z) ** 2 / (own["x"] + own["z"]),
+        ],
+        [0, 5, (y + z) ** 2 / (own["y"] + own["z"] + 2 * y * z / 5)],
+        [0, 0, 1],
+    ]
+    assert np.triu(degrees).tolist() == [pytest.approx(row) for row in wanted]
+    assert degrees.T.tolist() == [pytest.approx(row) for row in degrees.tolist()]
 
 
 @pytest.mark.parametrize("model", ["davidson", "rao-kupper"])

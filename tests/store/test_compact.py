@@ -89,6 +89,7 @@ def planned_as(run, **changes):
     ("parts", "changes", "words"),
     [
         ([[1, 2], [2, 3]], {}, "4 reads of 3 prompts for 4 planned"),  # a read twice
+        ([[1, 2], [2]], {}, "3 reads of 2 prompts for 4 planned"),
         ([[1, 2, 3, 4]], {"pairs": 2}, "3 verdicts of 3 pairs for 2 planned"),
         ([[1, 2, 3, 4]], {"pairs": 4}, "of 3 pairs for 4 planned"),
         ([[1, 2, 3, 4]], {"unique": [3]}, "4 reads of 4 prompts for 3 planned"),

@@ -15,6 +15,7 @@ from steelyard.cli.common import (
     json_option,
     map_option,
     print_notes,
+    remote_option,
 )
 
 table_option = click.option(
@@ -184,8 +185,24 @@ def show(calibrator: Path) -> None:
 @click.option(
     "--diagram", type=PATH, help="Reliability diagram to write: .svg or .png (extra `plot`)."
 )
+@click.option(
+    "--inspect-log",
+    "log",
+    type=PATH,
+    metavar="FILE",
+    help="Also write it as a log that Inspect reads: .json, with the pairs and their texts.",
+)
+@remote_option
 @json_option
-def evaluate(source: Path, gold: Path | None, diagram: Path | None, **options: Any) -> None:
+def evaluate(
+    source: Path,
+    gold: Path | None,
+    diagram: Path | None,
+    log: Path | None,
+    *,
+    remote: bool,
+    **options: Any,
+) -> None:
     """Measure a judge against gold labels.
 
     Prints agreement, calibration, and position and length bias, with 95% intervals.
@@ -195,12 +212,17 @@ def evaluate(source: Path, gold: Path | None, diagram: Path | None, **options: A
     from steelyard.cli.evaluation_text import format_report
     from steelyard.cli.plots import check_diagram, plot_reliability
     from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
+    from steelyard.evaluation.inspect_log import check_log, write_log
 
     read, columns = make_source(source, options), options.pop("gold_map")
     if diagram:
         check_diagram(diagram)
+    if log:
+        check_log(log, read=(gold, source))
     report = evaluate_source(read, gold, EvaluateOptions(**options), columns)
     print_notes(report.notes)
     emit(report, format_report, lambda _: report.to_json())
+    if log:
+        print_notes(write_log(log, read, gold, report, columns, remote=remote))
     if diagram:  # last: a disk that fills up does not cost the report
         plot_reliability(diagram, report.whole)

@@ -13,6 +13,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "score": (
         f"pairs.parquet --run runs/new --judge {MODEL}",
         f"pairs.parquet --run runs/ties --judge {MODEL} --protocol pairwise-tie",
+        f"responses.parquet --run runs/all --judge {MODEL} --pairs all",
         f"pairs.parquet --run runs/strict --judge {MODEL} --tolerate-rejects 1%",
     ),
     "resume": ("runs/mine",),
@@ -39,16 +40,23 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "calibrate apply": ("runs/mine calibrator.json",),
     "calibrate show": ("calibrator.json",),
-    "evaluate": ("runs/mine --gold people.parquet", "runs/mine --by model_a"),
+    "evaluate": (
+        "runs/mine --gold people.parquet",
+        "runs/mine --by model_a --inspect-log log.json",
+    ),
     "report": ("runs/mine --gold people.parquet",),
     "serve": ("runs/mine --open", "runs/mine --port 8000"),
     "export": (
         "runs/mine --format preference --out dataset --consistent --test 0.1",
-        "runs/mine --format preference --dry-run",
+        "runs/mine --format preference --dry-run --push-to-hub my-group/preferences",
     ),
     "protocol list": ("",),
     "protocol show": (f"rubric --judge {MODEL}",),
     "protocol check": (f"mine.toml --judge {MODEL}",),
+    "protocol new": (
+        "mine --template prompt.txt",
+        "mine --template judge_prompts.jsonl --prompt pair-v2",
+    ),
     "judge inspect": (MODEL, f"{MODEL} --protocol verbalized"),
     "version": ("",),
 }

@@ -16,6 +16,7 @@ from steelyard.cli.common import (
     remote_option,
     run_argument,
 )
+from steelyard.errors import EXIT_DONE, EXIT_ENVIRONMENT
 from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
 
 
@@ -95,35 +96,55 @@ from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
     "Column of the --responses files to read a role from: instruction_id, instruction, model or"
     " response. Repeatable."
 )
+@click.option(
+    "--push-to-hub",
+    "repository",
+    metavar="NAME",
+    help="Also send the dataset to this private repository on the Hugging Face Hub; with --dry-run,"
+    " show what would be sent.",
+)
 @remote_option
 @click.option("--seed", default=0, help="Seed of splits and random choices.")
 @click.option("--rows-per-file", default=100_000, help="Maximum number of rows per Parquet file.")
 @quiet_option
 @json_option
 def export(
-    run: Path, out: Path | None, dry_run: bool, remote: bool, quiet: bool, **options: Any
-) -> None:
+    run: Path,
+    out: Path | None,
+    *,
+    dry_run: bool,
+    repository: str | None,
+    remote: bool,
+    quiet: bool,
+    **options: Any,
+) -> int:
     """Write a run's verdicts as a training dataset."""
     from steelyard.core.progress import Reporter
+    from steelyard.export import hub
     from steelyard.export.exporter import Responses, export_dataset
     from steelyard.export.options import ExportOptions, read_margin
 
     if out is None and not dry_run:
         raise click.UsageError("give --out FOLDER, or --dry-run")
     columns, responses = options.pop("column_map"), options.pop("responses")
+    if repository is not None:
+        hub.check_name(repository, dry_run=dry_run)
     options["margin"] = read_margin(options["margin"])
     if columns and not responses:
         raise click.UsageError("--map is for --responses: give its files, too")
     texts = Responses(responses, columns) if responses else None
-    content = export_dataset(
-        run,
-        None if dry_run else out,
-        ExportOptions(**options),
-        texts,
-        Reporter(quiet=quiet),
-        remote=remote,
-    )
+    folder, reporter = None if dry_run else out, Reporter(quiet=quiet)
+    content = export_dataset(run, folder, ExportOptions(**options), texts, reporter, remote=remote)
+    code = EXIT_DONE
+    if repository is not None:
+        plan = hub.plan_push(repository, content, folder)
+        if folder is not None:
+            reporter.log(f"sending {folder} to {repository} ...")
+            plan = hub.push(plan, folder)
+            code = EXIT_DONE if plan.pushed else EXIT_ENVIRONMENT
+        content["hub"] = plan.to_json()
     emit(content, format_export)
+    return code
 
 
 def format_export(content: dict[str, Any]) -> str:
@@ -136,4 +157,18 @@ def format_export(content: dict[str, Any]) -> str:
     for split, rows in content["rows"].items():
         instructions = content["instructions"][split]
         lines.append(f"{rows:>12,}  rows of {instructions:,} instructions in the split {split}")
+    if "hub" in content:
+        lines += ["", *_format_push(content["hub"])]
     return "\n".join(lines)
+
+
+def _format_push(plan: dict[str, Any]) -> list[str]:
+    from steelyard.core.progress import amount
+
+    sizes = plan["files"].items()
+    if plan["pushed"]:
+        head = f"sent to the private dataset {plan['repository']}: {plan['pushed']}"
+    else:
+        reason = plan["reason"]
+        head = f"not sent ({reason}); for the private dataset {plan['repository']}:"
+    return [head, *(f"{'' if size is None else amount(size):>12}  {name}" for name, size in sizes)]

@@ -8,7 +8,7 @@ for batch in read(tables, Limits()):
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,10 @@ import pyarrow.types as pt
 from steelyard.comparisons.checks import LONGEST, is_outside, read_names
 from steelyard.core.arrow import repeat_text, to_floats, to_mask
 from steelyard.core.schemas import CRITERIA, GOLD, KEYS, STATUS_OK, Float64
+from steelyard.input.conversations import as_texts
 from steelyard.input.problems import Reason, RowProblems, printable
 from steelyard.input.roles import LENGTHS, MODELS
-from steelyard.input.rows import RawBatch, find_invalid, split, without
+from steelyard.input.rows import RawBatch, find_invalid, find_noted, split, without
 from steelyard.input.votes import PREFERENCES, label_codes, read_gold
 from steelyard.protocols.rules import COLUMNS
 from steelyard.statistics.clusters import instruction_ids
@@ -77,8 +78,10 @@ def read_verdicts(
         (rows of `verdict_schema`, REJECTS).
     """
     problems = RowProblems(batch.numbers)
+    find_noted(batch, roles, problems)
     find_invalid(batch, roles, problems)
     clean = without(batch, problems)  # what follows reads texts as UTF-8
+    clean = replace(clean, columns=as_texts(clean.columns, roles, problems))
     columns = _competitors(clean, roles, reading, problems)
     if "winner" in clean.columns:
         columns |= _from_words(clean, columns, roles["winner"], problems)

@@ -124,7 +124,7 @@ def evaluate_source(
         )
     if options.seed < 0:
         raise UsageError(f"--seed is {options.seed}", remedy="give 0 or more")
-    matched, missing = _comparable(match_gold(source, gold, gold_columns, options.by))
+    matched, missing = comparable_pairs(match_gold(source, gold, gold_columns, options.by))
     matched, fit_gold = crossfit(source, matched)
     raw, calibrated = matched.raw, matched.calibrated
     if source.columns.get("preference") == CALIBRATED[0]:
@@ -140,7 +140,7 @@ def evaluate_source(
     return Report(options, whole, tuple(parts), annotators, kappa, notes, fit_gold)
 
 
-def _comparable(matched: GoldPairs) -> tuple[GoldPairs, list[str]]:
+def comparable_pairs(matched: GoldPairs) -> tuple[GoldPairs, list[str]]:
     """Return the pairs that have all preferences, so that raw and calibrated are of the same."""
     notes = []
     preference = optional_column(matched.table, "calibrated_preference")

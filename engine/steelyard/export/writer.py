@@ -94,6 +94,12 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
+def file_names(split: str, rows: int, rows_per_file: int) -> list[str]:
+    """Return the names of a split's files, relative to the dataset's folder."""
+    files = -(-rows // rows_per_file)
+    return [f"data/{split}-{i:05d}-of-{files:05d}.parquet" for i in range(files)]
+
+
 class DatasetWriter:
     """Writer of Parquet files with a known number of rows in each split.
 
@@ -128,8 +134,7 @@ class _SplitWriter:
     def __init__(
         self, folder: Path, split: str, schema: pa.Schema, rows: int, rows_per_file: int
     ) -> None:
-        files = -(-rows // rows_per_file)
-        self._names = [f"data/{split}-{i:05d}-of-{files:05d}.parquet" for i in range(files)]
+        self._names = file_names(split, rows, rows_per_file)
         self._rows, self._rows_per_file, self._written = rows, rows_per_file, 0
         self._folder, self._schema = folder, schema
         self._waiting = schema.empty_table()

@@ -10,7 +10,8 @@ import pyarrow.types as pt
 from steelyard.core.arrow import offsets_of, to_floats, to_ints, to_mask
 from steelyard.core.schemas import CRITERIA, TURNS, Bool, Int64
 from steelyard.input.problems import Reason, RowProblems, printable
-from steelyard.input.types import TOOL_FIELDS, is_bytes, is_text
+from steelyard.input.role_types import TOOL_FIELDS
+from steelyard.input.types import is_bytes, is_text
 
 SPEAKERS = pa.array(["user", "assistant"])
 _SHOWN = 16  # bytes from the first invalid one on
@@ -126,7 +127,7 @@ def read_turns(values: pa.Array, column: str, problems: RowProblems) -> pa.Array
     called = np.zeros(len(items), dtype=np.bool_)
     for field in items.type:
         if field.name in TOOL_FIELDS:
-            called |= _has_content(pc.struct_field(items, field.name))
+            called |= has_content(pc.struct_field(items, field.name))
     problems.add(_any(called, row_of, rows), Reason.TURNS, f"{name} calls a tool")
     turn = np.arange(len(items)) - offsets[row_of]
     expected = SPEAKERS.take(pa.array(turn % 2))
@@ -143,7 +144,7 @@ def read_turns(values: pa.Array, column: str, problems: RowProblems) -> pa.Array
     return pa.ListArray.from_arrays(starts, structs, type=TURNS, mask=_is_absent(values))
 
 
-def _has_content(values: pa.Array) -> Bool:
+def has_content(values: pa.Array) -> Bool:
     """Return which values are neither null nor an empty text or list."""
     if is_text(values.type):
         return to_mask(pc.not_equal(values, ""))

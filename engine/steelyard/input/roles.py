@@ -25,6 +25,28 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "tie": ("raw_tie",),
     "logit": ("score_difference",),
 }
+# Names of both sides in well-known tables of pairs, looked for where no column has a name above;
+# they count together, or not at all.
+SIDES: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
+    ("response_a", "response_b"): (
+        *(("chosen", "rejected"), ("response_j", "response_k")),
+        *(("answer_a", "answer_b"), ("output_a", "output_b"), ("completion_a", "completion_b")),
+        *(("output_1", "output_2"), ("response_1", "response_2"), ("response1", "response2")),
+        *(("response_0", "response_1"), ("answer_0", "answer_1"), ("response_A", "response_B")),
+        ("conversation_a", "conversation_b"),
+    ),
+    ("model_a", "model_b"): (
+        *(("generator_1", "generator_2"), ("chosen_model", "rejected_model")),
+        *(("model_1", "model_2"), ("generator_a", "generator_b")),
+    ),
+}
+# Of these the first is the better response: gold, if the table has no other.
+BETTER = (("chosen", "rejected"), ("response_j", "response_k"))
+# What the other roles may be called, too, in tables with such responses.
+WITH_SIDES = {
+    "instruction": ("query", "input", "context", "conversations", "conversation", "messages"),
+    "gold": ("winner",),
+}
 
 REQUIRED = ("instruction", "response_a", "response_b")
 CONVERSATIONS = ("turns", "turns_a", "turns_b")
@@ -33,7 +55,10 @@ TEXTS = (*REQUIRED, "system", "reference", "category", *MODELS)
 VOTES = ("votes_a", "votes_b", "votes_tie")
 LENGTHS = ("length_a", "length_b")
 # What prompts are made of.
-PROMPT_ROLES = (*REQUIRED, *CONVERSATIONS, "system", "reference", "images", "criteria", "category")
+PROMPT_ROLES = (
+    *(*REQUIRED, *CONVERSATIONS, "system", "reference", "images", "criteria", "category"),
+    "responses",
+)
 # Roles of pairs that are looked for only if the protocol asks for them.
 SPECIAL = ("turns_a", "turns_b", "criteria", "category")
 
@@ -48,6 +73,7 @@ class Roles:
     # Whether a column has one role at most, and two columns for one role are refused; otherwise
     # the first name that is there counts.
     strict: bool = True
+    sides: tuple[tuple[str, str], ...] = ()  # those of SIDES that are looked for
 
 
 def names_of(*roles: str) -> tuple[str, ...]:
@@ -74,6 +100,7 @@ PAIRS = Roles(
     )
     | dict.fromkeys(SPECIAL, ()),
     REQUIRED,
+    sides=tuple(SIDES),
 )
 # Verdicts that were made elsewhere, for an import.
 VERDICT_TABLE = Roles(
@@ -82,6 +109,7 @@ VERDICT_TABLE = Roles(
         *("instruction_id", "preference", "winner", *LENGTHS),
     ),
     MODELS,
+    sides=(MODELS,),
 )
 # Files of responses, one row per response, and files of instructions.
 RESPONSES = Roles(
@@ -121,7 +149,13 @@ def pair_roles(required: Sequence[str] = REQUIRED, special: Sequence[str] = ()) 
     names = {**PAIRS.names, **_named(*special)}
     if "response_b" not in required:
         names["response_a"] = (*names["response_a"], "response")
-    return Roles(names, tuple(required))
+        names["model_a"] = (*names["model_a"], *names_of("model"))
+    return Roles(names, tuple(required), sides=PAIRS.sides)
+
+
+def is_better_side(role: str, roles: Mapping[str, str]) -> bool:
+    """Return whether a role is gold that the names of the responses' columns imply: A is better."""
+    return role == "gold" and roles[role] == roles.get("response_a")
 
 
 def check_map(column_map: Mapping[str, str], roles: Roles) -> None:
@@ -160,7 +194,12 @@ def resolve(
     """
     resolved: dict[str, str] = {}
     mapped = set(column_map.values()) if roles.strict else set()
-    for role, names in roles.names.items():
+    known, better = (
+        (roles.names, "")
+        if not roles.sides
+        else _with_sides(place, set(columns) - mapped, column_map, roles)
+    )
+    for role, names in known.items():
         if role in column_map:
             chosen = [column_map[role]] if column_map[role] else []
             if chosen and chosen[0] not in columns:
@@ -178,7 +217,39 @@ def resolve(
     if missing:
         raise _refused(place, *_no_column(missing, resolved, columns, column_map, roles))
     _check_gold(place, resolved, roles)
+    if better and not {"gold", "votes_a"} & {*resolved, *column_map}:
+        resolved["gold"] = better
     return resolved
+
+
+def _with_sides(
+    place: str, columns: Collection[str], column_map: Mapping[str, str], roles: Roles
+) -> tuple[dict[str, tuple[str, ...]], str]:
+    """Return the names of each role, with those of SIDES that count, and the better side's.
+
+    Raises:
+        InputRefused: the columns are those of several pairs of responses.
+    """
+    names = dict(roles.names)
+    better = ""
+    for sides in roles.sides:
+        pairs = SIDES[sides]
+        own = {name for side in sides for name in names.get(side, ())}
+        if own & set(columns) or set(sides) & set(column_map):
+            continue
+        here = [pair for pair in pairs if set(pair) <= set(columns)]
+        if len(here) > 1:
+            cause = f"{' and '.join(map('/'.join, here))} may both be {' and '.join(sides)}"
+            example = " ".join(map(f"{roles.option} {{}}={{}}".format, sides, here[0]))
+            raise _refused(place, cause, f"choose one of them: {example}")
+        if here:
+            names |= {side: (column,) for side, column in zip(sides, here[0], strict=True)}
+        if here and sides[0] == "response_a":
+            better = here[0][0] if here[0] in BETTER else ""
+            for role, others in WITH_SIDES.items():
+                if not set(names.get(role, ())) & set(columns):
+                    names[role] = tuple(x for x in others if x in columns)[:1] or names[role]
+    return names, better
 
 
 def _no_column(
@@ -192,7 +263,10 @@ def _no_column(
     role = missing[0]
     emptied = f" ({roles.option} leaves it empty)" if role in column_map else ""
     example = example_column(role, [x for x in columns if x not in resolved.values()])
-    looked = _join(roles.names[role], "or")
+    others = [
+        pair[sides.index(role)] for sides in roles.sides if role in sides for pair in SIDES[sides]
+    ]
+    looked = _join([*roles.names[role], *others], "or")
     given = {column: other for other, column in column_map.items() if other != role}
     if taken := next((name for name in roles.names[role] if name in columns and name in given), ""):
         return (

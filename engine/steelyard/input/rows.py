@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -16,10 +16,11 @@ from steelyard.core.schemas import INTAKE, Bool, Int64
 from steelyard.errors import InputRefused, UsageError, escape
 from steelyard.input.cells import invalid_bytes, invalid_rows, read_criteria, read_turns, row_bytes
 from steelyard.input.columns import INTEGER
+from steelyard.input.conversations import as_texts
 from steelyard.input.images import ImageReader
 from steelyard.input.problems import Reason, RowProblems, printable
+from steelyard.input.role_types import NAMES
 from steelyard.input.roles import CONVERSATIONS, REQUIRED, TEXTS
-from steelyard.input.types import NAMES
 from steelyard.input.votes import read_gold
 
 _LONGEST_ID = 1024
@@ -58,6 +59,7 @@ class RawBatch:
     unfit: Mapping[str, Bool] = field(default_factory=dict)
     # What a conversion noted of each row (`columns`): n lists of NOTE; None: nothing.
     notes: pa.Array | None = None
+    items: pa.Array | None = None  # of each row, where rows are items of lists of responses
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -75,10 +77,13 @@ class RawBatch:
             for part in (self.columns, self.metadata)
         )
         unfit = {name: bad[kept] for name, bad in self.unfit.items()}
-        notes = None if self.notes is None else self.notes.filter(mask)
-        return RawBatch(
-            self.shard, self.numbers[kept], columns, metadata, self.folder, unfit, notes
+        notes, items = (
+            None if values is None else values.filter(mask) for values in (self.notes, self.items)
         )
+        return replace(
+            self, numbers=self.numbers[kept], columns=columns, metadata=metadata, unfit=unfit,
+            notes=notes, items=items,
+        )  # fmt: skip
 
 
 def check(
@@ -103,13 +108,17 @@ def check(
     """
     problems = RowProblems(batch.numbers)
     find_noted(batch, roles, problems)
-    for role in required:
+    for role in (role for role in required if role in roles):
         nulls = to_mask(batch.columns[role].is_null())
         problems.add(nulls, Reason.NULL, f"{printable(roles[role])} is null")
     find_invalid(batch, roles, problems)
     clean = without(batch, problems)  # what follows reads texts as UTF-8
+    alone = "instruction" not in roles
+    texts = as_texts(clean.columns, roles, problems, transcripts=alone)
+    clean = replace(clean, columns=texts)
     # Instructions only: a model that answered nothing did answer, and may lose for it.
-    blank = f"{printable(roles['instruction'])} is empty or white space only"
+    asked = roles.get("instruction") or roles["response_a"]
+    blank = f"{printable(asked)} is empty or white space only"
     instructions = clean.columns["instruction"]
     empty = pc.or_(pc.equal(instructions, ""), pc.utf8_is_space(instructions))
     problems.add(to_mask(empty), Reason.EMPTY, blank)
@@ -117,7 +126,7 @@ def check(
     derived = {}
     for role in CONVERSATIONS:
         if role in clean.columns:
-            derived[role] = read_turns(clean.columns[role], roles[role], problems)
+            derived[role] = read_turns(clean.columns[role], roles.get(role, asked), problems)
     if "criteria" in clean.columns:
         derived["criteria"] = read_criteria(clean.columns["criteria"], roles["criteria"], problems)
     if "images" in clean.columns:
@@ -200,6 +209,8 @@ def _intake(batch: RawBatch, derived: Mapping[str, pa.Array], schema: pa.Schema)
     columns: dict[str, pa.Array] = {**batch.columns, **derived}
     columns["shard"] = repeat_text(batch.shard, len(batch))
     columns["row"] = pa.array(batch.numbers, pa.int64())
+    if batch.items is not None:
+        columns["item"] = batch.items
     if len(schema) > len(INTAKE):
         fields = list(schema.field("metadata").type)
         inner = [batch.metadata[field.name] for field in fields]

@@ -13,15 +13,9 @@ from steelyard.errors import InputRefused
 from steelyard.input.footer import Footer
 from steelyard.input.metadata import metadata_type
 from steelyard.input.problems import printable
-from steelyard.input.roles import REQUIRED
-from steelyard.input.types import (
-    NUMBERS,
-    UnsupportedError,
-    is_bytes,
-    role_type,
-    unify,
-    without_nulls,
-)
+from steelyard.input.role_types import NUMBERS, role_type
+from steelyard.input.roles import REQUIRED, is_better_side
+from steelyard.input.types import UnsupportedError, is_bytes, unify, without_nulls
 
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 # A column that its writer kept as a dictionary is read as one, whole, for each row group.
@@ -115,7 +109,7 @@ def _resolve_types(
     shard: ShardColumns, roles: Mapping[str, str], required: Sequence[str]
 ) -> tuple[dict[str, pa.DataType], list[InputRefused]]:
     """Return the types that a shard's columns are brought to, and those that cannot be used."""
-    players = {column: role for role, column in roles.items()}
+    players = {column: role for role, column in roles.items() if not is_better_side(role, roles)}
     kinds: dict[str, pa.DataType] = {}
     problems: list[InputRefused] = []
     for name, kind in shard.types.items():
@@ -154,6 +148,8 @@ def unusable_column(
         remedy = "write A, B and tie, or P(a) as a floating-point number"
     elif is_bytes(column.type):
         remedy = f"declare it as text, for example decode({shown}) in DuckDB"
+    elif pt.is_nested(column.type):
+        remedy = f"name another column: --map {role}=COLUMN"
     else:
         target = "DOUBLE" if role in NUMBERS else "VARCHAR"
         remedy = f"cast it when the file is written, for example {shown}::{target} in DuckDB"

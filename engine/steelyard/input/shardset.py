@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as pt
 import xxhash
 
 from steelyard.core.schemas import INTAKE
 from steelyard.errors import InputRefused
-from steelyard.input.convert import Staging, convert_all, scratch
+from steelyard.input.conversations import fields_left_out, is_transcript
+from steelyard.input.convert import Staging, convert_all
 from steelyard.input.discover import Source, discover
-from steelyard.input.filesystem import protocol
+from steelyard.input.filesystem import open_file, protocol
 from steelyard.input.footer import read_footer
 from steelyard.input.problems import attempt_each, printable, refusal
+from steelyard.input.role_types import SAID
 from steelyard.input.roles import CONVERSATIONS, PAIRS, REQUIRED, Roles, check_map, resolve
 from steelyard.input.schema import ShardColumns, agree, chunk_bytes, shard_columns
-from steelyard.input.types import fields_left_out
+from steelyard.input.types import is_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def open_shards(
     wanted = dict(column_map or {})
     check_map(wanted, known)
     problems: list[InputRefused] = []
-    sources = convert_all(discover(inputs), (staging or scratch()).mapped(wanted), problems)
+    sources = convert_all(discover(inputs), (staging or Staging()).mapped(wanted), problems)
     return open_sources(sources, wanted, known, problems)
 
 
@@ -118,7 +122,7 @@ def open_sources(
     roles: dict[str, str] = {}
     metadata = pa.schema([])
     try:
-        roles = resolve(shards[0].place, shards[0].types, wanted, known)
+        roles = _resolve(shards, wanted, known)
         metadata = agree(shards, roles, problems, known.required)
     except InputRefused as refused:
         problems.append(refused)
@@ -132,8 +136,39 @@ def open_sources(
     return ShardSet(opened, roles, metadata, _fingerprint(shards), known.required, notes)
 
 
+def _resolve(
+    shards: Sequence[ShardColumns], wanted: Mapping[str, str], known: Roles
+) -> dict[str, str]:
+    """Resolve the roles; the instruction may be in the responses, if they are conversations."""
+    first = shards[0]
+    try:
+        return resolve(first.place, first.types, wanted, known)
+    except InputRefused as refused:
+        others = tuple(role for role in known.required if role != "instruction")
+        if wanted.get("instruction") or not {"response_a", *others} <= known.names.keys():
+            raise
+        try:
+            roles = resolve(first.place, first.types, wanted, replace(known, required=others))
+        except InputRefused:
+            raise refused from None
+        if "instruction" in roles or not _are_conversations(first, roles):
+            raise
+        return roles
+
+
+def _are_conversations(shard: ShardColumns, roles: Mapping[str, str]) -> bool:
+    """Return whether the first response holds messages, or its first text is a transcript."""
+    column = roles.get("response_a", "")
+    kind = shard.types.get(column, pa.null())
+    if not is_text(kind):
+        return bool(pt.is_nested(kind))
+    with open_file(shard.footer.source.path) as file:
+        rows = next(pq.ParquetFile(file).iter_batches(1, columns=[column]), None)
+    return rows is not None and len(rows) > 0 and is_transcript(rows.column(0)[0].as_py())
+
+
 def _notes(shards: Sequence[ShardColumns], roles: Mapping[str, str]) -> Iterator[str]:
-    for role in CONVERSATIONS:
+    for role in (*CONVERSATIONS, *SAID):
         if column := roles.get(role):
             names = (x for shard in shards for x in fields_left_out(shard.types[column]))
             if fields := list(dict.fromkeys(names)):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import reduce
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from steelyard.errors import InputRefused
+from steelyard.input.conversations import as_texts
 from steelyard.input.problems import RowProblems, printable
 from steelyard.input.roles import RESPONSES
-from steelyard.input.rows import Limits, find_invalid_utf8, without
+from steelyard.input.rows import Limits, RawBatch, find_invalid_utf8, without
 from steelyard.input.shardset import ShardSet
 from steelyard.input.stream import read
 from steelyard.statistics.clusters import instruction_ids
@@ -31,7 +33,7 @@ def stream_responses(shards: ShardSet) -> Iterator[pa.Table]:
         for batch in batches:
             problems = RowProblems(batch.numbers)
             find_invalid_utf8(batch.named(shards.roles), problems)
-            clean = without(batch, problems)
+            clean = _texts(without(batch, problems), shards, problems)
             named = clean.columns.get("instruction_id", clean.columns["instruction"])
             columns = {
                 name: clean.columns.get(name, pa.nulls(len(clean), pa.string())) for name in _TEXTS
@@ -58,4 +60,11 @@ def read_instructions(shards: ShardSet) -> Iterator[str]:
                     place=f"{printable(batch.shard)}, row {problems.bad_rows()[0]}",
                     remedy="correct the file",
                 )
-            yield from batch.columns["instruction"].drop_null().to_pylist()
+            clean = _texts(batch, shards, problems)
+            yield from clean.columns["instruction"].drop_null().to_pylist()
+
+
+def _texts(batch: RawBatch, shards: ShardSet, problems: RowProblems) -> RawBatch:
+    """Return the rows whose instructions are texts, or messages that end with one."""
+    columns = as_texts(batch.columns, shards.roles, problems)
+    return without(replace(batch, columns=columns), problems)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -10,25 +10,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
+from steelyard.core.arrow import repeat_text
 from steelyard.core.background import Prefetch
 from steelyard.input.chosen_rows import ChosenRows
 from steelyard.input.columns import NOTES
+from steelyard.input.conversations import as_messages
 from steelyard.input.filesystem import open_file, protocol
 from steelyard.input.footer import Footer, decode_fault, require_same
 from steelyard.input.images import ImageReader, Keep
 from steelyard.input.metadata import fit
 from steelyard.input.problems import printable
-from steelyard.input.roles import CONVERSATIONS
+from steelyard.input.response_lists import RESPONSE_LISTS, single_responses, unpack
+from steelyard.input.role_types import SAID, absent, role_type
+from steelyard.input.roles import CONVERSATIONS, is_better_side
 from steelyard.input.row_groups import Pace, read_group
 from steelyard.input.rows import Limits, RawBatch, check
 from steelyard.input.shardset import Shard, ShardSet
-from steelyard.input.types import absent, cast, role_type
+from steelyard.input.types import cast
 
 _FIRST_ROWS = 64
 _FIRST_PICTURED = 4  # rows with images may hold 128 MiB each
 _AHEAD = 2  # batches decoded during the work on those before; decoding takes a third of planning
 _EFFECT = "the pass over the inputs stopped there; nothing was scored"
-_SEVERAL_TYPES = ("gold", "images", "criteria", *CONVERSATIONS)
+_SEVERAL_TYPES = ("gold", "images", "criteria", *CONVERSATIONS, *RESPONSE_LISTS)
 
 
 def read(shards: ShardSet, limits: Limits, start: tuple[int, int] = (0, 0)) -> Generator[RawBatch]:
@@ -73,10 +77,12 @@ def stream(
         EnvironmentFault: the disk or the network failed.
     """
     limits = limits or Limits()
-    images = ImageReader(keep_image)
+    images, schema = ImageReader(keep_image), shards.schema
+    roles, required = single_responses(shards.roles, shards.required)
     with closing(read(shards, limits, start)) as batches:
-        for batch in batches if chosen is None else chosen.of(batches):
-            yield check(batch, shards.roles, shards.schema, limits, shards.required, images=images)
+        rows: Iterable[RawBatch] = batches if chosen is None else chosen.of(batches)
+        for batch in rows if roles is shards.roles else unpack(rows, limits):
+            yield check(batch, roles, schema, limits, required, images=images)
 
 
 def _read_all(shards: ShardSet, pace: Pace, start: tuple[int, int]) -> Generator[RawBatch]:
@@ -125,8 +131,13 @@ def _raw(
         types[name] = pa.string()
     columns = {}
     for role, name in shards.roles.items():
+        if is_better_side(role, shards.roles):
+            columns[role] = repeat_text("A", rows)
+            continue
         kind = role_type(role, types[name])
-        if not pt.is_null(kind):
+        if role in SAID and pt.is_list(kind):
+            columns[role] = cast(as_messages(values[name]), kind)
+        elif not pt.is_null(kind):
             columns[role] = cast(values[name], kind)
         elif role not in _SEVERAL_TYPES:  # these are left out
             columns[role] = absent(role, rows)

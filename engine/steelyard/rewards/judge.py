@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
+import xxhash
 
 from steelyard.core.config import RunConfig, Scalar
 from steelyard.core.schemas import INTAKE, STATUS_OK, Float64
@@ -15,7 +16,7 @@ from steelyard.input.rows import RawBatch, check
 from steelyard.prompts.judging import resolve_spec
 from steelyard.rewards.live_judge import LiveJudge
 from steelyard.rewards.messages import Text, completion_text
-from steelyard.rewards.rows import JudgedCompletions, build_rows
+from steelyard.rewards.rows import JudgedCompletions, build_pairs, build_rows
 from steelyard.store.run_input import row_limits
 
 # What users call the roles of a row.
@@ -28,6 +29,10 @@ _NAMES = {
     "criteria": "criteria",
     "category": "category",
 }
+
+
+PREFERENCE = "raw_preference"
+TIE = 1e-9  # preferences nearer to 0.5 are ties, but for rounding
 
 
 class Judge:
@@ -132,21 +137,71 @@ class Judge:
             for number, completion in enumerate(completions)
         ]
         judged = build_rows(prompts, texts, columns, self._spec, self._baseline)
-        values, reasons = self._judge_rows(judged)
+        values, reasons = self._judge_rows(judged, "score_a" if self._alone else PREFERENCE)
         if reasons and self._failed is None:
-            row, reason = min(reasons.items())
-            raise RewardRefused(
-                f"{len(reasons)} of {len(values)} verdicts are missing; the first: {reason}",
-                place=f"completion {judged.first[row]}, judge {self._live.name}",
-                remedy="correct what the reason names, or set the reward of completions without a"
-                " verdict: Judge(..., failed=0.0)",
-            )
+            raise self._missing(judged, values, reasons)
         rewards = judged.rewards(values, len(texts))
         if self._failed is not None:
             rewards[np.isnan(rewards)] = self._failed
         return [float(reward) for reward in rewards]
 
-    def _judge_rows(self, judged: JudgedCompletions) -> tuple[Float64, dict[int, str]]:
+    def judge(
+        self,
+        prompts: Sequence[Text],
+        completions: Sequence[Sequence[Text]],
+        shuffle_order: bool = True,  # noqa: ARG002 - TRL's interface
+        return_scores: bool = False,
+    ) -> list[int] | list[float]:
+        """Compare two completions of each prompt, as TRL's `BasePairwiseJudge` does.
+
+        Args:
+            prompts: n texts or conversations.
+            completions: n pairs of texts or conversations.
+            shuffle_order: has no effect: a pair is read in both orders of presentation where the
+                protocol shows pairs, and in none where it shows one response.
+            return_scores: whether to return probabilities.
+
+        Returns:
+            The index of the better completion of each pair, 0 or 1, or the probability that the
+            first is better, in [0, 1]. An exact tie, as of two equal completions, goes to either
+            with equal probability, which a digest of the texts decides. With `failed` the index is
+            -1 where there is no verdict.
+
+        Raises:
+            RewardRefused: as for a call; also with `failed` where a probability is missing.
+            UsageError: the judge was closed.
+            EngineFailed: the engine dies on whatever it reads.
+        """
+        first, second = (
+            [
+                completion_text(_of_pair(pair, side, number), f"pair {number}, completion {side}")
+                for number, pair in enumerate(completions)
+            ]
+            for side in (0, 1)
+        )
+        judged = build_pairs(prompts, first, second, self._spec)
+        values, reasons = self._judge_rows(judged, PREFERENCE)
+        if reasons and (self._failed is None or return_scores):
+            raise self._missing(judged, values, reasons)
+        if return_scores:
+            return [float(value) for value in values]
+        return [
+            -1 if np.isnan(value) else _coin(*pair) if abs(value - 0.5) < TIE else int(value < 0.5)
+            for value, pair in zip(values, zip(first, second, strict=True), strict=True)
+        ]
+
+    def _missing(
+        self, judged: JudgedCompletions, values: Float64, reasons: Mapping[int, str]
+    ) -> RewardRefused:
+        row, reason = min(reasons.items())
+        return RewardRefused(
+            f"{len(reasons)} of {len(values)} verdicts are missing; the first: {reason}",
+            place=f"completion {judged.first[row]}, judge {self._live.name}",
+            remedy="correct what the reason names, or set the reward of completions without a"
+            " verdict: Judge(..., failed=0.0)",
+        )
+
+    def _judge_rows(self, judged: JudgedCompletions, column: str) -> tuple[Float64, dict[int, str]]:
         """Return each row's value for its first completion, or NaN and the reason by row."""
         batch = RawBatch("completions", np.arange(len(judged.first)), judged.columns, {})
         names = _NAMES | {"response_b": self._baseline or "completion"}
@@ -156,7 +211,6 @@ class Judge:
         reasons = dict(zip(*(rejects[name].to_pylist() for name in ("row", "detail")), strict=True))
         if not len(accepted):
             return values, reasons
-        column = "score_a" if self._alone else "raw_preference"
         verdicts = self._live.verdicts(accepted).select(["row", "status", "error", column])
         for row, status, error, value in zip(*verdicts.to_pydict().values(), strict=True):
             if status == STATUS_OK:
@@ -164,3 +218,17 @@ class Judge:
             else:
                 reasons[row] = error or status
         return values, reasons
+
+
+def _of_pair(pair: Sequence[Text], side: int, number: int) -> Text:
+    if isinstance(pair, str) or len(pair) != 2:
+        raise RewardRefused(
+            "it is not a pair of completions",
+            place=f"pair {number}",
+            remedy="pass two completions of each prompt",
+        )
+    return pair[side]
+
+
+def _coin(first: str, second: str) -> int:
+    return xxhash.xxh3_64_intdigest(f"{first}\0{second}".encode()) % 2

@@ -88,6 +88,27 @@ def build_rows(
     return JudgedCompletions(rows | {"response_b": answers.take(pa.array(second))}, first, second)
 
 
+def build_pairs(
+    prompts: Sequence[Text], first: Sequence[str], second: Sequence[str], spec: JudgingSpec
+) -> JudgedCompletions:
+    """Build a row for each of n pairs of completions, under protocols of both kinds.
+
+    Raises:
+        RewardRefused: a prompt holds what the protocol does not show, or lists differ in length.
+    """
+    if len(prompts) != len(first):
+        cause = f"there are {len(first)} pairs and {len(prompts)} prompts"
+        raise RewardRefused(cause, remedy="pass the prompt of each pair")
+    pairs = {
+        "response_a": pa.array(first, pa.string()),
+        "response_b": pa.array(second, pa.string()),
+    }
+    rows = np.arange(len(first))
+    return JudgedCompletions(
+        _shared(prompts, {}, spec) | pairs, rows, np.full(len(rows), NO_OPPONENT)
+    )
+
+
 def _peers(shared: Mapping[str, pa.Array]) -> tuple[Int64, Int64]:
     """Return all pairs of completions of the same prompt."""
     groups: dict[str, list[int]] = {}
