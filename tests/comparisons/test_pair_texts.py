@@ -8,7 +8,8 @@ import pytest
 
 import steelyard
 from steelyard.comparisons import pair_texts as module
-from steelyard.comparisons.pair_texts import pair_texts
+from steelyard.comparisons.pair_texts import addresses_of
+from steelyard.comparisons.pair_texts import pair_texts as texts_of
 from steelyard.errors import InputRefused
 from steelyard.store.run_record import read_record
 from steelyard.store.rundir import RunDir
@@ -32,6 +33,10 @@ def run(tmp_path):
 
 def record(run):
     return read_record(RunDir(run))
+
+
+def pair_texts(record, places):
+    return texts_of(record, addresses_of(None, record, places))  # no query is needed for pairs
 
 
 @pytest.mark.parametrize("near", [0, 5, 1000])

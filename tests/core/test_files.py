@@ -36,6 +36,25 @@ def test_a_folder_is_removed_where_no_more_files_can_be_opened(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+FIRST_FOLDER = """
+import os, resource, sys, tempfile
+from steelyard.core.files import make_temporary_folder
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+os.closerange(3, 256)
+make_temporary_folder("unfinished-")
+"""
+
+
+def test_a_limit_of_files_is_not_taken_for_a_missing_folder(tmp_path):
+    """Python says so, as it opens a file to try a folder with."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_FOLDER], capture_output=True, text=True, check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert "Too many open files" in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_link_leads_to_stays(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / "mine").mkdir()

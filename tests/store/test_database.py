@@ -216,6 +216,16 @@ def test_two_queries_of_one_process_are_open_at_once(run):
     assert counts == [[(80,)], [(80,)]]
 
 
+def test_the_work_of_buckets_is_whole_numbers_and_seconds(run):
+    described = query(run, "SELECT column_name, column_type FROM (DESCRIBE work)")
+    types = {row["column_name"]: row["column_type"] for row in described.to_pylist()}
+    assert types.pop("bucket") == "INTEGER"
+    assert types.pop("hit_rate") == "DOUBLE"
+    assert {"prompts", "unique_tokens", "engine_seconds"} <= types.keys()
+    for name, kind in types.items():
+        assert kind == ("DOUBLE" if name.endswith("_seconds") else "BIGINT"), name
+
+
 def test_what_a_query_changes_is_gone_with_it(run):
     for sql in ("DROP TABLE verdicts", "DELETE FROM reads", "UPDATE verdicts SET judge = 'x'"):
         with pytest.raises(UsageError):

@@ -13,7 +13,7 @@ import pytest
 
 import steelyard
 from steelyard.comparisons.importing import import_tables
-from steelyard.errors import InputRefused, UsageError
+from steelyard.errors import EnvironmentFault, InputRefused, UsageError
 from steelyard.store.verdicts import user_queries
 from support.helpers import command, pairs_table
 
@@ -157,6 +157,35 @@ def test_a_query_that_fails_leaves_no_file(run, tmp_path):
     for query in ("SELECT nothing", "SELECT error(pair_id) FROM verdicts", "SELECT 1; SELECT"):
         assert command("sql", run.root, query, "--csv", tmp_path / "x.csv").returncode == 2
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "remedy"),
+    [
+        (
+            OSError(errno.EMFILE, "Too many open files"),
+            "cannot query: Too many open files",
+            "ulimit -n",
+        ),
+        (
+            OSError(errno.ENOSPC, "the disk for temporary files is full"),
+            "no room left to write: the disk for temporary files is full",
+            "free some space",
+        ),
+        (MemoryError("9 GiB"), "the query needs too much memory: 9 GiB", "select fewer columns"),
+    ],
+)
+def test_what_the_machine_refuses_a_query_is_said(run, monkeypatch, error, cause, remedy):
+    def refuse(_snapshot):
+        raise error
+
+    monkeypatch.setattr(user_queries, "open_sql", refuse)
+    with pytest.raises(EnvironmentFault) as fault:
+        run.sql("FROM verdicts")
+    assert fault.value.cause == cause
+    assert remedy in fault.value.remedy
+    assert fault.value.place == (str(run.root) if isinstance(error, OSError) else None)
+    assert fault.value.exit_code == 5
 
 
 def test_a_full_disk_leaves_no_file(run, tmp_path, monkeypatch):

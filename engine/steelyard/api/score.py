@@ -11,23 +11,27 @@ from typing import Any
 from steelyard.api.run import Run
 from steelyard.core.config import RunConfig
 from steelyard.core.progress import Reporter, is_notebook
+from steelyard.input.memory import as_paths
 from steelyard.scoring.run import score as score_run
+from steelyard.store.run_input import keep_rows
 from steelyard.store.run_record import read_record
 from steelyard.store.rundir import RunDir
 
 
 def score(
-    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    inputs: Any,  # noqa: ANN401 - tables of libraries that may be missing
     *,
     run: str | os.PathLike[str],
     judge: str | Sequence[str] = (),
     quiet: bool | None = None,
     **options: Any,  # noqa: ANN401 - the fields of RunConfig
 ) -> Run:
-    """Score Parquet shards and return the finished run.
+    """Score pairs and return the finished run.
 
     Args:
-        inputs: files, folders, globs or URLs.
+        inputs: files, folders, globs or URLs (docs/inputs.md); or rows: a list of dictionaries, a
+            pandas or polars DataFrame, a pyarrow.Table or RecordBatchReader, a datasets.Dataset.
+            Rows are written into the run directory once, so that it is complete.
         run: the run directory; an earlier run of the same input and judge in it is continued.
         judge: a Hugging Face model name, a model folder, `demo` (a toy), or
             `scripted[:...]`; several for an ensemble. No judge is chosen in silence.
@@ -38,8 +42,10 @@ def score(
     Raises:
         SteelyardError: the error that the command line would print.
     """
-    paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
-    values = {"inputs": [os.fspath(path) for path in paths], "judge": judge, **options}
+    paths = as_paths(inputs)
+    if paths is None:
+        paths = [str(keep_rows(inputs, RunDir(Path(run))).absolute())]
+    values = {"inputs": paths, "judge": judge, **options}
     silent = not is_notebook(sys.stderr) if quiet is None else quiet
     score_run(RunConfig.from_mapping(values, "score()"), Path(run), Reporter(quiet=silent))
     return Run(Path(run))

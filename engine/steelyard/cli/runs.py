@@ -81,6 +81,12 @@ run_options = grouped(
         "Column to read a role from, such as instruction=question; `ROLE=` ignores the role's"
         " column. Repeatable."
     ),
+    click.option(
+        "--pairs",
+        metavar="all|baseline=MODEL|random=N|adjacent",
+        help="Make pairs of rows of one response each: which responses to an instruction are"
+        " compared.",
+    ),
     click.option("--limit", type=int, metavar="N", help="Take only the first N rows."),
     click.option(
         "--sample",

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from steelyard.core.arrow import to_floats, to_mask
 from steelyard.core.schemas import Bool
 from steelyard.input.problems import Reason, RowProblems
+from steelyard.input.role_types import role_type
 from steelyard.input.roles import LENGTHS, MODELS
-from steelyard.input.types import UnsupportedError, cast, role_type
+from steelyard.input.types import UnsupportedError, cast
 from steelyard.input.votes import PREFERENCES, label_codes, read_gold
 from steelyard.statistics.clusters import instruction_ids
 from steelyard.statistics.logistic import sigmoid

@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from steelyard.comparisons.from_scores import VERDICTS, comparisons_sql
 from steelyard.errors import UsageError
 from steelyard.input.sql_roles import quoted, resolve_sql
 from steelyard.input.tables import ParquetTable, open_table
@@ -95,14 +96,15 @@ def open_source(path: Path | RunSnapshot) -> Iterator[OpenSource]:
         path = RunSnapshot.take(path)
     if isinstance(path, RunSnapshot):
         with open_sql(path) as connection:
-            yield OpenSource(connection, _named(connection, "SELECT * FROM verdicts"), run=path)
+            query, _ = comparisons_sql(connection, path)
+            yield OpenSource(connection, _named(connection, query), run=path)
     else:
         files = None if path.suffix == ".duckdb" else open_table(path)
         connection = _database(path) if files is None else open_memory()
         with raising_python_errors(), closing(connection), interruptible(connection):
             if files is not None:
                 connection.register("verdicts", files.data)
-            yield OpenSource(connection, _named(connection, "SELECT * FROM verdicts"), files)
+            yield OpenSource(connection, _named(connection, VERDICTS), files)
 
 
 def _named(connection: Connection, query: str) -> dict[str, str]:

@@ -66,11 +66,11 @@ class Planned:
     """Planned pairs, n of them, row by row the same in all columns.
 
     `digests[name]` is the digest of text `name` as two 64-bit words, shape (n, 2); names without
-    any text are left out, and a null among the texts has a digest without meaning.
+    any text are left out, and a null among the texts has the digest 0.
     """
 
     pairs: pa.RecordBatch  # PAIRS without PLACED; the struct `metadata` may follow
-    texts: pa.RecordBatch  # TEXTS
+    texts: pa.RecordBatch  # TEXTS; no rows where the texts were copied before
     digests: dict[str, UInt64]
     text_bytes: Int64  # UTF-8 of the pair's texts together
 
@@ -81,6 +81,22 @@ class Planned:
     def prompts(self) -> Int64:
         """How many prompts each pair asks."""
         return list_lengths(self.pairs["keys"])
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedResponses:
+    """Planned rows of single responses: RESPONSES, which may have metadata, and TEXTS."""
+
+    rows: pa.RecordBatch
+    texts: pa.RecordBatch
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def filter(self, kept: Bool) -> PlannedResponses:
+        """Return the rows where `kept` is true."""
+        mask = pa.array(kept)
+        return PlannedResponses(self.rows.filter(mask), self.texts.filter(mask))
 
 
 @dataclass(frozen=True, slots=True)

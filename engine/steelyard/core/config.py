@@ -39,6 +39,7 @@ class RunConfig:
 
     inputs: tuple[str, ...] = ()
     map: dict[str, str] = field(default_factory=dict)  # role -> column
+    pairs: str | None = None  # how pairs are made of rows of one response each (plan.pairing)
     limit: int = 0  # judge the first rows only; 0: all
     sample: int = 0  # judge this many rows, drawn at random, the same in every run; 0: all
     judge: tuple[str, ...] = ()  # demo, scripted[:...], a hub name or a folder; or several

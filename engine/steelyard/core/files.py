@@ -28,13 +28,26 @@ def read_file(path: Path, most: int) -> bytes:
     return raw
 
 
+def make_temporary_folder(prefix: str) -> Path:
+    """Make a private folder among temporary files.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    try:
+        return Path(tempfile.mkdtemp(prefix=prefix))
+    except FileNotFoundError:  # also where no file can be opened to try folders with
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        raise
+
+
 @contextmanager
 def temporary_folder(prefix: str) -> Iterator[Path]:
     """Yield a new private folder, which is removed afterwards with all that is in it.
 
     Also where the block ends because no more files can be opened.
     """
-    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    folder = make_temporary_folder(prefix)
     spare = None
     try:
         spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)  # what the removal opens

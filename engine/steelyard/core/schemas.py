@@ -43,6 +43,7 @@ INTAKE = pa.schema(
         pa.field("model_a", pa.string()),
         pa.field("model_b", pa.string()),
         pa.field("gold", GOLD),  # votes for a, for b and for a tie; a label is one vote
+        pa.field("item", pa.int32()),  # within the row's list of responses, from 0; null: no list
     ]
 )
 
@@ -105,6 +106,29 @@ BUCKET = pa.schema(
         *(pa.field(name, KEY) for name in TEXT_COLUMNS),
     ]
 )
+# plan/responses-*: planned rows of single responses, before they become pairs. A digest for each of
+# TEXT_COLUMNS follows, and the struct `metadata` where the shards have such columns.
+RESPONSES = pa.schema(
+    [
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("item", pa.int32()),
+        pa.field("response_id", pa.string()),
+        pa.field("model", pa.string()),
+        pa.field("category_name", pa.string()),
+        pa.field("length", pa.int32(), nullable=False),  # characters
+        pa.field("weighted_criteria", CRITERIA),
+        pa.field("text_bytes", pa.int64(), nullable=False),  # UTF-8 of its texts together
+        pa.field("response_bytes", pa.int64(), nullable=False),  # of those of the response alone
+        *(pa.field(name, KEY) for name in TEXT_COLUMNS),
+    ]
+)
+# What `shard` is for a pair that was made of two responses; `row` is its number. Two fields of its
+# metadata, READ_FROM, say where the responses are.
+PAIRED = "(pairs)"
+READ_FROM = ("read_from_a", "read_from_b")
+ADDRESS = pa.struct([("shard", pa.string()), ("row", pa.int64()), ("item", pa.int32())])
+
 # plan/texts-*: the texts of a bucket; a few are there more than once.
 BUCKET_TEXTS = pa.schema(
     [pa.field("digest", KEY, nullable=False), pa.field("text", pa.string(), nullable=False)]

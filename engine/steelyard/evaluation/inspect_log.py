@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from steelyard.comparisons.pair_texts import Place, pair_texts
+from steelyard.comparisons.pair_texts import Place, texts_of_pairs
 from steelyard.core.config import fingerprint
 from steelyard.core.version import __version__
 from steelyard.errors import SteelyardError, UsageError, escape
@@ -112,7 +112,7 @@ def _texts(
     if source.run is None:
         return {}, []
     try:
-        return pair_texts(source.run.record, places, remote=remote), []
+        return texts_of_pairs(source.run, places, remote=remote), []
     except SteelyardError as error:
         return {}, [f"the log has no texts: {error.cause}"]
 

@@ -7,7 +7,7 @@ sources read the texts -> selection decides, by filters and pairing -> formats m
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,12 @@ from steelyard.export.observer import TextObserver
 from steelyard.export.options import NGRAM, ExportOptions
 from steelyard.export.overlap import HeldOutText
 from steelyard.export.selection import AvailableColumns, Selection, open_selection
-from steelyard.export.sources import ResponseSource, ShardSource, TextSource
+from steelyard.export.sources import (
+    ResponseRowSource,
+    ResponseSource,
+    ShardSource,
+    TextSource,
+)
 from steelyard.export.writer import DatasetWriter, check_folder, scratch, writing_dataset
 from steelyard.input import ShardSet, open_shards
 from steelyard.input.roles import INSTRUCTIONS, RESPONSES
@@ -76,7 +81,7 @@ def export_dataset(
     options = options.validate()
     if out is not None:
         check_folder(out)
-    texts = _texts(snapshot.record, options, responses, remote=remote)
+    opened = _open_texts(snapshot.record, options, responses, remote=remote)
     evaluations = _evaluations(options)
     with scratch(out) as folder, open_selection(folder) as selection:
         reporter.log("reading verdicts")
@@ -84,6 +89,7 @@ def export_dataset(
         options = _resolve(options, available)
         _warn_about_run(snapshot, options, available, selection, reporter)
         observer = TextObserver(options, _held_out(evaluations, options))
+        texts = opened(selection.by_response)
         texts.scan(selection, observer, partial(reporter.step, "texts"))
         reporter.done()
         counts = selection.decide(
@@ -106,19 +112,25 @@ def export_dataset(
     return content
 
 
-def _texts(
+def _open_texts(
     record: RunRecord, options: ExportOptions, responses: Responses | None, *, remote: bool
-) -> TextSource:
+) -> Callable[[bool], TextSource]:
+    """Return what makes the source of texts once it is known whether rows hold one response."""
     if responses is not None:
-        shards = open_shards(responses.inputs, responses.columns, RESPONSES)
-        return ResponseSource(shards, options)
+        files = open_shards(responses.inputs, responses.columns, RESPONSES)
+        return lambda _: ResponseSource(files, options)
     shards, limits = reopen_input(
         record,
         otherwise="give the texts with --responses FILE, one row per response: instruction_id or"
         " instruction, instruction, model, response",
         remote=remote,
     )
-    return ShardSource(shards, limits, options)
+
+    def source(by_response: bool) -> TextSource:
+        made = ResponseRowSource if by_response else ShardSource
+        return made(shards, limits, options)
+
+    return source
 
 
 def _held_out(evaluations: ShardSet | None, options: ExportOptions) -> HeldOutText | None:

@@ -17,8 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from steelyard.calibrators.features import logit_sql
+from steelyard.comparisons.from_scores import comparisons_sql
+from steelyard.comparisons.pair_texts import are_paired
 from steelyard.core.arrow import to_ints
-from steelyard.core.schemas import Int64
+from steelyard.core.schemas import READ_FROM, Int64
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.export import filters, items
 from steelyard.export.options import ExportOptions
@@ -58,8 +60,9 @@ SELECT shard, "row", pair_id, model_a, model_b, status, winner, gold, consistent
   length_b IS NULL AND raw_preference IS NULL AS alone, instruction_id,
   raw_preference, calibrated_preference, least(label_mass_ab, label_mass_ba) AS label_mass,
   CASE WHEN preference_ab + preference_ba IS NOT NULL THEN ({ab} - {ba}) / 2 END AS gap,
-  {where} AS wanted
-FROM verdicts"""
+  {where} AS wanted{addresses}
+FROM ({source})"""
+_ADDRESSES = "".join(f", metadata.{name}" for name in READ_FROM)
 _ORDERS = {order: logit_sql(f"preference_{order}") for order in ("ab", "ba")}
 _BY_INSTRUCTION = """
 SELECT n, instruction, response_a, response_b, preference, raw, coalesce(gap, 'nan') AS gap
@@ -96,6 +99,7 @@ class Selection:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.counts = Counts()
+        self.by_response = False  # whether the texts of a verdict are in a row per response
         self.accuracy: dict[str, Any] | None = None  # of selected pairs; None: all are taken
         self._waiting: list[pa.Table] = []
 
@@ -109,11 +113,16 @@ class Selection:
         wanted = "true" if where is None else f"coalesce(CAST(({where}\n) AS BOOLEAN), false)"
         with open_sql(run) as locked:
             _require_repeatable(locked, where or "")
+            source, scored = comparisons_sql(locked, run)
+            self.by_response = scored or are_paired(run.record)
+            query = _VERDICTS.format(
+                where=wanted,
+                source=source,
+                addresses=_ADDRESSES if self.by_response else "",
+                **_ORDERS,
+            )
             with refusing(_wrong_condition):
-                reader = locked.sql(_VERDICTS.format(where=wanted, **_ORDERS)).to_arrow_reader(
-                    BATCH
-                )
-                self.create("verdicts", reader)
+                self.create("verdicts", locked.sql(query).to_arrow_reader(BATCH))
         self.counts.verdicts, *values = one_row(
             self._connection,
             "SELECT count(*), count(calibrated_preference), count(gold), count(consistent),"

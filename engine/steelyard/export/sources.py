@@ -53,6 +53,18 @@ SELECT row_number() OVER (ORDER BY v.shard, v."row") - 1, v.shard, v."row", a.in
 FROM verdicts v
 JOIN r a ON a.instruction_id = v.instruction_id AND a.model = v.model_a
 JOIN r b ON b.instruction_id = v.instruction_id AND b.model = v.model_b"""
+# The same of the rows of shards.
+_RESPONSE_ROWS = """
+CREATE TABLE responses (ref BIGINT, shard VARCHAR, "row" BIGINT, item INTEGER, instruction UBIGINT,
+  cluster_leader UBIGINT, split_hash DOUBLE, response UBIGINT, length BIGINT, problem VARCHAR)"""
+_AT = """{0}.shard = v.read_from_{0}.shard AND {0}."row" = v.read_from_{0}."row"
+  AND {0}.item IS NOT DISTINCT FROM v.read_from_{0}.item"""
+_JOIN_ROWS = f"""
+INSERT INTO pair_texts
+SELECT row_number() OVER (ORDER BY v.shard, v."row") - 1, v.shard, v."row", a.instruction,
+  a.cluster_leader, a.split_hash, a.response, b.response, a.ref, b.ref, a.length, b.length,
+  coalesce(a.problem, b.problem)
+FROM verdicts v JOIN responses a ON {_AT.format("a")} JOIN responses b ON {_AT.format("b")}"""  # noqa: S608
 
 
 Progress = Callable[[int, int], None]  # rows that were scanned, of this many
@@ -83,7 +95,7 @@ class ShardSource(TextSource):
 
     @override
     def scan(self, selection: Selection, observer: TextObserver, progress: Progress) -> None:
-        for base, rows in self._batches():
+        for base, rows in self.batches():
             progress(base, self._shards.rows)
             features = observer.observe(rows["instruction"], rows["system"], rows["turns"])
             n = np.arange(base, base + len(rows))
@@ -101,7 +113,7 @@ class ShardSource(TextSource):
                 "ref_b": pc.if_else(b.is_null(), None, pa.array(2 * n + 1)),
                 "length_a": pc.utf8_length(a).cast(pa.int64()),
                 "length_b": pc.utf8_length(b).cast(pa.int64()),
-                "problem": self._problems(rows, pa.array(features.contaminated)),
+                "problem": self.problems(rows, pa.array(features.contaminated)),
             }
             selection.add_texts(pa.table(columns, PAIR_TEXTS))
 
@@ -111,7 +123,7 @@ class ShardSource(TextSource):
         selection.create("texts", _RESPONSE_TEXTS.empty_table())
         wanted = selection.references()
         items = _ItemCursor(selection.items())
-        for base, rows in self._batches():
+        for base, rows in self.batches():
             end = 2 * (base + len(rows))
             direct = items.take_until(end)
             if len(direct):
@@ -124,7 +136,13 @@ class ShardSource(TextSource):
                 _keep(selection, refs, taken, response)
         yield from _combined(selection)
 
-    def _batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
+    @property
+    def rows_of_shards(self) -> int:
+        """Rows of the shards, refused ones included."""
+        return self._shards.rows
+
+    def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield accepted rows, with the number of those before them."""
         base = 0
         with closing(stream(self._shards, self._limits)) as batches:
             for rows, _ in batches:
@@ -132,7 +150,8 @@ class ShardSource(TextSource):
                     yield base, rows
                     base += len(rows)
 
-    def _problems(self, rows: pa.RecordBatch, contaminated: pa.Array) -> pa.Array:
+    def problems(self, rows: pa.RecordBatch, contaminated: pa.Array) -> pa.Array:
+        """Return a reason why each row's texts cannot be used, null without any."""
         needs = pc.or_(is_text(rows["system"]), is_text(render_turns(rows["turns"])))
         return _first_reason(
             images=rows["images"].is_valid(),
@@ -140,6 +159,48 @@ class ShardSource(TextSource):
             needs_conversation=pc.and_(needs, self._plain),
             contaminated=contaminated,
         )
+
+
+class ResponseRowSource(TextSource):
+    """Texts of a run in its own shards, whose rows hold single responses."""
+
+    in_shards = False
+
+    def __init__(self, shards: ShardSet, limits: Limits, options: ExportOptions) -> None:
+        self.files = None
+        self._own = ShardSource(shards, limits, options)
+
+    @override
+    def scan(self, selection: Selection, observer: TextObserver, progress: Progress) -> None:
+        selection.execute(_RESPONSE_ROWS)
+        for base, rows in self._own.batches():
+            progress(base, self._own.rows_of_shards)
+            features = observer.observe(rows["instruction"], rows["system"], rows["turns"])
+            response = trim(rows["response_a"])
+            columns = {
+                "ref": np.arange(base, base + len(rows)),
+                **{name: rows[name] for name in ("shard", "row", "item")},
+                "instruction": features.digest,
+                "cluster_leader": features.cluster_leader,
+                "split_hash": features.split_hash,
+                "response": text_hashes(response),
+                "length": pc.utf8_length(response).cast(pa.int64()),
+                "problem": self._own.problems(rows, pa.array(features.contaminated)),
+            }
+            selection.insert("responses", pa.table(columns))
+        selection.execute(_JOIN_ROWS)
+
+    @override
+    def rows(self, selection: Selection) -> Iterator[tuple[pa.Table, Texts]]:
+        selection.create("texts", _RESPONSE_TEXTS.empty_table())
+        wanted = selection.references()
+        for base, rows in self._own.batches():
+            start, stop = np.searchsorted(wanted, [base, base + len(rows)])
+            if stop > start:
+                refs = wanted[start:stop]
+                taken = rows.take(pa.array(refs - base))
+                _keep(selection, refs, taken, taken["response_a"])
+        yield from _combined(selection)
 
 
 class ResponseSource(TextSource):

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.types as pt
 
 from steelyard.errors import InputRefused, escape
 from steelyard.input.problems import printable
-from steelyard.input.types import as_lists
+from steelyard.input.types import as_lists, is_list
 
 _MAGIC = b"ARROW1"
 _OLD_FEATHER = b"FEA1"
@@ -43,12 +44,20 @@ def read_arrow(path: str, name: str) -> Batches:
 
 
 def storable(schema: pa.Schema) -> pa.Schema:
-    """Return columns with list views, which Parquet lacks, as lists."""
+    """Return columns without view layouts, which pyarrow 26 cannot write to Parquet."""
     return pa.schema([field.with_type(_plain(field.type)) for field in schema])
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    return as_lists(pa.array([], kind)).type
+    if pt.is_string_view(kind):
+        return pa.large_string()
+    if pt.is_binary_view(kind):
+        return pa.large_binary()
+    if is_list(kind) and not pt.is_fixed_size_list(kind):
+        return pa.large_list(_plain(kind.value_type))
+    if pt.is_struct(kind):
+        return pa.struct([field.with_type(_plain(field.type)) for field in kind])
+    return kind
 
 
 def _checked(batches: Iterator[pa.RecordBatch], name: str) -> Iterator[pa.RecordBatch]:
@@ -77,7 +86,8 @@ def plain_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Return a batch in the columns of `storable`."""
     if batch.schema.equals(schema):
         return batch
-    arrays = [as_lists(column) for column in batch.columns]
+    both = zip(batch.columns, schema.types, strict=True)
+    arrays = [as_lists(column).cast(kind) for column, kind in both]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 

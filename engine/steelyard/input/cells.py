@@ -10,7 +10,8 @@ import pyarrow.types as pt
 from steelyard.core.arrow import offsets_of, to_floats, to_ints, to_mask
 from steelyard.core.schemas import CRITERIA, TURNS, Bool, Int64
 from steelyard.input.problems import Reason, RowProblems, printable
-from steelyard.input.types import TOOL_FIELDS, is_bytes, is_text
+from steelyard.input.role_types import TOOL_FIELDS
+from steelyard.input.types import is_bytes, is_text
 
 SPEAKERS = pa.array(["user", "assistant"])
 _SHOWN = 16  # bytes from the first invalid one on

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import xxhash
 
+from steelyard.core.hashing import mix
 from steelyard.core.schemas import Bool, Int64, UInt64
 from steelyard.input.rows import RawBatch
 from steelyard.input.shardset import ShardSet
@@ -58,7 +59,4 @@ class ChosenRows:
 
 def drawn(shard: str, rows: Int64) -> UInt64:
     """Return the number that each row of a shard draws, which is equally likely to be any."""
-    mixed = rows.astype(np.uint64) + np.uint64(xxhash.xxh3_64_intdigest(shard.encode()))
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return np.asarray(mixed ^ (mixed >> np.uint64(31)))
+    return mix(rows.astype(np.uint64) + np.uint64(xxhash.xxh3_64_intdigest(shard.encode())))

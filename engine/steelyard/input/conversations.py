@@ -24,7 +24,8 @@ from steelyard.core.arrow import list_lengths, offsets_of, to_ints, to_mask
 from steelyard.core.schemas import TURNS, Bool, Int64
 from steelyard.input.cells import has_content
 from steelyard.input.problems import Reason, RowProblems, printable
-from steelyard.input.types import MESSAGES, TOOL_FIELDS, as_lists, fields_of, is_list
+from steelyard.input.role_types import MESSAGES, TOOL_FIELDS
+from steelyard.input.types import as_lists, fields_of, is_list
 
 _ROLES = ("instruction", "response_a", "response_b")
 _SPEAKERS = {

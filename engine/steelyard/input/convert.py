@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from steelyard.core.files import make_temporary_folder
 from steelyard.errors import InputRefused, escape
 from steelyard.input.arrow_rows import Batches, read_arrow
 from steelyard.input.columns import JsonTyping, Piece, TextTyping, Typing
@@ -44,7 +45,7 @@ _AGAIN = "write the file again, or leave it out"
 class Staging:
     """Where files are converted, and how."""
 
-    folder: Path
+    folder: Path | None = None  # None: one that lasts as long as this process
     texts: frozenset[str] = TEXT_NAMES  # columns of CSV that are texts, whatever they hold
 
     def mapped(self, column_map: Mapping[str, str]) -> Staging:
@@ -58,14 +59,9 @@ class Staging:
 database_readers: list[Callable[[Path, str], Batches]] = []
 
 
-def scratch() -> Staging:
-    """Return a folder that lasts as long as this process."""
-    return Staging(_scratch_folder())
-
-
 @cache
 def _scratch_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="steelyard-inputs-"))
+    folder = make_temporary_folder("steelyard-inputs-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
@@ -78,13 +74,16 @@ def converted(source: Source, staging: Staging) -> Source:
         EnvironmentFault: the disk or the network fails.
     """
     if source.format.kind == PARQUET:
-        return source
+        folder = staging.folder and staging.folder.absolute()
+        held = folder in Path(source.path).parents  # rows of a Python program
+        return replace(source, origin=source.path) if held else source
+    folder = staging.folder or _scratch_folder()
     try:
-        with _on_disk(source, staging) as path:
+        with _on_disk(source, folder) as path:
             if source.format.packing is None and _begins_as_parquet(path):
                 return replace(source, format=AS_PARQUET)
             digest = _digest(path, source.format, staging.texts)
-            target = staging.folder / f"{digest}.parquet"
+            target = folder / f"{digest}.parquet"
             if not _is_whole(target, digest):
                 _convert(path, source, target, digest, staging.texts)
     except OSError as error:
@@ -101,14 +100,14 @@ def _refused(source: Source, error: Exception) -> InputRefused:
 
 
 @contextmanager
-def _on_disk(source: Source, staging: Staging) -> Iterator[str]:
+def _on_disk(source: Source, folder: Path) -> Iterator[str]:
     """Yield the path of a file on this machine; one of the network is fetched for as long."""
     name = protocol(source.path)
-    staging.folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     if not name:
         yield source.path
         return
-    handle, path = tempfile.mkstemp(dir=staging.folder, prefix=".fetched-")
+    handle, path = tempfile.mkstemp(dir=folder, prefix=".fetched-")
     os.close(handle)
     try:
         try:

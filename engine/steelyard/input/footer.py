@@ -123,10 +123,18 @@ def _parse(source: Source, size: int, raw: bytes) -> Footer:
         raise _refused(source, f"the Parquet footer cannot be read: {first}") from error
     digest = xxhash.xxh3_128_digest(size.to_bytes(8, "little") + raw)
     if source.origin:  # what counts is the file that it was made of
-        digest = bytes.fromhex((file.metadata.metadata or {}).get(CONVERTED, b"").decode())
+        digest = _digest_of(file.metadata, digest)
     noted = bool(source.origin) and NOTES in schema.names
     schema = pa.schema([field for field in schema if not (noted and field.name == NOTES)])
     return Footer(source, size, digest, file.metadata, schema, rows, groups, noted)
+
+
+def _digest_of(metadata: pq.FileMetaData, otherwise: bytes) -> bytes:
+    stored = (metadata.metadata or {}).get(CONVERTED, b"")
+    try:
+        return bytes.fromhex(stored.decode()) or otherwise
+    except ValueError:
+        return otherwise
 
 
 def _check(footer: Footer) -> None:

@@ -20,11 +20,12 @@ from steelyard.core.arrow import to_ints, to_mask, votes_of
 from steelyard.core.schemas import Bool, Float64, Int64
 from steelyard.errors import GoldRefused, escape
 from steelyard.input.problems import Reason, RowProblems, list_columns, raised_as
+from steelyard.input.role_types import absent, role_type
 from steelyard.input.roles import GOLD_FILE, MODELS, VOTES, check_map, resolve
 from steelyard.input.rows import find_invalid_utf8
 from steelyard.input.schema import unusable_column
 from steelyard.input.tables import open_table
-from steelyard.input.types import UnsupportedError, absent, cast, role_type
+from steelyard.input.types import UnsupportedError, cast
 from steelyard.input.votes import read_gold
 
 _REMEDY = "correct the rows; labels are A, B and tie, numbers P(a), votes at least 0"

@@ -55,7 +55,10 @@ TEXTS = (*REQUIRED, "system", "reference", "category", *MODELS)
 VOTES = ("votes_a", "votes_b", "votes_tie")
 LENGTHS = ("length_a", "length_b")
 # What prompts are made of.
-PROMPT_ROLES = (*REQUIRED, *CONVERSATIONS, "system", "reference", "images", "criteria", "category")
+PROMPT_ROLES = (
+    *(*REQUIRED, *CONVERSATIONS, "system", "reference", "images", "criteria", "category"),
+    "responses",
+)
 # Roles of pairs that are looked for only if the protocol asks for them.
 SPECIAL = ("turns_a", "turns_b", "criteria", "category")
 
@@ -146,6 +149,7 @@ def pair_roles(required: Sequence[str] = REQUIRED, special: Sequence[str] = ()) 
     names = {**PAIRS.names, **_named(*special)}
     if "response_b" not in required:
         names["response_a"] = (*names["response_a"], "response")
+        names["model_a"] = (*names["model_a"], *names_of("model"))
     return Roles(names, tuple(required), sides=PAIRS.sides)
 
 

@@ -19,8 +19,8 @@ from steelyard.input.columns import INTEGER
 from steelyard.input.conversations import as_texts
 from steelyard.input.images import ImageReader
 from steelyard.input.problems import Reason, RowProblems, printable
+from steelyard.input.role_types import NAMES
 from steelyard.input.roles import CONVERSATIONS, REQUIRED, TEXTS
-from steelyard.input.types import NAMES
 from steelyard.input.votes import read_gold
 
 _LONGEST_ID = 1024
@@ -59,6 +59,7 @@ class RawBatch:
     unfit: Mapping[str, Bool] = field(default_factory=dict)
     # What a conversion noted of each row (`columns`): n lists of NOTE; None: nothing.
     notes: pa.Array | None = None
+    items: pa.Array | None = None  # of each row, where rows are items of lists of responses
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -76,10 +77,13 @@ class RawBatch:
             for part in (self.columns, self.metadata)
         )
         unfit = {name: bad[kept] for name, bad in self.unfit.items()}
-        notes = None if self.notes is None else self.notes.filter(mask)
-        return RawBatch(
-            self.shard, self.numbers[kept], columns, metadata, self.folder, unfit, notes
+        notes, items = (
+            None if values is None else values.filter(mask) for values in (self.notes, self.items)
         )
+        return replace(
+            self, numbers=self.numbers[kept], columns=columns, metadata=metadata, unfit=unfit,
+            notes=notes, items=items,
+        )  # fmt: skip
 
 
 def check(
@@ -205,6 +209,8 @@ def _intake(batch: RawBatch, derived: Mapping[str, pa.Array], schema: pa.Schema)
     columns: dict[str, pa.Array] = {**batch.columns, **derived}
     columns["shard"] = repeat_text(batch.shard, len(batch))
     columns["row"] = pa.array(batch.numbers, pa.int64())
+    if batch.items is not None:
+        columns["item"] = batch.items
     if len(schema) > len(INTAKE):
         fields = list(schema.field("metadata").type)
         inner = [batch.metadata[field.name] for field in fields]

@@ -13,15 +13,9 @@ from steelyard.errors import InputRefused
 from steelyard.input.footer import Footer
 from steelyard.input.metadata import metadata_type
 from steelyard.input.problems import printable
+from steelyard.input.role_types import NUMBERS, role_type
 from steelyard.input.roles import REQUIRED, is_better_side
-from steelyard.input.types import (
-    NUMBERS,
-    UnsupportedError,
-    is_bytes,
-    role_type,
-    unify,
-    without_nulls,
-)
+from steelyard.input.types import UnsupportedError, is_bytes, unify, without_nulls
 
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 # A column that its writer kept as a dictionary is read as one, whole, for each row group.

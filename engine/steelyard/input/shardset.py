@@ -14,14 +14,15 @@ import xxhash
 from steelyard.core.schemas import INTAKE
 from steelyard.errors import InputRefused
 from steelyard.input.conversations import fields_left_out, is_transcript
-from steelyard.input.convert import Staging, convert_all, scratch
+from steelyard.input.convert import Staging, convert_all
 from steelyard.input.discover import Source, discover
 from steelyard.input.filesystem import open_file, protocol
 from steelyard.input.footer import read_footer
 from steelyard.input.problems import attempt_each, printable, refusal
+from steelyard.input.role_types import SAID
 from steelyard.input.roles import CONVERSATIONS, PAIRS, REQUIRED, Roles, check_map, resolve
 from steelyard.input.schema import ShardColumns, agree, chunk_bytes, shard_columns
-from steelyard.input.types import SAID, is_text
+from steelyard.input.types import is_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def open_shards(
     wanted = dict(column_map or {})
     check_map(wanted, known)
     problems: list[InputRefused] = []
-    sources = convert_all(discover(inputs), (staging or scratch()).mapped(wanted), problems)
+    sources = convert_all(discover(inputs), (staging or Staging()).mapped(wanted), problems)
     return open_sources(sources, wanted, known, problems)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -20,17 +20,19 @@ from steelyard.input.footer import Footer, decode_fault, require_same
 from steelyard.input.images import ImageReader, Keep
 from steelyard.input.metadata import fit
 from steelyard.input.problems import printable
+from steelyard.input.response_lists import RESPONSE_LISTS, single_responses, unpack
+from steelyard.input.role_types import SAID, absent, role_type
 from steelyard.input.roles import CONVERSATIONS, is_better_side
 from steelyard.input.row_groups import Pace, read_group
 from steelyard.input.rows import Limits, RawBatch, check
 from steelyard.input.shardset import Shard, ShardSet
-from steelyard.input.types import SAID, absent, cast, role_type
+from steelyard.input.types import cast
 
 _FIRST_ROWS = 64
 _FIRST_PICTURED = 4  # rows with images may hold 128 MiB each
 _AHEAD = 2  # batches decoded during the work on those before; decoding takes a third of planning
 _EFFECT = "the pass over the inputs stopped there; nothing was scored"
-_SEVERAL_TYPES = ("gold", "images", "criteria", *CONVERSATIONS)
+_SEVERAL_TYPES = ("gold", "images", "criteria", *CONVERSATIONS, *RESPONSE_LISTS)
 
 
 def read(shards: ShardSet, limits: Limits, start: tuple[int, int] = (0, 0)) -> Generator[RawBatch]:
@@ -75,10 +77,12 @@ def stream(
         EnvironmentFault: the disk or the network failed.
     """
     limits = limits or Limits()
-    images = ImageReader(keep_image)
+    images, schema = ImageReader(keep_image), shards.schema
+    roles, required = single_responses(shards.roles, shards.required)
     with closing(read(shards, limits, start)) as batches:
-        for batch in batches if chosen is None else chosen.of(batches):
-            yield check(batch, shards.roles, shards.schema, limits, shards.required, images=images)
+        rows: Iterable[RawBatch] = batches if chosen is None else chosen.of(batches)
+        for batch in rows if roles is shards.roles else unpack(rows, limits):
+            yield check(batch, roles, schema, limits, required, images=images)
 
 
 def _read_all(shards: ShardSet, pace: Pace, start: tuple[int, int]) -> Generator[RawBatch]:

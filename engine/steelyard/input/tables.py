@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from steelyard.errors import InputRefused, SteelyardError
 from steelyard.input.columns import NOTES
-from steelyard.input.convert import convert_all, scratch
+from steelyard.input.convert import Staging, convert_all
 from steelyard.input.discover import discover
 from steelyard.input.filesystem import open_file
 from steelyard.input.footer import (
@@ -30,9 +30,10 @@ from steelyard.input.footer import (
 )
 from steelyard.input.metadata import metadata_type
 from steelyard.input.problems import attempt_each, printable, raised_as, refusal
+from steelyard.input.role_types import role_type
 from steelyard.input.row_groups import Pace, read_group
 from steelyard.input.schema import unusable_column
-from steelyard.input.types import UnsupportedError, has_views, role_type, unify
+from steelyard.input.types import UnsupportedError, has_views, unify
 
 _BATCH_BYTES = 16 << 20
 _REMEDY = "give all files the same columns, or read them one by one"
@@ -168,7 +169,7 @@ def open_table(path: Path, error: type[InputRefused] = InputRefused) -> ParquetT
     named = discover([path])
     problems: list[InputRefused] = []
     with raised_as(error):
-        sources = convert_all(named, scratch(), problems)
+        sources = convert_all(named, Staging(), problems)
         footers = attempt_each(read_footer, sources, problems)
         if problems:
             raise refusal(problems)

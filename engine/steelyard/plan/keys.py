@@ -8,7 +8,7 @@ pairs go to buckets by the instruction's digest, and each bucket is ordered sepa
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -20,7 +20,7 @@ import xxhash
 
 from steelyard.core.arrow import to_ints
 from steelyard.core.batches import Planned
-from steelyard.core.schemas import KEY, KEYS, PAIRS, PLACED, TEXT_COLUMNS, TEXTS, Int64
+from steelyard.core.schemas import KEY, KEYS, PAIRS, PLACED, TEXT_COLUMNS, TEXTS, Int64, UInt64
 from steelyard.plan.spec import KeySpec
 from steelyard.protocols.axes import PromptAxes
 from steelyard.protocols.protocol import SLOT_COLUMNS
@@ -83,6 +83,29 @@ def digests(texts: pa.Array) -> list[bytes]:
 
 def plan_batch(intake: pa.RecordBatch, spec: KeySpec) -> Planned:
     """Trim, hash and measure accepted rows (INTAKE; the struct `metadata` may follow)."""
+    columns, items = trimmed(intake)
+    hashed = {name: digests(columns[name]) for name in TEXT_COLUMNS}
+    extra = [intake.schema.field("metadata")] if "metadata" in columns else []
+    columns["keys"] = prompt_keys(hashed, columns["category"], items, spec)
+    words = digest_words(hashed)
+    pairs = columns | {
+        "pair_id": pair_ids(columns["pair_id"], hashed, columns["model_a"], columns["model_b"]),
+        "instruction_id": pa.array(words["instruction"][:, 0]),
+        "length_a": lengths(columns["response_a"]),
+        "length_b": lengths(columns["response_b"]),
+        "criteria": intake["criteria"],
+    }
+    own = [field for field in PAIRS if field.name not in PLACED]
+    return Planned(
+        pairs=select(pairs, pa.schema([*own, *extra])),
+        texts=select(columns, TEXTS),
+        digests=words,
+        text_bytes=text_bytes(columns, TEXT_COLUMNS),
+    )
+
+
+def trimmed(intake: pa.RecordBatch) -> tuple[dict[str, pa.Array], list[list[str]] | None]:
+    """Return the columns of accepted rows with TEXT_COLUMNS as judges see them, and criteria."""
     columns = {name: intake[name] for name in intake.schema.names}
     columns |= {name: trim(columns[name]) for name in TRIMMED}
     for name in ("system", "reference"):  # an empty text counts as missing
@@ -91,37 +114,50 @@ def plan_batch(intake: pa.RecordBatch, spec: KeySpec) -> Planned:
     columns["conversation"] = render_turns(columns["turns"])
     for name in ("turns_a", "turns_b"):
         columns[name] = render_turns(columns[name])
-    weighted = columns["criteria"]
-    columns["criteria"], items = _criteria(weighted)
-    hashed = {name: digests(columns[name]) for name in TEXT_COLUMNS}
-    filled = [name for name in TEXT_COLUMNS if columns[name].null_count < len(intake)]
-    extra = [intake.schema.field("metadata")] if "metadata" in columns else []
-    columns["keys"] = prompt_keys(hashed, columns["category"], items, spec)
-    kept = {name: columns[name] for name in columns if name not in {"criteria", "pair", "bucket"}}
-    words = np.frombuffer(b"".join(hashed["instruction"]), dtype="<u8").reshape(-1, 2)
-    pairs = kept | {
-        "pair_id": _pair_ids(columns, hashed),
-        "instruction_id": pa.array(words[:, 0]),
-        "length_a": pc.utf8_length(columns["response_a"]).cast(pa.int32()),
-        "length_b": pc.utf8_length(columns["response_b"]).cast(pa.int32()),
-        "criteria": weighted,
+    columns["criteria"], items = _criteria(columns["criteria"])
+    return columns, items
+
+
+def digest_words(hashed: Mapping[str, list[bytes]]) -> dict[str, UInt64]:
+    """Return digests as two 64-bit words each, shape (n, 2); without columns that have no text."""
+    joined = {name: b"".join(values) for name, values in hashed.items()}
+    return {
+        name: np.frombuffer(values, dtype="<u8").reshape(-1, 2)
+        for name, values in joined.items()
+        if name == "instruction" or values.strip(b"\0")
     }
-    own = [field for field in PAIRS if field.name not in PLACED]
-    return Planned(
-        pairs=_select(pairs, pa.schema([*own, *extra])),
-        texts=_select(columns, TEXTS),
-        digests={
-            name: np.frombuffer(b"".join(hashed[name]), dtype="<u8").reshape(-1, 2)
-            for name in filled
-        },
-        text_bytes=sum(
-            (to_ints(pc.binary_length(columns[name])) for name in filled),
-            start=np.zeros(len(intake), dtype=np.int64),
-        ),
-    )
 
 
-def _select(columns: dict[str, pa.Array], schema: pa.Schema) -> pa.RecordBatch:
+def as_keys(words: UInt64) -> pa.Array:
+    """Return digests (n, 2) as KEY; ABSENT becomes null."""
+    buffer = pa.py_buffer(np.ascontiguousarray(words))
+    keys = pa.Array.from_buffers(KEY, len(words), [None, buffer])
+    there = words.any(axis=1)
+    return keys if there.all() else pc.if_else(pa.array(there), keys, pa.scalar(None, KEY))
+
+
+def as_words(keys: pa.Array) -> UInt64:
+    """Return digests (KEY) as two 64-bit words each, shape (n, 2); null becomes ABSENT."""
+    filled = keys.fill_null(ABSENT) if keys.null_count else keys
+    start = filled.offset * KEY.byte_width
+    words = np.frombuffer(filled.buffers()[1], dtype="<u8", count=2 * len(keys), offset=start)
+    return words.reshape(-1, 2)
+
+
+def text_bytes(columns: Mapping[str, pa.Array], names: Sequence[str]) -> Int64:
+    """Return the UTF-8 bytes of each row in these columns together."""
+    filled = [columns[name] for name in names if columns[name].null_count < len(columns[name])]
+    none = np.zeros(len(columns[names[0]]), dtype=np.int64)
+    return sum((to_ints(pc.binary_length(values)) for values in filled), start=none)
+
+
+def lengths(texts: pa.Array) -> pa.Array:
+    """Return the characters of each text."""
+    return pc.utf8_length(texts).cast(pa.int32())
+
+
+def select(columns: Mapping[str, pa.Array], schema: pa.Schema) -> pa.RecordBatch:
+    """Return the columns of a schema as a batch."""
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
@@ -239,15 +275,16 @@ def _criteria(weighted: pa.Array) -> tuple[pa.Array, list[list[str]] | None]:
     return pa.array(texts, pa.string()), items
 
 
-def _pair_ids(columns: dict[str, pa.Array], hashed: dict[str, list[bytes]]) -> pa.Array:
+def pair_ids(
+    given: pa.Array, hashed: Mapping[str, list[bytes]], model_a: pa.Array, model_b: pa.Array
+) -> pa.Array:
     """Keep given ids; derive others from content, the same in every run and under every judge."""
-    given = columns["pair_id"]
     if given.null_count == 0:
         return given
     key = xxhash.xxh3_128_hexdigest
     parts = [hashed[name] for name in TEXT_COLUMNS if name not in {"category", "images"}]
     parts.append([b"" if image == ABSENT else image for image in hashed["images"]])
-    models = [_repeated_digests(columns[name]) for name in ("model_a", "model_b")]
+    models = [_repeated_digests(names) for names in (model_a, model_b)]
     derived = [key(b"".join(row)) for row in zip(*parts, *models, strict=True)]
     return pc.coalesce(given, pa.array(derived, pa.string()))
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from steelyard.comparisons.read import Comparisons, read_comparisons
-from steelyard.core.schemas import Float64
+from steelyard.core.schemas import READ_FROM, Float64
 from steelyard.errors import InputRefused
-from steelyard.input import stream
+from steelyard.input import Limits, ShardSet, stream
 from steelyard.store.run_input import reopen_input
-from steelyard.store.run_record import RunRecord
 from steelyard.store.rundir import RunDir
 from steelyard.store.snapshot import RunSnapshot
 
@@ -46,6 +46,8 @@ def counted(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Replace the texts of a batch by style counts: `lists_a`, `lists_b`, ..., float64."""
     columns = {name: batch.column(name) for name in batch.schema.names if name not in TEXTS}
     for name in TEXTS:
+        if name not in batch.schema.names:
+            continue
         counts = style_counts(batch.column(name).fill_null("").to_pylist())
         for feature, column in zip(FEATURES, counts.T, strict=True):
             columns[f"{feature}_{name[-1]}"] = pa.array(column)
@@ -73,23 +75,48 @@ def read_with_style(
     if not RunDir(path).is_begun:
         return read_comparisons(path, columns, (*need, *TEXTS), want, counted)
     run = RunSnapshot.take(path)
-    read = read_comparisons(run, columns, (*need, *ROW_KEY), want)
-    index = pa.array(np.arange(len(read.table)))
-    rows = read.table.select(ROW_KEY).append_column("index", index)
-    counts = rows.join(_counts_of_shards(run.record, remote=remote), list(ROW_KEY)).sort_by("index")
-    if missing := counts["length_a"].null_count:
-        raise InputRefused(
-            f"{missing:,} of {len(counts):,} verdicts no longer have a row in the shards",
-            place=str(path),
-            remedy="restore the run's shards",
-        )
+    read = read_comparisons(run, columns, (*need, *ROW_KEY), (*want, *READ_FROM))
+    shards, limits = reopen_input(run.record, otherwise="leave --style out", remote=remote)
     table = read.table
-    for name in counts.drop_columns([*ROW_KEY, "index"]).column_names:
-        table = table.append_column(name, counts[name])
+    if read.has(*READ_FROM):  # each response is in its own row
+        own = _counts(shards, limits, TEXTS[:1], (*ROW_KEY, "item"))
+        sides = {"a": table[READ_FROM[0]], "b": table[READ_FROM[1]]}
+        joined = {side: _joined(_fields_of(place), own) for side, place in sides.items()}
+        table = table.drop_columns(list(READ_FROM))
+    else:
+        joined = {"": _joined(table.select(ROW_KEY), _counts(shards, limits, TEXTS, ROW_KEY))}
+    for side, counts in joined.items():
+        if missing := counts[counts.column_names[0]].null_count:
+            raise InputRefused(
+                f"{missing:,} of {len(counts):,} verdicts no longer have a row in the shards",
+                place=str(path),
+                remedy="restore the run's shards",
+            )
+        for name in counts.column_names:
+            table = table.append_column(f"{name[:-1]}{side}" if side else name, counts[name])
     return replace(read, table=table)
 
 
-def _counts_of_shards(record: RunRecord, *, remote: bool) -> pa.Table:
-    shards, limits = reopen_input(record, otherwise="leave --style out", remote=remote)
-    batches = (rows.select([*ROW_KEY, *TEXTS]) for rows, _ in stream(shards, limits))
-    return pa.Table.from_batches(map(counted, batches))
+def _joined(rows: pa.Table, counts: pa.Table) -> pa.Table:
+    """Return the counts of each row, in their order; both tables have the same keys."""
+    keys = rows.column_names
+    numbered = rows.append_column("index", pa.array(np.arange(len(rows))))
+    return numbered.join(counts, keys).sort_by("index").drop_columns([*keys, "index"])
+
+
+def _fields_of(places: pa.ChunkedArray) -> pa.Table:
+    fields = {name: pc.struct_field(places, name) for name in (*ROW_KEY, "item")}
+    return pa.table({**fields, "item": pc.fill_null(fields["item"], -1)})
+
+
+def _counts(
+    shards: ShardSet, limits: Limits, texts: Sequence[str], keys: Sequence[str]
+) -> pa.Table:
+    """Count the style of some texts of all rows; a missing item becomes -1."""
+    batches = []
+    for rows, _ in stream(shards, limits):
+        columns = {name: rows[name] for name in (*keys, *texts)}
+        if "item" in columns:
+            columns["item"] = pc.fill_null(columns["item"], -1)
+        batches.append(counted(pa.record_batch(columns)))
+    return pa.Table.from_batches(batches)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from steelyard.comparisons.pair_texts import pair_texts
+from steelyard.comparisons.pair_texts import addresses_of, pair_texts
 from steelyard.errors import SteelyardError, UsageError
 from steelyard.report import aggregates
 from steelyard.report.browse import Filter, matching
@@ -79,8 +79,9 @@ class LiveRun:
         pair: dict[str, Any] = {"shard": place[0], "row": place[1]}
         with self._current() as (snapshot, connection), limited(connection, SECONDS):
             add_written(connection, snapshot.record, [pair])
+            addresses = addresses_of(connection, snapshot.record, [place])
         try:
-            texts = pair_texts(snapshot.record, [place], remote=self._remote).get(place, {})
+            texts = pair_texts(snapshot.record, addresses, remote=self._remote).get(place, {})
         except SteelyardError as error:
             return {**pair, "texts": {}, "missing": error.cause}
         return {**pair, "texts": {role: text for role, text in texts.items() if text}}

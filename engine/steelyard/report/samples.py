@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steelyard.comparisons.pair_texts import ROLES, Place, pair_texts
+from steelyard.comparisons.pair_texts import ROLES, Address, Place, addresses_of, pair_texts
 from steelyard.errors import SteelyardError, UsageError, escape
 from steelyard.report.aggregates import with_preference
 from steelyard.store.run_record import RunRecord, ScoredRecord
@@ -43,6 +43,7 @@ class Samples:
     """Pairs of each kind that a run has, and what the judge wrote about them."""
 
     pairs: dict[str, list[dict[str, Any]]]  # by kind
+    addresses: dict[Place, list[Address]]  # where the texts of each are
 
     def with_texts(self, record: RunRecord, *, remote: bool) -> dict[str, Any]:
         """Return the pairs with their texts, cut to LONGEST characters.
@@ -51,7 +52,7 @@ class Samples:
             UsageError: the run has no texts, or they may not be fetched.
             InputRefused: the shards are missing or have changed.
         """
-        texts = pair_texts(record, self._places(), remote=remote)
+        texts = pair_texts(record, self.addresses, remote=remote)
         for pairs in self.pairs.values():
             for pair in pairs:
                 held = texts.get((pair["shard"], pair["row"]), {})
@@ -61,9 +62,6 @@ class Samples:
     def to_json(self) -> dict[str, Any]:
         """Return the pairs by kind."""
         return dict(self.pairs)
-
-    def _places(self) -> set[Place]:
-        return {(pair["shard"], pair["row"]) for pairs in self.pairs.values() for pair in pairs}
 
 
 def read_pairs(
@@ -136,7 +134,9 @@ def _samples(
     shown = [pair for each in pairs.values() for pair in each]
     if shown:
         add_written(connection, record, shown)
-    return Samples({kind: each for kind, each in pairs.items() if each})
+    places = {(pair["shard"], pair["row"]) for pair in shown}
+    addresses = addresses_of(connection, record, places)
+    return Samples({kind: each for kind, each in pairs.items() if each}, addresses)
 
 
 def add_written(connection: Connection, record: RunRecord, pairs: Iterable[dict[str, Any]]) -> None:

@@ -58,6 +58,7 @@ def dry_run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
             config,
             key_spec,
             lambda accepted, refused: reporter.planning(accepted, refused, rows),
+            on_note=reporter.log,
         )
         reporter.done()
         ambiguous = queries.ambiguous_pair_ids(run)

@@ -277,6 +277,7 @@ def _plan(ctx: OpenRun, shards: ShardSet | None, key_spec: KeySpec) -> Manifest:
         on_progress,
         keep_image=keep_image,
         run_id=ctx.record.run,
+        on_note=ctx.reporter.log,
     )
     ctx.reporter.done()
     for note in shards.notes:

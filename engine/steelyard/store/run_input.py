@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
 from steelyard.core.config import RunConfig
-from steelyard.errors import InputRefused, UsageError, escape
+from steelyard.errors import InputRefused, SteelyardError, UsageError, escape
 from steelyard.input import REQUIRED, Limits, ShardSet, open_shards, pair_roles
-from steelyard.input.convert import Staging, scratch
+from steelyard.input.convert import Staging
 from steelyard.input.discover import check_extent
 from steelyard.input.filesystem import protocol
+from steelyard.input.memory import write_rows
+from steelyard.input.problems import printable
+from steelyard.input.response_lists import response_roles
 from steelyard.input.roles import Roles
 from steelyard.input.shardset import open_sources
+from steelyard.plan.group_sizes import count_pairs
+from steelyard.plan.pairing import Pairing
 from steelyard.plan.spec import JudgingSpec
+from steelyard.store.durable import writing
 from steelyard.store.run_record import ImportedRecord, ImportRecord, RunRecord, ScoredRecord
 from steelyard.store.rundir import RunDir
 
@@ -23,9 +34,37 @@ def open_input(config: RunConfig, spec: JudgingSpec, run: RunDir | None = None) 
 
     Files that are not Parquet are converted into the run directory; without one, for as long as
     this process lasts.
+
+    Raises:
+        UsageError: rows have one response each, and `config.pairs` does not say what to do.
+        InputRefused: something else is wrong with the shards.
     """
     staging = None if run is None else Staging(run.inputs)
-    return open_shards(config.inputs, config.map, _known(spec), staging)
+
+    def opened(known: Roles) -> ShardSet:
+        return open_shards(config.inputs, config.map, known, staging)
+
+    try:
+        return _first_fitting(config, spec, opened)
+    except InputRefused as refused:
+        problem: SteelyardError = refused
+        if config.pairs is None:
+            with suppress(SteelyardError):
+                shards = _first_fitting(replace(config, pairs="all"), spec, opened)
+                problem = _one_sided(shards, spec)
+        raise problem from None
+
+
+def keep_rows(data: object, run: RunDir) -> Path:
+    """Write rows of a Python program into the run directory, to be its input; return the file.
+
+    Raises:
+        UsageError: it is not a run directory.
+        InputRefused: they are not rows that Parquet can hold.
+    """
+    run.check()
+    with writing(run.inputs):
+        return write_rows(data, run.inputs)
 
 
 def reopen_shards(record: ScoredRecord) -> ShardSet:
@@ -33,11 +72,38 @@ def reopen_shards(record: ScoredRecord) -> ShardSet:
     if not record.input.files:
         return open_input(record.config, record.spec)
     sources = [file.source() for file in record.input.files]
-    return open_sources(sources, record.config.map, _known(record.spec))
+    return _first_fitting(
+        record.config,
+        record.spec,
+        lambda known: open_sources(sources, record.config.map, known),
+    )
 
 
-def _known(spec: JudgingSpec) -> Roles:
-    return pair_roles(spec.required_roles, spec.special_roles)
+def _first_fitting(
+    config: RunConfig, spec: JudgingSpec, opened: Callable[[Roles], ShardSet]
+) -> ShardSet:
+    """Open rows of pairs; or, to make pairs, of one response each, else of lists of responses."""
+    if config.pairs is None:
+        return opened(pair_roles(spec.required_roles, spec.special_roles))
+    Pairing.parse(config.pairs)
+    try:
+        return opened(response_roles(spec.special_roles))
+    except (InputRefused, UsageError) as refused:
+        with suppress(InputRefused, UsageError):
+            return opened(response_roles(spec.special_roles, lists=True))
+        raise refused from None
+
+
+def _one_sided(shards: ShardSet, spec: JudgingSpec) -> UsageError:
+    what = "a list of responses" if "responses" in shards.roles else "one response"
+    made = "; ".join(f"--pairs {rule}{count}" for rule, count in count_pairs(shards).items())
+    alone = "" if spec.axes.shows == "pair" else "; --pairs none scores each response alone"
+    return UsageError(
+        f"each row has {what}, and it is not said which are compared",
+        place=", ".join(printable(source.name) for source in shards.sources[:3]),
+        effect="nothing was scored",
+        remedy=f"choose one of: {made}{alone} (docs/data.md)",
+    )
 
 
 def row_limits(config: RunConfig) -> Limits:
@@ -118,7 +184,7 @@ def _open_tables(imported: ImportRecord, otherwise: str) -> ShardSet:
             remedy=f"import tables that have {', '.join(REQUIRED)}, or {otherwise}",
         )
     texts = {name: columns[name] for name in REQUIRED}
-    return open_shards(paths, texts, staging=scratch().mapped(columns))
+    return open_shards(paths, texts, staging=Staging().mapped(columns))
 
 
 def _what_changed(record: RunRecord, shards: ShardSet) -> str:

@@ -107,6 +107,9 @@ class ScoredRecord(_Record, frozen=True, kw_only=True):
     def part(self) -> str | None:
         """Which rows of the input are judged, in words; None: all."""
         number, of = self.config.limit or self.config.sample, f"of {self.input.rows:,} rows"
+        if number and self.config.pairs is not None:
+            drawn = "drawn at random" if self.config.sample else "the first ones"
+            return f"{number:,} instructions, {drawn}"
         if not 0 < number < self.input.rows:
             return None
         if self.config.limit:
@@ -159,6 +162,8 @@ class ImportedRecord(_Record, frozen=True, kw_only=True):
 
 RunRecord: TypeAlias = ScoredRecord | ImportedRecord
 
+# Options that are written only where they are used: earlier versions do not know them.
+_CHOICES = ("pairs", "limit", "sample")
 # Keys that say how a run is judged: no unknown one may be passed over.
 _DECISIVE = ("config", "inquiry", "judges", "imported")
 # All keys of versions that wrote no check of the file.
@@ -188,6 +193,9 @@ def write_record(run: RunDir, record: RunRecord) -> None:
         record, input=record.input.moved(lambda path: path.removeprefix(inside))
     )
     content = msgspec.to_builtins(record)
+    for name in _CHOICES:
+        if not content["config"].get(name):
+            content["config"].pop(name, None)
     content |= {key: content.pop(key) for key in ("input", "machine")}
     with writing(run.record_file):
         run.files.write(RECORD, seal(content, indent=2))

@@ -10,7 +10,6 @@ import atexit
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -24,8 +23,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from steelyard.core.arrow import duckdb_type, is_wide_decimal
-from steelyard.core.files import temporary_folder
-from steelyard.errors import UsageError, escape
+from steelyard.core.files import make_temporary_folder, temporary_folder
+from steelyard.errors import InputRefused, UsageError, did_you_mean, escape
+from steelyard.input.arrow_rows import Batches, storable
+from steelyard.input.convert import database_readers
 from steelyard.store.folder import Folder
 from steelyard.store.sql_faults import interruptible, raising_python_errors
 
@@ -49,6 +50,7 @@ _SETTINGS = {
 _LOCKS = ("enable_external_access = false", "lock_configuration = true")
 # Statements that can name a file, or hold one that does.
 _WITH_FILES = {"ATTACH", "COPY", "DETACH", "EXECUTE", "EXPORT", "LOAD", "PREPARE"}
+_ROWS = 4096  # of a table that are read at a time
 _numbers = count()
 
 
@@ -71,6 +73,43 @@ def open_file(path: Path | str) -> Connection:
     except BaseException:
         connection.close()
         raise
+
+
+def read_table(path: Path, table: str) -> Batches:
+    """Return the columns and rows of a database's table or view, `schema.table` if not in main.
+
+    Raises:
+        InputRefused: it cannot be read, or there is no such table; it names those that are there.
+    """
+    names: list[str] = []
+    folder = Folder(path.resolve().parent)
+    try:
+        connection = open_file(folder.library_path(path.resolve().name))
+        tables = connection.execute(
+            "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = ?"
+            " UNION SELECT schema_name, view_name FROM duckdb_views()"
+            " WHERE database_name = ? AND NOT internal ORDER BY ALL",
+            [HANDED_OFF, HANDED_OFF],
+        ).fetchall()
+        names = [name if schema == "main" else f"{schema}.{name}" for schema, name in tables]
+        parts = table.split(".", 1) if table in names and "." in table else [table]
+        quoted = ".".join('"' + part.replace('"', '""') + '"' for part in parts)
+        rows = connection.sql(f"SELECT * FROM {quoted}").to_arrow_reader(_ROWS)  # noqa: S608
+    except (DuckDBError, OSError) as error:
+        cause = f"the table cannot be read: {escape(str(error).partition(chr(10))[0], 200)}"
+        remedy = "check that this is a DuckDB database that no other program is writing"
+        if names:
+            remedy = did_you_mean(table, names, f"its tables are {', '.join(names[:12])}")
+        raise InputRefused(cause, place=f"{path}::{escape(table, 100)}", remedy=remedy) from None
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with connection:
+            yield from rows
+
+    return storable(rows.schema), batches()
+
+
+database_readers.append(read_table)
 
 
 @contextmanager
@@ -145,7 +184,7 @@ def _query_limits() -> dict[str, Any]:
 def _spill_folder() -> Path | None:
     """Make a private folder for what queries spill until this process ends; None: no room."""
     try:
-        folder = Path(tempfile.mkdtemp(prefix="steelyard-"))
+        folder = make_temporary_folder("steelyard-")
     except OSError:
         return None
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -7,7 +7,7 @@ changes, and nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from steelyard.core.arrow import offsets_of, to_mask
 from steelyard.core.batches import Planned
 from steelyard.core.schemas import BUCKET, BUCKET_TEXTS, KEY, TEXT_COLUMNS, TEXTS, Int32, UInt64
 from steelyard.plan.dedupe import GroupOrder, SeenTexts, count_unique
-from steelyard.plan.keys import BucketSize
+from steelyard.plan.keys import BucketSize, as_keys, as_words
 from steelyard.store.folder import Folder
 from steelyard.store.plan.scatter import PIECE_ROWS, BucketFiles, pairs_name, texts_name
 from steelyard.store.plan.splitting import split_bucket
@@ -147,24 +147,13 @@ class CopiedBuckets(BucketStore):
     @override
     def add(self, rows: Planned) -> Int32:
         count = len(self._weights)
-        buckets = (rows.digests["instruction"][:, 0] % np.uint64(count)).astype(np.int32)
-        columns = {}
-        for name in TEXT_COLUMNS:
-            texts, digests = rows.texts[name], rows.digests.get(name)
-            if digests is None:
-                columns[name] = pa.nulls(len(rows), KEY)
-                continue
-            new = self._seen.new(digests, buckets)
-            columns[name] = _keys(digests)
-            if texts.null_count:
-                there = texts.is_valid()
-                new &= to_mask(there)
-                columns[name] = pc.if_else(there, columns[name], pa.scalar(None, KEY))
-            if new.any():
-                mask = pa.array(new)
-                written = [columns[name].filter(mask), texts.filter(mask)]
-                batch = pa.RecordBatch.from_arrays(written, schema=BUCKET_TEXTS)
-                self._files.texts.add(batch, buckets[new])
+        buckets = self.of(rows.digests["instruction"])
+        columns = {
+            name: as_keys(rows.digests[name]) if name in rows.digests else pa.nulls(len(rows), KEY)
+            for name in TEXT_COLUMNS
+        }
+        if len(rows.texts):
+            self.copy(rows.texts, columns, buckets)
         columns["keys"] = rows.pairs["keys"]
         columns["text_bytes"] = pa.array(rows.text_bytes, pa.int32())
         arrays = [columns[name] for name in BUCKET.names]
@@ -172,6 +161,26 @@ class CopiedBuckets(BucketStore):
         weights = self._size.weigh(rows.text_bytes, rows.prompts)
         self._weights += np.bincount(buckets, weights=weights, minlength=count).astype(int)
         return buckets
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+    def of(self, instructions: UInt64) -> Int32:
+        """Return the bucket of each instruction, by its digest."""
+        return (instructions[:, 0] % np.uint64(len(self._weights))).astype(np.int32)
+
+    def copy(self, texts: pa.RecordBatch, digests: Mapping[str, pa.Array], buckets: Int32) -> None:
+        """Copy the texts of some rows (TEXTS) into their buckets, unless they are there."""
+        for name in TEXT_COLUMNS:
+            keys = digests[name]
+            if keys.null_count == len(keys):
+                continue
+            new = self._seen.new(as_words(keys), buckets) & to_mask(keys.is_valid())
+            if new.any():
+                mask = pa.array(new)
+                written = [keys.filter(mask), texts[name].filter(mask)]
+                batch = pa.RecordBatch.from_arrays(written, schema=BUCKET_TEXTS)
+                self._files.texts.add(batch, buckets[new])
 
     @override
     def abandon(self) -> None:
@@ -229,8 +238,3 @@ def _count_unique(folder: Folder, name: str) -> int:
     with folder.open(name) as file:
         keys = pq.read_table(file, columns=["keys"], use_threads=False)["keys"]
     return count_unique(pc.list_flatten(keys))
-
-
-def _keys(digests: UInt64) -> pa.Array:
-    buffer = pa.py_buffer(np.ascontiguousarray(digests))
-    return pa.Array.from_buffers(KEY, len(digests), [None, buffer])

@@ -114,6 +114,41 @@ class Scatter:
         return writer
 
 
+class ResponseFiles:
+    """Planned responses, one file per bucket, which are read once and removed."""
+
+    def __init__(self, folder: Folder, buckets: int, schema: pa.Schema) -> None:
+        _allow_open_files(3 * buckets + 64)
+        self._folder, self._count = folder, buckets
+        self._thread: Worker[Write] = Worker(lambda write: write(), waiting=1, name="row-writer")
+        self._rows = Scatter(self._thread, buckets, schema, folder, _responses_name)
+
+    def add(self, rows: pa.RecordBatch, buckets: Int32) -> None:
+        """Take rows, and the bucket of each; raise as `Scatter.add` does."""
+        self._rows.add(rows, buckets)
+
+    def take(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of each bucket, whole, in the order in which they came."""
+        self._rows.spill()
+        self._thread.close()
+        self._rows.close()
+        for bucket in range(self._count):
+            name = _responses_name(bucket)
+            if self._folder.exists(name):
+                with self._folder.open(name) as file:
+                    table = pq.read_table(file, use_threads=False)
+                yield pa.concat_batches(table.to_batches())
+                self._folder.remove(name)
+
+    def abandon(self) -> None:
+        """End the thread."""
+        self._thread.stop()
+
+
+def _responses_name(bucket: int) -> str:
+    return f"responses-{bucket:05d}.parquet"
+
+
 def _allow_open_files(count: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count and (hard == resource.RLIM_INFINITY or hard >= count):
