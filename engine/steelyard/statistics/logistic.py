@@ -59,11 +59,10 @@ class LogisticFit:
     def intervals(self, level: float = 0.95) -> Float64:
         """Return the bounds [F, 2] of each coefficient, which hold with few clusters.
 
-        A fit draws the gradients of the data it is fitted to towards 0; CR2 undoes that (Bell and McCaffrey,
-        Survey Methodology 28, 2002). Student's t has 1 / s - 1 degrees of freedom, s the sum of
-        the clusters' squared shares of the information about a coefficient: one less than there
-        are, if all say as much. Bounds are not finite where no
-        row says anything.
+        A fit draws the gradients of the data that it is fitted to towards 0; CR2 undoes that (Bell
+        and McCaffrey, Survey Methodology 28, 2002). Student's t has 1 / s - 1 degrees of freedom, s
+        the sum of the clusters' squared shares of the information about a coefficient: one less
+        than there are, if all say as much. Bounds are not finite where no row says anything.
         """
         size = len(self.coefficients)
         squares = self.features[:, :, None] * (self.features * self.curvature[:, None])[:, None, :]
