@@ -13,6 +13,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "score": (
         f"pairs.parquet --run runs/new --judge {MODEL}",
         f"pairs.parquet --run runs/ties --judge {MODEL} --protocol pairwise-tie",
+        f"responses.parquet --run runs/all --judge {MODEL} --pairs all",
         f"pairs.parquet --run runs/strict --judge {MODEL} --tolerate-rejects 1%",
     ),
     "resume": ("runs/mine",),
@@ -52,6 +53,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "protocol list": ("",),
     "protocol show": (f"rubric --judge {MODEL}",),
     "protocol check": (f"mine.toml --judge {MODEL}",),
+    "protocol new": (
+        "mine --template prompt.txt",
+        "mine --template judge_prompts.jsonl --prompt pair-v2",
+    ),
     "judge inspect": (MODEL, f"{MODEL} --protocol verbalized"),
     "version": ("",),
 }

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from steelyard.cli.doctor import BAD, GOOD, NOTE, Finding, make_finding
 from steelyard.cli.tables import format_fields, format_quote
-from steelyard.core.config import RunConfig
+from steelyard.core.config import LARGEST, RunConfig, describe_unreadable
+from steelyard.core.files import read_file
 from steelyard.core.judges import LabelVariant
-from steelyard.errors import SteelyardError
+from steelyard.errors import SteelyardError, UsageError
 from steelyard.judge.base import Encoder
 from steelyard.plan.spec import JudgingSpec
 from steelyard.prompts.forms import Compiled, compile_template
 from steelyard.prompts.prepared import PreparedJudge, open_judges
 from steelyard.protocols import get_protocol, protocol_names
+from steelyard.protocols.files import load_protocol
+from steelyard.protocols.ordinary import convert, read_prompt
 from steelyard.protocols.protocol import SLOT, Example, Protocol
 from steelyard.protocols.rules import RULES
+from steelyard.store.durable import check_new, write_text
 
 # Texts in place of those of a real row.
 SAMPLE = {
@@ -168,6 +174,46 @@ def format_protocol(content: dict[str, Any]) -> str:
         start = " ".join(segment["text"].split())[:60]
         lines.append(f"  {segment['tokens']:>5}  {segment['segment']:<14} {start}")
     return "\n".join([*lines, "example prompt:", format_quote(content["example"])])
+
+
+def new_protocol(name: str, template: Path, prompt: str | None) -> dict[str, Any]:
+    """Write a protocol file that is made of a prompt in ordinary words.
+
+    Returns:
+        `file`, and `changes` with their reasons.
+
+    Raises:
+        UsageError: the prompt cannot be converted, or the file is there already.
+    """
+    file = Path(name if name.endswith(".toml") else f"{name}.toml")
+    check_new(file)
+    if file.stem in protocol_names():
+        raise UsageError(f"{file.stem} is a built-in protocol", remedy="choose another name")
+    try:
+        text = read_file(template, LARGEST).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        cause = f"the template cannot be read: {describe_unreadable(error)}"
+        raise UsageError(cause, place=str(template), remedy="name a text in UTF-8") from None
+    place = str(template)
+    converted = convert(read_prompt(text, prompt or file.stem, place), place)
+    write_text(file, converted.to_toml())
+    try:
+        load_protocol(file)
+    except SteelyardError:
+        file.unlink()
+        raise
+    return {"file": str(file), "changes": converted.changes}
+
+
+def format_new_protocol(content: dict[str, Any]) -> str:
+    """Return what `new_protocol` did, as text."""
+    changes = "\n".join(f"- {change}" for change in content["changes"])
+    file = shlex.quote(content["file"])
+    return (
+        f"wrote {content['file']}\n{changes}\n"
+        f"check it:  steelyard protocol check {file} --judge JUDGE\n"
+        f"use it:    steelyard score PAIRS --run RUN --judge JUDGE --protocol {file}"
+    )
 
 
 def check_protocol(name: str, judge_name: str) -> list[Finding]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from steelyard.cli.common import emit, json_option, revision_option
+from steelyard.cli.common import PATH, emit, json_option, revision_option
 from steelyard.errors import EXIT_USAGE
 
 judge_option = click.option(
@@ -14,7 +16,7 @@ judge_option = click.option(
 
 @click.group()
 def protocol() -> None:
-    """List, show and check judging protocols."""
+    """List, show, check and make judging protocols."""
 
 
 @protocol.command(name="list")
@@ -49,6 +51,28 @@ def check(file: str, judge: str) -> int:
     findings = check_protocol(file, judge)
     emit(findings, format_findings)
     return EXIT_USAGE if any_bad(findings) else 0
+
+
+@protocol.command()
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--template",
+    type=PATH,
+    required=True,
+    metavar="FILE",
+    help="Prompt with {instruction}, {response_a} and {response_b}, or {response}: a text, a text"
+    " with <|im_start|> markers, or FastChat's judge_prompts.jsonl.",
+)
+@click.option("--prompt", metavar="PROMPT", help="Which prompt of a file that has several.")
+@json_option
+def new(name: str, template: Path, prompt: str | None) -> None:
+    """Make a protocol of a prompt in ordinary words, and say what was changed.
+
+    It is written to NAME.toml.
+    """  # fmt: skip
+    from steelyard.cli.inspection import format_new_protocol, new_protocol
+
+    emit(new_protocol(name, template, prompt), format_new_protocol)
 
 
 @click.group()
