@@ -31,6 +31,7 @@ NAMES = (
     "validity",
     "export",
     "pages",
+    "pairs",
     "gpu",
 )
 
