@@ -1,8 +1,8 @@
 """Planning `--pairs all` of responses, next to the same pairs written out as Parquet.
 
 Each plan is made in a separate process, of files that are grouped by instruction and of shuffled
-ones. `write_s` is how long DuckDB takes to write the pairs, `of_written` the seconds as a share of
-those for the written pairs in the same order.
+ones. `write_s` is how long DuckDB takes to write the pairs, `of_written` the CPU seconds as a share
+of those for the written pairs in the same order.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def main() -> int:
             for key in ("pairs", "prompts"):
                 if written[key] != made[key]:
                     raise SystemExit(f"{order}: {made[key]} {key}, written {written[key]}")
-            share = made["seconds"] / written["seconds"]
+            share = made["cpu_s"] / written["cpu_s"]
             lines.append({**written, "write_s": wrote, "of_written": 1.0})
             lines.append({**made, "write_s": "", "of_written": share})
             target.unlink()
