@@ -9,6 +9,7 @@ from pathlib import Path
 NAMES = (
     "startup",
     "host",
+    "inputs",
     "tokens",
     "compiled",
     "memory",

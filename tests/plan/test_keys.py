@@ -10,6 +10,8 @@ from steelyard.plan.keys import (
     ABSENT,
     MAX_BUCKETS,
     BucketSize,
+    as_keys,
+    as_words,
     bucket_count,
     digests,
     plan_batch,
@@ -213,3 +215,16 @@ def test_pieces_are_near_their_target():
         weights = np.bincount(split(same, a, b, size, 1_000_000)) * 1000
         assert 35 <= len(weights) <= 45
         assert weights.max() <= 2_000_000
+
+
+def test_digests_as_words_and_back():
+    digests = [bytes(range(16)), None, b"\xff" * 16]
+    words = [[0x0706050403020100, 0x0F0E0D0C0B0A0908], [0, 0], [2**64 - 1, 2**64 - 1]]
+    column = pa.array(digests, KEY)
+    assert as_words(column).tolist() == words
+    assert as_words(column.slice(2)).tolist() == words[2:]
+    assert as_words(column.slice(1, 1)).tolist() == [[0, 0]]
+    assert as_keys(np.array(words, np.uint64)).to_pylist() == digests
+    assert as_keys(np.array(words[::-2], np.uint64)).to_pylist() == digests[::-2]
+    assert as_keys(np.array([[0, 1], [1, 0]], np.uint64)).null_count == 0
+    assert as_words(pa.array([], KEY)).shape == (0, 2)

@@ -1,5 +1,6 @@
 """The whole path on a real engine: a tiny random model, and the embedded judge on real text."""
 
+import json
 import subprocess
 import sys
 import time
@@ -46,6 +47,19 @@ def score(shard, run, judge, *more, toml="", rc=0):
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory, shard, judge):
     return score(shard, tmp_path_factory.mktemp("reference") / "run", judge)
+
+
+def test_messages_are_judged_as_the_same_pairs(reference, shard, judge, tmp_path):
+    rows = pq.read_table(shard).to_pylist()
+    lines = []
+    for row in rows:
+        asked = [{"role": "user", "content": row["instruction"]}]
+        answers = ({"role": "assistant", "content": row[f"response_{side}"]} for side in "ab")
+        chosen, rejected = ([*asked, answer] for answer in answers)
+        lines.append(json.dumps({"chosen": chosen, "rejected": rejected}))
+    (tmp_path / "trl.jsonl").write_text("\n".join(lines), "utf-8")
+    run = score(tmp_path / "trl.jsonl", tmp_path / "run", judge)
+    assert np.array_equal(preferences(run), preferences(reference))
 
 
 def preferences(run):

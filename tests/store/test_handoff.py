@@ -4,6 +4,7 @@ Kind of fault: a log that somebody's crashed writer left.
 """
 
 import math
+import shutil
 
 import duckdb
 import pyarrow as pa
@@ -28,10 +29,17 @@ COUNT = "SELECT count(*) AS n FROM verdicts"
 THIRD = Calibrator("platt", Linear({"logit": 1.0, "intercept": math.log(1 / 3)}))
 
 
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    place = tmp_path_factory.mktemp("scored")
+    pq.write_table(pairs_table(40), place / "pairs.parquet")
+    return steelyard.score(place / "pairs.parquet", run=place / "run", judge="scripted").root
+
+
 @pytest.fixture
-def run(tmp_path):
-    pq.write_table(pairs_table(40), tmp_path / "pairs.parquet")
-    return steelyard.score(tmp_path / "pairs.parquet", run=tmp_path / "run", judge="scripted")
+def run(scored, tmp_path):
+    shutil.copytree(scored, tmp_path / "run")
+    return steelyard.open_run(tmp_path / "run")
 
 
 def damage(path):

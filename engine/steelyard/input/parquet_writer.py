@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -113,8 +112,7 @@ class _Writer:
 @contextmanager
 def _writing(target: Path, schema: pa.Schema, digest: str) -> Iterator[_Writer]:
     """Yield a writer of a Parquet file that is there as a whole, or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".converting-")
-    os.close(handle)
+    temporary = target.with_name(f".converting-{os.getpid()}-{target.name}")
     try:
         schema = schema.with_metadata({CONVERTED: digest})
         with pq.ParquetWriter(temporary, schema, **_OPTIONS) as file:
@@ -122,7 +120,7 @@ def _writing(target: Path, schema: pa.Schema, digest: str) -> Iterator[_Writer]:
             yield writer
             writer.flush()
         if writer.keep:
-            Path(temporary).replace(target)
+            temporary.replace(target)
     except OSError as error:
         if error.errno is None:  # the source is damaged
             raise
@@ -132,4 +130,4 @@ def _writing(target: Path, schema: pa.Schema, digest: str) -> Iterator[_Writer]:
         ) from None
     finally:
         with suppress(OSError):
-            Path(temporary).unlink()
+            temporary.unlink()
