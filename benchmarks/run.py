@@ -32,6 +32,7 @@ NAMES = (
     "validity",
     "export",
     "pages",
+    "pairs",
     "gpu",
 )
 

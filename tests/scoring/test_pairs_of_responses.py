@@ -282,6 +282,9 @@ def test_scores_of_single_responses_are_compared(protocol, tmp_path):
         wins = [sigmoid(scores[q, a] - scores[q, b]) for q in questions]
         return sum(wins) / len(wins)
 
+    end = command("resume", tmp_path / "run").stdout
+    assert "a is better" not in end  # each response was alone
+    assert "of 90 comparisons" in end
     done = command("winrate", tmp_path / "run", "--baseline", "bob", "--json")
     assert done.returncode == 0, done.stderr
     rates = {

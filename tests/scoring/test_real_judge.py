@@ -174,3 +174,31 @@ def test_the_embedded_judge_survives_kills_on_real_text(tmp_path):
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_pairs_of_responses_are_read_as_those_that_were_written_out(shard, judge, tmp_path):
+    """Each pair's two responses as two rows, apart; the same texts, prompts and preferences."""
+    pairs = pq.read_table(shard).slice(20, 12).to_pylist()
+    rows = [
+        {
+            "instruction": f"{i} {pair['instruction']}",
+            "model": side,
+            "response": pair[f"response_{side}"],
+        }
+        for side in "ab"
+        for i, pair in enumerate(pairs)
+    ]
+    written = [
+        {**pair, "instruction": f"{i} {pair['instruction']}"} for i, pair in enumerate(pairs)
+    ]
+    runs = []
+    for name, listed, more in (("rows", rows, ("--pairs", "all")), ("written", written, ())):
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.Table.from_pylist(listed), tmp_path / name / "in.parquet")
+        runs.append(score(tmp_path / name / "in.parquet", tmp_path / name / "run", judge, *more))
+    query = "SELECT keys, preference_ab, preference_ba FROM verdicts ORDER BY keys"
+    made, expected = (run.sql(query) for run in runs)
+    assert len(made) == 12
+    assert made["keys"] == expected["keys"]
+    for name in ("preference_ab", "preference_ba"):
+        assert np.allclose(made[name].to_numpy(), expected[name].to_numpy(), atol=1e-5)
