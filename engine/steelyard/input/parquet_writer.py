@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from steelyard.core.background import Prefetch
 from steelyard.errors import InputRefused, escape, machine_fault
 from steelyard.input.arrow_rows import Batches, plain_batch
-from steelyard.input.columns import Columns, Piece, Typing, batches
+from steelyard.input.columns import Columns, ColumnsDifferError, Piece, Typing, batches
 from steelyard.input.footer import CONVERTED
 from steelyard.input.problems import printable
 
-_GROUP = 64 << 20  # bytes of a row group, about
+_GROUP = 16 << 20  # bytes of a row group, about
+_AHEAD = 2  # pieces that are parsed while those before are written
 _OPTIONS = {
     "compression": "lz4",
     "use_dictionary": False,
@@ -44,7 +46,7 @@ def write_chunks(
                 columns.look(piece.read())
         looked = True
     if not columns.types:
-        target.unlink()
+        target.unlink(missing_ok=True)
         notes = (note for piece in chunks() for note in piece.read().notes.values())
         what = next((f"no row can be read: {note[0][1]}" for note in notes), "the file has no rows")
         raise InputRefused(what, place=printable(name), remedy="check what wrote this file")
@@ -52,18 +54,18 @@ def write_chunks(
 
 def _written(chunks: Iterable[Piece], columns: Columns, target: Path, digest: str) -> bool:
     """Write the rows; return False where the columns turned out to be others."""
-    rows = batches(chunks, columns)
-    first = next(rows, None)
-    if first is None and columns.types:
+    parsed = Prefetch(batches(chunks, columns), ahead=_AHEAD, name="input-parser")
+    try:
+        with closing(parsed):  # parsing and writing go on without Python's lock
+            if (first := parsed.take()) is None:
+                return True
+            with _writing(target, first.schema, digest) as writer:
+                writer.add(first)
+                for batch in parsed:
+                    writer.add(batch)
+                writer.keep = True
+    except ColumnsDifferError:
         return False
-    with _writing(target, columns.schema, digest) as writer:
-        if first is not None:
-            writer.add(first)
-        for batch in rows:
-            if batch is None:
-                return False
-            writer.add(batch)
-        writer.keep = True
     return True
 
 
