@@ -65,7 +65,7 @@ def test_the_documented_commands_on_tables(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     documented = (ROOT / "docs/calibration.md").read_text("utf-8")
     block = re.search(
-        r"```\n(steelyard calibrate fit --from scores.parquet.*?)```", documented, re.S
+        r"```\n(steelyard calibrate fit --from scores.parquet.*?)```", documented, re.DOTALL
     )
     lines = block[1].strip().splitlines()
     assert len(lines) == 3
