@@ -9,6 +9,7 @@ from pathlib import Path
 NAMES = (
     "startup",
     "host",
+    "inputs",
     "tokens",
     "compiled",
     "memory",
@@ -31,6 +32,7 @@ NAMES = (
     "validity",
     "export",
     "pages",
+    "pairs",
     "gpu",
 )
 

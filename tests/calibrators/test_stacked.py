@@ -181,6 +181,45 @@ def test_an_ensemble_is_stacked_from_fit_to_verdicts(run, tmp_path):
     assert evaluated.returncode == 0, evaluated.stderr
 
 
+def test_members_are_read_from_a_database_and_from_parquet(run, tmp_path):
+    """The same fit from the hand-off file by itself, and from its table in Parquet."""
+    gold, table = run.root.parent / "gold.parquet", tmp_path / "verdicts.parquet"
+    pq.write_table(run.verdicts(), table)
+    (run.root / "calibration.json").unlink(missing_ok=True)
+    assert command("compact", run.root).returncode == 0
+    fits = []
+    for number, source in enumerate((run.root, run.root / "verdicts.duckdb", table)):
+        out = tmp_path / f"{number}.json"
+        done = command("calibrate", "fit", source, "--gold", gold, "--out", out)
+        assert done.returncode == 0, done.stderr
+        fits.append(json.loads(out.read_text()))
+    assert [fit["method"] for fit in fits] == ["stacked"] * 3
+    weights = [np.array([w["slope"] for w in fit["curve"]["weights"]]) for fit in fits]
+    assert np.allclose(weights[0], weights[1])
+    assert np.allclose(weights[0], weights[2])
+    apply = ("calibrate", "apply", "--from")
+    done = command(*apply, table, tmp_path / "2.json", "--out", tmp_path / "out.parquet")
+    assert done.returncode == 0, done.stderr
+    evaluated = command("evaluate", tmp_path / "out.parquet", "--gold", gold, "--replicates", 0)
+    assert "are cross-fitted" in evaluated.stdout
+    refused = command(*apply, run.root / "verdicts.duckdb", out, "--out", tmp_path / "no.parquet")
+    assert refused.returncode == 2
+    assert "name its run directory" in refused.stderr
+
+
+def test_members_of_another_tool_are_ignored(tmp_path):
+    draw = np.random.default_rng(0)
+    ids = [f"p{i}" for i in range(40)]
+    table = {"pair_id": ids, "preference": draw.random(40), "members": [["x", "y"]] * 40}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    labels = pa.table({"pair_id": ids, "gold": draw.choice(["A", "B"], 40)})
+    pq.write_table(labels, tmp_path / "g.parquet")
+    done = command(
+        "evaluate", tmp_path / "t.parquet", "--gold", tmp_path / "g.parquet", "--replicates", 0
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_reads_of_a_single_judge_cannot_be_stacked(tmp_path):
     pq.write_table(pairs_table(40), tmp_path / "pairs.parquet")
     run = steelyard.score(tmp_path / "pairs.parquet", run=tmp_path / "run", judge="scripted")

@@ -173,3 +173,13 @@ def test_engine_settings_of_the_scripted_judge_are_refused(tmp_path):
     done = program(*line, "--engine", "seed=1")
     assert done.returncode == 2
     assert "no engine setting seed" in done.stderr
+
+
+def test_watch_ends_where_nothing_goes_on(tmp_path):
+    shard = write_pairs(tmp_path / "p.parquet", 5)
+    steelyard.score(shard, run=tmp_path / "run", judge="scripted")
+    (part,) = (tmp_path / "run/reads").glob("part-*")
+    part.unlink()
+    done = program("status", tmp_path / "run", "--watch", timeout=60)
+    assert done.returncode == 0
+    assert "(damaged)" in done.stdout

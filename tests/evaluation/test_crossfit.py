@@ -136,6 +136,8 @@ def test_a_column_that_was_not_calibrated_cannot_be_crossfitted(tmp_path):
     report = evaluate_source(other, gold, NO_INTERVALS)
     assert (report.fit_gold.in_fit, report.fit_gold.crossfitted) == (200, 0)
     assert "200 of 200 pairs are too good" in report.fit_gold.words
+    # What is evaluated is what was calibrated: there is nothing to compare it with.
+    assert (report.whole.calibrated, report.whole.change) == (None, {})
 
 
 def test_an_earlier_versions_calibrator_is_read_and_a_damaged_trace_is_refused(tmp_path):
@@ -231,3 +233,29 @@ def test_other_scores_or_other_gold_begin_looks_of_their_own(tmp_path):
     pq.write_table(judged.set_column(place, "preference", pa.array(changed)), source.path)
     another = fit_calibrator(Source(source.path), gold, options).calibrator
     assert len(another.looks.seeds) == 1
+
+
+def test_imports_of_two_judges_with_one_name_do_not_share_looks(tmp_path):
+    """Both are `imported`, of the same pairs; only their scores differ."""
+    source, gold, _ = draw_pairs(tmp_path, pairs=200, instructions=200)
+    table = pq.read_table(source.path)
+    for name in ("model_a", "model_b"):
+        table = table.append_column(name, pa.array([name] * 200))
+    mirrored = table.set_column(
+        table.column_names.index("preference"),
+        "preference",
+        pa.array(1 - table["preference"].to_numpy()),
+    )
+    for name, content in (("first", table), ("second", mirrored)):
+        pq.write_table(content, tmp_path / f"{name}.parquet")
+        done = command("import", tmp_path / f"{name}.parquet", "--run", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    out = tmp_path / "c.json"
+    options = FitOptions(method="platt", agreement=0.6, previous=out)
+    first = fit_calibrator(Source(tmp_path / "first"), gold, options).calibrator
+    save_calibrator(out, first)
+    again = fit_calibrator(Source(tmp_path / "first"), gold, options).calibrator
+    assert again.looks == first.looks  # no instruction is new
+    second = fit_calibrator(Source(tmp_path / "second"), gold, options).calibrator
+    slopes = (first.curve.coefficients["logit"], second.curve.coefficients["logit"])
+    assert slopes[1] == pytest.approx(-slopes[0], abs=0.05)

@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import steelyard
-from steelyard.errors import InputRefused, UsageError
+from steelyard.errors import CalibratorRefused, InputRefused, UsageError
 from steelyard.evaluation.evaluate import EvaluateOptions, evaluate_source
 from steelyard.evaluation.fit import FitOptions, fit_calibrator
 from steelyard.evaluation.gold_join import match_gold
 from steelyard.evaluation.judged_pairs import Source, read_pairs
 from steelyard.statistics.drift import Reference, measure_drift
 from steelyard.statistics.logistic import sigmoid
+from steelyard.store.calibration import save_calibrator
 from support.helpers import command, pairs_table, program
 
 
@@ -133,6 +134,44 @@ def test_changes_of_calibration_errors_have_no_interval(tmp_path):
     assert blocks[0].startswith("calibrated values may be too good: nothing says which gold")
     assert blocks[2].startswith("calibration changes log loss 0.")
     assert " and Brier score 0." in blocks[2]
+
+
+def test_a_change_that_is_the_same_in_all_replicates_has_no_interval(tmp_path):
+    """Preferences drawn to one half by a half: all winners stay, and agreement changes by 0."""
+    source, gold = tables(tmp_path)
+    raw = pq.read_table(source.path)["preference"].to_numpy()
+    source, gold = tables(tmp_path, calibrated_preference=(raw + 0.5) / 2)
+    change = evaluate_source(source, gold, EvaluateOptions(replicates=50)).whole.change
+    assert (change["agreement"].value, change["agreement"].low) == (0, None)
+    assert change["log_loss"].low < change["log_loss"].high
+
+
+def test_the_resolution_is_at_most_a_quarter(tmp_path):
+    """Of a judge that is always right it is 1/4 in the data, and above that by reflection."""
+    right = np.linspace(0.01, 0.99, 200)
+    source, gold = tables(tmp_path, preference=right)
+    ids = pq.read_table(source.path)["pair_id"]
+    labels = pa.table({"pair_id": ids, "gold": np.where(right > 0.5, "A", "B")})
+    pq.write_table(labels, gold)
+    raw = evaluate_source(source, gold, EvaluateOptions(replicates=50)).whole.raw
+    assert raw.estimates["resolution"].value == pytest.approx(0.25)
+    assert raw.estimates["resolution"].high == 0.25
+
+
+def test_a_source_that_is_not_there_is_not_one_of_other_reads(tmp_path):
+    source, gold = tables(tmp_path)
+    made = tmp_path / "c.json"
+    save_calibrator(made, fit_calibrator(source, gold, FitOptions(method="platt")).calibrator)
+    done = command("calibrate", "apply", tmp_path / "nowhere", made)
+    assert done.returncode == 3
+    assert "no such file or folder" in done.stderr
+
+
+def test_decisions_need_another_protocol_and_not_more_gold(tmp_path):
+    source, gold = tables(tmp_path, preference=np.tile([0.0, 1.0], 100))
+    with pytest.raises(CalibratorRefused, match="without probabilities") as refused:
+        fit_calibrator(source, gold, FitOptions(method="platt"))
+    assert "protocol that reads probabilities" in refused.value.remedy
 
 
 def test_force_leaves_a_trace(tmp_path):

@@ -254,14 +254,17 @@ TABLES = {
     "what",
     ["", "table", "table/", "table/data", "table/data/old.parquet", "table/*/*.parquet", "**"],
 )
-def test_files_of_a_table_with_a_log_are_never_read_alone(tmp_path, marker, what) -> None:
+def test_files_of_a_table_with_a_log_are_never_read_alone(
+    tmp_path, monkeypatch, marker, what
+) -> None:
     """Files that its log has removed would be judged as well."""
+    monkeypatch.setitem(sys.modules, "deltalake", None)
     write(tmp_path / "table/data/old.parquet")
     write(tmp_path / "table/data/new.parquet")
     (tmp_path / "table" / marker).parent.mkdir()
     (tmp_path / "table" / marker).write_text("{}")
     with pytest.raises(InputRefused, match="whose log alone says which") as refused:
-        discover([tmp_path / what])
+        open_shards([tmp_path / what])
     assert refused.value.place == str(tmp_path / "table")
     assert f"'{tmp_path}/table'" in refused.value.remedy
 

@@ -148,6 +148,18 @@ def test_texts_are_those_of_the_two_rows(layout, tmp_path):
             assert said.startswith(f"{row[f'{side}_model']} answers {question} ")
 
 
+@pytest.mark.parametrize("layout", ["shuffled", "lists"])
+def test_lines_of_json_make_the_same_pairs(layout, reference, tmp_path):
+    path = tmp_path / "responses.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in LAYOUTS[layout]()))
+    run = steelyard.score(path, run=tmp_path / "run", pairs="all", **SMALL)
+    assert verdicts(run) == verdicts(reference)
+    path.unlink()  # the texts are in the run
+    shown, notes = read_pairs(tmp_path / "run", (), {"any": 3})
+    assert not notes
+    assert all("answers" in pair["texts"]["response_b"] for pair in shown["any"])
+
+
 def test_metadata_and_addresses_of_both_rows(tmp_path):
     listed = responses(2)
     write(tmp_path / "responses.parquet", listed)
@@ -282,6 +294,9 @@ def test_scores_of_single_responses_are_compared(protocol, tmp_path):
         wins = [sigmoid(scores[q, a] - scores[q, b]) for q in questions]
         return sum(wins) / len(wins)
 
+    end = command("resume", tmp_path / "run").stdout
+    assert "a is better" not in end  # each response was alone
+    assert "of 90 comparisons" in end
     done = command("winrate", tmp_path / "run", "--baseline", "bob", "--json")
     assert done.returncode == 0, done.stderr
     rates = {

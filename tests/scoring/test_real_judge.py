@@ -1,5 +1,6 @@
 """The whole path on a real engine: a tiny random model, and the embedded judge on real text."""
 
+import json
 import subprocess
 import sys
 import time
@@ -46,6 +47,19 @@ def score(shard, run, judge, *more, toml="", rc=0):
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory, shard, judge):
     return score(shard, tmp_path_factory.mktemp("reference") / "run", judge)
+
+
+def test_messages_are_judged_as_the_same_pairs(reference, shard, judge, tmp_path):
+    rows = pq.read_table(shard).to_pylist()
+    lines = []
+    for row in rows:
+        asked = [{"role": "user", "content": row["instruction"]}]
+        answers = ({"role": "assistant", "content": row[f"response_{side}"]} for side in "ab")
+        chosen, rejected = ([*asked, answer] for answer in answers)
+        lines.append(json.dumps({"chosen": chosen, "rejected": rejected}))
+    (tmp_path / "trl.jsonl").write_text("\n".join(lines), "utf-8")
+    run = score(tmp_path / "trl.jsonl", tmp_path / "run", judge)
+    assert np.array_equal(preferences(run), preferences(reference))
 
 
 def preferences(run):
@@ -160,3 +174,31 @@ def test_the_embedded_judge_survives_kills_on_real_text(tmp_path):
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_pairs_of_responses_are_read_as_those_that_were_written_out(shard, judge, tmp_path):
+    """Each pair's two responses as two rows, apart; the same texts, prompts and preferences."""
+    pairs = pq.read_table(shard).slice(20, 12).to_pylist()
+    rows = [
+        {
+            "instruction": f"{i} {pair['instruction']}",
+            "model": side,
+            "response": pair[f"response_{side}"],
+        }
+        for side in "ab"
+        for i, pair in enumerate(pairs)
+    ]
+    written = [
+        {**pair, "instruction": f"{i} {pair['instruction']}"} for i, pair in enumerate(pairs)
+    ]
+    runs = []
+    for name, listed, more in (("rows", rows, ("--pairs", "all")), ("written", written, ())):
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.Table.from_pylist(listed), tmp_path / name / "in.parquet")
+        runs.append(score(tmp_path / name / "in.parquet", tmp_path / name / "run", judge, *more))
+    query = "SELECT keys, preference_ab, preference_ba FROM verdicts ORDER BY keys"
+    made, expected = (run.sql(query) for run in runs)
+    assert len(made) == 12
+    assert made["keys"] == expected["keys"]
+    for name in ("preference_ab", "preference_ba"):
+        assert np.allclose(made[name].to_numpy(), expected[name].to_numpy(), atol=1e-5)

@@ -42,6 +42,10 @@ def test_a_samples_spread():
     )
     assert spread_of(values[:20], np.repeat(np.arange(4), 5)) is None
     assert spread_of(np.ones(50), np.arange(50)) is None
+    # One of 50 rows has nearly all of the weight: they count as (149 / 101)**2 = 2.2 clusters.
+    heavy = np.append(100.0, np.ones(49))
+    assert spread_of(values[:50], np.arange(50), heavy) is None
+    assert spread_of(values[:50], np.arange(50), np.append(5.0, np.ones(49))) is not None
 
 
 @pytest.mark.parametrize("power", [0.5, 0.8, 0.95])

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import threading
+import time
 
 import duckdb
 import pyarrow as pa
@@ -178,6 +179,16 @@ def test_a_query_that_takes_too_long_is_ended():
         assert connection.interrupted.wait(10)
         raise duckdb.InterruptException("INTERRUPT Error")
     assert "--timeout" in late.value.remedy
+
+
+def test_a_limit_that_passes_between_two_statements_ends_the_next_one():
+    with (  # noqa: PT012 - what fails is the block
+        duckdb.connect() as connection,
+        pytest.raises(EnvironmentFault, match="longer than"),
+        faults.limited(connection, 0.01),
+    ):
+        time.sleep(0.3)  # nothing runs that could be interrupted
+        connection.sql("SELECT sum(sqrt(range)) FROM range(10000000000)").fetchall()
 
 
 def test_an_interrupt_before_the_limit_is_somebody_elses():

@@ -197,3 +197,29 @@ def test_a_full_disk_leaves_no_file(run, tmp_path, monkeypatch):
     assert done.returncode == 5
     assert f"{tmp_path / 'x.parquet'}: no room left to write" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("lists", [False, True], ids=["a row per response", "lists"])
+def test_texts_of_pairs_that_were_made_of_responses(tmp_path, lists):
+    answers = [[f"answer {n} of {name}" for name in "xyz"] for n in range(4)]
+    if lists:
+        columns = {
+            "instruction": [f"question {n}" for n in range(4)],
+            "models": [list("xyz")] * 4,
+            "completions": answers,
+        }
+    else:
+        columns = {
+            "instruction": [f"question {n}" for n in range(4) for _ in "xyz"],
+            "model": list("xyz") * 4,
+            "response": [text for texts in answers for text in texts],
+        }
+    pq.write_table(pa.table(columns), tmp_path / "r.parquet")
+    run = steelyard.score(tmp_path / "r.parquet", run=tmp_path / "run", judge="scripted",
+                          pairs="all")  # fmt: skip
+    rows = run.sql(f"SELECT model_a, model_b, texts.* FROM {JOIN}").to_pylist()
+    assert len(rows) == 4 * 3
+    for row in rows:
+        number = row["instruction"].removeprefix("question ")
+        assert row["response_a"] == f"answer {number} of {row['model_a']}"
+        assert row["response_b"] == f"answer {number} of {row['model_b']}"

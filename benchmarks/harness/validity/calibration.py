@@ -34,7 +34,8 @@ FOLDED = {"ece", "ece_debiased", "ece_confidence", "reliability"}
 
 def simulate(draws: int) -> Iterator[Claim]:
     """Draw gold of judges whose faults are known."""
-    yield from known_faults(draws)
+    yield from known_faults(draws, 750, 150)
+    yield from known_faults(draws, 100, 10)
     yield from small_scales(draws)
     yield from negative_slopes(draws)
     yield from own_gold(draws)
@@ -61,11 +62,11 @@ def overconfident(draw: np.random.Generator, pairs: int) -> tuple[Features, Gold
     return Features(score), Gold(votes, np.arange(pairs))
 
 
-def known_faults(draws: int) -> Iterator[Claim]:
+def known_faults(draws: int, pairs: int, instructions: int) -> Iterator[Claim]:
     """Fit the terms of a judge with a temperature, a love of length and of first positions."""
     hits = dict.fromkeys(FAULTS, 0)
     for seed in range(draws):
-        features, gold, _ = biased_judge(seed, pairs=750, instructions=150)
+        features, gold, _ = biased_judge(seed, pairs=pairs, instructions=instructions)
         curves = [METHODS[name].fit(features, gold) for name in ("position", "length")]
         ends = dict[str, tuple[float, float]]()
         for made in curves:
@@ -74,8 +75,8 @@ def known_faults(draws: int) -> Iterator[Claim]:
             hits[name] += holds(*ends[name], truth)
     for name, count in hits.items():
         yield Claim(
-            f"coefficient `{name}`, 150 instructions of 5 pairs", "coverage", None, count / draws,
-            LOW, HIGH, draws,
+            f"coefficient `{name}`, {instructions} instructions of {pairs // instructions} pairs",
+            "coverage", None, count / draws, LOW, HIGH, draws,
         )  # fmt: skip
 
 

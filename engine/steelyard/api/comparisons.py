@@ -59,6 +59,7 @@ class Removal(Record, frozen=True, kw_only=True):
     of: int
     first: str  # who is first without them
     at_least: int | None  # no smaller number can do that; None: not known
+    pair_ids: tuple[str, ...] | None = None  # of up to 1,000 verdicts; None: they have no ids
 
 
 class WinMatrix(Record, frozen=True, kw_only=True):
@@ -193,10 +194,11 @@ class Verbosity(Record, frozen=True, kw_only=True):
     longer: Estimate  # mean preference for the longer response; 0.5 without bias
     gold_longer: Estimate | None  # gold's mean preference for it
     excess: Estimate | None  # the judge's less the gold's
-    coefficient: float  # log-odds per unit of tanh(difference / its root mean square)
+    # Log-odds per unit of tanh(difference / its root mean square); None: it has no bound.
+    coefficient: float | None
     standard_error: float | None
     coefficient_interval: tuple[float, float] | None
-    longer_at_equal_strength: float  # P(the longer wins), in [0, 1]
+    longer_at_equal_strength: float | None  # P(the longer wins), in [0, 1]
     longer_at_equal_strength_interval: tuple[float, float] | None
 
 

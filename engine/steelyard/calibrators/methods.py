@@ -50,7 +50,12 @@ def _regressed(features: Features, gold: Gold, names: tuple[str, ...]) -> Linear
     ridge = RIDGE * np.where(slopes, unit_of(features.score), 1.0) ** 2
     fitted = fit(terms, gold.preference, gold.weights, gold.groups, ridge, prior=slopes * 1.0)
     coefficients = dict(zip(names, fitted.coefficients.tolist(), strict=True))
-    intervals |= zip(names, map(tuple, fitted.intervals().tolist()), strict=True)
+    bounds = fitted.intervals()
+    intervals |= {
+        name: (low, high)
+        for name, (low, high) in zip(names, bounds.tolist(), strict=True)
+        if np.isfinite([low, high]).all()
+    }
     return Linear(coefficients, intervals, constants)
 
 
@@ -99,8 +104,8 @@ def _temperature(features: Features, gold: Gold) -> Linear:
         return min(max(slope, low), high)
 
     slope = clamped(curve.coefficients["logit"])
-    ends = curve.intervals["logit"]
-    return Linear({"logit": slope}, {"logit": (clamped(ends[0]), clamped(ends[1]))})
+    intervals = {name: (clamped(a), clamped(b)) for name, (a, b) in curve.intervals.items()}
+    return Linear({"logit": slope}, intervals)
 
 
 def _beta(features: Features, gold: Gold) -> Linear:

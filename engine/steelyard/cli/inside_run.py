@@ -21,6 +21,7 @@ from steelyard.cli.tolerance import Tolerance, settle_code
 from steelyard.errors import SteelyardError
 
 WATCH_SECONDS = 2
+ENDED = {"complete", "stopped", "damaged"}  # states in which nobody writes
 
 
 def print_results(
@@ -64,7 +65,7 @@ def status(run: Path, watch: bool) -> None:
     import time
 
     clear = watch and not wants_json() and sys.stdout.isatty()
-    while print_status(run, clear=clear) not in {"complete", "stopped"} and watch:
+    while print_status(run, clear=clear) not in ENDED and watch:
         time.sleep(WATCH_SECONDS)
 
 

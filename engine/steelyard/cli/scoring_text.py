@@ -82,7 +82,7 @@ def format_results(content: dict[str, Any], *more: tuple[str, str]) -> str:
     judged, of = results["ok"], results["pairs"]
     sides = (
         ""
-        if not judged
+        if not results["a"] + results["b"] + results["even"]  # single responses, or nothing
         else (f": a is better in {results['a'] / judged:.1%}, b in {results['b'] / judged:.1%}")
     )
     fields = [

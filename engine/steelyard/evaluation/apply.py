@@ -51,7 +51,14 @@ def apply_calibrator(source: Source, path: Path, out: Path | None, *, force: boo
         CalibratorRefused: it was fitted under something else, or needs what the reads lack.
         RunLocked: the run is being written.
     """
+    if source.run is None and source.path.suffix == ".duckdb":
+        raise UsageError(
+            "a database by itself is not calibrated",
+            place=str(source.path),
+            remedy="name its run directory, or write its table `verdicts` to Parquet",
+        )
     calibrator = load_calibrator(path)
+    pairs = read_pairs(source)
     if differences := describe_differences(calibrator.bound, binding(source)):
         if not force:
             raise CalibratorRefused(
@@ -60,7 +67,6 @@ def apply_calibrator(source: Source, path: Path, out: Path | None, *, force: boo
                 remedy="fit a calibrator to gold for these reads, or apply this one with --force",
             )
         calibrator = replace(calibrator, notes={**calibrator.notes, "forced": differences})
-    pairs = read_pairs(source)
     notes = [*pairs.notes, *_missing(calibrator, pairs.table, str(source.path))]
     drift, count = None, len(pairs)
     if calibrator.reference is not None:

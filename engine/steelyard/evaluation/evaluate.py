@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from steelyard.comparisons.read import CALIBRATED
 from steelyard.core.schemas import Bool
 from steelyard.errors import UsageError, escape
 from steelyard.evaluation.crossfit import FitGold, crossfit
@@ -126,6 +127,8 @@ def evaluate_source(
     matched, missing = comparable_pairs(match_gold(source, gold, gold_columns, options.by))
     matched, fit_gold = crossfit(source, matched)
     raw, calibrated = matched.raw, matched.calibrated
+    if source.columns.get("preference") == CALIBRATED[0]:
+        calibrated = None  # they are what is evaluated, and nothing is there to compare them with
     parts = [
         _assess(value, raw.take(rows), calibrated.take(rows) if calibrated else None, options)
         for value, rows in _parts(matched, options.by)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -56,6 +57,7 @@ COLUMNS = {
     "longer": "both lengths",
     "members": "several judges, variants or samples",
 }
+NO_BOUNDS = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,15 +204,17 @@ def _check(options: FitOptions) -> None:
 
 def _check_size(source: Source, matched: GoldPairs, options: FitOptions) -> None:
     pairs, groups = len(matched.rows), len(np.unique(matched.groups))
+    remedy = "give more gold"
     if pairs < FEWEST_PAIRS:
         cause = f"{pairs} pairs with gold are too few: a fit needs at least {FEWEST_PAIRS}"
     elif groups < 2 and (options.method == "auto" or options.agreement is not None):
         cause = "all gold is on a single instruction: nothing can be held out"
     elif matched.raw.hard:
         cause = "the judge gives decisions without probabilities: there is nothing to calibrate"
+        remedy = "judge with a protocol that reads probabilities, such as pairwise"
     else:
         return
-    raise CalibratorRefused(cause, place=str(source.path), remedy="give more gold")
+    raise CalibratorRefused(cause, place=str(source.path), remedy=remedy)
 
 
 def _check_reads(source: Source, features: Features, missing: str, options: FitOptions) -> None:
@@ -242,7 +246,7 @@ def _method(
 def _direction_notes(curve: Curve, features: Features, gold: Gold) -> list[str]:
     """Tell of a judge that is reversed or knows nothing, and of a curve that is a constant."""
     line = direction(features, gold)
-    slope, (_, high) = line.coefficients["logit"], line.intervals["logit"]
+    slope, (_, high) = line.coefficients["logit"], line.intervals.get("logit", NO_BOUNDS)
     notes = []
     if slope < 0:
         sure = len(np.unique(gold.groups)) >= MIN_FOR_INTERVAL and high < 0

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.types as pt
 
 from steelyard.calibrators.calibrator import Calibrator
 from steelyard.calibrators.features import Member, MemberValue
@@ -33,6 +34,7 @@ from steelyard.store.verdicts.calibrated_tables import calibrator_of_table
 ORDERS = ("preference_ab", "preference_ba")
 MASSES = ("label_mass_ab", "label_mass_ba")
 MEMBERS = "members"
+MEMBER_FIELDS = {"logit", "logit_ab", "logit_ba", "share"}
 MEMBER_COLUMN = re.compile(rf"{MEMBERS}\[(?P<number>\d+)\]\.(?P<value>\w+)")
 WANTED = ("pair_id", "instruction", "tie", *LENGTHS, *ORDERS, *MASSES)
 
@@ -95,8 +97,7 @@ def read_pairs(source: Source, want: tuple[str, ...] = ()) -> JudgedPairs:
         InputRefused: values cannot be what their role says.
     """
     need = ["preference", *(["score"] if "score" in source.columns else [])]
-    members = () if source.run is None else (MEMBERS,)
-    want = (*WANTED, *CALIBRATED, *members, *want)
+    want = (*WANTED, *CALIBRATED, MEMBERS, *want)
     read = read_comparisons(source.run or source.path, source.columns, need, want, raw=True)
     notes = [f"left out: {describe(read.left_out)}"] if read.left_out else []
     table = _with_members(read.table)
@@ -133,6 +134,10 @@ def _with_members(table: pa.Table) -> pa.Table:
         return table
     values = table[MEMBERS].combine_chunks()
     table = table.drop_columns(MEMBERS)
+    if not pt.is_list(values.type) or not pt.is_struct(kind := values.type.value_type):
+        return table  # of another tool
+    if not MEMBER_FIELDS.issubset(kind.field(i).name for i in range(kind.num_fields)):
+        return table
     for number in range(1, pc.max(pc.list_value_length(values)).as_py() + 1):
         member = pc.list_element(values, number - 1)
         ordered = pc.struct_field(member, "logit_ab").null_count < len(member)

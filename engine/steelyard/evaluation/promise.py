@@ -24,6 +24,7 @@ from steelyard.evaluation.gold_join import GoldPairs
 from steelyard.evaluation.judged_pairs import Source, binding
 from steelyard.evaluation.metrics.pairs import named_by_gold
 from steelyard.store.calibration import load_calibrator
+from steelyard.store.run_record import ScoredRecord
 
 KEPT_SCORES = 8  # by which a table's judge is known again
 SAME_SCORE = 1e-6
@@ -47,13 +48,21 @@ def find_predecessor(source: Source, matched: GoldPairs, path: Path | None) -> C
         and made.looks is not None
         and made.bound == bound
         and made.looks.overlap(matched.instructions)
-        and (source.run is not None or _same_scores(made.looks, matched))
+        and (_fingerprinted(source) or _same_scores(made.looks, matched))
     ]
     return max(known, key=lambda made: len(made.looks.seeds) if made.looks else 0, default=None)
 
 
+def _fingerprinted(source: Source) -> bool:
+    """Return whether what a source is bound to is of one judge alone, as of a run that it scored.
+
+    A table has no judge, and imported verdicts have the name that the user gave it.
+    """
+    return source.run is not None and isinstance(source.run.record, ScoredRecord)
+
+
 def _same_scores(looks: Looks, matched: GoldPairs) -> bool:
-    """Return whether a table has the scores that the looks were at, and not another judge's."""
+    """Return whether a source has the scores that the looks were at, and not another judge's."""
     if matched.pair_ids is None:
         return False
     at_hand = dict(zip(matched.pair_ids.tolist(), matched.features.score.tolist(), strict=True))

@@ -25,13 +25,9 @@ from steelyard.export.formats import Texts, make_rows, schema
 from steelyard.export.observer import TextObserver
 from steelyard.export.options import NGRAM, ExportOptions
 from steelyard.export.overlap import HeldOutText
+from steelyard.export.response_rows import ResponseRowSource
 from steelyard.export.selection import AvailableColumns, Selection, open_selection
-from steelyard.export.sources import (
-    ResponseRowSource,
-    ResponseSource,
-    ShardSource,
-    TextSource,
-)
+from steelyard.export.sources import ResponseSource, ShardSource, TextSource
 from steelyard.export.writer import DatasetWriter, check_folder, scratch, writing_dataset
 from steelyard.input import ShardSet, open_shards
 from steelyard.input.roles import INSTRUCTIONS, RESPONSES

@@ -8,6 +8,8 @@ fit into the memory.
 
 from __future__ import annotations
 
+from steelyard.calibrators.features import logit_sql
+from steelyard.core.schemas import READ_FROM
 from steelyard.export.options import ExportOptions
 from steelyard.export.pairing import SURE
 
@@ -42,6 +44,26 @@ REASONS = {
 }
 
 _BINS = 20  # of the length difference
+
+
+_VERDICTS = """
+SELECT shard, "row", pair_id, model_a, model_b, status, winner, gold, consistent, trusted,
+  length_b IS NULL AND raw_preference IS NULL AS alone, instruction_id,
+  raw_preference, calibrated_preference, least(label_mass_ab, label_mass_ba) AS label_mass,
+  CASE WHEN preference_ab + preference_ba IS NOT NULL THEN ({ab} - {ba}) / 2 END AS gap,
+  {where} AS wanted{addresses}
+FROM ({source})"""
+_ADDRESSES = "".join(f", metadata.{name}" for name in READ_FROM)
+_ORDERS = {order: logit_sql(f"preference_{order}") for order in ("ab", "ba")}
+
+
+def verdicts_sql(source: str, wanted: str, *, by_response: bool) -> str:
+    """Return the query for what is needed of the verdicts that the query `source` gives.
+
+    `wanted` is the condition of --where; `by_response` adds the places of both responses.
+    """
+    addresses = _ADDRESSES if by_response else ""
+    return _VERDICTS.format(where=wanted, source=source, addresses=addresses, **_ORDERS)
 
 
 def candidates_sql(options: ExportOptions, preference: str) -> str:

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from steelyard.calibrators.features import logit_sql
 from steelyard.comparisons.from_scores import comparisons_sql
 from steelyard.comparisons.pair_texts import are_paired
 from steelyard.core.arrow import to_ints
-from steelyard.core.schemas import READ_FROM, Int64
+from steelyard.core.schemas import Int64
 from steelyard.errors import IntegrityFault, UsageError
 from steelyard.export import filters, items
 from steelyard.export.options import ExportOptions
@@ -55,15 +54,6 @@ PAIR_TEXTS = pa.schema(
         ("problem", pa.string()),  # a reason why these texts cannot be used
     ]
 )
-_VERDICTS = """
-SELECT shard, "row", pair_id, model_a, model_b, status, winner, gold, consistent, trusted,
-  length_b IS NULL AND raw_preference IS NULL AS alone, instruction_id,
-  raw_preference, calibrated_preference, least(label_mass_ab, label_mass_ba) AS label_mass,
-  CASE WHEN preference_ab + preference_ba IS NOT NULL THEN ({ab} - {ba}) / 2 END AS gap,
-  {where} AS wanted{addresses}
-FROM ({source})"""
-_ADDRESSES = "".join(f", metadata.{name}" for name in READ_FROM)
-_ORDERS = {order: logit_sql(f"preference_{order}") for order in ("ab", "ba")}
 _BY_INSTRUCTION = """
 SELECT n, instruction, response_a, response_b, preference, raw, coalesce(gap, 'nan') AS gap
 FROM candidates
@@ -115,12 +105,7 @@ class Selection:
             _require_repeatable(locked, where or "")
             source, scored = comparisons_sql(locked, run)
             self.by_response = scored or are_paired(run.record)
-            query = _VERDICTS.format(
-                where=wanted,
-                source=source,
-                addresses=_ADDRESSES if self.by_response else "",
-                **_ORDERS,
-            )
+            query = filters.verdicts_sql(source, wanted, by_response=self.by_response)
             with refusing(_wrong_condition):
                 self.create("verdicts", locked.sql(query).to_arrow_reader(BATCH))
         self.counts.verdicts, *values = one_row(

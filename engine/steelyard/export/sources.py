@@ -26,7 +26,7 @@ from steelyard.input.side_files import stream_responses
 from steelyard.plan.keys import render_turns, trim
 
 # Texts of single responses, for rows that combine those of several places.
-_RESPONSE_TEXTS = pa.schema(
+RESPONSE_TEXTS = pa.schema(
     [
         ("ref", pa.int64()),
         *((name, pa.string()) for name in ("instruction", "system", "reference", "response")),
@@ -53,18 +53,6 @@ SELECT row_number() OVER (ORDER BY v.shard, v."row") - 1, v.shard, v."row", a.in
 FROM verdicts v
 JOIN r a ON a.instruction_id = v.instruction_id AND a.model = v.model_a
 JOIN r b ON b.instruction_id = v.instruction_id AND b.model = v.model_b"""
-# The same of the rows of shards.
-_RESPONSE_ROWS = """
-CREATE TABLE responses (ref BIGINT, shard VARCHAR, "row" BIGINT, item INTEGER, instruction UBIGINT,
-  cluster_leader UBIGINT, split_hash DOUBLE, response UBIGINT, length BIGINT, problem VARCHAR)"""
-_AT = """{0}.shard = v.read_from_{0}.shard AND {0}."row" = v.read_from_{0}."row"
-  AND {0}.item IS NOT DISTINCT FROM v.read_from_{0}.item"""
-_JOIN_ROWS = f"""
-INSERT INTO pair_texts
-SELECT row_number() OVER (ORDER BY v.shard, v."row") - 1, v.shard, v."row", a.instruction,
-  a.cluster_leader, a.split_hash, a.response, b.response, a.ref, b.ref, a.length, b.length,
-  coalesce(a.problem, b.problem)
-FROM verdicts v JOIN responses a ON {_AT.format("a")} JOIN responses b ON {_AT.format("b")}"""  # noqa: S608
 
 
 Progress = Callable[[int, int], None]  # rows that were scanned, of this many
@@ -120,7 +108,7 @@ class ShardSource(TextSource):
     @override
     def rows(self, selection: Selection) -> Iterator[tuple[pa.Table, Texts]]:
         """Yield items whose texts come from a single shard row, then those that combine several."""
-        selection.create("texts", _RESPONSE_TEXTS.empty_table())
+        selection.create("texts", RESPONSE_TEXTS.empty_table())
         wanted = selection.references()
         items = _ItemCursor(selection.items())
         for base, rows in self.batches():
@@ -133,8 +121,8 @@ class ShardSource(TextSource):
             if stop > start:
                 refs = wanted[start:stop]
                 taken, response, _ = _take(rows, refs, base)
-                _keep(selection, refs, taken, response)
-        yield from _combined(selection)
+                keep_texts(selection, refs, taken, response)
+        yield from combined_rows(selection)
 
     @property
     def rows_of_shards(self) -> int:
@@ -161,48 +149,6 @@ class ShardSource(TextSource):
         )
 
 
-class ResponseRowSource(TextSource):
-    """Texts of a run in its own shards, whose rows hold single responses."""
-
-    in_shards = False
-
-    def __init__(self, shards: ShardSet, limits: Limits, options: ExportOptions) -> None:
-        self.files = None
-        self._own = ShardSource(shards, limits, options)
-
-    @override
-    def scan(self, selection: Selection, observer: TextObserver, progress: Progress) -> None:
-        selection.execute(_RESPONSE_ROWS)
-        for base, rows in self._own.batches():
-            progress(base, self._own.rows_of_shards)
-            features = observer.observe(rows["instruction"], rows["system"], rows["turns"])
-            response = trim(rows["response_a"])
-            columns = {
-                "ref": np.arange(base, base + len(rows)),
-                **{name: rows[name] for name in ("shard", "row", "item")},
-                "instruction": features.digest,
-                "cluster_leader": features.cluster_leader,
-                "split_hash": features.split_hash,
-                "response": text_hashes(response),
-                "length": pc.utf8_length(response).cast(pa.int64()),
-                "problem": self._own.problems(rows, pa.array(features.contaminated)),
-            }
-            selection.insert("responses", pa.table(columns))
-        selection.execute(_JOIN_ROWS)
-
-    @override
-    def rows(self, selection: Selection) -> Iterator[tuple[pa.Table, Texts]]:
-        selection.create("texts", _RESPONSE_TEXTS.empty_table())
-        wanted = selection.references()
-        for base, rows in self._own.batches():
-            start, stop = np.searchsorted(wanted, [base, base + len(rows)])
-            if stop > start:
-                refs = wanted[start:stop]
-                taken = rows.take(pa.array(refs - base))
-                _keep(selection, refs, taken, taken["response_a"])
-        yield from _combined(selection)
-
-
 class ResponseSource(TextSource):
     """Texts in files of responses, joined by instruction and model."""
 
@@ -219,7 +165,7 @@ class ResponseSource(TextSource):
         Raises:
             InputRefused: a model has two responses to one instruction.
         """
-        selection.create("texts", _RESPONSE_TEXTS.empty_table())
+        selection.create("texts", RESPONSE_TEXTS.empty_table())
         selection.execute(_RESPONSES)
         base = 0
         for table in stream_responses(self._shards):
@@ -246,13 +192,13 @@ class ResponseSource(TextSource):
                 "problem": problem,
             }
             selection.insert("responses", pa.table(columns))
-            _keep(selection, refs, rows, rows["response"])
+            keep_texts(selection, refs, rows, rows["response"])
         self._refuse_several(selection)
         selection.execute(_JOIN_RESPONSES)
 
     @override
     def rows(self, selection: Selection) -> Iterator[tuple[pa.Table, Texts]]:
-        yield from _combined(selection)
+        yield from combined_rows(selection)
 
     def _refuse_several(self, selection: Selection) -> None:
         several = selection.execute(
@@ -293,15 +239,15 @@ def _first_reason(**reasons: pa.Array) -> pa.Array:
     return pc.case_when(pc.make_struct(*reasons.values(), field_names=[*reasons]), *reasons)
 
 
-def _keep(selection: Selection, refs: Int64, rows: pa.RecordBatch, response: pa.Array) -> None:
+def keep_texts(selection: Selection, refs: Int64, rows: pa.RecordBatch, response: pa.Array) -> None:
     """Store the texts of single responses."""
     columns = {name: rows[name] for name in rows.schema.names}
     columns |= {"ref": pa.array(refs), "response": response}
     stored = {
         column.name: columns.get(column.name, pa.nulls(len(rows), column.type))
-        for column in _RESPONSE_TEXTS
+        for column in RESPONSE_TEXTS
     }
-    selection.insert("texts", pa.table(stored, _RESPONSE_TEXTS))
+    selection.insert("texts", pa.table(stored, RESPONSE_TEXTS))
 
 
 def _take(
@@ -313,7 +259,7 @@ def _take(
     return taken, pc.if_else(is_a, a, b), pc.if_else(is_a, b, a)
 
 
-def _combined(selection: Selection) -> Iterator[tuple[pa.Table, Texts]]:
+def combined_rows(selection: Selection) -> Iterator[tuple[pa.Table, Texts]]:
     """Yield items that take their texts from the table of texts."""
     for rows in selection.stream(_COMBINED):
         texts = _texts(rows, rows["text"], rows["first"], rows["second"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -142,6 +142,10 @@ def widen(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
     return pa.float64() if {left, right} == numbers else None
 
 
+class ColumnsDifferError(Exception):
+    """Rows need other columns than those before, which are written already."""
+
+
 class Columns:
     """The columns of a file, settled by the values that were looked at.
 
@@ -170,8 +174,12 @@ class Columns:
                 self.types[name] = known
         return before == self.types
 
-    def batch(self, chunk: Chunk) -> pa.RecordBatch | None:
-        """Return a chunk's rows; None if a column turned to text, and earlier rows have to too."""
+    def batch(self, chunk: Chunk) -> pa.RecordBatch:
+        """Return a chunk's rows.
+
+        Raises:
+            ColumnsDifferError: a column turned to text, and earlier rows have to, too.
+        """
         arrays, notes = [], {row: list(whole) for row, whole in chunk.notes.items()}
         for name, kind in self.types.items():
             values = chunk.columns.get(name)
@@ -183,7 +191,7 @@ class Columns:
             except _ERRORS:
                 if not pt.is_string(kind):
                     self.types[name] = pa.string()
-                    return None
+                    raise ColumnsDifferError from None
                 texts = [_as_text(name, value, row, notes) for row, value in enumerate(values)]
                 arrays.append(pa.array(texts, pa.string()))
         noted = [_noted(notes.get(row)) for row in range(chunk.rows)] if notes else None
@@ -217,18 +225,19 @@ def chunk_of(rows: Sequence[Mapping[str, Any]], notes: Notes | None = None) -> C
     return Chunk(len(rows), {name: [row.get(name) for row in rows] for name in names}, notes or {})
 
 
-def batches(pieces: Iterable[Piece], columns: Columns) -> Iterator[pa.RecordBatch | None]:
-    """Yield the rows of each piece; None, at the end, where columns turned out to be others."""
+def batches(pieces: Iterable[Piece], columns: Columns) -> Generator[pa.RecordBatch]:
+    """Yield the rows of each piece.
+
+    Raises:
+        ColumnsDifferError: `columns` turned out to be others, and are those from now on.
+    """
     begun = False
     for piece in pieces:
         batch = piece.quick(columns.types) if columns.types else None
         if batch is None:
             chunk = piece.read()
             if not columns.look(chunk) and begun:
-                yield None
-                return
+                raise ColumnsDifferError
             batch = columns.batch(chunk)
         begun = True
         yield batch
-        if batch is None:
-            return

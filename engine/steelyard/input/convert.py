@@ -26,11 +26,12 @@ from steelyard.errors import InputRefused, escape
 from steelyard.input.arrow_rows import Batches, read_arrow
 from steelyard.input.columns import JsonTyping, Piece, TextTyping, Typing
 from steelyard.input.csv_rows import read_csv
-from steelyard.input.discover import Source
+from steelyard.input.discover import Source, table_refused
 from steelyard.input.filesystem import disk_fault, driver, protocol, remote_fault
 from steelyard.input.footer import CONVERTED, MAGIC
 from steelyard.input.formats import AS_PARQUET, PARQUET, Format
 from steelyard.input.json_rows import read_json
+from steelyard.input.lake import DeltaRows
 from steelyard.input.packed import unpacked
 from steelyard.input.parquet_writer import write_batches, write_chunks
 from steelyard.input.problems import printable
@@ -80,12 +81,15 @@ def converted(source: Source, staging: Staging) -> Source:
     folder = staging.folder or _scratch_folder()
     try:
         with _on_disk(source, folder) as path:
-            if source.format.packing is None and _begins_as_parquet(path):
+            if source.format.kind == "delta":
+                target = _convert_delta(source, folder)
+            elif source.format.packing is None and _begins_as_parquet(path):
                 return replace(source, format=AS_PARQUET)
-            digest = _digest(path, source.format, staging.texts)
-            target = folder / f"{digest}.parquet"
-            if not _is_whole(target, digest):
-                _convert(path, source, target, digest, staging.texts)
+            else:
+                digest = _digest(path, source.format, staging.texts)
+                target = folder / f"{digest}.parquet"
+                if not _is_whole(target, digest):
+                    _convert(path, source, target, digest, staging.texts)
     except OSError as error:
         raise disk_fault(printable(source.name), error) or _refused(source, error) from None
     table = source.format.table
@@ -136,6 +140,15 @@ def _digest(path: str, form: Format, texts: frozenset[str]) -> str:
     how = (_VERSION, *form, *(sorted(texts) if form.kind == "csv" else ()))
     whole.update(repr(how).encode("utf-8", "backslashreplace"))
     return whole.hexdigest()
+
+
+def _convert_delta(source: Source, folder: Path) -> Path:
+    rows = DeltaRows(source.path, table_refused(source.path, "Delta Lake"))
+    digest = xxhash.xxh3_128_hexdigest(f"{_VERSION} {rows.state}".encode())
+    target = folder / f"{digest}.parquet"
+    if not _is_whole(target, digest):
+        write_batches(rows.batches(), target, digest, source.name)
+    return target
 
 
 def _is_whole(target: Path, digest: str) -> bool:

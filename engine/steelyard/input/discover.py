@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from steelyard.errors import InputRefused, did_you_mean
 from steelyard.input.filesystem import disk_fault, driver, local_path, protocol, remote_fault
 from steelyard.input.formats import AS_PARQUET, SUFFIXES, Format, data_files, format_of, table_of
+from steelyard.input.lake import is_delta
 from steelyard.input.problems import attempt_each, printable, refusal
 
 _ANY = f"name a file ({SUFFIXES}), a folder or a pattern"
@@ -104,7 +105,7 @@ def _find(text: str) -> _Match:
         return _find_table(text, path)
     try:
         match = _find_local(text, path)
-        _check_files(match.paths)
+        _check_files([x for x in match.paths if not (x == path and is_delta(x))])
     except OSError as error:
         if fault := disk_fault(printable(text), error):
             raise fault from None
@@ -125,6 +126,8 @@ def _find_local(text: str, path: str) -> _Match:
     if Path(path).is_file():
         return _Match(str(Path(path).parent), (path,))
     if Path(path).is_dir():
+        if is_delta(path):
+            return _Match(str(Path(path).parent), (path,))
         if not (files := data_files(printable(text), list(_walk(path)))):
             raise _empty_folder(text, path)
         return _Match(path, tuple(files))
@@ -163,10 +166,11 @@ def _check_files(paths: Sequence[str]) -> None:
     for folder in sorted({parent for path in paths for parent in Path(path).parents}):
         for name, (marker, inside, _) in _TABLES.items():
             if next((folder / marker).glob(inside), None) is not None:
-                raise _table(str(folder), name)
+                raise table_refused(str(folder), name)
 
 
-def _table(root: str, name: str) -> InputRefused:
+def table_refused(root: str, name: str) -> InputRefused:
+    """Return the error for files of a table that is more than they are."""
     command = _TABLES[name][-1].format(printable(root))
     cause = f"this is a table of {name}, whose log alone says which of its files are current"
     remedy = f"write its current rows to Parquet and name that file, for example: {command}"
@@ -229,11 +233,11 @@ def _check_remote(fs: Any, root: str, paths: Sequence[str]) -> None:  # noqa: AN
         folder, _, last = above.rpartition("/")
         for name, (marker, inside, _) in _TABLES.items():
             if last == marker and fnmatch(path.rpartition("/")[2], inside):
-                raise _table(fs.unstrip_protocol(folder), name)
+                raise table_refused(fs.unstrip_protocol(folder), name)
     for folder in accumulate(root.split("/"), "{}/{}".format):
         for name, (marker, _, _) in _TABLES.items():
             if marker[0] in "._" and folder and _exists(fs, f"{folder}/{marker}"):
-                raise _table(fs.unstrip_protocol(folder), name)
+                raise table_refused(fs.unstrip_protocol(folder), name)
 
 
 def _exists(fs: Any, path: str) -> bool:  # noqa: ANN401 (fsspec has no types)
@@ -286,6 +290,8 @@ def _name(matches: Sequence[_Match]) -> tuple[Source, ...]:
 
 
 def _source(name: str, path: str) -> Source:
+    if not protocol(path) and is_delta(path):
+        return Source(name, path, Format("delta"))
     table = None if protocol(path) or os.path.lexists(path) else table_of(path)
     if table:
         return Source(name, table[0], Format("duckdb", table=table[1]))

@@ -92,6 +92,9 @@ def _tail(source: Source, file: pa.NativeFile) -> tuple[int, bytes]:
     head = file.read_at(min(size, 4), 0)
     if tail[-4:] == b"PARE" or head == b"PARE":
         raise _refused(source, "the file is encrypted", "write it without encryption")
+    if head != MAGIC and file.read_at(min(size, 12), 0)[8:] == b"DUCK":
+        table = f"name one of its tables: {printable(source.name)}::TABLE"
+        raise _refused(source, "this is a DuckDB database", table)
     if head != MAGIC:
         raise _refused(source, f"not a Parquet file; it begins with {_shown(head)}", _RENAME)
     if tail[-4:] != MAGIC or size < 12:

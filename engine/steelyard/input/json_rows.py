@@ -92,21 +92,7 @@ class _Block(Piece):
 
     @override
     def quick(self, types: dict[str, pa.DataType]) -> pa.RecordBatch | None:
-        """Parse in C++, which refuses other columns, other types, and what is not JSON."""
-        data = self._data
-        lines = data.count(b"\n") + 1
-        options = pj.ReadOptions(use_threads=False, block_size=len(data) + 1)
-        parsing = pj.ParseOptions(
-            explicit_schema=pa.schema(list(types.items())), unexpected_field_behavior="error"
-        )
-        try:
-            table = pj.read_json(pa.BufferReader(data), options, parsing).combine_chunks()
-        except (pa.ArrowException, ValueError):
-            return None
-        if len(table) != lines:
-            return None
-        notes = pa.nulls(lines, pa.list_(NOTE))
-        return table.append_column(NOTES, notes).to_batches()[0]
+        return _parsed(self._data, self._data.count(b"\n") + 1, types)
 
     @override
     def read(self) -> Chunk:
@@ -122,6 +108,11 @@ class _Lines(Piece):
         self._unit = unit
 
     @override
+    def quick(self, types: dict[str, pa.DataType]) -> pa.RecordBatch | None:
+        lines = [line for line in self._lines if line is not None]
+        return _parsed(b"\n".join(lines), len(self._lines), types)
+
+    @override
     def read(self) -> Chunk:
         rows: list[dict[str, Any]] = []
         notes: Notes = {}
@@ -132,6 +123,23 @@ class _Lines(Piece):
                     notes[len(rows)] = [("", f"{self._unit} {number} {what}")]
                 rows.append(row)
         return chunk_of(rows, notes)
+
+
+def _parsed(data: bytes, rows: int, types: dict[str, pa.DataType]) -> pa.RecordBatch | None:
+    """Parse objects in C++, which refuses other columns, other types, and what is not JSON."""
+    reading = pj.ReadOptions(use_threads=False, block_size=len(data) + 1)
+    parsing = pj.ParseOptions(
+        explicit_schema=pa.schema(list(types.items())),
+        newlines_in_values=True,
+        unexpected_field_behavior="error",
+    )
+    try:
+        table = pj.read_json(pa.BufferReader(data), reading, parsing).combine_chunks()
+    except (pa.ArrowException, ValueError):
+        return None
+    if len(table) != rows:
+        return None
+    return table.append_column(NOTES, pa.nulls(rows, pa.list_(NOTE))).to_batches()[0]
 
 
 def _row(line: bytes | None) -> tuple[dict[str, Any], str]:

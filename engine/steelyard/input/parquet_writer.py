@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from steelyard.core.background import Prefetch
 from steelyard.errors import InputRefused, escape, machine_fault
 from steelyard.input.arrow_rows import Batches, plain_batch
-from steelyard.input.columns import Columns, Piece, Typing, batches
+from steelyard.input.columns import Columns, ColumnsDifferError, Piece, Typing, batches
 from steelyard.input.footer import CONVERTED
 from steelyard.input.problems import printable
 
-_GROUP = 64 << 20  # bytes of a row group, about
+_GROUP = 16 << 20  # bytes of a row group, about
+_AHEAD = 2  # pieces that are parsed while those before are written
 _OPTIONS = {
     "compression": "lz4",
     "use_dictionary": False,
@@ -45,7 +46,7 @@ def write_chunks(
                 columns.look(piece.read())
         looked = True
     if not columns.types:
-        target.unlink()
+        target.unlink(missing_ok=True)
         notes = (note for piece in chunks() for note in piece.read().notes.values())
         what = next((f"no row can be read: {note[0][1]}" for note in notes), "the file has no rows")
         raise InputRefused(what, place=printable(name), remedy="check what wrote this file")
@@ -53,18 +54,18 @@ def write_chunks(
 
 def _written(chunks: Iterable[Piece], columns: Columns, target: Path, digest: str) -> bool:
     """Write the rows; return False where the columns turned out to be others."""
-    rows = batches(chunks, columns)
-    first = next(rows, None)
-    if first is None and columns.types:
+    parsed = Prefetch(batches(chunks, columns), ahead=_AHEAD, name="input-parser")
+    try:
+        with closing(parsed):  # parsing and writing go on without Python's lock
+            if (first := parsed.take()) is None:
+                return True
+            with _writing(target, first.schema, digest) as writer:
+                writer.add(first)
+                for batch in parsed:
+                    writer.add(batch)
+                writer.keep = True
+    except ColumnsDifferError:
         return False
-    with _writing(target, columns.schema, digest) as writer:
-        if first is not None:
-            writer.add(first)
-        for batch in rows:
-            if batch is None:
-                return False
-            writer.add(batch)
-        writer.keep = True
     return True
 
 
@@ -113,8 +114,7 @@ class _Writer:
 @contextmanager
 def _writing(target: Path, schema: pa.Schema, digest: str) -> Iterator[_Writer]:
     """Yield a writer of a Parquet file that is there as a whole, or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".converting-")
-    os.close(handle)
+    temporary = target.with_name(f".converting-{os.getpid()}-{target.name}")
     try:
         schema = schema.with_metadata({CONVERTED: digest})
         with pq.ParquetWriter(temporary, schema, **_OPTIONS) as file:
@@ -122,7 +122,7 @@ def _writing(target: Path, schema: pa.Schema, digest: str) -> Iterator[_Writer]:
             yield writer
             writer.flush()
         if writer.keep:
-            Path(temporary).replace(target)
+            temporary.replace(target)
     except OSError as error:
         if error.errno is None:  # the source is damaged
             raise
@@ -132,4 +132,4 @@ def _writing(target: Path, schema: pa.Schema, digest: str) -> Iterator[_Writer]:
         ) from None
     finally:
         with suppress(OSError):
-            Path(temporary).unlink()
+            temporary.unlink()

@@ -127,10 +127,10 @@ def _resolve_types(
                 other = "" if role in required else f", or keep it as metadata with --map {role}="
                 problem = unusable_column(shard.place, pa.field(name, kind), role, error, other)
             else:
+                cast = "" if pt.is_nested(kind) else ", or cast it to text,"
                 problem = shard.refused(
                     f"metadata column {printable(name)} ({printable(str(kind))}) {error}",
-                    f"leave the column {printable(name)} out, or cast it to text, when the file is"
-                    " written",
+                    f"leave the column {printable(name)} out{cast} when the file is written",
                 )
             problems.append(problem)
     return kinds, problems

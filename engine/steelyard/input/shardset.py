@@ -52,6 +52,7 @@ class ShardSet:
     fingerprint: str  # 32 hexadecimal digits over names, sizes and footers
     required: tuple[str, ...] = REQUIRED  # roles that no row may leave empty
     notes: tuple[str, ...] = ()  # what users should know about columns that are read
+    messages: bool = False  # whether texts are messages, which may hold earlier turns
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -133,7 +134,9 @@ def open_sources(
         raise shards[0].refused(cause, "check what wrote these files")
     opened = tuple(_shard(shard, roles) for shard in shards)
     notes = tuple(_notes(shards, roles))
-    return ShardSet(opened, roles, metadata, _fingerprint(shards), known.required, notes)
+    texts = (shards[0].types[roles[role]] for role in SAID if role in roles)
+    messages = "instruction" not in roles or any(map(pt.is_nested, texts))
+    return ShardSet(opened, roles, metadata, _fingerprint(shards), known.required, notes, messages)
 
 
 def _resolve(

@@ -28,7 +28,6 @@ from steelyard.plan.keys import (
     ABSENT,
     as_keys,
     as_words,
-    digest_words,
     digests,
     lengths,
     pair_ids,
@@ -168,8 +167,9 @@ def pair_up(
     """
     a = rows.take(pa.array(first))
     b = rows.take(pa.array(second, mask=second == NO_RESPONSE))
-    hashed = {name: _bytes(a[name]) for name in TEXT_COLUMNS}
-    hashed |= {other: _bytes(b[name]) for name, other in _OF_RESPONSE.items()}
+    words = {name: as_words(a[name]) for name in TEXT_COLUMNS}
+    words |= {other: as_words(b[name]) for name, other in _OF_RESPONSE.items()}
+    hashed = {name: _bytes(values) for name, values in words.items()}
     criteria = a["weighted_criteria"]
     items = None
     if criteria.null_count < len(criteria):
@@ -177,7 +177,6 @@ def pair_up(
     given = a["response_id"]
     if given.null_count < len(given) and np.any(second != NO_RESPONSE):
         given = pc.binary_join_element_wise(given, b["response_id"], "|")
-    words = digest_words(hashed)
     columns = {
         "pair_id": pair_ids(given, hashed, a["model"], b["model"]),
         "shard": repeat_text(PAIRED, len(first)),
@@ -197,7 +196,7 @@ def pair_up(
     return Planned(
         pairs=select(columns, pa.schema([*own, ("metadata", columns["metadata"].type)])),
         texts=_NO_TEXTS,
-        digests=words,
+        digests={name: values for name, values in words.items() if values.any()},
         text_bytes=to_ints(a["text_bytes"]) + to_ints(b["response_bytes"]),
     )
 
@@ -216,8 +215,11 @@ def pair_texts(
     return pa.table([columns[name] for name in TEXTS.names], schema=TEXTS)
 
 
-def _bytes(values: pa.Array) -> list[bytes]:
-    return [ABSENT if value is None else value for value in values.to_pylist()]
+def _bytes(words: UInt64) -> list[bytes]:
+    if not words.any():
+        return [ABSENT] * len(words)
+    whole, width = words.tobytes(), len(ABSENT)
+    return [whole[start : start + width] for start in range(0, len(whole), width)]
 
 
 def _codes(models: pa.Array, baseline: str) -> tuple[Int64, int]:

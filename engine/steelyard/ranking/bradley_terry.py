@@ -138,9 +138,12 @@ def _estimate(contest: Tournament, model: str) -> tuple[Estimate, tuple[str, ...
     prior = np.full(contest.size, float(bool(warnings)))
     fitted = solve(MODELS[model], pairs, prior, np.append(np.zeros(contest.size), 0.5))
     if not fitted.converged or not np.isfinite(fitted.estimate).all():
+        plain = MODELS[model] == links.BRADLEY_TERRY
         raise RatingFailed(
             f"the {model} model has no finite maximum on these comparisons",
-            remedy="use the model bradley-terry, which counts a tie as half a win",
+            remedy="weights may be too far apart to compute with: scale them, or --map weight="
+            if plain
+            else "use the model bradley-terry, which counts a tie as half a win",
         )
     return Estimate(MODELS[model], fitted, prior), warnings
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from steelyard.comparisons.from_scores import comparisons_sql
 from steelyard.report import aggregates
 from steelyard.scoring.status import run_status
 from steelyard.store.run_record import ScoredRecord
 from steelyard.store.snapshot import RunSnapshot
+from steelyard.store.sql import Connection
 from steelyard.store.verdicts.database import open_sql
+from steelyard.store.verdicts.statistics_views import statistics_sql
 
 BEST = 10  # competitors that are shown
 _LEADERS = f"""
@@ -36,7 +39,7 @@ def _results(root: Path) -> dict[str, Any]:
     snapshot = RunSnapshot.take(root)
     with open_sql(snapshot) as connection:
         counts = aggregates.count_winners(connection, snapshot)
-        leaders = aggregates.rows(connection, _LEADERS)
+        leaders = aggregates.rows(connection, _leaders_sql(connection, snapshot))
         first = aggregates.rows(connection, _FIRST)[0]["first"]
     results = {
         **counts,
@@ -52,6 +55,17 @@ def _results(root: Path) -> dict[str, Any]:
         "toy": isinstance(snapshot.record, ScoredRecord) and "demo" in snapshot.record.config.judge,
         "next": _next(root, results, scored=isinstance(snapshot.record, ScoredRecord)),
     }
+
+
+def _leaders_sql(connection: Connection, snapshot: RunSnapshot) -> str:
+    """Return the query for the best competitors; scores of single responses are compared first."""
+    query, from_scores = comparisons_sql(connection, snapshot)
+    if not from_scores:
+        return _LEADERS
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW compared AS {query}")
+    board = statistics_sql(snapshot.preference)["leaderboard"]
+    board = board.replace("FROM verdicts", "FROM compared")
+    return _LEADERS.replace("FROM leaderboard", f"FROM ({board})")
 
 
 def _next(root: Path, results: dict[str, Any], *, scored: bool) -> list[list[str]]:

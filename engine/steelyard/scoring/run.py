@@ -283,7 +283,8 @@ def _plan(ctx: OpenRun, shards: ShardSet | None, key_spec: KeySpec) -> Manifest:
     for note in shards.notes:
         ctx.reporter.warn(note)
     for role, slot in {"reference": "reference", "turns": "conversation"}.items():
-        if role in shards.roles and slot not in key_spec.shown:
+        given = role in shards.roles or (role == "turns" and shards.messages)
+        if given and slot not in key_spec.shown:
             ctx.reporter.warn(f"the protocol {ctx.record.spec.name} does not show the {role}")
     if ambiguous := queries.ambiguous_pair_ids(ctx.run):
         ctx.reporter.warn(

@@ -7,7 +7,6 @@ The only sigmoid, logit and log loss in NumPy. A regression with a special struc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from steelyard.core.schemas import Float64
 from steelyard.errors import SteelyardError
 from steelyard.statistics.clusters import Codes, cluster_sums, clustered_covariance
+from steelyard.statistics.intervals import t_quantile
 
 # A preference that is nearer to 0 or 1 counts as this far away: its logit is finite (27.6).
 NEAREST = 1e-12
@@ -25,6 +25,7 @@ HALVINGS = 40
 # The last step gains less than this share of the log-likelihood: it squares an error that no
 # longer counts. A step that is long although it gains nothing is on its way to infinity.
 NO_GAIN, LONG = 1e-15, 1e-3
+LEAST = 1e-6  # of what a fit leaves of a cluster's gradients: a cluster that decides alone
 
 
 class FitFailed(SteelyardError):
@@ -51,11 +52,30 @@ class LogisticFit:
     covariance: Float64  # [F, F], the sandwich over clusters
     scores: Float64  # [n, F], each row's gradient at the maximum
     inverse: Float64  # [F, F], of the information
+    features: Float64  # [n, F]
+    curvature: Float64  # [n], each row's information along its logit
+    cluster: Codes  # [n]
 
     def intervals(self, level: float = 0.95) -> Float64:
-        """Return the bounds [F, 2] of each coefficient, by the normal distribution."""
-        quantile = NormalDist().inv_cdf(0.5 + level / 2)
-        margin = quantile * np.sqrt(np.diag(self.covariance))
+        """Return the bounds [F, 2] of each coefficient, which hold with few clusters.
+
+        A fit draws the gradients of the data that it is fitted to towards 0; CR2 undoes that (Bell
+        and McCaffrey, Survey Methodology 28, 2002). Student's t has 1 / s - 1 degrees of freedom, s
+        the sum of the clusters' squared shares of the information about a coefficient: one less
+        than there are, if all say as much. Bounds are not finite where no row says anything.
+        """
+        size = len(self.coefficients)
+        squares = self.features[:, :, None] * (self.features * self.curvature[:, None])[:, None, :]
+        own = cluster_sums(squares.reshape(-1, size * size), self.cluster).reshape(-1, size, size)
+        root = np.linalg.cholesky(self.inverse)
+        lost, axes = np.linalg.eigh(root.T @ own @ root)
+        along = np.einsum("gji,gj->gi", axes, cluster_sums(self.scores, self.cluster) @ root)
+        along /= np.sqrt(np.maximum(1 - lost, LEAST))
+        moved = np.einsum("gij,gj->gi", axes, along) @ root.T
+        share = np.einsum("if,gij,jf->gf", self.inverse, own, self.inverse)
+        with np.errstate(invalid="ignore"):  # of a feature that is 0 in every row
+            degrees = 1 / ((share / share.sum(axis=0)) ** 2).sum(axis=0) - 1
+            margin = t_quantile(level, degrees) * np.sqrt((moved**2).sum(axis=0))
         return np.stack([self.coefficients - margin, self.coefficients + margin], axis=1)
 
 
@@ -109,7 +129,9 @@ def fit(
     scores = features * regression.residual(coefficients)[:, None]
     inverse = np.asarray(np.linalg.inv(regression.information(coefficients)), dtype=np.float64)
     covariance = clustered_covariance(cluster_sums(scores, cluster) @ inverse)
-    return LogisticFit(coefficients, covariance, scores, inverse)
+    p = sigmoid(features @ coefficients)
+    curvature = weight * p * (1 - p)
+    return LogisticFit(coefficients, covariance, scores, inverse, features, curvature, cluster)
 
 
 def maximise(likelihood: Likelihood, start: Float64, rounds: int = ROUNDS) -> Float64:

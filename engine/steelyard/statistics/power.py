@@ -10,7 +10,7 @@ import numpy as np
 
 from steelyard.core.schemas import Float64
 from steelyard.statistics.clusters import MIN_FOR_INTERVAL, Codes
-from steelyard.statistics.intervals import t_quantile
+from steelyard.statistics.intervals import NO_SPREAD, t_quantile
 from steelyard.statistics.means import mean
 from steelyard.statistics.paired import detectable
 from steelyard.statistics.prediction_powered import FEWEST, FITTED
@@ -48,13 +48,17 @@ class Spread:
 
 
 def spread_of(values: Float64, cluster: Codes, weight: Float64 | None = None) -> Spread | None:
-    """Measure the spread of n rows; None without any, or with fewer than MIN_FOR_INTERVAL."""
+    """Measure the spread of n rows; None without any, or with fewer than MIN_FOR_INTERVAL.
+
+    That many clusters would have to count alike: weights may leave less of them.
+    """
     clustered = mean(values, cluster, weight)
     alone = mean(values, np.arange(len(values)), weight)
-    if clustered.clusters < MIN_FOR_INTERVAL or not clustered.standard_error:
+    error = clustered.standard_error or 0.0
+    if clustered.effective_clusters < MIN_FOR_INTERVAL or error <= NO_SPREAD:
         return None
     assert alone.standard_error  # noqa: S101 - there are as many rows as clusters, and they differ
-    variance = clustered.standard_error**2
+    variance = error**2
     return Spread(
         variance * clustered.clusters,
         len(values) / clustered.clusters,

@@ -29,6 +29,7 @@ _FILE = re.compile(r"""file ["']([^"'\n]+)["']""")
 # In its words where what does not fit into memory has no room on the disk either.
 _SPILL_LIMIT = "max_temp_directory_size"
 _PYTHON_INTERRUPT = re.compile(rf"(^|: ){KeyboardInterrupt.__name__}(:|$)")
+AGAIN_SECONDS = 0.05  # after which a statement that is too late is interrupted again
 _NO_DATABASE = "not a valid DuckDB database"  # in its words for a file of another kind
 
 
@@ -69,15 +70,18 @@ def limited(connection: duckdb.DuckDBPyConnection, seconds: float | None) -> Ite
     if seconds is None:
         yield
         return
-    late = threading.Event()
+    late, done = threading.Event(), threading.Event()
 
     def end() -> None:
-        late.set()
-        connection.interrupt()
+        if not done.wait(seconds):
+            late.set()
+            connection.interrupt()
+            # One that comes between two statements has no effect.
+            while not done.wait(AGAIN_SECONDS):
+                connection.interrupt()
 
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
+    watcher = threading.Thread(target=end, daemon=True)
+    watcher.start()
     try:
         yield
     except duckdb.InterruptException:
@@ -89,7 +93,8 @@ def limited(connection: duckdb.DuckDBPyConnection, seconds: float | None) -> Ite
             remedy="ask for less, or allow more time: --timeout SECONDS",
         ) from None
     finally:
-        timer.cancel()
+        done.set()
+        watcher.join()
 
 
 @contextmanager

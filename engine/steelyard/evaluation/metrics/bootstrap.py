@@ -20,8 +20,9 @@ LEVEL = 0.95
 # instructions are independent too, and 10,000 of them give a standard error to 1%.
 MOST_GROUPS = 10_000
 # Squares, which sampling error raises in replicates as much as in the value itself: their interval
-# is reflected around the value (the basic bootstrap).
-REFLECTED = {"reliability", "resolution"}
+# is reflected around the value (the basic bootstrap), up to the most that they can be.
+REFLECTED = {"reliability": 1.0, "resolution": 0.25}
+NO_CHANGE = 1e-12  # what rounding leaves where all replicates change alike, and say nothing
 MIN_REPLICATES = 2  # fewer have no middle 95%
 FEWEST_DEFINED = 0.9  # share of replicates that have to define a metric for it to have an interval
 
@@ -121,7 +122,8 @@ def difference(
     Both are of the same pairs in the same order and resampled with one seed, so that what they
     have in common cancels. A change of calibration error has no interval: chance can only add to
     such an error, the more the better a judge is calibrated, and replicates do not show how much.
-    The changes of log loss and of the Brier score say whether calibration has helped.
+    The changes of log loss and of the Brier score say whether calibration has helped. A change that
+    is the same in all replicates has no interval either: they do not say how far others would be.
     """
     changes = {}
     for name in names:
@@ -129,7 +131,8 @@ def difference(
         value = float(metric(after.total) - metric(before.total))
         if np.isfinite(value):
             drawn = metric(after.replicates) - metric(before.replicates)
-            low, high = (None, None) if name in ECE_BINS else interval(drawn)
+            alike = np.abs(drawn[np.isfinite(drawn)] - value).max(initial=0.0) <= NO_CHANGE
+            low, high = (None, None) if alike or name in ECE_BINS else interval(drawn)
             changes[name] = Estimate(name, value, low, high)
     return changes
 
@@ -152,7 +155,7 @@ def _estimate(name: str, sums: ResampledSums) -> Estimate | None:
         return Estimate(name, value, known.low, known.high, known.rests_on_count)
     low, high = interval(METRICS[name](sums.replicates))
     if name in REFLECTED and low is not None and high is not None:
-        low, high = max(2 * value - high, 0.0), max(2 * value - low, value)
+        low, high = max(2 * value - high, 0.0), min(max(2 * value - low, value), REFLECTED[name])
     elif name in ECE_BINS and low is not None and high is not None:
         bins = ECE_BINS[name]
         above = high - float(ece(bins)(sums.total))

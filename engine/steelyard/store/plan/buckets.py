@@ -7,7 +7,7 @@ changes, and nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Protocol
 
@@ -18,12 +18,18 @@ import pyarrow.parquet as pq
 from typing_extensions import override
 
 from steelyard.core.arrow import offsets_of, to_mask
-from steelyard.core.batches import Planned
+from steelyard.core.batches import Planned, PlannedResponses
 from steelyard.core.schemas import BUCKET, BUCKET_TEXTS, KEY, TEXT_COLUMNS, TEXTS, Int32, UInt64
 from steelyard.plan.dedupe import GroupOrder, SeenTexts, count_unique
 from steelyard.plan.keys import BucketSize, as_keys, as_words
 from steelyard.store.folder import Folder
-from steelyard.store.plan.scatter import PIECE_ROWS, BucketFiles, pairs_name, texts_name
+from steelyard.store.plan.scatter import (
+    PIECE_ROWS,
+    BucketFiles,
+    ResponseFiles,
+    pairs_name,
+    texts_name,
+)
 from steelyard.store.plan.splitting import split_bucket
 
 # A bucket with more than this many times what it should hold is split.
@@ -139,6 +145,7 @@ class CopiedBuckets(BucketStore):
     def __init__(self, folder: Folder, buckets: int, size: BucketSize) -> None:
         self._folder, self._size = folder, size
         self._files = BucketFiles(folder, buckets)
+        self._responses: ResponseFiles | None = None
         self._seen = SeenTexts()
         self._weights = np.zeros(buckets, dtype=np.int64)
         self.unique: list[int] = []
@@ -162,8 +169,18 @@ class CopiedBuckets(BucketStore):
         self._weights += np.bincount(buckets, weights=weights, minlength=count).astype(int)
         return buckets
 
-    def __len__(self) -> int:
-        return len(self._weights)
+    def add_responses(self, rows: PlannedResponses) -> None:
+        """Keep single responses until `responses` yields them, and copy their texts."""
+        if self._responses is None:
+            self._responses = ResponseFiles(self._folder, len(self._weights), rows.rows.schema)
+        buckets = self.of(as_words(rows.rows["instruction"]))
+        self.copy(rows.texts, {name: rows.rows[name] for name in TEXT_COLUMNS}, buckets)
+        self._responses.add(rows.rows, buckets)
+
+    def responses(self) -> Iterator[pa.RecordBatch]:
+        """Yield the kept responses, all of an instruction at once."""
+        if self._responses is not None:
+            yield from self._responses.take()
 
     def of(self, instructions: UInt64) -> Int32:
         """Return the bucket of each instruction, by its digest."""
@@ -185,6 +202,8 @@ class CopiedBuckets(BucketStore):
     @override
     def abandon(self) -> None:
         self._files.abandon()
+        if self._responses is not None:
+            self._responses.abandon()
 
     @override
     def finish(self) -> dict[int, Int32]:

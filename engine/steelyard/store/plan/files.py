@@ -19,15 +19,14 @@ import pyarrow.parquet as pq
 
 from steelyard.core.batches import Planned, PlannedResponses
 from steelyard.core.images import read_digests
-from steelyard.core.schemas import PAIRS, PLACED, REJECTS, TEXT_COLUMNS, Int32
+from steelyard.core.schemas import PAIRS, PLACED, REJECTS, Int32
 from steelyard.core.sealed import seal, unseal
 from steelyard.errors import IntegrityFault, SteelyardError, UsageError
-from steelyard.plan.keys import BucketSize, as_words
+from steelyard.plan.keys import BucketSize
 from steelyard.store.durable import PARQUET, writing
 from steelyard.store.images import ImageStore
 from steelyard.store.parquet_file import ParquetFileWriter
 from steelyard.store.plan.buckets import BucketStore, CopiedBuckets, ShardBuckets
-from steelyard.store.plan.scatter import ResponseFiles
 from steelyard.store.rundir import IMAGES, PLAN, REJECTS_FOLDER, RunDir
 
 # Of a row group of pairs: DuckDB reads it whole, several at a time, in `sql.MEMORY_LIMIT`.
@@ -103,21 +102,16 @@ class PlanWriter:
         self._pairs_schema = pa.schema([*PAIRS, *extra])
         with writing(self._folder.path):
             self._pairs = self._folder.parquet(PAIRS_FILE, self._pairs_schema, **PARQUET)
+        self.copies = buckets > 0  # whether texts are copied
         self._buckets: BucketStore = (  # last: it may have a thread, which `abandon` ends
             CopiedBuckets(self._folder, buckets, size) if buckets else ShardBuckets(size)
         )
-        self._responses: ResponseFiles | None = None
         self._waiting_pairs: list[pa.RecordBatch] = []
         self._waiting_rows = self._waiting_bytes = 0
         self._reject_writer: ParquetFileWriter | None = None
         self._rejected: Counter[str] = Counter()
         counted = ("pairs", "asked", "text_bytes", "longest_prompt_bytes", "images")
         self._counts = dict.fromkeys(counted, 0)
-
-    @property
-    def copies(self) -> bool:
-        """Whether texts are copied, and not left in the shards."""
-        return isinstance(self._buckets, CopiedBuckets)
 
     def add(self, rows: Planned) -> None:
         """Take planned rows.
@@ -151,20 +145,14 @@ class PlanWriter:
         """Take planned responses, of which pairs are made later; their texts are copied now."""
         assert isinstance(self._buckets, CopiedBuckets)  # noqa: S101 - the caller's duty
         self._count_images(rows.texts)
-        if self._responses is None:
-            count = len(self._buckets)
-            self._responses = ResponseFiles(self._folder, count, rows.rows.schema)
-        buckets = self._buckets.of(as_words(rows.rows["instruction"]))
         with writing(self._folder.path):
-            digests = {name: rows.rows[name] for name in TEXT_COLUMNS}
-            self._buckets.copy(rows.texts, digests, buckets)
-            self._responses.add(rows.rows, buckets)
+            self._buckets.add_responses(rows)
 
     def responses(self) -> Iterator[pa.RecordBatch]:
         """Yield the responses that were taken, all of an instruction at once."""
-        if self._responses is not None:
-            with writing(self._folder.path):
-                yield from self._responses.take()
+        assert isinstance(self._buckets, CopiedBuckets)  # noqa: S101 - the caller's duty
+        with writing(self._folder.path):
+            yield from self._buckets.responses()
 
     def _count_images(self, texts: pa.RecordBatch) -> None:
         digests = texts["images"]
@@ -185,8 +173,6 @@ class PlanWriter:
     def abandon(self) -> None:
         """Remove what was written."""
         self._buckets.abandon()
-        if self._responses is not None:
-            self._responses.abandon()
         for name in (NEW_PLAN, NEW_REJECTS):
             with suppress(OSError, SteelyardError):
                 self._run.files.remove_tree(name)

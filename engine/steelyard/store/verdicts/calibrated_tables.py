@@ -87,7 +87,9 @@ def _refused(path: Path, words: str) -> InputRefused:
 
 def _query(place: str, names: list[str], columns: Mapping[str, str], calibrator: Calibrator) -> str:
     sql = {name: quoted(name) for name in names}
-    roles = resolve_sql(place, sql, columns, ["preference", *calibrator.curve.columns])
+    # `members[1].logit_ab` is a part of the column `members`.
+    inputs = list(dict.fromkeys(name.partition("[")[0] for name in calibrator.curve.columns))
+    roles = resolve_sql(place, sql, columns, ["preference", *inputs])
     role = next((name for name in ("logit", "preference") if name in roles), None)
     if role is None:
         raise UsageError(
@@ -98,12 +100,12 @@ def _query(place: str, names: list[str], columns: Mapping[str, str], calibrator:
     held = (name.replace('"', '""') for name in names if name not in COLUMNS)
     kept = ", ".join(f'"{name}" := "{name}"' for name in held)
     # What the calibrator reads is selected under the calibrator's names: --map may give others.
-    read = {name: typed_sql(name, roles[name]) for name in calibrator.curve.columns}
+    read = {name: typed_sql(name, roles[name]) for name in inputs}
     read[VALUE] = typed_sql(role, roles[role])
-    inputs = ", ".join(f"{sql} AS {name}" for name, sql in read.items())
+    selected = ", ".join(f"{sql} AS {name}" for name, sql in read.items())
     definition = calibrated_sql(calibrator, VALUE, is_logit=role == "logit")
     added = ", ".join(f"{sql} AS {name}" for name, sql in definition)
-    inner = f"SELECT struct_pack({kept}) AS whole_row, {inputs} FROM source_rows"  # noqa: S608
+    inner = f"SELECT struct_pack({kept}) AS whole_row, {selected} FROM source_rows"  # noqa: S608
     return f"SELECT whole_row.*, {added} FROM ({inner})"  # noqa: S608 - names are checked
 
 

@@ -7,18 +7,31 @@ from contextlib import closing, contextmanager
 
 import pyarrow as pa
 
-from steelyard.core.schemas import INTAKE
+from steelyard.core.schemas import INTAKE, READ_FROM
 from steelyard.errors import SteelyardError
 from steelyard.input import stream
 from steelyard.store.run_input import reopen_input
-from steelyard.store.run_record import RunRecord
+from steelyard.store.run_record import RunRecord, ScoredRecord
+from steelyard.store.sql import Connection
 
 TEXTS = "texts"  # the table's name
 COLUMNS = (
-    "shard", "row", "instruction", "response_a", "response_b", "system", "turns", "turns_a",
+    "shard", "row", "item", "instruction", "response_a", "response_b", "system", "turns", "turns_a",
     "turns_b", "reference",
 )  # fmt: skip
 SCHEMA = pa.schema([INTAKE.field(name) for name in COLUMNS])
+
+_OF_RESPONSES = "texts_of_responses"
+# Of pairs, whose own rows hold the texts.
+_BY_ROW = f"SELECT * EXCLUDE (item) FROM {_OF_RESPONSES}"  # noqa: S608 - constants
+# Of pairs that were made of two rows, or of two items of their lists.
+_BY_RESPONSE = f"""
+SELECT v.shard, v."row", a.instruction, a.response_a, b.response_a AS response_b, a.system, a.turns,
+  a.turns_a, b.turns_a AS turns_b, a.reference
+FROM verdicts v
+JOIN {_OF_RESPONSES} a ON {{a}} LEFT JOIN {_OF_RESPONSES} b ON {{b}}"""  # noqa: S608 - constants
+_AT = """{side}.shard = v.metadata.{field}.shard AND {side}."row" = v.metadata.{field}."row"
+  AND {side}.item IS NOT DISTINCT FROM v.metadata.{field}.item"""
 
 
 class TextTable:
@@ -46,6 +59,18 @@ class TextTable:
             if self._fault is not None:
                 raise self._fault from None
             raise
+
+    def create(self, connection: Connection) -> None:
+        """Create the view TEXTS, with a row per pair."""
+        connection.register(_OF_RESPONSES, self)
+        sides = {
+            side: _AT.format(side=side, field=field)
+            for side, field in zip("ab", READ_FROM, strict=True)
+        }
+        record = self._record
+        paired = isinstance(record, ScoredRecord) and record.config.pairs is not None
+        sql = _BY_RESPONSE.format_map(sides) if paired else _BY_ROW
+        connection.execute(f"CREATE TEMP VIEW {TEXTS} AS {sql}")
 
     def __arrow_c_schema__(self) -> object:
         return SCHEMA.__arrow_c_schema__()

@@ -22,7 +22,7 @@ from steelyard.store.sql_faults import limited, refusing
 from steelyard.store.verdicts import written_rows
 from steelyard.store.verdicts.database import open_sql
 from steelyard.store.verdicts.json_rows import json_rows
-from steelyard.store.verdicts.text_table import TEXTS, TextTable
+from steelyard.store.verdicts.text_table import TextTable
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def _answer(
             refusing(_refused),
         ):
             check_reading(connection, sql)
-            connection.register(TEXTS, texts)
+            texts.create(connection)
             yield connection, connection.sql(sql)
     except MemoryError as error:
         raise EnvironmentFault(
