@@ -33,7 +33,8 @@ class ChosenRows:
         for shard in shards.shards:
             self._starts[shard.name] = start
             start += shard.rows
-        self._limit = limit or start
+        # Beyond the last row, so that reading goes on to the check that the last shard is the same.
+        self._limit = limit or start + 1
         self._highest: np.uint64 | None = None  # number drawn by a row of the sample
         if 0 < sample < start:
             smallest = np.zeros(0, dtype=np.uint64)
