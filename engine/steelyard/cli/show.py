@@ -9,7 +9,6 @@ import click
 
 from steelyard.cli.common import PATH, emit, grouped, json_option, print_notes, remote_option
 from steelyard.cli.tables import format_fields, format_quote
-from steelyard.core.schemas import PAIRED
 from steelyard.errors import escape
 
 BEFORE = ("system", "turns", "instruction", "reference", "criteria")
@@ -51,6 +50,8 @@ def show(run: Path, pair_ids: tuple[str, ...], remote: bool, **numbers: int | No
 
 def format_pairs(pairs: dict[str, list[dict[str, Any]]]) -> str:
     """Return pairs by kind as text."""
+    from steelyard.core.schemas import PAIRED
+
     parts = []
     for kind, each in pairs.items():
         for number, pair in enumerate(each, 1):
