@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from steelyard.evaluation.apply import apply_calibrator
 from steelyard.evaluation.fit import FitOptions, fit_calibrator
 from steelyard.evaluation.judged_pairs import Source
 from steelyard.statistics.logistic import sigmoid
-from support.helpers import command
+from support.helpers import ROOT, command
 
 
 def scores(path, rows=800):
@@ -55,6 +56,24 @@ def test_a_reward_models_scores_are_calibrated(tmp_path):
     assert pq.read_table(tmp_path / "again.parquet").equals(found)
     text = command("evaluate", out, "--gold", gold, "--preference", "calibrated_preference").stdout
     assert "800 pairs of 200 instructions" in text
+
+
+def test_the_documented_commands_on_tables(tmp_path, monkeypatch):
+    """Those of docs/calibration.md: the last evaluates values that are cross-fitted."""
+    scores(tmp_path)
+    (tmp_path / "g.parquet").rename(tmp_path / "gold.parquet")
+    monkeypatch.chdir(tmp_path)
+    documented = (ROOT / "docs/calibration.md").read_text("utf-8")
+    block = re.search(
+        r"```\n(steelyard calibrate fit --from scores.parquet.*?)```", documented, re.DOTALL
+    )
+    lines = block[1].strip().splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        done = command(*line.split()[1:])
+        assert done.returncode == 0, done.stderr
+    assert "calibrated values of 800 of 800 pairs are cross-fitted" in done.stdout
+    assert "calibration changes log loss -" in done.stdout
 
 
 def test_a_calibrator_of_logits_is_not_one_of_preferences(tmp_path):

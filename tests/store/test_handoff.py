@@ -162,6 +162,17 @@ def test_an_applied_calibrator_that_is_gone_is_undone_by_the_runs_own_database_o
     assert run.verdicts() != raw
 
 
+def test_the_database_says_what_versions_without_a_log_applied(run):
+    calibrated(run)
+    for name in ("calibration.json", "sessions.jsonl"):
+        (run.root / name).unlink()
+    snapshot = RunSnapshot.take(run.root)
+    assert not snapshot.lost_calibrator
+    with pytest.raises(IntegrityFault, match="the calibrator that was applied is gone") as fault:
+        open_handoff(snapshot)
+    assert fault.value.place == str(RunDir(run.root).calibration)
+
+
 def test_the_winners_of_a_calibrated_database_have_the_tie_band(tmp_path):
     pq.write_table(pairs_table(60), tmp_path / "pairs.parquet")
     run = steelyard.score(

@@ -9,6 +9,7 @@ import click
 
 from steelyard.cli.common import PATH, emit, grouped, json_option, print_notes, remote_option
 from steelyard.cli.tables import format_fields, format_quote
+from steelyard.core.schemas import PAIRED
 from steelyard.errors import escape
 
 BEFORE = ("system", "turns", "instruction", "reference", "criteria")
@@ -54,6 +55,8 @@ def format_pairs(pairs: dict[str, list[dict[str, Any]]]) -> str:
     for kind, each in pairs.items():
         for number, pair in enumerate(each, 1):
             place = f"{escape(pair['shard'])}, row {pair['row']}"
+            if pair["shard"] == PAIRED:
+                place = f"pair {pair['row']}"
             heading = f"{escape(pair['pair_id'])} ({place})"
             if kind != "named":
                 heading = f"{kind} {number}: {heading}"
