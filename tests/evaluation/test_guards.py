@@ -149,7 +149,7 @@ def test_a_change_that_is_the_same_in_all_replicates_has_no_interval(tmp_path):
 def test_the_resolution_is_at_most_a_quarter(tmp_path):
     """Of a judge that is always right it is 1/4 in the data, and above that by reflection."""
     right = np.linspace(0.01, 0.99, 200)
-    source, gold = tables(tmp_path, preference=right)
+    source, gold = tables(tmp_path, instructions=200, preference=right)
     ids = pq.read_table(source.path)["pair_id"]
     labels = pa.table({"pair_id": ids, "gold": np.where(right > 0.5, "A", "B")})
     pq.write_table(labels, gold)
@@ -160,8 +160,8 @@ def test_the_resolution_is_at_most_a_quarter(tmp_path):
 
 def test_a_source_that_is_not_there_is_not_one_of_other_reads(tmp_path):
     source, gold = tables(tmp_path)
-    made = tmp_path / "c.json"
-    save_calibrator(made, fit_calibrator(source, gold, FitOptions(method="platt")).calibrator)
+    made, logits = tmp_path / "c.json", Source(source.path, {"score": "preference"})
+    save_calibrator(made, fit_calibrator(logits, gold, FitOptions(method="platt")).calibrator)
     done = command("calibrate", "apply", tmp_path / "nowhere", made)
     assert done.returncode == 3
     assert "no such file or folder" in done.stderr

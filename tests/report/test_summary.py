@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from steelyard.cli.scoring_text import format_results
 from steelyard.errors import IntegrityFault
 from steelyard.report import summary
 from support.helpers import command, pairs_table
@@ -47,6 +48,11 @@ def test_a_score_ends_with_its_results(tmp_path):
     assert "pairs have the same winner in both orders" in plain
     assert f"steelyard report {tmp_path / 'run'} --open" in plain
     assert "floor" not in plain
+    content = summary.summarise_run(tmp_path / "run")
+    assert not content["results"]["toy"]
+    content["results"]["toy"] = True  # as for a run by `demo`
+    last = format_results(content).split("note:")[1]
+    assert "`demo` is a toy of 135 million parameters" in " ".join(last.split())
     assert "floor" in command("score", *arguments, "--verbose").stdout
     assert "floor" in command("resume", tmp_path / "run", "--verbose").stdout
 

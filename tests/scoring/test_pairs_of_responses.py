@@ -14,6 +14,7 @@ import pytest
 import steelyard
 from steelyard.errors import EXIT_USAGE, IntegrityFault
 from steelyard.input import shardset
+from steelyard.report.live_run import LiveRun
 from steelyard.report.samples import read_pairs
 from steelyard.scoring.run import resume
 from steelyard.store.run_record import read_record
@@ -136,6 +137,14 @@ def test_texts_are_those_of_the_two_rows(layout, tmp_path):
         for side in "ab":
             text = pair["texts"][f"response_{side}"]
             assert text.startswith(f"{pair[f'model_{side}']} answers {question} ")
+    live = LiveRun(tmp_path / "run")
+    for pair in shown["any"][:3]:
+        texts = live.pair({"shard": pair["shard"], "row": str(pair["row"])})["texts"]
+        assert texts["response_b"] == pair["texts"]["response_b"]
+    live.close()
+    assert (
+        f"(pair {shown['any'][0]['row']})" in command("show", tmp_path / "run", "--any", 1).stdout
+    )
     out = run.export(tmp_path / "out", "preference")
     assert (
         out["counts"]["rows"] == {"train": 40} if "counts" in out else out["rows"] == {"train": 40}

@@ -50,10 +50,14 @@ def show(run: Path, pair_ids: tuple[str, ...], remote: bool, **numbers: int | No
 
 def format_pairs(pairs: dict[str, list[dict[str, Any]]]) -> str:
     """Return pairs by kind as text."""
+    from steelyard.core.schemas import PAIRED
+
     parts = []
     for kind, each in pairs.items():
         for number, pair in enumerate(each, 1):
             place = f"{escape(pair['shard'])}, row {pair['row']}"
+            if pair["shard"] == PAIRED:
+                place = f"pair {pair['row']}"
             heading = f"{escape(pair['pair_id'])} ({place})"
             if kind != "named":
                 heading = f"{kind} {number}: {heading}"

@@ -76,10 +76,8 @@ def _said_type(kind: pa.DataType) -> pa.DataType:
         return pa.list_(item)
     if is_bytes(kind):
         raise UnsupportedError("holds bytes that are not declared to be text")
-    raise UnsupportedError(
-        "has to be text, or a list of messages: structs with the texts role and content, or from"
-        " and value"
-    )
+    messages = ", or a list of messages: structs with the texts role and content, or from and value"
+    raise UnsupportedError(f"has to be text{messages * pt.is_nested(kind)}")
 
 
 def _turns_type(kind: pa.DataType) -> pa.DataType:

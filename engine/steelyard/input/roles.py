@@ -263,10 +263,7 @@ def _no_column(
     role = missing[0]
     emptied = f" ({roles.option} leaves it empty)" if role in column_map else ""
     example = example_column(role, [x for x in columns if x not in resolved.values()])
-    others = [
-        pair[sides.index(role)] for sides in roles.sides if role in sides for pair in SIDES[sides]
-    ]
-    looked = _join([*roles.names[role], *others], "or")
+    looked = _join(roles.names[role], "or")
     given = {column: other for other, column in column_map.items() if other != role}
     if taken := next((name for name in roles.names[role] if name in columns and name in given), ""):
         return (

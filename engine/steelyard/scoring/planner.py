@@ -29,6 +29,7 @@ from steelyard.store.run_input import row_limits
 from steelyard.store.rundir import RunDir
 
 SAMPLE_BATCHES = 8  # held back to estimate how long rows are
+LIKELY_PAIRS = 2  # per response
 PlannedRows: TypeAlias = Planned | PlannedResponses
 Batches = Iterable[tuple[PlannedRows, pa.RecordBatch]]  # planned rows, and rejects
 
@@ -144,6 +145,6 @@ def _expected_weight(
 def _weights(rows: PlannedRows, size: BucketSize) -> Int64:
     if isinstance(rows, Planned):
         return size.weigh(rows.text_bytes, rows.prompts)
-    # Each is in one pair at least; a bucket that becomes too large is split.
-    text_bytes = np.asarray(rows.rows["text_bytes"])
-    return size.weigh(text_bytes, np.ones(len(rows), dtype=np.int64))
+    # How many pairs there are shows later; a bucket that becomes too large is split.
+    of_a_pair = 2 * np.asarray(rows.rows["text_bytes"])
+    return LIKELY_PAIRS * size.weigh(of_a_pair, np.full(len(rows), 2, dtype=np.int64))
