@@ -48,10 +48,11 @@ def open_input(config: RunConfig, spec: JudgingSpec, run: RunDir | None = None) 
         return _first_fitting(config, spec, opened)
     except InputRefused as refused:
         problem: SteelyardError = refused
-        if config.pairs is None:
+        if config.pairs is None and "no column for response" in refused.cause:
             with suppress(SteelyardError):
                 shards = _first_fitting(replace(config, pairs="all"), spec, opened)
-                problem = _one_sided(shards, spec)
+                if shards.roles.get("response_a") != "response_a":  # else the other is missing
+                    problem = _one_sided(shards, spec)
         raise problem from None
 
 
