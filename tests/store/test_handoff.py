@@ -217,6 +217,10 @@ def test_imported_verdicts_are_counted_and_written(imported, monkeypatch):
         )
         state = dict(connection.sql("FROM run").fetchall())
     assert tables["verdicts"] == tables["rejects"] == "BASE TABLE"
+    written = imported.verdicts()
+    RunDir(imported.root).database.unlink()
+    assert imported.verdicts().sort_by("row") == written.sort_by("row")  # of live views
+    assert len(imported.sql("FROM rejects")) == 1
     assert state.items() >= RunSnapshot.take(imported.root).state.items()
 
 

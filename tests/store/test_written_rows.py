@@ -132,3 +132,18 @@ def test_an_answer_replaces_nothing(snapshot, tmp_path):
     with pytest.raises(UsageError, match="something of that name already"):
         user_queries.write(snapshot, "SELECT 1", "csv", tmp_path / "x")
     assert (tmp_path / "x").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["EXPORT", "COPY", "ATTACH"])
+def test_a_statement_that_would_open_a_file_is_refused_before_duckdb_sees_it(
+    snapshot, kind, tmp_path
+):
+    statement = {
+        "EXPORT": f"EXPORT DATABASE '{tmp_path}/x'",
+        "COPY": f"COPY verdicts TO '{tmp_path}/x'",
+        "ATTACH": f"ATTACH '{tmp_path}/x'",
+    }[kind]
+    for answer in (user_queries.query, lambda *given: list(user_queries.rows(*given))):
+        with pytest.raises(UsageError, match=f"a query cannot {kind}"):
+            answer(snapshot, statement)
+    assert not list(tmp_path.iterdir())
