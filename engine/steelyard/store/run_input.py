@@ -48,10 +48,10 @@ def open_input(config: RunConfig, spec: JudgingSpec, run: RunDir | None = None) 
         return _first_fitting(config, spec, opened)
     except InputRefused as refused:
         problem: SteelyardError = refused
-        if config.pairs is None:
+        if config.pairs is None and refused.cause.startswith("no column for response"):
             with suppress(SteelyardError):
                 shards = _first_fitting(replace(config, pairs="all"), spec, opened)
-                problem = _one_sided(shards, spec)
+                problem = _one_sided(shards, spec) or refused
         raise problem from None
 
 
@@ -94,9 +94,14 @@ def _first_fitting(
         raise refused from None
 
 
-def _one_sided(shards: ShardSet, spec: JudgingSpec) -> UsageError:
+def _one_sided(shards: ShardSet, spec: JudgingSpec) -> UsageError | None:
+    """Return the error for rows of one response each; None where no rule makes a pair of them."""
     what = "a list of responses" if "responses" in shards.roles else "one response"
-    made = "; ".join(f"--pairs {rule}{count}" for rule, count in count_pairs(shards).items())
+    counts = count_pairs(shards)
+    none = all(words and not set("123456789") & set(words) for words in counts.values())
+    if none and spec.axes.shows == "pair":
+        return None
+    made = "; ".join(f"--pairs {rule}{count}" for rule, count in counts.items())
     alone = "" if spec.axes.shows == "pair" else "; --pairs none scores each response alone"
     return UsageError(
         f"each row has {what}, and it is not said which are compared",
