@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+from contextlib import contextmanager
 
 import duckdb
 import pyarrow.parquet as pq
@@ -146,4 +147,42 @@ def test_a_statement_that_would_open_a_file_is_refused_before_duckdb_sees_it(
     for answer in (user_queries.query, lambda *given: list(user_queries.rows(*given))):
         with pytest.raises(UsageError, match=f"a query cannot {kind}"):
             answer(snapshot, statement)
+    assert not list(tmp_path.iterdir())
+
+
+def test_texts_are_fetched_from_other_machines_only_with_leave(snapshot, tmp_path, monkeypatch):
+    asked, original = [], user_queries.TextTable
+
+    def note(record, *, remote):
+        asked.append(remote)
+        return original(record)
+
+    monkeypatch.setattr(user_queries, "TextTable", note)
+    sql = "SELECT 1 AS x"
+    for given, wanted in (({}, False), ({"remote": False}, False), ({"remote": True}, True)):
+        user_queries.query(snapshot, sql, **given)
+        list(user_queries.rows(snapshot, sql, **given))
+        user_queries.show(snapshot, sql, 5, **given)
+        list(user_queries.csv_lines(snapshot, sql, **given))
+        user_queries.write(snapshot, sql, "csv", tmp_path / "x", **given)
+        (tmp_path / "x").unlink()
+        assert asked == [wanted] * 5
+        asked.clear()
+
+
+def test_a_statement_without_an_answer(snapshot, tmp_path, monkeypatch):
+    @contextmanager
+    def nothing(*_, **__):
+        yield None, None
+
+    monkeypatch.setattr(user_queries, "_answer", nothing)
+    assert user_queries.query(snapshot, "").num_columns == 0
+    assert list(user_queries.rows(snapshot, "")) == []
+    assert user_queries.show(snapshot, "", 5) == ""
+    for answer in (
+        lambda: list(user_queries.csv_lines(snapshot, "")),
+        lambda: user_queries.write(snapshot, "", "csv", tmp_path / "x"),
+    ):
+        with pytest.raises(UsageError, match="the query has no rows"):
+            answer()
     assert not list(tmp_path.iterdir())
