@@ -17,6 +17,7 @@ from steelyard.comparisons.importing import import_tables
 from steelyard.core.sealed import seal
 from steelyard.core.version import __version__
 from steelyard.errors import IntegrityFault, UsageError
+from steelyard.input.discover import Source
 from steelyard.store.run_record import (
     ImportedRecord,
     ScoredRecord,
@@ -253,7 +254,7 @@ def test_a_written_record_is_text_for_people(golden, tmp_path):
 
 
 def test_a_new_record_says_when_where_and_of_what_it_is():
-    sources = [SimpleNamespace(name="a"), SimpleNamespace(name="b")]
+    sources = [Source("a", "/x/a"), Source("b", "/x/b")]
     fields = common_fields(SimpleNamespace(fingerprint="f", sources=sources, rows=7))
     assert fields["steelyard"] == __version__
     assert uuid.UUID(fields["run"]).version == 4
