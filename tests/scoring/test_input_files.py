@@ -99,6 +99,21 @@ def test_rows_with_values_of_several_kinds(tmp_path):
     assert "response_a is an integer" in reject["detail"]
 
 
+def test_a_refused_input_leaves_nothing(tmp_path):
+    path = lines(tmp_path / "pairs.jsonl", [{"instruction": "q", "response_a": "x"}])
+    for data in (path, [{"instruction": "q", "response_a": "x"}]):
+        with pytest.raises(InputRefused, match="no column for response_b"):
+            steelyard.score(data, run=tmp_path / "run", judge="scripted")
+        assert not (tmp_path / "run").exists()
+
+
+def test_rows_of_single_responses_are_told_about_pairs(tmp_path):
+    rows = [{"instruction": "q", "response": text} for text in "xyz"]
+    with pytest.raises(UsageError, match="each row has one response") as refused:
+        steelyard.score(rows, run=tmp_path / "run", judge="scripted")
+    assert "--pairs all (3 pairs)" in refused.value.remedy
+
+
 @pytest.mark.parametrize(
     ("data", "error", "words"),
     [

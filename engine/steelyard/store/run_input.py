@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -52,7 +53,16 @@ def open_input(config: RunConfig, spec: JudgingSpec, run: RunDir | None = None) 
             with suppress(SteelyardError):
                 shards = _first_fitting(replace(config, pairs="all"), spec, opened)
                 problem = _one_sided(shards, spec) or refused
+        _forget_inputs(run)
         raise problem from None
+
+
+def _forget_inputs(run: RunDir | None) -> None:
+    """Remove what was converted for a run that was not begun, because its input is refused."""
+    if run is not None and not run.is_begun:
+        shutil.rmtree(run.inputs, ignore_errors=True)
+        with suppress(OSError):  # it holds something else
+            run.root.rmdir()
 
 
 def keep_rows(data: object, run: RunDir) -> Path:
