@@ -327,3 +327,17 @@ def test_a_calibrated_table_is_written_in_pieces(table, tmp_path, monkeypatch):
     pq.write_table(pa.table({"preference": [0.5] * 4096}), table)
     assert calibrated_tables.calibrate_file(table, {}, THIRD, tmp_path / "out.parquet") == 4096
     assert pq.ParquetFile(tmp_path / "out.parquet").num_row_groups > 1
+
+
+def test_a_calibrator_is_lost_if_it_was_applied_and_not_undone(run):
+    run.files.make()
+    assert not calibration.has_lost_calibrator(run)
+    for _ in range(2):
+        calibration.set_calibration(run, THIRD)
+        calibration.set_calibration(run, THIRD)
+        assert not calibration.has_lost_calibrator(run)
+        run.calibration.unlink()
+        assert calibration.has_lost_calibrator(run)
+        calibration.note_undone(run)
+        assert not calibration.has_lost_calibrator(run)
+    assert "no number is computed without it" in calibration.lost_calibrator(run).effect
