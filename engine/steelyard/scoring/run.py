@@ -217,27 +217,22 @@ def _carry_out(ctx: OpenRun, shards: ShardSet | None) -> int:
         )
     for note in recover(ctx.run):
         ctx.reporter.warn(note)
-    if read := _reads(ctx):
+    if read := ctx.count_reads():
         queries.recount_pairs(ctx.run)
     if read < manifest.prompts:
         _reuse(ctx, first=not read)
     if ctx.stop.is_set():
         return _stopped(ctx)
-    if _reads(ctx) < manifest.prompts:
+    if ctx.count_reads() < manifest.prompts:
         with closing(_open_texts(ctx, manifest, shards, key_spec)) as texts:
             read_prompts(ctx, manifest, texts)
     else:
         ctx.reporter.log(f"all {manifest.prompts:,} reads already exist; no engine is needed")
-    if _reads(ctx) < manifest.prompts:
+    if ctx.count_reads() < manifest.prompts:
         return _stopped(ctx)
     journal.mark_complete(ctx.run, journal.load(ctx.run), ctx.record.run)
     handoff.ensure_current(ctx.run)
     return _exit_code(ctx, manifest)
-
-
-def _reads(ctx: OpenRun) -> int:
-    """Count the reads that are committed."""
-    return sum(part.rows for part in journal.load(ctx.run).parts)
 
 
 def _open_texts(

@@ -55,6 +55,10 @@ class OpenRun:
     reporter: Reporter
     stop: threading.Event
 
+    def count_reads(self) -> int:
+        """Count the reads that are committed."""
+        return sum(part.rows for part in journal.load(self.run).parts)
+
 
 def read_prompts(ctx: OpenRun, manifest: Manifest, texts: BucketTexts) -> None:
     """Read what is unread, judge after judge; load an engine only if there is something to read."""
