@@ -1,4 +1,4 @@
-"""What `demo` shows, by the scripted judge; the embedded one takes most of a minute."""
+"""What `demo` shows, by the scripted judge; tests/test_first_hour.py runs the embedded one."""
 
 import io
 import json
@@ -8,7 +8,6 @@ import pytest
 
 from steelyard.cli.demo import REPORT, demo_content, format_demo, score_demo, write_report
 from steelyard.core.progress import Reporter
-from support.helpers import command
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +64,3 @@ def test_waiting_is_never_silent():
         now[0] = 6.0
         assert said.wait(10)
     assert stream.getvalue() == "loading ...\nloading: 6 s\n"
-
-
-@pytest.mark.vllm
-def test_the_first_command_of_the_readme(tmp_path, embedded_judge):
-    assert embedded_judge.is_dir()
-    done = command("demo", "--run", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    assert "58 of 58 pairs" in done.stdout
-    assert (tmp_path / "run" / REPORT).exists()
