@@ -120,7 +120,7 @@ def test_rows_without_a_preference_are_counted(tmp_path):
         ({"winner": ["A", "me"]}, r"1 of 2 rows: the winner is not a, b or tie \(such as me\)"),
         ({"logit": [math.inf, 1.0]}, "1 of 2 rows: the logit is not a finite number"),
         ({"winner": ["A", "B"], "weight": [1.0, -2.0]}, "1 of 2 rows: the weight is neither 0 nor"),
-        ({"winner": ["A", "B"], "model_a": [None, "x"]}, "1 of 2 rows: the model_a is null"),
+        ({"winner": ["A", "B"], "model_a": [None, "x"]}, "1 of 2 rows: model_a is null"),
         (
             {"winner": ["A", "B"], "gold": ["A", "who"]},
             r"1 of 2 rows: the gold is not A, B or tie \(such as who\)",

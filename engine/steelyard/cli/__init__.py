@@ -25,8 +25,9 @@ from steelyard.core.version import __version__
 def main() -> None:
     """Compare pairs of responses with a local LLM judge, in bulk.
 
-    Input: Parquet shards with an instruction and two responses per row. Output: a DuckDB database
-    with the probability that response A is better, read in both orders of presentation.
+    Input: Parquet, JSON Lines, CSV and other tables with an instruction and two responses per row,
+    or one. Output: a DuckDB database with the probability that response A is better, read in both
+    orders of presentation.
 
     To see it work, run `steelyard demo`.
     """

@@ -92,7 +92,9 @@ def _explained(error: Exception) -> SteelyardError:
     if isinstance(error, click.ClickException):
         context = error.ctx if isinstance(error, click.UsageError) else None
         command = context.command_path if context else "steelyard"
-        return UsageError(escape(error.format_message(), 300), remedy=f"{command} --help")
+        return UsageError(
+            escape(" ".join(error.format_message().split()), 300), remedy=f"{command} --help"
+        )
     return SteelyardError(
         f"{type(error).__name__}: {escape(error, 300)}",
         effect="everything committed before is intact",

@@ -33,9 +33,9 @@ def format_planned(content: dict[str, Any]) -> str:
     """Return what a run will need, and under which assumptions."""
     assumed, needs = content["assumptions"], content["needs"]
     parts = [
-        f"assumed: a preference has the standard deviation {assumed['sd']:g},"
-        f" {assumed['pairs_per_instruction']:g} pairs per instruction, which correlate by"
-        f" {assumed['correlation']:g}; of two competitors' preferences, independence",
+        f"assumed: preferences with a standard deviation of {assumed['sd']:g};"
+        f" {assumed['pairs_per_instruction']:g} pair(s) per instruction, with a correlation of"
+        f" {assumed['correlation']:g}; independent preferences of two competitors",
         format_table(
             [
                 [f"a win rate {_points(content['difference'])} points from 50%",

@@ -83,14 +83,16 @@ run_options = grouped(
     ),
     click.option(
         "--pairs",
-        metavar="all|baseline=MODEL|random=N|adjacent",
+        metavar="all|baseline=MODEL|random=N|adjacent|none",
         help="Make pairs of rows of one response each: which responses to an instruction are"
-        " compared.",
+        " compared; `none` scores each by itself.",
     ),
-    click.option("--limit", type=int, metavar="N", help="Take only the first N rows."),
+    click.option(
+        "--limit", type=click.IntRange(1), metavar="N", help="Take only the first N rows."
+    ),
     click.option(
         "--sample",
-        type=int,
+        type=click.IntRange(1),
         metavar="N",
         help="Take only N rows, drawn at random: the same rows in every run.",
     ),

@@ -101,7 +101,7 @@ def format_results(content: dict[str, Any], *more: tuple[str, str]) -> str:
     if len(leaders) > 1:
         shown = [
             f"{row['rank']}. {escape(row['competitor'])}: {row['average_win_rate']:.1%} of"
-            f" {row['comparisons']:,} comparisons"
+            f" {row['comparisons']:,} comparison{'' if row['comparisons'] == 1 else 's'}"
             for row in leaders
         ]
         if results["competitors"] > len(leaders):

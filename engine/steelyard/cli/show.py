@@ -74,6 +74,8 @@ def _lines(pair: dict[str, Any]) -> list[str]:
         if pair["winner"] == side:
             label += ", preferred"
         shown = [_text(texts[r]) for r in (f"turns_{side}", f"response_{side}") if r in texts]
+        if texts and not shown and not name:  # a response by itself
+            continue
         lines += [f"{label}:", *map(format_quote, shown)]
     lines += [
         f"{answer['judge']} wrote ({answer['shown']}):\n{format_quote(answer['output'])}"

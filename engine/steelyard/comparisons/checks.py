@@ -73,7 +73,7 @@ def check_batch(
         out["instruction"] = pc.coalesce(instruction_ids(out["instruction"]), *pairs)
     for name in out.keys() & _REQUIRED.keys():
         null, remedy = to_mask(out[name].is_null()), _REQUIRED[name].format(name)
-        problems.add(null, Reason.NULL, f"the {name} is null", remedy=remedy)
+        problems.add(null, Reason.NULL, f"{name} is null", remedy=remedy)
     for name in out.keys() & _RANGES.keys():
         _check_range(name, out[name], problems)
     for name in out.keys() & set(MODELS):

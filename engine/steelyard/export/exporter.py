@@ -251,6 +251,12 @@ def _require_rows(run: Path, content: Mapping[str, Any]) -> None:
             remedy="--responses needs the verdicts' instruction_id (a number is not the text"
             " of it) or their instructions, and their models' names; --map names the columns",
         )
+    if not content["verdicts"]:
+        raise InputRefused(
+            "the run has no verdict",
+            place=str(run),
+            remedy=f"`steelyard status {run}` shows how far it is; `resume` goes on with it",
+        )
     if not content["rows"]:
         reasons = ", ".join(f"{count:,} {name}" for name, count in content["removed"].items())
         raise InputRefused(

@@ -279,7 +279,7 @@ def _no_column(
 
 def example_column(role: str, columns: Collection[str]) -> str:
     """Return the column whose name is most like the role's, for a remedy; else `COLUMN`."""
-    near = close_names(role, columns, count=1, cutoff=0.5)
+    near = close_names(role, columns, count=1)
     return printable(near[0]) if near else "COLUMN"
 
 

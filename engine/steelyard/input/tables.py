@@ -18,7 +18,7 @@ from typing_extensions import override
 from steelyard.errors import InputRefused, SteelyardError
 from steelyard.input.columns import NOTES
 from steelyard.input.convert import Staging, convert_all
-from steelyard.input.discover import discover
+from steelyard.input.discover import Source, discover
 from steelyard.input.filesystem import open_file
 from steelyard.input.footer import (
     DECODE_ERRORS,
@@ -61,7 +61,7 @@ class ParquetTable:
         for footer in self.footers:
             own = set(footer.schema.names)
             fields = [field for field in self.data.schema if field.name in own]
-            yield printable(footer.source.path), pa.schema(fields)
+            yield _place(footer.source), pa.schema(fields)
 
     def require_same(
         self,
@@ -103,7 +103,7 @@ class ParquetTable:
                 try:
                     role_type("gold", field.type)
                 except UnsupportedError as error:
-                    place = printable(footer.source.path)
+                    place = _place(footer.source)
                     raise unusable_column(place, field, "gold", error, other) from None
 
     def _another(self, role: str, here: tuple[str, str | None], there: str | None) -> InputRefused:
@@ -154,7 +154,7 @@ class ParquetTable:
                     for group in range(len(footer.groups)):
                         _decode(file, footer, group)
             except Exception as error:  # drivers raise what their client libraries raise
-                place = f"{printable(source.path)}, row group {group}"
+                place = f"{_place(source)}, row group {group}"
                 raise decode_fault(place, error) from error
 
 
@@ -177,7 +177,7 @@ def open_table(path: Path, error: type[InputRefused] = InputRefused) -> ParquetT
             _require_whole(footer)
             if not footer.schema.names:
                 remedy = "give Parquet with columns, or take the file out of the folder"
-                place = printable(footer.source.path)
+                place = _place(footer.source)
                 raise InputRefused("this Parquet file has no columns", place=place, remedy=remedy)
         schema = _unified(footers)
     files = pafs.PyFileSystem(_Files([footer.source.path for footer in footers]))
@@ -190,6 +190,11 @@ def open_table(path: Path, error: type[InputRefused] = InputRefused) -> ParquetT
     parts = [layout.make_fragment(str(number), files) for number in range(len(footers))]
     data = ds.FileSystemDataset(parts, schema, layout, files)
     return ParquetTable(str(path), tuple(footers), data)
+
+
+def _place(source: Source) -> str:
+    """Return how messages call a file: one that was converted by its own name."""
+    return printable(source.path if source.path.endswith(source.name) else source.name)
 
 
 def _require_whole(footer: Footer) -> None:

@@ -21,8 +21,8 @@ GOLD_SIDE = "CASE WHEN gold.a > gold.b THEN 'a' WHEN gold.b > gold.a THEN 'b' EN
 SIDE = "CASE WHEN preference > 0.5 THEN 'a' WHEN preference < 0.5 THEN 'b' END"
 # Ties of an order are broken by a hash, so that they are not all from the start of the input.
 KINDS: dict[str, tuple[str, str]] = {  # -> (which pairs, in which order)
-    "most certain": ("status = 'ok'", f"{CONFIDENCE} DESC"),
-    "least certain": ("status = 'ok'", CONFIDENCE),
+    "most certain": ("status = 'ok' AND preference IS NOT NULL", f"{CONFIDENCE} DESC"),
+    "least certain": ("status = 'ok' AND preference IS NOT NULL", CONFIDENCE),
     "order flipped": ("status = 'ok' AND NOT consistent", "abs(symmetry_deviation) DESC"),
     "against gold": (f"status = 'ok' AND {GOLD_SIDE} <> {SIDE}", f"{CONFIDENCE} DESC"),
     "not judged": ("status <> 'ok'", "status"),

@@ -47,8 +47,8 @@ def open_input(config: RunConfig, spec: JudgingSpec, run: RunDir | None = None) 
 
     try:
         return _first_fitting(config, spec, opened)
-    except InputRefused as refused:
-        problem: SteelyardError = refused
+    except SteelyardError as refused:
+        problem = refused
         if config.pairs is None and refused.cause.startswith("no column for response"):
             with suppress(SteelyardError):
                 shards = _first_fitting(replace(config, pairs="all"), spec, opened)
@@ -93,9 +93,26 @@ def _first_fitting(
     config: RunConfig, spec: JudgingSpec, opened: Callable[[Roles], ShardSet]
 ) -> ShardSet:
     """Open rows of pairs; or, to make pairs, of one response each, else of lists of responses."""
+    of_pairs = pair_roles(spec.required_roles, spec.special_roles)
     if config.pairs is None:
-        return opened(pair_roles(spec.required_roles, spec.special_roles))
-    Pairing.parse(config.pairs)
+        return opened(of_pairs)
+    if Pairing.parse(config.pairs).kind == "none" and spec.axes.shows == "pair":
+        raise UsageError(
+            f"--pairs none leaves each response alone, and {spec.name} compares two",
+            effect="nothing was scored",
+            remedy="choose another rule, or a protocol that scores single responses: pointwise",
+        )
+    try:
+        roles = opened(of_pairs).roles
+    except (InputRefused, UsageError):
+        roles = {}
+    if "response_b" in roles:
+        raise UsageError(
+            f"--pairs {config.pairs} makes pairs of single responses, and the rows are pairs:"
+            f" {escape(roles['response_a'])} and {escape(roles['response_b'])}",
+            effect="nothing was scored",
+            remedy="leave --pairs out, or ignore a column: --map response_b=",
+        )
     try:
         return opened(response_roles(spec.special_roles))
     except (InputRefused, UsageError) as refused:

@@ -1,0 +1,78 @@
+"""Rules of pairs that do not fit the rows, and what newcomers meet next to them."""
+
+import json
+
+import pytest
+
+import steelyard
+from steelyard.errors import InputRefused, UsageError
+from steelyard.report.content import ReportOptions, gather
+from steelyard.report.page import render
+from support.helpers import command
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    rows = [
+        {
+            "instruction": f"q{i // 2}",
+            "response_a": f"a{i}",
+            "response_b": f"b{i}",
+            "pair_id": f"{i}",
+        }
+        for i in range(6)
+    ]
+    return write(tmp_path / "pairs.jsonl", rows)
+
+
+@pytest.fixture
+def responses(tmp_path):
+    rows = [
+        {"instruction": f"q{i // 2}", "response": f"r{i}", "model": "xy"[i % 2]} for i in range(6)
+    ]
+    return write(tmp_path / "responses.jsonl", rows)
+
+
+@pytest.mark.parametrize("rule", ["all", "adjacent", "random=2", "none"])
+def test_rows_that_are_pairs_make_no_pairs(pairs, tmp_path, rule):
+    with pytest.raises(UsageError, match=r"the rows are pairs|compares two"):
+        steelyard.score(pairs, run=tmp_path / "run", judge="scripted", pairs=rule)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_protocol_of_pairs_does_not_judge_single_responses(responses, tmp_path):
+    with pytest.raises(UsageError, match=r"--pairs none leaves each response alone"):
+        steelyard.score(responses, run=tmp_path / "run", judge="scripted", pairs="none")
+
+
+def test_a_report_on_single_scores_says_nothing_of_pairs(responses, tmp_path):
+    options = {"judge": "scripted", "pairs": "none", "protocol": "pointwise"}
+    steelyard.score(responses, run=tmp_path / "run", **options)
+    content = gather(tmp_path / "run", ReportOptions())
+    assert "most certain" not in content["samples"]
+    page = render(content)
+    assert "name response a" not in page
+    assert "name the same winner" not in page
+    assert ">score<" in page
+
+
+@pytest.mark.parametrize("option", ["--limit", "--sample"])
+@pytest.mark.parametrize("number", ["0", "-1"])
+def test_a_part_has_at_least_one_row(pairs, tmp_path, option, number):
+    done = command("score", pairs, "--run", tmp_path / "run", "--judge", "scripted", option, number)
+    assert done.returncode == 2
+    assert f"Invalid value for '{option}': {number}" in done.stderr
+
+
+def test_errors_about_a_file_that_is_not_parquet_name_the_file(pairs, tmp_path):
+    run = steelyard.score(pairs, run=tmp_path / "run", judge="scripted")
+    gold = tmp_path / "gold.csv"
+    gold.write_text("pair_id,gold\n0,1\n1,0\n", "utf-8")
+    with pytest.raises(InputRefused, match="ambiguous") as refused:
+        run.evaluate(gold)
+    assert refused.value.place == "gold.csv"
