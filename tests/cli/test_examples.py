@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 
@@ -29,7 +30,16 @@ def folder(tmp_path_factory):
     pq.write_table(pa.table({"pair_id": table["pair_id"], "gold": gold}), place / "people.parquet")
     verdicts = table.select(["pair_id", "instruction", "model_a"])
     verdicts = verdicts.append_column("preference", pa.array([0.2, 0.9, 0.6, 0.7] * 20))
-    pq.write_table(verdicts.append_column("model_b", table["model_b"]), place / "verdicts.parquet")
+    verdicts = verdicts.append_column("model_b", table["model_b"])
+    for name in ("judged", "verdicts"):
+        pq.write_table(verdicts, place / f"{name}.parquet")
+    names = {"instruction": "instruction", "response_a": "response", "model_a": "model"}
+    responses = table.select(list(names)).rename_columns(list(names.values()))
+    pq.write_table(responses, place / "responses.parquet")
+    prompt = "{question}\n{answer_a}\n{answer_b}\nAnswer A or B.\n"
+    (place / "prompt.txt").write_text(prompt)
+    entry = {"name": "pair-v2", "prompt_template": prompt}
+    (place / "judge_prompts.jsonl").write_text(json.dumps(entry) + "\n")
     shutil.copy(PROTOCOL, place / "mine.toml")
     for name, seed in (("mine", 0), ("other", 1)):
         steelyard.score(place / "pairs.parquet", run=place / f"runs/{name}",
@@ -64,5 +74,7 @@ def test_examples_can_be_carried_out(folder, monkeypatch, words):
             continue
         if words == "score":
             arguments.append("--quiet")
+        if words == "protocol new":
+            (folder / "mine.toml").unlink(missing_ok=True)
         done = command(*arguments)
         assert done.returncode == 0, (arguments, done.stdout, done.stderr)

@@ -275,7 +275,7 @@ def test_votes_on_one_pair_belong_together(tmp_path):
     assert clusters(path) == ([0, 1, 2, 2, 0], '"instruction_id", else "pair_id"')
     write(path, **votes, instruction_id=some, mine=["u", "u", "u", "v", "v"])
     assert clusters(path, {"pair_id": "mine"}) == ([0, 1, 1, 3, 0], '"instruction_id", else "mine"')
-    with pytest.raises(InputRefused, match="3 of 5 rows: the instruction is null"):
+    with pytest.raises(InputRefused, match="3 of 5 rows: instruction is null"):
         clusters(path, {"instruction": "instruction_id"})
 
 

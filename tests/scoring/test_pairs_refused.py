@@ -76,3 +76,42 @@ def test_errors_about_a_file_that_is_not_parquet_name_the_file(pairs, tmp_path):
     with pytest.raises(InputRefused, match="ambiguous") as refused:
         run.evaluate(gold)
     assert refused.value.place == "gold.csv"
+
+
+def test_gold_of_one_side_is_no_lesson(tmp_path):
+    """As in tables of chosen and rejected: a curve would learn that the first is better."""
+    rows = [{"prompt": f"q{i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(60)]
+    run = tmp_path / "run"
+    options = ["--run", run, "--judge", "scripted"]
+    assert command("score", write(tmp_path / "trl.jsonl", rows), *options).returncode == 0
+    out = tmp_path / "c.json"
+    refused = command("calibrate", "fit", run, "--out", out)
+    assert refused.returncode == 3
+    assert "gold names response_a in all 60 pairs" in refused.stderr
+    done = command("calibrate", "fit", run, "--out", out, "--method", "temperature")
+    assert done.returncode == 0, done.stderr
+    assert command("calibrate", "apply", run, out).returncode == 0
+    page = tmp_path / "page.html"
+    done = command("report", run, "--out", page)
+    assert done.returncode == 0, done.stderr
+    assert "calibrated" in page.read_text("utf-8")
+
+
+def test_samples_that_could_not_be_read_are_named(pairs, tmp_path):
+    run = tmp_path / "run"
+    options = ["--run", run, "--judge", "scripted:seed=3", "--protocol", "two-scores"]
+    rows = [
+        {"instruction": f"q{i}", "response_a": f"a{i}", "response_b": f"b{i}"} for i in range(30)
+    ]
+    done = command("score", write(tmp_path / "more.jsonl", rows), *options)
+    assert done.returncode == 4
+    assert "every row has a verdict, but" in done.stderr
+    query = done.stderr.split("they are listed by steelyard sql ")[1]
+    assert "FROM reads WHERE" in query
+
+
+def test_a_status_that_is_watched_is_one_line_each_time(pairs, tmp_path):
+    run = steelyard.score(pairs, run=tmp_path / "run", judge="scripted")
+    done = command("status", run.root, "--watch", "--json")
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line)["state"] == "complete"

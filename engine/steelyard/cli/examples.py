@@ -19,8 +19,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "resume": ("runs/mine",),
     "status": ("runs/mine", "runs/mine --watch"),
     "import": (
-        "verdicts.parquet --run runs/imported --judge gpt-4-turbo",
-        "verdicts.parquet --run runs/again --map model_b==baseline",
+        "judged.parquet --run runs/imported --judge gpt-4-turbo",
+        "judged.parquet --run runs/again --map model_b==baseline",
     ),
     "sql": (
         "runs/mine 'SELECT winner, count(*) FROM verdicts GROUP BY winner'",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,6 +14,7 @@ from steelyard.cli.common import (
     PATH,
     emit,
     json_option,
+    json_text,
     print_notes,
     run_argument,
     wants_json,
@@ -65,19 +67,25 @@ def status(run: Path, watch: bool) -> None:
     import time
 
     clear = watch and not wants_json() and sys.stdout.isatty()
-    while print_status(run, clear=clear) not in ENDED and watch:
+    while print_status(run, clear=clear, watch=watch) not in ENDED and watch:
         time.sleep(WATCH_SECONDS)
 
 
-def print_status(run: Path, *, clear: bool = False) -> str:
-    """Print how far a run is, on a cleared screen if asked to, and return its state."""
+def print_status(run: Path, *, clear: bool = False, watch: bool = False) -> str:
+    """Print how far a run is, on a cleared screen if asked to, and return its state.
+
+    With --json it is one line each time while it is watched.
+    """
     from steelyard.cli.scoring_text import format_status
     from steelyard.scoring.status import run_status
 
     content = run_status(run)
     if clear:
         click.clear()
-    emit(content, format_status)
+    if watch and wants_json():
+        click.echo(re.sub(r"\n *", " ", json_text(content)))
+    else:
+        emit(content, format_status)
     return str(content["state"])
 
 

@@ -133,7 +133,7 @@ def make_config(inputs: tuple[str, ...], options: dict[str, Any]) -> RunConfig:
         values["inputs"] = list(inputs)
     config = RunConfig.from_mapping(values, str(file or "command line"))
     if not config.inputs:
-        raise click.UsageError("name at least one input: a Parquet file, a folder, a glob or a URL")
+        raise click.UsageError("name an input: a file with rows, a folder, a glob or a URL")
     return config
 
 

@@ -11,6 +11,7 @@ import click
 from steelyard.cli.common import print_notes
 from steelyard.errors import EXIT_DONE, EXIT_ROW_ERRORS, UsageError, escape
 
+_FAILED = "FROM reads WHERE status <> 'ok'"
 _NOT_READ = "SELECT pair_id, status, error FROM verdicts WHERE status <> 'ok'"
 
 
@@ -75,6 +76,12 @@ def settle_code(code: int, content: dict[str, Any], tolerated: Tolerance | None)
         return code
     refused, unread = sum(content["rejects"].values()), results["pairs"] - results["ok"]
     lacking, total = refused + unread, refused + results["pairs"]
+    if not lacking:
+        failed = content["prompts"]["error"] + content["prompts"]["unparsable"]
+        query = shlex.join(["steelyard", "sql", content["run"], _FAILED])
+        words = f"every row has a verdict, but {failed:,} prompts could not be read"
+        print_notes((f"{words} (exit code {code}); they are listed by {query}",))
+        return code
     if tolerated is not None and tolerated.allows(lacking, total):
         code, verdict = EXIT_DONE, f"no more than --tolerate-rejects {tolerated.text}"
     else:

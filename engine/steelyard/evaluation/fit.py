@@ -32,7 +32,7 @@ from steelyard.calibrators.methods import (
 from steelyard.calibrators.stacked import Stacked
 from steelyard.calibrators.ties import fit_tie
 from steelyard.core.schemas import Bool
-from steelyard.errors import CalibratorRefused, UsageError, escape
+from steelyard.errors import CalibratorRefused, GoldRefused, UsageError, escape
 from steelyard.evaluation.gold_join import GoldPairs, match_gold
 from steelyard.evaluation.judged_pairs import (
     ORDERS,
@@ -102,6 +102,7 @@ def fit_calibrator(
     matched = match_gold(source, gold, gold_columns)
     features, all_gold, notes = matched.features, matched.gold, list(matched.notes)
     _check_size(source, matched, options)
+    _check_sides(all_gold, options)
     missing = describe_missing(matched.table, ORDERS)
     _check_reads(source, features, missing, options)
     if missing:
@@ -200,6 +201,19 @@ def _check(options: FitOptions) -> None:
     for name, value in (("--agreement", options.agreement), ("--confidence", options.confidence)):
         if value is not None and not 0 < value < 1:
             raise UsageError(f"{name} is {value}", remedy="give a share between 0 and 1")
+
+
+def _check_sides(gold: Gold, options: FitOptions) -> None:
+    """Refuse gold that names one side only, as where all first responses are the chosen ones."""
+    named = {side for side in np.sign(gold.preference - 0.5).tolist() if side}
+    if len(named) == 1 and options.method not in {"temperature", "none"}:
+        side = "a" if named == {1.0} else "b"
+        raise GoldRefused(
+            f"gold names response_{side} in all {len(gold):,} pairs",
+            effect="nothing was fitted: a curve would learn the side, and not who is better",
+            remedy="use --method temperature, which cannot lean to a side; or score a table in"
+            " which both sides win",
+        )
 
 
 def _check_size(source: Source, matched: GoldPairs, options: FitOptions) -> None:

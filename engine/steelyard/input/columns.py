@@ -211,7 +211,7 @@ def _as_text(name: str, value: object, row: int, notes: Notes) -> str | None:
         try:
             value.encode()
         except UnicodeEncodeError:
-            notes.setdefault(row, []).append((name, "half of a character, which is not UTF-8"))
+            notes.setdefault(row, []).append((name, "half of a character"))
             return None
         return value
     what = _KINDS.get(type(value), f"a {type(value).__name__}")

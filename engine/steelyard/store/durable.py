@@ -73,15 +73,16 @@ def check_out(out: Path, begins: bytes, read: Iterable[Path | None] = (), skip: 
     Raises:
         UsageError: it would replace something else.
     """
+    remedy = "move it away, or name another file with --out"
     if not out.parent.is_dir():
         problem = "the folder for the result does not exist"
+        remedy = "make the folder, or name another file with --out"
     elif out.resolve() in {path.resolve() for path in read if path is not None}:
         problem = "the result would replace one of the inputs"
     elif out.exists() and (not out.is_file() or not _begins(out, begins, skip)):
         problem = "this is not an earlier result, and would be overwritten"
     else:
         return
-    remedy = "move it away, or name another file with --out"
     raise UsageError(problem, place=str(out), effect="nothing was written", remedy=remedy)
 
 
