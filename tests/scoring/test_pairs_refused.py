@@ -115,3 +115,21 @@ def test_a_status_that_is_watched_is_one_line_each_time(pairs, tmp_path):
     done = command("status", run.root, "--watch", "--json")
     (line,) = done.stdout.splitlines()
     assert json.loads(line)["state"] == "complete"
+
+
+def test_an_import_knows_the_names_of_both_sides(tmp_path):
+    """Next to `winner`, which is not gold as well."""
+    row = {"instruction": "q", "output_1": "a", "output_2": "b", "generator_1": "x"}
+    rows = [{**row, "generator_2": "y", "winner": "model_b"} for _ in range(2)]
+    run = tmp_path / "run"
+    done = command("import", write(tmp_path / "annotations.jsonl", rows), "--run", run)
+    assert done.returncode == 0, done.stderr
+    shown = command("show", run, "--any", "1").stdout
+    assert "response_b (y), preferred:\n  | b" in shown
+
+
+def test_a_rubric_without_criteria_names_both_ways_to_give_them(pairs, tmp_path):
+    options = ["--run", tmp_path / "run", "--judge", "scripted", "--protocol", "rubric"]
+    done = command("score", pairs, *options)
+    assert done.returncode == 3
+    assert "give --criteria FILE for all rows, or name it: --map criteria=COLUMN" in done.stderr

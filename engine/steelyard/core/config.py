@@ -77,8 +77,8 @@ class RunConfig:
         )
 
     def rows_of(self, rows: int) -> int:
-        """Return how many of an input's rows are taken."""
-        return min(self.limit or self.sample or rows, rows)
+        """Return how many of an input's rows are read: to make pairs, all of them."""
+        return rows if self.pairs else min(self.limit or self.sample or rows, rows)
 
     def validate(self) -> RunConfig:
         """Check each value, as far as that needs neither files nor a judge, and return the config.

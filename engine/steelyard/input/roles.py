@@ -109,7 +109,7 @@ VERDICT_TABLE = Roles(
         *("instruction_id", "preference", "winner", *LENGTHS),
     ),
     MODELS,
-    sides=(MODELS,),
+    sides=tuple(SIDES),
 )
 # Files of responses, one row per response, and files of instructions.
 RESPONSES = Roles(
@@ -246,9 +246,11 @@ def _with_sides(
             names |= {side: (column,) for side, column in zip(sides, here[0], strict=True)}
         if here and sides[0] == "response_a":
             better = here[0][0] if here[0] in BETTER else ""
+            taken = {name for others in names.values() for name in others}
             for role, others in WITH_SIDES.items():
                 if not set(names.get(role, ())) & set(columns):
-                    names[role] = tuple(x for x in others if x in columns)[:1] or names[role]
+                    free = [name for name in others if name in columns and name not in taken]
+                    names[role] = tuple(free[:1]) or names[role]
     return names, better
 
 
@@ -273,6 +275,7 @@ def _no_column(
         )
     return (
         f"no column for {_join(missing, 'and')}{emptied}; looked for {looked}",
+        f"{'give --criteria FILE for all rows, or ' if role == 'criteria' else ''}"
         f"name it: {roles.option} {role}={example}; {list_columns(columns)}",
     )
 
