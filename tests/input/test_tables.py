@@ -354,7 +354,12 @@ def test_a_command_over_two_files_answers_as_over_one(split, tmp_path, monkeypat
     for place in (whole, *folders.values()):
         done = command(*(place if x == "@" else x for x in arguments))
         assert done.returncode == 0, done.stderr
-        outputs.append(done.stdout.replace(str(place), "@"))
+        shown = json.loads(done.stdout.replace(str(place), "@"))
+        # Verdicts of one effect can replace each other: the order of rows decides which are named.
+        for removal in (shown.get("sensitivity") or {}).values():
+            if isinstance(removal, dict):
+                removal.pop("pair_ids", None)
+        outputs.append(shown)
     assert outputs[0] == outputs[1] == outputs[2]
 
 

@@ -149,7 +149,7 @@ def test_texts_of_a_command_line_become_numbers_and_switches():
 def test_settings_of_earlier_runs_are_still_taken():
     engine = {"dtype": "float32", "max_model_len": 8192, "gpu_memory_utilization": 0.85}
     engine |= {"tensor_parallel_size": 2, "enable_prefix_caching": False, "seed": 1}
-    config = RunConfig.from_mapping({"engine": engine}, "run.json")
+    config = RunConfig.from_mapping({"judge": ["scripted"], "engine": engine}, "run.json")
     assert parse_overrides(config.engine) == engine
 
 

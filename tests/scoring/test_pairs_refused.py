@@ -87,7 +87,7 @@ def test_gold_of_one_side_is_no_lesson(tmp_path):
     out = tmp_path / "c.json"
     refused = command("calibrate", "fit", run, "--out", out)
     assert refused.returncode == 3
-    assert "gold names response_a in all 60 pairs" in refused.stderr
+    assert "gold names response_a in all 60 pairs that are decided" in refused.stderr
     done = command("calibrate", "fit", run, "--out", out, "--method", "temperature")
     assert done.returncode == 0, done.stderr
     assert command("calibrate", "apply", run, out).returncode == 0

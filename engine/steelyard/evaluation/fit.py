@@ -205,11 +205,13 @@ def _check(options: FitOptions) -> None:
 
 def _check_sides(gold: Gold, options: FitOptions) -> None:
     """Refuse gold that names one side only, as where all first responses are the chosen ones."""
-    named = {side for side in np.sign(gold.preference - 0.5).tolist() if side}
-    if len(named) == 1 and options.method not in {"temperature", "none"}:
-        side = "a" if named == {1.0} else "b"
+    sides = np.sign(gold.preference - 0.5)
+    decided = np.count_nonzero(sides)
+    one_sided = decided >= FEWEST_PAIRS and abs(sides.sum()) == decided
+    if one_sided and options.method not in {"temperature", "none"}:
+        side = "a" if sides.sum() > 0 else "b"
         raise GoldRefused(
-            f"gold names response_{side} in all {len(gold):,} pairs",
+            f"gold names response_{side} in all {decided:,} pairs that are decided",
             effect="nothing was fitted: a curve would learn the side, and not who is better",
             remedy="use --method temperature, which cannot lean to a side; or score a table in"
             " which both sides win",

@@ -37,7 +37,8 @@ def sensitivity_json(
             "of": removal.of,
             "first": contest.competitors[removal.first],
             "at_least": removal.at_least,
-            "pair_ids": ids and ids.take(pa.array(_rows(contest, units, removal))).to_pylist(),
+            "pair_ids": ids
+            and sorted(ids.take(pa.array(_rows(contest, units, removal))).to_pylist(), key=str),
         }
         for units, removal in sensitivity(contest, estimate).items()
     }
