@@ -37,8 +37,7 @@ def sensitivity_json(
             "of": removal.of,
             "first": contest.competitors[removal.first],
             "at_least": removal.at_least,
-            "pair_ids": ids
-            and sorted(ids.take(pa.array(_rows(contest, units, removal))).to_pylist(), key=str),
+            "pair_ids": ids and ids.take(pa.array(_rows(contest, units, removal))).to_pylist(),
         }
         for units, removal in sensitivity(contest, estimate).items()
     }
