@@ -23,7 +23,7 @@ class ChosenRows:
 
     Args:
         shards: the input.
-        limit: rows from the first on; 0: there is no such limit.
+        limit: rows from the first on; 0: all.
         sample: rows that are drawn; 0: none are.
     """
 

@@ -115,7 +115,7 @@ def _from_json(text: str, name: str, place: str) -> OrdinaryPrompt:
         name = next(iter(by_name))
     if name not in by_name:
         raise UsageError(
-            f"there is no prompt called {escape(name)!r}", place=place,
+            f"the prompt {escape(name)!r} is not among them", place=place,
             remedy=f"name one of: --prompt {', '.join(map(escape, by_name))}",
         )  # fmt: skip
     entry = by_name[name]

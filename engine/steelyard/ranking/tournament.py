@@ -108,7 +108,7 @@ def position_of(contest: Tournament, name: str, option: str) -> int:
     """Return the number of the competitor that an option names.
 
     Raises:
-        UsageError: there is no such competitor.
+        UsageError: a competitor is unknown.
     """
     if name not in contest.competitors:
         raise UsageError(

@@ -76,7 +76,7 @@ def read_pairs(
         remote: whether texts may be fetched from addresses that the run names.
 
     Raises:
-        UsageError: both are given, or there is no pair of an id.
+        UsageError: both are given, or an id is unknown.
     """
     if pair_ids and numbers:
         raise UsageError("pairs and kinds of pairs are named", remedy="name one or the other")
@@ -111,7 +111,7 @@ def read_named(connection: Connection, snapshot: RunSnapshot, pair_ids: Sequence
     """Return the pairs of these ids, in their order, as one kind.
 
     Raises:
-        UsageError: there is no pair of an id.
+        UsageError: an id is unknown.
     """
     sql = (
         f"SELECT {COLUMNS} FROM {with_preference(snapshot)} WHERE list_contains(?, pair_id)"  # noqa: S608 - constants

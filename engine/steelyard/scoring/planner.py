@@ -77,19 +77,7 @@ def write_plan(
 
     def attempt(batches: Batches, rows: RowPlanner | ResponsePlanner, buckets: int) -> Manifest:
         writer = PlanWriter(run, rows.metadata, size=size, buckets=buckets, run_id=run_id)
-        accepted = refused = 0
-        try:
-            for planned, rejects in batches:
-                writer.reject(rejects)
-                rows.add(writer, planned)
-                accepted, refused = accepted + len(planned), refused + len(rejects)
-                on_progress(accepted, refused)
-            for note in rows.finish(writer):
-                on_note(note)
-            return writer.commit()
-        except BaseException:
-            writer.abandon()
-            raise
+        return _write_rows(writer, batches, rows, on_progress, on_note)
 
     if shards.local and "images" not in shards.roles:
         rows = planner()
@@ -101,6 +89,29 @@ def write_plan(
         head = list(islice(planned, SAMPLE_BATCHES))
         weight = _expected_weight(head, config.rows_of(shards.rows), size)
         return attempt(chain(head, planned), rows, bucket_count(weight, size))
+
+
+def _write_rows(
+    writer: PlanWriter,
+    batches: Batches,
+    rows: RowPlanner | ResponsePlanner,
+    on_progress: Callable[[int, int], None],
+    on_note: Callable[[str], None],
+) -> Manifest:
+    """Write a plan whole, or nothing of it."""
+    accepted = refused = 0
+    try:
+        for planned, rejects in batches:
+            writer.reject(rejects)
+            rows.add(writer, planned)
+            accepted, refused = accepted + len(planned), refused + len(rejects)
+            on_progress(accepted, refused)
+        for note in rows.finish(writer):
+            on_note(note)
+        return writer.commit()
+    except BaseException:
+        writer.abandon()
+        raise
 
 
 class RowPlanner:

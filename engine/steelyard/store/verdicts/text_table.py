@@ -55,7 +55,7 @@ class TextTable:
         """
         try:
             yield
-        except Exception:
+        except Exception:  # of any type that DuckDB makes of it; one is always raised
             if self._fault is not None:
                 raise self._fault from None
             raise
