@@ -1,5 +1,7 @@
 """Rows of datasets, built from texts as Arrow: what stands where, in both forms."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -71,13 +73,16 @@ def items(kind, *probabilities):
             name: [f"{name} {at}" for at in range(len(probabilities))]
             for name in ("pair_id", "rejected_pair_id", "chosen_model", "rejected_model", "model")
         },
+        "sample": list(range(len(probabilities))),
+        "output": ["Reasons. [[A]]"] * len(probabilities),
         "shown": ["ab"] * len(probabilities),
         "consistent": [True] * len(probabilities),
         "label_mass": [0.9] * len(probabilities),
         "judge": ["j"] * len(probabilities),
         "judge_fingerprint": ["f"] * len(probabilities),
     }
-    return pa.table({name: found[name] for name in found if name in schema(kind, "plain").names})
+    kept = {*schema(kind, "plain").names, *(["output"] if kind == "trace" else [])}
+    return pa.table({name: found[name] for name in found if name in kept})
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -127,6 +132,17 @@ def test_judge_prompts_are_those_of_the_protocol():
     assert asked.count("second 1") == 1
     for text in ("be kind", "User: hello", "42", "question 1"):
         assert asked.count(text) == 1
+
+
+def test_a_trace_continues_the_beginning_that_its_protocol_gives():
+    """A protocol without a system message has one message; the answer begins with its prefix."""
+    protocol = replace(get_protocol("rationale"), system="", prefix="Thus: ")
+    plain = make_rows("trace", "plain", texts(), items("trace", 0.9, 0.25), protocol)
+    chat = make_rows("trace", "conversational", texts(), items("trace", 0.9, 0.25), protocol)
+    assert plain["completion"].to_pylist() == ["Thus: Reasons. [[A]]"] * 2
+    (message,) = chat["prompt"][0].as_py()
+    assert message == {"role": "user", "content": plain["prompt"][0].as_py()}
+    assert "question 0" in message["content"]
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -20,6 +20,11 @@ from steelyard.errors import EXIT_DONE, EXIT_ENVIRONMENT
 from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
 
 
+def split_names(_ctx: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> Any:
+    """Return the names in lists that commas separate."""
+    return tuple(name.strip() for text in given for name in text.split(",") if name.strip())
+
+
 @click.command()
 @run_argument
 @click.option("--format", required=True, type=click.Choice(FORMATS), help="TRL dataset format.")
@@ -52,6 +57,21 @@ from steelyard.export.options import FORMATS, FORMS, NGRAM, SELECT, TARGETS
     help="Keep verdicts where the judge gave the labels at least this probability in both orders.",
 )
 @click.option("--trusted", is_flag=True, help="Keep verdicts that the calibrator trusts.")
+@click.option("--correct", is_flag=True, help="Keep verdicts that name gold's side in both orders.")
+@click.option(
+    "--chosen-model",
+    multiple=True,
+    callback=split_names,
+    metavar="M,...",
+    help="Keep pairs whose chosen response is by one of these models.",
+)
+@click.option(
+    "--rejected-model",
+    multiple=True,
+    callback=split_names,
+    metavar="M,...",
+    help="Keep pairs whose rejected response is by one of these models.",
+)
 @click.option(
     "--select",
     type=click.Choice(SELECT),

@@ -21,6 +21,7 @@ _FOR = {
     "autorater": "judge prompts with the probability that a judge should state (TRL: SFTTrainer)",
     "grpo": "judge prompts with the probability to be rewarded for (TRL: GRPOTrainer with"
     " `steelyard.rewards`)",
+    "trace": "judge prompts with what the judge wrote (TRL: SFTTrainer)",
 }
 
 

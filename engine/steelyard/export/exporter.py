@@ -19,19 +19,21 @@ import pyarrow.compute as pc
 from steelyard.core.arrow import repeat_text
 from steelyard.core.progress import Reporter
 from steelyard.core.version import __version__
-from steelyard.errors import InputRefused, UsageError
+from steelyard.errors import InputRefused, UsageError, check_keys
 from steelyard.export.card import format_card
 from steelyard.export.formats import Texts, make_rows, schema
 from steelyard.export.observer import TextObserver
-from steelyard.export.options import NGRAM, ExportOptions
+from steelyard.export.options import NGRAM, TARGETED, ExportOptions
 from steelyard.export.overlap import HeldOutText
 from steelyard.export.response_rows import ResponseRowSource
 from steelyard.export.selection import AvailableColumns, Selection, open_selection
 from steelyard.export.sources import ResponseSource, ShardSource, TextSource
+from steelyard.export.traces import traced_protocol
 from steelyard.export.writer import DatasetWriter, check_folder, scratch, writing_dataset
 from steelyard.input import ShardSet, open_shards
 from steelyard.input.roles import INSTRUCTIONS, RESPONSES
 from steelyard.input.side_files import read_instructions
+from steelyard.protocols.protocol import Protocol
 from steelyard.store.durable import sync, write_text
 from steelyard.store.run_input import reopen_input
 from steelyard.store.run_record import RunRecord
@@ -75,6 +77,7 @@ def export_dataset(
     reporter = reporter or Reporter()
     snapshot = RunSnapshot.take(run)
     options = options.validate()
+    traced = traced_protocol(snapshot.record) if options.format == "trace" else None
     if out is not None:
         check_folder(out)
     opened = _open_texts(snapshot.record, options, responses, remote=remote)
@@ -83,6 +86,9 @@ def export_dataset(
         reporter.log("reading verdicts")
         available = selection.load_verdicts(snapshot, options.where)
         options = _resolve(options, available)
+        _require_models(selection, (*options.chosen_model, *options.rejected_model))
+        if traced is not None:
+            selection.load_outputs(snapshot, traced)
         _warn_about_run(snapshot, options, available, selection, reporter)
         observer = TextObserver(options, _held_out(evaluations, options))
         texts = opened(selection.by_response)
@@ -103,7 +109,9 @@ def export_dataset(
             _require_rows(run, content)
             if options.test and len(content["rows"]) < 2:
                 reporter.warn(f"all instructions fell into one split: {', '.join(content['rows'])}")
-            _publish(folder / "dataset", out, texts.rows(selection), content, reporter)
+            _publish(
+                folder / "dataset", out, texts.rows(selection), content, reporter, protocol=traced
+            )
     reporter.done()
     return content
 
@@ -177,6 +185,8 @@ def _resolve(options: ExportOptions, available: AvailableColumns) -> ExportOptio
         ("--min-label-mass", options.min_label_mass is not None and not available.label_mass,
          "leave it out: its judge gave no label masses"),
         ("--trusted", options.trusted and not available.trusted, calibrate),
+        ("--correct", options.correct and not available.gold,
+         "leave it out: its shards hold no gold"),
         ("--target gold", options.target == "gold" and not available.gold,
          "leave it out: its shards hold no gold"),
     ):  # fmt: skip
@@ -186,9 +196,16 @@ def _resolve(options: ExportOptions, available: AvailableColumns) -> ExportOptio
                 effect="nothing was written",
                 remedy=remedy,
             )
-    if options.judging and options.target is None:
+    if options.format in TARGETED and options.target is None:
         return replace(options, target="gold" if available.gold else "preference")
     return options
+
+
+def _require_models(selection: Selection, names: Sequence[str]) -> None:
+    """Raise UsageError for a name that is not the model of any response."""
+    query = "SELECT DISTINCT unnest([model_a, model_b]) FROM verdicts"
+    known = sorted(name for (name,) in selection.execute(query).fetchall() if name) if names else ()
+    check_keys(names, known, "--chosen-model, --rejected-model")
 
 
 def _warn_about_run(
@@ -272,6 +289,8 @@ def _publish(
     texts: Iterator[tuple[pa.Table, Texts]],
     content: dict[str, Any],
     reporter: Reporter,
+    *,
+    protocol: Protocol | None,
 ) -> None:
     """Write everything, then rename the folder."""
     options, judge, splits = content["options"], content["judge"], content["rows"]
@@ -282,7 +301,7 @@ def _publish(
         table = items
         for column, text in (("judge", judge["name"]), ("judge_fingerprint", judge["fingerprint"])):
             table = table.append_column(column, repeat_text(text, len(table)))
-        rows = make_rows(kind, form, own_texts, table)
+        rows = make_rows(kind, form, own_texts, table, protocol)
         for split in splits:
             writer.add(split, rows.filter(pc.equal(items["split"], split)))
         done += len(rows)

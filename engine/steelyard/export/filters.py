@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from steelyard.calibrators.features import logit_sql
 from steelyard.core.schemas import READ_FROM
+from steelyard.export import traces
 from steelyard.export.options import ExportOptions
 from steelyard.export.pairing import SURE
+from steelyard.store.sql import sql_list
 
 # Why a verdict is not in the dataset, in the order in which the reasons are checked.
 REASONS = {
@@ -25,7 +27,9 @@ REASONS = {
     "inconsistent": "the two orders do not name the same winner",
     "label_mass": "label mass below --min-label-mass",
     "untrusted": "not trusted by the calibrator",
-    "no_gold": "it has no gold to use as the target",
+    "no_gold": "it has no gold, which --correct or the target needs",
+    "incorrect": "not both orders name the side that gold names",
+    "truncated": "the judge read a prompt whose texts were cut",
     "same_response": "both responses have the same text",
     "contaminated": "the instruction is in an evaluation",
     "duplicate": "an earlier verdict has the same instruction and responses",
@@ -35,6 +39,9 @@ REASONS = {
     "contradicted": "judged against each other, the worse response won",
     "tie": "a tie: neither response is chosen",
     "empty": "the chosen response has no text",
+    "chosen_model": "the chosen response is not by a --chosen-model",
+    "rejected_model": "the rejected response is not by a --rejected-model",
+    "unanswered": "the judge did not write a verdict in both orders",
     "probability": "probability below --min-probability",
     "margin": "log-odds outside --margin",
     "per_instruction": "more than --per-instruction pairs",
@@ -51,8 +58,14 @@ SELECT shard, "row", pair_id, model_a, model_b, status, winner, gold, consistent
   length_b IS NULL AND raw_preference IS NULL AS alone, instruction_id,
   raw_preference, calibrated_preference, least(label_mass_ab, label_mass_ba) AS label_mass,
   CASE WHEN preference_ab + preference_ba IS NOT NULL THEN ({ab} - {ba}) / 2 END AS gap,
+  list_contains(flags, 'truncated') AS truncated, {correct} AS correct,
   {where} AS wanted{addresses}
 FROM ({source})"""
+# Gold, which is not a tie, names the side that each order prefers.
+_CORRECT = " AND ".join(
+    f"sign(coalesce(preference_{order}, raw_preference) - 0.5) = sign(gold.a - gold.b)"
+    for order in ("ab", "ba")
+)
 _ADDRESSES = "".join(f", metadata.{name}" for name in READ_FROM)
 _ORDERS = {order: logit_sql(f"preference_{order}") for order in ("ab", "ba")}
 
@@ -63,7 +76,13 @@ def verdicts_sql(source: str, wanted: str, *, by_response: bool) -> str:
     `wanted` is the condition of --where; `by_response` adds the places of both responses.
     """
     addresses = _ADDRESSES if by_response else ""
-    return _VERDICTS.format(where=wanted, source=source, addresses=addresses, **_ORDERS)
+    return _VERDICTS.format(
+        where=wanted,
+        source=source,
+        addresses=addresses,
+        correct=f"gold.a <> gold.b AND {_CORRECT}",
+        **_ORDERS,
+    )
 
 
 def candidates_sql(options: ExportOptions, preference: str) -> str:
@@ -80,7 +99,9 @@ def candidates_sql(options: ExportOptions, preference: str) -> str:
         "inconsistent": "v.consistent IS NOT TRUE" if options.consistent else "false",
         "label_mass": f"coalesce(v.label_mass, 0) < {options.min_label_mass or 0.0!r}",
         "untrusted": "v.trusted IS NOT TRUE" if options.trusted else "false",
-        "no_gold": "v.gold IS NULL" if options.target == "gold" else "false",
+        "no_gold": "v.gold IS NULL" if options.target == "gold" or options.correct else "false",
+        "incorrect": "v.correct IS NOT TRUE" if options.correct else "false",
+        "truncated": "v.truncated" if options.format == "trace" else "false",
         "same_response": "false" if options.judging else "t.response_a = t.response_b",
         "contaminated": "t.problem = 'contaminated'",
     }
@@ -121,6 +142,11 @@ def pair_filters(options: ExportOptions) -> dict[str, str]:
         conditions["contradicted"] = "contradicted"
     if not options.judging:
         conditions |= {"tie": "tied OR probability = 0.5", "empty": "empty"}
+    for reason in ("chosen_model", "rejected_model"):
+        if names := getattr(options, reason):
+            conditions[reason] = f"list_contains({sql_list(names)}, {reason}) IS NOT TRUE"
+    if options.format == "trace":
+        conditions["unanswered"] = traces.UNANSWERED
     if options.min_probability is not None:
         conditions["probability"] = f"{sure} < {options.min_probability!r}"
     if options.margin is not None:

@@ -7,6 +7,7 @@
 | kto | prompt, completion, label |
 | sft, autorater | prompt, completion |
 | grpo | prompt, probability |
+| trace | prompt, completion, sample |
 
 After them come the columns that say where a row comes from.
 """
@@ -14,8 +15,7 @@ After them come the columns that say where a row comes from.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ from steelyard.core.schemas import TURNS, Int64
 from steelyard.export.options import JUDGING
 from steelyard.export.pairing import log_odds
 from steelyard.protocols import get_protocol
-from steelyard.protocols.protocol import SLOT, SLOT_COLUMNS
+from steelyard.protocols.protocol import SLOT, SLOT_COLUMNS, Protocol
 
 # A dataset's columns of texts, by form.
 TEXT = {"conversational": TURNS, "plain": pa.string()}
@@ -71,6 +71,7 @@ _COLUMNS: dict[str, tuple[Sequence[str], Sequence[tuple[str, pa.DataType]], pa.S
     "sft": (("prompt", "completion"), (), ALONE),
     "autorater": (("prompt", "completion"), (), JUDGED),
     "grpo": (("prompt",), (), JUDGED),
+    "trace": (("prompt", "completion"), (("sample", pa.int64()),), JUDGED),
 }
 
 
@@ -93,7 +94,9 @@ def schema(kind: str, form: str) -> pa.Schema:
     return pa.schema([*((name, TEXT[form]) for name in texts), *more, *origin])
 
 
-def make_rows(kind: str, form: str, texts: Texts, items: pa.Table) -> pa.Table:
+def make_rows(
+    kind: str, form: str, texts: Texts, items: pa.Table, protocol: Protocol | None = None
+) -> pa.Table:
     """Make rows of a format.
 
     Args:
@@ -101,21 +104,24 @@ def make_rows(kind: str, form: str, texts: Texts, items: pa.Table) -> pa.Table:
         form: conversational or plain. Plain rows may not have a system message or turns, except
             in judging formats.
         texts: of n rows.
-        items: n rows with the format's columns that do not hold text; the margin is computed.
+        items: n rows with the format's columns that do not hold text; the margin is computed. For
+            the format trace also `output`, what the judge wrote.
+        protocol: whose prompts judging formats have; None: JUDGE.
     """
     wanted = schema(kind, form)
     columns: dict[str, pa.Array] = {
         name: items[name].combine_chunks() for name in wanted.names if name in items.column_names
     }
     if kind in JUDGING:
-        system, user = _judge_prompts(texts)
+        protocol = protocol or get_protocol(JUDGE)
+        system, user = _judge_prompts(texts, protocol)
         if form == "plain":
-            columns["prompt"] = pc.binary_join_element_wise(system, user, "\n\n")
+            columns["prompt"] = pc.if_else(
+                system.is_null(), user, pc.binary_join_element_wise(system, user, "\n\n")
+            )
         else:
             columns["prompt"] = conversation(system, pa.nulls(len(user), TURNS), user)
-        tag = get_protocol(JUDGE).tag
-        texts_of = [f"<{tag}>{x:.2f}</{tag}>" for x in columns["probability"].to_pylist()]
-        columns["completion"] = _answers(pa.array(texts_of, pa.string()), form)
+        columns["completion"] = _answers(_judge_answers(protocol, items), form)
     else:
         columns["prompt"] = (
             texts.instruction
@@ -170,26 +176,42 @@ def _answers(text: pa.Array, form: str) -> pa.Array:
     )
 
 
-def _judge_prompts(texts: Texts) -> tuple[pa.Array, pa.Array]:
-    """Return the judge's system messages and questions; texts go in as they are, unrendered."""
-    protocol = get_protocol(JUDGE)
+def _judge_answers(protocol: Protocol, items: pa.Table) -> pa.Array:
+    """Return what a judge wrote, or has to write to state the target probability."""
+    if "output" in items.column_names:
+        written = items["output"].combine_chunks()
+        return pc.binary_join_element_wise(protocol.prefix, written, "")
+    tag, targets = protocol.tag, items["probability"].to_pylist()
+    return pa.array([f"<{tag}>{target:.2f}</{tag}>" for target in targets], pa.string())
+
+
+def _judge_prompts(texts: Texts, protocol: Protocol) -> tuple[pa.Array, pa.Array]:
+    """Return the judge's system messages and questions; texts go in as they are, unrendered.
+
+    System messages are null where the protocol has none.
+    """
+    held = {entry.name for entry in fields(texts)}  # rows with two conversations were refused
     listed = {
         name: pc.utf8_trim_whitespace(getattr(texts, name)).to_pylist()
-        for name in {*protocol.required, *protocol.optional} & SLOT_COLUMNS.keys()
+        for name in {*protocol.required, *protocol.optional} & SLOT_COLUMNS.keys() & held
     }
-    systems, users = [], []
+    cuts: dict[frozenset[str], tuple[list[str], list[str]]] = {}
+    systems: list[str | None] = []
+    users: list[str] = []
     for row in range(len(texts.first)):
-        present = frozenset(name for name in protocol.optional if listed[name][row])
-        opening, question = _cut(present)
-        systems.append(opening)
-        users.append("".join(
-            listed[part][row] if i % 2 else part for i, part in enumerate(question)
-        ))  # fmt: skip
+        present = frozenset(name for name in protocol.optional if listed.get(name, {row: ""})[row])
+        if present not in cuts:
+            cuts[present] = _cut(protocol, present)
+        system, user = (
+            "".join(listed[part][row] if i % 2 else part for i, part in enumerate(cut))
+            for cut in cuts[present]
+        )
+        systems.append(system or None)
+        users.append(user)
     return pa.array(systems, pa.string()), pa.array(users, pa.string())
 
 
-@cache
-def _cut(present: frozenset[str]) -> tuple[str, list[str]]:
-    """Return the system message, and the question cut at its slots, for rows with these texts."""
-    system, user = get_protocol(JUDGE).messages(present)
-    return system.content, SLOT.split(user.content)
+def _cut(protocol: Protocol, present: frozenset[str]) -> tuple[list[str], list[str]]:
+    """Return system message and question, cut at their slots, for rows with these texts."""
+    *system, user = (SLOT.split(message.content) for message in protocol.messages(present))
+    return (system[0] if system else []), user

@@ -93,7 +93,9 @@ def items_sql(options: ExportOptions, *, in_shards: bool) -> str:
     both = "ref // 2 = second_ref // 2" if in_shards else "false"
     single = "true" if in_shards else "false"
     split = f"CASE WHEN split_hash < {options.test!r} THEN 'test' ELSE 'train' END AS split"
-    if options.judging:
+    if options.format == "trace":
+        select = _TRACED.format(split=split, both=both)
+    elif options.judging:
         target = "gold" if options.target == "gold" else "probability"
         select = f"""
 SELECT instruction, split, pair_id, consistent, label_mass, direct, 2 * n + turned AS item, shown,
@@ -116,6 +118,17 @@ SELECT n AS item, {split}, instruction, ref, {_ORIGIN}, {own} FROM pairs"""  # n
     return f"CREATE TABLE items AS {select}"
 
 
+_TRACED = """
+SELECT instruction, split, pair_id, consistent, label_mass, direct, item, shown, sample, output,
+  CASE WHEN shown = 'ab' THEN ref ELSE second_ref END AS ref,
+  CASE WHEN shown = 'ab' THEN second_ref ELSE ref END AS second_ref,
+  CASE WHEN shown = 'ab' THEN probability ELSE 1 - probability END AS probability,
+  CASE WHEN shown = 'ab' THEN raw_probability ELSE 1 - raw_probability END AS raw_probability
+FROM (
+  SELECT p.*, t.shown, t.sample, t.output, {split}, {both} AS direct,
+    row_number() OVER (ORDER BY n, t.sample, t.shown) AS item
+  FROM pairs p JOIN traces t USING (n)
+)"""
 _COMPLETED = """
 SELECT c.side AS item, {split}, c.instruction,
   CASE WHEN c.side % 2 = 0 THEN p.ref ELSE p.second_ref END AS ref, NULL::BIGINT AS second_ref,

@@ -11,8 +11,11 @@ import msgspec
 
 from steelyard.errors import UsageError, check_keys, escape
 
-FORMATS = ("preference", "reward", "kto", "sft", "autorater", "grpo")
-JUDGING = ("autorater", "grpo")  # they train judges, not the models that are judged
+FORMATS = ("preference", "reward", "kto", "sft", "autorater", "grpo", "trace")
+# They train judges, not the models that are judged; the first two by a target probability.
+TARGETED = ("autorater", "grpo")
+JUDGING = (*TARGETED, "trace")
+PAIRED = ("preference", "reward")  # each row has a chosen and a rejected response
 SELECT = ("all", "best-worst", "best-second")
 FORMS = ("conversational", "plain")
 TARGETS = ("gold", "preference")
@@ -30,6 +33,9 @@ class ExportOptions:
     consistent: bool = False
     min_label_mass: float | None = None
     trusted: bool = False
+    correct: bool = False  # both orders name the side that gold names
+    chosen_model: tuple[str, ...] = ()  # who may have written the chosen response; (): anyone
+    rejected_model: tuple[str, ...] = ()
     margin: tuple[float, float] | None = None  # range of the chosen response's log-odds
     select: str | None = None  # None: all; for sft best-worst
     per_instruction: int | None = None
@@ -39,7 +45,7 @@ class ExportOptions:
     decontaminate_column: str | None = None
     ngram: int | None = None  # None: NGRAM
     test: float = 0.0  # share of instructions
-    target: str | None = None  # of judging formats; None: gold where the run has any
+    target: str | None = None  # of TARGETED formats; None: gold where the run has any
     seed: int = 0
     rows_per_file: int = 100_000
 
@@ -57,6 +63,8 @@ class ExportOptions:
         """Return plain values, with the names of files without their folders."""
         values = {**asdict(self), "select": self.selection}
         values["decontaminate"] = [name.rpartition("/")[2] for name in self.decontaminate]
+        for name in ("chosen_model", "rejected_model"):
+            values[name] = list(values[name])
         if self.margin is not None:
             values["margin"] = [end if math.isfinite(end) else None for end in self.margin]
         return values
@@ -108,9 +116,13 @@ class ExportOptions:
         elif self.per_instruction is not None and selects:
             cause = f"--per-instruction has no effect with --select {self.selection}"
             remedy = "leave it out: one pair of each instruction is selected"
-        elif self.target is not None and not self.judging:
+        elif self.target is not None and self.format not in TARGETED:
             cause = f"--target {does_not_apply}"
-            remedy = f"leave it out; it is for {' and '.join(JUDGING)}"
+            remedy = f"leave it out; it is for {' and '.join(TARGETED)}"
+        elif (self.chosen_model or self.rejected_model) and self.format not in PAIRED:
+            option = "--chosen-model" if self.chosen_model else "--rejected-model"
+            cause = f"{option} {does_not_apply}"
+            remedy = f"leave it out; it is for {' and '.join(PAIRED)}"
         elif self.judging and selects:
             cause = f"--select {self.selection} {does_not_apply}"
             remedy = "leave it out: judges are trained on the pairs that were judged"

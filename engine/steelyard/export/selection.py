@@ -21,10 +21,11 @@ from steelyard.comparisons.pair_texts import are_paired
 from steelyard.core.arrow import to_ints
 from steelyard.core.schemas import Int64
 from steelyard.errors import IntegrityFault, UsageError
-from steelyard.export import filters, items
+from steelyard.export import filters, items, traces
 from steelyard.export.options import ExportOptions
 from steelyard.export.pairing import NOTHING, VerdictColumns, choose, measure_noise
 from steelyard.export.shrinkage import NoiseSums, estimate_noise
+from steelyard.protocols.protocol import Protocol
 from steelyard.store.durable import writing
 from steelyard.store.folder import Folder
 from steelyard.store.snapshot import RunSnapshot
@@ -115,6 +116,12 @@ class Selection:
         )
         return AvailableColumns(*(count > 0 for count in values))
 
+    def load_outputs(self, run: RunSnapshot, protocol: Protocol) -> None:
+        """Copy what the judge of a run wrote, for the format `trace`."""
+        with open_sql(run) as locked:
+            outputs = locked.sql(traces.outputs_sql(protocol))
+            self.create("outputs", outputs.to_arrow_reader(BATCH))
+
     def execute(self, sql: str) -> Connection:
         """Run a statement of ours."""
         return self._connection.execute(sql)
@@ -185,6 +192,8 @@ class Selection:
     def _make_candidates(self, options: ExportOptions, *, calibrated: bool) -> None:
         preference = "calibrated_preference" if calibrated else "raw_preference"
         self.execute(filters.candidates_sql(options, preference))
+        if options.format == "trace":
+            self.execute(traces.traces_sql(options))
         self.execute("DROP TABLE verdicts; DROP TABLE pair_texts")
         reasons = "SELECT reason, count(*) FROM candidates WHERE reason IS NOT NULL GROUP BY 1"
         self.counts.removed.update(self.execute(reasons).fetchall())
