@@ -152,8 +152,15 @@ def _row(line: bytes | None) -> tuple[dict[str, Any], str]:
         try:
             row = json.loads(line)  # takes NaN and Infinity, which Python writes
         except _BAD_JSON as error:
-            reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
-            return {}, f"is not JSON: {escape(reason, 120)}"
+            return {}, f"is not JSON: {_reason(error)}"
     if not isinstance(row, dict):
         return {}, "is not an object with the row's columns"
     return row, ""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, json.JSONDecodeError):  # it says `line 1`, which is not the file's line
+        return f"{escape(error.msg, 120)}, at character {error.pos + 1:,}"
+    return escape(error, 120)

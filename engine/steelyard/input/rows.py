@@ -18,7 +18,7 @@ from steelyard.input.cells import invalid_bytes, invalid_rows, read_criteria, re
 from steelyard.input.columns import INTEGER
 from steelyard.input.conversations import as_texts
 from steelyard.input.images import ImageReader
-from steelyard.input.problems import Reason, RowProblems, printable
+from steelyard.input.problems import SENTENCE, Reason, RowProblems, printable
 from steelyard.input.role_types import NAMES
 from steelyard.input.roles import CONVERSATIONS, REQUIRED, TEXTS
 from steelyard.input.votes import read_gold
@@ -181,7 +181,7 @@ def find_noted(batch: RawBatch, roles: Mapping[str, str], problems: RowProblems)
                 said = f"{printable(column)} is {what}, which it is not in other rows"
                 reasons.setdefault(row, said if column else what)
     bad = np.isin(np.arange(len(batch)), list(reasons))
-    problems.add(bad, Reason.FORMAT, "the row cannot be read", reasons.__getitem__)
+    problems.add(bad, Reason.FORMAT, "the row cannot be read", reasons.__getitem__, limit=SENTENCE)
 
 
 def find_invalid_utf8(columns: Iterable[tuple[str, pa.Array]], problems: RowProblems) -> None:
