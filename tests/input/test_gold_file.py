@@ -143,8 +143,7 @@ REFUSED = {
     "votes as text that are none": (
         {"pair_id": ["x", "y", "z"], "gold": ['{"a":1,"b":-1}', '{"a":true,"b":1}', '{"a":1}']},
         "1 of 3 rows, the first is row 0: votes are negative or not numbers (such as a=1.0, b=-1.0,"
-        " tie=0.0)",
-        "2 of 3 rows, the first is row 1: gold is not A, B or tie",
+        " tie=0.0)\n    2 of 3 rows, the first is row 1: gold is not A, B or tie",
     ),
     "no gold at all": (
         {"pair_id": ["x"], "label": pa.array([None], pa.string())},

@@ -46,9 +46,7 @@ def test_energy_by_the_drivers_counter(tmp_path):
 def test_energy_from_power_where_there_is_no_counter(tmp_path):
     two = [gpu(100), gpu(300)]
     write(tmp_path, [sample("a", 0, 0, *two), sample("a", 36, 0, gpu(200), gpu(300))])
-    assert spent(tmp_path)[
-        "gpu_watt_hours"
-    ] == pytest.approx(1.5 + 3.0)
+    assert spent(tmp_path)["gpu_watt_hours"] == pytest.approx(1.5 + 3.0)
 
 
 def test_no_gpu_is_no_energy_and_a_torn_line_is_none(tmp_path):
