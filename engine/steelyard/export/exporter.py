@@ -28,7 +28,13 @@ from steelyard.export.overlap import HeldOutText
 from steelyard.export.response_rows import ResponseRowSource
 from steelyard.export.selection import AvailableColumns, Selection, open_selection
 from steelyard.export.sources import ResponseSource, ShardSource, TextSource
-from steelyard.export.writer import DatasetWriter, check_folder, scratch, writing_dataset
+from steelyard.export.writer import (
+    DatasetWriter,
+    check_folder,
+    estimate_sizes,
+    scratch,
+    writing_dataset,
+)
 from steelyard.input import ShardSet, open_shards
 from steelyard.input.roles import INSTRUCTIONS, RESPONSES
 from steelyard.input.side_files import read_instructions
@@ -104,6 +110,9 @@ def export_dataset(
             if options.test and len(content["rows"]) < 2:
                 reporter.warn(f"all instructions fell into one split: {', '.join(content['rows'])}")
             _publish(folder / "dataset", out, texts.rows(selection), content, reporter)
+        elif sum(content["rows"].values()):
+            made = (_made_rows(items, own, content) for items, own in texts.rows(selection))
+            content["estimate"] = estimate_sizes(made)
     reporter.done()
     return content
 
@@ -266,6 +275,14 @@ def _require_rows(run: Path, content: Mapping[str, Any]) -> None:
         )
 
 
+def _made_rows(items: pa.Table, texts: Texts, content: dict[str, Any]) -> pa.Table:
+    """Return rows of the dataset's format, with the judge's name."""
+    judge, options = content["judge"], content["options"]
+    for column, text in (("judge", judge["name"]), ("judge_fingerprint", judge["fingerprint"])):
+        items = items.append_column(column, repeat_text(text, len(items)))
+    return make_rows(options["format"], options["form"], texts, items)
+
+
 def _publish(
     folder: Path,
     out: Path,
@@ -274,15 +291,12 @@ def _publish(
     reporter: Reporter,
 ) -> None:
     """Write everything, then rename the folder."""
-    options, judge, splits = content["options"], content["judge"], content["rows"]
-    kind, form = options["format"], options["form"]
-    writer = DatasetWriter(folder, schema(kind, form), splits, options["rows_per_file"])
+    options, splits = content["options"], content["rows"]
+    columns = schema(options["format"], options["form"])
+    writer = DatasetWriter(folder, columns, splits, options["rows_per_file"])
     done = 0
     for items, own_texts in texts:
-        table = items
-        for column, text in (("judge", judge["name"]), ("judge_fingerprint", judge["fingerprint"])):
-            table = table.append_column(column, repeat_text(text, len(table)))
-        rows = make_rows(kind, form, own_texts, table)
+        rows = _made_rows(items, own_texts, content)
         for split in splits:
             writer.add(split, rows.filter(pc.equal(items["split"], split)))
         done += len(rows)

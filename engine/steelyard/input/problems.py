@@ -20,7 +20,7 @@ U = TypeVar("U")
 
 _THREADS = 8  # a thousand remote shards take seconds, not minutes
 SHOWN = 20  # problems that one error lists
-SENTENCE = 600  # bytes of a value that is a sentence of ours, in which data are cut already
+SENTENCE = 600  # bytes of a sentence that are shown
 EXAMPLES = 3  # values that one problem of many rows shows
 
 
@@ -94,6 +94,12 @@ def refusal(problems: Sequence[InputRefused]) -> InputRefused:
     return InputRefused("\n    ".join(lines), remedy="\n        ".join(remedies))
 
 
+class Sentence(str):
+    """Words of ours in place of a value, in which data are cut already: they are shown whole."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class _RowProblem:
     """One thing that is wrong with several rows of a batch."""
@@ -104,14 +110,14 @@ class _RowProblem:
     what: str
     value: Callable[[int], object] | None
     remedy: str
-    limit: int
 
     def value_of(self, row: int) -> str:
-        """Return the row's bad value, at most `limit` bytes of it; empty if none is shown."""
+        """Return the row's bad value, at most 80 bytes if it is data; empty if none is shown."""
         if self.value is None:
             return ""
         value = self.value(row)
-        return "null" if value is None else escape(value, self.limit)
+        limit = SENTENCE if isinstance(value, Sentence) else 80
+        return "null" if value is None else escape(value, limit)
 
     def detail(self, row: int) -> str:
         """Return what is wrong with the row, with its value."""
@@ -141,17 +147,15 @@ class RowProblems:
         what: str,
         value: Callable[[int], object] | None = None,
         remedy: str = "",
-        limit: int = 80,
     ) -> None:
         """Note the rows where `bad`, a mask over the rows that are looked at, is true.
 
-        `what` is wrong with them, a sentence without the value; `value` returns that of a row, of
-        which `limit` bytes are shown.
+        `what` is wrong with them, a sentence without the value; `value` returns that of a row.
         """
         rows = np.flatnonzero(bad)
         if len(rows):
             numbers = rows if self.numbers is None else self.numbers[rows]
-            self._problems.append(_RowProblem(numbers, rows, reason, what, value, remedy, limit))
+            self._problems.append(_RowProblem(numbers, rows, reason, what, value, remedy))
 
     def good(self) -> Bool:
         """Return which of the rows that are looked at have no problem."""

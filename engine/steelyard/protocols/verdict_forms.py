@@ -81,11 +81,8 @@ def asked_of_pair(text: str, place: str) -> Answer:
         why = "a list of ranks is not read: a sentence at the end asks for 1 or 2, read as labels"
         keys = {"answer": "label", "labels": ["1", "2"], "combine": "preference"}
         return Answer(keys, (why,), appended=asked)
-    if letters := _LETTERS.search(text):
-        labels = ["A", "B", *("C" for _ in [0] if letters[1] and _TIE.search(text))]
+    if labels := _letters(text) or _own_labels(text):
         return _labelled(text, labels, f"{', '.join(labels)} are", "\n\nVerdict:", "")
-    if named := _own_labels(text):
-        return _labelled(text, named, f"{' and '.join(named)} are", "\n\nVerdict:", "")
     asked = (
         "\n\nAnswer A if the response that is shown first is better, and B if the response that is"
         " shown second is better."
@@ -93,6 +90,13 @@ def asked_of_pair(text: str, place: str) -> Answer:
     keys = {"answer": "label", "labels": ["A", "B"], "combine": "preference", "prefix": "Verdict:"}
     why = "no form of a verdict was found: a sentence at the end asks for A or B"
     return Answer(keys, (why,), appended=asked)
+
+
+def _letters(text: str) -> list[str]:
+    """Return A, B and perhaps C, if a prompt asks for them; [] if it does not."""
+    letters = _LETTERS.search(text)
+    third = bool(letters and letters[1] and _TIE.search(text))
+    return ["A", "B", *(["C"] * third)] if letters else []
 
 
 def _own_labels(text: str) -> list[str]:
