@@ -45,21 +45,21 @@ def rows_of_document(document: bytes, place: str) -> Sequence[bytes] | None:
         InputRefused: the object has columns, or rows by number, as pandas writes them.
     """
     try:
-        found = msgspec.json.decode(document, type=_OBJECT)
+        entries = msgspec.json.decode(document, type=_OBJECT)
     except _BAD:
         return None
-    kinds = {name: bytes(value).lstrip()[:1] for name, value in found.items()}
+    kinds = {name: bytes(value).lstrip()[:1] for name, value in entries.items()}
     lists = [name for name, kind in kinds.items() if kind == b"["]
-    if len(lists) == 1 and (len(found) == 1 or lists[0] in WRAPPERS):
-        rows = [bytes(row) for row in msgspec.json.decode(found[lists[0]], type=_RAWS)]
+    if len(lists) == 1 and (len(entries) == 1 or lists[0] in WRAPPERS):
+        rows = [bytes(row) for row in msgspec.json.decode(entries[lists[0]], type=_RAWS)]
         if rows and all(row[:1] == b"{" for row in rows):
             return rows
-    if what := _columns(found, kinds):
+    if what := _columns(entries, kinds):
         raise InputRefused(f"the file is one JSON object {what}", place=place, remedy=_BY_COLUMNS)
     return None
 
 
-def _columns(found: Mapping[str, msgspec.Raw], kinds: Mapping[str, bytes]) -> str:
+def _columns(entries: Mapping[str, msgspec.Raw], kinds: Mapping[str, bytes]) -> str:
     """Return what an object has in place of a row, if it is certain to be none."""
     if kinds.keys() >= {"columns", "index", "data"}:
         return "with columns, index and data"
@@ -67,13 +67,13 @@ def _columns(found: Mapping[str, msgspec.Raw], kinds: Mapping[str, bytes]) -> st
         return ""
     kind = next(iter(kinds.values()))
     if kind == b"{":
-        if all(name.isdecimal() for name in found):
+        if all(name.isdecimal() for name in entries):
             return "with rows by number"
-        inner = [msgspec.json.decode(value, type=_OBJECT) for value in found.values()]
+        inner = [msgspec.json.decode(value, type=_OBJECT) for value in entries.values()]
         if all(each and all(name.isdecimal() for name in each) for each in inner):
             return "of columns, as pandas' to_json() writes it by itself"
-    if kind == b"[" and len(found) > 1:
-        lists = [msgspec.json.decode(value, type=_RAWS) for value in found.values()]
+    if kind == b"[" and len(entries) > 1:
+        lists = [msgspec.json.decode(value, type=_RAWS) for value in entries.values()]
         plain = all(bytes(item)[:1] not in b"{[" for items in lists for item in items)
         if plain and len({len(items) for items in lists}) == 1:
             return "of columns, each a list"
