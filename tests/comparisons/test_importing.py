@@ -185,7 +185,7 @@ def run(tmp_path_factory):
     assert done.returncode == 4, done.stderr
     status = json.loads(done.stdout)
     assert status["state"] == "complete"
-    assert status["pairs"] == {"planned": 3, "done": 3}
+    assert status["pairs"] == {"planned": 3, "done": 3, "uncommitted": 0}
     assert (status["judge"], status["imported"]) == ("someone", ["t.parquet"])
     return place / "run"
 
@@ -399,3 +399,31 @@ def test_difficulties_belong_to_the_same_instructions_after_an_import(tmp_path):
         data_file("alpaca_eval/preferences.parquet"), raw, baseline, difficulty=numbers
     )
     assert_equal(by_number["win_rates"], by_file["win_rates"])
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["no folder", "an empty folder"])
+def test_a_refused_import_leaves_nothing_that_was_not_there(tmp_path, there):
+    pq.write_table(table([7.0, 8.0]), tmp_path / "t.parquet")
+    run = tmp_path / "runs" / "first"
+    if there:
+        run.mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputRefused, match="every row was refused"):
+        import_tables([str(tmp_path / "t.parquet")], run, column_map=COMPETITORS)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_gold_that_sql_wrote_into_csv_is_read_again(tmp_path):
+    gold = [{"a": 2.0, "b": 1.0, "tie": 0.0}, {"a": 0.0, "b": 0.0, "tie": 1.0}]
+    _, run = imported(tmp_path, table([0.9, 0.4], pair_id=["x", "y"], gold=gold))
+    out = tmp_path / "again.csv"
+    query = "SELECT pair_id, model_a, model_b, raw_preference, gold FROM verdicts ORDER BY pair_id"
+    assert command("sql", run.root, query, "--csv", out).returncode == 0
+    assert '"{""a' in out.read_text()
+    import_tables([str(out)], tmp_path / "again")
+    found = steelyard.open_run(tmp_path / "again").verdicts().to_pylist()
+    assert [row["gold"] for row in found] == gold
+    done = command("evaluate", out)
+    assert done.returncode == 0, done.stderr
+    done = command("evaluate", run.root, "--gold", out)
+    assert done.returncode == 0, done.stderr

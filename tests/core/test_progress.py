@@ -47,6 +47,21 @@ def test_plain_lines_come_every_five_seconds_with_rates_and_time_left():
     )
 
 
+def test_the_last_counts_are_shown_however_soon_they_come():
+    stream = io.StringIO()
+    reporter, values = Reporter(stream=stream), counts()
+    line(reporter, values, 0.0)
+    values.pairs, values.prompts = 1000, 2000
+    line(reporter, values, 1.0)
+    reporter.log("a word between")
+    reporter.done()
+    reporter.done()
+    first, word, last = stream.getvalue().splitlines()
+    assert first.startswith("0/1,000 pairs, 0.0%")
+    assert word == "a word between"
+    assert last.startswith("1,000/1,000 pairs, 100.0%")
+
+
 def test_on_a_terminal_one_line_moves():
     stream = Terminal()
     reporter = Reporter(stream=stream)

@@ -417,6 +417,7 @@ def test_a_dry_run_counts_the_same_and_writes_nothing(scored, tmp_path):
     wet = call(*arguments, "--out", tmp_path / "out", "--json")
     one, other = (json.loads(done.stdout) for done in (dry, wet))
     assert other.pop("files")
+    assert one.pop("estimate")["row_bytes"] > 0
     assert one == other
     text = call(*arguments, "--dry-run", "--quiet").stdout
     assert "removed, probability: probability below --min-probability" in text

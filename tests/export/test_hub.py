@@ -67,21 +67,25 @@ def test_the_dataset_is_sent_to_a_private_repository(run, tmp_path, monkeypatch)
 
 
 def test_a_dry_run_names_files_and_sends_nothing(run, tmp_path, monkeypatch):
-    hub = Hub(error=AssertionError("the Hub was asked"))
+    hub = Hub(error=OfflineModeIsEnabled("the Hub was asked"))
     done = export(run, "--dry-run", "--json", hub=hub, monkeypatch=monkeypatch)
     assert done.returncode == 0
     planned = json.loads(done.stdout)["hub"]
+    assert export(run, "--out", tmp_path / "d", hub=hub, monkeypatch=monkeypatch).returncode == 5
+    written = {name: (tmp_path / "d" / name).stat().st_size for name in planned["files"]}
+    estimates = planned.pop("files")
+    assert list(estimates) == list(written)
+    for name, size in estimates.items():
+        assert size is None or 0.5 * written[name] < size < 2 * written[name]
+    assert sum(size is not None for size in estimates.values()) == 2
     assert planned == {
         "repository": NAME,
         "private": True,
         "pushed": None,
         "reason": "a dry run",
-        "files": dict.fromkeys(
-            ["README.md", "export.json", "data/train-00000-of-00001.parquet",
-             "data/test-00000-of-00001.parquet"]
-        ),
-    }  # fmt: skip
-    assert not list(tmp_path.iterdir())
+        "estimated": True,
+    }
+    assert "about " in export(run, "--dry-run", hub=hub, monkeypatch=monkeypatch).stdout
 
 
 @pytest.mark.parametrize(

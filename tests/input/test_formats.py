@@ -214,6 +214,49 @@ def test_a_file_that_cannot_be_read_is_refused(name, data, cause, tmp_path):
     assert name in str(refused.value)
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("before", [{}, {"version": 1, "about": {"by": "us"}}])
+def test_rows_in_a_wrapper_are_read(before, indent, tmp_path):
+    (tmp_path / "p.json").write_text(json.dumps({**before, "data": ROWS}, indent=indent))
+    (tmp_path / "p.jsonl").write_bytes(as_lines(ROWS))
+    assert checked(tmp_path / "p.json") == checked(tmp_path / "p.jsonl")
+
+
+def test_one_row_is_a_row_and_not_a_wrapper(tmp_path):
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "x"}]
+    row = {"chosen": messages, "rejected": [*messages[:1], messages[1] | {"content": "y"}]}
+    (tmp_path / "p.json").write_text(json.dumps(row, indent=1).replace("\n", " "))
+    good, bad = checked(tmp_path / "p.json")
+    assert not bad
+    assert [(r["instruction"], r["response_a"], r["response_b"]) for r in good] == [("q", "x", "y")]
+
+
+@pytest.mark.parametrize(
+    ("document", "what"),
+    [
+        ({"instruction": {"0": "q"}, "response_a": {"0": "x"}}, "of columns, as pandas' to_json()"),
+        ({"0": GOOD, "1": GOOD}, "with rows by number"),
+        ({"columns": ["a"], "index": [0], "data": [["x"]]}, "with columns, index and data"),
+        ({"instruction": ["q", "r"], "response_a": ["x", "y"]}, "of columns, each a list"),
+    ],
+)
+def test_columns_as_json_are_refused_with_the_call_that_writes_rows(document, what, tmp_path):
+    (tmp_path / "p.json").write_text(json.dumps(document))
+    with pytest.raises(InputRefused, match="orient='records', lines=True") as refused:
+        open_shards([tmp_path / "p.json"])
+    assert f"the file is one JSON object {what}" in refused.value.cause
+
+
+def test_what_is_wrong_with_a_line_is_said_whole(tmp_path):
+    broken = b'{"instruction": "q", "response_a": "x", response_b: "y"}\n'
+    (tmp_path / "p.jsonl").write_bytes(as_lines([GOOD]) + broken)
+    _, (bad,) = checked(tmp_path / "p.jsonl")
+    assert bad["detail"] == (
+        "the row cannot be read: line 2 is not JSON: Expecting property name enclosed in double"
+        " quotes, at character 41"
+    )
+
+
 def test_csv_rows_of_another_width_or_encoding_are_rejects(tmp_path):
     data = b"instruction,response_a,response_b\nq,x,y\nq,x\nq,x,y,z\nq,\xff,y\n\nq,x,y\n"
     (tmp_path / "p.csv").write_bytes(data)

@@ -23,6 +23,9 @@ def test_labels_votes_and_probabilities(tmp_path):
     votes = read_gold_file(write(tmp_path, pair_id=[1, 2], votes_a=[3, 0], votes_b=[1, 2]))
     assert votes.pair_ids.to_pylist() == ["1", "2"]
     assert votes.votes.tolist() == [[3, 1, 0], [0, 2, 0]]
+    texts = ['{"a": 2, "b": 1, "tie": 0}', '{"a":0.5,"b":0.5}', "B"]
+    written = read_gold_file(write(tmp_path, pair_id=["x", "y", "z"], gold=texts))
+    assert written.votes.tolist() == [[2, 1, 0], [0.5, 0.5, 0], [0, 1, 0]]
     chances = read_gold_file(write(tmp_path, pair_id=["x"], gold=[0.25]))
     assert chances.votes.tolist() == [[0.25, 0.75, 0]]
 
@@ -136,6 +139,11 @@ REFUSED = {
     "whole numbers": (
         {"pair_id": ["x"], "label": [1]},
         "column label (int64) for gold is ambiguous",
+    ),
+    "votes as text that are none": (
+        {"pair_id": ["x", "y", "z"], "gold": ['{"a":1,"b":-1}', '{"a":true,"b":1}', '{"a":1}']},
+        "1 of 3 rows, the first is row 0: votes are negative or not numbers (such as a=1.0, b=-1.0,"
+        " tie=0.0)\n    2 of 3 rows, the first is row 1: gold is not A, B or tie",
     ),
     "no gold at all": (
         {"pair_id": ["x"], "label": pa.array([None], pa.string())},

@@ -87,6 +87,9 @@ PLAIN = (
 )
 
 
+SHOWN = "{instruction}\n\n### m\n{output_1}\n\n### M\n{output_2}\n\n"
+
+
 @pytest.fixture
 def make(tmp_path):
     def made(text, name="mine"):
@@ -239,3 +242,26 @@ def test_a_run_by_a_converted_prompt(tmp_path, monkeypatch):
     assert rows("run", "SELECT DISTINCT protocol, status FROM verdicts") == [
         {"protocol": "mine", "status": "ok"}
     ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "labels"),
+    [
+        ("Which one is best, m or M?", ("m", "M")),
+        ('Answer with "m" or "M".', ("m", "M")),
+        ("Reply with 1 or 2, nothing else.", ("1", "2")),
+        ("Say X if the first one is better, or Y if the second one is.", ("X", "Y")),
+        ('Print "Y" if the second one is better, "X" if not.', ("X", "Y")),
+    ],
+)
+def test_the_labels_of_a_prompt_stay_and_nothing_is_appended(asked, labels, make):
+    protocol, _ = make(SHOWN + asked)
+    assert protocol.labels == labels
+    assert shown(protocol).endswith(asked)
+
+
+def test_a_prompt_that_asks_for_no_label_is_completed(make):
+    protocol, changes = make(SHOWN + "Which response is better, in a word or two?")
+    assert protocol.labels == ("A", "B")
+    assert "Answer A if the response that is shown first is better" in shown(protocol)
+    assert any("no form of a verdict was found" in change for change in changes)

@@ -73,7 +73,7 @@ def test_an_ensemble_goes_on_with_the_judge_it_was_stopped_at(tmp_path):
     )
     assert found == [{"n": 240, "k": 240}]
     status = json.loads(command("status", tmp_path / "run", "--json").stdout)
-    assert status["pairs"] == {"planned": 120, "done": 120}
+    assert status["pairs"] == {"planned": 120, "done": 120, "uncommitted": 0}
 
 
 def test_rows_bring_their_own_criteria_and_responses_alone(tmp_path):

@@ -52,6 +52,17 @@ def test_kinds(run):
     assert command("show", run, "--flipped", 3).stdout == "no such pairs\n"
 
 
+def test_winners_have_no_least_certain_pair(tmp_path):
+    winners = {"model_a": ["m"] * 3, "model_b": ["n"] * 3, "winner": ["m", "n", "m"]}
+    pq.write_table(pa.table({"pair_id": ["x", "y", "z"], **winners}), tmp_path / "w.parquet")
+    done = command("import", tmp_path / "w.parquet", "--run", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "--least-certain" not in done.stdout
+    assert "--any 5" in done.stdout
+    assert shown(tmp_path / "run", "--least-certain", 5) == {}
+    assert list(shown(tmp_path / "run")) == ["any"]
+
+
 def test_named_pairs_in_their_order_with_texts(run):
     assert shown(run, "e", "a") == {"named": ["e", "a"]}
     text = command("show", run, "b").stdout

@@ -321,6 +321,10 @@ def test_scores_of_single_responses_are_compared(protocol, tmp_path):
 def test_datasets_from_scores_take_the_best_and_the_worst(tmp_path):
     path = write(tmp_path / "in.parquet", shuffled(responses(15)))
     run = steelyard.score(path, run=tmp_path / "run", protocol="pointwise", **SMALL)
+    empty = command("sql", run.root, "SELECT * FROM leaderboard")
+    assert "the view leaderboard is empty: it compares the two responses of a pair" in empty.stderr
+    assert "steelyard rank" in empty.stderr
+    assert "note:" not in command("sql", run.root, "SELECT * FROM verdicts").stderr
     listed = run.sql("SELECT model_a, score_a, instruction_id FROM verdicts").to_pylist()
     for kind, columns in (("preference", ("chosen", "rejected")), ("sft", ("completion",))):
         run.export(tmp_path / kind, kind, **({"select": "best-worst"} if kind != "sft" else {}))

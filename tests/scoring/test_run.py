@@ -110,10 +110,10 @@ def test_duplicates_are_read_once(tmp_path):
     status = steelyard.open_run(tmp_path / "run").status()
     assert status["prompts"] | {"x": 0} == {
         "asked": 180, "unique": 60, "read": 60, "ok": 60, "overlong": 0, "error": 0,
-        "unparsable": 0, "reused": 0, "x": 0,
+        "unparsable": 0, "reused": 0, "uncommitted": 0, "x": 0,
     }  # fmt: skip
     assert status["tokens"]["saved_by_dedupe"] == 2 * status["tokens"]["prompt"]
-    assert status["pairs"] == {"planned": 90, "done": 90}
+    assert status["pairs"] == {"planned": 90, "done": 90, "uncommitted": 0}
 
 
 def test_a_finished_run_needs_no_judge(run, shard, capfd):

@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from steelyard.core.progress import Counts
 from steelyard.scoring.status import run_status
+from steelyard.scoring.telemetry import Telemetry
 from steelyard.store.reads.journal import load
 from support.helpers import command
 from support.small_runs import recorded, run_of
@@ -80,3 +82,29 @@ def test_sessions_that_are_not_ours_give_no_time(scoring):
     run.log("sessions.jsonl", event="start", at="soon")
     with run.lock():
         assert run_status(run.root)["seconds_left"] is None
+
+
+def test_what_is_read_shows_before_the_first_part(scoring):
+    run, _ = scoring
+    counts = Counts(pairs_planned=10, prompts_planned=20, prompts=5, pairs=2)
+    with run.lock(), Telemetry(run, "s", pytest.fail, counts=counts):
+        status = run_status(run.root)
+        assert (status["prompts"]["read"], status["prompts"]["uncommitted"]) == (0, 5)
+        assert (status["pairs"]["done"], status["pairs"]["uncommitted"]) == (0, 2)
+        assert status["fraction"] == 0.25
+        assert status["seconds_left"] is not None
+        text = command("status", run.root).stdout
+        assert "done:    25.0%, " in text
+        assert "0 read of 20 unique prompts (20 with duplicates), and 5 that are not" in text
+        assert "work:    counted when the first part is committed\n" in text
+    # It ended without a part: nothing is kept of what it had read, and the next one is not there.
+    assert run_status(run.root)["fraction"] == 0
+
+
+def test_a_sample_of_an_earlier_writer_is_not_of_this_one(scoring):
+    run, _ = scoring
+    run.log("telemetry.jsonl", session="s", time=1.0, cpu_seconds=0.0, gpus=[], prompts=5, pairs=2)
+    with run.lock():
+        status = run_status(run.root)
+    assert (status["state"], status["fraction"]) == ("scoring", 0)
+    assert status["prompts"]["uncommitted"] == 0

@@ -19,6 +19,10 @@ def write(folder, samples):
     (folder / TELEMETRY).write_text(text)
 
 
+def spent(folder):
+    return telemetry.spent(*telemetry.read_samples(RunDir(folder)))
+
+
 def sample(session, at, cpu, *gpus):
     return {"session": session, "time": at, "cpu_seconds": cpu, "gpus": list(gpus)}
 
@@ -33,7 +37,7 @@ def test_energy_by_the_drivers_counter(tmp_path):
         [sample("a", 0, 1, gpu(300, 1000)), sample("a", 10, 5, gpu(9, 4600)),
          sample("b", 99, 0, gpu(9, 9000)), sample("b", 100, 2, gpu(9, 9400))],
     )  # fmt: skip
-    assert telemetry.spent(RunDir(tmp_path)) == {
+    assert spent(tmp_path) == {
         "seconds": 11, "cpu_seconds": 6, "gpu_watt_hours": pytest.approx(4000 / 3600),
         "damaged_samples": 0,
     }  # fmt: skip
@@ -42,17 +46,17 @@ def test_energy_by_the_drivers_counter(tmp_path):
 def test_energy_from_power_where_there_is_no_counter(tmp_path):
     two = [gpu(100), gpu(300)]
     write(tmp_path, [sample("a", 0, 0, *two), sample("a", 36, 0, gpu(200), gpu(300))])
-    assert telemetry.spent(RunDir(tmp_path))["gpu_watt_hours"] == pytest.approx(1.5 + 3.0)
+    assert spent(tmp_path)["gpu_watt_hours"] == pytest.approx(1.5 + 3.0)
 
 
 def test_no_gpu_is_no_energy_and_a_torn_line_is_none(tmp_path):
     write(tmp_path, [sample("a", 0, 1), sample("a", 5, 2)])
     with (tmp_path / TELEMETRY).open("a") as stream:
         stream.write('{"session": "a", "ti')
-    assert telemetry.spent(RunDir(tmp_path)) == {
+    assert spent(tmp_path) == {
         "seconds": 5, "cpu_seconds": 1, "gpu_watt_hours": None, "damaged_samples": 1,
     }  # fmt: skip
-    assert telemetry.spent(RunDir(tmp_path / "nowhere")) == {
+    assert spent(tmp_path / "nowhere") == {
         "seconds": 0, "cpu_seconds": 0, "gpu_watt_hours": None, "damaged_samples": 0,
     }  # fmt: skip
 

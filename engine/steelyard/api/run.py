@@ -279,11 +279,12 @@ class Run:
 
     def _repr_html_(self) -> str:
         status = self.status()
+        prompts = status["prompts"]
         rows = [
             {"": name, " ": value}
             for name, value in (
                 ("state", status["state"]),
-                ("done", share_text(status["prompts"]["read"], status["prompts"]["unique"])),
+                ("done", share_text(prompts["read"] + prompts["uncommitted"], prompts["unique"])),
                 ("judge", status["judge"]),
                 ("protocol", status["protocol"]),
                 ("pairs", status["pairs"]["done"]),

@@ -185,10 +185,13 @@ def format_export(content: dict[str, Any]) -> str:
 def _format_push(plan: dict[str, Any]) -> list[str]:
     from steelyard.core.progress import amount
 
-    sizes = plan["files"].items()
+    about = "about " if plan["estimated"] else ""
+    sizes = {name: "" if size is None else about + amount(size)
+             for name, size in plan["files"].items()}  # fmt: skip
     if plan["pushed"]:
         head = f"sent to the private dataset {plan['repository']}: {plan['pushed']}"
     else:
         reason = plan["reason"]
         head = f"not sent ({reason}); for the private dataset {plan['repository']}:"
-    return [head, *(f"{'' if size is None else amount(size):>12}  {name}" for name, size in sizes)]
+    width = max(12, *map(len, sizes.values()))
+    return [head, *(f"{size:>{width}}  {name}" for name, size in sizes.items())]

@@ -29,16 +29,17 @@ def format_status(status: dict[str, Any]) -> str:
         ("run", _run(status)),
         *_progress(status),
         ("judge", f"{status['judge']}, protocol {status['protocol']}"),
-        ("pairs", f"{pairs['done']:,} done of {_number(pairs['planned'])}"),
+        ("pairs", f"{pairs['done']:,} done of {_number(pairs['planned'])}" + _ahead(pairs)),
         (
             "prompts",
             f"{prompts['read']:,} read of {_number(prompts['unique'])} unique prompts"
-            f" ({_number(prompts['asked'])} with duplicates); {prompts['reused']:,} reused,"
+            f" ({_number(prompts['asked'])} with duplicates){_ahead(prompts)};"
+            f" {prompts['reused']:,} reused,"
             f" {prompts['error']:,} errors, {prompts['overlong']:,} overlong"
             + (f", {prompts['unparsable']:,} unparsable" if prompts["unparsable"] else ""),
         ),
         ("tokens", tokens.format_map(status["tokens"])),
-        ("work", _work(status["work"])),
+        ("work", _work(status)),
         ("rejects", _rejects(status["rejects"], prompts["overlong"])),
         (
             "time",
@@ -68,7 +69,8 @@ def _progress(status: dict[str, Any]) -> list[tuple[str, str]]:
     """Return how much is done and the time left, while that is not all."""
     if status["fraction"] in {None, 1.0}:
         return []
-    done = share_text(status["prompts"]["read"], status["prompts"]["unique"])
+    prompts = status["prompts"]
+    done = share_text(prompts["read"] + prompts["uncommitted"], prompts["unique"])
     if status["state"] == "scoring":
         done += f", {duration(status['seconds_left'])} left"
     return [("done", done)]
@@ -140,8 +142,16 @@ def _reasons(rejects: dict[str, int]) -> str:
     return f" ({reasons})" if reasons else ""
 
 
-def _work(work: dict[str, Any]) -> str:
+def _ahead(counts: dict[str, Any]) -> str:
+    ahead = counts["uncommitted"]
+    return f", and {ahead:,} that are not committed yet" if ahead else ""
+
+
+def _work(status: dict[str, Any]) -> str:
+    work = status["work"]
     if not work["prompts"]:
+        if status["state"] == "scoring":
+            return "counted when the first part is committed"
         return "no prompt was read by an engine"
     oracle, busy = work["oracle_tokens"], work["busy_share"]
     return (

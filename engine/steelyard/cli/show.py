@@ -38,7 +38,7 @@ def show(run: Path, pair_ids: tuple[str, ...], remote: bool, **numbers: int | No
     """Show pairs of a run with their texts.
 
     Prints the texts, both orders' probabilities, and what the judge wrote. Name pairs, or kinds of
-    pairs; the default is the 3 least certain ones.
+    pairs; the default is the 3 least certain ones, or any 3 where all verdicts are certain.
     """
     from steelyard.report.samples import NAMES, read_pairs
 

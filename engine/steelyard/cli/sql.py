@@ -65,9 +65,17 @@ def sql(
     if sum((csv is not None, parquet is not None, wants_json())) > 1:
         raise click.UsageError("give one of --csv, --parquet and --json")
     out = csv or parquet
+    snapshot = RunSnapshot.take(run)
+    print_notes(
+        tuple(
+            f"the view {view} is empty: it compares the two responses of a pair, and in this run"
+            f" each response was scored alone; `steelyard rank {run}` compares the scores"
+            for view in user_queries.empty_views(snapshot, query)
+        )
+    )
     if out is None:
         emit(
-            RunSnapshot.take(run),
+            snapshot,
             lambda snapshot: user_queries.show(snapshot, query, max_rows, timeout, remote=remote),
             lambda snapshot: user_queries.rows(snapshot, query, timeout, remote=remote),
         )
@@ -75,7 +83,6 @@ def sql(
     if parquet == STDOUT:
         raise click.UsageError("--parquet needs a file")
     kind = "csv" if csv else "parquet"
-    snapshot = RunSnapshot.take(run)
     if out == STDOUT:
         escapes = printable if sys.stdout.isatty() else str  # a program gets the data as they are
         rows = -1  # not the names

@@ -69,7 +69,7 @@ def import_tables(
             remedy="leave it out, or name the column of preferences: --map preference=COLUMN"
             " --map winner=",
         )
-    with target.lock():
+    with target.lock_new():
         if target.files.exists(RECORD):
             raise UsageError(
                 "there is a run already",

@@ -64,16 +64,17 @@ class Reporter:
     _window: list[tuple[float, int, int]] = field(default_factory=list)
     _open_line: bool = False
     _width: int = 0  # of the line that is rewritten
+    _skipped: Callable[[], list[str]] | None = None  # what came too soon to be shown
 
     def log(self, text: str) -> None:
         """Write a line that stays."""
         if not self.quiet:
-            self.done()
+            self._end_line()
             self._write(text)
 
     def warn(self, text: str) -> None:
         """Write a warning that stays, also when quiet."""
-        self.done()
+        self._end_line()
         self._write(f"warning: {text}")
 
     def _write(self, text: str) -> None:
@@ -116,6 +117,7 @@ class Reporter:
         finally:
             ended.set()
             thread.join()
+            self._skipped = None
 
     def _scoring_parts(self, counts: Counts) -> list[str]:
         now = self.clock()
@@ -146,9 +148,10 @@ class Reporter:
         terminal, notebook = self.stream.isatty(), is_notebook(self.stream)
         seconds = TERMINAL_SECONDS if terminal or notebook else PLAIN_SECONDS
         now = self.clock()
+        self._skipped = parts
         if self.quiet or now - self._last < seconds:
             return
-        self._last = now
+        self._last, self._skipped = now, None
         if not (terminal or notebook):
             self.stream.write(printable(BETWEEN.join(parts())) + "\n")
         else:
@@ -162,7 +165,14 @@ class Reporter:
         self.stream.flush()
 
     def done(self) -> None:
-        """End the line that is rewritten."""
+        """Show the last counts, if they came too soon after others, and end their line."""
+        if parts := self._skipped:
+            self._last = float("-inf")
+            self._line(parts)
+            self._skipped = None
+        self._end_line()
+
+    def _end_line(self) -> None:
         if self._open_line:
             self.stream.write("\n")
             self._open_line, self._width = False, 0

@@ -7,7 +7,7 @@ sources read the texts -> selection decides, by filters and pairing -> formats m
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from steelyard.core.arrow import repeat_text
 from steelyard.core.progress import Reporter
 from steelyard.core.version import __version__
-from steelyard.errors import InputRefused, UsageError, check_keys
+from steelyard.errors import InputRefused, UsageError
 from steelyard.export.card import format_card
 from steelyard.export.formats import Texts, make_rows, schema
 from steelyard.export.observer import TextObserver
@@ -28,8 +28,13 @@ from steelyard.export.overlap import HeldOutText
 from steelyard.export.response_rows import ResponseRowSource
 from steelyard.export.selection import AvailableColumns, Selection, open_selection
 from steelyard.export.sources import ResponseSource, ShardSource, TextSource
-from steelyard.export.traces import traced_protocol
-from steelyard.export.writer import DatasetWriter, check_folder, scratch, writing_dataset
+from steelyard.export.writer import (
+    DatasetWriter,
+    check_folder,
+    estimate_sizes,
+    scratch,
+    writing_dataset,
+)
 from steelyard.input import ShardSet, open_shards
 from steelyard.input.roles import INSTRUCTIONS, RESPONSES
 from steelyard.input.side_files import read_instructions
@@ -77,7 +82,6 @@ def export_dataset(
     reporter = reporter or Reporter()
     snapshot = RunSnapshot.take(run)
     options = options.validate()
-    traced = traced_protocol(snapshot.record) if options.format == "trace" else None
     if out is not None:
         check_folder(out)
     opened = _open_texts(snapshot.record, options, responses, remote=remote)
@@ -86,9 +90,8 @@ def export_dataset(
         reporter.log("reading verdicts")
         available = selection.load_verdicts(snapshot, options.where)
         options = _resolve(options, available)
-        _require_models(selection, (*options.chosen_model, *options.rejected_model))
-        if traced is not None:
-            selection.load_outputs(snapshot, traced)
+        selection.require_models((*options.chosen_model, *options.rejected_model))
+        protocol = selection.load_outputs(snapshot) if options.format == "trace" else None
         _warn_about_run(snapshot, options, available, selection, reporter)
         observer = TextObserver(options, _held_out(evaluations, options))
         texts = opened(selection.by_response)
@@ -105,13 +108,15 @@ def export_dataset(
             "accuracy": selection.accuracy,
             "promise": _promise(snapshot, options),
         }
+        rows = texts.rows(selection)
+        made = ((items, _made_rows(items, own, content, protocol)) for items, own in rows)
         if out is not None:
             _require_rows(run, content)
             if options.test and len(content["rows"]) < 2:
                 reporter.warn(f"all instructions fell into one split: {', '.join(content['rows'])}")
-            _publish(
-                folder / "dataset", out, texts.rows(selection), content, reporter, protocol=traced
-            )
+            _publish(folder / "dataset", out, made, content, reporter)
+        elif sum(content["rows"].values()):
+            content["estimate"] = estimate_sizes(table for _, table in made)
     reporter.done()
     return content
 
@@ -201,13 +206,6 @@ def _resolve(options: ExportOptions, available: AvailableColumns) -> ExportOptio
     return options
 
 
-def _require_models(selection: Selection, names: Sequence[str]) -> None:
-    """Raise UsageError for a name that is not the model of any response."""
-    query = "SELECT DISTINCT unnest([model_a, model_b]) FROM verdicts"
-    known = sorted(name for (name,) in selection.execute(query).fetchall() if name) if names else ()
-    check_keys(names, known, "--chosen-model, --rejected-model")
-
-
 def _warn_about_run(
     snapshot: RunSnapshot,
     options: ExportOptions,
@@ -283,25 +281,29 @@ def _require_rows(run: Path, content: Mapping[str, Any]) -> None:
         )
 
 
+def _made_rows(
+    items: pa.Table, texts: Texts, content: dict[str, Any], protocol: Protocol | None
+) -> pa.Table:
+    """Return rows of the dataset's format, with the judge's name."""
+    judge, options = content["judge"], content["options"]
+    for column, text in (("judge", judge["name"]), ("judge_fingerprint", judge["fingerprint"])):
+        items = items.append_column(column, repeat_text(text, len(items)))
+    return make_rows(options["format"], options["form"], texts, items, protocol)
+
+
 def _publish(
     folder: Path,
     out: Path,
-    texts: Iterator[tuple[pa.Table, Texts]],
+    made: Iterable[tuple[pa.Table, pa.Table]],
     content: dict[str, Any],
     reporter: Reporter,
-    *,
-    protocol: Protocol | None,
 ) -> None:
-    """Write everything, then rename the folder."""
-    options, judge, splits = content["options"], content["judge"], content["rows"]
-    kind, form = options["format"], options["form"]
-    writer = DatasetWriter(folder, schema(kind, form), splits, options["rows_per_file"])
+    """Write everything, rows next to their items, then rename the folder."""
+    options, splits = content["options"], content["rows"]
+    columns = schema(options["format"], options["form"])
+    writer = DatasetWriter(folder, columns, splits, options["rows_per_file"])
     done = 0
-    for items, own_texts in texts:
-        table = items
-        for column, text in (("judge", judge["name"]), ("judge_fingerprint", judge["fingerprint"])):
-            table = table.append_column(column, repeat_text(text, len(table)))
-        rows = make_rows(kind, form, own_texts, table, protocol)
+    for items, rows in made:
         for split in splits:
             writer.add(split, rows.filter(pc.equal(items["split"], split)))
         done += len(rows)

@@ -8,12 +8,15 @@ fit into the memory.
 
 from __future__ import annotations
 
+import re
+
 from steelyard.calibrators.features import logit_sql
 from steelyard.core.schemas import READ_FROM
+from steelyard.errors import UsageError
 from steelyard.export import traces
 from steelyard.export.options import ExportOptions
 from steelyard.export.pairing import SURE
-from steelyard.store.sql import sql_list
+from steelyard.store.sql import Connection, sql_list
 
 # Why a verdict is not in the dataset, in the order in which the reasons are checked.
 REASONS = {
@@ -29,7 +32,7 @@ REASONS = {
     "untrusted": "not trusted by the calibrator",
     "no_gold": "it has no gold, which --correct or the target needs",
     "incorrect": "not both orders name the side that gold names",
-    "truncated": "the judge read a prompt whose texts were cut",
+    "truncated": "texts of its prompts were cut",
     "same_response": "both responses have the same text",
     "contaminated": "the instruction is in an evaluation",
     "duplicate": "an earlier verdict has the same instruction and responses",
@@ -189,3 +192,25 @@ SELECT n FROM (
 QUALIFY row_number() OVER (PARTITION BY test, bin, sign(longer) ORDER BY drawn, n) > least(
   count(*) FILTER (WHERE longer > 0) OVER (PARTITION BY test, bin),
   count(*) FILTER (WHERE longer < 0) OVER (PARTITION BY test, bin))"""  # noqa: S608
+
+
+def require_repeatable(connection: Connection, where: str) -> None:
+    """Refuse a condition that can hold this time and not the next.
+
+    Raises:
+        UsageError: it calls a function such as random() or now().
+    """
+    words = set(re.findall(r"[a-z_0-9]+", where.lower()))
+    volatile = connection.execute(
+        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
+    ).fetchall()
+    called = {
+        name for (name,) in volatile if re.search(rf"\b{re.escape(name)}\s*\(", where.lower())
+    }
+    called |= words & {"current_date", "current_time", "current_timestamp", "localtimestamp"}
+    if called:
+        raise UsageError(
+            f"--where calls {', '.join(sorted(called))}, whose value changes between runs",
+            effect="the same command would not make the same dataset",
+            remedy="for a random part use hash(pair_id) % 100 < 50, or --per-instruction, --test",
+        )

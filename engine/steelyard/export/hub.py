@@ -28,6 +28,7 @@ class Push:
     files: dict[str, int | None]  # name -> bytes; None: not written yet
     pushed: str | None = None  # address of the commit; None: nothing was sent
     reason: str = "a dry run"  # why nothing was sent
+    estimated: bool = False  # whether sizes are estimates, by the first rows
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -63,14 +64,18 @@ def plan_push(name: str, content: Mapping[str, Any], folder: Path | None) -> Pus
         folder: the dataset; None: it was not written.
     """
     per_file = content["options"]["rows_per_file"]
-    data = [
-        name
+    data = {
+        file: min(per_file, rows - number * per_file)
         for split, rows in content["rows"].items()
-        for name in file_names(split, rows, per_file)
-    ]
-    names = [*WRITTEN, *data]
-    sizes = {file: None if folder is None else (folder / file).stat().st_size for file in names}
-    return Push(name, sizes)
+        for number, file in enumerate(file_names(split, rows, per_file))
+    }
+    if folder is not None:
+        return Push(name, {file: (folder / file).stat().st_size for file in [*WRITTEN, *data]})
+    sizes = {}
+    if data:
+        fixed, each = content["estimate"]["file_bytes"], content["estimate"]["row_bytes"]
+        sizes = {file: round(fixed + rows * each) for file, rows in data.items()}
+    return Push(name, {**dict.fromkeys(WRITTEN), **sizes}, estimated=True)
 
 
 def push(plan: Push, folder: Path) -> Push:

@@ -6,8 +6,7 @@ several places. The statements are in `export.filters` and `export.items`.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from steelyard.comparisons.from_scores import comparisons_sql
 from steelyard.comparisons.pair_texts import are_paired
 from steelyard.core.arrow import to_ints
 from steelyard.core.schemas import Int64
-from steelyard.errors import IntegrityFault, UsageError
+from steelyard.errors import IntegrityFault, UsageError, check_keys
 from steelyard.export import filters, items, traces
 from steelyard.export.options import ExportOptions
 from steelyard.export.pairing import NOTHING, VerdictColumns, choose, measure_noise
@@ -103,7 +102,7 @@ class Selection:
         # The line's end keeps a comment from swallowing the parenthesis.
         wanted = "true" if where is None else f"coalesce(CAST(({where}\n) AS BOOLEAN), false)"
         with open_sql(run) as locked:
-            _require_repeatable(locked, where or "")
+            filters.require_repeatable(locked, where or "")
             source, scored = comparisons_sql(locked, run)
             self.by_response = scored or are_paired(run.record)
             query = filters.verdicts_sql(source, wanted, by_response=self.by_response)
@@ -116,11 +115,19 @@ class Selection:
         )
         return AvailableColumns(*(count > 0 for count in values))
 
-    def load_outputs(self, run: RunSnapshot, protocol: Protocol) -> None:
-        """Copy what the judge of a run wrote, for the format `trace`."""
+    def require_models(self, names: Sequence[str]) -> None:
+        """Raise UsageError for a name that is not the model of any response."""
+        query = "SELECT DISTINCT unnest([model_a, model_b]) FROM verdicts"
+        known = sorted(name for (name,) in self.execute(query).fetchall() if name) if names else ()
+        check_keys(names, known, "--chosen-model, --rejected-model")
+
+    def load_outputs(self, run: RunSnapshot) -> Protocol:
+        """Copy what a run's judge wrote, for the format `trace`; return the protocol."""
+        protocol = traces.traced_protocol(run.record)
         with open_sql(run) as locked:
             outputs = locked.sql(traces.outputs_sql(protocol))
             self.create("outputs", outputs.to_arrow_reader(BATCH))
+        return protocol
 
     def execute(self, sql: str) -> Connection:
         """Run a statement of ours."""
@@ -276,28 +283,6 @@ class Selection:
 
 def _columns(rows: pa.Table) -> VerdictColumns:
     return VerdictColumns(*(rows[name].to_numpy() for name in rows.column_names[1:]))
-
-
-def _require_repeatable(connection: Connection, where: str) -> None:
-    """Refuse a condition that can hold this time and not the next.
-
-    Raises:
-        UsageError: it calls a function such as random() or now().
-    """
-    words = set(re.findall(r"[a-z_0-9]+", where.lower()))
-    volatile = connection.execute(
-        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
-    ).fetchall()
-    called = {
-        name for (name,) in volatile if re.search(rf"\b{re.escape(name)}\s*\(", where.lower())
-    }
-    called |= words & {"current_date", "current_time", "current_timestamp", "localtimestamp"}
-    if called:
-        raise UsageError(
-            f"--where calls {', '.join(sorted(called))}, whose value changes between runs",
-            effect="the same command would not make the same dataset",
-            remedy="for a random part use hash(pair_id) % 100 < 50, or --per-instruction, --test",
-        )
 
 
 def _wrong_condition(words: str) -> UsageError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from steelyard.store.folder import Folder
 from steelyard.store.locks import Held, holding
 
 GROUP_ROWS = 1 << 13
+ESTIMATED = 2_000  # rows that say, in a dry run, how large files would be
 _PARQUET = {"compression": "zstd", "write_page_checksum": True}
 _LOCK = "lock"
 
@@ -92,6 +93,28 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(path)
         elif path.name != _LOCK:
             path.unlink()
+
+
+def estimate_sizes(batches: Iterable[pa.Table]) -> dict[str, float]:
+    """Return bytes of a file by itself, and of each of its rows, by the first of them (1 or more).
+
+    Batches are of a dataset's rows; no more are taken than it needs.
+    """
+    taken: list[pa.Table] = []
+    for batch in batches:
+        taken.append(batch)
+        if sum(map(len, taken)) >= ESTIMATED:
+            break
+    rows = pa.concat_tables(taken)
+    whole, first = _packed_bytes(rows), _packed_bytes(rows.slice(0, 1))
+    each = (whole - first) / max(1, len(rows) - 1)
+    return {"file_bytes": first - each, "row_bytes": each}
+
+
+def _packed_bytes(rows: pa.Table) -> int:
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, **_PARQUET)
+    return int(sink.getvalue().size)
 
 
 def file_names(split: str, rows: int, rows_per_file: int) -> list[str]:

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from steelyard.errors import InputRefused, escape
 from steelyard.input.columns import NOTE, NOTES, Chunk, Notes, Piece, chunk_of
+from steelyard.input.json_documents import read_document, rows_of_document
 from steelyard.input.packed import AGAIN, LONGEST, READ
 from steelyard.input.problems import printable
 
@@ -25,22 +26,29 @@ _decode = msgspec.json.Decoder().decode
 
 
 def read_json(reader: BinaryIO, encoding: str, name: str) -> Iterator[Piece]:
-    """Yield the rows of JSON Lines, or of one JSON array of objects.
+    """Yield the rows of JSON Lines, of a JSON array of objects, or of an object that has one.
 
     Blank lines are passed over and have no row number. A line that is not an object is a row with
     a note.
 
     Raises:
-        InputRefused: an array is damaged, or too large to be read whole.
+        InputRefused: an array is damaged, or too large to be read whole; or an object has columns.
     """
     blocks = _utf8(reader, encoding)
     first = next(blocks, b"")
+    items: Sequence[bytes] | None = None
     if first.lstrip()[:1] == b"[":
         items = _array(chain([first], blocks), name)
-        for start in range(0, len(items), _ITEMS):
-            yield _Lines(items[start : start + _ITEMS], start + 1, "item")
     else:
-        yield from _lines(chain([first], blocks))
+        document, blocks = read_document(first, blocks)
+        if document is not None:
+            items = rows_of_document(document, printable(name))
+            blocks = iter([document])
+    if items is None:
+        yield from _lines(blocks)
+        return
+    for number in range(0, len(items), _ITEMS):
+        yield _Lines(items[number : number + _ITEMS], number + 1, "item")
 
 
 def _utf8(reader: BinaryIO, encoding: str) -> Iterator[bytes]:
@@ -152,8 +160,15 @@ def _row(line: bytes | None) -> tuple[dict[str, Any], str]:
         try:
             row = json.loads(line)  # takes NaN and Infinity, which Python writes
         except _BAD_JSON as error:
-            reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
-            return {}, f"is not JSON: {escape(reason, 120)}"
+            return {}, f"is not JSON: {_reason(error)}"
     if not isinstance(row, dict):
         return {}, "is not an object with the row's columns"
     return row, ""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, json.JSONDecodeError):  # it says `line 1`, which is not the file's line
+        return f"{escape(error.msg, 120)}, at character {error.pos + 1:,}"
+    return escape(error, 120)

@@ -20,6 +20,7 @@ U = TypeVar("U")
 
 _THREADS = 8  # a thousand remote shards take seconds, not minutes
 SHOWN = 20  # problems that one error lists
+SENTENCE = 600  # bytes of a sentence that are shown
 EXAMPLES = 3  # values that one problem of many rows shows
 
 
@@ -93,6 +94,12 @@ def refusal(problems: Sequence[InputRefused]) -> InputRefused:
     return InputRefused("\n    ".join(lines), remedy="\n        ".join(remedies))
 
 
+class Sentence(str):
+    """Words of ours in place of a value, in which data are cut already: they are shown whole."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class _RowProblem:
     """One thing that is wrong with several rows of a batch."""
@@ -105,11 +112,12 @@ class _RowProblem:
     remedy: str
 
     def value_of(self, row: int) -> str:
-        """Return the row's bad value, at most 80 bytes of it; empty if none is shown."""
+        """Return the row's bad value, at most 80 bytes if it is data; empty if none is shown."""
         if self.value is None:
             return ""
         value = self.value(row)
-        return "null" if value is None else escape(value)
+        limit = SENTENCE if isinstance(value, Sentence) else 80
+        return "null" if value is None else escape(value, limit)
 
     def detail(self, row: int) -> str:
         """Return what is wrong with the row, with its value."""

@@ -18,7 +18,7 @@ from steelyard.input.cells import invalid_bytes, invalid_rows, read_criteria, re
 from steelyard.input.columns import INTEGER
 from steelyard.input.conversations import as_texts
 from steelyard.input.images import ImageReader
-from steelyard.input.problems import Reason, RowProblems, printable
+from steelyard.input.problems import Reason, RowProblems, Sentence, printable
 from steelyard.input.role_types import NAMES
 from steelyard.input.roles import CONVERSATIONS, REQUIRED, TEXTS
 from steelyard.input.votes import read_gold
@@ -173,13 +173,13 @@ def find_noted(batch: RawBatch, roles: Mapping[str, str], problems: RowProblems)
         return
     names = {roles[role] for role in NAMES if role in roles}
     used = {"", *(roles[role] for role in batch.columns)}
-    reasons: dict[int, str] = {}
+    reasons: dict[int, Sentence] = {}
     for row in np.flatnonzero(to_mask(batch.notes.is_valid())).tolist():
         for note in batch.notes[row].as_py():
             column, what = note["column"], note["what"]
             if column in used and not (column in names and what == INTEGER):
                 said = f"{printable(column)} is {what}, which it is not in other rows"
-                reasons.setdefault(row, said if column else what)
+                reasons.setdefault(row, Sentence(said if column else what))
     bad = np.isin(np.arange(len(batch)), list(reasons))
     problems.add(bad, Reason.FORMAT, "the row cannot be read", reasons.__getitem__)
 

@@ -151,8 +151,12 @@ def unusable_column(
     elif pt.is_nested(column.type):
         remedy = f"name another column: --map {role}=COLUMN"
     else:
-        target = "DOUBLE" if role in NUMBERS else "VARCHAR"
-        remedy = f"cast it when the file is written, for example {shown}::{target} in DuckDB"
+        number = role in NUMBERS
+        remedy = (
+            f"write {'numbers' if number else 'texts'}: df[{shown!r}]"
+            f".astype({'float' if number else 'str'}) in pandas,"
+            f" {shown}::{'DOUBLE' if number else 'VARCHAR'} in DuckDB"
+        )
     if column.type == pa.null():
         remedy = f"fill it, or map another column with --map {role}=COLUMN"
     cause = f"column {shown} ({printable(str(column.type))}) for {role} {why}"

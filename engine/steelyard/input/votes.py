@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -57,6 +59,7 @@ def read_gold(
     counts or weights: no null among them unless all are, none negative, not all zero, and their sum
     from LEAST to MOST.
 
+    A text may also be votes in JSON, {"a": 2, "b": 1, "tie": 0}, as a struct is written in CSV.
     `columns` has gold (text, float64 or GOLD) or votes_a, votes_b and votes_tie (float64) by role,
     `roles` the user's names for them. Gold that cannot be read is a problem.
     """
@@ -78,8 +81,30 @@ def read_gold(
 def _read_labels(values: pa.Array, name: str) -> tuple[list[Float64], Bool, list[_Fault]]:
     codes = label_codes(values)
     counts = [(codes == side).astype(np.float64) for side in range(3)]
-    fault = (codes == UNKNOWN, f"{name} is not A, B or tie", lambda row: values[row])
-    return counts, codes < 0, [fault]
+    absent, unknown, faults = codes < 0, codes == UNKNOWN, list[_Fault]()
+    if unknown.any():
+        texts = zip(values.to_pylist(), unknown, strict=True)
+        votes = pa.array([_written_votes(text) if new else None for text, new in texts], GOLD)
+        rows = to_mask(votes.is_valid())
+        sides = {field.name: pc.struct_field(votes, field.name) for field in GOLD}
+        given, none, faults = _read_votes(sides)
+        counts = [np.where(rows, new, old) for new, old in zip(given, counts, strict=True)]
+        absent, unknown = np.where(rows, none, absent), unknown & ~rows
+    faults.append((unknown, f"{name} is not A, B or tie", lambda row: values[row]))
+    return counts, absent, faults
+
+
+class _Votes(msgspec.Struct, forbid_unknown_fields=True):
+    a: float | None
+    b: float | None
+    tie: float | None = 0.0
+
+
+def _written_votes(text: str) -> dict[str, float | None] | None:
+    """Return the votes that a text has in JSON, by side; None: it has none."""
+    with suppress(msgspec.DecodeError):
+        return msgspec.structs.asdict(msgspec.json.decode(text, type=_Votes))
+    return None
 
 
 def _read_probability(values: pa.Array, name: str) -> tuple[list[Float64], Bool, list[_Fault]]:

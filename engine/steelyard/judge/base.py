@@ -126,6 +126,7 @@ class Judge(ABC):
 
     card: JudgeCard
     encoder: Encoder
+    kind = "model"  # it generates; "score": a head gives one number per prompt
     context_length: int  # tokens of prompt + 1 of answer at most
     clock: EngineClock  # runs on over all calls of `read`
     owner = Owner()  # who waits for it; judges that run elsewhere report each sign of life

@@ -83,7 +83,7 @@ class ReplicatedJudge(Judge):
         self._chunk = chunk
         self._devices = assign_devices(spec.replicas, os.environ.get(VISIBLE))
         opened = factory(self._spec)  # never started here: only its files are read
-        self.card = opened.card
+        self.card, self.kind = opened.card, opened.kind
         self.encoder = opened.encoder
         self.context_length = opened.context_length
         self.images = opened.images

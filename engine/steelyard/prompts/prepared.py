@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from steelyard.core.config import RunConfig, fingerprint
 from steelyard.core.images import IMAGE_RULE
 from steelyard.core.judges import Answer, LabelSet
-from steelyard.errors import UsageError, escape
+from steelyard.errors import JudgeUnavailable, UsageError, escape
 from steelyard.judge import open_judge
 from steelyard.judge.base import Judge, JudgeSpec
 from steelyard.plan.spec import Form, JudgeForms, JudgingSpec
@@ -167,7 +167,15 @@ def answer_of(judge: Judge, protocol: Protocol) -> Answer:
 
     Raises:
         UsageError: a label is not a single token of it.
+        JudgeUnavailable: it gives scores, and the protocol asks for something else.
     """
+    if judge.kind == "score":
+        raise JudgeUnavailable(
+            f"{judge.card.name} gives one score for a text and writes nothing: it has no answer"
+            f" to the protocol {protocol.name}",
+            effect="nothing was read",
+            remedy="choose a judge that generates text",
+        )
     encoder = judge.encoder
     variants = tuple(encoder.label_variants(name) for name in protocol.labels)
     labels = LabelSet(protocol.labels, variants)

@@ -21,6 +21,19 @@ _LETTERS = re.compile(
     r"[\"'`(\s]A[\"'`),.\s][^\n]{0,60}?[\"'`(\s]B\b(?:[^\n]{0,60}?[\"'`(\s](C)\b)?",
     re.IGNORECASE,
 )
+_MARK = r"[\"'`(\s]"  # before and after a label
+_NAMED = r"[\"'`(]*(\w)[\"'`),.]*"
+_OTHERS = (  # labels other than A and B, each one letter or digit
+    re.compile(rf"{_MARK}{_NAMED}\s+(?:if|when)\b([^\n]{{0,120}}?){_MARK}{_NAMED}\s+(?:if|when)\b"),
+    re.compile(r"[\"'`](\w)[\"'`](),?\s+(?:or|and)\s+[\"'`](\w)[\"'`]"),
+    re.compile(
+        r"\b(?:answer|output|respond|reply|choose|verdict|say|select|best|better)\b[^\n]{0,40}?"
+        rf"{_MARK}(?!a\b){_NAMED}(),?\s+or\s+{_NAMED}(?!\w)",
+        re.IGNORECASE,
+    ),
+)
+_SECOND = re.compile(r"\b(?:second|latter|other|2|B)\b")
+_FIRST = re.compile(r"\b(?:first|former|1|A)\b")
 _TIE = re.compile(r"\b(?:tie|equal\w*|draw)\b", re.IGNORECASE)
 _SCALE = re.compile(r"\b(\d+)( ?(?:to|-|\u2013|and) ?)(\d+)\b")
 _WIDEST = 9  # labels are single digits
@@ -68,8 +81,7 @@ def asked_of_pair(text: str, place: str) -> Answer:
         why = "a list of ranks is not read: a sentence at the end asks for 1 or 2, read as labels"
         keys = {"answer": "label", "labels": ["1", "2"], "combine": "preference"}
         return Answer(keys, (why,), appended=asked)
-    if letters := _LETTERS.search(text):
-        labels = ["A", "B", *("C" for _ in [0] if letters[1] and _TIE.search(text))]
+    if labels := _letters(text) or _own_labels(text):
         return _labelled(text, labels, f"{', '.join(labels)} are", "\n\nVerdict:", "")
     asked = (
         "\n\nAnswer A if the response that is shown first is better, and B if the response that is"
@@ -78,6 +90,24 @@ def asked_of_pair(text: str, place: str) -> Answer:
     keys = {"answer": "label", "labels": ["A", "B"], "combine": "preference", "prefix": "Verdict:"}
     why = "no form of a verdict was found: a sentence at the end asks for A or B"
     return Answer(keys, (why,), appended=asked)
+
+
+def _letters(text: str) -> list[str]:
+    """Return A, B and perhaps C, if a prompt asks for them; [] if it does not."""
+    letters = _LETTERS.search(text)
+    third = bool(letters and letters[1] and _TIE.search(text))
+    return ["A", "B", *(["C"] * third)] if letters else []
+
+
+def _own_labels(text: str) -> list[str]:
+    """Return the labels that a prompt asks for, that of the first response first; [] if none."""
+    for pattern in _OTHERS:
+        for first, between, second in pattern.findall(text):
+            if first == second or not (first + second).isascii():
+                continue
+            swapped = _SECOND.search(between) and not _FIRST.search(between)
+            return [second, first] if swapped else [first, second]
+    return []
 
 
 def _labelled(text: str, labels: list[str], what: str, forced: str, prefix: str) -> Answer:

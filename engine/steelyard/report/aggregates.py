@@ -14,7 +14,9 @@ MOST_POINTS = 120  # of reads over time
 _SUMMARY = """
 SELECT count(*) AS pairs, count(*) FILTER (status = 'ok') AS ok,
   count(*) FILTER (preference > 0.5) AS a, count(*) FILTER (preference < 0.5) AS b,
-  count(*) FILTER (preference = 0.5) AS even, count(*) FILTER (winner = 'tie') AS ties,
+  count(*) FILTER (preference = 0.5) AS even,
+  count(*) FILTER (preference NOT IN (0, 0.5, 1)) AS graded,
+  count(*) FILTER (winner = 'tie') AS ties,
   avg(consistent::DOUBLE) AS consistency, avg(symmetry_deviation) AS towards_first,
   count(DISTINCT instruction_id) AS instructions,
   count(*) FILTER (calibrated_preference IS NOT NULL) AS calibrated,

@@ -22,7 +22,8 @@ SIDE = "CASE WHEN preference > 0.5 THEN 'a' WHEN preference < 0.5 THEN 'b' END"
 # Ties of an order are broken by a hash, so that they are not all from the start of the input.
 KINDS: dict[str, tuple[str, str]] = {  # -> (which pairs, in which order)
     "most certain": ("status = 'ok' AND preference IS NOT NULL", f"{CONFIDENCE} DESC"),
-    "least certain": ("status = 'ok' AND preference IS NOT NULL", CONFIDENCE),
+    # None is less certain than others where each is 0 or 1, as in an import of winners.
+    "least certain": ("status = 'ok' AND preference NOT IN (0, 1)", CONFIDENCE),
     "order flipped": ("status = 'ok' AND NOT consistent", "abs(symmetry_deviation) DESC"),
     "against gold": (f"status = 'ok' AND {GOLD_SIDE} <> {SIDE}", f"{CONFIDENCE} DESC"),
     "not judged": ("status <> 'ok'", "status"),
@@ -72,7 +73,8 @@ def read_pairs(
     Args:
         root: the run directory.
         pair_ids: which pairs; none: those of some kinds.
-        numbers: how many pairs of each kind; none: the 3 least certain ones.
+        numbers: how many pairs of each kind; none: the 3 least certain ones, or any where the
+            judge is certain of all.
         remote: whether texts may be fetched from addresses that the run names.
 
     Raises:
@@ -86,6 +88,8 @@ def read_pairs(
             samples = read_named(connection, snapshot, pair_ids)
         else:
             samples = read_samples(connection, snapshot, numbers or {"least certain": 3})
+            if not numbers and not samples.pairs:
+                samples = read_samples(connection, snapshot, {"any": 3})
     try:
         return samples.with_texts(snapshot.record, remote=remote), ()
     except SteelyardError as error:

@@ -78,6 +78,5 @@ def _next(root: Path, results: dict[str, Any], *, scored: bool) -> list[list[str
         commands.append(["rank", run])
     if scored and results["consistency"] is not None:
         commands.append(["show", run, "--flipped", "5"])
-    compared = results["a"] + results["b"] + results["even"]
-    commands.append(["show", run, "--least-certain" if compared else "--any", "5"])
+    commands.append(["show", run, "--least-certain" if results["graded"] else "--any", "5"])
     return commands[:3]

@@ -87,7 +87,11 @@ class ResponsePlanner:
     def _no_pairs(self) -> UsageError:
         rule = self._pairing
         cause = "no instruction has two responses to compare"
-        remedy = f"check --map instruction=COLUMN; the rules are: {KINDS}"
+        remedy = (
+            "give the responses of two or more models to the same instructions, or score each"
+            " response alone: --protocol pointwise without --pairs; if instructions do repeat,"
+            f" check --map instruction=COLUMN; the rules are: {KINDS}"
+        )
         if rule.kind == "baseline" and not self._maker.baselines:
             cause = f"no response is by {escape(rule.baseline)}"
             remedy = "check the name, and --map model_a=COLUMN"

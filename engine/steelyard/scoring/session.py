@@ -115,7 +115,7 @@ class JudgeSession:
     def run(self, texts: BucketTexts) -> None:
         """Load the engine and read."""
         ctx, counts = self.ctx, self.counts
-        with Telemetry(ctx.run, self.session, ctx.reporter.warn):
+        with Telemetry(ctx.run, self.session, ctx.reporter.warn, counts=counts):
             began = time.monotonic()
             try:
                 self._read(texts)

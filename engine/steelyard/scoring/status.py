@@ -12,7 +12,7 @@ from typing import Any
 
 from steelyard.core.work import Work
 from steelyard.errors import IntegrityFault
-from steelyard.scoring.telemetry import spent
+from steelyard.scoring.telemetry import Sample, read_samples, spent
 from steelyard.store.calibration import has_lost_calibrator, lost_calibrator, read_calibration
 from steelyard.store.disk import DISK, Disk
 from steelyard.store.durable import reading
@@ -30,8 +30,10 @@ def run_status(root: Path, disk: Disk = DISK) -> dict[str, Any]:
     """Return everything that `status` shows, as plain values.
 
     `state` is planning, scoring, stopped, complete or damaged; `damage` and `remedy` say what
-    is lost and what to do. `fraction` is the share of unique prompts that is read, in [0, 1], None
-    before there is a plan; `seconds_left` is None unless the run is scored and has a rate.
+    is lost and what to do. `uncommitted` prompts and pairs are read, by the last sample of the
+    session at work, but in no part yet; the other counts leave them out, and `fraction`, the share
+    of unique prompts that is read, in [0, 1], has them. It is None before there is a plan;
+    `seconds_left` is None unless the run is scored and has a rate.
     Token counts are of prompts: `prompt` those sent to the engine, of which `cached` came from its
     prefix cache and `computed` did not; `saved_by_dedupe` and `saved_by_reuse` were never sent.
     `work` is what the prompts read by an engine took (core.work.Work), in all and by bucket, with
@@ -60,29 +62,40 @@ def _status(run: RunDir) -> dict[str, Any]:
     complete = complete or (manifest is not None and read >= manifest.prompts)
     damage, remedy = _damage(run, record, log, manifest) or (None, None)
     done = sum(part.pairs for part in parts)
-    used = spent(run)
+    samples, damaged_samples = read_samples(run)
+    used = spent(samples, damaged_samples)
     watt_hours = used["gpu_watt_hours"]
     state = "damaged" if damage else _state(run, manifest is not None, complete)
-    unread = manifest.prompts - read if manifest else 0
+    live = _live(run, samples) if state == "scoring" else None
+    ahead = max(0, live.prompts - read) if live and live.prompts is not None else 0
+    pairs_ahead = max(0, live.pairs - done) if live and live.pairs is not None else 0
+    unread = max(0, manifest.prompts - read - ahead) if manifest else 0
     content = {
         "run": str(run.root),
         "state": state,
         "damage": damage,
         "remedy": remedy,
-        "fraction": _fraction(read, manifest, complete=complete),
+        "fraction": _fraction(read + ahead, manifest, complete=complete),
         "seconds_left": (
-            _seconds_left(run, parts, unread, datetime.now(UTC)) if state == "scoring" else None
+            _seconds_left(run, parts, unread, live, datetime.now(UTC))
+            if state == "scoring"
+            else None
         ),
         "part": record.part,
         "judge": record.judge,
         "protocol": record.protocol,
         "created": record.created,
         "updated": parts[-1].committed if parts else record.created,
-        "pairs": {"planned": manifest.pairs if manifest else None, "done": done},
+        "pairs": {
+            "planned": manifest.pairs if manifest else None,
+            "done": done,
+            "uncommitted": pairs_ahead,
+        },
         "prompts": {
             "asked": manifest.asked if manifest else None,
             "unique": manifest.prompts if manifest else None,
             "read": read,
+            "uncommitted": ahead,
             **{kind: sums[f"{kind}_reads"] for kind in READ_KINDS},
         },
         "tokens": _tokens(sums),
@@ -104,29 +117,40 @@ def _fraction(read: int, manifest: Manifest | None, *, complete: bool) -> float 
     return min(1.0, read / manifest.prompts) if manifest else None
 
 
+def _live(run: RunDir, samples: Sequence[Sample]) -> Sample | None:
+    """Return the last sample, if the writer at work took it."""
+    since = run.locked_since()
+    last = samples[-1] if samples else None
+    return last if last and since and last.time >= since.timestamp() else None
+
+
 def _seconds_left(
-    run: RunDir, parts: Sequence[Part], unread: int, present: datetime
+    run: RunDir, parts: Sequence[Part], unread: int, live: Sample | None, present: datetime
 ) -> float | None:
     """Predict when all prompts are read, by the rate since the judge was loaded.
 
     Args:
         run: the run.
         parts: all that are committed.
-        unread: prompts that are in none of them.
+        unread: prompts that are neither in them nor in `live`.
+        live: the last sample of the session at work; its prompts count those of the parts.
         present: the time, with its zone.
 
     Returns:
-        Seconds from 0; None before the first part, or where its times are not what we write.
+        Seconds from 0; None before the first prompt, or where its times are not what we write.
     """
     with suppress(ValueError, TypeError, KeyError):
         entries, _ = run.read_log(SESSIONS)
         loaded = [entry["at"] for entry in entries if entry["event"] == "start"]
         began = datetime.fromisoformat(loaded[-1]) if loaded else present
         last = datetime.fromisoformat(parts[-1].committed) if parts else began
-        since = [part for part in parts if datetime.fromisoformat(part.committed) >= began]
+        rows = sum(p.rows for p in parts if datetime.fromisoformat(p.committed) >= began)
+        ahead = (live.prompts or 0) - sum(part.rows for part in parts) if live else 0
+        if live and ahead > 0:
+            last, rows = max(last, datetime.fromtimestamp(live.time, UTC)), rows + ahead
         seconds = (last - began).total_seconds()
-        if since and seconds > 0:
-            each = seconds / sum(part.rows for part in since)
+        if rows and seconds > 0:
+            each = seconds / rows
             return max(0.0, unread * each - (present - last).total_seconds())
     return None
 
@@ -137,7 +161,7 @@ def _imported(run: RunDir, record: RunRecord) -> dict[str, Any]:
         return {}
     imported = record.imported
     return {
-        "pairs": {"planned": imported.pairs, "done": imported.pairs},
+        "pairs": {"planned": imported.pairs, "done": imported.pairs, "uncommitted": 0},
         "rejects": imported.rejected,
         "bytes": {"imported": run.files.size(IMPORTED), "database": run.files.size(DATABASE)},
         "imported": list(imported.tables),

@@ -1,5 +1,7 @@
 """What the machine spent: GPU energy, utilisation, memory and temperature by NVML; CPU seconds.
 
+Each sample also says how far the run is, so that others see it before a part is committed.
+
 A thread writes a line to `telemetry.jsonl` every few seconds; a crash loses no more than that.
 """
 
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise, repeat
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import msgspec
 
 from steelyard.core.background import Worker
+from steelyard.core.progress import Counts
 from steelyard.errors import SteelyardError
 from steelyard.store.rundir import TELEMETRY, RunDir
 
@@ -30,9 +33,16 @@ class Telemetry:
     """
 
     def __init__(
-        self, run: RunDir, session: str, warn: Callable[[str], None], seconds: float = SECONDS
+        self,
+        run: RunDir,
+        session: str,
+        warn: Callable[[str], None],
+        seconds: float = SECONDS,
+        *,
+        counts: Counts | None = None,
     ) -> None:
         self._run, self._session, self._warn, self._seconds = run, session, warn, seconds
+        self._counts = counts  # of the session; it changes while prompts are read
         self._gpus = open_gpus()
         self._sampling = True
 
@@ -53,7 +63,9 @@ class Telemetry:
     def _sample(self) -> None:
         if not self._sampling:
             return
+        counts = self._counts
         line = {
+            **({"prompts": counts.prompts, "pairs": counts.pairs} if counts else {}),
             "session": self._session,
             "time": round(time.time(), 3),
             "cpu_seconds": round(_cpu_seconds(), 3),
@@ -121,17 +133,18 @@ class Sample(msgspec.Struct, frozen=True):
     time: float  # seconds since 1970
     cpu_seconds: float
     gpus: list[GpuSample]
+    prompts: int | None = None  # that are read, be they committed or not
+    pairs: int | None = None  # of which all prompts are read
 
 
-def spent(run: RunDir) -> dict[str, Any]:
-    """Sum up what all sessions of a run used, from their samples.
+def spent(samples: Sequence[Sample], damaged: int = 0) -> dict[str, Any]:
+    """Sum up what all sessions of a run used, from `read_samples`.
 
     Returns:
         seconds and cpu_seconds with a judge loading or reading; gpu_watt_hours (None where no GPU
         was sampled); damaged_samples, lines that were left out. Energy is taken from the driver's
         counter where it has one, else from power times time between samples.
     """
-    samples, damaged = _samples(run)
     cpu, seconds = 0.0, 0.0
     joules: list[float] = []
     for last, sample in pairwise(samples):
@@ -146,7 +159,8 @@ def spent(run: RunDir) -> dict[str, Any]:
     return {**spent_on, "damaged_samples": damaged}
 
 
-def _samples(run: RunDir) -> tuple[list[Sample], int]:
+def read_samples(run: RunDir) -> tuple[list[Sample], int]:
+    """Return a run's samples, oldest first, and how many lines were left out as damaged or torn."""
     entries, damaged = run.read_log(TELEMETRY)
     samples = []
     for entry in entries:

@@ -9,13 +9,14 @@ import platform
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 
 from steelyard.store.disk import is_alive, now
 from steelyard.store.folder import Folder
 
 # What file systems answer that have no locks of any kind.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
-_OWNER = re.compile(r"process (\d+) on (\S+) since ")
+_OWNER = re.compile(r"process (\d+) on (\S+) since (\S*)")
 _held: set[str] = set()  # files that this process has locked
 
 
@@ -82,6 +83,14 @@ def is_held(files: Folder, name: str) -> bool:
         return _owner_lives(files, name)
     files.disk.close(handle)
     return False
+
+
+def held_since(files: Folder, name: str) -> datetime | None:
+    """Return when the process that has the lock got it, by what it wrote; None: it is not known."""
+    owner = _OWNER.match(_owner(files, name))
+    with suppress(ValueError, OverflowError):
+        return datetime.fromisoformat(owner[3]).astimezone(UTC) if owner else None
+    return None
 
 
 def _place(files: Folder, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from steelyard.errors import RunLocked, UsageError, escape
 from steelyard.store.disk import DISK, Disk, now
 from steelyard.store.durable import TEMPORARY, writing
 from steelyard.store.folder import Folder
-from steelyard.store.locks import Held, holding, is_held
+from steelyard.store.locks import Held, held_since, holding, is_held
 
 RECORD = "run.json"  # config, fingerprints, versions, host; written once
 JOURNAL = "journal.jsonl"  # the commit log
@@ -134,6 +135,30 @@ class RunDir:
                     ) from None
             yield
 
+    @contextmanager
+    def lock_new(self) -> Iterator[None]:
+        """Hold a run directory that is to be filled at once; a failure leaves what was there.
+
+        Raises:
+            RunLocked: another process holds it.
+        """
+        made = [path for path in (self.root, *self.root.parents) if not path.exists()]
+        had = self.files.exists(LOCK)
+        with self.lock():
+            try:
+                yield
+            except BaseException:
+                with suppress(OSError):
+                    if not had and not self.is_begun:
+                        self.files.remove(LOCK)
+                    for path in made:  # none that holds anything
+                        path.rmdir()
+                raise
+
     def locked(self) -> bool:
         """Return whether a writer is at work now."""
         return is_held(self.files, LOCK)
+
+    def locked_since(self) -> datetime | None:
+        """Return when the writer at work began; None: nobody writes, or it is not known."""
+        return held_since(self.files, LOCK) if self.locked() else None

@@ -67,6 +67,19 @@ class ModelFiles:
         return str(name).removeprefix("torch.")
 
     @property
+    def architectures(self) -> list[str]:
+        """Names of the model's classes, by the configuration; empty if it has none."""
+        named = self.config.get("architectures")
+        return [str(name) for name in named] if isinstance(named, list) else []
+
+    @property
+    def head_width(self) -> int:
+        """Numbers that a classifier's head gives for a text; two where nothing says otherwise."""
+        classes = self.config.get("id2label")
+        width = self.config.get("num_labels", len(classes) if isinstance(classes, dict) else 2)
+        return width if isinstance(width, int) else 2
+
+    @property
     def quantization(self) -> str | None:
         """The method of weight quantisation, or None."""
         method = self.config.get("quantization_config") or self.config.get("compression_config")

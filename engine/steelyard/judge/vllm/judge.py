@@ -20,6 +20,7 @@ from steelyard.core.work import CacheShape, EngineReport
 from steelyard.errors import EngineFailed, JudgeUnavailable, UsageError, escape
 from steelyard.judge.base import INSTALL, EngineClock, Judge, JudgeSpec
 from steelyard.judge.model.files import resolve_model, weights_digest
+from steelyard.judge.model.heads import kind_of
 from steelyard.judge.model.tokenizer import HFEncoder
 from steelyard.judge.readout import TextReader
 from steelyard.judge.vllm import settings as choose
@@ -62,6 +63,7 @@ class VllmJudge(Judge):
         self._spec = spec
         self._overrides = parse_overrides(spec.engine)  # first: they may come from anywhere
         self._files = files = resolve_model(spec.model, spec.revision, remote=spec.remote)
+        self.kind = kind_of(files)
         self._device = choose.installed_device()
         self._dtype = choose.choose_dtype(files, self._device, self._overrides.get("dtype", "auto"))
         self.encoder = HFEncoder(files.folder)

@@ -39,7 +39,8 @@ async function refresh() {
     $("name").textContent = run.name;
     document.title = run.name + " – Steelyard";
     $("state").textContent = `${status.state}; judge ${status.judge}, protocol ${status.protocol}`;
-    const { read, unique } = status.prompts;
+    const { unique } = status.prompts;
+    const read = status.prompts.read + status.prompts.uncommitted;
     $("progress").value = status.state === "complete" ? 1 : unique ? read / unique : 0;
     const facts = [
       [count(verdicts.pairs), "pairs with all their reads, of " + count(status.pairs.planned)],

@@ -6,6 +6,7 @@ Next to the tables of a run a query may read `texts`, which comes from the run's
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -16,12 +17,14 @@ import pyarrow as pa
 
 from steelyard.errors import EnvironmentFault, UsageError, machine_fault
 from steelyard.store.durable import TEMPORARY, check_new, publish, writing
+from steelyard.store.run_record import ScoredRecord
 from steelyard.store.snapshot import RunSnapshot
-from steelyard.store.sql import Connection, Relation, check_reading
+from steelyard.store.sql import Connection, Relation, check_reading, one_row
 from steelyard.store.sql_faults import limited, refusing
 from steelyard.store.verdicts import written_rows
 from steelyard.store.verdicts.database import open_sql
 from steelyard.store.verdicts.json_rows import json_rows
+from steelyard.store.verdicts.statistics_views import STATISTICS
 from steelyard.store.verdicts.text_table import TextTable
 
 
@@ -50,6 +53,20 @@ def _answer(
         ) from None
     except OSError as error:
         raise machine_fault(error, str(snapshot.run.root), doing="query") from error
+
+
+def empty_views(snapshot: RunSnapshot, sql: str) -> tuple[str, ...]:
+    """Return which views that a query names are empty because each response was judged alone."""
+    named = [view for view in STATISTICS if re.search(rf"\b{view}\b", sql, re.IGNORECASE)]
+    record = snapshot.record
+    if not named or not isinstance(record, ScoredRecord) or record.spec.axes.shows != "response":
+        return ()
+    with open_sql(snapshot) as connection:
+        return tuple(
+            view
+            for view in named
+            if not one_row(connection, f"SELECT count(*) FROM {view}")[0]  # noqa: S608 - our names
+        )
 
 
 def query(
