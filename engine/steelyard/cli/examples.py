@@ -48,7 +48,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "serve": ("runs/mine --open", "runs/mine --port 8000"),
     "export": (
         "runs/mine --format preference --out dataset --consistent --test 0.1",
-        "runs/mine --format preference --dry-run --chosen-model m0 --rejected-model m3,m4",
+        "runs/mine --format preference --dry-run --chosen-model m0 --rejected-model m3",
         "runs/mine --format preference --dry-run --push-to-hub my-group/preferences",
     ),
     "protocol list": ("",),
